@@ -1,0 +1,1 @@
+//! Retries, circuit breaker, budgets and telemetry for `reqwest` in one middleware.

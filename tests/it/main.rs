@@ -1,0 +1,1 @@
+//! Drives the public API as a user would.
