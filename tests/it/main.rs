@@ -1,1 +1,5 @@
 //! Drives the public API as a user would.
+
+mod arrows;
+mod retry;
+mod support;

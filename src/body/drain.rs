@@ -1,0 +1,30 @@
+//! Draining a response nobody will read, so that its connection can be used again.
+
+use std::time::Duration;
+
+use reqwest::{Response, Version};
+
+/// A body longer than this costs more to read than a new connection costs to open.
+const MOST_BYTES: usize = 64 * 1024;
+/// A body that stalls is not waited for longer than this.
+const MOST_TIME: Duration = Duration::from_millis(50);
+
+/// Reads up to 64 KiB within 50 ms, then drops the response.
+pub(crate) async fn drain(response: Response) {
+    // An HTTP/2 stream is cancelled without harm to its connection.
+    let shares = response.version() >= Version::HTTP_2;
+    let long = response.content_length().is_some_and(|it| it > MOST_BYTES as u64);
+    if !shares && !long {
+        let _ = tokio::time::timeout(MOST_TIME, read(response)).await;
+    }
+}
+
+async fn read(mut response: Response) {
+    let mut left = MOST_BYTES;
+    while let Ok(Some(chunk)) = response.chunk().await {
+        match left.checked_sub(chunk.len()) {
+            Some(rest) => left = rest,
+            None => break,
+        }
+    }
+}

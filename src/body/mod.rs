@@ -1,0 +1,22 @@
+//! Response bodies: read within the attempt, drained after it, cut by the deadline.
+
+mod deadline;
+mod drain;
+mod read;
+
+pub(crate) use deadline::until;
+pub(crate) use drain::drain;
+pub(crate) use read::read;
+
+use reqwest::{Body, Response, ResponseBuilderExt};
+
+/// The same response with another body; url and extensions are kept.
+fn rebuild(response: Response, body: impl FnOnce(Body) -> Body) -> Response {
+    let url = response.url().clone();
+    let (mut parts, old) = http::Response::<Body>::from(response).into_parts();
+    // reqwest keeps the url apart and takes it back by an extension of a private type.
+    if let Ok(carrier) = http::Response::builder().url(url).body(()) {
+        parts.extensions.extend(carrier.into_parts().0.extensions);
+    }
+    Response::from(http::Response::from_parts(parts, body(old)))
+}

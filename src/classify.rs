@@ -1,0 +1,154 @@
+//! Outcome and request in, verdict out; and which requests may be sent twice.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, StatusCode};
+
+use crate::outcome::{Delivery, FailureKind, Gave, Outcome};
+
+pub(crate) type Predicate = Arc<dyn Fn(&Outcome<'_>) -> bool + Send + Sync>;
+
+/// An outcome, classified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Success,
+    /// Another attempt may end better.
+    Transient,
+    /// No other attempt would end better.
+    Final,
+}
+
+/// Classifies an outcome. The predicate, where there is one, replaces all other rules.
+pub(crate) fn verdict(
+    outcome: &Outcome<'_>,
+    retry_if: Option<&Predicate>,
+    statuses: &StatusSet,
+) -> Verdict {
+    let transient = match (retry_if, outcome.gave) {
+        (Some(retry_if), _) => retry_if(outcome),
+        (None, Gave::Answer { status, .. }) => statuses.contains(status),
+        (None, Gave::Failure(failure, _)) => is_transient(failure.kind),
+    };
+    match outcome.status() {
+        _ if transient => Verdict::Transient,
+        Some(status) if status.as_u16() < 400 => Verdict::Success,
+        _ => Verdict::Final,
+    }
+}
+
+/// Whether re-sending can help at all. An allow-list: what is not known to pass is final.
+pub(crate) fn is_transient(kind: FailureKind) -> bool {
+    match kind {
+        FailureKind::Connect
+        | FailureKind::Deadline
+        | FailureKind::Disconnect
+        | FailureKind::Protocol
+        | FailureKind::Refused
+        | FailureKind::Throttled
+        | FailureKind::Timeout => true,
+        FailureKind::Builder
+        | FailureKind::Certificate
+        | FailureKind::Decode
+        | FailureKind::Redirect
+        | FailureKind::Other => false,
+    }
+}
+
+/// Which methods may be sent again after they may have been processed.
+///
+/// The guard concerns only that: a request that was provably not processed (never sent, refused
+/// by the protocol, answered with 425, 429, or 503 and a Retry-After) may always be re-sent, and
+/// so may one that carries an `Idempotency-Key`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RetryMethods {
+    /// The idempotent methods of [RFC 9110 §9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2):
+    /// GET, HEAD, OPTIONS, TRACE, PUT, DELETE, and QUERY. The default.
+    #[default]
+    Idempotent,
+    /// These methods and no others.
+    Only(Vec<Method>),
+    /// Every method: switches the guard off. A POST may then take effect twice.
+    All,
+}
+
+impl RetryMethods {
+    pub(crate) fn contains(&self, method: &Method) -> bool {
+        match self {
+            Self::Idempotent => method.is_idempotent() || method.as_str() == "QUERY",
+            Self::Only(methods) => methods.contains(method),
+            Self::All => true,
+        }
+    }
+}
+
+/// Whether a request carries the key by which its server recognises a repeat.
+pub(crate) fn is_keyed(headers: &HeaderMap) -> bool {
+    headers.contains_key("idempotency-key")
+}
+
+/// Whether this outcome proves that the server did not act on the request.
+pub(crate) fn not_processed(outcome: &Outcome<'_>, hinted: bool) -> bool {
+    match outcome.delivery() {
+        Delivery::NotSent | Delivery::NotProcessed => true,
+        Delivery::MaybeProcessed => false,
+        Delivery::Answered => match outcome.status() {
+            Some(StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS) => true,
+            Some(StatusCode::SERVICE_UNAVAILABLE) => hinted,
+            _ => false,
+        },
+    }
+}
+
+/// A set of status codes, as bits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StatusSet([u64; 15]);
+
+impl StatusSet {
+    pub(crate) fn contains(&self, status: StatusCode) -> bool {
+        let (word, bit) = Self::place(status);
+        self.0.get(word).is_some_and(|it| it & bit != 0)
+    }
+
+    fn place(status: StatusCode) -> (usize, u64) {
+        let index = usize::from(status.as_u16()).saturating_sub(100);
+        (index / 64, 1 << (index % 64))
+    }
+}
+
+impl FromIterator<StatusCode> for StatusSet {
+    fn from_iter<I: IntoIterator<Item = StatusCode>>(statuses: I) -> Self {
+        let mut set = Self::default();
+        for status in statuses {
+            let (word, bit) = Self::place(status);
+            if let Some(it) = set.0.get_mut(word) {
+                *it |= bit;
+            }
+        }
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_set_holds_what_was_put_in() {
+        let all = || (100..=999).filter_map(|it| StatusCode::from_u16(it).ok());
+        let even: StatusSet = all().filter(|it| it.as_u16() % 2 == 0).collect();
+        assert!(all().all(|it| even.contains(it) == (it.as_u16() % 2 == 0)));
+    }
+
+    #[test]
+    fn idempotent_methods_are_those_of_the_rfc_and_query() {
+        let yes = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY"];
+        let no = ["POST", "PATCH", "CONNECT", "PURGE"];
+        let method = |it: &str| Method::from_bytes(it.as_bytes()).unwrap();
+        assert!(yes.iter().all(|it| RetryMethods::Idempotent.contains(&method(it))));
+        assert!(no.iter().all(|it| !RetryMethods::Idempotent.contains(&method(it))));
+        assert!(no.iter().all(|it| RetryMethods::All.contains(&method(it))));
+        let only = RetryMethods::Only(vec![Method::POST]);
+        assert!(only.contains(&Method::POST) && !only.contains(&Method::GET));
+    }
+}

@@ -1,0 +1,94 @@
+//! What is decided after an attempt, and the names of every end a request can come to.
+
+use std::{fmt, time::Duration};
+
+/// Why a request ended: the one list that events, errors and history read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// The retry budget had nothing left for another send.
+    Budget,
+    /// The circuit breaker rejects, for longer than this request could wait.
+    CircuitOpen,
+    /// `max_total_time` is over, or would be before the next attempt could start.
+    Deadline,
+    /// All retries are used up.
+    Exhausted,
+    /// The outcome is one that no retry would change, such as a 404.
+    Final,
+    /// The server asked to wait longer than `max_wait_time`.
+    HintTooLong,
+    /// The body can be read only once, so there is nothing to send again.
+    NotReplayable,
+    /// The host's gate is closed for longer than this request could wait.
+    RateLimited,
+    /// The request succeeded.
+    Success,
+    /// The request may have been processed, and its method does not allow a second time.
+    UnsafeToRepeat,
+    /// The server said not to retry.
+    Vetoed,
+}
+
+impl StopReason {
+    /// A short name without spaces, fit for metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Budget => "budget",
+            Self::CircuitOpen => "circuit_open",
+            Self::Deadline => "deadline",
+            Self::Exhausted => "exhausted",
+            Self::Final => "final",
+            Self::HintTooLong => "hint_too_long",
+            Self::NotReplayable => "not_replayable",
+            Self::RateLimited => "rate_limited",
+            Self::Success => "success",
+            Self::UnsafeToRepeat => "unsafe_to_repeat",
+            Self::Vetoed => "vetoed",
+        }
+    }
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where the length of a wait came from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WaitSource {
+    /// The backoff, after jitter.
+    Backoff,
+    /// The open circuit breaker, until a probe may run.
+    CircuitBreaker,
+    /// The closed gate of the host.
+    Gate,
+    /// The server, in the header of this name.
+    Hint(http::HeaderName),
+    /// No wait: a connection that had gone stale is replaced at once.
+    Immediate,
+}
+
+impl fmt::Display for WaitSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Backoff => f.write_str("backoff"),
+            Self::CircuitBreaker => f.write_str("circuit breaker"),
+            Self::Gate => f.write_str("gate"),
+            Self::Hint(header) => f.write_str(header.as_str()),
+            Self::Immediate => f.write_str("immediate"),
+        }
+    }
+}
+
+/// What follows an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Decision {
+    /// Wait, then send again.
+    Retry { after: Duration, source: WaitSource },
+    /// End with this outcome.
+    Return(StopReason),
+}

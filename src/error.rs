@@ -1,0 +1,296 @@
+//! The one error of this crate, and the sentence that says what happened to a request.
+
+use std::{error::Error, fmt, time::Duration};
+
+use http::{Method, StatusCode};
+use reqwest::{Response, Url};
+
+use crate::decision::StopReason;
+use crate::failure;
+use crate::history::{AttemptLog, History};
+use crate::outcome::{FailureKind, Gave, Outcome};
+use crate::redact::RedactedUrl;
+
+pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A request that did not succeed: what was asked, how it was tried, and why it ended.
+///
+/// [`send_resilient`](crate::RequestBuilderExt::send_resilient) returns it for everything but a
+/// status below 400. `Resilient` itself raises it only for what it decides by itself, inside
+/// `reqwest_middleware::Error::Middleware`, where [`HttpRequestError::find`] finds it.
+///
+/// `Display` and `Debug` show neither the userinfo nor the query of the url.
+pub struct HttpRequestError {
+    inner: Box<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) method: Option<Method>,
+    pub(crate) url: Option<Url>,
+    pub(crate) stop: StopReason,
+    pub(crate) attempts: u32,
+    pub(crate) elapsed: Duration,
+    pub(crate) history: History,
+    pub(crate) cause: Cause,
+}
+
+impl Inner {
+    /// What is known of a request from outside the loop: what its log tells.
+    pub(crate) fn logged(
+        method: Option<Method>,
+        url: Option<Url>,
+        cause: Cause,
+        log: &AttemptLog,
+    ) -> Self {
+        let history = log.history();
+        let stop = history.stop_reason().unwrap_or(StopReason::Final);
+        let (attempts, elapsed) = (history.total(), log.elapsed());
+        Self { method, url, stop, attempts, elapsed, history, cause }
+    }
+}
+
+/// What the request ended with.
+pub(crate) enum Cause {
+    Answer(Response),
+    Failure(FailureKind, BoxError),
+}
+
+/// What an [`HttpRequestError`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The server answered with this status.
+    Status(StatusCode),
+    /// There was no answer.
+    Failure(FailureKind),
+}
+
+impl HttpRequestError {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self { inner: Box::new(inner) }
+    }
+
+    /// The error of this type within an error of reqwest-middleware.
+    pub fn find(error: &reqwest_middleware::Error) -> Option<&Self> {
+        match error {
+            reqwest_middleware::Error::Middleware(error) => error.downcast_ref(),
+            reqwest_middleware::Error::Reqwest(_) => None,
+        }
+    }
+
+    /// What this error is about.
+    pub fn kind(&self) -> ErrorKind {
+        match &self.inner.cause {
+            Cause::Answer(response) => ErrorKind::Status(response.status()),
+            Cause::Failure(kind, _) => ErrorKind::Failure(*kind),
+        }
+    }
+
+    /// Why no further attempt was made.
+    pub fn stop_reason(&self) -> StopReason {
+        self.inner.stop
+    }
+
+    /// Whether time ran out: a connect, attempt or client timeout, or `max_total_time` under way.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Failure(FailureKind::Timeout | FailureKind::Deadline))
+    }
+
+    /// Whether no connection could be made.
+    pub fn is_connect(&self) -> bool {
+        self.kind() == ErrorKind::Failure(FailureKind::Connect)
+    }
+
+    /// Whether the server answered, with a status that is no success.
+    pub fn is_status(&self) -> bool {
+        self.status().is_some()
+    }
+
+    /// Whether `max_total_time` ended the request.
+    pub fn is_deadline(&self) -> bool {
+        self.inner.stop == StopReason::Deadline
+    }
+
+    /// The request's method; `None` only for a request that could not be built.
+    pub fn method(&self) -> Option<&Method> {
+        self.inner.method.as_ref()
+    }
+
+    /// The whole url, secrets included: mind where it goes. `None` only for a request that could
+    /// not be built.
+    pub fn url(&self) -> Option<&Url> {
+        self.inner.url.as_ref()
+    }
+
+    /// The last answer's status, if the last attempt got one.
+    pub fn status(&self) -> Option<StatusCode> {
+        self.response().map(Response::status)
+    }
+
+    /// The last answer, if the last attempt got one. Its body is unread.
+    pub fn response(&self) -> Option<&Response> {
+        match &self.inner.cause {
+            Cause::Answer(response) => Some(response),
+            Cause::Failure(..) => None,
+        }
+    }
+
+    /// Takes the last answer out, to read its body.
+    pub fn into_response(self) -> Option<Response> {
+        match self.inner.cause {
+            Cause::Answer(response) => Some(response),
+            Cause::Failure(..) => None,
+        }
+    }
+
+    /// How many attempts were made; 0 where the request was rejected before the first.
+    pub fn attempts(&self) -> u32 {
+        self.inner.attempts
+    }
+
+    /// How long the request took, waits included.
+    pub fn elapsed(&self) -> Duration {
+        self.inner.elapsed
+    }
+
+    /// What happened, attempt by attempt.
+    pub fn history(&self) -> &History {
+        &self.inner.history
+    }
+}
+
+impl fmt::Display for HttpRequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.inner;
+        let cause = match &inner.cause {
+            Cause::Answer(response) => Reported::Status(response.status()),
+            Cause::Failure(kind, source) => Reported::Failure(*kind, source.as_ref()),
+        };
+        let Inner { stop, attempts, .. } = *inner;
+        match (&inner.method, &inner.url, &cause) {
+            (Some(method), Some(url), _) => Message { method, url, stop, attempts, cause }.fmt(f),
+            (_, _, Reported::Failure(_, error)) => {
+                write!(f, "request could not be built: {}", failure::root_text(*error))
+            }
+            (_, _, Reported::Status(status)) => write!(f, "request failed with status {status}"),
+        }
+    }
+}
+
+impl fmt::Debug for HttpRequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpRequestError")
+            .field("method", &self.inner.method)
+            .field("url", &self.inner.url.as_ref().map(RedactedUrl::new))
+            .field("kind", &self.kind())
+            .field("stop_reason", &self.inner.stop)
+            .field("attempts", &self.inner.attempts)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Error for HttpRequestError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.inner.cause {
+            Cause::Answer(_) => None,
+            Cause::Failure(_, source) => Some(source.as_ref()),
+        }
+    }
+}
+
+impl From<HttpRequestError> for reqwest_middleware::Error {
+    fn from(error: HttpRequestError) -> Self {
+        Self::middleware(error)
+    }
+}
+
+/// A limit of this crate that cut an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Elapsed {
+    pub(crate) limit: &'static str,
+    pub(crate) after: Duration,
+}
+
+impl fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {:?} elapsed", self.limit, self.after)
+    }
+}
+
+impl Error for Elapsed {}
+
+/// The sentence that says what happened to a request, without secrets.
+#[derive(Clone, Copy)]
+pub(crate) struct Message<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) url: &'a Url,
+    pub(crate) stop: StopReason,
+    pub(crate) attempts: u32,
+    pub(crate) cause: Reported<'a>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Reported<'a> {
+    Status(StatusCode),
+    Failure(FailureKind, &'a (dyn Error + 'static)),
+}
+
+impl<'a> From<&Outcome<'a>> for Reported<'a> {
+    fn from(outcome: &Outcome<'a>) -> Self {
+        match outcome.gave {
+            Gave::Answer { status, .. } => Self::Status(status),
+            Gave::Failure(failure, error) => Self::Failure(failure.kind, error),
+        }
+    }
+}
+
+impl fmt::Display for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { method, attempts, stop, .. } = *self;
+        write!(f, "{method} request to {} ", RedactedUrl::new(self.url))?;
+        match self.cause {
+            Reported::Status(status) => {
+                let verb = if status.as_u16() < 400 { "is still to be retried" } else { "failed" };
+                write!(f, "{verb} with status {}", status.as_u16())?;
+                match stop {
+                    StopReason::Final | StopReason::Success => Ok(()),
+                    _ => write!(f, " after {attempts} attempts{}", because(stop)),
+                }
+            }
+            Reported::Failure(FailureKind::Timeout, _) if stop != StopReason::Deadline => {
+                write!(f, "timed out ({attempts} attempts){}", because(stop))
+            }
+            Reported::Failure(_, error) => {
+                let text = failure::root_text(error);
+                write!(f, "failed after {attempts} attempts{}: {text}", because(stop))
+            }
+        }
+    }
+}
+
+/// The reason, in brackets, where the sentence does not say it already.
+fn because(stop: StopReason) -> &'static str {
+    match stop {
+        StopReason::Exhausted | StopReason::Final | StopReason::Success => "",
+        StopReason::Budget => " (retry budget exhausted)",
+        StopReason::CircuitOpen => " (circuit breaker open)",
+        StopReason::Deadline => " (max_total_time exceeded)",
+        StopReason::HintTooLong => " (server asks to wait longer than max_wait_time)",
+        StopReason::NotReplayable => " (body cannot be sent again)",
+        StopReason::RateLimited => " (host is rate limited)",
+        StopReason::UnsafeToRepeat => " (not safe to repeat)",
+        StopReason::Vetoed => " (server said not to retry)",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_is_one_word_and_can_cross_threads() {
+        fn crosses<T: Send + Sync + 'static>() {}
+        crosses::<HttpRequestError>();
+        assert_eq!(size_of::<HttpRequestError>(), size_of::<usize>());
+    }
+}

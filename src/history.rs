@@ -1,0 +1,208 @@
+//! What happened, attempt by attempt, kept for whoever asks afterwards.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{fmt, time::Duration};
+
+use http::StatusCode;
+
+use crate::decision::{StopReason, WaitSource};
+use crate::outcome::{Delivery, FailureKind, Outcome};
+
+/// The most attempts a history keeps; of a longer request the last ones stay.
+const LONGEST: usize = 64;
+
+/// One attempt, as it went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// Counted from 1.
+    pub number: u32,
+    /// When it started, from the start of the request.
+    pub started: Duration,
+    /// How long it took, up to the response head or the failure.
+    pub duration: Duration,
+    /// What came of it: a status, or the kind of failure.
+    pub result: Result<StatusCode, FailureKind>,
+    /// How far the request got.
+    pub delivery: Delivery,
+    /// The host that answered, where it is another one than was asked (after a redirect).
+    pub answered_by: Option<String>,
+    /// The wait that followed, and where its length came from; `None` after the last attempt.
+    pub wait: Option<(Duration, WaitSource)>,
+}
+
+impl Attempt {
+    pub(crate) fn new(outcome: &Outcome<'_>, ended: Duration) -> Self {
+        let elsewhere = outcome.answered_by().filter(|it| it.host() != outcome.url.host());
+        Self {
+            number: outcome.attempt,
+            started: ended.saturating_sub(outcome.elapsed),
+            duration: outcome.elapsed,
+            result: match (outcome.status(), outcome.failure()) {
+                (Some(status), _) => Ok(status),
+                (None, failure) => Err(failure.unwrap_or(FailureKind::Other)),
+            },
+            delivery: outcome.delivery(),
+            answered_by: elsewhere.and_then(|it| it.host_str()).map(str::to_owned),
+            wait: None,
+        }
+    }
+}
+
+/// `#2 +0.412s 1.003s timeout (maybe processed), then 0.6s by backoff`
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = |it: Duration| it.as_secs_f64();
+        write!(
+            f,
+            "#{} +{:.3}s {:.3}s ",
+            self.number,
+            seconds(self.started),
+            seconds(self.duration)
+        )?;
+        match self.result {
+            Ok(status) => write!(f, "status {}", status.as_u16())?,
+            Err(kind) => write!(f, "{kind} ({})", self.delivery)?,
+        }
+        if let Some(host) = &self.answered_by {
+            write!(f, " from {host}")?;
+        }
+        match &self.wait {
+            Some((wait, source)) => write!(f, ", then {:.3}s by {source}", seconds(*wait)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All attempts of one request. Keeps the last 64.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    attempts: Vec<Attempt>,
+    total: u32,
+    stop: Option<StopReason>,
+}
+
+impl History {
+    /// The attempts that are kept, oldest first.
+    pub fn attempts(&self) -> &[Attempt] {
+        &self.attempts
+    }
+
+    /// How many attempts there were, those not kept included.
+    pub fn total(&self) -> u32 {
+        self.total
+    }
+
+    /// Why the request ended; `None` while it runs.
+    pub fn stop_reason(&self) -> Option<StopReason> {
+        self.stop
+    }
+
+    pub(crate) fn push(&mut self, attempt: Attempt) {
+        if self.attempts.len() == LONGEST {
+            self.attempts.remove(0);
+        }
+        self.total = attempt.number;
+        self.attempts.push(attempt);
+    }
+
+    pub(crate) fn waits(&mut self, wait: Duration, source: &WaitSource) {
+        if let Some(last) = self.attempts.last_mut() {
+            last.wait = Some((wait, source.clone()));
+        }
+    }
+
+    pub(crate) fn end(&mut self, stop: StopReason) {
+        self.stop = Some(stop);
+    }
+}
+
+/// One line per attempt.
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for attempt in &self.attempts {
+            writeln!(f, "{attempt}")?;
+        }
+        match self.stop {
+            Some(stop) => write!(f, "ended: {stop}"),
+            None => f.write_str("under way"),
+        }
+    }
+}
+
+/// What [`Resilient`](crate::Resilient) leaves on a response.
+pub trait ResponseExt {
+    /// How many attempts it took.
+    fn attempts(&self) -> u32;
+
+    /// What happened, attempt by attempt. `None` where the first attempt succeeded: there is
+    /// nothing to tell, and telling nothing costs nothing. An [`AttemptLog`] is kept always.
+    fn history(&self) -> Option<&History>;
+}
+
+impl ResponseExt for reqwest::Response {
+    fn attempts(&self) -> u32 {
+        self.history().map_or(1, History::total)
+    }
+
+    fn history(&self) -> Option<&History> {
+        self.extensions().get()
+    }
+}
+
+/// A handle to the history of a request, to be read after, or while, the request runs.
+///
+/// Put a clone of it into the request's extensions:
+///
+/// ```no_run
+/// # async fn example(client: reqwest_middleware::ClientWithMiddleware) -> Result<(), reqwest_middleware::Error> {
+/// use reqwest_resilient::AttemptLog;
+///
+/// let log = AttemptLog::new();
+/// let result = client.get("https://example.com").with_extension(log.clone()).send().await;
+/// println!("{}", log.history());
+/// # Ok(()) }
+/// ```
+///
+/// One log serves one request at a time; a further request starts it anew.
+#[derive(Clone, Debug, Default)]
+pub struct AttemptLog(Arc<Mutex<Logged>>);
+
+#[derive(Debug, Default)]
+struct Logged {
+    history: History,
+    elapsed: Duration,
+}
+
+impl AttemptLog {
+    /// An empty log.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What happened so far.
+    pub fn history(&self) -> History {
+        self.lock(|it| it.history.clone())
+    }
+
+    /// How many attempts there were so far.
+    pub fn attempts(&self) -> u32 {
+        self.lock(|it| it.history.total)
+    }
+
+    /// How long the request took, waits included; up to its last attempt while it runs.
+    pub fn elapsed(&self) -> Duration {
+        self.lock(|it| it.elapsed)
+    }
+
+    pub(crate) fn set(&self, history: &History, elapsed: Duration) {
+        self.lock(|it| {
+            it.history.clone_from(history);
+            it.elapsed = elapsed;
+        });
+    }
+
+    fn lock<T>(&self, read: impl FnOnce(&mut Logged) -> T) -> T {
+        read(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

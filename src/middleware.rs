@@ -1,0 +1,157 @@
+//! The loop: attempt, outcome, verdict, decision, event, wait; or return.
+
+use std::{mem, time::Duration};
+
+use http::{Extensions, Method};
+use reqwest::{Request, Response, Url};
+
+use crate::body;
+use crate::call::Call;
+use crate::config::ResilientConfig;
+use crate::decision::{Decision, StopReason};
+use crate::outcome::{Delivery, Failure, FailureKind, Outcome};
+use crate::overrides;
+use crate::send::{self, Chain, Sent};
+use crate::time::Instant;
+
+/// The middleware: put it into a client, and the client's requests survive what passes.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use reqwest_middleware::ClientBuilder;
+/// use reqwest_resilient::Resilient;
+///
+/// let client = ClientBuilder::new(reqwest::Client::new()).with(Resilient::default()).build();
+/// let response = client.get("https://example.com").send().await?;
+/// # Ok(()) }
+/// ```
+///
+/// # Placement
+///
+/// Middleware added before it sees one request; middleware added after it sees every attempt.
+/// What signs or authenticates a request belongs after it, and so does tracing.
+///
+/// # What comes back
+///
+/// What reqwest would give: `Ok` with the last response, whatever its status, or the last error
+/// of the transport, untouched. What is decided here (a limit that cut an attempt) comes as an
+/// [`HttpRequestError`] inside `reqwest_middleware::Error::Middleware`. Every attempt runs on a
+/// copy of the request's extensions; those of the last attempt are kept.
+///
+/// # reqwest's own retries
+///
+/// A `reqwest::Client` re-sends requests that an HTTP/2 server refused (REFUSED_STREAM, GOAWAY)
+/// up to twice, unseen by any middleware, so that each attempt here may be three on the wire.
+/// Switch that off where it matters:
+/// `reqwest::Client::builder().retry(reqwest::retry::never())`.
+#[derive(Clone, Debug, Default)]
+pub struct Resilient {
+    config: ResilientConfig,
+}
+
+impl Resilient {
+    /// A middleware with these settings.
+    pub fn new(config: ResilientConfig) -> Self {
+        Self { config }
+    }
+
+    /// Its settings.
+    pub fn config(&self) -> &ResilientConfig {
+        &self.config
+    }
+
+    pub(crate) async fn run<C: Chain>(
+        &self,
+        chain: C,
+        request: Request,
+        extensions: &mut Extensions,
+    ) -> Result<Response, C::Error> {
+        let (policy, invalid) = overrides::resolve(self.config.policy(), extensions);
+        let mut now = Instant::now();
+        let mut call = Call::new(&policy, &request, extensions, now);
+        if let Some(faults) = invalid {
+            let failure = Failure::new(FailureKind::Builder, Delivery::NotSent);
+            let stop = StopReason::Final;
+            return call.reject::<C>(&request, failure, faults.into(), stop, now);
+        }
+        let mut next = request;
+        loop {
+            call.retry.attempt();
+            let copy = if call.retry.may_repeat(&policy) { next.try_clone() } else { None };
+            let kept = match copy {
+                Some(copy) => Kept::Copy(copy),
+                None => Kept::Head(next.method().clone(), next.url().clone()),
+            };
+            call.starts(kept.method(), kept.url());
+
+            let mut own = matches!(kept, Kept::Copy(_)).then(|| extensions.clone());
+            let target = own.as_mut().unwrap_or(&mut *extensions);
+            let deadline = call.retry.deadline();
+            let sent = send::attempt(chain.clone(), next, target, &policy, now, deadline).await;
+
+            let started = mem::replace(&mut now, Instant::now());
+            let decision = call.judge(
+                &Outcome {
+                    method: kept.method(),
+                    url: kept.url(),
+                    attempt: call.retry.attempts(),
+                    elapsed: now.saturating_duration_since(started),
+                    gave: sent.gave::<C>(),
+                },
+                now,
+            );
+            match (decision, kept) {
+                (Decision::Retry { after, .. }, Kept::Copy(copy)) => {
+                    next = copy;
+                    wait(after, sent).await;
+                    now = Instant::now();
+                }
+                (decision, kept) => {
+                    if let Some(own) = own {
+                        *extensions = own;
+                    }
+                    let stop = match decision {
+                        Decision::Return(stop) => stop,
+                        Decision::Retry { .. } => StopReason::NotReplayable,
+                    };
+                    return call.finish::<C>(sent, kept.method(), kept.url(), stop, now);
+                }
+            }
+        }
+    }
+}
+
+/// What is left of a request once it was sent: a copy to send again, or what it was called.
+enum Kept {
+    Copy(Request),
+    Head(Method, Url),
+}
+
+impl Kept {
+    fn method(&self) -> &Method {
+        match self {
+            Self::Copy(request) => request.method(),
+            Self::Head(method, _) => method,
+        }
+    }
+
+    fn url(&self) -> &Url {
+        match self {
+            Self::Copy(request) => request.url(),
+            Self::Head(_, url) => url,
+        }
+    }
+}
+
+/// Lets the time pass; meanwhile the failed response is drained and dropped.
+async fn wait<E>(after: Duration, sent: Sent<E>) {
+    let start = Instant::now();
+    match sent {
+        Sent::Answer(response, None) => Box::pin(body::drain(response)).await,
+        other => drop(other),
+    }
+    let left = after.saturating_sub(start.elapsed());
+    if !left.is_zero() {
+        tokio::time::sleep(left).await;
+    }
+}

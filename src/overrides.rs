@@ -1,0 +1,96 @@
+//! Settings for one request, or for all requests of one task.
+
+use std::{fmt, sync::Arc};
+
+use http::Extensions;
+
+use crate::fault::{self, ConfigError};
+use crate::policy::{Patch, Policy};
+
+/// Settings that differ for one request.
+///
+/// Put it into the request's extensions; what it does not set stays as configured. A setting that
+/// cannot be, such as a wait of zero, ends the request before anything is sent, with the
+/// [`ConfigError`] as its source.
+///
+/// ```no_run
+/// # async fn example(client: reqwest_middleware::ClientWithMiddleware) -> Result<(), reqwest_middleware::Error> {
+/// use reqwest_resilient::RetryOverride;
+///
+/// let patient = RetryOverride::new().max_retries(10);
+/// client.get("https://example.com").with_extension(patient).send().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Default)]
+pub struct RetryOverride(Arc<Patch>);
+
+tokio::task_local! {
+    static SCOPE: Vec<RetryOverride>;
+}
+
+impl RetryOverride {
+    /// An override that sets nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Applies to every request that `future` makes, also through libraries that build their own.
+    ///
+    /// A request's own override wins over it, and an inner scope over an outer one, setting by
+    /// setting. The scope belongs to the task: what `future` spawns is outside of it.
+    ///
+    /// ```no_run
+    /// # async fn example(client: reqwest_middleware::ClientWithMiddleware) -> Result<(), reqwest_middleware::Error> {
+    /// use reqwest_resilient::RetryOverride;
+    ///
+    /// let once = RetryOverride::new().max_retries(0);
+    /// once.scope(async { client.get("https://example.com").send().await }).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn scope<F: Future>(self, future: F) -> F::Output {
+        let mut scopes = SCOPE.try_with(Clone::clone).unwrap_or_default();
+        scopes.push(self);
+        SCOPE.scope(scopes, future).await
+    }
+
+    /// Says whether the request may take effect twice, whatever its method: a POST that the
+    /// server recognises as a repeat, or a PUT that it does not.
+    pub fn idempotent(mut self, idempotent: bool) -> Self {
+        self.patch().idempotent = Some(idempotent);
+        self
+    }
+
+    pub(crate) fn patch(&mut self) -> &mut Patch {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl fmt::Debug for RetryOverride {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RetryOverride").finish_non_exhaustive()
+    }
+}
+
+/// The policy of one request, and what is wrong with it. Without an override it costs nothing.
+pub(crate) fn resolve(
+    configured: &Arc<Policy>,
+    extensions: &Extensions,
+) -> (Arc<Policy>, Option<ConfigError>) {
+    let own = extensions.get::<RetryOverride>();
+    SCOPE
+        .try_with(|scopes| patched(configured, scopes, own))
+        .unwrap_or_else(|_| patched(configured, &[], own))
+}
+
+fn patched(
+    configured: &Arc<Policy>,
+    scopes: &[RetryOverride],
+    own: Option<&RetryOverride>,
+) -> (Arc<Policy>, Option<ConfigError>) {
+    if scopes.is_empty() && own.is_none() {
+        return (Arc::clone(configured), None);
+    }
+    let policy = configured.patched(scopes.iter().chain(own).map(|it| &*it.0));
+    let faults = fault::check(&policy).err();
+    (Arc::new(policy), faults)
+}

@@ -1,0 +1,154 @@
+//! The state of one logical request, and the decision after each of its attempts.
+
+use std::time::Duration;
+
+use http::{StatusCode, header};
+
+use crate::classify;
+use crate::decision::{Decision, StopReason, WaitSource};
+use crate::hint::{Advice, Hint, Wish};
+use crate::outcome::{Gave, Outcome};
+use crate::policy::{Policy, RetryAfter};
+use crate::time::Instant;
+
+/// Where one logical request stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Retry {
+    started: Instant,
+    deadline: Option<Instant>,
+    repeat: Repeat,
+    attempts: u32,
+    went_at_once: bool,
+}
+
+/// Whether a request may be sent twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// Whatever became of it.
+    Always,
+    /// Only if it was certainly not processed.
+    IfNotProcessed,
+    /// Never: its body is gone.
+    Never,
+}
+
+/// What a decision takes from outside, drawn only once an attempt has failed.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    pub(crate) now: Instant,
+    /// A sample of the unit interval, for the jitter.
+    pub(crate) random: f64,
+    pub(crate) advice: Advice,
+    /// How long the circuit breaker will reject from now on.
+    pub(crate) rejected_for: Option<Duration>,
+}
+
+impl Retry {
+    pub(crate) fn new(policy: &Policy, repeat: Repeat, now: Instant) -> Self {
+        // A limit too far away for the clock is no limit.
+        let deadline = policy.max_total_time.and_then(|it| now.checked_add(it));
+        Self { started: now, deadline, repeat, attempts: 0, went_at_once: false }
+    }
+
+    /// Counts an attempt about to be sent; returns its number.
+    pub(crate) fn attempt(&mut self) -> u32 {
+        self.attempts = self.attempts.saturating_add(1);
+        self.attempts
+    }
+
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    pub(crate) fn elapsed(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started)
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Whether another attempt could follow the one under way, whatever comes of it.
+    pub(crate) fn may_repeat(&self, policy: &Policy) -> bool {
+        self.repeat != Repeat::Never && self.attempts <= policy.max_retries
+    }
+
+    /// What follows an attempt whose outcome is [`Verdict::Transient`].
+    ///
+    /// The order of the questions is the order of the reasons given: may it be repeated at all,
+    /// does the server mind, does the wait fit.
+    pub(crate) fn decide(
+        &mut self,
+        policy: &Policy,
+        outcome: &Outcome<'_>,
+        facts: &Facts,
+    ) -> Decision {
+        let hinted = facts.advice.hint.is_some();
+        let left = self.deadline.map(|it| it.saturating_duration_since(facts.now));
+        let stop = match self.repeat {
+            _ if left == Some(Duration::ZERO) => StopReason::Deadline,
+            _ if self.attempts > policy.max_retries => StopReason::Exhausted,
+            Repeat::Never => StopReason::NotReplayable,
+            Repeat::IfNotProcessed if !classify::not_processed(outcome, hinted) => {
+                StopReason::UnsafeToRepeat
+            }
+            _ if matches!(facts.advice.wish, Wish::StayAway(_)) => StopReason::Vetoed,
+            _ => return self.wait(policy, outcome, facts, left),
+        };
+        Decision::Return(stop)
+    }
+
+    fn wait(
+        &mut self,
+        policy: &Policy,
+        outcome: &Outcome<'_>,
+        facts: &Facts,
+        left: Option<Duration>,
+    ) -> Decision {
+        if facts.rejected_for.is_none() && self.goes_at_once(outcome) {
+            return Decision::Retry { after: Duration::ZERO, source: WaitSource::Immediate };
+        }
+        let longest = policy.max_wait_time;
+        let cap = policy.backoff.max_delay().map_or(longest, |it| it.min(longest));
+        let delay = policy.backoff.delay(self.attempts.saturating_sub(1));
+        let backoff = policy.jitter.spread(delay, cap, facts.random);
+
+        let (mut after, mut source) = (backoff, WaitSource::Backoff);
+        let hint = facts.advice.hint.as_ref();
+        if let Some(Hint { after: hint, header }) =
+            hint.filter(|_| policy.retry_after != RetryAfter::Ignored)
+        {
+            if *hint > longest {
+                return Decision::Return(StopReason::HintTooLong);
+            }
+            let hinted = policy.jitter.above(*hint, facts.random).min(longest);
+            if policy.retry_after == RetryAfter::Replaces || hinted >= after {
+                (after, source) = (hinted, WaitSource::Hint(header.clone()));
+            }
+        }
+        if let Some(rejected_for) = facts.rejected_for.filter(|it| *it > after) {
+            if rejected_for > longest {
+                return Decision::Return(StopReason::CircuitOpen);
+            }
+            (after, source) = (rejected_for, WaitSource::CircuitBreaker);
+        }
+        match left {
+            Some(left) if after >= left => Decision::Return(StopReason::Deadline),
+            _ => Decision::Retry { after, source },
+        }
+    }
+
+    /// Once per request, a connection that was stale is replaced without a wait: the server had
+    /// closed it while it was idle, before or while the request was written (RFC 9112 §9.5), or
+    /// says so by 408.
+    fn goes_at_once(&mut self, outcome: &Outcome<'_>) -> bool {
+        let stale = match outcome.gave {
+            Gave::Failure(failure, _) => failure.may_be_stale,
+            Gave::Answer { status, headers, .. } => {
+                status == StatusCode::REQUEST_TIMEOUT
+                    && headers.get(header::CONNECTION).is_some_and(|it| it == "close")
+            }
+        };
+        stale && outcome.attempt == 1 && !std::mem::replace(&mut self.went_at_once, true)
+    }
+}

@@ -1,0 +1,202 @@
+//! Every setting, written once: the methods that the config's builder and the override share.
+
+use std::{sync::Arc, time::Duration};
+
+use http::StatusCode;
+
+use crate::backoff::{Backoff, Jitter};
+use crate::classify::RetryMethods;
+use crate::config::ResilientConfigBuilder;
+use crate::event::{FailureInfo, Observer, RequestInfo, ResponseInfo, RetryInfo};
+use crate::hint::HintHeaders;
+use crate::outcome::Outcome;
+use crate::overrides::RetryOverride;
+use crate::policy::RetryAfter;
+
+macro_rules! settings {
+    ($Type:ty) => {
+        /// Settings; see [`ResilientConfig`](crate::ResilientConfig) for the defaults.
+        impl $Type {
+            /// The most retries after the first attempt: `attempts <= retries + 1`. Default: 3,
+            /// after which a fourth failure is hardly news.
+            pub fn max_retries(mut self, retries: u32) -> Self {
+                self.patch().max_retries = Some(retries);
+                self
+            }
+
+            /// The delay before each retry. Default: exponential from 300 ms, at most 20 s.
+            pub fn backoff(mut self, backoff: impl Backoff) -> Self {
+                self.patch().backoff = Some(Arc::new(backoff));
+                self
+            }
+
+            /// How delays are spread. Default: [`Jitter::Full`].
+            pub fn jitter(mut self, jitter: Jitter) -> Self {
+                self.patch().jitter = Some(jitter);
+                self
+            }
+
+            /// The statuses that are retried, in place of the default 408, 425, 429, 500, 502,
+            /// 503 and 504. Statuses below 400 are honoured too.
+            pub fn retry_statuses(
+                mut self,
+                statuses: impl IntoIterator<Item = StatusCode>,
+            ) -> Self {
+                self.patch().statuses = Some(statuses.into_iter().collect());
+                self
+            }
+
+            /// Decides by a predicate what is retried, in place of the statuses and of what is
+            /// known about errors, for answers below 400 too. Asked once per attempt.
+            ///
+            /// What is not safe to repeat is still not repeated; see
+            /// [`retry_methods`](Self::retry_methods). A panic in the predicate is the caller's.
+            pub fn retry_if(
+                mut self,
+                predicate: impl Fn(&Outcome<'_>) -> bool + Send + Sync + 'static,
+            ) -> Self {
+                self.patch().retry_if = Some(Some(Arc::new(predicate)));
+                self
+            }
+
+            /// Decides by the statuses again.
+            pub fn without_retry_if(mut self) -> Self {
+                self.patch().retry_if = Some(None);
+                self
+            }
+
+            /// The methods that may be sent again after they may have been processed. Default:
+            /// the idempotent ones, because a second POST may charge a card twice.
+            pub fn retry_methods(mut self, methods: RetryMethods) -> Self {
+                self.patch().methods = Some(methods);
+                self
+            }
+
+            /// The longest an attempt may take, up to the response head (up to the end of the
+            /// body where [`read_body`](Self::read_body) is set). Default: none; the client's
+            /// own timeouts apply, which this never loosens.
+            pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+                self.patch().attempt_timeout = Some(Some(timeout));
+                self
+            }
+
+            /// Does not limit attempts.
+            pub fn without_attempt_timeout(mut self) -> Self {
+                self.patch().attempt_timeout = Some(None);
+                self
+            }
+
+            /// The longest everything may take: attempts, waits and the response's body. An
+            /// attempt under way is cut, and no wait begins that would not end in time. Default:
+            /// none.
+            pub fn max_total_time(mut self, limit: Duration) -> Self {
+                self.patch().max_total_time = Some(Some(limit));
+                self
+            }
+
+            /// Does not limit the whole.
+            pub fn without_max_total_time(mut self) -> Self {
+                self.patch().max_total_time = Some(None);
+                self
+            }
+
+            /// The longest single wait. A backoff is cut to it; a server that asks for more ends
+            /// the request at once, with its answer in hand. Default: 60 s, because whoever waits
+            /// for an answer has given up by then.
+            pub fn max_wait_time(mut self, limit: Duration) -> Self {
+                self.patch().max_wait_time = Some(limit);
+                self
+            }
+
+            /// What becomes of a wait that the server asked for. Default: [`RetryAfter::Floor`].
+            pub fn retry_after(mut self, retry_after: RetryAfter) -> Self {
+                self.patch().retry_after = Some(retry_after);
+                self
+            }
+
+            /// The headers by which a server may ask to wait. Default: all that are known.
+            pub fn hint_headers(mut self, headers: HintHeaders) -> Self {
+                self.patch().hints = Some(Arc::new(headers));
+                self
+            }
+
+            /// Reads response bodies of up to `limit` bytes within the attempt: a body that
+            /// breaks off is then retried like any failure, and
+            /// [`Outcome::body`](crate::Outcome::body) shows it to [`retry_if`](Self::retry_if).
+            /// Longer bodies are passed on unread. Default: off; bodies are streamed.
+            pub fn read_body(mut self, limit: usize) -> Self {
+                self.patch().read_body = Some(Some(limit));
+                self
+            }
+
+            /// Streams response bodies.
+            pub fn without_read_body(mut self) -> Self {
+                self.patch().read_body = Some(None);
+                self
+            }
+
+            /// Called before each attempt. A panic in a callback is caught and changes nothing.
+            pub fn on_request(
+                mut self,
+                callback: impl Fn(&RequestInfo<'_>) + Send + Sync + 'static,
+            ) -> Self {
+                self.patch().listeners.on_request = Some(Arc::new(callback));
+                self
+            }
+
+            /// Called before each wait for another attempt.
+            pub fn on_retry(
+                mut self,
+                callback: impl Fn(&RetryInfo<'_>) + Send + Sync + 'static,
+            ) -> Self {
+                self.patch().listeners.on_retry = Some(Arc::new(callback));
+                self
+            }
+
+            /// Called once a request has succeeded.
+            pub fn on_success(
+                mut self,
+                callback: impl Fn(&ResponseInfo<'_>) + Send + Sync + 'static,
+            ) -> Self {
+                self.patch().listeners.on_success = Some(Arc::new(callback));
+                self
+            }
+
+            /// Called once a request has ended without success: every request ends in exactly one
+            /// of `on_success` and `on_failure`, unless its future is dropped.
+            pub fn on_failure(
+                mut self,
+                callback: impl Fn(&FailureInfo<'_>) + Send + Sync + 'static,
+            ) -> Self {
+                self.patch().listeners.on_failure = Some(Arc::new(callback));
+                self
+            }
+
+            /// Adds an observer of every [`Event`](crate::Event), besides those there are.
+            pub fn observer(mut self, observer: impl Observer) -> Self {
+                self.patch().listeners.observers.push(Arc::new(observer));
+                self
+            }
+
+            /// Where jitter draws from: samples of the unit interval. For tests and simulations.
+            #[cfg(feature = "test-util")]
+            pub fn random(mut self, random: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
+                self.patch().sources.random = Some(Arc::new(random));
+                self
+            }
+
+            /// The wall clock by which HTTP-dates are read. For tests and simulations.
+            #[cfg(feature = "test-util")]
+            pub fn wall_clock(
+                mut self,
+                clock: impl Fn() -> std::time::SystemTime + Send + Sync + 'static,
+            ) -> Self {
+                self.patch().sources.wall_clock = Some(Arc::new(clock));
+                self
+            }
+        }
+    };
+}
+
+settings!(ResilientConfigBuilder);
+settings!(RetryOverride);

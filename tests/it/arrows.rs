@@ -1,0 +1,110 @@
+//! Keeps the module arrows true: who may import whom, and who must stay pure.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+/// One line a module, lowest first: a module may import only what stands above it *and* is named.
+const ARROWS: &[(&str, &str)] = &[
+    ("time", ""),
+    ("sources", ""),
+    ("redact", ""),
+    ("outcome", ""),
+    ("decision", ""),
+    ("backoff", ""),
+    ("hint", ""),
+    ("failure", "outcome"),
+    ("history", "decision outcome"),
+    ("error", "decision failure history outcome redact"),
+    ("event", "decision error outcome redact"),
+    ("classify", "outcome"),
+    ("policy", "backoff classify event hint outcome sources"),
+    ("retry", "classify decision hint outcome policy time"),
+    ("fault", "backoff policy"),
+    ("overrides", "fault policy"),
+    ("body", "error time"),
+    ("send", "body error failure outcome policy time"),
+    (
+        "call",
+        "body classify decision error event hint history outcome policy redact retry send time",
+    ),
+    ("config", "fault policy"),
+    ("settings", "backoff classify config event hint outcome overrides policy"),
+    ("middleware", "body call config decision outcome overrides send time"),
+    ("adapter", "error middleware send"),
+    ("client", "decision error failure history"),
+    ("testing", "time"),
+];
+
+/// `now` comes in as an argument, a decision comes out: no clock, no timer, no task.
+const PURE: &str = "redact outcome decision backoff hint hint/date hint/headers hint/number \
+                    hint/quota failure history classify policy retry fault error event";
+
+#[test]
+fn arrows_point_down() {
+    let arrows: BTreeMap<_, _> = ARROWS.iter().copied().collect();
+    for (i, (module, imports)) in ARROWS.iter().enumerate() {
+        for import in imports.split(' ').filter(|it| !it.is_empty()) {
+            let below = ARROWS[..i].iter().any(|(it, _)| *it == import);
+            assert!(below, "`{module}` names `{import}`, which does not stand above it");
+        }
+    }
+    for (module, file, code) in sources() {
+        if module == "lib" {
+            continue;
+        }
+        let allowed = arrows
+            .get(module.as_str())
+            .unwrap_or_else(|| panic!("{file}: `{module}` has no line in ARROWS"));
+        assert!(
+            !code.contains("super::super"),
+            "{file}: leave the folder by `crate::…`, not `super::super`"
+        );
+        for target in code.split("crate::").skip(1) {
+            let target: String =
+                target.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            assert!(!target.is_empty(), "{file}: one module a `use crate::…` line, please");
+            assert!(
+                target == module || allowed.split(' ').any(|it| it == target),
+                "{file}: `{module}` may not import `{target}`"
+            );
+        }
+    }
+}
+
+#[test]
+fn pure_modules_stay_pure() {
+    for (_, file, code) in sources() {
+        if PURE.split(' ').any(|it| it == file.trim_end_matches(".rs").trim_end_matches("/mod")) {
+            for banned in [".await", "tokio::", "::now()", "thread_rng", "fastrand::Rng::new"] {
+                assert!(!code.contains(banned), "{file}: pure module uses `{banned}`");
+            }
+        }
+    }
+}
+
+/// Every file of `src/`: its top-level module, its path, its code without comments and unit tests.
+fn sources() -> Vec<(String, String, String)> {
+    fn walk(dir: &Path, out: &mut Vec<std::path::PathBuf>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { walk(&path, out) } else { out.push(path) }
+        }
+    }
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = vec![];
+    walk(&src, &mut files);
+    files
+        .into_iter()
+        .map(|path| {
+            let file = path.strip_prefix(&src).unwrap().display().to_string().replace('\\', "/");
+            let module = file.split(['/', '.']).next().unwrap().to_owned();
+            let text = fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap();
+            let code = code
+                .lines()
+                .filter(|it| !it.trim_start().starts_with("//"))
+                .collect::<Vec<_>>()
+                .join("\n");
+            (module, file, code)
+        })
+        .collect()
+}

@@ -1,0 +1,266 @@
+//! The loop, in virtual time.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use std::{io, panic::AssertUnwindSafe};
+
+use http::{HeaderValue, StatusCode, header};
+use reqwest_resilient::testing::Reply;
+use reqwest_resilient::{
+    AttemptLog, Constant, Delivery, FailureKind, HttpRequestError, Jitter, RequestBuilderExt,
+    ResilientConfig, ResilientConfigBuilder, ResponseExt, RetryMethods, RetryOverride, StopReason,
+    WaitSource,
+};
+use tokio::time::Instant;
+
+use crate::support::{URL, scripted};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Waits of one second, without jitter.
+fn steady() -> ResilientConfigBuilder {
+    ResilientConfig::builder().backoff(Constant::new(SECOND)).jitter(Jitter::None)
+}
+
+fn retry_after(status: u16, value: &'static str) -> Reply {
+    Reply::status(status).header(header::RETRY_AFTER, HeaderValue::from_static(value))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_passing_failure_is_survived() {
+    let (client, script) = scripted(
+        steady().build().unwrap(),
+        [
+            Reply::status(503),
+            Reply::io_error(io::ErrorKind::ConnectionReset),
+            Reply::status(200).body("here"),
+        ],
+    );
+    let start = Instant::now();
+    let response = client.get(URL).send().await.unwrap();
+    assert_eq!(response.attempts(), 3);
+    let history = response.history().unwrap().clone();
+    assert_eq!(history.attempts()[0].wait, Some((SECOND, WaitSource::Backoff)));
+    assert_eq!(history.attempts()[1].result, Err(FailureKind::Disconnect));
+    assert_eq!(history.stop_reason(), Some(StopReason::Success));
+    assert_eq!(response.text().await.unwrap(), "here");
+    assert_eq!((script.sent().len(), start.elapsed()), (3, 2 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_answer_comes_back_as_reqwest_would_give_it() {
+    let (client, script) = scripted(steady().build().unwrap(), [Reply::status(503)]);
+    let response = client.get(URL).send().await.unwrap();
+    assert_eq!((response.status(), script.sent().len()), (StatusCode::SERVICE_UNAVAILABLE, 4));
+    assert_eq!(response.history().unwrap().stop_reason(), Some(StopReason::Exhausted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn send_resilient_tells_all() {
+    let (client, _) = scripted(steady().build().unwrap(), [Reply::status(503).body("sorry")]);
+    let error = client.get(URL).send_resilient().await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "GET request to https://api.example.com/data failed with status 503 after 4 attempts"
+    );
+    assert_eq!((error.attempts(), error.elapsed()), (4, 3 * SECOND));
+    assert_eq!(error.stop_reason(), StopReason::Exhausted);
+    assert_eq!(error.history().attempts().len(), 4);
+    assert_eq!(error.into_response().unwrap().text().await.unwrap(), "sorry");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_post_that_may_have_been_processed_is_not_sent_again() {
+    let attempts = async |reply: Reply, methods: RetryMethods| {
+        let (client, script) = scripted(steady().retry_methods(methods).build().unwrap(), [reply]);
+        let _ = client.post(URL).body("once").send().await;
+        script.sent().len()
+    };
+    let reset = || Reply::io_error(io::ErrorKind::ConnectionReset);
+    let refused = || Reply::io_error(io::ErrorKind::ConnectionRefused);
+    let guarded = RetryMethods::Idempotent;
+    assert_eq!(attempts(Reply::status(503), guarded.clone()).await, 1);
+    assert_eq!(attempts(Reply::status(500), guarded.clone()).await, 1);
+    assert_eq!(attempts(reset(), guarded.clone()).await, 1);
+    assert_eq!(attempts(refused(), guarded.clone()).await, 4);
+    assert_eq!(attempts(Reply::status(429), guarded.clone()).await, 4);
+    assert_eq!(attempts(Reply::status(425), guarded.clone()).await, 4);
+    assert_eq!(attempts(retry_after(503, "1"), guarded).await, 4);
+    assert_eq!(attempts(reset(), RetryMethods::All).await, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_is_a_floor_and_one_too_long_ends_the_request() {
+    let check = async |value, sent, waited| {
+        let config = steady().max_wait_time(60 * SECOND).build().unwrap();
+        let (client, script) = scripted(config, [retry_after(503, value), Reply::status(200)]);
+        let start = Instant::now();
+        client.get(URL).send().await.unwrap();
+        assert_eq!((script.sent().len(), start.elapsed()), (sent, waited), "{value}");
+    };
+    check("30", 2, 30 * SECOND).await;
+    check("0", 2, SECOND).await;
+    check("60", 2, 60 * SECOND).await;
+    check("61", 1, Duration::ZERO).await;
+    check("99999999999999999999999", 1, Duration::ZERO).await;
+    check("-5", 2, SECOND).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_cuts_an_attempt_under_way() {
+    let config = steady().max_total_time(3 * SECOND).build().unwrap();
+    let (client, script) =
+        scripted(config, [Reply::status(503), Reply::status(200).after(3600 * SECOND)]);
+    let start = Instant::now();
+    let error = client.get(URL).send().await.unwrap_err();
+    let ours = HttpRequestError::find(&error).unwrap();
+    assert!(ours.is_deadline() && ours.is_timeout());
+    assert_eq!((ours.attempts(), script.sent().len()), (2, 2));
+    assert_eq!(start.elapsed(), 3 * SECOND);
+    assert_eq!(
+        ours.to_string(),
+        "GET request to https://api.example.com/data failed after 2 attempts \
+         (max_total_time exceeded): max_total_time of 3s elapsed"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_wait_begins_that_would_end_too_late() {
+    let config = steady().max_total_time(SECOND).build().unwrap();
+    let (client, script) = scripted(config, [Reply::status(503)]);
+    let start = Instant::now();
+    let response = client.get(URL).send().await.unwrap();
+    assert_eq!(response.history().unwrap().stop_reason(), Some(StopReason::Deadline));
+    assert_eq!((script.sent().len(), start.elapsed()), (1, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_timeout_is_retried_and_reported() {
+    let config = steady().attempt_timeout(2 * SECOND).max_retries(1).build().unwrap();
+    let (client, _) = scripted(config, [Reply::status(200).after(3600 * SECOND)]);
+    let start = Instant::now();
+    let error = client.get(URL).send_resilient().await.unwrap_err();
+    assert!(error.is_timeout() && !error.is_deadline());
+    assert_eq!(start.elapsed(), 5 * SECOND);
+    assert_eq!(error.history().attempts()[0].delivery, Delivery::MaybeProcessed);
+    assert!(error.to_string().ends_with("timed out (2 attempts)"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_limits_never_loosen_the_request_s_own_timeout() {
+    let timeouts = async |own, total| {
+        let config = steady().max_total_time(total).build().unwrap();
+        let (client, script) = scripted(config, [Reply::status(200)]);
+        client.get(URL).timeout(own).send().await.unwrap();
+        script.sent()[0].timeout.unwrap()
+    };
+    assert_eq!(timeouts(2 * SECOND, 9 * SECOND).await, 2 * SECOND);
+    assert_eq!(timeouts(9 * SECOND, 2 * SECOND).await, 2 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_innermost_override_wins_setting_by_setting() {
+    let (client, script) = scripted(steady().build().unwrap(), [Reply::status(503)]);
+    let outer = RetryOverride::new().max_retries(5).backoff(Constant::new(3 * SECOND));
+    let inner = RetryOverride::new().max_retries(1);
+    let own = RetryOverride::new().backoff(Constant::new(7 * SECOND));
+    let start = Instant::now();
+    outer
+        .scope(inner.scope(async {
+            client.get(URL).with_extension(own).send().await.unwrap();
+            assert_eq!((script.sent().len(), start.elapsed()), (2, 7 * SECOND));
+            client.get(URL).send().await.unwrap();
+            assert_eq!((script.sent().len(), start.elapsed()), (4, 10 * SECOND));
+        }))
+        .await;
+    client.get(URL).send().await.unwrap();
+    assert_eq!((script.sent().len(), start.elapsed()), (8, 13 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scope_does_not_outlive_a_panic_inside_it() {
+    use futures_util::FutureExt as _;
+
+    let (client, script) = scripted(steady().build().unwrap(), [Reply::status(503)]);
+    let scope = RetryOverride::new().max_retries(0).scope(async { panic!("inside the scope") });
+    assert!(AssertUnwindSafe(scope).catch_unwind().await.is_err());
+    client.get(URL).send().await.unwrap();
+    assert_eq!(script.sent().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_impossible_override_is_refused_before_anything_is_sent() {
+    let (client, script) = scripted(steady().build().unwrap(), [Reply::status(200)]);
+    let wrong =
+        RetryOverride::new().max_wait_time(Duration::ZERO).jitter(Jitter::Proportional(f64::NAN));
+    let error = client.get(URL).with_extension(wrong).send_resilient().await.unwrap_err();
+    assert_eq!((script.sent().len(), error.attempts()), (0, 0));
+    let source = std::error::Error::source(&error).unwrap();
+    let faults = source.downcast_ref::<reqwest_resilient::ConfigError>().unwrap();
+    assert_eq!(
+        faults.to_string(),
+        "jitter must be finite, got NaN; max_wait_time must be > 0, got 0ns"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panicking_callback_changes_nothing() {
+    let seen = Arc::new(Mutex::new(vec![]));
+    let tell = |what: &'static str| {
+        let seen = Arc::clone(&seen);
+        move || {
+            seen.lock().unwrap().push(what);
+            panic!("in a callback");
+        }
+    };
+    let (request, retry, success) = (tell("request"), tell("retry"), tell("success"));
+    let config = steady()
+        .on_request(move |_| request())
+        .on_retry(move |_| retry())
+        .on_success(move |_| success())
+        .build()
+        .unwrap();
+    let (client, script) = scripted(config, [Reply::status(503), Reply::status(200)]);
+    client.get(URL).send().await.unwrap();
+    assert_eq!(script.sent().len(), 2);
+    assert_eq!(*seen.lock().unwrap(), ["request", "retry", "request", "success"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_read_within_the_attempt_can_be_judged() {
+    let config = steady()
+        .read_body(1024)
+        .retry_if(|it| it.body().is_some_and(|body| body.starts_with(b"pending")))
+        .build()
+        .unwrap();
+    let (client, script) = scripted(
+        config,
+        [Reply::status(200).body("pending"), Reply::status(200).body("x".repeat(2000))],
+    );
+    let response = client.get(URL).send().await.unwrap();
+    assert_eq!(response.url().as_str(), URL);
+    assert_eq!(response.text().await.unwrap(), "x".repeat(2000));
+    assert_eq!(script.sent().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_tells_of_a_first_attempt_that_succeeds_too() {
+    let (client, _) = scripted(steady().build().unwrap(), [Reply::status(200)]);
+    let log = AttemptLog::new();
+    let response = client.get(URL).with_extension(log.clone()).send().await.unwrap();
+    assert_eq!((log.attempts(), response.attempts()), (1, 1));
+    assert_eq!(log.history().to_string(), "#1 +0.000s 0.000s status 200\nended: success");
+}
+
+#[test]
+fn every_fault_is_named_at_once() {
+    let error = ResilientConfig::builder()
+        .jitter(Jitter::Proportional(-1.0))
+        .attempt_timeout(5 * SECOND)
+        .max_total_time(2 * SECOND)
+        .max_wait_time(Duration::ZERO)
+        .build()
+        .unwrap_err();
+    let fields: Vec<_> = error.faults().iter().map(|it| it.field).collect();
+    assert_eq!(fields, ["jitter", "attempt_timeout", "max_wait_time"]);
+}
