@@ -2,3 +2,6 @@
 
 #[cfg_attr(not(test), expect(dead_code, reason = "the retry loop that asks is not there yet"))]
 mod hint;
+
+pub use hint::HintFormat;
+pub use hint::HintHeaders;

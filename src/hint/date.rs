@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::number::fraction;
+
 /// Reads an HTTP date: the three forms of RFC 9110 §5.6.7, and what mail-date parsers accept.
 ///
 /// Beyond the standard's grammar: any letter case, a missing or wrong weekday, missing seconds,
@@ -29,7 +31,7 @@ pub(super) fn rfc3339(text: &str) -> Option<SystemTime> {
             (time, if zone.starts_with('-') { -east } else { east })
         }
     };
-    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let (time, rest) = time.split_once('.').unwrap_or((time, "0"));
     let mut date = date.split('-');
     let mut time = time.split(':');
     let day = Civil {
@@ -43,7 +45,7 @@ pub(super) fn rfc3339(text: &str) -> Option<SystemTime> {
     if date.next().is_some() || time.next().is_some() {
         return None;
     }
-    system_time(day.seconds()? - east)?.checked_add(super::number::fraction(fraction)?)
+    system_time(day.seconds()? - east)?.checked_add(fraction(rest)?)
 }
 
 /// Sorts the words of a date by what they look like, since writers disagree about their order.
@@ -89,12 +91,13 @@ fn tolerant(text: &str, now: SystemTime) -> Option<SystemTime> {
         None => return None,
     };
 
+    // Dates written by hand have commas after anything.
     let time = time?.trim_end_matches(',');
     let mut clock = time.split(if time.contains(':') { ':' } else { '.' });
     let mut date = Civil {
-        year: number(year?)?,
+        year: number(year?.trim_end_matches(','))?,
         month,
-        day: number(day)?,
+        day: number(day.trim_end_matches(','))?,
         hour: number(clock.next()?)?,
         minute: number(clock.next()?)?,
         second: clock.next().map_or(Some(0), number)?,
@@ -185,9 +188,8 @@ fn seconds_east(zone: &str) -> Option<i64> {
     (east < 86_400).then_some(sign * east)
 }
 
-/// A number of a date; writers of dates by hand put commas after them.
+/// A number of any sensible width.
 fn number(word: &str) -> Option<i64> {
-    let word = word.strip_suffix(',').unwrap_or(word);
     if word.is_empty() || word.len() > 9 { None } else { digits(word, word.len()) }
 }
 
@@ -332,6 +334,7 @@ mod tests {
             "Wed, 21 Oct 2015 07:28:05:01 GMT",
             "Wed, 21 Oct 2015 07 GMT",
             "Wed, 21 Oct 2015 +7:28:05 GMT",
+            "Wed, 21 Oct 2015 07,:28:05 GMT",
             "Fri, 31 Dec 99999 23:59:59 GMT",
             "Oct 21 2015 07:28:05",
             "2015-10-21T07:28:05Z",

@@ -18,6 +18,40 @@ pub(super) fn seconds(text: &str) -> Option<Duration> {
     })
 }
 
+/// Reads the milliseconds of a gRPC pushback, a 32-bit integer that is not negative.
+pub(super) fn pushback(text: &str) -> Option<Duration> {
+    let millis: i32 = text.parse().ok().filter(|_| all_digits(text))?;
+    u64::try_from(millis).ok().map(Duration::from_millis)
+}
+
+/// Reads a duration as Go prints it: `6m0s`, `1.5h`, `20ms`, `0`.
+pub(super) fn go_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    loop {
+        let (amount, after) = rest.split_at(rest.find(|it: char| it.is_alphabetic())?);
+        let next = |it: char| it.is_ascii_digit() || it == '.';
+        let (unit, after) = after.split_at(after.find(next).unwrap_or(after.len()));
+        let amount = seconds(amount)?;
+        total = total.saturating_add(match unit {
+            "h" => amount.saturating_mul(3600),
+            "m" => amount.saturating_mul(60),
+            "s" => amount,
+            "ms" => amount / 1000,
+            "us" | "µs" | "μs" => amount / 1_000_000,
+            "ns" => amount / 1_000_000_000,
+            _ => return None,
+        });
+        if after.is_empty() {
+            return Some(total);
+        }
+        rest = after;
+    }
+}
+
 /// Reads the digits after a decimal point; what is finer than a nanosecond is dropped.
 pub(super) fn fraction(text: &str) -> Option<Duration> {
     if !all_digits(text) {
@@ -57,6 +91,28 @@ mod tests {
     }
 
     #[test]
+    fn durations_of_go() {
+        for (text, millis) in [
+            ("0", 0),
+            ("0s", 0),
+            ("1s", 1000),
+            ("20ms", 20),
+            ("6m0s", 360_000),
+            ("1m0.5s", 60_500),
+            ("1h2m3s", 3_723_000),
+            ("1.5h", 5_400_000),
+            ("7000us", 7),
+            ("7000µs", 7),
+        ] {
+            assert_eq!(go_duration(text), Some(Duration::from_millis(millis)), "{text:?}");
+        }
+        assert_eq!(go_duration(&format!("{}h", "9".repeat(30))), Some(Duration::MAX));
+        for text in ["", "1", "s", "1d", "-1s", "1s ", "1 s", "1s2", "1.s", "1S", "1sm"] {
+            assert_eq!(go_duration(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
     fn huge_numbers_are_very_long() {
         assert_eq!(seconds("18446744073709551616"), Some(Duration::MAX));
         assert_eq!(seconds(&"9".repeat(400)), Some(Duration::MAX));
@@ -69,7 +125,12 @@ mod tests {
 
         #[test]
         fn any_text_is_read_or_refused(text in ".*") {
-            let _ = seconds(&text);
+            let _ = (seconds(&text), pushback(&text), go_duration(&text));
+        }
+
+        #[test]
+        fn near_misses_are_read_or_refused(text in "[0-9.]{0,24}([hmsun]{1,2}[0-9.]{0,4}){0,3}") {
+            let _ = (seconds(&text), pushback(&text), go_duration(&text));
         }
 
         #[test]
