@@ -1,0 +1,3 @@
+//! The clock type every decision takes.
+
+pub(crate) use tokio::time::Instant;
