@@ -12,7 +12,7 @@ use crate::error::{BoxError, Cause, HttpRequestError, Inner};
 use crate::event::{Event, FailureInfo, RequestInfo, ResponseInfo, RetryInfo};
 use crate::hint::{self, Advice};
 use crate::history::{Attempt, AttemptLog, History};
-use crate::outcome::{Failure, FailureKind, Outcome};
+use crate::outcome::{Failure, FailureKind, Gave, Outcome};
 use crate::policy::Policy;
 use crate::redact::RedactedUrl;
 use crate::retry::{Facts, Repeat, Retry};
@@ -61,14 +61,16 @@ impl<'p> Call<'p> {
 
     /// Decides what follows an attempt, records it and tells it.
     pub(crate) fn judge(&mut self, outcome: &Outcome<'_>, now: Instant) -> Decision {
-        let decision = match self.policy.verdict(outcome) {
+        let advice = self.advice(outcome);
+        let decision = match self.policy.verdict(outcome, &advice) {
             _ if outcome.failure() == Some(FailureKind::Deadline) => {
                 Decision::Return(StopReason::Deadline)
             }
             Verdict::Success => Decision::Return(StopReason::Success),
             Verdict::Final => Decision::Return(StopReason::Final),
             Verdict::Transient => {
-                let facts = self.facts(outcome, now);
+                let random = self.policy.sources.random();
+                let facts = Facts { now, random, advice, rejected_for: None };
                 self.retry.decide(self.policy, outcome, &facts)
             }
         };
@@ -92,13 +94,19 @@ impl<'p> Call<'p> {
         decision
     }
 
-    fn facts(&self, outcome: &Outcome<'_>, now: Instant) -> Facts {
-        let sources = &self.policy.sources;
-        let advice = match outcome.headers() {
-            Some(headers) => hint::read(headers, &self.policy.hints, sources.wall_clock()),
-            None => Advice::default(),
-        };
-        Facts { now, random: sources.random(), advice, rejected_for: None }
+    /// What the answer says about coming back; a success is not asked, unless somebody may
+    /// retry it.
+    fn advice(&self, outcome: &Outcome<'_>) -> Advice {
+        match outcome.gave {
+            Gave::Answer { status, headers, .. }
+                if status.as_u16() >= 300
+                    || self.policy.retry_if.is_some()
+                    || self.policy.statuses.contains(status) =>
+            {
+                hint::read(headers, &self.policy.hints, self.policy.sources.wall_clock())
+            }
+            _ => Advice::default(),
+        }
     }
 
     /// A first attempt that succeeds leaves no record, unless somebody keeps a log.

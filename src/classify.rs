@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method, StatusCode};
 
+use crate::hint::{self, Advice, Wish};
 use crate::outcome::{Delivery, FailureKind, Gave, Outcome};
 
 pub(crate) type Predicate = Arc<dyn Fn(&Outcome<'_>) -> bool + Send + Sync>;
@@ -18,15 +19,21 @@ pub(crate) enum Verdict {
     Final,
 }
 
-/// Classifies an outcome. The predicate, where there is one, replaces all other rules.
+/// Classifies an outcome. The predicate, where there is one, replaces all other rules; without
+/// one, a server that asks for a retry of its error gets it.
 pub(crate) fn verdict(
     outcome: &Outcome<'_>,
+    advice: &Advice,
     retry_if: Option<&Predicate>,
     statuses: &StatusSet,
 ) -> Verdict {
     let transient = match (retry_if, outcome.gave) {
         (Some(retry_if), _) => retry_if(outcome),
-        (None, Gave::Answer { status, .. }) => statuses.contains(status),
+        (None, Gave::Answer { status, headers, .. }) => {
+            statuses.contains(status)
+                || status.as_u16() >= 400 && advice.wish == Wish::Retry
+                || statuses.limited_403 && hint::is_rate_limit_403(status, headers)
+        }
         (None, Gave::Failure(failure, _)) => is_transient(failure.kind),
     };
     match outcome.status() {
@@ -102,12 +109,21 @@ pub(crate) fn not_processed(outcome: &Outcome<'_>, hinted: bool) -> bool {
 
 /// A set of status codes, as bits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct StatusSet([u64; 15]);
+pub(crate) struct StatusSet {
+    bits: [u64; 15],
+    /// Whether a 403 that tells of an exhausted rate limit belongs to it.
+    limited_403: bool,
+}
 
 impl StatusSet {
     pub(crate) fn contains(&self, status: StatusCode) -> bool {
         let (word, bit) = Self::place(status);
-        self.0.get(word).is_some_and(|it| it & bit != 0)
+        self.bits.get(word).is_some_and(|it| it & bit != 0)
+    }
+
+    pub(crate) fn with_limited_403(mut self) -> Self {
+        self.limited_403 = true;
+        self
     }
 
     fn place(status: StatusCode) -> (usize, u64) {
@@ -121,7 +137,7 @@ impl FromIterator<StatusCode> for StatusSet {
         let mut set = Self::default();
         for status in statuses {
             let (word, bit) = Self::place(status);
-            if let Some(it) = set.0.get_mut(word) {
+            if let Some(it) = set.bits.get_mut(word) {
                 *it |= bit;
             }
         }

@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, header};
 
 use crate::backoff::{Backoff, Exponential, Jitter};
 use crate::classify::{self, Predicate, RetryMethods, StatusSet, Verdict};
 use crate::event::Listeners;
-use crate::hint::HintHeaders;
+use crate::hint::{Advice, HintFormat, HintHeaders};
 use crate::outcome::Outcome;
 use crate::sources::Sources;
 
@@ -63,7 +63,7 @@ impl Default for Policy {
             max_retries: 3,
             backoff: Arc::new(backoff.max_delay(Duration::from_secs(20))),
             jitter: Jitter::Full,
-            statuses: TRANSIENT.into_iter().collect(),
+            statuses: TRANSIENT.into_iter().collect::<StatusSet>().with_limited_403(),
             retry_if: None,
             methods: RetryMethods::Idempotent,
             idempotent: None,
@@ -90,12 +90,13 @@ impl Policy {
             // The reference has no limit, and sleeps for years if told to.
             max_wait_time: Duration::from_secs(3_599),
             retry_after: RetryAfter::Replaces,
+            hints: Arc::new(HintHeaders::none().with(header::RETRY_AFTER, HintFormat::RetryAfter)),
             ..Self::default()
         }
     }
 
-    pub(crate) fn verdict(&self, outcome: &Outcome<'_>) -> Verdict {
-        classify::verdict(outcome, self.retry_if.as_ref(), &self.statuses)
+    pub(crate) fn verdict(&self, outcome: &Outcome<'_>, advice: &Advice) -> Verdict {
+        classify::verdict(outcome, advice, self.retry_if.as_ref(), &self.statuses)
     }
 
     /// Whether a request may be sent twice whatever becomes of it.

@@ -37,7 +37,8 @@ macro_rules! settings {
             }
 
             /// The statuses that are retried, in place of the default 408, 425, 429, 500, 502,
-            /// 503 and 504. Statuses below 400 are honoured too.
+            /// 503 and 504 (and 403 where it tells of an exhausted rate limit, as GitHub's does).
+            /// Statuses below 400 are honoured too.
             pub fn retry_statuses(
                 mut self,
                 statuses: impl IntoIterator<Item = StatusCode>,

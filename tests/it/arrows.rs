@@ -11,11 +11,13 @@ const ARROWS: &[(&str, &str)] = &[
     ("decision", ""),
     ("backoff", ""),
     ("hint", ""),
+    ("budget", "time"),
+    ("gate", "time"),
     ("failure", "outcome"),
     ("history", "decision outcome"),
     ("error", "decision failure history outcome redact"),
     ("event", "decision error outcome redact"),
-    ("classify", "outcome"),
+    ("classify", "hint outcome"),
     ("policy", "backoff classify event hint outcome sources"),
     ("retry", "classify decision hint outcome policy time"),
     ("fault", "backoff policy"),
@@ -35,7 +37,7 @@ const ARROWS: &[(&str, &str)] = &[
 ];
 
 /// `now` comes in as an argument, a decision comes out: no clock, no timer, no task.
-const PURE: &str = "redact outcome decision backoff hint hint/date hint/headers hint/number \
+const PURE: &str = "redact outcome decision backoff budget gate hint hint/date hint/headers hint/number \
                     hint/quota failure history classify policy retry fault error event";
 
 #[test]

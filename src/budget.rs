@@ -1,0 +1,375 @@
+//! How many retries successes have paid for.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::time::Instant;
+
+/// How a retry budget fills and how much it holds.
+///
+/// # Why a budget
+///
+/// Retries turn a blip into an outage. Three plain retries send every request four times just when
+/// the server can least bear it: in simulation (one server of 500 requests a second, first come
+/// first served, still working for clients that have left; a 10 s outage; 50 % to 90 % load) the
+/// load stays fourfold after the outage is over, and the server never recovers.
+///
+/// # Why funded by successes
+///
+/// A budget that refills with time refills during the outage as well, once per client: 20 % plus
+/// 10 retries a second is harmless for one client and a second outage for fifty. A success is the
+/// only evidence that the server has room. A tenth of a retry for each bounds the extra load at
+/// 10 % whatever the number of clients, and when nothing succeeds, nothing is re-sent.
+///
+/// # What costs, and what comes back
+///
+/// A retry costs one token, taken before the wait. It is refunded if the retry is never sent, and
+/// only then: how it went makes no difference. Free are retries the server cannot have seen as
+/// load, such as the one on a connection that had gone stale. With the bucket empty, the request
+/// ends at once with what it has; nobody waits for a token.
+///
+/// # Default
+///
+/// Size 10, 0.1 per success, 0.05 per second. With these and a breaker per host, the simulated
+/// clients are back 7 to 9 s after the outage if there are fifty of them, and 13 to 20 s after it
+/// if there are five hundred.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::BudgetConfig;
+///
+/// // A batch job on its own: one retry for every five successes, bursts of fifty.
+/// let budget = BudgetConfig::default().size(50).deposit(0.2);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BudgetConfig {
+    size: u32,
+    deposit: f64,
+    trickle: f64,
+}
+
+impl BudgetConfig {
+    /// The most retries that can be saved up; a new budget is full. Default 10.
+    ///
+    /// It bounds the burst at the start of an outage. Ten let a handful of requests use all their
+    /// retries, so that a blip goes unnoticed, and are soon gone when it is none.
+    pub const fn size(mut self, retries: u32) -> Self {
+        self.size = retries;
+        self
+    }
+
+    /// The retries each successful request pays for, a fraction as a rule. Default 0.1.
+    ///
+    /// It bounds the share of load that is retries, in the long run. A client whose attempts fail
+    /// at random has about one retry to pay per failure: 0.1 feeds a failure rate of 9 %, and the
+    /// bucket outlasts higher ones for a while.
+    pub const fn deposit(mut self, per_success: f64) -> Self {
+        self.deposit = per_success;
+        self
+    }
+
+    /// The retries that come back by themselves each second. Default 0.05, one in 20 s.
+    ///
+    /// Without any, a client too quiet to earn a retry would never get one again. Every client
+    /// adds it up during an outage: at 0.5 five hundred of them keep a simulated server of 500
+    /// requests a second down for ever.
+    pub const fn trickle(mut self, per_second: f64) -> Self {
+        self.trickle = per_second;
+        self
+    }
+
+    /// Every setting that makes no sense: its name, and what is wrong with its value.
+    pub(crate) fn faults(&self) -> impl Iterator<Item = (&'static str, String)> + use<> {
+        let size = (self.size == 0).then(|| ("size", "must be at least 1, got 0".to_owned()));
+        let rate = |name, rate: f64| {
+            let fault = !(0.0..=f64::from(u32::MAX)).contains(&rate);
+            fault.then(|| (name, format!("must be from 0 to {}, got {rate}", u32::MAX)))
+        };
+        let rates = [rate("deposit", self.deposit), rate("trickle", self.trickle)];
+        [size].into_iter().chain(rates).flatten()
+    }
+}
+
+impl Default for BudgetConfig {
+    fn default() -> Self {
+        Self { size: 10, deposit: 0.1, trickle: 0.05 }
+    }
+}
+
+/// The tokens kept for one key, shared by everything that re-sends to it.
+#[derive(Debug)]
+pub(crate) struct Account(Mutex<Bucket>);
+
+impl Account {
+    /// A full account.
+    pub(crate) fn new(config: &BudgetConfig, now: Instant) -> Self {
+        Self(Mutex::new(Bucket::new(config, now)))
+    }
+
+    /// Adds what a successful request pays for.
+    pub(crate) fn deposit(&self) {
+        self.lock().deposit();
+    }
+
+    /// Takes a token for a retry, unless there is none.
+    #[must_use]
+    pub(crate) fn withdraw(&self, now: Instant) -> bool {
+        self.lock().withdraw(now)
+    }
+
+    /// Puts back the token of a retry that was never sent.
+    pub(crate) fn refund(&self) {
+        self.lock().refund();
+    }
+
+    /// The tokens there are.
+    pub(crate) fn balance(&self, now: Instant) -> f64 {
+        self.lock().balance(now)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Bucket> {
+        // No step of the bucket can stop halfway.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One token, counted so finely that a billionth of a token per second is exact to the nanosecond.
+///
+/// Counting in integers makes four deposits of 0.25 worth a retry, and ten of 0.1 as well.
+const TOKEN: u128 = BILLION * BILLION;
+
+const BILLION: u128 = 1_000_000_000;
+
+/// A token bucket that fills by deposits, and by time as of when it is asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Bucket {
+    /// Never above `size`.
+    balance: u128,
+    size: u128,
+    deposit: u128,
+    /// For each nanosecond.
+    trickle: u128,
+    /// Until when the trickle is in the balance; never goes back.
+    filled: Instant,
+}
+
+impl Bucket {
+    /// A full bucket.
+    pub(crate) fn new(config: &BudgetConfig, now: Instant) -> Self {
+        // A float cast saturates, and takes what is not a number for 0.
+        let billionths = |rate: f64| (rate * BILLION as f64).round() as u128;
+        let size = u128::from(config.size) * TOKEN;
+        Self {
+            balance: size,
+            size,
+            deposit: billionths(config.deposit).saturating_mul(BILLION),
+            trickle: billionths(config.trickle),
+            filled: now,
+        }
+    }
+
+    /// Adds what a successful request pays for.
+    pub(crate) fn deposit(&mut self) {
+        self.add(self.deposit);
+    }
+
+    /// Takes a token for a retry, unless there is none.
+    #[must_use]
+    pub(crate) fn withdraw(&mut self, now: Instant) -> bool {
+        // Deposits may come before what has trickled in: the sum is cut at `size` either way.
+        self.add(self.trickled(now));
+        self.filled = self.filled.max(now);
+        match self.balance.checked_sub(TOKEN) {
+            Some(rest) => {
+                self.balance = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Puts back the token of a retry that was never sent.
+    pub(crate) fn refund(&mut self) {
+        self.add(TOKEN);
+    }
+
+    /// The tokens there are.
+    pub(crate) fn balance(&self, now: Instant) -> f64 {
+        let balance = self.balance.saturating_add(self.trickled(now)).min(self.size);
+        // Apart, since a float has no room for a full bucket of billionths.
+        (balance / TOKEN) as f64 + (balance % TOKEN) as f64 / TOKEN as f64
+    }
+
+    fn trickled(&self, now: Instant) -> u128 {
+        now.saturating_duration_since(self.filled).as_nanos().saturating_mul(self.trickle)
+    }
+
+    fn add(&mut self, amount: u128) {
+        self.balance = self.balance.saturating_add(amount).min(self.size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::{num::f64::ANY, prelude::*};
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn withdrawals(bucket: &mut Bucket, now: Instant) -> u32 {
+        (0..1000).filter(|_| bucket.withdraw(now)).count() as u32
+    }
+
+    #[test]
+    fn starts_full() {
+        let now = Instant::now();
+        let mut bucket = Bucket::new(&BudgetConfig::default(), now);
+        assert_eq!(withdrawals(&mut bucket, now), 10);
+    }
+
+    #[test]
+    fn fractions_are_exact() {
+        let now = Instant::now();
+        for (deposit, successes, retries) in
+            [(0.1, 10, 1), (0.4, 5, 2), (0.7, 10, 7), (0.001, 1000, 1), (0.3, 9, 2)]
+        {
+            let config = BudgetConfig::default().deposit(deposit).trickle(0.0);
+            let mut bucket = Bucket::new(&config, now);
+            assert_eq!(withdrawals(&mut bucket, now), 10);
+            (0..successes).for_each(|_| bucket.deposit());
+            assert_eq!(withdrawals(&mut bucket, now), retries, "{successes} of {deposit}");
+        }
+    }
+
+    #[test]
+    fn trickles_however_often_it_is_asked() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(&BudgetConfig::default(), start);
+        assert_eq!(withdrawals(&mut bucket, start), 10);
+        for i in 1..20_000 {
+            assert!(!bucket.withdraw(start + i * SECOND / 1000), "{i} ms");
+        }
+        assert!(bucket.withdraw(start + 20 * SECOND));
+        assert_eq!(bucket.balance(start + 30 * SECOND), 0.5);
+    }
+
+    #[test]
+    fn holds_no_more_than_its_size() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(&BudgetConfig::default().size(3), start);
+        (0..100).for_each(|_| bucket.deposit());
+        bucket.refund();
+        assert_eq!(bucket.balance(start + 3600 * SECOND), 3.0);
+        assert_eq!(withdrawals(&mut bucket, start + 3600 * SECOND), 3);
+        bucket.refund();
+        assert_eq!(withdrawals(&mut bucket, start), 1);
+    }
+
+    #[test]
+    fn an_account_is_shared() {
+        let now = Instant::now();
+        let config = BudgetConfig::default().size(100).trickle(0.0).deposit(0.5);
+        let account = Account::new(&config, now);
+        let taken: usize = std::thread::scope(|scope| {
+            let take = || (0..100).filter(|_| account.withdraw(now)).count();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
+            threads.into_iter().map(|it| it.join().unwrap()).sum()
+        });
+        assert_eq!(taken, 100);
+        account.deposit();
+        account.refund();
+        assert_eq!(account.balance(now), 1.5);
+    }
+
+    #[test]
+    fn faults_name_field_and_value() {
+        assert_eq!(BudgetConfig::default().faults().count(), 0);
+        let config = BudgetConfig::default().size(0).deposit(f64::NAN).trickle(-0.5);
+        let faults: Vec<_> = config.faults().map(|(name, it)| format!("{name} {it}")).collect();
+        assert_eq!(
+            faults,
+            [
+                "size must be at least 1, got 0",
+                "deposit must be from 0 to 4294967295, got NaN",
+                "trickle must be from 0 to 4294967295, got -0.5",
+            ]
+        );
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Success,
+        Retry,
+        Refund,
+        Forward(u32),
+        Back(u32),
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            Just(Step::Success),
+            Just(Step::Retry),
+            Just(Step::Refund),
+            (0..5_000_u32).prop_map(Step::Forward),
+            (0..5_000_u32).prop_map(Step::Back),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2048))]
+
+        #[test]
+        fn retries_are_paid_for(
+            size in 1..20_u32,
+            deposit in 0..=1000_u32,
+            trickle in 0..=1000_u32,
+            steps in proptest::collection::vec(any_step(), 0..200),
+        ) {
+            let (deposit, trickle) = (f64::from(deposit) / 1000.0, f64::from(trickle) / 1000.0);
+            let config = BudgetConfig::default().size(size).deposit(deposit).trickle(trickle);
+            let start = Instant::now() + 3600 * SECOND;
+            let mut bucket = Bucket::new(&config, start);
+            let (mut now, mut latest) = (start, start);
+            let (mut successes, mut sent) = (0, 0);
+            for step in steps {
+                match step {
+                    Step::Success => {
+                        bucket.deposit();
+                        successes += 1;
+                    }
+                    Step::Retry => sent += i32::from(bucket.withdraw(now)),
+                    Step::Refund if sent > 0 => {
+                        bucket.refund();
+                        sent -= 1;
+                    }
+                    Step::Refund => {}
+                    Step::Forward(millis) => now += Duration::from_millis(millis.into()),
+                    Step::Back(millis) => now -= Duration::from_millis(millis.into()),
+                }
+                latest = latest.max(now);
+                let balance = bucket.balance(now);
+                prop_assert!((0.0..=f64::from(size)).contains(&balance));
+                let paid = f64::from(size)
+                    + deposit * f64::from(successes)
+                    + trickle * (latest - start).as_secs_f64();
+                prop_assert!(f64::from(sent) <= paid + 1e-9, "{sent} retries, {paid} paid for");
+            }
+        }
+
+        #[test]
+        fn no_setting_breaks_the_bucket(size: u32, deposit in ANY, trickle in ANY, secs: u32) {
+            let config = BudgetConfig::default().size(size).deposit(deposit).trickle(trickle);
+            let start = Instant::now();
+            let mut bucket = Bucket::new(&config, start);
+            for _ in 0..3 {
+                bucket.deposit();
+                let _ = bucket.withdraw(start + Duration::from_secs(secs.into()));
+                bucket.refund();
+            }
+            prop_assert!(bucket.balance(start) <= f64::from(size));
+        }
+    }
+}

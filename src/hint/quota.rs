@@ -1,0 +1,179 @@
+//! The `RateLimit` header: quotas as an RFC 9651 structured field.
+
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use super::number::seconds;
+
+/// Reads how long it takes until every exhausted quota is refilled.
+///
+/// Two forms are in use: the list of current drafts, `"burst";r=0;t=30, "daily";r=9;t=7200`, and
+/// the dictionary of older ones, `limit=100, remaining=0, reset=30`. `None` when no quota is
+/// exhausted, and when anything is malformed: the drafts want the whole field ignored then.
+pub(super) fn rate_limit<'a>(lines: impl Iterator<Item = &'a HeaderValue>) -> Option<Duration> {
+    let mut longest = None;
+    // The dictionary spreads one quota over its members.
+    let mut plain = Quota::default();
+    for line in lines {
+        let mut rest = line.to_str().ok()?.trim_ascii();
+        while !rest.is_empty() {
+            let name = item(&mut rest)?;
+            if take(&mut rest, "=") {
+                plain.learn(name, item(&mut rest)?)?;
+            }
+            let mut quota = Quota::default();
+            while take(&mut rest, ";") {
+                rest = rest.trim_ascii_start();
+                let key = item(&mut rest)?;
+                let value = if take(&mut rest, "=") { item(&mut rest)? } else { "" };
+                quota.learn(key, value)?;
+            }
+            longest = longest.max(quota.refill());
+
+            rest = rest.trim_ascii_start();
+            if !rest.is_empty() {
+                // A comma at the end announces a member that is not there.
+                take(&mut rest, ",").then_some(())?;
+                rest = rest.trim_ascii_start();
+                (!rest.is_empty()).then_some(())?;
+            }
+        }
+    }
+    longest.max(plain.refill())
+}
+
+#[derive(Default)]
+struct Quota {
+    exhausted: bool,
+    reset: Option<Duration>,
+}
+
+impl Quota {
+    fn learn(&mut self, key: &str, value: &str) -> Option<()> {
+        match key {
+            "r" | "remaining" => self.exhausted = seconds(value)?.is_zero(),
+            "t" | "reset" => self.reset = Some(seconds(value)?),
+            _ => {}
+        }
+        Some(())
+    }
+
+    fn refill(&self) -> Option<Duration> {
+        self.reset.filter(|_| self.exhausted)
+    }
+}
+
+fn take(rest: &mut &str, what: &str) -> bool {
+    match rest.strip_prefix(what) {
+        Some(after) => {
+            *rest = after;
+            true
+        }
+        None => false,
+    }
+}
+
+/// Takes a key or a bare item: a number, token, string, byte sequence or boolean.
+fn item<'a>(rest: &mut &'a str) -> Option<&'a str> {
+    let text = *rest;
+    let length = match text.bytes().next()? {
+        b'"' => {
+            let mut escaped = false;
+            let end = text.bytes().skip(1).position(|it| {
+                let end = it == b'"' && !escaped;
+                escaped = it == b'\\' && !escaped;
+                end
+            })?;
+            end + 2
+        }
+        b':' => text.get(1..)?.find(':')? + 2,
+        b'?' => 2,
+        _ => text
+            .bytes()
+            .position(|it| !it.is_ascii_alphanumeric() && !b"_-.*/:!#$%&'+^`|~".contains(&it))
+            .unwrap_or(text.len()),
+    };
+    let (item, after) = (text.get(..length)?, text.get(length..)?);
+    *rest = after;
+    (!item.is_empty()).then_some(item)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(lines: &[&str]) -> Option<Duration> {
+        let lines = lines.iter().map(|it| HeaderValue::from_bytes(it.as_bytes()));
+        rate_limit(lines.collect::<Result<Vec<_>, _>>().ok()?.iter())
+    }
+
+    #[track_caller]
+    fn check(line: &str, expected: impl Into<Option<u64>>) {
+        let read = read(&[line]);
+        assert_eq!(read, expected.into().map(Duration::from_secs), "{line:?}");
+    }
+
+    #[test]
+    fn lists_of_quotas() {
+        check(r#""default";r=0;t=30"#, 30);
+        check(r#"default;r=0;t=30"#, 30);
+        check(r#""10-in-1min"; r=0; t=30"#, 30);
+        check(r#""a";r=0;t=30, "b";r=0;t=60 , "c";r=5;t=90"#, 60);
+        check(r#""a, \"b\";r=9";r=0;t=30;pk=:cHN0:;new;x=?1"#, 30);
+        check(r#""a";t=30;r=0"#, 30);
+    }
+
+    #[test]
+    fn dictionaries_of_older_drafts() {
+        check("limit=100, remaining=0, reset=30", 30);
+        check("limit=100,remaining=1,reset=30", None);
+    }
+
+    #[test]
+    fn several_lines_are_one_list() {
+        let lines = [r#""a";r=0;t=30"#, r#""b";r=0;t=60"#];
+        assert_eq!(read(&lines), Some(Duration::from_secs(60)));
+        assert_eq!(read(&[lines[0], "("]), None);
+    }
+
+    #[test]
+    fn nothing_exhausted_or_malformed() {
+        for line in [
+            "",
+            "10",
+            r#""a""#,
+            r#""a";r=1;t=30"#,
+            r#""a";r=0"#,
+            r#""a";t=30"#,
+            r#""a";r=0;t=-1"#,
+            r#""a";r=0;t=soon"#,
+            r#""a";r=0;t="#,
+            r#""a";r;t=30"#,
+            r#""a";r=0;t=30,"#,
+            r#""a";r=0;t=30 "b""#,
+            r#""a;r=0;t=30"#,
+            r#"("a";r=0;t=30)"#,
+            r#"r=0;t=30"#,
+            ";r=0;t=30",
+        ] {
+            check(line, None);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn any_text_is_read_or_refused(line in ".*") {
+            let _ = read(&[&line]);
+        }
+
+        #[test]
+        fn near_misses_are_read_or_refused(line in r#"[rt0-9a=;:?,"\\ é]{0,24}"#) {
+            let _ = read(&[&line]);
+        }
+    }
+}
