@@ -11,3 +11,6 @@ mod time;
 pub use budget::BudgetConfig;
 pub use hint::HintFormat;
 pub use hint::HintHeaders;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use hint::fuzz_hints;
