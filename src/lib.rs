@@ -43,6 +43,9 @@ pub use error::{ErrorKind, HttpRequestError};
 pub use event::{Event, FailureInfo, Observer, RequestInfo, ResponseInfo, RetryInfo};
 pub use fault::{ConfigError, Fault};
 pub use hint::{HintFormat, HintHeaders};
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use hint::fuzz_hints;
 pub use history::{Attempt, AttemptLog, History, ResponseExt};
 pub use middleware::Resilient;
 pub use outcome::{Delivery, FailureKind, Outcome};
