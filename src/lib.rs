@@ -5,6 +5,7 @@
 mod adapter;
 mod backoff;
 mod body;
+mod breaker;
 #[cfg_attr(not(test), expect(dead_code, reason = "the loop does not ask it yet"))]
 mod budget;
 mod call;
@@ -25,6 +26,7 @@ mod outcome;
 mod overrides;
 mod policy;
 mod redact;
+mod registry;
 mod retry;
 mod send;
 mod settings;
@@ -34,6 +36,10 @@ pub mod testing;
 mod time;
 
 pub use backoff::{Backoff, Constant, Exponential, Fibonacci, Jitter, Linear};
+pub use breaker::{
+    BreakerConfig, BreakerSnapshot, BreakerState, ChangeReason, CircuitBreaker, CircuitBreakers,
+    CircuitOpen, Health, Percent, Permit, StateChange, Window, WindowCounts,
+};
 pub use budget::BudgetConfig;
 pub use classify::RetryMethods;
 pub use client::RequestBuilderExt;
@@ -42,10 +48,10 @@ pub use decision::{StopReason, WaitSource};
 pub use error::{ErrorKind, HttpRequestError};
 pub use event::{Event, FailureInfo, Observer, RequestInfo, ResponseInfo, RetryInfo};
 pub use fault::{ConfigError, Fault};
-pub use hint::{HintFormat, HintHeaders};
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use hint::fuzz_hints;
+pub use hint::{HintFormat, HintHeaders};
 pub use history::{Attempt, AttemptLog, History, ResponseExt};
 pub use middleware::Resilient;
 pub use outcome::{Delivery, FailureKind, Outcome};

@@ -13,6 +13,8 @@ const ARROWS: &[(&str, &str)] = &[
     ("hint", ""),
     ("budget", "time"),
     ("gate", "time"),
+    ("registry", ""),
+    ("breaker", "registry time"),
     ("failure", "outcome"),
     ("history", "decision outcome"),
     ("error", "decision failure history outcome redact"),
@@ -37,7 +39,7 @@ const ARROWS: &[(&str, &str)] = &[
 ];
 
 /// `now` comes in as an argument, a decision comes out: no clock, no timer, no task.
-const PURE: &str = "redact outcome decision backoff budget gate hint hint/date hint/headers hint/number \
+const PURE: &str = "redact outcome decision backoff breaker/state breaker/window budget gate hint hint/date hint/headers hint/number \
                     hint/quota failure history classify policy retry fault error event";
 
 #[test]
