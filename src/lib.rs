@@ -6,7 +6,6 @@ mod adapter;
 mod backoff;
 mod body;
 mod breaker;
-#[cfg_attr(not(test), expect(dead_code, reason = "the loop does not ask it yet"))]
 mod budget;
 mod call;
 mod classify;
@@ -17,10 +16,11 @@ mod error;
 mod event;
 mod failure;
 mod fault;
-#[cfg_attr(not(test), expect(dead_code, reason = "the loop does not ask it yet"))]
 mod gate;
+mod guard;
 mod hint;
 mod history;
+mod idempotency;
 mod middleware;
 mod outcome;
 mod overrides;
@@ -36,23 +36,26 @@ pub mod testing;
 mod time;
 
 pub use backoff::{Backoff, Constant, Exponential, Fibonacci, Jitter, Linear};
+pub use body::BodyFactory;
 pub use breaker::{
     BreakerConfig, BreakerSnapshot, BreakerState, ChangeReason, CircuitBreaker, CircuitBreakers,
     CircuitOpen, Health, Percent, Permit, StateChange, Window, WindowCounts,
 };
-pub use budget::BudgetConfig;
+pub use budget::{BudgetConfig, RetryBudget};
 pub use classify::RetryMethods;
 pub use client::RequestBuilderExt;
 pub use config::{ResilientConfig, ResilientConfigBuilder};
 pub use decision::{StopReason, WaitSource};
 pub use error::{ErrorKind, HttpRequestError};
-pub use event::{Event, FailureInfo, Observer, RequestInfo, ResponseInfo, RetryInfo};
+pub use event::{Event, FailureInfo, HeldInfo, Observer, RequestInfo, ResponseInfo, RetryInfo};
 pub use fault::{ConfigError, Fault};
+pub use gate::RateLimited;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use hint::fuzz_hints;
 pub use hint::{HintFormat, HintHeaders};
 pub use history::{Attempt, AttemptLog, History, ResponseExt};
+pub use idempotency::{IdempotencyKey, KeyFormat};
 pub use middleware::Resilient;
 pub use outcome::{Delivery, FailureKind, Outcome};
 pub use overrides::RetryOverride;

@@ -5,11 +5,11 @@ use std::{mem, time::Duration};
 use http::{Extensions, Method};
 use reqwest::{Request, Response, Url};
 
-use crate::body;
+use crate::body::{self, BodyFactory};
 use crate::call::Call;
 use crate::config::ResilientConfig;
 use crate::decision::{Decision, StopReason};
-use crate::outcome::{Delivery, Failure, FailureKind, Outcome};
+use crate::outcome::FailureKind;
 use crate::overrides;
 use crate::send::{self, Chain, Sent};
 use crate::time::Instant;
@@ -68,39 +68,46 @@ impl Resilient {
     ) -> Result<Response, C::Error> {
         let (policy, invalid) = overrides::resolve(self.config.policy(), extensions);
         let mut now = Instant::now();
-        let mut call = Call::new(&policy, &request, extensions, now);
-        if let Some(faults) = invalid {
-            let failure = Failure::new(FailureKind::Builder, Delivery::NotSent);
-            let stop = StopReason::Final;
-            return call.reject::<C>(&request, failure, faults.into(), stop, now);
-        }
         let mut next = request;
+        let mut call = Call::new(&policy, &mut next, extensions, now);
+        if let Some(faults) = invalid {
+            return call.reject::<C>(&next, FailureKind::Builder, faults.into(), now);
+        }
+        let factory = extensions.get::<BodyFactory>().cloned();
         loop {
-            call.retry.attempt();
+            now = match call.pass_gate(&next, now).await {
+                Ok(now) => now,
+                Err((error, now)) => {
+                    return call.reject::<C>(&next, FailureKind::RateLimited, error.into(), now);
+                }
+            };
+            call.retry.turn();
             let copy = if call.retry.may_repeat(&policy) { next.try_clone() } else { None };
             let kept = match copy {
                 Some(copy) => Kept::Copy(copy),
                 None => Kept::Head(next.method().clone(), next.url().clone()),
             };
-            call.starts(kept.method(), kept.url());
-
             let mut own = matches!(kept, Kept::Copy(_)).then(|| extensions.clone());
             let target = own.as_mut().unwrap_or(&mut *extensions);
-            let deadline = call.retry.deadline();
-            let sent = send::attempt(chain.clone(), next, target, &policy, now, deadline).await;
+
+            let filled = match &factory {
+                Some(factory) => factory.fill(next).await,
+                None => Ok(next),
+            };
+            let sent = match (filled, call.guard.enter(now)) {
+                (Ok(request), Ok(())) => {
+                    call.starts(kept.method(), kept.url());
+                    let deadline = call.retry.deadline();
+                    send::attempt(chain.clone(), request, target, &policy, now, deadline).await
+                }
+                (Ok(_), Err(open)) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
+                (Err(error), _) => Sent::unsent(FailureKind::Builder, error),
+            };
 
             let started = mem::replace(&mut now, Instant::now());
-            let decision = call.judge(
-                &Outcome {
-                    method: kept.method(),
-                    url: kept.url(),
-                    attempt: call.retry.attempts(),
-                    elapsed: now.saturating_duration_since(started),
-                    gave: sent.gave::<C>(),
-                },
-                now,
-            );
-            match (decision, kept) {
+            let elapsed = now.saturating_duration_since(started);
+            let gave = sent.gave::<C>();
+            match (call.judge(kept.method(), kept.url(), elapsed, gave, now), kept) {
                 (Decision::Retry { after, .. }, Kept::Copy(copy)) => {
                     next = copy;
                     wait(after, sent).await;

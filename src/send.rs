@@ -1,19 +1,17 @@
 //! One attempt: sent, bounded in time, its body read where that is asked for.
 
-use std::{error::Error, pin::Pin};
+use std::error::Error;
 
 use bytes::Bytes;
 use http::Extensions;
 use reqwest::{Request, Response};
 
-use crate::body;
+use crate::body::{self, BoxFuture};
 use crate::error::{BoxError, Elapsed, HttpRequestError};
 use crate::failure;
 use crate::outcome::{Delivery, Failure, FailureKind, Gave};
 use crate::policy::Policy;
 use crate::time::Instant;
-
-pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What follows `Resilient` in a client's chain of middleware: all that the loop needs to know of
 /// the crate that defines the chain.
@@ -44,6 +42,11 @@ pub(crate) enum Sent<E> {
 }
 
 impl<E> Sent<E> {
+    /// Nothing was sent.
+    pub(crate) fn unsent(kind: FailureKind, error: BoxError) -> Self {
+        Self::Local(Failure::new(kind, Delivery::NotSent), error)
+    }
+
     pub(crate) fn gave<C: Chain<Error = E>>(&self) -> Gave<'_> {
         match self {
             Self::Answer(response, body) => Gave::Answer {

@@ -65,10 +65,21 @@ impl Circuit {
         self.drive(|machine, config| machine.enter(config, now))
     }
 
-    pub(super) fn exit(&self, ticket: Ticket, report: Report, now: Instant) {
-        self.drive(|machine, config| {
-            ((), machine.exit(ticket, report, config, now, rand::random::<f64>))
-        });
+    pub(super) fn exit(
+        &self,
+        ticket: Ticket,
+        report: Report,
+        now: Instant,
+        random: impl FnOnce() -> f64,
+    ) {
+        self.drive(|machine, config| ((), machine.exit(ticket, report, config, now, random)));
+    }
+
+    pub(super) fn rejects(&self, now: Instant) -> Option<CircuitOpen> {
+        if self.gate().lets_through() {
+            return None;
+        }
+        self.lock().machine.rejects(&self.common.config, now)
     }
 
     pub(super) fn abandon(&self, ticket: Ticket) {
@@ -154,6 +165,10 @@ impl Circuit {
 impl Common {
     pub(super) fn new(config: BreakerConfig) -> Self {
         Self { config, observers: RwLock::default() }
+    }
+
+    pub(super) fn config(&self) -> &BreakerConfig {
+        &self.config
     }
 
     pub(super) fn observe(&self, observer: Observer) {

@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use crate::fault::Fault;
+
 /// When a circuit breaker opens, for how long, and what closes it again.
 ///
 /// Start from a rule ([`default`](Self::default), [`consecutive`](Self::consecutive),
@@ -240,40 +242,32 @@ impl BreakerConfig {
     ///
     /// A breaker made of such a config still works to the letter of it: an open time of zero lets
     /// the next call through as a probe, a minimum the window cannot hold is never reached.
-    #[cfg_attr(not(test), expect(dead_code, reason = "asked when a whole configuration is built"))]
-    pub(crate) fn faults(&self) -> Vec<(&'static str, String, &'static str)> {
-        let mut faults = Vec::new();
-        let mut check = |broken: bool, field, value: String, rule| {
-            if broken {
-                faults.push((field, value, rule));
-            }
+    pub(crate) fn faults(&self) -> Vec<Fault> {
+        let window = match self.window {
+            Window::Time(span) => Some(span),
+            Window::Count(_) => None,
         };
-        let positive = "must be longer than zero";
         let times = [
             ("circuit_breaker.open_for", Some(self.open_for)),
             ("circuit_breaker.half_open_max_wait", Some(self.half_open_max_wait)),
             ("circuit_breaker.slow_calls", self.slow_calls.map(|slow| slow.slower_than)),
-            (
-                "circuit_breaker.window",
-                match self.window {
-                    Window::Time(span) => Some(span),
-                    Window::Count(_) => None,
-                },
-            ),
+            ("circuit_breaker.window", window),
         ];
-        for (field, time) in times {
-            check(time == Some(Duration::ZERO), field, format!("{time:?}"), positive);
-        }
-        if let Some(Growth { max, .. }) = self.growth {
+        let zero = |(field, time): (_, Option<Duration>)| {
+            time.filter(Duration::is_zero).map(|time| Fault::new(field, "must be > 0", time))
+        };
+        let growth = self.growth.filter(|growth| growth.max < self.open_for).map(|growth| {
             let rule = "must not be shorter than open_for";
-            check(max < self.open_for, "circuit_breaker.open_growth", format!("{max:?}"), rule);
-        }
-        if let (Window::Count(len), Some(samples)) = (self.window, self.min_samples) {
-            let rule = "must fit into the count window";
-            let broken = samples.get() > len.get().into();
-            check(broken, "circuit_breaker.min_samples", samples.to_string(), rule);
-        }
-        faults
+            Fault::new("circuit_breaker.open_growth", rule, growth.max)
+        });
+        let samples = match (self.window, self.min_samples) {
+            (Window::Count(len), Some(samples)) if samples.get() > len.get().into() => {
+                let rule = "must fit into the count window";
+                Some(Fault::new("circuit_breaker.min_samples", rule, samples))
+            }
+            _ => None,
+        };
+        times.into_iter().filter_map(zero).chain(growth).chain(samples).collect()
     }
 
     fn without_rule(window: Window) -> Self {
@@ -345,7 +339,7 @@ mod tests {
             .or_slow_calls(Duration::ZERO, Percent::HALF)
             .half_open_max_wait(Duration::ZERO)
             .open_growth(number(2), Duration::from_secs(1));
-        let fields: Vec<_> = broken.faults().into_iter().map(|(field, ..)| field).collect();
+        let fields: Vec<_> = broken.faults().into_iter().map(|it| it.field).collect();
         assert_eq!(
             fields,
             [

@@ -1,8 +1,8 @@
 //! Where a circuit lives while nobody calls.
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
-use crate::{breaker::circuit::Circuit, registry::Entry};
+use crate::{breaker::circuit::Circuit, registry::Part};
 
 /// The one holder of a circuit that is not a permit.
 ///
@@ -27,10 +27,14 @@ impl Home {
     }
 }
 
-impl Entry for Home {
+impl Part for Home {
     /// A breaker that is not closed knows something: that the service is down, or what someone
     /// decided by hand.
     fn pinned(&self) -> bool {
         !self.circuit.is_closed()
+    }
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
     }
 }

@@ -14,7 +14,8 @@ use crate::{
         circuit::{Circuit, Common},
         home::Home,
     },
-    registry::{Registry, host_key},
+    fault::Fault,
+    registry::{Entry, KeyOf, Keyed, Part},
     time::Instant,
 };
 
@@ -37,12 +38,7 @@ pub struct CircuitBreakers {
 
 enum Scope {
     Single(CircuitBreaker),
-    Keyed { key_of: KeyOf, common: Arc<Common>, homes: Registry<Home> },
-}
-
-enum KeyOf {
-    Host,
-    Request(Box<dyn Fn(&Request) -> String + Send + Sync>),
+    Keyed { common: Arc<Common>, homes: Keyed<Home> },
 }
 
 impl CircuitBreakers {
@@ -59,8 +55,7 @@ impl CircuitBreakers {
 
     fn keyed(key_of: KeyOf, config: BreakerConfig) -> Self {
         let common = Arc::new(Common::new(config));
-        let homes = Registry::new(Registry::<Home>::DEFAULT_CAPACITY);
-        Self { scope: Arc::new(Scope::Keyed { key_of, common, homes }) }
+        Self { scope: Arc::new(Scope::Keyed { common, homes: Keyed::new(key_of) }) }
     }
 
     /// Keeps at most `keys` breakers; 1,024 by default, some megabytes at worst.
@@ -85,10 +80,21 @@ impl CircuitBreakers {
 
     /// The breaker that `request` has to ask.
     pub fn for_request(&self, request: &Request) -> CircuitBreaker {
+        self.of_request(request, &mut None)
+    }
+
+    /// The same, noting the entry in which it was found.
+    pub(crate) fn of_request(
+        &self,
+        request: &Request,
+        found: &mut Option<Arc<Entry>>,
+    ) -> CircuitBreaker {
         match &*self.scope {
             Scope::Single(breaker) => breaker.clone(),
-            Scope::Keyed { key_of: KeyOf::Host, .. } => self.for_key(&host_key(request.url())),
-            Scope::Keyed { key_of: KeyOf::Request(key_of), .. } => self.for_key(&key_of(request)),
+            Scope::Keyed { common, homes } => {
+                let create = |key: &str| Home::new(Circuit::new(key, Arc::clone(common)));
+                CircuitBreaker { home: homes.of_request(request, found, create) }
+            }
         }
     }
 
@@ -99,11 +105,32 @@ impl CircuitBreakers {
     pub fn for_key(&self, key: &str) -> CircuitBreaker {
         match &*self.scope {
             Scope::Single(breaker) => breaker.clone(),
-            Scope::Keyed { common, homes, .. } => CircuitBreaker {
-                home: homes
-                    .get_or_insert_with(key, || Home::new(Circuit::new(key, Arc::clone(common)))),
-            },
+            Scope::Keyed { common, homes } => {
+                let create = |key: &str| Home::new(Circuit::new(key, Arc::clone(common)));
+                CircuitBreaker { home: homes.of_key(key, create) }
+            }
         }
+    }
+
+    pub(crate) fn faults(&self) -> Vec<Fault> {
+        match &*self.scope {
+            Scope::Single(breaker) => breaker.common().config().faults(),
+            Scope::Keyed { common, .. } => common.config().faults(),
+        }
+    }
+
+    /// Where the breakers are kept, if there are several.
+    pub(crate) fn homes(&self) -> Option<&Keyed<impl Part>> {
+        match &*self.scope {
+            Scope::Single(_) => None,
+            Scope::Keyed { homes, .. } => Some(homes),
+        }
+    }
+
+    /// The breaker of another host than the one that was asked, if there is one a host.
+    pub(crate) fn of_other_host(&self, key: &str) -> Option<CircuitBreaker> {
+        let per_host = matches!(&*self.scope, Scope::Keyed { homes, .. } if homes.is_per_host());
+        per_host.then(|| self.for_key(key))
     }
 
     /// What every breaker knows at `now`, in no particular order.
@@ -135,7 +162,7 @@ impl CircuitBreakers {
         match &*self.scope {
             Scope::Single(breaker) => vec![breaker.clone()],
             Scope::Keyed { homes, .. } => {
-                homes.snapshot().into_iter().map(|(_, home)| CircuitBreaker { home }).collect()
+                homes.all().into_iter().map(|(_, home)| CircuitBreaker { home }).collect()
             }
         }
     }

@@ -136,6 +136,12 @@ impl CircuitBreaker {
         Ok(Permit::new(Arc::clone(circuit), ticket))
     }
 
+    /// The rejection of a call that would come at `now`; `None` if it would be let through.
+    /// Changes nothing.
+    pub fn rejection(&self, now: Instant) -> Option<CircuitOpen> {
+        self.home.circuit().rejects(now)
+    }
+
     /// What it does with calls.
     ///
     /// It changes when something happens, not with time: an open breaker whose time is over stays

@@ -59,9 +59,20 @@ impl Permit {
     /// If this very result opens the breaker, it stays open for `retry_after` at least, within
     /// [`max_retry_after`](crate::BreakerConfig::max_retry_after). Whether the call was slow
     /// follows from `now` and the moment the permit was given.
-    pub fn exit(mut self, health: Health, retry_after: Option<Duration>, now: Instant) {
+    pub fn exit(self, health: Health, retry_after: Option<Duration>, now: Instant) {
+        self.exit_drawing(health, retry_after, now, rand::random);
+    }
+
+    /// The same, with the random number for the open time drawn from `random`, if it is needed.
+    pub(crate) fn exit_drawing(
+        mut self,
+        health: Health,
+        retry_after: Option<Duration>,
+        now: Instant,
+        random: impl FnOnce() -> f64,
+    ) {
         if let Some(ticket) = self.ticket.take() {
-            self.circuit.exit(ticket, Report { health, retry_after }, now);
+            self.circuit.exit(ticket, Report { health, retry_after }, now, random);
         }
     }
 }

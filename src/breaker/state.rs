@@ -83,36 +83,42 @@ impl Machine {
         config: &BreakerConfig,
         now: Instant,
     ) -> (Result<Ticket, CircuitOpen>, Option<Transition>) {
-        let failures = self.consecutive;
-        let reject = |retry_in| Err(CircuitOpen { failures, retry_in });
-        let mut transition = None;
-        if let Phase::Open { since, lasts } = self.phase {
-            let open = now.saturating_duration_since(since);
-            if open < lasts {
-                return (reject(Some(lasts - open)), None);
-            }
-            let probing = Probing { out: 0, last_admitted: now, successes: 0, failures: 0 };
-            transition = Some(self.go(Phase::HalfOpen(probing), ChangeReason::OpenTimeOver));
+        if let Some(rejection) = self.rejects(config, now) {
+            return (Err(rejection), None);
         }
-        match &mut self.phase {
-            Phase::ForcedOpen => return (reject(None), None),
-            Phase::HalfOpen(probing) => {
-                if probing.out >= config.max_probes.get() {
-                    // All slots have been taken for at least as long as the newest of them.
-                    let silent = now.saturating_duration_since(probing.last_admitted);
-                    let left = config.half_open_max_wait.saturating_sub(silent);
-                    if !left.is_zero() {
-                        return (reject(Some(left.min(config.open_for))), None);
-                    }
-                    probing.out = 0;
-                    self.generation += 1;
-                }
-                probing.out += 1;
-                probing.last_admitted = probing.last_admitted.max(now);
+        let transition = matches!(self.phase, Phase::Open { .. }).then(|| {
+            let probing = Probing { out: 0, last_admitted: now, successes: 0, failures: 0 };
+            self.go(Phase::HalfOpen(probing), ChangeReason::OpenTimeOver)
+        });
+        if let Phase::HalfOpen(probing) = &mut self.phase {
+            if probing.out >= config.max_probes.get() {
+                // Those under way are lost.
+                probing.out = 0;
+                self.generation += 1;
             }
-            Phase::Open { .. } | Phase::Closed | Phase::Disabled | Phase::MetricsOnly => {}
+            probing.out += 1;
+            probing.last_admitted = probing.last_admitted.max(now);
         }
         (Ok(Ticket { generation: self.generation, entered: now }), transition)
+    }
+
+    /// The rejection of a call that would come now, if it would be rejected.
+    pub(super) fn rejects(&self, config: &BreakerConfig, now: Instant) -> Option<CircuitOpen> {
+        let reject = |retry_in| CircuitOpen { failures: self.consecutive, retry_in };
+        let left = match &self.phase {
+            Phase::Closed | Phase::Disabled | Phase::MetricsOnly => return None,
+            Phase::ForcedOpen => return Some(reject(None)),
+            Phase::Open { since, lasts } => {
+                lasts.saturating_sub(now.saturating_duration_since(*since))
+            }
+            Phase::HalfOpen(probing) if probing.out < config.max_probes.get() => return None,
+            Phase::HalfOpen(probing) => {
+                // All slots have been taken for at least as long as the newest of them.
+                let silent = now.saturating_duration_since(probing.last_admitted);
+                config.half_open_max_wait.saturating_sub(silent).min(config.open_for)
+            }
+        };
+        (!left.is_zero()).then(|| reject(Some(left)))
     }
 
     /// Takes the result of a call. `random` gives a number from 0 to 1, and is only asked when

@@ -17,9 +17,14 @@ use crate::support::{URL, scripted};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Waits of one second, without jitter.
+/// The loop alone: waits of one second, without jitter, breaker, budget and gate.
 fn steady() -> ResilientConfigBuilder {
-    ResilientConfig::builder().backoff(Constant::new(SECOND)).jitter(Jitter::None)
+    ResilientConfig::builder()
+        .backoff(Constant::new(SECOND))
+        .jitter(Jitter::None)
+        .without_circuit_breaker()
+        .without_retry_budget()
+        .without_gate()
 }
 
 fn retry_after(status: u16, value: &'static str) -> Reply {
