@@ -63,7 +63,7 @@ async fn send(name: &str, why: &str, request: RequestBuilder) -> String {
     let log = AttemptLog::new();
     let result = request.with_extension(log.clone()).send_resilient().await;
     let status = result.map_or_else(|error| error.status(), |response| Some(response.status()));
-    let result = status.map_or("no answer".into(), |it| format!("status {}", it.as_u16()));
+    let result = status.map_or_else(|| "no answer".into(), |it| format!("status {}", it.as_u16()));
     let ended = log.history().stop_reason().map_or("", |it| it.as_str());
     let (attempts, seconds) = (log.attempts(), log.elapsed().as_secs_f64());
     format!("{name:<20}{attempts:>8} {seconds:>6.2} s  {result:<11} {ended}")
