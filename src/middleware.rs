@@ -35,8 +35,8 @@ use crate::time::Instant;
 ///
 /// What reqwest would give: `Ok` with the last response, whatever its status, or the last error
 /// of the transport, untouched. What is decided here (a limit that cut an attempt) comes as an
-/// [`HttpRequestError`] inside `reqwest_middleware::Error::Middleware`. Every attempt runs on a
-/// copy of the request's extensions; those of the last attempt are kept.
+/// [`HttpRequestError`](crate::HttpRequestError) inside `reqwest_middleware::Error::Middleware`.
+/// Every attempt runs on a copy of the request's extensions; those of the last attempt are kept.
 ///
 /// # reqwest's own retries
 ///

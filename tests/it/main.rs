@@ -3,3 +3,4 @@
 mod arrows;
 mod retry;
 mod support;
+mod tidy;
