@@ -1,1 +1,4 @@
 //! Drives the public API as a user would.
+
+mod support;
+mod support_selftest;
