@@ -90,10 +90,9 @@ async fn accept<F, S>(
     }
 }
 
-fn pass_on_panic(ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
-        resume_unwind(error.into_panic());
-    }
+/// What a task came to; its panic is the caller's.
+pub(crate) fn pass_on_panic<T>(ended: Result<T, JoinError>) -> T {
+    ended.unwrap_or_else(|error| resume_unwind(error.into_panic()))
 }
 
 /// The steps still to come; the last one repeats for ever.

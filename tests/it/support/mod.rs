@@ -15,7 +15,12 @@
 //! Servers listen on 127.0.0.1, run on a thread of their own in real time, stop when dropped and
 //! fail the test if they panicked.
 
+pub(crate) mod fault;
+#[cfg(feature = "http2")]
+pub(crate) mod h2;
 mod host;
 pub(crate) mod log;
 pub(crate) mod reply;
 pub(crate) mod server;
+#[cfg(feature = "rustls")]
+pub(crate) mod tls;
