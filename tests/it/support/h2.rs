@@ -26,7 +26,7 @@ pub(crate) enum Stream {
     Ask(Arc<dyn Fn(&Seen) -> Reply + Send + Sync>),
     /// Answers, then says GOAWAY with NO_ERROR and this stream as the last.
     Farewell(Reply),
-    /// GOAWAY whose last id covers this stream, after the whole request; then the connection drops.
+    /// GOAWAY whose last id covers this stream, after the whole request; then the connection closes.
     GoAwayAfter(Reason),
     /// GOAWAY whose last id is below this stream; the application never sees the request.
     GoAwayBefore(Reason),
@@ -147,7 +147,7 @@ impl Exchange {
                 Verdict::GoAway { last: self.id(), reason: Reason::NO_ERROR, end: None }
             }
             Stream::GoAwayAfter(reason) => {
-                Verdict::GoAway { last: self.id(), reason, end: Some(End::Drop) }
+                Verdict::GoAway { last: self.id(), reason, end: Some(End::Close) }
             }
             Stream::Reset(reason) => self.reset(reason),
             Stream::Unanswered(end) => self.end(end).await,

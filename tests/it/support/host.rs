@@ -61,11 +61,8 @@ pub(crate) fn real_time() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-async fn accept<F, S>(
-    listener: std::net::TcpListener,
-    serve: F,
-    mut stopped: oneshot::Receiver<()>,
-) where
+async fn accept<F, S>(listener: std::net::TcpListener, serve: F, mut stopped: oneshot::Receiver<()>)
+where
     F: Fn(usize, TcpStream) -> S,
     S: Future<Output = ()> + Send + 'static,
 {

@@ -9,10 +9,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use reqwest::Client;
+use rustls::crypto::ring;
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::{PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tower::util::MapFutureLayer;
 
@@ -98,6 +98,7 @@ async fn refusal(addr: SocketAddr) -> io::Error {
         .with_root_certificates(RootCertStore::empty())
         .with_no_client_auth();
     let socket = TcpStream::connect(addr).await.unwrap();
-    let handshake = TlsConnector::from(Arc::new(config)).connect(ServerName::from(addr.ip()), socket);
+    let handshake =
+        TlsConnector::from(Arc::new(config)).connect(ServerName::from(addr.ip()), socket);
     io::Error::other(handshake.await.map(drop).expect_err("no handshake here succeeds"))
 }
