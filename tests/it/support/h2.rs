@@ -26,7 +26,7 @@ pub(crate) enum Stream {
     Ask(Arc<dyn Fn(&Seen) -> Reply + Send + Sync>),
     /// Answers, then says GOAWAY with NO_ERROR and this stream as the last.
     Farewell(Reply),
-    /// GOAWAY whose last id covers this stream, after the whole request; then the connection closes.
+    /// GOAWAY whose last id covers this stream, after the whole request; then FIN.
     GoAwayAfter(Reason),
     /// GOAWAY whose last id is below this stream; the application never sees the request.
     GoAwayBefore(Reason),

@@ -1,7 +1,11 @@
 //! Servers that misbehave on command, and the errors reqwest makes of it.
 //!
 //! ```ignore
-//! let server = Server::h1([Reply::status(503).into(), Fault::Reset.into(), Reply::status(200).into()]);
+//! let server = Server::h1([
+//!     Reply::status(503).body("busy").into(),
+//!     Fault::Unanswered(End::Reset).into(),
+//!     Reply::status(200).into(),
+//! ]);
 //! client.get(server.url("/a")).send().await;
 //! assert_eq!((server.requests(), server.connections()), (3, 2));
 //! ```
