@@ -3,4 +3,5 @@
 mod arrows;
 mod retry;
 mod support;
+mod support_selftest;
 mod tidy;
