@@ -1,1 +1,3 @@
 //! Drives the public API as a user would.
+
+mod breaker;
