@@ -35,7 +35,10 @@ pub(super) struct Common {
 
 type Observer = Arc<dyn Fn(&StateChange) + Send + Sync>;
 
+/// On cache lines of its own (two: they are fetched in pairs), so that a thread that records does
+/// not take the gate away from those that only read it.
 #[derive(Debug)]
+#[repr(align(128))]
 struct Inner {
     machine: Machine,
     untold: VecDeque<Transition>,
