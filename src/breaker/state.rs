@@ -152,9 +152,10 @@ impl Machine {
 
     /// Takes back a ticket whose call ended without a result.
     pub(super) fn abandon(&mut self, ticket: Ticket) {
-        if let Phase::HalfOpen(probing) = &mut self.phase
-            && ticket.generation == self.generation
-        {
+        if ticket.generation != self.generation {
+            return;
+        }
+        if let Phase::HalfOpen(probing) = &mut self.phase {
             probing.out = probing.out.saturating_sub(1);
         }
     }
