@@ -7,15 +7,13 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use crate::{
-    breaker::{
-        config::BreakerConfig,
-        facts::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
-        state::{Machine, Report, Ticket, Transition},
-        sync::{AtomicU64, Mutex, MutexGuard, Ordering},
-    },
-    time::Instant,
+use crate::breaker::{
+    config::BreakerConfig,
+    facts::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
+    state::{Machine, Report, Ticket, Transition},
+    sync::{AtomicU64, Mutex, MutexGuard, Ordering},
 };
+use crate::time::Instant;
 
 /// One breaker's state, shared by everyone who asks it.
 #[derive(Debug)]
@@ -35,7 +33,10 @@ pub(super) struct Common {
 
 type Observer = Arc<dyn Fn(&StateChange) + Send + Sync>;
 
+/// On cache lines of its own (two: they are fetched in pairs), so that a thread that records does
+/// not take the gate away from those that only read it.
 #[derive(Debug)]
+#[repr(align(128))]
 struct Inner {
     machine: Machine,
     untold: VecDeque<Transition>,

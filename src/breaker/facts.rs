@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use crate::{breaker::window::WindowCounts, time::Instant};
+use crate::breaker::window::WindowCounts;
+use crate::time::Instant;
 
 /// What a breaker does with calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

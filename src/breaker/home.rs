@@ -2,7 +2,8 @@
 
 use std::{any::Any, sync::Arc};
 
-use crate::{breaker::circuit::Circuit, registry::Part};
+use crate::breaker::circuit::Circuit;
+use crate::registry::Part;
 
 /// The one holder of a circuit that is not a permit.
 ///

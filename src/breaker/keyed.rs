@@ -8,16 +8,14 @@ use std::{
 
 use reqwest::Request;
 
-use crate::{
-    breaker::{
-        BreakerConfig, BreakerSnapshot, CircuitBreaker, StateChange,
-        circuit::{Circuit, Common},
-        home::Home,
-    },
-    fault::Fault,
-    registry::{Entry, KeyOf, Keyed, Part},
-    time::Instant,
+use crate::breaker::{
+    BreakerConfig, BreakerSnapshot, CircuitBreaker, StateChange,
+    circuit::{Circuit, Common},
+    home::Home,
 };
+use crate::fault::Fault;
+use crate::registry::{Entry, KeyOf, Keyed, Part};
+use crate::time::Instant;
 
 /// A family of circuit breakers, one a key, or a single one for all requests.
 ///

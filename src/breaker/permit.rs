@@ -6,13 +6,11 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    breaker::{
-        circuit::Circuit,
-        state::{Report, Ticket},
-    },
-    time::Instant,
+use crate::breaker::{
+    circuit::Circuit,
+    state::{Report, Ticket},
 };
+use crate::time::Instant;
 
 /// Proof that a call may run, given by a breaker and handed back with the result.
 ///

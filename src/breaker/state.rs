@@ -5,15 +5,13 @@
 
 use std::time::Duration;
 
-use crate::{
-    breaker::{
-        config::{BreakerConfig, Recovery},
-        facts::{BreakerState, ChangeReason, CircuitOpen},
-        permit::Health,
-        window::{Results, Sample, WindowCounts},
-    },
-    time::Instant,
+use crate::breaker::{
+    config::{BreakerConfig, Recovery},
+    facts::{BreakerState, ChangeReason, CircuitOpen},
+    permit::Health,
+    window::{Results, Sample, WindowCounts},
 };
+use crate::time::Instant;
 
 #[derive(Debug)]
 pub(super) struct Machine {
@@ -158,9 +156,10 @@ impl Machine {
 
     /// Takes back a ticket whose call ended without a result.
     pub(super) fn abandon(&mut self, ticket: Ticket) {
-        if let Phase::HalfOpen(probing) = &mut self.phase
-            && ticket.generation == self.generation
-        {
+        if ticket.generation != self.generation {
+            return;
+        }
+        if let Phase::HalfOpen(probing) = &mut self.phase {
             probing.out = probing.out.saturating_sub(1);
         }
     }
@@ -372,5 +371,44 @@ fn lengthen(time: Duration, share: f64) -> Duration {
 }
 
 #[cfg(test)]
-#[path = "state_tests.rs"]
-mod tests;
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    const FAILED: Report = Report { health: Health::Failure, retry_after: None };
+
+    #[test]
+    fn breaker_asks_for_randomness_only_when_it_opens() {
+        let now = Instant::now();
+        let config = BreakerConfig::consecutive(NonZeroU32::new(2).unwrap());
+        let mut machine = Machine::new(&config);
+        let ticket = machine.enter(&config, now).0.unwrap();
+        let unasked = || -> f64 { panic!("no opening, no jitter") };
+        assert_eq!(machine.exit(ticket, FAILED, &config, now, unasked), None);
+        assert!(machine.exit(ticket, FAILED, &config, now, || 0.5).is_some());
+        assert_eq!(machine.retry_in(now), Some(Duration::from_millis(5_500)));
+    }
+
+    #[test]
+    fn breaker_open_time_respects_every_bound() {
+        let two = NonZeroU32::new(2).unwrap();
+        let secs = Duration::from_secs;
+        let plain = BreakerConfig::consecutive(two).open_for(secs(10));
+        let growing = plain.clone().open_growth(two, secs(24));
+        for (config, earlier, hint, random, expected) in [
+            (&plain, 9, None, 0.0, secs(10)),
+            (&plain, 9, None, 1.0, secs(12)),
+            (&plain, 0, Some(secs(30)), 1.0, secs(36)),
+            (&plain, 0, Some(secs(55)), 1.0, secs(60)),
+            (&plain, 0, Some(secs(90)), 0.0, secs(60)),
+            (&growing, 0, None, 0.0, secs(10)),
+            (&growing, 1, None, 0.0, secs(20)),
+            (&growing, 1, None, 1.0, secs(24)),
+            (&growing, u32::MAX, None, 1.0, secs(24)),
+        ] {
+            let found = open_time(config, earlier, hint, || random);
+            assert!(found.abs_diff(expected) < Duration::from_micros(1), "{found:?} {expected:?}");
+        }
+    }
+}

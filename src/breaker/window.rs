@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use crate::{breaker::config::Window, time::Instant};
+use crate::breaker::config::Window;
+use crate::time::Instant;
 
 /// What a breaker's window holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,6 +114,8 @@ pub(super) struct Buckets {
     /// The slice of the newest moment seen. A result that comes with an older one, because two
     /// threads read the clock in another order than they got here, is counted in this slice.
     head: u64,
+    /// When the head slice ends, so that most results need no division.
+    head_ends: Option<Instant>,
     slices: [WindowCounts; BUCKETS],
     held: WindowCounts,
 }
@@ -123,6 +126,7 @@ impl Buckets {
             width_nanos: nanos(span).div_ceil(BUCKETS as u64).max(1),
             origin: None,
             head: 0,
+            head_ends: None,
             slices: [WindowCounts::default(); BUCKETS],
             held: WindowCounts::default(),
         }
@@ -144,21 +148,24 @@ impl Buckets {
     }
 
     fn slide(&mut self, origin: Instant, now: Instant) {
-        let head = nanos(now.saturating_duration_since(origin)) / self.width_nanos;
-        if head <= self.head {
+        if self.head_ends.is_some_and(|end| now < end) {
             return;
         }
-        let gone = (head - self.head).min(BUCKETS as u64);
+        let head = nanos(now.saturating_duration_since(origin)) / self.width_nanos;
+        let past = self.width_nanos.saturating_mul(head.saturating_add(1));
+        self.head_ends = origin.checked_add(Duration::from_nanos(past));
+        let gone = head.saturating_sub(self.head).min(BUCKETS as u64);
         for index in head + 1 - gone..=head {
             let old = std::mem::take(&mut self.slices[slot(index)]);
             self.held.remove(old);
         }
-        self.head = head;
+        self.head = self.head.max(head);
     }
 
     fn clear(&mut self) {
         self.origin = None;
         self.head = 0;
+        self.head_ends = None;
         self.slices = [WindowCounts::default(); BUCKETS];
         self.held = WindowCounts::default();
     }

@@ -1,6 +1,7 @@
 //! Drives the public API as a user would.
 
 mod arrows;
+mod breaker;
 mod retry;
 mod support;
 mod support_selftest;
