@@ -17,7 +17,7 @@ use crate::hint::{self, Advice};
 use crate::history::{Attempt, AttemptLog, History};
 use crate::idempotency;
 use crate::outcome::{Failure, FailureKind, Gave, Outcome};
-use crate::policy::Policy;
+use crate::policy::{Policy, RetryAfter};
 use crate::redact::RedactedUrl;
 use crate::retry::{Facts, Repeat, Retry};
 use crate::send::{Chain, Sent};
@@ -41,7 +41,7 @@ impl<'p> Call<'p> {
         now: Instant,
     ) -> Self {
         if let Some(key) = &policy.idempotency_key {
-            key.apply(request, rand::random());
+            key.apply(request, rand::random);
         }
         if extensions.get::<BodyFactory>().is_some() {
             // Each attempt gets a body of its own.
@@ -111,13 +111,14 @@ impl<'p> Call<'p> {
         url: &Url,
         elapsed: Duration,
         gave: Gave<'_>,
+        nested: bool,
         now: Instant,
     ) -> Decision {
         let (attempt, keyed) = (self.retry.attempts(), self.keyed);
         let outcome = &Outcome { method, url, attempt, elapsed, keyed, gave };
         let decision = match outcome.failure() {
             Some(FailureKind::CircuitOpen) => self.rejected(outcome, now),
-            _ => self.attempted(outcome, now),
+            _ => self.attempted(outcome, nested, now),
         };
         match &decision {
             Decision::Return(stop) => self.ends(outcome, *stop, now),
@@ -137,7 +138,7 @@ impl<'p> Call<'p> {
         decision
     }
 
-    fn attempted(&mut self, outcome: &Outcome<'_>, now: Instant) -> Decision {
+    fn attempted(&mut self, outcome: &Outcome<'_>, nested: bool, now: Instant) -> Decision {
         let advice = self.advice(outcome);
         let verdict = self.policy.verdict(outcome, &advice);
         self.report(outcome, verdict, &advice, now);
@@ -147,6 +148,7 @@ impl<'p> Call<'p> {
             }
             Verdict::Success => Decision::Return(StopReason::Success),
             Verdict::Final => Decision::Return(StopReason::Final),
+            Verdict::Transient if nested => Decision::Return(StopReason::Vetoed),
             Verdict::Transient => self.decide(outcome, advice, self.guard.rejects_for(now), now),
         };
         self.record(outcome, &decision, now);
@@ -197,9 +199,10 @@ impl<'p> Call<'p> {
         if verdict == Verdict::Success {
             self.guard.deposit();
         }
+        let listens = self.policy.retry_after != RetryAfter::Ignored;
         let throttles = health == Some(Health::Throttled)
             || outcome.status() == Some(StatusCode::SERVICE_UNAVAILABLE);
-        if let (Some(hint), true, None) = (hint, throttles, elsewhere) {
+        if let (Some(hint), true, None) = (hint, throttles && listens, elsewhere) {
             self.guard.close_gate(hint.min(self.policy.max_wait_time), now);
         }
     }

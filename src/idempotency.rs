@@ -79,11 +79,11 @@ impl IdempotencyKey {
     }
 
     /// Gives `request` its key, if it needs one and has none.
-    pub(crate) fn apply(&self, request: &mut Request, random: u128) {
+    pub(crate) fn apply(&self, request: &mut Request, random: impl FnOnce() -> u128) {
         if is_idempotent(request.method()) || self.is_on(request.headers()) {
             return;
         }
-        let key = self.fixed.clone().unwrap_or_else(|| uuid(random));
+        let key = self.fixed.clone().unwrap_or_else(|| uuid(random()));
         let value = match self.format {
             KeyFormat::Quoted => format!("\"{key}\""),
             KeyFormat::Raw => key,
@@ -127,7 +127,7 @@ mod tests {
         if let Some(own) = own {
             request.headers_mut().insert(HEADER, HeaderValue::from_static(own));
         }
-        key.apply(&mut request, u128::MAX);
+        key.apply(&mut request, || u128::MAX);
         let value = request.headers().get(&key.header)?;
         Some(value.to_str().unwrap().to_owned())
     }

@@ -29,7 +29,8 @@ use crate::time::Instant;
 /// # Placement
 ///
 /// Middleware added before it sees one request; middleware added after it sees every attempt.
-/// What signs or authenticates a request belongs after it, and so does tracing.
+/// What signs or authenticates a request belongs after it, and so does tracing. Of two `Resilient`s
+/// in one client, the inner one decides: what it gave up, the outer one does not retry.
 ///
 /// # What comes back
 ///
@@ -90,24 +91,21 @@ impl Resilient {
             let mut own = matches!(kept, Kept::Copy(_)).then(|| extensions.clone());
             let target = own.as_mut().unwrap_or(&mut *extensions);
 
-            let filled = match &factory {
-                Some(factory) => factory.fill(next).await,
-                None => Ok(next),
-            };
-            let sent = match (filled, call.guard.enter(now)) {
-                (Ok(request), Ok(())) => {
+            let sent = match call.guard.enter(now) {
+                Ok(()) => {
                     call.starts(kept.method(), kept.url());
-                    let deadline = call.retry.deadline();
-                    send::attempt(chain.clone(), request, target, &policy, now, deadline).await
+                    let (body, deadline) = (factory.as_ref(), call.retry.deadline());
+                    let chain = chain.clone();
+                    send::attempt(chain, next, target, &policy, body, now, deadline).await
                 }
-                (Ok(_), Err(open)) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
-                (Err(error), _) => Sent::unsent(FailureKind::Builder, error),
+                Err(open) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
             };
+            let nested = target.get::<GaveUp>().is_some();
 
             let started = mem::replace(&mut now, Instant::now());
             let elapsed = now.saturating_duration_since(started);
             let gave = sent.gave::<C>();
-            match (call.judge(kept.method(), kept.url(), elapsed, gave, now), kept) {
+            match (call.judge(kept.method(), kept.url(), elapsed, gave, nested, now), kept) {
                 (Decision::Retry { after, .. }, Kept::Copy(copy)) => {
                     next = copy;
                     wait(after, sent).await;
@@ -121,12 +119,20 @@ impl Resilient {
                         Decision::Return(stop) => stop,
                         Decision::Retry { .. } => StopReason::NotReplayable,
                     };
+                    if stop != StopReason::Success {
+                        extensions.insert(GaveUp);
+                    }
                     return call.finish::<C>(sent, kept.method(), kept.url(), stop, now);
                 }
             }
         }
     }
 }
+
+/// Left in the extensions of a request that was given up, so that a further `Resilient` around
+/// this one does not multiply its attempts.
+#[derive(Clone, Copy)]
+struct GaveUp;
 
 /// What is left of a request once it was sent: a copy to send again, or what it was called.
 enum Kept {
