@@ -62,14 +62,19 @@ impl<'p> Call<'p> {
         }
     }
 
+    /// Whether the gate of the host is closed.
+    pub(crate) fn is_held_back(&self, now: Instant) -> bool {
+        self.guard.gate(now, || 0.0) != Answer::Pass
+    }
+
     /// Waits until the gate of the host is open, if there is the time for it.
     ///
     /// The waits of one request at the gate add up to no more than `max_wait_time`.
     pub(crate) async fn pass_gate(
         &self,
         request: &Request,
-        mut now: Instant,
     ) -> Result<Instant, (RateLimited, Instant)> {
+        let mut now = Instant::now();
         let mut allowed = self.policy.max_wait_time;
         while let Answer::Wait { opens_in, after } =
             self.guard.gate(now, || self.policy.sources.random())
