@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use http::{Extensions, HeaderValue, Method, header};
-use reqwest::{Request, Response};
+use reqwest::{Request, Response, ResponseBuilderExt};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_resilient::{Resilient, ResilientConfig, RetryOverride};
 use reqwest_retry::{RetryTransientMiddleware, policies::ExponentialBackoff};
@@ -28,11 +28,12 @@ struct Answer;
 impl Middleware for Answer {
     async fn handle(
         &self,
-        _: Request,
+        request: Request,
         _: &mut Extensions,
         _: Next<'_>,
     ) -> reqwest_middleware::Result<Response> {
-        Ok(http::Response::new("").into())
+        let answer = http::Response::builder().url(request.url().clone()).body("");
+        Ok(answer.expect("a response").into())
     }
 }
 

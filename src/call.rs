@@ -56,7 +56,8 @@ impl<'p> Call<'p> {
             retry: Retry::new(policy, repeat, now),
             guard: Guard::new(policy, request, now),
             policy,
-            keyed: idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
+            keyed: !idempotency::is_idempotent(request.method())
+                && idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
             history: History::default(),
             log: extensions.get().cloned(),
         }

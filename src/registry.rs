@@ -14,6 +14,7 @@ use std::{
     },
 };
 
+use foldhash::fast::RandomState;
 use reqwest::{Request, Url};
 use url::Position;
 
@@ -59,7 +60,7 @@ pub(crate) struct Registry {
 
 #[derive(Debug)]
 struct Table {
-    slots: HashMap<Box<str>, Slot>,
+    slots: HashMap<Box<str>, Slot, RandomState>,
     capacity: NonZeroUsize,
 }
 
@@ -75,7 +76,7 @@ impl Registry {
 
     fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let table = Table { slots: HashMap::new(), capacity: Self::DEFAULT_CAPACITY };
+        let table = Table { slots: HashMap::default(), capacity: Self::DEFAULT_CAPACITY };
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             table: RwLock::new(table),
