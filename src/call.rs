@@ -69,7 +69,9 @@ impl<'p> Call<'p> {
             Verdict::Success => Decision::Return(StopReason::Success),
             Verdict::Final => Decision::Return(StopReason::Final),
             Verdict::Transient => {
-                let random = self.policy.sources.random();
+                // Nothing is drawn for a wait that cannot follow.
+                let waits = self.retry.may_repeat(self.policy);
+                let random = if waits { self.policy.sources.random() } else { 0.0 };
                 let facts = Facts { now, random, advice, rejected_for: None };
                 self.retry.decide(self.policy, outcome, &facts)
             }
