@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 use std::{error::Error, future, io, time::Duration, time::SystemTime};
 
@@ -23,6 +23,7 @@ use super::schema::{
     BodyKind, Callback, Config, ErrorPattern, Event, Kind, Num, Op, Pred, Reply, Request, Scenario,
 };
 use super::settings::{self, Refused};
+use crate::support::{idle_client, in_virtual_time};
 
 /// What became of one request.
 pub(crate) struct Observed {
@@ -91,12 +92,7 @@ pub(crate) type Play = (Arc<Request>, Observed);
 /// Plays a scenario in a runtime of its own; every request with what became of it, those made
 /// during an attempt before the one they were made during.
 pub(crate) fn replay(scenario: &Scenario, without: Without) -> Result<Vec<Play>, Refused> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
+    in_virtual_time(async {
         let stage = Stage::set(scenario, without)?;
         for request in &scenario.requests {
             Arc::clone(&stage).play(Arc::clone(request)).await;
@@ -144,9 +140,6 @@ struct Act {
 
 impl Stage {
     fn set(scenario: &Scenario, without: Without) -> Result<Arc<Self>, Refused> {
-        /// Clients are costly to make, and this one never sends anything.
-        static BASE: LazyLock<reqwest::Client> = LazyLock::new(reqwest::Client::new);
-
         let Scenario { config, callbacks, rng, .. } = scenario;
         let max_retries = config.max_retries.map_or(3, |it| it.0 as u32);
         let raises = config.callback_raises.iter().map(|(it, raises)| (*it, raises.times));
@@ -163,7 +156,7 @@ impl Stage {
             client: OnceLock::new(),
         });
         let config = stage.listening(config)?;
-        let client = ClientBuilder::new(BASE.clone())
+        let client = ClientBuilder::new(idle_client())
             .with(Resilient::new(config))
             .with(Terminal(Arc::clone(&stage)))
             .build();

@@ -2,14 +2,15 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use reqwest_resilient::testing::{Reply, Script};
-use reqwest_resilient::{Backoff as _, Constant, Jitter, Resilient, ResilientConfig, WaitSource};
+use reqwest_resilient::testing::Reply;
+use reqwest_resilient::{AttemptLog, Backoff as _, Constant, Jitter, ResilientConfig, WaitSource};
 use serde::Deserialize as _;
 
 use super::schema::{self, Config, Num, Target};
 use super::schema::{BackoffCase, RetryAfterCase, ValidationCase};
 use super::settings::{self, Refused};
 use super::{Checked, NEEDS_BREAKER, hazards};
+use crate::support::{URL, in_virtual_time, scripted};
 
 pub(crate) fn backoff(case: &BackoffCase) -> Checked {
     let backoff = settings::backoff(&case.backoff);
@@ -75,19 +76,10 @@ fn waited_for(lines: &[&str]) -> Option<f64> {
     let unavailable = lines.iter().fold(Reply::status(503), |reply, line| {
         reply.header(http::header::RETRY_AFTER, value(line))
     });
-    let script = Script::new([unavailable, Reply::status(200)]);
-    let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
-        .with(Resilient::new(config))
-        .with(script)
-        .build();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
-    let log = reqwest_resilient::AttemptLog::new();
-    runtime.block_on(async {
-        let request = client.get(crate::support::URL).with_extension(log.clone()).send();
+    let (client, _) = scripted(config, [unavailable, Reply::status(200)]);
+    let log = AttemptLog::new();
+    in_virtual_time(async {
+        let request = client.get(URL).with_extension(log.clone()).send();
         // Nobody waits for the waits that are longer than tokio's clock can tell.
         let _ = tokio::time::timeout(Duration::from_secs(1), request).await;
     });
