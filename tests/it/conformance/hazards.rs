@@ -206,7 +206,13 @@ impl Case<'_> {
 
     fn h22_a_success_to_be_retried_is_handed_back(&mut self) {
         self.ends_like(self.observed.attempts);
-        let Some(failed) = self.observed.failed() else { return };
+        let asked = self.observed.trace.iter().rev().find_map(|it| match it {
+            Event::RetryIf { returns, .. } => *returns,
+            _ => None,
+        });
+        let Some(failed) = self.observed.failed() else {
+            return self.hold(asked == Some(false), "was taken for a success");
+        };
         let own_words = failed.message.contains("is still to be retried with status");
         self.hold(own_words == failed.status.is_some_and(|it| it < 400), "is no failed status");
     }
