@@ -6,9 +6,10 @@ use http::Extensions;
 use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next};
 
+use crate::body::BoxFuture;
 use crate::error::HttpRequestError;
 use crate::middleware::Resilient;
-use crate::send::{BoxFuture, Chain};
+use crate::send::Chain;
 
 #[async_trait::async_trait]
 impl Middleware for Resilient {

@@ -1,7 +1,12 @@
 //! How many retries successes have paid for.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::any::Any;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use reqwest::Request;
+
+use crate::fault::Fault;
+use crate::registry::{Entry, KeyOf, Keyed, Part};
 use crate::time::Instant;
 
 /// How a retry budget fills and how much it holds.
@@ -79,20 +84,122 @@ impl BudgetConfig {
     }
 
     /// Every setting that makes no sense: its name, and what is wrong with its value.
-    pub(crate) fn faults(&self) -> impl Iterator<Item = (&'static str, String)> + use<> {
-        let size = (self.size == 0).then(|| ("size", "must be at least 1, got 0".to_owned()));
-        let rate = |name, rate: f64| {
-            let fault = !(0.0..=f64::from(u32::MAX)).contains(&rate);
-            fault.then(|| (name, format!("must be from 0 to {}, got {rate}", u32::MAX)))
+    pub(crate) fn faults(&self) -> Vec<Fault> {
+        let size =
+            (self.size == 0).then(|| Fault::new("retry_budget.size", "must be > 0", self.size));
+        let rate = |field, rate: f64| {
+            let broken = !(0.0..=f64::from(u32::MAX)).contains(&rate);
+            broken.then(|| Fault::new(field, "must be from 0 to 4294967295", rate))
         };
-        let rates = [rate("deposit", self.deposit), rate("trickle", self.trickle)];
-        [size].into_iter().chain(rates).flatten()
+        let deposit = rate("retry_budget.deposit", self.deposit);
+        let trickle = rate("retry_budget.trickle", self.trickle);
+        [size, deposit, trickle].into_iter().flatten().collect()
     }
 }
 
 impl Default for BudgetConfig {
     fn default() -> Self {
         Self { size: 10, deposit: 0.1, trickle: 0.05 }
+    }
+}
+
+/// A retry budget: one bucket for all requests, or one a host or key.
+///
+/// Asked before every retry, and never waited for: with the bucket empty, the request ends at
+/// once with what it has. Cheap to clone; clones share the buckets. See [`BudgetConfig`] for the
+/// reasons.
+///
+/// # Bounded
+///
+/// At most 1,024 keys are kept, together with the circuit breakers where both are kept per host;
+/// the one used least recently is forgotten first, and then starts with a full bucket again.
+///
+/// ```
+/// use reqwest_resilient::{BudgetConfig, ResilientConfig, RetryBudget};
+///
+/// let config = ResilientConfig::builder()
+///     .retry_budget(RetryBudget::per_host(BudgetConfig::default().size(20)))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct RetryBudget {
+    config: BudgetConfig,
+    scope: Arc<Scope>,
+}
+
+#[derive(Debug)]
+enum Scope {
+    Shared(OnceLock<Arc<Account>>),
+    Keyed(Keyed<Account>),
+}
+
+impl RetryBudget {
+    /// One bucket for all requests.
+    pub fn shared(config: BudgetConfig) -> Self {
+        Self { config, scope: Arc::new(Scope::Shared(OnceLock::new())) }
+    }
+
+    /// A bucket for each scheme, host and port of the requests.
+    pub fn per_host(config: BudgetConfig) -> Self {
+        Self { config, scope: Arc::new(Scope::Keyed(Keyed::new(KeyOf::Host))) }
+    }
+
+    /// A bucket for each key that `key_of` finds in the requests.
+    pub fn per_key(
+        config: BudgetConfig,
+        key_of: impl Fn(&Request) -> String + Send + Sync + 'static,
+    ) -> Self {
+        let keyed = Keyed::new(KeyOf::Request(Box::new(key_of)));
+        Self { config, scope: Arc::new(Scope::Keyed(keyed)) }
+    }
+
+    /// How many retries are left at `now` for a key, such as `https://example.com`; a shared
+    /// budget is that of every key.
+    pub fn balance(&self, key: &str, now: Instant) -> f64 {
+        match &*self.scope {
+            Scope::Shared(account) => self.shared_account(account, now).balance(now),
+            Scope::Keyed(keyed) => {
+                keyed.of_key(key, |_| Account::new(&self.config, now)).balance(now)
+            }
+        }
+    }
+
+    pub(crate) fn config(&self) -> &BudgetConfig {
+        &self.config
+    }
+
+    /// Keeps its buckets where `other` is kept, so that one look-up finds both.
+    pub(crate) fn join<Q: Part>(&self, other: &Keyed<Q>) {
+        if let Scope::Keyed(keyed) = &*self.scope {
+            keyed.join(other);
+        }
+    }
+
+    /// Where the buckets are kept, if there are several.
+    pub(crate) fn keyed(&self) -> Option<&Keyed<Account>> {
+        match &*self.scope {
+            Scope::Shared(_) => None,
+            Scope::Keyed(keyed) => Some(keyed),
+        }
+    }
+
+    pub(crate) fn of_request(
+        &self,
+        request: &Request,
+        found: &mut Option<Arc<Entry>>,
+        now: Instant,
+    ) -> Arc<Account> {
+        match &*self.scope {
+            Scope::Shared(account) => self.shared_account(account, now),
+            Scope::Keyed(keyed) => {
+                keyed.of_request(request, found, |_| Account::new(&self.config, now))
+            }
+        }
+    }
+
+    fn shared_account(&self, account: &OnceLock<Arc<Account>>, now: Instant) -> Arc<Account> {
+        Arc::clone(account.get_or_init(|| Arc::new(Account::new(&self.config, now))))
     }
 }
 
@@ -130,6 +237,41 @@ impl Account {
     fn lock(&self) -> MutexGuard<'_, Bucket> {
         // No step of the bucket can stop halfway.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Part for Account {
+    /// A full bucket is what a forgotten one becomes; an empty one is forgotten like any other,
+    /// lest a crawler's failures fill the registry.
+    fn pinned(&self) -> bool {
+        false
+    }
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+}
+
+/// A token taken for a retry, which goes back to its account unless the retry is sent.
+#[derive(Debug)]
+pub(crate) struct Token(Option<Arc<Account>>);
+
+impl Token {
+    pub(crate) fn withdraw(account: &Arc<Account>, now: Instant) -> Option<Self> {
+        account.withdraw(now).then(|| Self(Some(Arc::clone(account))))
+    }
+
+    /// The retry is sent.
+    pub(crate) fn spend(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        if let Some(account) = &self.0 {
+            account.refund();
+        }
     }
 }
 
@@ -286,15 +428,15 @@ mod tests {
 
     #[test]
     fn faults_name_field_and_value() {
-        assert_eq!(BudgetConfig::default().faults().count(), 0);
+        assert_eq!(BudgetConfig::default().faults(), []);
         let config = BudgetConfig::default().size(0).deposit(f64::NAN).trickle(-0.5);
-        let faults: Vec<_> = config.faults().map(|(name, it)| format!("{name} {it}")).collect();
+        let faults: Vec<_> = config.faults().iter().map(ToString::to_string).collect();
         assert_eq!(
             faults,
             [
-                "size must be at least 1, got 0",
-                "deposit must be from 0 to 4294967295, got NaN",
-                "trickle must be from 0 to 4294967295, got -0.5",
+                "retry_budget.size must be > 0, got 0",
+                "retry_budget.deposit must be from 0 to 4294967295, got NaN",
+                "retry_budget.trickle must be from 0 to 4294967295, got -0.5",
             ]
         );
     }

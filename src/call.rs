@@ -2,18 +2,22 @@
 
 use std::time::Duration;
 
-use http::{Extensions, Method};
+use http::{Extensions, Method, StatusCode};
 use reqwest::{Request, Response, Url};
 
-use crate::body;
-use crate::classify::Verdict;
-use crate::decision::{Decision, StopReason};
+use crate::body::{self, BodyFactory};
+use crate::breaker::Health;
+use crate::classify::{self, Verdict};
+use crate::decision::{Decision, StopReason, WaitSource};
 use crate::error::{BoxError, Cause, HttpRequestError, Inner};
-use crate::event::{Event, FailureInfo, RequestInfo, ResponseInfo, RetryInfo};
+use crate::event::{Event, FailureInfo, HeldInfo, RequestInfo, ResponseInfo, RetryInfo};
+use crate::gate::{Answer, RateLimited};
+use crate::guard::Guard;
 use crate::hint::{self, Advice};
 use crate::history::{Attempt, AttemptLog, History};
+use crate::idempotency;
 use crate::outcome::{Failure, FailureKind, Gave, Outcome};
-use crate::policy::Policy;
+use crate::policy::{Policy, RetryAfter};
 use crate::redact::RedactedUrl;
 use crate::retry::{Facts, Repeat, Retry};
 use crate::send::{Chain, Sent};
@@ -21,18 +25,28 @@ use crate::time::Instant;
 
 pub(crate) struct Call<'p> {
     pub(crate) retry: Retry,
+    pub(crate) guard: Guard,
     policy: &'p Policy,
+    keyed: bool,
     history: History,
     log: Option<AttemptLog>,
 }
 
 impl<'p> Call<'p> {
+    /// Begins a request, which gets the key it needs.
     pub(crate) fn new(
         policy: &'p Policy,
-        request: &Request,
+        request: &mut Request,
         extensions: &Extensions,
         now: Instant,
     ) -> Self {
+        if let Some(key) = &policy.idempotency_key {
+            key.apply(request, rand::random);
+        }
+        if extensions.get::<BodyFactory>().is_some() {
+            // Each attempt gets a body of its own.
+            *request.body_mut() = None;
+        }
         let repeat = match request.body() {
             Some(body) if body.as_bytes().is_none() => Repeat::Never,
             _ if policy.may_repeat(request.method(), request.headers()) => Repeat::Always,
@@ -40,14 +54,45 @@ impl<'p> Call<'p> {
         };
         Self {
             retry: Retry::new(policy, repeat, now),
+            guard: Guard::new(policy, request, now),
             policy,
+            keyed: idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
             history: History::default(),
             log: extensions.get().cloned(),
         }
     }
 
-    /// Tells that an attempt is about to be sent.
-    pub(crate) fn starts(&self, method: &Method, url: &Url) {
+    /// Waits until the gate of the host is open, if there is the time for it.
+    ///
+    /// The waits of one request at the gate add up to no more than `max_wait_time`.
+    pub(crate) async fn pass_gate(
+        &self,
+        request: &Request,
+        mut now: Instant,
+    ) -> Result<Instant, (RateLimited, Instant)> {
+        let mut allowed = self.policy.max_wait_time;
+        while let Answer::Wait { opens_in, after } =
+            self.guard.gate(now, || self.policy.sources.random())
+        {
+            let left = self.retry.left(now).unwrap_or(Duration::MAX).min(allowed);
+            if opens_in >= left {
+                return Err((RateLimited { retry_in: opens_in }, now));
+            }
+            let wait = after.min(left);
+            self.tell(|call| {
+                let (method, url) = (request.method(), RedactedUrl::new(request.url()));
+                call.policy.listeners.tell(&Event::HeldBack(&HeldInfo { method, url, wait }));
+            });
+            tokio::time::sleep(wait).await;
+            allowed = allowed.saturating_sub(wait);
+            now = Instant::now();
+        }
+        Ok(now)
+    }
+
+    /// Counts an attempt about to be sent and tells it.
+    pub(crate) fn starts(&mut self, method: &Method, url: &Url) {
+        self.retry.attempt();
         self.tell(|call| {
             let info = RequestInfo {
                 method,
@@ -59,25 +104,22 @@ impl<'p> Call<'p> {
         });
     }
 
-    /// Decides what follows an attempt, records it and tells it.
-    pub(crate) fn judge(&mut self, outcome: &Outcome<'_>, now: Instant) -> Decision {
-        let advice = self.advice(outcome);
-        let decision = match self.policy.verdict(outcome, &advice) {
-            _ if outcome.failure() == Some(FailureKind::Deadline) => {
-                Decision::Return(StopReason::Deadline)
-            }
-            Verdict::Success => Decision::Return(StopReason::Success),
-            Verdict::Final => Decision::Return(StopReason::Final),
-            Verdict::Transient => {
-                // Nothing is drawn for a wait that cannot follow.
-                let waits = self.retry.may_repeat(self.policy);
-                let random = if waits { self.policy.sources.random() } else { 0.0 };
-                let facts = Facts { now, random, advice, rejected_for: None };
-                self.retry.decide(self.policy, outcome, &facts)
-            }
+    /// Decides what follows an attempt or a rejection, records it and tells it.
+    pub(crate) fn judge(
+        &mut self,
+        method: &Method,
+        url: &Url,
+        elapsed: Duration,
+        gave: Gave<'_>,
+        nested: bool,
+        now: Instant,
+    ) -> Decision {
+        let (attempt, keyed) = (self.retry.attempts(), self.keyed);
+        let outcome = &Outcome { method, url, attempt, elapsed, keyed, gave };
+        let decision = match outcome.failure() {
+            Some(FailureKind::CircuitOpen) => self.rejected(outcome, now),
+            _ => self.attempted(outcome, nested, now),
         };
-        self.record(outcome, &decision, now);
-        self.tell(|call| call.policy.listeners.tell(&Event::AttemptEnded(outcome)));
         match &decision {
             Decision::Return(stop) => self.ends(outcome, *stop, now),
             Decision::Retry { after, source } => self.tell(|call| {
@@ -94,6 +136,77 @@ impl<'p> Call<'p> {
             }),
         }
         decision
+    }
+
+    fn attempted(&mut self, outcome: &Outcome<'_>, nested: bool, now: Instant) -> Decision {
+        let advice = self.advice(outcome);
+        let verdict = self.policy.verdict(outcome, &advice);
+        self.report(outcome, verdict, &advice, now);
+        let decision = match verdict {
+            _ if outcome.failure() == Some(FailureKind::Deadline) => {
+                Decision::Return(StopReason::Deadline)
+            }
+            Verdict::Success => Decision::Return(StopReason::Success),
+            Verdict::Final => Decision::Return(StopReason::Final),
+            Verdict::Transient if nested => Decision::Return(StopReason::Vetoed),
+            Verdict::Transient => self.decide(outcome, advice, self.guard.rejects_for(now), now),
+        };
+        self.record(outcome, &decision, now);
+        self.tell(|call| call.policy.listeners.tell(&Event::AttemptEnded(outcome)));
+        decision
+    }
+
+    /// A first attempt that is rejected ends the request; a later one uses up a retry.
+    fn rejected(&mut self, outcome: &Outcome<'_>, now: Instant) -> Decision {
+        if self.retry.attempts() == 0 {
+            return Decision::Return(StopReason::CircuitOpen);
+        }
+        let rejected_for = self.guard.rejects_for(now).unwrap_or_default();
+        match self.decide(outcome, Advice::default(), Some(rejected_for), now) {
+            Decision::Return(StopReason::Exhausted) => Decision::Return(StopReason::CircuitOpen),
+            decision => decision,
+        }
+    }
+
+    fn decide(
+        &mut self,
+        outcome: &Outcome<'_>,
+        advice: Advice,
+        rejected_for: Option<Duration>,
+        now: Instant,
+    ) -> Decision {
+        // Nothing is drawn for a wait that cannot follow.
+        let waits = self.retry.may_repeat(self.policy);
+        let random = if waits { self.policy.sources.random() } else { 0.0 };
+        let facts = Facts { now, random, advice, rejected_for };
+        match self.retry.decide(self.policy, outcome, &facts) {
+            Decision::Retry { source, .. }
+                if source != WaitSource::Immediate && !self.guard.withdraw(now) =>
+            {
+                Decision::Return(StopReason::Budget)
+            }
+            decision => decision,
+        }
+    }
+
+    /// Tells breaker, budget and gate of an attempt.
+    fn report(&mut self, outcome: &Outcome<'_>, verdict: Verdict, advice: &Advice, now: Instant) {
+        let hint = advice.hint.as_ref().map(|it| it.after);
+        let health = match &self.policy.breaker_health {
+            Some(judge) => judge(outcome),
+            None => classify::health(outcome, verdict),
+        };
+        let elsewhere = outcome.answered_by().filter(|_| outcome.is_redirected());
+        self.guard.exit(health, elsewhere, hint, now, self.policy);
+        if verdict == Verdict::Success {
+            self.guard.deposit();
+        }
+        let listens = self.policy.retry_after != RetryAfter::Ignored;
+        let throttles = health == Some(Health::Throttled)
+            || outcome.status() == Some(StatusCode::SERVICE_UNAVAILABLE);
+        if let (Some(hint), true, None) = (hint, throttles && listens, elsewhere) {
+            self.guard.close_gate(hint.min(self.policy.max_wait_time), now);
+        }
     }
 
     /// What the answer says about coming back; a success is not asked, unless somebody may
@@ -153,20 +266,23 @@ impl<'p> Call<'p> {
         });
     }
 
-    /// Ends a request before anything of it was sent.
+    /// Ends a request before its next attempt.
     pub(crate) fn reject<C: Chain>(
         self,
         request: &Request,
-        failure: Failure,
+        kind: FailureKind,
         error: BoxError,
-        stop: StopReason,
         now: Instant,
     ) -> Result<Response, C::Error> {
+        let stop = match kind {
+            FailureKind::RateLimited => StopReason::RateLimited,
+            _ => StopReason::Final,
+        };
         let (method, url) = (request.method(), request.url());
-        let sent = Sent::Local(failure, error);
-        let gave = sent.gave::<C>();
-        let outcome = Outcome { method, url, attempt: 0, elapsed: Duration::ZERO, gave };
-        self.ends(&outcome, stop, now);
+        let sent = Sent::unsent(kind, error);
+        let (attempt, keyed) = (self.retry.attempts(), self.keyed);
+        let (gave, elapsed) = (sent.gave::<C>(), Duration::ZERO);
+        self.ends(&Outcome { method, url, attempt, elapsed, keyed, gave }, stop, now);
         self.finish::<C>(sent, method, url, stop, now)
     }
 

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 
+use crate::breaker::Health;
 use crate::hint::{self, Advice, Wish};
+use crate::idempotency;
 use crate::outcome::{Delivery, FailureKind, Gave, Outcome};
 
 pub(crate) type Predicate = Arc<dyn Fn(&Outcome<'_>) -> bool + Send + Sync>;
@@ -29,6 +31,15 @@ pub(crate) fn verdict(
 ) -> Verdict {
     let transient = match (retry_if, outcome.gave) {
         (Some(retry_if), _) => retry_if(outcome),
+        // 409: the first copy is still at work; 422: the key belongs to another request.
+        (None, Gave::Answer { status: StatusCode::CONFLICT, .. })
+            if outcome.keyed && outcome.attempt > 1 =>
+        {
+            true
+        }
+        (None, Gave::Answer { status: StatusCode::UNPROCESSABLE_ENTITY, .. }) if outcome.keyed => {
+            false
+        }
         (None, Gave::Answer { status, headers, .. }) => {
             statuses.contains(status)
                 || status.as_u16() >= 400 && advice.wish == Wish::Retry
@@ -46,7 +57,8 @@ pub(crate) fn verdict(
 /// Whether re-sending can help at all. An allow-list: what is not known to pass is final.
 pub(crate) fn is_transient(kind: FailureKind) -> bool {
     match kind {
-        FailureKind::Connect
+        FailureKind::CircuitOpen
+        | FailureKind::Connect
         | FailureKind::Deadline
         | FailureKind::Disconnect
         | FailureKind::Protocol
@@ -56,8 +68,37 @@ pub(crate) fn is_transient(kind: FailureKind) -> bool {
         FailureKind::Builder
         | FailureKind::Certificate
         | FailureKind::Decode
+        | FailureKind::RateLimited
         | FailureKind::Redirect
         | FailureKind::Other => false,
+    }
+}
+
+pub(crate) type Judge = Arc<dyn Fn(&Outcome<'_>) -> Option<Health> + Send + Sync>;
+
+/// What an outcome says about the health of the service; `None` if nothing.
+///
+/// Apart from the verdict in part: whether a retry would help is one thing, whether the service
+/// did its work another. A 404 is a sign of life, a 501 none of health.
+pub(crate) fn health(outcome: &Outcome<'_>, verdict: Verdict) -> Option<Health> {
+    match outcome.gave {
+        Gave::Answer { status: StatusCode::TOO_MANY_REQUESTS, .. } => Some(Health::Throttled),
+        Gave::Answer { status: StatusCode::FORBIDDEN, .. } if verdict == Verdict::Transient => {
+            Some(Health::Throttled)
+        }
+        Gave::Answer { status, .. } => {
+            let failed = verdict == Verdict::Transient
+                || status.is_server_error()
+                || status == StatusCode::REQUEST_TIMEOUT;
+            Some(if failed { Health::Failure } else { Health::Success })
+        }
+        Gave::Failure(failure, _) => match failure.kind {
+            FailureKind::Throttled => Some(Health::Throttled),
+            FailureKind::Certificate => Some(Health::Failure),
+            FailureKind::CircuitOpen => None,
+            kind if is_transient(kind) => Some(Health::Failure),
+            _ => None,
+        },
     }
 }
 
@@ -82,21 +123,18 @@ pub enum RetryMethods {
 impl RetryMethods {
     pub(crate) fn contains(&self, method: &Method) -> bool {
         match self {
-            Self::Idempotent => method.is_idempotent() || method.as_str() == "QUERY",
+            Self::Idempotent => idempotency::is_idempotent(method),
             Self::Only(methods) => methods.contains(method),
             Self::All => true,
         }
     }
 }
 
-/// Whether a request carries the key by which its server recognises a repeat.
-pub(crate) fn is_keyed(headers: &HeaderMap) -> bool {
-    headers.contains_key("idempotency-key")
-}
-
-/// Whether this outcome proves that the server did not act on the request.
+/// Whether this outcome proves that the server did not act on the request. After a redirect there
+/// is no such proof: whoever redirected may have acted.
 pub(crate) fn not_processed(outcome: &Outcome<'_>, hinted: bool) -> bool {
     match outcome.delivery() {
+        _ if outcome.is_redirected() => false,
         Delivery::NotSent | Delivery::NotProcessed => true,
         Delivery::MaybeProcessed => false,
         Delivery::Answered => match outcome.status() {

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::fault::{self, ConfigError};
+use crate::fault::ConfigError;
 use crate::policy::{Patch, Policy};
 
 /// The settings of a [`Resilient`](crate::Resilient). Cheap to clone.
@@ -95,7 +95,8 @@ impl ResilientConfigBuilder {
     /// time.
     pub fn build(self) -> Result<ResilientConfig, ConfigError> {
         let policy = self.base.patched([&self.patch]);
-        fault::check(&policy)?;
+        policy.check()?;
+        policy.settle();
         Ok(ResilientConfig { policy: Arc::new(policy) })
     }
 

@@ -26,7 +26,7 @@ pub enum StopReason {
     Success,
     /// The request may have been processed, and its method does not allow a second time.
     UnsafeToRepeat,
-    /// The server said not to retry.
+    /// The server said not to retry, or a `Resilient` within this one gave up.
     Vetoed,
 }
 

@@ -5,8 +5,10 @@ use std::{error::Error, fmt, time::Duration};
 use http::{Method, StatusCode};
 use reqwest::{Response, Url};
 
+use crate::breaker::CircuitOpen;
 use crate::decision::StopReason;
 use crate::failure;
+use crate::gate::RateLimited;
 use crate::history::{AttemptLog, History};
 use crate::outcome::{FailureKind, Gave, Outcome};
 use crate::redact::RedactedUrl;
@@ -99,6 +101,24 @@ impl HttpRequestError {
     /// Whether no connection could be made.
     pub fn is_connect(&self) -> bool {
         self.kind() == ErrorKind::Failure(FailureKind::Connect)
+    }
+
+    /// Whether the circuit breaker rejected it: [`retry_in`](Self::retry_in) says for how long.
+    pub fn is_circuit_open(&self) -> bool {
+        self.inner.stop == StopReason::CircuitOpen
+    }
+
+    /// Whether the host had said to stay away for longer than this request could wait:
+    /// [`retry_in`](Self::retry_in) says for how long.
+    pub fn is_rate_limited(&self) -> bool {
+        self.inner.stop == StopReason::RateLimited
+    }
+
+    /// How long until another try makes sense, where breaker or gate rejected this one.
+    pub fn retry_in(&self) -> Option<Duration> {
+        let Cause::Failure(_, source) = &self.inner.cause else { return None };
+        let open = source.downcast_ref().map(CircuitOpen::retry_in);
+        open.or_else(|| source.downcast_ref().map(RateLimited::retry_in))
     }
 
     /// Whether the server answered, with a status that is no success.
@@ -259,6 +279,9 @@ impl fmt::Display for Message<'_> {
             }
             Reported::Failure(FailureKind::Timeout, _) if stop != StopReason::Deadline => {
                 write!(f, "timed out ({attempts} attempts){}", because(stop))
+            }
+            Reported::Failure(FailureKind::CircuitOpen | FailureKind::RateLimited, error) => {
+                write!(f, "was rejected after {attempts} attempts: {error}")
             }
             Reported::Failure(_, error) => {
                 let text = failure::root_text(error);

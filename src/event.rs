@@ -16,6 +16,8 @@ use crate::redact::RedactedUrl;
 pub enum Event<'a> {
     /// An attempt is about to be sent.
     AttemptStarted(&'a RequestInfo<'a>),
+    /// The gate of the host is closed, and the request waits there.
+    HeldBack(&'a HeldInfo<'a>),
     /// An attempt ended, one way or the other.
     AttemptEnded(&'a Outcome<'a>),
     /// A wait begins, after which the request is sent again.
@@ -53,6 +55,18 @@ pub struct RequestInfo<'a> {
     pub attempt: u32,
     /// The most retries this request may have.
     pub max_retries: u32,
+}
+
+/// A wait at the closed gate of a host.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct HeldInfo<'a> {
+    /// The request's method.
+    pub method: &'a Method,
+    /// The request's url.
+    pub url: RedactedUrl<'a>,
+    /// How long the wait is, the spread after the opening included.
+    pub wait: Duration,
 }
 
 /// A wait before the next attempt.

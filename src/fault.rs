@@ -1,9 +1,6 @@
 //! What is wrong with a configuration: every fault, by field and value.
 
-use std::{error::Error, fmt, time::Duration};
-
-use crate::backoff::Jitter;
-use crate::policy::Policy;
+use std::{error::Error, fmt};
 
 /// One setting that cannot be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +12,12 @@ pub struct Fault {
     pub rule: &'static str,
     /// The value it was given.
     pub value: String,
+}
+
+impl Fault {
+    pub(crate) fn new(field: &'static str, rule: &'static str, value: impl fmt::Debug) -> Self {
+        Self { field, rule, value: format!("{value:?}") }
+    }
 }
 
 impl fmt::Display for Fault {
@@ -30,6 +33,11 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
+    /// Nothing, or all faults as one error.
+    pub(crate) fn unless_none(faults: Vec<Fault>) -> Result<(), Self> {
+        if faults.is_empty() { Ok(()) } else { Err(Self { faults }) }
+    }
+
     /// Every fault, in the order of the settings.
     pub fn faults(&self) -> &[Fault] {
         &self.faults
@@ -46,39 +54,3 @@ impl fmt::Display for ConfigError {
 }
 
 impl Error for ConfigError {}
-
-/// Refuses a policy that cannot be meant.
-pub(crate) fn check(policy: &Policy) -> Result<(), ConfigError> {
-    let mut faults = vec![];
-    let mut refuse = |field, rule, value: String| faults.push(Fault { field, rule, value });
-    let text = |it: Duration| format!("{it:?}");
-
-    if let Some(cap) = policy.backoff.max_delay().filter(Duration::is_zero) {
-        refuse("max_delay", "must be > 0", text(cap));
-    }
-    if let Jitter::Proportional(share) = policy.jitter {
-        if !share.is_finite() {
-            refuse("jitter", "must be finite", share.to_string());
-        } else if share < 0.0 {
-            refuse("jitter", "must be >= 0", share.to_string());
-        }
-    }
-    if let Some(timeout) = policy.attempt_timeout {
-        if timeout.is_zero() {
-            refuse("attempt_timeout", "must be > 0", text(timeout));
-        }
-        if policy.max_total_time.is_some_and(|it| timeout > it) {
-            refuse("attempt_timeout", "must not be longer than max_total_time", text(timeout));
-        }
-    }
-    if let Some(total) = policy.max_total_time.filter(Duration::is_zero) {
-        refuse("max_total_time", "must be > 0", text(total));
-    }
-    if policy.max_wait_time.is_zero() {
-        refuse("max_wait_time", "must be > 0", text(policy.max_wait_time));
-    }
-    if policy.read_body == Some(0) {
-        refuse("read_body", "must be > 0", "0".to_owned());
-    }
-    if faults.is_empty() { Ok(()) } else { Err(ConfigError { faults }) }
-}

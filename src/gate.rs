@@ -4,8 +4,11 @@
 //! requests to a server that has asked for silence, each is told the same, and all return at the
 //! same moment. With it the first answer is heard by all.
 
-use std::time::Duration;
+use std::any::Any;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{error::Error, fmt, time::Duration};
 
+use crate::registry::{Keyed, Part};
 use crate::time::Instant;
 
 /// What one host's hints have closed; open unless told otherwise.
@@ -62,22 +65,72 @@ impl Gate {
     /// Whether a request may go now.
     ///
     /// Who has to wait is spread out evenly over half the time of the hint, at most 5 s, after the
-    /// opening; `unit` is a random number from 0 to 1. The spread depends on the hint rather than
+    /// opening; `unit` gives a random number from 0 to 1. The spread depends on the hint rather than
     /// on what is left of it, so that late comers do not crowd at the opening.
-    pub(crate) fn ask(&self, now: Instant, unit: f64) -> Answer {
+    pub(crate) fn ask(&self, now: Instant, unit: impl FnOnce() -> f64) -> Answer {
         let Some(Closed { until, spread }) = self.closed.filter(|it| now < it.until) else {
             return Answer::Pass;
         };
         let opens_in = until.saturating_duration_since(now);
-        let share = Duration::try_from_secs_f64(spread.as_secs_f64() * unit).unwrap_or_default();
+        let share = Duration::try_from_secs_f64(spread.as_secs_f64() * unit()).unwrap_or_default();
         Answer::Wait { opens_in, after: opens_in.saturating_add(share.min(spread)) }
     }
+}
 
-    /// Whether nothing would be lost with it.
-    pub(crate) fn is_open(&self, now: Instant) -> bool {
-        self.closed.is_none_or(|it| it.until <= now)
+/// Each host's gate, where it is kept.
+pub(crate) type Gates = Keyed<HostGate>;
+
+/// A host's gate behind its lock.
+#[derive(Debug, Default)]
+pub(crate) struct HostGate(Mutex<Gate>);
+
+impl HostGate {
+    pub(crate) fn close(&self, now: Instant, hint: Duration) {
+        self.lock().close(now, hint);
+    }
+
+    pub(crate) fn ask(&self, now: Instant, unit: impl FnOnce() -> f64) -> Answer {
+        let gate = *self.lock();
+        gate.ask(now, unit)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Gate> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl Part for HostGate {
+    /// A closed gate opens by itself within the longest wait; forgetting one costs a few requests
+    /// that find out for themselves.
+    fn pinned(&self) -> bool {
+        false
+    }
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+}
+
+/// The refusal to wait for a host that said when to come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimited {
+    pub(crate) retry_in: Duration,
+}
+
+impl RateLimited {
+    /// How long until the host takes requests again, by its own word.
+    pub fn retry_in(&self) -> Duration {
+        self.retry_in
+    }
+}
+
+impl fmt::Display for RateLimited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Host is rate limited. Retry after {:.1}s", self.retry_in.as_secs_f64())
+    }
+}
+
+impl Error for RateLimited {}
 
 #[cfg(test)]
 mod tests {
@@ -101,47 +154,44 @@ mod tests {
     #[test]
     fn open_until_closed() {
         let now = Instant::now();
-        assert_eq!(Gate::default().ask(now, 0.5), Answer::Pass);
-        assert!(Gate::default().is_open(now));
+        assert_eq!(Gate::default().ask(now, || 0.5), Answer::Pass);
         let (gate, now) = closed(Duration::ZERO);
-        assert_eq!(gate.ask(now, 0.5), Answer::Pass);
+        assert_eq!(gate.ask(now, || 0.5), Answer::Pass);
     }
 
     #[test]
     fn opens_by_itself() {
         let (gate, now) = closed(2 * SECOND);
-        assert_eq!(gate.ask(now, 0.0), wait(2 * SECOND, 2 * SECOND));
-        assert!(!gate.is_open(now + SECOND));
-        assert_eq!(gate.ask(now + 2 * SECOND, 0.9), Answer::Pass);
-        assert!(gate.is_open(now + 2 * SECOND));
+        assert_eq!(gate.ask(now, || 0.0), wait(2 * SECOND, 2 * SECOND));
+        assert_eq!(gate.ask(now + 2 * SECOND, || 0.9), Answer::Pass);
     }
 
     #[test]
     fn spreads_those_who_wait() {
         let (gate, now) = closed(2 * SECOND);
-        assert_eq!(gate.ask(now, 0.5), wait(2 * SECOND, SECOND * 5 / 2));
-        assert_eq!(gate.ask(now, 1.0), wait(2 * SECOND, 3 * SECOND));
+        assert_eq!(gate.ask(now, || 0.5), wait(2 * SECOND, SECOND * 5 / 2));
+        assert_eq!(gate.ask(now, || 1.0), wait(2 * SECOND, 3 * SECOND));
         // As wide for late comers.
-        assert_eq!(gate.ask(now + SECOND, 1.0), wait(SECOND, 2 * SECOND));
+        assert_eq!(gate.ask(now + SECOND, || 1.0), wait(SECOND, 2 * SECOND));
         let (gate, now) = closed(60 * SECOND);
-        assert_eq!(gate.ask(now, 1.0), wait(60 * SECOND, 65 * SECOND));
+        assert_eq!(gate.ask(now, || 1.0), wait(60 * SECOND, 65 * SECOND));
     }
 
     #[test]
     fn stays_closed_for_the_longest_hint() {
         let (mut gate, now) = closed(4 * SECOND);
         gate.close(now + SECOND, SECOND);
-        assert_eq!(gate.ask(now + SECOND, 1.0), wait(3 * SECOND, 5 * SECOND));
+        assert_eq!(gate.ask(now + SECOND, || 1.0), wait(3 * SECOND, 5 * SECOND));
         gate.close(now + SECOND, 10 * SECOND);
-        assert_eq!(gate.ask(now + SECOND, 1.0), wait(10 * SECOND, 15 * SECOND));
+        assert_eq!(gate.ask(now + SECOND, || 1.0), wait(10 * SECOND, 15 * SECOND));
         gate.close(now + 60 * SECOND, SECOND);
-        assert_eq!(gate.ask(now + 60 * SECOND, 0.0), wait(SECOND, SECOND));
+        assert_eq!(gate.ask(now + 60 * SECOND, || 0.0), wait(SECOND, SECOND));
     }
 
     #[test]
     fn absurd_hints_end() {
         let (gate, now) = closed(Duration::MAX);
-        assert_eq!(gate.ask(now, 0.0), wait(LONGEST, LONGEST));
+        assert_eq!(gate.ask(now, || 0.0), wait(LONGEST, LONGEST));
     }
 
     proptest! {
@@ -160,7 +210,7 @@ mod tests {
                 gate.close(at(came), Duration::from_millis(hint));
             }
             let opens = hints.iter().map(|(came, hint)| came + hint).max().unwrap_or(0);
-            match gate.ask(at(asked), unit) {
+            match gate.ask(at(asked), || unit) {
                 Answer::Pass => prop_assert!(asked >= opens),
                 Answer::Wait { opens_in, after } => {
                     prop_assert_eq!(at(asked) + opens_in, at(opens));

@@ -5,11 +5,11 @@ use std::{mem, time::Duration};
 use http::{Extensions, Method};
 use reqwest::{Request, Response, Url};
 
-use crate::body;
+use crate::body::{self, BodyFactory};
 use crate::call::Call;
 use crate::config::ResilientConfig;
 use crate::decision::{Decision, StopReason};
-use crate::outcome::{Delivery, Failure, FailureKind, Outcome};
+use crate::outcome::FailureKind;
 use crate::overrides;
 use crate::send::{self, Chain, Sent};
 use crate::time::Instant;
@@ -29,14 +29,15 @@ use crate::time::Instant;
 /// # Placement
 ///
 /// Middleware added before it sees one request; middleware added after it sees every attempt.
-/// What signs or authenticates a request belongs after it, and so does tracing.
+/// What signs or authenticates a request belongs after it, and so does tracing. Of two `Resilient`s
+/// in one client, the inner one decides: what it gave up, the outer one does not retry.
 ///
 /// # What comes back
 ///
 /// What reqwest would give: `Ok` with the last response, whatever its status, or the last error
 /// of the transport, untouched. What is decided here (a limit that cut an attempt) comes as an
-/// [`HttpRequestError`] inside `reqwest_middleware::Error::Middleware`. Every attempt runs on a
-/// copy of the request's extensions; those of the last attempt are kept.
+/// [`HttpRequestError`](crate::HttpRequestError) inside `reqwest_middleware::Error::Middleware`.
+/// Every attempt runs on a copy of the request's extensions; those of the last attempt are kept.
 ///
 /// # reqwest's own retries
 ///
@@ -68,39 +69,43 @@ impl Resilient {
     ) -> Result<Response, C::Error> {
         let (policy, invalid) = overrides::resolve(self.config.policy(), extensions);
         let mut now = Instant::now();
-        let mut call = Call::new(&policy, &request, extensions, now);
-        if let Some(faults) = invalid {
-            let failure = Failure::new(FailureKind::Builder, Delivery::NotSent);
-            let stop = StopReason::Final;
-            return call.reject::<C>(&request, failure, faults.into(), stop, now);
-        }
         let mut next = request;
+        let mut call = Call::new(&policy, &mut next, extensions, now);
+        if let Some(faults) = invalid {
+            return call.reject::<C>(&next, FailureKind::Builder, faults.into(), now);
+        }
+        let factory = extensions.get::<BodyFactory>().cloned();
         loop {
-            call.retry.attempt();
+            now = match call.pass_gate(&next, now).await {
+                Ok(now) => now,
+                Err((error, now)) => {
+                    return call.reject::<C>(&next, FailureKind::RateLimited, error.into(), now);
+                }
+            };
+            call.retry.turn();
             let copy = if call.retry.may_repeat(&policy) { next.try_clone() } else { None };
             let kept = match copy {
                 Some(copy) => Kept::Copy(copy),
                 None => Kept::Head(next.method().clone(), next.url().clone()),
             };
-            call.starts(kept.method(), kept.url());
-
             let mut own = matches!(kept, Kept::Copy(_)).then(|| extensions.clone());
             let target = own.as_mut().unwrap_or(&mut *extensions);
-            let deadline = call.retry.deadline();
-            let sent = send::attempt(chain.clone(), next, target, &policy, now, deadline).await;
+
+            let sent = match call.guard.enter(now) {
+                Ok(()) => {
+                    call.starts(kept.method(), kept.url());
+                    let (body, deadline) = (factory.as_ref(), call.retry.deadline());
+                    let chain = chain.clone();
+                    send::attempt(chain, next, target, &policy, body, now, deadline).await
+                }
+                Err(open) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
+            };
+            let nested = target.get::<GaveUp>().is_some();
 
             let started = mem::replace(&mut now, Instant::now());
-            let decision = call.judge(
-                &Outcome {
-                    method: kept.method(),
-                    url: kept.url(),
-                    attempt: call.retry.attempts(),
-                    elapsed: now.saturating_duration_since(started),
-                    gave: sent.gave::<C>(),
-                },
-                now,
-            );
-            match (decision, kept) {
+            let elapsed = now.saturating_duration_since(started);
+            let gave = sent.gave::<C>();
+            match (call.judge(kept.method(), kept.url(), elapsed, gave, nested, now), kept) {
                 (Decision::Retry { after, .. }, Kept::Copy(copy)) => {
                     next = copy;
                     wait(after, sent).await;
@@ -114,12 +119,20 @@ impl Resilient {
                         Decision::Return(stop) => stop,
                         Decision::Retry { .. } => StopReason::NotReplayable,
                     };
+                    if stop != StopReason::Success {
+                        extensions.insert(GaveUp);
+                    }
                     return call.finish::<C>(sent, kept.method(), kept.url(), stop, now);
                 }
             }
         }
     }
 }
+
+/// Left in the extensions of a request that was given up, so that a further `Resilient` around
+/// this one does not multiply its attempts.
+#[derive(Clone, Copy)]
+struct GaveUp;
 
 /// What is left of a request once it was sent: a copy to send again, or what it was called.
 enum Kept {

@@ -40,6 +40,8 @@ impl fmt::Display for Delivery {
 pub enum FailureKind {
     /// The request could not be built, or its scheme is not spoken. Permanent.
     Builder,
+    /// The circuit breaker rejected it: nothing was sent.
+    CircuitOpen,
     /// The peer's certificate was refused. Permanent.
     Certificate,
     /// No connection: refused, unreachable, name not resolved, handshake cut.
@@ -52,6 +54,8 @@ pub enum FailureKind {
     Disconnect,
     /// What the peer sent is not HTTP.
     Protocol,
+    /// The host's gate is closed: nothing was sent.
+    RateLimited,
     /// Too many redirects, or a redirect that may not be followed. Permanent.
     Redirect,
     /// The peer refused this stream before acting on it.
@@ -70,12 +74,14 @@ impl FailureKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Builder => "builder",
+            Self::CircuitOpen => "circuit_open",
             Self::Certificate => "certificate",
             Self::Connect => "connect",
             Self::Deadline => "deadline",
             Self::Decode => "decode",
             Self::Disconnect => "disconnect",
             Self::Protocol => "protocol",
+            Self::RateLimited => "rate_limited",
             Self::Redirect => "redirect",
             Self::Refused => "refused",
             Self::Throttled => "throttled",
@@ -115,6 +121,8 @@ pub struct Outcome<'a> {
     pub(crate) url: &'a Url,
     pub(crate) attempt: u32,
     pub(crate) elapsed: Duration,
+    /// Whether the request carries a key by which its server recognises a repeat.
+    pub(crate) keyed: bool,
     pub(crate) gave: Gave<'a>,
 }
 
@@ -170,11 +178,12 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// The url that answered: another one than [`url`](Self::url) after a redirect.
+    /// The url that answered or failed, where that is known: another one than [`url`](Self::url)
+    /// after a redirect.
     pub fn answered_by(&self) -> Option<&'a Url> {
         match self.gave {
             Gave::Answer { url, .. } => Some(url),
-            Gave::Failure(..) => None,
+            Gave::Failure(_, error) => error.downcast_ref::<reqwest::Error>()?.url(),
         }
     }
 
@@ -200,6 +209,11 @@ impl<'a> Outcome<'a> {
             Gave::Answer { .. } => Delivery::Answered,
             Gave::Failure(failure, _) => failure.delivery,
         }
+    }
+
+    /// Whether another url answered than was asked, after a redirect.
+    pub(crate) fn is_redirected(&self) -> bool {
+        self.answered_by().is_some_and(|it| it != self.url)
     }
 
     /// Whether time ran out: a connect, attempt or client timeout, or the deadline.

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use http::Extensions;
 
-use crate::fault::{self, ConfigError};
+use crate::fault::ConfigError;
 use crate::policy::{Patch, Policy};
 
 /// Settings that differ for one request.
@@ -91,6 +91,7 @@ fn patched(
         return (Arc::clone(configured), None);
     }
     let policy = configured.patched(scopes.iter().chain(own).map(|it| &*it.0));
-    let faults = fault::check(&policy).err();
+    let faults = policy.check().err();
+    policy.settle();
     (Arc::new(policy), faults)
 }

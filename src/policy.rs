@@ -1,14 +1,20 @@
 //! The settings of one request, resolved; and patches, which change some of them.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method, StatusCode, header};
 
 use crate::backoff::{Backoff, Exponential, Jitter};
-use crate::classify::{self, Predicate, RetryMethods, StatusSet, Verdict};
+use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers};
+use crate::budget::{BudgetConfig, RetryBudget};
+use crate::classify::{self, Judge, Predicate, RetryMethods, StatusSet, Verdict};
 use crate::event::Listeners;
+use crate::fault::{ConfigError, Fault};
+use crate::gate::Gates;
 use crate::hint::{Advice, HintFormat, HintHeaders};
+use crate::idempotency::{self, IdempotencyKey};
 use crate::outcome::Outcome;
+use crate::registry::KeyOf;
 use crate::sources::Sources;
 
 /// What becomes of a wait that the server asked for.
@@ -40,6 +46,11 @@ pub(crate) struct Policy {
     pub(crate) retry_after: RetryAfter,
     pub(crate) hints: Arc<HintHeaders>,
     pub(crate) read_body: Option<usize>,
+    pub(crate) idempotency_key: Option<IdempotencyKey>,
+    pub(crate) breaker: Option<CircuitBreakers>,
+    pub(crate) breaker_health: Option<Judge>,
+    pub(crate) budget: Option<RetryBudget>,
+    pub(crate) gates: Option<Arc<Gates>>,
     pub(crate) listeners: Listeners,
     pub(crate) sources: Sources,
 }
@@ -73,6 +84,11 @@ impl Default for Policy {
             retry_after: RetryAfter::Floor,
             hints: Arc::default(),
             read_body: None,
+            idempotency_key: None,
+            breaker: Some(CircuitBreaker::per_host(BreakerConfig::default())),
+            breaker_health: None,
+            budget: Some(RetryBudget::per_host(BudgetConfig::default())),
+            gates: Some(Arc::new(Gates::new(KeyOf::Host))),
             listeners: Listeners::default(),
             sources: Sources::default(),
         }
@@ -91,6 +107,9 @@ impl Policy {
             max_wait_time: Duration::from_secs(3_599),
             retry_after: RetryAfter::Replaces,
             hints: Arc::new(HintHeaders::none().with(header::RETRY_AFTER, HintFormat::RetryAfter)),
+            breaker: None,
+            budget: None,
+            gates: None,
             ..Self::default()
         }
     }
@@ -102,7 +121,10 @@ impl Policy {
     /// Whether a request may be sent twice whatever becomes of it.
     pub(crate) fn may_repeat(&self, method: &Method, headers: &HeaderMap) -> bool {
         let says = self.idempotent;
-        says.unwrap_or_else(|| self.methods.contains(method) || classify::is_keyed(headers))
+        says.unwrap_or_else(|| {
+            self.methods.contains(method)
+                || idempotency::is_keyed(headers, self.idempotency_key.as_ref())
+        })
     }
 
     /// The policy that results from `patches`, later ones winning field by field.
@@ -110,6 +132,56 @@ impl Policy {
         let mut policy = self.clone();
         patches.into_iter().for_each(|it| it.apply(&mut policy));
         policy
+    }
+}
+
+impl Policy {
+    /// Refuses what cannot be meant.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let mut faults = vec![];
+        let mut refuse = |broken: bool, field, rule, value: &dyn fmt::Debug| {
+            if broken {
+                faults.push(Fault::new(field, rule, value));
+            }
+        };
+        let positive = "must be > 0";
+        let is_zero = |it: Option<Duration>| it == Some(Duration::ZERO);
+        let cap = self.backoff.max_delay();
+        refuse(is_zero(cap), "max_delay", positive, &Duration::ZERO);
+        if let Jitter::Proportional(share) = self.jitter {
+            refuse(!share.is_finite(), "jitter", "must be finite", &share);
+            refuse(share < 0.0 && share.is_finite(), "jitter", "must be >= 0", &share);
+        }
+        if let Some(timeout) = self.attempt_timeout {
+            refuse(timeout.is_zero(), "attempt_timeout", positive, &timeout);
+            let longer = self.max_total_time.is_some_and(|it| timeout > it);
+            let rule = "must not be longer than max_total_time";
+            refuse(longer, "attempt_timeout", rule, &timeout);
+        }
+        refuse(is_zero(self.max_total_time), "max_total_time", positive, &Duration::ZERO);
+        let no_wait = self.max_wait_time.is_zero();
+        refuse(no_wait, "max_wait_time", positive, &self.max_wait_time);
+        refuse(self.read_body == Some(0), "read_body", positive, &0);
+        if let Some(key) = self.idempotency_key.as_ref().and_then(IdempotencyKey::fault) {
+            let rule = "must be printable ASCII without quotes and backslashes";
+            refuse(true, "idempotency_key", rule, &key);
+        }
+        faults.extend(self.breaker.iter().flat_map(CircuitBreakers::faults));
+        faults.extend(self.budget.iter().flat_map(|it| it.config().faults()));
+        ConfigError::unless_none(faults)
+    }
+
+    /// Keeps all that is kept per host in one place, so that one look-up finds it.
+    pub(crate) fn settle(&self) {
+        let breakers = self.breaker.as_ref().and_then(CircuitBreakers::homes);
+        if let (Some(budget), Some(breakers)) = (&self.budget, breakers) {
+            budget.join(breakers);
+        }
+        match (&self.gates, breakers, self.budget.as_ref().and_then(RetryBudget::keyed)) {
+            (Some(gates), Some(breakers), _) => gates.join(breakers),
+            (Some(gates), None, Some(budget)) => gates.join(budget),
+            _ => {}
+        }
     }
 }
 
@@ -129,6 +201,11 @@ pub(crate) struct Patch {
     pub(crate) retry_after: Option<RetryAfter>,
     pub(crate) hints: Option<Arc<HintHeaders>>,
     pub(crate) read_body: Option<Option<usize>>,
+    pub(crate) idempotency_key: Option<Option<IdempotencyKey>>,
+    pub(crate) breaker: Option<Option<CircuitBreakers>>,
+    pub(crate) breaker_health: Option<Option<Judge>>,
+    pub(crate) budget: Option<Option<RetryBudget>>,
+    pub(crate) gates: Option<Option<Arc<Gates>>>,
     pub(crate) listeners: Listeners,
     pub(crate) sources: Sources,
 }
@@ -153,6 +230,11 @@ impl Patch {
         set(&mut policy.retry_after, self.retry_after.as_ref());
         set(&mut policy.hints, self.hints.as_ref());
         set(&mut policy.read_body, self.read_body.as_ref());
+        set(&mut policy.idempotency_key, self.idempotency_key.as_ref());
+        set(&mut policy.breaker, self.breaker.as_ref());
+        set(&mut policy.breaker_health, self.breaker_health.as_ref());
+        set(&mut policy.budget, self.budget.as_ref());
+        set(&mut policy.gates, self.gates.as_ref());
         policy.listeners.add(&self.listeners);
         policy.sources.replace(&self.sources);
     }

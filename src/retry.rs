@@ -17,7 +17,10 @@ pub(crate) struct Retry {
     started: Instant,
     deadline: Option<Instant>,
     repeat: Repeat,
+    /// Sends so far.
     attempts: u32,
+    /// Sends and rejections so far: what `max_retries` bounds.
+    turns: u32,
     went_at_once: bool,
 }
 
@@ -47,13 +50,17 @@ impl Retry {
     pub(crate) fn new(policy: &Policy, repeat: Repeat, now: Instant) -> Self {
         // A limit too far away for the clock is no limit.
         let deadline = policy.max_total_time.and_then(|it| now.checked_add(it));
-        Self { started: now, deadline, repeat, attempts: 0, went_at_once: false }
+        Self { started: now, deadline, repeat, attempts: 0, turns: 0, went_at_once: false }
     }
 
-    /// Counts an attempt about to be sent; returns its number.
-    pub(crate) fn attempt(&mut self) -> u32 {
+    /// Begins a turn, which ends in an attempt or in a rejection.
+    pub(crate) fn turn(&mut self) {
+        self.turns = self.turns.saturating_add(1);
+    }
+
+    /// Counts an attempt about to be sent.
+    pub(crate) fn attempt(&mut self) {
         self.attempts = self.attempts.saturating_add(1);
-        self.attempts
     }
 
     pub(crate) fn attempts(&self) -> u32 {
@@ -70,10 +77,15 @@ impl Retry {
 
     /// Whether another attempt could follow the one under way, whatever comes of it.
     pub(crate) fn may_repeat(&self, policy: &Policy) -> bool {
-        self.repeat != Repeat::Never && self.attempts <= policy.max_retries
+        self.repeat != Repeat::Never && self.turns <= policy.max_retries
     }
 
-    /// What follows an attempt whose outcome is [`Verdict::Transient`].
+    /// How much of the time is left, if it is limited.
+    pub(crate) fn left(&self, now: Instant) -> Option<Duration> {
+        self.deadline.map(|it| it.saturating_duration_since(now))
+    }
+
+    /// What follows an attempt that another one may better.
     ///
     /// The order of the questions is the order of the reasons given: may it be repeated at all,
     /// does the server mind, does the wait fit.
@@ -84,10 +96,10 @@ impl Retry {
         facts: &Facts,
     ) -> Decision {
         let hinted = facts.advice.hint.is_some();
-        let left = self.deadline.map(|it| it.saturating_duration_since(facts.now));
+        let left = self.left(facts.now);
         let stop = match self.repeat {
             _ if left == Some(Duration::ZERO) => StopReason::Deadline,
-            _ if self.attempts > policy.max_retries => StopReason::Exhausted,
+            _ if self.turns > policy.max_retries => StopReason::Exhausted,
             Repeat::Never => StopReason::NotReplayable,
             Repeat::IfNotProcessed if !classify::not_processed(outcome, hinted) => {
                 StopReason::UnsafeToRepeat
@@ -112,7 +124,7 @@ impl Retry {
         }
         let longest = policy.max_wait_time;
         let cap = policy.backoff.max_delay().map_or(longest, |it| it.min(longest));
-        let delay = policy.backoff.delay(self.attempts.saturating_sub(1));
+        let delay = policy.backoff.delay(self.turns.saturating_sub(1));
         let backoff = policy.jitter.spread(delay, cap, facts.random);
 
         let (mut after, mut source) = (backoff, WaitSource::Backoff);

@@ -1,19 +1,17 @@
 //! One attempt: sent, bounded in time, its body read where that is asked for.
 
-use std::{error::Error, pin::Pin};
+use std::error::Error;
 
 use bytes::Bytes;
 use http::Extensions;
 use reqwest::{Request, Response};
 
-use crate::body;
+use crate::body::{self, BodyFactory, BoxFuture};
 use crate::error::{BoxError, Elapsed, HttpRequestError};
 use crate::failure;
 use crate::outcome::{Delivery, Failure, FailureKind, Gave};
 use crate::policy::Policy;
 use crate::time::Instant;
-
-pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What follows `Resilient` in a client's chain of middleware: all that the loop needs to know of
 /// the crate that defines the chain.
@@ -44,6 +42,11 @@ pub(crate) enum Sent<E> {
 }
 
 impl<E> Sent<E> {
+    /// Nothing was sent.
+    pub(crate) fn unsent(kind: FailureKind, error: BoxError) -> Self {
+        Self::Local(Failure::new(kind, Delivery::NotSent), error)
+    }
+
     pub(crate) fn gave<C: Chain<Error = E>>(&self) -> Gave<'_> {
         match self {
             Self::Answer(response, body) => Gave::Answer {
@@ -67,18 +70,20 @@ pub(crate) async fn attempt<C: Chain>(
     mut request: Request,
     extensions: &mut Extensions,
     policy: &Policy,
+    body: Option<&BodyFactory>,
     now: Instant,
     deadline: Option<Instant>,
 ) -> Sent<C::Error> {
+    let read_body = policy.read_body;
     let Some(limit) = Limit::nearest(policy, now, deadline) else {
-        return complete::<C>(chain.send(request, extensions), policy.read_body).await;
+        return complete(chain, request, extensions, body, read_body).await;
     };
     // The request's own timeout also bounds the body; it is only ever lowered, because setting
     // one where there is none would replace, and maybe loosen, the client's.
     if let (Some(own), Some(deadline)) = (request.timeout_mut(), deadline) {
         *own = (*own).min(deadline.saturating_duration_since(now));
     }
-    let sent = complete::<C>(chain.send(request, extensions), policy.read_body);
+    let sent = complete(chain, request, extensions, body, read_body);
     match tokio::time::timeout_at(limit.at, sent).await {
         Ok(sent) => sent,
         // Nobody knows how far it got.
@@ -90,10 +95,19 @@ pub(crate) async fn attempt<C: Chain>(
 }
 
 async fn complete<C: Chain>(
-    sent: impl Future<Output = Result<Response, C::Error>>,
+    chain: C,
+    mut request: Request,
+    extensions: &mut Extensions,
+    body: Option<&BodyFactory>,
     read_body: Option<usize>,
 ) -> Sent<C::Error> {
-    match (sent.await, read_body) {
+    if let Some(factory) = body {
+        request = match factory.fill(request).await {
+            Ok(request) => request,
+            Err(error) => return Sent::unsent(FailureKind::Builder, error),
+        };
+    }
+    match (chain.send(request, extensions).await, read_body) {
         (Ok(response), None) => Sent::Answer(response, None),
         (Ok(response), Some(limit)) => match body::read(response, limit).await {
             Ok((response, body)) => Sent::Answer(response, body),

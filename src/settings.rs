@@ -5,13 +5,18 @@ use std::{sync::Arc, time::Duration};
 use http::StatusCode;
 
 use crate::backoff::{Backoff, Jitter};
+use crate::breaker::{CircuitBreakers, Health};
+use crate::budget::RetryBudget;
 use crate::classify::RetryMethods;
 use crate::config::ResilientConfigBuilder;
 use crate::event::{FailureInfo, Observer, RequestInfo, ResponseInfo, RetryInfo};
+use crate::gate::Gates;
 use crate::hint::HintHeaders;
+use crate::idempotency::IdempotencyKey;
 use crate::outcome::Outcome;
 use crate::overrides::RetryOverride;
 use crate::policy::RetryAfter;
+use crate::registry::KeyOf;
 
 macro_rules! settings {
     ($Type:ty) => {
@@ -133,6 +138,74 @@ macro_rules! settings {
             /// Streams response bodies.
             pub fn without_read_body(mut self) -> Self {
                 self.patch().read_body = Some(None);
+                self
+            }
+
+            /// Adds a key to requests whose method is not idempotent, by which their server
+            /// recognises a repeat: see [`IdempotencyKey`]. Default: none is added.
+            pub fn idempotency_key(mut self, key: IdempotencyKey) -> Self {
+                self.patch().idempotency_key = Some(Some(key));
+                self
+            }
+
+            /// Adds no key.
+            pub fn without_idempotency_key(mut self) -> Self {
+                self.patch().idempotency_key = Some(None);
+                self
+            }
+
+            /// Asked before every attempt; takes a [`CircuitBreaker`](crate::CircuitBreaker) or
+            /// a family of them. Default: one per host, with the default rule of
+            /// [`BreakerConfig`](crate::BreakerConfig).
+            pub fn circuit_breaker(mut self, breaker: impl Into<CircuitBreakers>) -> Self {
+                self.patch().breaker = Some(Some(breaker.into()));
+                self
+            }
+
+            /// Asks no circuit breaker.
+            pub fn without_circuit_breaker(mut self) -> Self {
+                self.patch().breaker = Some(None);
+                self
+            }
+
+            /// Decides what an outcome says to the circuit breaker, `None` for nothing. Default:
+            /// what would be retried and every 5xx is a failure, 429 is throttling, any other
+            /// answer a success, and errors that are not the service's say nothing.
+            pub fn breaker_health(
+                mut self,
+                judge: impl Fn(&Outcome<'_>) -> Option<Health> + Send + Sync + 'static,
+            ) -> Self {
+                self.patch().breaker_health = Some(Some(Arc::new(judge)));
+                self
+            }
+
+            /// Pays for retries; see [`BudgetConfig`](crate::BudgetConfig). Default: one bucket
+            /// per host.
+            pub fn retry_budget(mut self, budget: RetryBudget) -> Self {
+                self.patch().budget = Some(Some(budget));
+                self
+            }
+
+            /// Retries without a budget.
+            pub fn without_retry_budget(mut self) -> Self {
+                self.patch().budget = Some(None);
+                self
+            }
+
+            /// Lets a host's word, by 429 or 503, on when to come back hold back all requests of
+            /// this client to that host, up to `max_wait_time`. Default: on.
+            ///
+            /// Those that cannot wait that long end at once with an error that says when. Those
+            /// that wait are spread over half the time of the hint, at most 5 s, lest they come
+            /// back together.
+            pub fn gate(mut self) -> Self {
+                self.patch().gates = Some(Some(Arc::new(Gates::new(KeyOf::Host))));
+                self
+            }
+
+            /// Lets every request find out for itself.
+            pub fn without_gate(mut self) -> Self {
+                self.patch().gates = Some(None);
                 self
             }
 

@@ -2,10 +2,13 @@
 
 mod deadline;
 mod drain;
+mod factory;
 mod read;
 
 pub(crate) use deadline::until;
 pub(crate) use drain::drain;
+pub use factory::BodyFactory;
+pub(crate) use factory::BoxFuture;
 pub(crate) use read::read;
 
 use reqwest::{Body, Response, ResponseBuilderExt};

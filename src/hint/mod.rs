@@ -157,6 +157,22 @@ fn is_zero(headers: &HeaderMap, name: &HeaderName) -> bool {
     only_value(headers, name).and_then(number::seconds).is_some_and(|it| it.is_zero())
 }
 
+/// Reads header lines as a server may send them; the door of the fuzz target.
+#[cfg(fuzzing)]
+pub fn fuzz_hints(lines: &[u8]) {
+    let mut headers = HeaderMap::new();
+    for line in lines.split(|it| *it == b'\n') {
+        let colon = line.iter().position(|it| *it == b':').unwrap_or(line.len());
+        let (name, value) = (&line[..colon], line.get(colon + 1..).unwrap_or_default());
+        if let (Ok(name), Ok(value)) = (name.try_into(), http::HeaderValue::from_bytes(value)) {
+            headers.append::<HeaderName>(name, value);
+        }
+    }
+    let now = UNIX_EPOCH + Duration::from_secs(1_445_412_480);
+    let advice = read(&headers, &HintHeaders::default(), now);
+    assert!(advice.hint.is_none_or(|it| headers.contains_key(it.header)));
+}
+
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;

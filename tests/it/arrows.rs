@@ -7,37 +7,49 @@ const ARROWS: &[(&str, &str)] = &[
     ("time", ""),
     ("sources", ""),
     ("redact", ""),
+    ("fault", ""),
     ("outcome", ""),
     ("decision", ""),
     ("backoff", ""),
     ("hint", ""),
-    ("budget", "time"),
-    ("gate", "time"),
+    ("idempotency", ""),
+    ("registry", ""),
+    ("breaker", "fault registry time"),
+    ("budget", "fault registry time"),
+    ("gate", "registry time"),
     ("failure", "outcome"),
     ("history", "decision outcome"),
-    ("error", "decision failure history outcome redact"),
+    ("error", "breaker decision failure gate history outcome redact"),
     ("event", "decision error outcome redact"),
-    ("classify", "hint outcome"),
-    ("policy", "backoff classify event hint outcome sources"),
+    ("classify", "breaker hint idempotency outcome"),
+    (
+        "policy",
+        "backoff breaker budget classify event fault gate hint idempotency outcome registry sources",
+    ),
     ("retry", "classify decision hint outcome policy time"),
-    ("fault", "backoff policy"),
+    ("guard", "breaker budget gate policy registry time"),
     ("overrides", "fault policy"),
     ("body", "error time"),
     ("send", "body error failure outcome policy time"),
     (
         "call",
-        "body classify decision error event hint history outcome policy redact retry send time",
+        "body breaker classify decision error event gate guard hint history idempotency outcome \
+         policy redact retry send time",
     ),
     ("config", "fault policy"),
-    ("settings", "backoff classify config event hint outcome overrides policy"),
+    (
+        "settings",
+        "backoff breaker budget classify config event gate hint idempotency outcome overrides \
+         policy registry",
+    ),
     ("middleware", "body call config decision outcome overrides send time"),
-    ("adapter", "error middleware send"),
+    ("adapter", "body error middleware send"),
     ("client", "decision error failure history"),
     ("testing", "time"),
 ];
 
 /// `now` comes in as an argument, a decision comes out: no clock, no timer, no task.
-const PURE: &str = "redact outcome decision backoff budget gate hint hint/date hint/headers hint/number \
+const PURE: &str = "redact outcome decision backoff breaker/state breaker/window budget gate hint hint/date hint/headers hint/number \
                     hint/quota failure history classify policy retry fault error event";
 
 #[test]

@@ -1,7 +1,10 @@
 //! Drives the public API as a user would.
 
 mod arrows;
+mod breaker;
 mod conformance;
 mod properties;
 mod retry;
 mod support;
+mod support_selftest;
+mod tidy;

@@ -5,11 +5,12 @@ use std::time::Duration;
 use std::{io, panic::AssertUnwindSafe};
 
 use http::{HeaderValue, StatusCode, header};
-use reqwest_resilient::testing::Reply;
+use reqwest_middleware::ClientBuilder;
+use reqwest_resilient::testing::{Reply, Script, SentRequest};
 use reqwest_resilient::{
-    AttemptLog, Constant, Delivery, FailureKind, HttpRequestError, Jitter, RequestBuilderExt,
-    ResilientConfig, ResilientConfigBuilder, ResponseExt, RetryMethods, RetryOverride, StopReason,
-    WaitSource,
+    AttemptLog, BodyFactory, Constant, Delivery, FailureKind, HttpRequestError, IdempotencyKey,
+    Jitter, RequestBuilderExt, Resilient, ResilientConfig, ResilientConfigBuilder, ResponseExt,
+    RetryMethods, RetryOverride, StopReason, WaitSource,
 };
 use tokio::time::Instant;
 
@@ -17,9 +18,14 @@ use crate::support::{URL, scripted};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Waits of one second, without jitter.
+/// The loop alone: waits of one second, without jitter, breaker, budget and gate.
 fn steady() -> ResilientConfigBuilder {
-    ResilientConfig::builder().backoff(Constant::new(SECOND)).jitter(Jitter::None)
+    ResilientConfig::builder()
+        .backoff(Constant::new(SECOND))
+        .jitter(Jitter::None)
+        .without_circuit_breaker()
+        .without_retry_budget()
+        .without_gate()
 }
 
 fn retry_after(status: u16, value: &'static str) -> Reply {
@@ -250,6 +256,58 @@ async fn a_log_tells_of_a_first_attempt_that_succeeds_too() {
     let response = client.get(URL).with_extension(log.clone()).send().await.unwrap();
     assert_eq!((log.attempts(), response.attempts()), (1, 1));
     assert_eq!(log.history().to_string(), "#1 +0.000s 0.000s status 200\nended: success");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_layers_do_not_multiply() {
+    let check = async |reply: Reply| {
+        let script = Script::new([reply]);
+        let client = ClientBuilder::new(reqwest::Client::new())
+            .with(Resilient::new(steady().build().unwrap()))
+            .with(Resilient::new(steady().max_retries(2).build().unwrap()))
+            .with(script.clone())
+            .build();
+        let _ = client.get(URL).send().await;
+        script.sent().len()
+    };
+    assert_eq!(check(Reply::status(503)).await, 3);
+    assert_eq!(check(Reply::io_error(io::ErrorKind::ConnectionReset)).await, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_made_anew_is_sent_each_time() {
+    let made = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&made);
+    let upload = BodyFactory::new(move || {
+        let count = Arc::clone(&count);
+        async move {
+            *count.lock().unwrap() += 1;
+            Ok(format!("part {}", count.lock().unwrap()).into())
+        }
+    });
+    let (client, script) =
+        scripted(steady().build().unwrap(), [Reply::status(503), Reply::status(200)]);
+    let stream = reqwest::Body::wrap_stream(futures_util::stream::iter([Ok::<_, io::Error>("x")]));
+    client.put(URL).body(stream).with_extension(upload).send().await.unwrap();
+    let bodies: Vec<_> = script.sent().into_iter().map(|it| it.body.unwrap()).collect();
+    assert_eq!(bodies, ["part 1", "part 2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_key_serves_all_attempts_of_a_request() {
+    let config = steady().idempotency_key(IdempotencyKey::random()).build().unwrap();
+    let (client, script) = scripted(
+        config,
+        [Reply::status(500), Reply::status(409), Reply::status(201), Reply::status(409)],
+    );
+    client.post(URL).send().await.unwrap();
+    client.post(URL).send().await.unwrap();
+    let key = |it: &SentRequest| it.headers["idempotency-key"].clone();
+    let keys: Vec<_> = script.sent().iter().map(key).collect();
+    assert_eq!((&keys[0], &keys[0]), (&keys[1], &keys[2]));
+    // The first answer to another request: a conflict like any other.
+    assert_eq!(keys.len(), 4);
+    assert_ne!(keys[0], keys[3]);
 }
 
 #[test]

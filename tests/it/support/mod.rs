@@ -1,4 +1,33 @@
-//! What the tests share.
+//! Servers that misbehave on command, and the errors reqwest makes of it.
+//!
+//! ```ignore
+//! let server = Server::h1([
+//!     Reply::status(503).body("busy").into(),
+//!     Fault::Unanswered(End::Reset).into(),
+//!     Reply::status(200).into(),
+//! ]);
+//! client.get(server.url("/a")).send().await;
+//! assert_eq!((server.requests(), server.connections()), (3, 2));
+//! ```
+//!
+//! - [`server::Server`]: counts what arrives; HTTP/1.1 on raw sockets.
+//! - [`reply::Reply`] and [`reply::Fault`]: one line of a script.
+//! - [`h2`]: the same over HTTP/2, with its resets and GOAWAYs.
+//! - [`tls`]: handshakes that fail.
+//! - [`fault`]: real `reqwest::Error`s for tests under a paused clock.
+//!
+//! Servers listen on 127.0.0.1, run on a thread of their own in real time, stop when dropped and
+//! fail the test if they panicked.
+
+pub(crate) mod fault;
+#[cfg(feature = "http2")]
+pub(crate) mod h2;
+mod host;
+pub(crate) mod log;
+pub(crate) mod reply;
+pub(crate) mod server;
+#[cfg(feature = "rustls")]
+pub(crate) mod tls;
 
 use std::sync::LazyLock;
 

@@ -1,0 +1,228 @@
+//! The machine behind its lock, and the telling of its changes once the lock is free.
+
+use std::{
+    collections::VecDeque,
+    fmt::{self, Debug, Formatter},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use crate::breaker::{
+    config::BreakerConfig,
+    facts::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
+    state::{Machine, Report, Ticket, Transition},
+    sync::{AtomicU64, Mutex, MutexGuard, Ordering},
+};
+use crate::time::Instant;
+
+/// One breaker's state, shared by everyone who asks it.
+#[derive(Debug)]
+pub(super) struct Circuit {
+    key: Arc<str>,
+    common: Arc<Common>,
+    /// What a call must know of the machine while it is closed, readable without the lock.
+    gate: AtomicU64,
+    inner: Mutex<Inner>,
+}
+
+/// What all breakers of one family have in common.
+pub(super) struct Common {
+    config: BreakerConfig,
+    observers: RwLock<Vec<Observer>>,
+}
+
+type Observer = Arc<dyn Fn(&StateChange) + Send + Sync>;
+
+/// On cache lines of its own (two: they are fetched in pairs), so that a thread that records does
+/// not take the gate away from those that only read it.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Inner {
+    machine: Machine,
+    untold: VecDeque<Transition>,
+    /// Someone is telling; what others add to `untold` meanwhile, that one tells too. This keeps
+    /// the order and lets an observer call back into the breaker.
+    telling: bool,
+}
+
+impl Circuit {
+    pub(super) fn new(key: &str, common: Arc<Common>) -> Self {
+        let machine = Machine::new(&common.config);
+        Self {
+            key: key.into(),
+            gate: AtomicU64::new(Gate::of(&machine).0),
+            inner: Mutex::new(Inner { machine, untold: VecDeque::new(), telling: false }),
+            common,
+        }
+    }
+
+    /// A call that reads the gate just before another thread closes it counts as having come
+    /// before; its result is of an older generation and changes nothing.
+    pub(super) fn enter(&self, now: Instant) -> Result<Ticket, CircuitOpen> {
+        let gate = self.gate();
+        if gate.lets_through() {
+            return Ok(Ticket { generation: gate.generation(), entered: now });
+        }
+        self.drive(|machine, config| machine.enter(config, now))
+    }
+
+    pub(super) fn exit(
+        &self,
+        ticket: Ticket,
+        report: Report,
+        now: Instant,
+        random: impl FnOnce() -> f64,
+    ) {
+        self.drive(|machine, config| ((), machine.exit(ticket, report, config, now, random)));
+    }
+
+    pub(super) fn rejects(&self, now: Instant) -> Option<CircuitOpen> {
+        if self.gate().lets_through() {
+            return None;
+        }
+        self.lock().machine.rejects(&self.common.config, now)
+    }
+
+    pub(super) fn abandon(&self, ticket: Ticket) {
+        let gate = self.gate();
+        // Only half-open has a place to free, and only for its own probes.
+        if gate.generation() == ticket.generation && !gate.lets_through() {
+            self.lock().machine.abandon(ticket);
+        }
+    }
+
+    /// Does one of the things that are done by hand.
+    pub(super) fn command(&self, command: impl FnOnce(&mut Machine) -> Option<Transition>) {
+        self.drive(|machine, _| ((), command(machine)));
+    }
+
+    pub(super) fn state(&self) -> BreakerState {
+        self.lock().machine.state()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.gate().is_closed()
+    }
+
+    pub(super) fn snapshot(&self, permits_out: usize, now: Instant) -> BreakerSnapshot {
+        let machine = &mut self.lock().machine;
+        BreakerSnapshot {
+            key: Arc::clone(&self.key),
+            state: machine.state(),
+            consecutive_failures: machine.consecutive_failures(),
+            window: machine.counts(now),
+            last_failure: machine.last_failure(),
+            permits_out,
+            probes_out: machine.probes_out(),
+            retry_in: machine.retry_in(now),
+            generation: machine.generation(),
+        }
+    }
+
+    pub(super) fn common(&self) -> &Arc<Common> {
+        &self.common
+    }
+
+    /// Runs one step of the machine and sees to it that its outcome is known to all.
+    fn drive<R>(
+        &self,
+        step: impl FnOnce(&mut Machine, &BreakerConfig) -> (R, Option<Transition>),
+    ) -> R {
+        let mut inner = self.lock();
+        let (result, transition) = step(&mut inner.machine, &self.common.config);
+        let gate = Gate::of(&inner.machine);
+        if gate != self.gate() {
+            self.gate.store(gate.0, Ordering::Release);
+        }
+        if let Some(transition) = transition {
+            inner.untold.push_back(transition);
+            self.tell(inner);
+        }
+        result
+    }
+
+    fn tell<'a>(&'a self, mut inner: MutexGuard<'a, Inner>) {
+        if inner.telling {
+            return;
+        }
+        inner.telling = true;
+        while let Some(Transition { from, to, why }) = inner.untold.pop_front() {
+            drop(inner);
+            self.common.tell(&StateChange { key: Arc::clone(&self.key), from, to, why });
+            inner = self.lock();
+        }
+        inner.telling = false;
+    }
+
+    fn gate(&self) -> Gate {
+        Gate(self.gate.load(Ordering::Acquire))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Common {
+    pub(super) fn new(config: BreakerConfig) -> Self {
+        Self { config, observers: RwLock::default() }
+    }
+
+    pub(super) fn config(&self) -> &BreakerConfig {
+        &self.config
+    }
+
+    pub(super) fn observe(&self, observer: Observer) {
+        self.observers.write().unwrap_or_else(PoisonError::into_inner).push(observer);
+    }
+
+    fn tell(&self, change: &StateChange) {
+        // On a copy, so that no lock is held while observers run.
+        let observers = self.observers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        for observer in observers {
+            // Whoever happens to tell has a request to finish and is not to blame for a panic.
+            drop(catch_unwind(AssertUnwindSafe(|| observer(change))));
+        }
+    }
+}
+
+impl Debug for Common {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Common").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// The machine's generation, whether it lets every call through, and whether it is closed, in
+/// one word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Gate(u64);
+
+impl Gate {
+    const LETS_THROUGH: u64 = 1;
+    const CLOSED: u64 = 2;
+
+    fn of(machine: &Machine) -> Self {
+        let bits = match machine.state() {
+            BreakerState::Closed => Self::LETS_THROUGH | Self::CLOSED,
+            BreakerState::Disabled | BreakerState::MetricsOnly => Self::LETS_THROUGH,
+            BreakerState::Open | BreakerState::HalfOpen | BreakerState::ForcedOpen => 0,
+        };
+        Self(machine.generation() << 2 | bits)
+    }
+
+    fn generation(self) -> u64 {
+        self.0 >> 2
+    }
+
+    fn lets_through(self) -> bool {
+        self.0 & Self::LETS_THROUGH != 0
+    }
+
+    fn is_closed(self) -> bool {
+        self.0 & Self::CLOSED != 0
+    }
+}
+
+#[cfg(all(test, resilient_loom))]
+#[path = "loom_tests.rs"]
+mod loom_tests;

@@ -1,0 +1,353 @@
+//! When a breaker opens, for how long, and what closes it again.
+
+use std::{
+    num::{NonZeroU8, NonZeroU16, NonZeroU32},
+    time::Duration,
+};
+
+use crate::fault::Fault;
+
+/// When a circuit breaker opens, for how long, and what closes it again.
+///
+/// Start from a rule ([`default`](Self::default), [`consecutive`](Self::consecutive),
+/// [`failure_rate`](Self::failure_rate), [`slow_call_rate`](Self::slow_call_rate)), join others
+/// to it with the `or_…` methods: the breaker opens as soon as one of them says so.
+///
+/// # Default
+///
+/// - Opens at a failure rate of 50 % once the last 10 s hold at least 20 results, and after 5
+///   failures in a row while they hold fewer. Failures in a row alone turn a 20 to 35 % partial
+///   failure of a busy client into an outage; a rate alone never sees the thousand clients that
+///   each send little. Joined, neither happens.
+/// - Stays open for 5 s and up to 20 % more: long enough to relieve a service, short enough not
+///   to be the outage itself, and spread so that the clients of a service do not come back
+///   together.
+/// - Then lets one probe through at a time; one success closes it, one failure opens it again.
+///
+/// ```
+/// use std::{num::{NonZeroU16, NonZeroU32}, time::Duration};
+/// use reqwest_resilient::{BreakerConfig, Percent, Window};
+///
+/// let five = NonZeroU32::new(5).unwrap();
+/// let hundred = NonZeroU16::new(100).unwrap();
+/// let config = BreakerConfig::failure_rate(Percent::HALF, Window::Count(hundred))
+///     .or_consecutive(five)
+///     .or_slow_calls(Duration::from_secs(2), Percent::HALF)
+///     .open_for(Duration::from_secs(10));
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct BreakerConfig {
+    pub(super) window: Window,
+    min_samples: Option<NonZeroU32>,
+    pub(super) consecutive: Option<Consecutive>,
+    pub(super) failure_rate: Option<Percent>,
+    pub(super) slow_calls: Option<SlowCalls>,
+    pub(super) max_probes: NonZeroU32,
+    pub(super) recovery: Recovery,
+    pub(super) half_open_max_wait: Duration,
+    pub(super) open_for: Duration,
+    pub(super) growth: Option<Growth>,
+    pub(super) open_jitter: Option<Percent>,
+    pub(super) max_retry_after: Duration,
+}
+
+/// Which results a breaker looks at for its rates and minimum of samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// The last N results, however old, exactly. Takes two bytes a result, for each key.
+    Count(NonZeroU16),
+    /// The results of this much time. It slides by tenths of itself, counted from the first
+    /// result since the breaker closed or was reset: the tenth that is now and the nine before.
+    Time(Duration),
+}
+
+/// A share of calls: a whole number of percent from 1 to 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Percent(NonZeroU8);
+
+/// Failures in a row that open a breaker.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Consecutive {
+    pub(super) failures: NonZeroU32,
+    /// Only asked while the window is too empty for rates.
+    pub(super) only_while_few: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct SlowCalls {
+    pub(super) slower_than: Duration,
+    pub(super) percent: Percent,
+}
+
+/// What ends half-open.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Recovery {
+    /// This many successes close it, one failure opens it.
+    Successes(NonZeroU32),
+    /// Of `probes` results, `percent` failures open it; with fewer it closes.
+    Rate { probes: NonZeroU32, percent: Percent },
+}
+
+/// Each further opening in a row lasts `factor` times as long, up to `max`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Growth {
+    pub(super) factor: NonZeroU32,
+    pub(super) max: Duration,
+}
+
+impl Default for BreakerConfig {
+    fn default() -> Self {
+        Self {
+            failure_rate: Some(Percent::HALF),
+            consecutive: Some(Consecutive { failures: number(5), only_while_few: true }),
+            ..Self::without_rule(Window::Time(Duration::from_secs(10)))
+        }
+    }
+}
+
+impl BreakerConfig {
+    /// Opens after `failures` in a row, however long that takes.
+    pub fn consecutive(failures: NonZeroU32) -> Self {
+        Self::without_rule(Window::Time(Duration::from_secs(10))).or_consecutive(failures)
+    }
+
+    /// Opens when at least `percent` of the results in `window` are failures, once it holds
+    /// [`min_samples`](Self::min_samples).
+    pub fn failure_rate(percent: Percent, window: Window) -> Self {
+        Self::without_rule(window).or_failure_rate(percent)
+    }
+
+    /// Opens when at least `percent` of the calls in `window` took `slower_than` or longer, once
+    /// it holds [`min_samples`](Self::min_samples).
+    pub fn slow_call_rate(slower_than: Duration, percent: Percent, window: Window) -> Self {
+        Self::without_rule(window).or_slow_calls(slower_than, percent)
+    }
+
+    /// Also opens after `failures` in a row, whatever the window holds.
+    pub fn or_consecutive(mut self, failures: NonZeroU32) -> Self {
+        self.consecutive = Some(Consecutive { failures, only_while_few: false });
+        self
+    }
+
+    /// Also opens after `failures` in a row while the window holds fewer than
+    /// [`min_samples`](Self::min_samples): for clients that send too little for a rate.
+    pub fn or_consecutive_while_few(mut self, failures: NonZeroU32) -> Self {
+        self.consecutive = Some(Consecutive { failures, only_while_few: true });
+        self
+    }
+
+    /// Also opens when at least `percent` of the results in the window are failures.
+    pub fn or_failure_rate(mut self, percent: Percent) -> Self {
+        self.failure_rate = Some(percent);
+        self
+    }
+
+    /// Also opens when at least `percent` of the calls in the window took `slower_than` or
+    /// longer, whether they succeeded or not. A slow probe then counts as a failed one.
+    pub fn or_slow_calls(mut self, slower_than: Duration, percent: Percent) -> Self {
+        self.slow_calls = Some(SlowCalls { slower_than, percent });
+        self
+    }
+
+    /// The results that rates and the minimum of samples look at; 10 s by default.
+    pub fn window(mut self, window: Window) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// How many results the window must hold before a rate means anything.
+    ///
+    /// 20 by default, or the size of a count window that is smaller: below that, one failure more
+    /// or less moves the rate by more than 5 %.
+    pub fn min_samples(mut self, samples: NonZeroU32) -> Self {
+        self.min_samples = Some(samples);
+        self
+    }
+
+    /// How many probes may be under way at a time in half-open; 1 by default, the least load
+    /// that can tell whether the service is back.
+    pub fn max_probes(mut self, probes: NonZeroU32) -> Self {
+        self.max_probes = probes;
+        self
+    }
+
+    /// Closes after this many successful probes, opens again at the first failed one; 1 by
+    /// default.
+    pub fn close_after(mut self, successes: NonZeroU32) -> Self {
+        self.recovery = Recovery::Successes(successes);
+        self
+    }
+
+    /// Judges half-open by a rate: of `probes` results, `percent` failures open it again, fewer
+    /// close it. It opens as soon as the failures suffice, and closes when all results are in.
+    pub fn close_unless(mut self, percent: Percent, probes: NonZeroU32) -> Self {
+        self.recovery = Recovery::Rate { probes, percent };
+        self
+    }
+
+    /// How long half-open waits for probes that do not report before it replaces them; 30 s by
+    /// default, longer than a healthy service takes for an answer.
+    ///
+    /// Without such a bound a single hanging probe would keep the breaker half-open for ever.
+    /// What a replaced probe reports later is ignored.
+    pub fn half_open_max_wait(mut self, wait: Duration) -> Self {
+        self.half_open_max_wait = wait;
+        self
+    }
+
+    /// How long the breaker stays open before it lets a probe through; 5 s by default.
+    pub fn open_for(mut self, time: Duration) -> Self {
+        self.open_for = time;
+        self
+    }
+
+    /// Makes each further opening without a close in between last `factor` times as long, up to
+    /// `max`, jitter included; off by default, because a service that is back should be found
+    /// soon.
+    pub fn open_growth(mut self, factor: NonZeroU32, max: Duration) -> Self {
+        self.growth = Some(Growth { factor, max });
+        self
+    }
+
+    /// Lengthens every open time by a random share of up to `percent`; 20 % by default, so that
+    /// the clients of a service do not probe it all at once.
+    pub fn open_jitter(mut self, percent: Percent) -> Self {
+        self.open_jitter = Some(percent);
+        self
+    }
+
+    /// Makes every open time exactly as long as it is set.
+    pub fn without_open_jitter(mut self) -> Self {
+        self.open_jitter = None;
+        self
+    }
+
+    /// The longest a server's `Retry-After` may keep the breaker open; 60 s by default, so that
+    /// one confused answer cannot shut out a service for a day. Zero ignores `Retry-After`.
+    pub fn max_retry_after(mut self, max: Duration) -> Self {
+        self.max_retry_after = max;
+        self
+    }
+
+    /// The minimum in force: the one set, else 20 or what fits into the window.
+    pub(super) fn min_samples_needed(&self) -> u32 {
+        match (self.min_samples, self.window) {
+            (Some(samples), _) => samples.get(),
+            (None, Window::Count(len)) => 20.min(len.get().into()),
+            (None, Window::Time(_)) => 20,
+        }
+    }
+
+    /// Every setting that makes no sense, as its name, its value and the rule it breaks.
+    ///
+    /// A breaker made of such a config still works to the letter of it: an open time of zero lets
+    /// the next call through as a probe, a minimum the window cannot hold is never reached.
+    pub(crate) fn faults(&self) -> Vec<Fault> {
+        let window = match self.window {
+            Window::Time(span) => Some(span),
+            Window::Count(_) => None,
+        };
+        let times = [
+            ("circuit_breaker.open_for", Some(self.open_for)),
+            ("circuit_breaker.half_open_max_wait", Some(self.half_open_max_wait)),
+            ("circuit_breaker.slow_calls", self.slow_calls.map(|slow| slow.slower_than)),
+            ("circuit_breaker.window", window),
+        ];
+        let zero = |(field, time): (_, Option<Duration>)| {
+            time.filter(Duration::is_zero).map(|time| Fault::new(field, "must be > 0", time))
+        };
+        let growth = self.growth.filter(|growth| growth.max < self.open_for).map(|growth| {
+            let rule = "must not be shorter than open_for";
+            Fault::new("circuit_breaker.open_growth", rule, growth.max)
+        });
+        let samples = match (self.window, self.min_samples) {
+            (Window::Count(len), Some(samples)) if samples.get() > len.get().into() => {
+                let rule = "must fit into the count window";
+                Some(Fault::new("circuit_breaker.min_samples", rule, samples))
+            }
+            _ => None,
+        };
+        times.into_iter().filter_map(zero).chain(growth).chain(samples).collect()
+    }
+
+    fn without_rule(window: Window) -> Self {
+        Self {
+            window,
+            min_samples: None,
+            consecutive: None,
+            failure_rate: None,
+            slow_calls: None,
+            max_probes: NonZeroU32::MIN,
+            recovery: Recovery::Successes(NonZeroU32::MIN),
+            half_open_max_wait: Duration::from_secs(30),
+            open_for: Duration::from_secs(5),
+            growth: None,
+            open_jitter: Some(Percent(NonZeroU8::MIN.saturating_add(19))),
+            max_retry_after: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Percent {
+    /// 50 %.
+    pub const HALF: Self = Self(NonZeroU8::MIN.saturating_add(49));
+
+    /// This many percent, or `None` unless it is 1 to 100.
+    pub const fn new(percent: u8) -> Option<Self> {
+        match NonZeroU8::new(percent) {
+            Some(percent) if percent.get() <= 100 => Some(Self(percent)),
+            _ => None,
+        }
+    }
+
+    /// The number of percent.
+    pub const fn get(self) -> u8 {
+        self.0.get()
+    }
+
+    /// Whether `part` is at least this share of `total`, without rounding.
+    pub(super) fn reached(self, part: u32, total: u32) -> bool {
+        u64::from(part) * 100 >= u64::from(self.get()) * u64::from(total)
+    }
+}
+
+fn number(n: u32) -> NonZeroU32 {
+    NonZeroU32::MIN.saturating_add(n - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn breaker_percent_is_1_to_100() {
+        assert_eq!(Percent::new(0), None);
+        assert_eq!(Percent::new(1).map(Percent::get), Some(1));
+        assert_eq!(Percent::new(100).map(Percent::get), Some(100));
+        assert_eq!(Percent::new(101), None);
+    }
+
+    #[test]
+    fn breaker_config_names_all_faults_at_once() {
+        assert_eq!(BreakerConfig::default().faults(), []);
+        assert_eq!(BreakerConfig::consecutive(number(5)).faults(), []);
+        let ten = Window::Count(NonZeroU16::new(10).unwrap());
+        assert_eq!(BreakerConfig::failure_rate(Percent::HALF, ten).faults(), []);
+
+        let broken = BreakerConfig::failure_rate(Percent::HALF, ten)
+            .min_samples(number(11))
+            .or_slow_calls(Duration::ZERO, Percent::HALF)
+            .half_open_max_wait(Duration::ZERO)
+            .open_growth(number(2), Duration::from_secs(1));
+        let fields: Vec<_> = broken.faults().into_iter().map(|it| it.field).collect();
+        assert_eq!(
+            fields,
+            [
+                "circuit_breaker.half_open_max_wait",
+                "circuit_breaker.slow_calls",
+                "circuit_breaker.open_growth",
+                "circuit_breaker.min_samples",
+            ]
+        );
+    }
+}

@@ -1,0 +1,184 @@
+//! Many breakers under one name.
+
+use std::{
+    fmt::{self, Debug, Formatter},
+    num::NonZeroUsize,
+    sync::Arc,
+};
+
+use reqwest::Request;
+
+use crate::breaker::{
+    BreakerConfig, BreakerSnapshot, CircuitBreaker, StateChange,
+    circuit::{Circuit, Common},
+    home::Home,
+};
+use crate::fault::Fault;
+use crate::registry::{Entry, KeyOf, Keyed, Part};
+use crate::time::Instant;
+
+/// A family of circuit breakers, one a key, or a single one for all requests.
+///
+/// Made by [`CircuitBreaker::per_host`], [`CircuitBreaker::per_key`], or from a single
+/// [`CircuitBreaker`]. Cheap to clone; clones share the breakers.
+///
+/// # Bounded
+///
+/// At most 1,024 keys are kept ([`max_keys`](Self::max_keys)). When one more comes, the breaker
+/// used least recently is forgotten, and one that is not closed only if none is: a client that
+/// is asked for ever new hosts must neither grow without end nor forget which are down. Whoever
+/// still holds the [`CircuitBreaker`] of a forgotten key, or a permit, keeps using that one; the
+/// next request of the key starts with a new, closed one.
+#[derive(Clone, Debug)]
+pub struct CircuitBreakers {
+    scope: Arc<Scope>,
+}
+
+enum Scope {
+    Single(CircuitBreaker),
+    Keyed { common: Arc<Common>, homes: Keyed<Home> },
+}
+
+impl CircuitBreakers {
+    pub(super) fn per_host(config: BreakerConfig) -> Self {
+        Self::keyed(KeyOf::Host, config)
+    }
+
+    pub(super) fn per_key(
+        config: BreakerConfig,
+        key_of: impl Fn(&Request) -> String + Send + Sync + 'static,
+    ) -> Self {
+        Self::keyed(KeyOf::Request(Box::new(key_of)), config)
+    }
+
+    fn keyed(key_of: KeyOf, config: BreakerConfig) -> Self {
+        let common = Arc::new(Common::new(config));
+        Self { scope: Arc::new(Scope::Keyed { common, homes: Keyed::new(key_of) }) }
+    }
+
+    /// Keeps at most `keys` breakers; 1,024 by default, some megabytes at worst.
+    ///
+    /// Counts for all clones, at once. Says nothing to a single breaker.
+    pub fn max_keys(self, keys: NonZeroUsize) -> Self {
+        if let Scope::Keyed { homes, .. } = &*self.scope {
+            homes.set_capacity(keys);
+        }
+        self
+    }
+
+    /// Adds an observer of the changes of all breakers, for all clones: see
+    /// [`CircuitBreaker::on_state_change`].
+    pub fn on_state_change(self, observer: impl Fn(&StateChange) + Send + Sync + 'static) -> Self {
+        match &*self.scope {
+            Scope::Single(breaker) => breaker.common().observe(Arc::new(observer)),
+            Scope::Keyed { common, .. } => common.observe(Arc::new(observer)),
+        }
+        self
+    }
+
+    /// The breaker that `request` has to ask.
+    pub fn for_request(&self, request: &Request) -> CircuitBreaker {
+        self.of_request(request, &mut None)
+    }
+
+    /// The same, noting the entry in which it was found.
+    pub(crate) fn of_request(
+        &self,
+        request: &Request,
+        found: &mut Option<Arc<Entry>>,
+    ) -> CircuitBreaker {
+        match &*self.scope {
+            Scope::Single(breaker) => breaker.clone(),
+            Scope::Keyed { common, homes } => {
+                let create = |key: &str| Home::new(Circuit::new(key, Arc::clone(common)));
+                CircuitBreaker { home: homes.of_request(request, found, create) }
+            }
+        }
+    }
+
+    /// The breaker of `key`, a new one if there is none yet.
+    ///
+    /// A key of [`per_host`](CircuitBreaker::per_host) looks like `https://example.com` or
+    /// `http://localhost:8080`. A single breaker is the breaker of every key.
+    pub fn for_key(&self, key: &str) -> CircuitBreaker {
+        match &*self.scope {
+            Scope::Single(breaker) => breaker.clone(),
+            Scope::Keyed { common, homes } => {
+                let create = |key: &str| Home::new(Circuit::new(key, Arc::clone(common)));
+                CircuitBreaker { home: homes.of_key(key, create) }
+            }
+        }
+    }
+
+    pub(crate) fn faults(&self) -> Vec<Fault> {
+        match &*self.scope {
+            Scope::Single(breaker) => breaker.common().config().faults(),
+            Scope::Keyed { common, .. } => common.config().faults(),
+        }
+    }
+
+    /// Where the breakers are kept, if there are several.
+    pub(crate) fn homes(&self) -> Option<&Keyed<impl Part>> {
+        match &*self.scope {
+            Scope::Single(_) => None,
+            Scope::Keyed { homes, .. } => Some(homes),
+        }
+    }
+
+    /// The breaker of another host than the one that was asked, if there is one a host.
+    pub(crate) fn of_other_host(&self, key: &str) -> Option<CircuitBreaker> {
+        let per_host = matches!(&*self.scope, Scope::Keyed { homes, .. } if homes.is_per_host());
+        per_host.then(|| self.for_key(key))
+    }
+
+    /// What every breaker knows at `now`, in no particular order.
+    pub fn snapshot(&self, now: Instant) -> Vec<BreakerSnapshot> {
+        self.all().iter().map(|breaker| breaker.snapshot(now)).collect()
+    }
+
+    /// Forces every breaker there is open; keys that come later start closed.
+    pub fn force_open(&self) {
+        self.all().iter().for_each(CircuitBreaker::force_open);
+    }
+
+    /// Disables every breaker there is; keys that come later start closed.
+    pub fn force_closed(&self) {
+        self.all().iter().for_each(CircuitBreaker::force_closed);
+    }
+
+    /// Lets every breaker there is only measure; keys that come later start closed.
+    pub fn metrics_only(&self) {
+        self.all().iter().for_each(CircuitBreaker::metrics_only);
+    }
+
+    /// Resets every breaker there is.
+    pub fn reset(&self) {
+        self.all().iter().for_each(CircuitBreaker::reset);
+    }
+
+    fn all(&self) -> Vec<CircuitBreaker> {
+        match &*self.scope {
+            Scope::Single(breaker) => vec![breaker.clone()],
+            Scope::Keyed { homes, .. } => {
+                homes.all().into_iter().map(|(_, home)| CircuitBreaker { home }).collect()
+            }
+        }
+    }
+}
+
+impl From<CircuitBreaker> for CircuitBreakers {
+    fn from(breaker: CircuitBreaker) -> Self {
+        Self { scope: Arc::new(Scope::Single(breaker)) }
+    }
+}
+
+impl Debug for Scope {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Single(breaker) => f.debug_tuple("Single").field(breaker).finish(),
+            Self::Keyed { homes, .. } => {
+                f.debug_struct("Keyed").field("homes", homes).finish_non_exhaustive()
+            }
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The parts the lock-free gate is made of: the standard ones, or those of the model checker.
+//!
+//! The switch has a name of its own because `--cfg loom` would take `tokio`'s sockets away.
+
+#[cfg(not(resilient_loom))]
+pub(super) use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicU64, Ordering},
+};
+
+#[cfg(resilient_loom)]
+pub(super) use loom::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicU64, Ordering},
+};

@@ -1,0 +1,253 @@
+//! The results a breaker looks at: the last N of them, or those of a stretch of time.
+//!
+//! Memory is taken once, at construction; recording costs the same however much is in the window.
+
+use std::time::Duration;
+
+use crate::breaker::config::Window;
+use crate::time::Instant;
+
+/// What a breaker's window holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WindowCounts {
+    /// Results of any kind.
+    pub total: u32,
+    /// Failures among them, throttled answers included.
+    pub failures: u32,
+    /// Calls among them that took at least the slow-call time, whatever they ended with. Zero
+    /// where no slow-call rule is set.
+    pub slow: u32,
+}
+
+/// One result as the window sees it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sample {
+    pub(super) failed: bool,
+    pub(super) slow: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Results {
+    Count(Ring),
+    Time(Buckets),
+}
+
+impl Results {
+    pub(super) fn new(window: Window) -> Self {
+        match window {
+            Window::Count(len) => Self::Count(Ring::new(len.get().into())),
+            Window::Time(span) => Self::Time(Buckets::new(span)),
+        }
+    }
+
+    /// Adds one result and says what the window holds now.
+    pub(super) fn record(&mut self, sample: Sample, now: Instant) -> WindowCounts {
+        match self {
+            Self::Count(ring) => ring.record(sample),
+            Self::Time(buckets) => buckets.record(sample, now),
+        }
+    }
+
+    /// What the window holds at `now`; what is too old has left it.
+    pub(super) fn counts(&mut self, now: Instant) -> WindowCounts {
+        match self {
+            Self::Count(ring) => ring.held,
+            Self::Time(buckets) => buckets.counts(now),
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        match self {
+            Self::Count(ring) => ring.clear(),
+            Self::Time(buckets) => buckets.clear(),
+        }
+    }
+}
+
+/// The last `slots.len()` results, exactly.
+#[derive(Debug)]
+pub(super) struct Ring {
+    slots: Box<[Sample]>,
+    /// Where the next result goes; once the ring is full, that is the oldest one.
+    next: usize,
+    held: WindowCounts,
+}
+
+impl Ring {
+    fn new(len: usize) -> Self {
+        let slots = vec![Sample::default(); len].into_boxed_slice();
+        Self { slots, next: 0, held: WindowCounts::default() }
+    }
+
+    fn record(&mut self, sample: Sample) -> WindowCounts {
+        let full = self.held.total as usize == self.slots.len();
+        if let Some(slot) = self.slots.get_mut(self.next) {
+            let oldest = std::mem::replace(slot, sample);
+            if full {
+                self.held.remove(WindowCounts::of(oldest));
+            }
+            self.held.add(sample);
+        }
+        self.next += 1;
+        if self.next == self.slots.len() {
+            self.next = 0;
+        }
+        self.held
+    }
+
+    fn clear(&mut self) {
+        self.next = 0;
+        self.held = WindowCounts::default();
+    }
+}
+
+/// How finely a time window slides: by a tenth of itself.
+pub(super) const BUCKETS: usize = 10;
+
+/// The results of a stretch of time, in [`BUCKETS`] equal slices counted from the first result
+/// since the last clear. The window is the slice `now` lies in and those before it.
+#[derive(Debug)]
+pub(super) struct Buckets {
+    width_nanos: u64,
+    origin: Option<Instant>,
+    /// The slice of the newest moment seen. A result that comes with an older one, because two
+    /// threads read the clock in another order than they got here, is counted in this slice.
+    head: u64,
+    /// When the head slice ends, so that most results need no division.
+    head_ends: Option<Instant>,
+    slices: [WindowCounts; BUCKETS],
+    held: WindowCounts,
+}
+
+impl Buckets {
+    fn new(span: Duration) -> Self {
+        Self {
+            width_nanos: nanos(span).div_ceil(BUCKETS as u64).max(1),
+            origin: None,
+            head: 0,
+            head_ends: None,
+            slices: [WindowCounts::default(); BUCKETS],
+            held: WindowCounts::default(),
+        }
+    }
+
+    fn record(&mut self, sample: Sample, now: Instant) -> WindowCounts {
+        let origin = *self.origin.get_or_insert(now);
+        self.slide(origin, now);
+        self.slices[slot(self.head)].add(sample);
+        self.held.add(sample);
+        self.held
+    }
+
+    fn counts(&mut self, now: Instant) -> WindowCounts {
+        if let Some(origin) = self.origin {
+            self.slide(origin, now);
+        }
+        self.held
+    }
+
+    fn slide(&mut self, origin: Instant, now: Instant) {
+        if self.head_ends.is_some_and(|end| now < end) {
+            return;
+        }
+        let head = nanos(now.saturating_duration_since(origin)) / self.width_nanos;
+        let past = self.width_nanos.saturating_mul(head.saturating_add(1));
+        self.head_ends = origin.checked_add(Duration::from_nanos(past));
+        let gone = head.saturating_sub(self.head).min(BUCKETS as u64);
+        for index in head + 1 - gone..=head {
+            let old = std::mem::take(&mut self.slices[slot(index)]);
+            self.held.remove(old);
+        }
+        self.head = self.head.max(head);
+    }
+
+    fn clear(&mut self) {
+        self.origin = None;
+        self.head = 0;
+        self.head_ends = None;
+        self.slices = [WindowCounts::default(); BUCKETS];
+        self.held = WindowCounts::default();
+    }
+}
+
+impl WindowCounts {
+    fn of(sample: Sample) -> Self {
+        Self { total: 1, failures: sample.failed.into(), slow: sample.slow.into() }
+    }
+
+    /// Saturates: four thousand million results in one window are enough to judge by.
+    fn add(&mut self, sample: Sample) {
+        let more = Self::of(sample);
+        self.total = self.total.saturating_add(more.total);
+        self.failures = self.failures.saturating_add(more.failures);
+        self.slow = self.slow.saturating_add(more.slow);
+    }
+
+    fn remove(&mut self, old: Self) {
+        self.total = self.total.saturating_sub(old.total);
+        self.failures = self.failures.saturating_sub(old.failures);
+        self.slow = self.slow.saturating_sub(old.slow);
+    }
+}
+
+fn slot(index: u64) -> usize {
+    (index % BUCKETS as u64) as usize
+}
+
+/// Saturates after 584 years.
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+
+    use super::*;
+
+    const FAILED: Sample = Sample { failed: true, slow: false };
+    const SLOW: Sample = Sample { failed: false, slow: true };
+    const GOOD: Sample = Sample { failed: false, slow: false };
+
+    fn counts(total: u32, failures: u32, slow: u32) -> WindowCounts {
+        WindowCounts { total, failures, slow }
+    }
+
+    #[test]
+    fn breaker_count_window_holds_the_last_results() {
+        let mut results = Results::new(Window::Count(NonZeroU16::new(3).unwrap()));
+        let now = Instant::now();
+        assert_eq!(results.record(FAILED, now), counts(1, 1, 0));
+        assert_eq!(results.record(SLOW, now), counts(2, 1, 1));
+        assert_eq!(results.record(GOOD, now), counts(3, 1, 1));
+        assert_eq!(results.record(GOOD, now), counts(3, 0, 1));
+        assert_eq!(results.record(GOOD, now), counts(3, 0, 0));
+        results.clear();
+        assert_eq!(results.counts(now), counts(0, 0, 0));
+        assert_eq!(results.record(FAILED, now), counts(1, 1, 0));
+    }
+
+    #[test]
+    fn breaker_time_window_slides_by_tenths() {
+        let mut results = Results::new(Window::Time(Duration::from_secs(10)));
+        let start = Instant::now();
+        let at = |secs: f64| start + Duration::from_secs_f64(secs);
+        results.record(FAILED, at(0.0));
+        results.record(GOOD, at(0.9));
+        results.record(SLOW, at(1.0));
+        assert_eq!(results.counts(at(9.999)), counts(3, 1, 1));
+        assert_eq!(results.counts(at(10.0)), counts(1, 0, 1), "the first second has left");
+        assert_eq!(results.counts(at(11.0)), counts(0, 0, 0));
+        assert_eq!(results.record(GOOD, at(1_000.0)), counts(1, 0, 0));
+        assert_eq!(results.record(GOOD, at(999.0)), counts(2, 0, 0), "late: the newest slice");
+    }
+
+    #[test]
+    fn breaker_time_window_may_be_tiny() {
+        let mut results = Results::new(Window::Time(Duration::ZERO));
+        let now = Instant::now();
+        assert_eq!(results.record(GOOD, now), counts(1, 0, 0));
+        assert_eq!(results.counts(now + Duration::from_nanos(10)), counts(0, 0, 0));
+    }
+}

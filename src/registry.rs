@@ -1,0 +1,412 @@
+//! What is kept per host or per key, bounded: a service that is asked for ever new names must not
+//! make its client grow without end.
+
+use std::{
+    any::Any,
+    borrow::Cow,
+    collections::HashMap,
+    fmt::{self, Debug, Formatter},
+    marker::PhantomData,
+    num::NonZeroUsize,
+    sync::{
+        Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use reqwest::Request;
+
+/// One kind of state that is kept per key, such as a circuit or a bucket.
+pub(crate) trait Part: Any + Debug + Send + Sync {
+    /// Whether forgetting it would lose a decision, so that others should go first.
+    fn pinned(&self) -> bool;
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+}
+
+/// How many kinds of state one registry has room for: a breaker's, a budget's, and the gates of
+/// two clients that share them.
+const PLACES: usize = 4;
+
+/// Everything that is kept under one key.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    registry: u64,
+    parts: [OnceLock<Arc<dyn Part>>; PLACES],
+}
+
+impl Entry {
+    fn pinned(&self) -> bool {
+        self.parts.iter().filter_map(OnceLock::get).any(|it| it.pinned())
+    }
+}
+
+/// A bounded map from key to shared state.
+///
+/// When it is full, the entry that was looked up least recently goes, and a pinned one only if
+/// all are pinned. Whoever still holds a part of a dropped entry keeps using it; the next look-up
+/// of its key starts afresh.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    /// Tells entries of different registries apart.
+    id: u64,
+    table: RwLock<Table>,
+    /// Counts look-ups; what an entry remembers of it orders entries by last use.
+    clock: AtomicU64,
+    claimed: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Table {
+    slots: HashMap<Box<str>, Slot>,
+    capacity: NonZeroUsize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    entry: Arc<Entry>,
+    last_used: AtomicU64,
+}
+
+impl Registry {
+    /// How many keys are kept unless told otherwise.
+    const DEFAULT_CAPACITY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1_023);
+
+    fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let table = Table { slots: HashMap::new(), capacity: Self::DEFAULT_CAPACITY };
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            table: RwLock::new(table),
+            clock: AtomicU64::new(0),
+            claimed: AtomicUsize::new(0),
+        }
+    }
+
+    /// A place in every entry, for one kind of state of one owner; `None` if all are taken.
+    fn claim(&self) -> Option<usize> {
+        let next = |it: usize| (it < PLACES).then_some(it + 1);
+        self.claimed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok()
+    }
+
+    /// All entries, in no particular order. Does not count as use.
+    fn entries(&self) -> Vec<(Box<str>, Arc<Entry>)> {
+        let table = self.read();
+        table.slots.iter().map(|(key, slot)| (key.clone(), Arc::clone(&slot.entry))).collect()
+    }
+
+    /// The entry of `key`, a new one if there is none.
+    ///
+    /// Finding one allocates nothing and shares the lock with other readers.
+    fn entry(&self, key: &str) -> Arc<Entry> {
+        if let Some(slot) = self.read().slots.get(key) {
+            slot.last_used.store(self.tick(), Ordering::Relaxed);
+            return Arc::clone(&slot.entry);
+        }
+        let mut table = self.write();
+        // Another thread may have been quicker between the two locks.
+        if let Some(slot) = table.slots.get(key) {
+            slot.last_used.store(self.tick(), Ordering::Relaxed);
+            return Arc::clone(&slot.entry);
+        }
+        let room = table.capacity.get() - 1;
+        table.shrink_to(room);
+        let entry = Arc::new(Entry { registry: self.id, parts: Default::default() });
+        let last_used = AtomicU64::new(self.tick());
+        table.slots.insert(key.into(), Slot { entry: Arc::clone(&entry), last_used });
+        entry
+    }
+
+    /// Changes how many keys are kept, dropping what is too many at once.
+    fn set_capacity(&self, capacity: NonZeroUsize) {
+        let mut table = self.write();
+        table.capacity = capacity;
+        table.shrink_to(capacity.get());
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tick(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Table {
+    /// A scan of the whole table per dropped entry: it only runs for a key not seen before in a
+    /// full table, and costs microseconds beside the connection such a key needs.
+    fn shrink_to(&mut self, len: usize) {
+        while self.slots.len() > len {
+            let first_to_go = self
+                .slots
+                .iter()
+                .min_by_key(|(_, slot)| {
+                    (slot.entry.pinned(), slot.last_used.load(Ordering::Relaxed))
+                })
+                .map(|(key, _)| key.clone());
+            let Some(key) = first_to_go else { return };
+            self.slots.remove(&key);
+        }
+    }
+}
+
+/// By what a kind of state is kept.
+pub(crate) enum KeyOf {
+    /// Scheme, host and port.
+    Host,
+    Request(Box<dyn Fn(&Request) -> String + Send + Sync>),
+}
+
+impl KeyOf {
+    fn find<'r>(&self, request: &'r Request) -> Cow<'r, str> {
+        match self {
+            Self::Host => host_key(request.url()),
+            Self::Request(key_of) => Cow::Owned(key_of(request)),
+        }
+    }
+}
+
+impl Debug for KeyOf {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "Host",
+            Self::Request(_) => "Request",
+        })
+    }
+}
+
+/// One kind of state, kept per key in a registry: one of its own, or that of another kind with
+/// the same keys, so that one look-up finds both.
+#[derive(Debug)]
+pub(crate) struct Keyed<P> {
+    key_of: KeyOf,
+    room: OnceLock<Room>,
+    kind: PhantomData<fn() -> P>,
+}
+
+#[derive(Clone, Debug)]
+struct Room {
+    registry: Arc<Registry>,
+    place: usize,
+}
+
+impl<P: Part> Keyed<P> {
+    pub(crate) fn new(key_of: KeyOf) -> Self {
+        Self { key_of, room: OnceLock::new(), kind: PhantomData }
+    }
+
+    /// Moves in with `other`, if both are kept per host and this one has not settled yet.
+    pub(crate) fn join<Q: Part>(&self, other: &Keyed<Q>) {
+        if let (KeyOf::Host, KeyOf::Host) = (&self.key_of, &other.key_of) {
+            let registry = Arc::clone(&other.room().registry);
+            self.room.get_or_init(|| match registry.claim() {
+                Some(place) => Room { registry, place },
+                None => Room::own(),
+            });
+        }
+    }
+
+    /// The state for `request`, looked up by its key unless `found` is the entry already.
+    pub(crate) fn of_request(
+        &self,
+        request: &Request,
+        found: &mut Option<Arc<Entry>>,
+        create: impl Fn(&str) -> P,
+    ) -> Arc<P> {
+        let room = self.room();
+        let same = found.as_ref().filter(|it| it.registry == room.registry.id);
+        if let (Some(entry), KeyOf::Host) = (same, &self.key_of) {
+            return room.part(entry, || create(&host_key(request.url())));
+        }
+        let key = self.key_of.find(request);
+        let entry = room.registry.entry(&key);
+        let part = room.part(&entry, || create(&key));
+        *found = Some(entry);
+        part
+    }
+
+    /// The state of `key`.
+    pub(crate) fn of_key(&self, key: &str, create: impl Fn(&str) -> P) -> Arc<P> {
+        let room = self.room();
+        room.part(&room.registry.entry(key), || create(key))
+    }
+
+    /// All there is, in no particular order.
+    pub(crate) fn all(&self) -> Vec<(Box<str>, Arc<P>)> {
+        let Room { registry, place } = self.room();
+        let part = |entry: &Entry| Some(Arc::clone(entry.parts.get(*place)?.get()?));
+        let typed = |part: Arc<dyn Part>| part.into_any().downcast().ok();
+        let entries = registry.entries().into_iter();
+        entries.filter_map(|(key, entry)| Some((key, typed(part(&entry)?)?))).collect()
+    }
+
+    pub(crate) fn is_per_host(&self) -> bool {
+        matches!(self.key_of, KeyOf::Host)
+    }
+
+    pub(crate) fn set_capacity(&self, capacity: NonZeroUsize) {
+        self.room().registry.set_capacity(capacity);
+    }
+
+    fn room(&self) -> &Room {
+        self.room.get_or_init(Room::own)
+    }
+}
+
+impl Room {
+    fn own() -> Self {
+        let registry = Arc::new(Registry::new());
+        let place = registry.claim().unwrap_or_default();
+        Self { registry, place }
+    }
+
+    fn part<P: Part>(&self, entry: &Entry, create: impl Fn() -> P) -> Arc<P> {
+        let Some(slot) = entry.parts.get(self.place) else { return Arc::new(create()) };
+        let part = Arc::clone(slot.get_or_init(|| Arc::new(create())));
+        // A place is claimed once, so its parts are all of one kind.
+        part.into_any().downcast().unwrap_or_else(|_| Arc::new(create()))
+    }
+}
+
+/// Scheme, host and port of `url`, never its userinfo; the scheme's own port is left out.
+pub(crate) fn host_key(url: &reqwest::Url) -> Cow<'_, str> {
+    let text = url.as_str();
+    let Some(authority) = text.find("://").map(|colon| colon + "://".len()) else {
+        return Cow::Borrowed(url.scheme());
+    };
+    let end = text[authority..].find(['/', '?', '#']).map_or(text.len(), |len| authority + len);
+    // The parser escapes an `@` inside the userinfo, so the first one ends it.
+    match text[authority..end].find('@') {
+        None => Cow::Borrowed(&text[..end]),
+        Some(at) => {
+            Cow::Owned([&text[..authority], &text[authority + at + '@'.len_utf8()..end]].concat())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Thing {
+        pinned: bool,
+    }
+
+    impl Part for Thing {
+        fn pinned(&self) -> bool {
+            self.pinned
+        }
+
+        fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+            self
+        }
+    }
+
+    fn things(capacity: usize) -> Keyed<Thing> {
+        let things = Keyed::new(KeyOf::Host);
+        things.set_capacity(NonZeroUsize::new(capacity).unwrap());
+        things
+    }
+
+    fn get(things: &Keyed<Thing>, key: &str) -> Arc<Thing> {
+        things.of_key(key, |key| Thing { pinned: key.starts_with("pinned") })
+    }
+
+    fn keys(things: &Keyed<Thing>) -> Vec<String> {
+        let mut keys: Vec<_> = things.all().into_iter().map(|(key, _)| key.into_string()).collect();
+        keys.sort();
+        keys
+    }
+
+    #[test]
+    fn breaker_registry_finds_what_it_made() {
+        let things = things(2);
+        assert!(Arc::ptr_eq(&get(&things, "a"), &get(&things, "a")));
+        assert!(!Arc::ptr_eq(&get(&things, "a"), &get(&things, "b")));
+    }
+
+    #[test]
+    fn one_look_up_finds_what_moved_in_together() {
+        let url = "http://example.com/a".parse().unwrap();
+        let request = Request::new(reqwest::Method::GET, url);
+        let (first, second, third) = (things(9), Keyed::new(KeyOf::Host), things(9));
+        second.join(&first);
+        third.join(&first);
+        let create = |_: &str| Thing { pinned: false };
+        let mut found = None;
+        let one = first.of_request(&request, &mut found, create);
+        let entry = found.clone().unwrap();
+        let two = second.of_request(&request, &mut found, create);
+        assert!(Arc::ptr_eq(&entry, found.as_ref().unwrap()));
+        assert!(!Arc::ptr_eq(&one, &two));
+        assert!(Arc::ptr_eq(&two, &get(&second, "http://example.com")));
+        third.of_request(&request, &mut found, create);
+        assert!(!Arc::ptr_eq(&entry, &found.unwrap()), "it had settled before");
+    }
+
+    #[test]
+    fn a_registry_without_room_sends_newcomers_away() {
+        let first = things(9);
+        let all: Vec<_> = (0..PLACES).map(|_| Keyed::<Thing>::new(KeyOf::Host)).collect();
+        all.iter().for_each(|it| it.join(&first));
+        let shared = |it: &Keyed<Thing>| it.room().registry.id == first.room().registry.id;
+        assert_eq!(all.iter().filter(|it| shared(it)).count(), PLACES - 1);
+    }
+
+    #[test]
+    fn breaker_registry_drops_the_least_recently_used() {
+        let things = things(2);
+        for key in ["a", "b", "a", "c"] {
+            get(&things, key);
+        }
+        assert_eq!(keys(&things), ["a", "c"]);
+    }
+
+    #[test]
+    fn breaker_registry_drops_pinned_entries_last() {
+        let things = things(2);
+        for key in ["pinned1", "a", "b"] {
+            get(&things, key);
+        }
+        assert_eq!(keys(&things), ["b", "pinned1"]);
+        for key in ["pinned2", "pinned3"] {
+            get(&things, key);
+        }
+        assert_eq!(keys(&things), ["pinned2", "pinned3"], "all pinned: the oldest goes");
+    }
+
+    #[test]
+    fn breaker_registry_shrinks_when_told() {
+        let things = things(3);
+        for key in ["a", "b", "c"] {
+            get(&things, key);
+        }
+        things.set_capacity(NonZeroUsize::MIN);
+        assert_eq!(keys(&things), ["c"]);
+    }
+
+    #[test]
+    fn breaker_host_key_is_scheme_host_and_port() {
+        for (url, key, borrowed) in [
+            ("http://example.com", "http://example.com", true),
+            ("https://Example.com:443/a?b#c", "https://example.com", true),
+            ("https://example.com:8443/@a", "https://example.com:8443", true),
+            ("http://[::1]:80/", "http://[::1]", true),
+            ("http://user:p%40ss@example.com:81/x", "http://example.com:81", false),
+            ("http://user@example.com?q=a@b", "http://example.com", false),
+            ("http://us@er:pw@example.com/", "http://example.com", false),
+            ("data:text/plain,hello", "data", true),
+        ] {
+            let url = reqwest::Url::parse(url).unwrap();
+            let found = host_key(&url);
+            assert_eq!(found, key);
+            assert_eq!(matches!(found, Cow::Borrowed(_)), borrowed, "{url}");
+        }
+    }
+}

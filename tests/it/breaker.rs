@@ -1,0 +1,349 @@
+//! The circuit breaker on its own: its promises, and the defects of others it must not have.
+
+mod defects;
+mod model;
+
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use reqwest_resilient::{
+    BreakerConfig, BreakerState, ChangeReason, CircuitBreaker, Health, Percent, StateChange,
+};
+use tokio::time::Instant;
+
+fn number(n: u32) -> NonZeroU32 {
+    NonZeroU32::new(n).unwrap()
+}
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// Opens after `failures` in a row, for exactly 5 s.
+fn consecutive(failures: u32) -> BreakerConfig {
+    BreakerConfig::consecutive(number(failures)).without_open_jitter()
+}
+
+fn report(breaker: &CircuitBreaker, health: Health, times: u32, now: Instant) {
+    for _ in 0..times {
+        breaker.try_enter(now).unwrap().exit(health, None, now);
+    }
+}
+
+fn fail(breaker: &CircuitBreaker, times: u32, now: Instant) {
+    report(breaker, Health::Failure, times, now);
+}
+
+fn succeed(breaker: &CircuitBreaker, times: u32, now: Instant) {
+    report(breaker, Health::Success, times, now);
+}
+
+fn log(breaker: CircuitBreaker) -> (CircuitBreaker, Arc<Mutex<Vec<StateChange>>>) {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&told);
+    let push = move |change: &StateChange| log.lock().unwrap().push(change.clone());
+    (breaker.on_state_change(push), told)
+}
+
+#[test]
+fn default_opens_on_few_failures_in_a_row_and_on_half_of_many() {
+    let now = Instant::now();
+    let breaker = CircuitBreaker::new(BreakerConfig::default());
+    fail(&breaker, 4, now);
+    assert_eq!(breaker.state(), BreakerState::Closed);
+    fail(&breaker, 1, now);
+    assert_eq!(breaker.state(), BreakerState::Open);
+
+    let breaker = CircuitBreaker::new(BreakerConfig::default());
+    succeed(&breaker, 20, now);
+    fail(&breaker, 19, now);
+    assert_eq!(breaker.state(), BreakerState::Closed, "19 of 39, however many in a row");
+    fail(&breaker, 1, now);
+    assert_eq!(breaker.state(), BreakerState::Open, "20 of 40");
+}
+
+#[test]
+fn open_time_is_jittered_upward_by_a_fifth_at_most() {
+    let now = Instant::now();
+    let times: Vec<Duration> = (0..200)
+        .map(|_| {
+            let breaker = CircuitBreaker::new(BreakerConfig::consecutive(number(1)));
+            fail(&breaker, 1, now);
+            breaker.try_enter(now).unwrap_err().retry_in()
+        })
+        .collect();
+    assert!(times.iter().all(|&time| time >= secs(5) && time <= secs(6)), "{times:?}");
+    assert!(times.iter().max() > times.iter().min(), "all the same: {times:?}");
+}
+
+#[test]
+fn promised_time_is_exact() {
+    let now = Instant::now();
+    let breaker = CircuitBreaker::new(BreakerConfig::consecutive(number(1)));
+    fail(&breaker, 1, now);
+    let retry_in = breaker.try_enter(now).unwrap_err().retry_in();
+    assert!(breaker.try_enter(now + retry_in - Duration::from_nanos(1)).is_err());
+    assert!(breaker.try_enter(now + retry_in).is_ok());
+}
+
+#[test]
+fn retry_after_lengthens_the_opening_it_came_with() {
+    let now = Instant::now();
+    for (hint, open) in [(secs(1), secs(5)), (secs(40), secs(40)), (secs(86_400), secs(60))] {
+        let breaker = CircuitBreaker::new(consecutive(1));
+        breaker.try_enter(now).unwrap().exit(Health::Failure, Some(hint), now);
+        assert_eq!(breaker.try_enter(now).unwrap_err().retry_in(), open);
+    }
+}
+
+#[test]
+fn open_time_grows_up_to_its_bound_and_shrinks_after_a_close() {
+    let mut now = Instant::now();
+    let breaker = CircuitBreaker::new(consecutive(1).open_growth(number(2), secs(12)));
+    for open in [5, 10, 12, 12] {
+        fail(&breaker, 1, now);
+        let retry_in = breaker.try_enter(now).unwrap_err().retry_in();
+        assert_eq!(retry_in, secs(open));
+        now += retry_in;
+    }
+    succeed(&breaker, 1, now);
+    fail(&breaker, 1, now);
+    assert_eq!(breaker.try_enter(now).unwrap_err().retry_in(), secs(5));
+}
+
+#[test]
+fn growing_open_time_stays_within_its_bound_with_jitter() {
+    let mut now = Instant::now();
+    let config = BreakerConfig::consecutive(number(1)).open_growth(number(3), secs(60));
+    let breaker = CircuitBreaker::new(config);
+    for _ in 0..40 {
+        fail(&breaker, 1, now);
+        let retry_in = breaker.try_enter(now).unwrap_err().retry_in();
+        assert!(retry_in >= secs(5) && retry_in <= secs(60), "{retry_in:?}");
+        now += retry_in;
+    }
+}
+
+#[test]
+fn absurd_times_do_not_overflow() {
+    let now = Instant::now();
+    let config = BreakerConfig::consecutive(number(1))
+        .open_for(Duration::MAX)
+        .open_growth(number(u32::MAX), Duration::MAX)
+        .max_retry_after(Duration::MAX)
+        .half_open_max_wait(Duration::MAX);
+    let breaker = CircuitBreaker::new(config);
+    breaker.try_enter(now).unwrap().exit(Health::Failure, Some(Duration::MAX), now);
+    assert_eq!(breaker.try_enter(now).unwrap_err().retry_in(), Duration::MAX);
+    assert_eq!(breaker.state(), BreakerState::Open);
+}
+
+#[test]
+fn throttled_counts_for_rates_alone() {
+    let now = Instant::now();
+    let breaker = CircuitBreaker::new(consecutive(3));
+    fail(&breaker, 2, now);
+    report(&breaker, Health::Throttled, 10, now);
+    assert_eq!(breaker.snapshot(now).consecutive_failures, 2, "neither continued nor reset");
+    fail(&breaker, 1, now);
+    assert_eq!(breaker.state(), BreakerState::Open);
+
+    let breaker = CircuitBreaker::new(BreakerConfig::default());
+    report(&breaker, Health::Throttled, 20, now);
+    assert_eq!(breaker.state(), BreakerState::Open);
+}
+
+#[test]
+fn slow_calls_open_it_and_a_slow_probe_keeps_it_open() {
+    let now = Instant::now();
+    let config = consecutive(1_000).or_slow_calls(secs(2), Percent::HALF).min_samples(number(4));
+    let breaker = CircuitBreaker::new(config);
+    succeed(&breaker, 2, now);
+    for _ in 0..2 {
+        breaker.try_enter(now).unwrap().success(now + secs(2));
+    }
+    let now = now + secs(2);
+    assert_eq!(breaker.state(), BreakerState::Open);
+    let probe = breaker.try_enter(now + secs(5)).unwrap();
+    probe.success(now + secs(7));
+    assert_eq!(breaker.state(), BreakerState::Open);
+}
+
+#[test]
+fn while_a_probe_runs_the_rejection_says_when_to_ask_again() {
+    let now = Instant::now();
+    let breaker = CircuitBreaker::new(consecutive(1));
+    fail(&breaker, 1, now);
+    let now = now + secs(5);
+    let probe = breaker.try_enter(now).unwrap();
+    assert_eq!(breaker.try_enter(now).unwrap_err().retry_in(), secs(5));
+    assert_eq!(breaker.try_enter(now + secs(28)).unwrap_err().retry_in(), secs(2));
+    drop(probe);
+    assert!(breaker.try_enter(now + secs(28)).is_ok());
+}
+
+#[test]
+fn changes_are_told_in_order_with_their_reasons() {
+    let now = Instant::now();
+    let (breaker, told) = log(CircuitBreaker::new(consecutive(1)));
+    fail(&breaker, 1, now);
+    fail(&breaker, 1, now + secs(5));
+    succeed(&breaker, 1, now + secs(10));
+    breaker.force_open();
+    breaker.force_open();
+    breaker.force_closed();
+    breaker.metrics_only();
+    breaker.reset();
+    breaker.reset();
+    use BreakerState::*;
+    use ChangeReason::*;
+    let told: Vec<_> =
+        told.lock().unwrap().iter().map(|change| (change.from, change.to, change.why)).collect();
+    assert_eq!(
+        told,
+        [
+            (Closed, Open, ConsecutiveFailures),
+            (Open, HalfOpen, OpenTimeOver),
+            (HalfOpen, Open, ProbesFailed),
+            (Open, HalfOpen, OpenTimeOver),
+            (HalfOpen, Closed, ProbesSucceeded),
+            (Closed, ForcedOpen, Manual),
+            (ForcedOpen, Disabled, Manual),
+            (Disabled, MetricsOnly, Manual),
+            (MetricsOnly, Closed, Manual),
+        ]
+    );
+}
+
+#[test]
+fn manual_states_hold_until_told_otherwise() {
+    let now = Instant::now();
+    let breaker = CircuitBreaker::new(consecutive(1));
+
+    breaker.force_open();
+    let rejected = breaker.try_enter(now + secs(1_000_000)).unwrap_err();
+    assert_eq!(rejected.retry_in(), Duration::MAX);
+
+    breaker.force_closed();
+    fail(&breaker, 100, now);
+    let snapshot = breaker.snapshot(now);
+    assert_eq!((snapshot.state, snapshot.window.total), (BreakerState::Disabled, 0));
+
+    breaker.metrics_only();
+    fail(&breaker, 100, now);
+    let snapshot = breaker.snapshot(now);
+    assert_eq!((snapshot.state, snapshot.window.failures), (BreakerState::MetricsOnly, 100));
+
+    breaker.reset();
+    let snapshot = breaker.snapshot(now);
+    assert_eq!((snapshot.state, snapshot.window.failures), (BreakerState::Closed, 0));
+    assert_eq!(snapshot.last_failure, None);
+}
+
+#[test]
+fn panicking_observer_harms_nobody() {
+    let now = Instant::now();
+    let breaker = CircuitBreaker::new(consecutive(1)).on_state_change(|_| panic!("observer"));
+    let (breaker, told) = log(breaker);
+    fail(&breaker, 1, now);
+    succeed(&breaker, 1, now + secs(5));
+    assert_eq!(told.lock().unwrap().len(), 3);
+}
+
+#[test]
+fn hosts_are_apart_and_userinfo_is_no_part_of_them() {
+    let now = Instant::now();
+    let breakers = CircuitBreaker::per_host(consecutive(1));
+    let of = |url: &str| {
+        let url = reqwest::Url::parse(url).unwrap();
+        breakers.for_request(&reqwest::Request::new(reqwest::Method::GET, url))
+    };
+    fail(&of("http://user:secret@a.example/x?token=1"), 1, now);
+    assert_eq!(of("http://a.example:80/y").state(), BreakerState::Open);
+    for other in ["https://a.example/", "http://a.example:81/", "http://b.example/"] {
+        assert_eq!(of(other).state(), BreakerState::Closed, "{other}");
+    }
+    assert_eq!(&*of("http://user:secret@a.example").snapshot(now).key, "http://a.example");
+    breakers.reset();
+    assert!(breakers.snapshot(now).iter().all(|one| one.state == BreakerState::Closed));
+}
+
+#[test]
+fn keys_come_from_the_request_and_a_single_breaker_has_none() {
+    let url = reqwest::Url::parse("http://a.example/tenant/7").unwrap();
+    let request = reqwest::Request::new(reqwest::Method::GET, url);
+    let now = Instant::now();
+
+    let breakers =
+        CircuitBreaker::per_key(consecutive(1), |request| request.url().path().to_owned());
+    fail(&breakers.for_request(&request), 1, now);
+    assert_eq!(breakers.for_key("/tenant/7").state(), BreakerState::Open);
+    assert_eq!(breakers.for_key("/tenant/8").state(), BreakerState::Closed);
+
+    let breaker = CircuitBreaker::new(consecutive(1));
+    let breakers = reqwest_resilient::CircuitBreakers::from(breaker.clone());
+    fail(&breakers.for_request(&request), 1, now);
+    assert_eq!(breaker.state(), BreakerState::Open);
+}
+
+#[test]
+fn keys_are_bounded_and_an_open_breaker_is_forgotten_last() {
+    let now = Instant::now();
+    let breakers =
+        CircuitBreaker::per_host(consecutive(1)).max_keys(NonZeroUsize::new(10).unwrap());
+    fail(&breakers.for_key("down"), 1, now);
+    for n in 0..10_000 {
+        succeed(&breakers.for_key(&n.to_string()), 1, now);
+    }
+    assert_eq!(breakers.snapshot(now).len(), 10);
+    assert_eq!(breakers.for_key("down").state(), BreakerState::Open);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_tasks_a_third_of_them_dropped_leave_nothing_behind() {
+    let config = BreakerConfig::default()
+        .open_for(Duration::from_millis(1))
+        .max_probes(number(3))
+        .close_after(number(2));
+    let breaker = CircuitBreaker::new(config);
+    let tasks: Vec<_> = (0..10_000_u32)
+        .map(|n| {
+            let breaker = breaker.clone();
+            let call = async move {
+                let Ok(permit) = breaker.try_enter(Instant::now()) else { return };
+                assert!(breaker.snapshot(Instant::now()).probes_out <= 3);
+                for _ in 0..n % 5 {
+                    tokio::task::yield_now().await;
+                }
+                tokio::time::sleep(Duration::from_micros((n % 13 * 100).into())).await;
+                let health = if n % 7 < 4 { Health::Failure } else { Health::Success };
+                permit.exit(health, None, Instant::now());
+            };
+            tokio::spawn(async move {
+                if n % 3 == 0 {
+                    let cut = Duration::from_micros(u64::from(n % 11) * 100);
+                    let _cancelled = tokio::time::timeout(cut, call).await;
+                } else {
+                    call.await;
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let now = Instant::now();
+    let snapshot = breaker.snapshot(now);
+    assert_eq!((snapshot.permits_out, snapshot.probes_out), (0, 0));
+    assert!(snapshot.generation > 0, "it never opened");
+
+    // Whatever state that left, it comes back.
+    let later = now + secs(1);
+    for _ in 0..2 {
+        breaker.try_enter(later).unwrap().success(later);
+    }
+    assert_eq!(breaker.state(), BreakerState::Closed);
+}

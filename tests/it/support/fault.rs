@@ -1,0 +1,244 @@
+//! Real `reqwest::Error`s, for tests whose clock is paused and whose server is a mock.
+//!
+//! Each is made on a thread of its own, where time is real, by a plain client without retries and
+//! a server on 127.0.0.1, in a few milliseconds.
+
+use std::io;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
+
+use reqwest::dns::{Name, Resolve, Resolving};
+use reqwest::{Client, ClientBuilder, Error, RequestBuilder};
+use tokio::net::{TcpSocket, TcpStream};
+
+#[cfg(feature = "http2")]
+use super::h2::Stream;
+use super::host::real_time;
+use super::reply::{End, Fault, Reply, Step};
+use super::server::Server;
+#[cfg(feature = "rustls")]
+use super::tls::TlsServer;
+
+/// Short enough for a test, long enough for a busy machine to get the request out.
+const MOMENT: Duration = Duration::from_millis(20);
+
+/// Nobody listens.
+pub(crate) fn refused() -> Error {
+    provoke(async || {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        failure(plain().get(format!("http://{closed}/"))).await
+    })
+}
+
+/// No such host.
+pub(crate) fn dns() -> Error {
+    struct Nowhere;
+    impl Resolve for Nowhere {
+        fn resolve(&self, _: Name) -> Resolving {
+            Box::pin(async { Err(io::Error::other("no such host").into()) })
+        }
+    }
+    provoke(async || {
+        let client = settings().dns_resolver(Nowhere).build().unwrap();
+        failure(client.get("http://nowhere.test/")).await
+    })
+}
+
+/// The handshake of TCP is never answered.
+pub(crate) fn connect_timeout() -> Error {
+    provoke(async || {
+        let (addr, _full) = full_backlog().await;
+        let client = settings().connect_timeout(MOMENT).build().unwrap();
+        failure(client.get(format!("http://{addr}/"))).await
+    })
+}
+
+/// The request's own timeout runs out after it was read.
+pub(crate) fn request_timeout() -> Error {
+    h1(Fault::Unanswered(End::Stall), |request| request.timeout(MOMENT))
+}
+
+/// The request's own timeout runs out before there is a connection.
+pub(crate) fn timeout_while_connecting() -> Error {
+    provoke(async || {
+        let (addr, _full) = full_backlog().await;
+        failure(plain().get(format!("http://{addr}/")).timeout(MOMENT)).await
+    })
+}
+
+/// RST instead of an answer.
+pub(crate) fn reset() -> Error {
+    h1(Fault::Unanswered(End::Reset), |request| request)
+}
+
+/// FIN instead of an answer.
+pub(crate) fn early_eof() -> Error {
+    h1(Fault::Unanswered(End::Close), |request| request)
+}
+
+/// The body to upload fails on our own side.
+pub(crate) fn broken_upload() -> Error {
+    h1(Reply::status(200), |request| {
+        let pieces = [Ok("some"), Err(io::Error::other("no more"))];
+        request.body(reqwest::Body::wrap_stream(futures_util::stream::iter(pieces)))
+    })
+}
+
+/// An answer that is not HTTP.
+pub(crate) fn garbage() -> Error {
+    h1(Fault::Garbage, |request| request)
+}
+
+/// A redirect to itself.
+pub(crate) fn redirect_loop() -> Error {
+    h1(Reply::redirect(302, "/"), |request| request)
+}
+
+/// A scheme nobody speaks.
+pub(crate) fn bad_scheme() -> Error {
+    provoke(async || failure(plain().get("gopher://127.0.0.1/")).await)
+}
+
+/// No name for a header: the request cannot be built.
+pub(crate) fn bad_header() -> Error {
+    provoke(async || failure(plain().get("http://127.0.0.1/").header("a b", "c")).await)
+}
+
+/// 500 made an error by `error_for_status`.
+pub(crate) fn status() -> Error {
+    answered(Reply::status(500), async |response| response.error_for_status().unwrap_err())
+}
+
+/// A body that ends before its `content-length`.
+pub(crate) fn truncated() -> Error {
+    body(Reply::status(200).body("whole").cut_body(2, End::Close))
+}
+
+/// A chunked body that ends before its last chunk.
+pub(crate) fn truncated_chunk() -> Error {
+    body(Reply::status(200).chunked("whole").cut_body(10, End::Close))
+}
+
+/// A whole body that is not the JSON it was taken for.
+pub(crate) fn decode() -> Error {
+    answered(Reply::status(200).body("whole"), async |response| {
+        response.json::<u8>().await.unwrap_err()
+    })
+}
+
+/// RST in the middle of the body.
+pub(crate) fn body_reset() -> Error {
+    body(Reply::status(200).body("whole").cut_body(2, End::Reset))
+}
+
+/// The request's own timeout runs out in the middle of the body.
+pub(crate) fn body_timeout() -> Error {
+    body(Reply::status(200).body("whole").cut_body(2, End::Stall))
+}
+
+/// RST_STREAM with REFUSED_STREAM.
+#[cfg(feature = "http2")]
+pub(crate) fn refused_stream() -> Error {
+    h2(Stream::Refuse)
+}
+
+/// RST_STREAM with some other reason, after the request was read.
+#[cfg(feature = "http2")]
+pub(crate) fn stream_reset(reason: ::h2::Reason) -> Error {
+    h2(Stream::Reset(reason))
+}
+
+/// GOAWAY whose last id is below the request's.
+#[cfg(feature = "http2")]
+pub(crate) fn go_away(reason: ::h2::Reason) -> Error {
+    h2(Stream::GoAwayBefore(reason))
+}
+
+/// GOAWAY that covers the request, and then FIN.
+#[cfg(feature = "http2")]
+pub(crate) fn go_away_in_flight(reason: ::h2::Reason) -> Error {
+    h2(Stream::GoAwayAfter(reason))
+}
+
+/// A certificate that nobody signed.
+#[cfg(feature = "rustls")]
+pub(crate) fn certificate() -> Error {
+    tls(TlsServer::self_signed)
+}
+
+/// FIN in the middle of the TLS handshake.
+#[cfg(feature = "rustls")]
+pub(crate) fn handshake_cut() -> Error {
+    tls(TlsServer::cut)
+}
+
+fn h1(
+    step: impl Into<Step> + Send,
+    prepare: impl FnOnce(RequestBuilder) -> RequestBuilder + Send,
+) -> Error {
+    provoke(async || {
+        let server = Server::h1([step.into()]);
+        failure(prepare(plain().post(server.url("/")))).await
+    })
+}
+
+#[cfg(feature = "http2")]
+fn h2(step: Stream) -> Error {
+    provoke(async || {
+        let server = Server::h2([step]);
+        let client = settings().http2_prior_knowledge().build().unwrap();
+        failure(client.get(server.url("/"))).await
+    })
+}
+
+#[cfg(feature = "rustls")]
+fn tls(start: fn() -> TlsServer) -> Error {
+    provoke(async || {
+        let server = start();
+        failure(server.client().get(server.url("/"))).await
+    })
+}
+
+fn body(reply: Reply) -> Error {
+    answered(reply, async |response| response.bytes().await.unwrap_err())
+}
+
+fn answered(reply: Reply, fail: impl AsyncFnOnce(reqwest::Response) -> Error + Send) -> Error {
+    provoke(async || {
+        let server = Server::h1([reply.into()]);
+        let request = plain().get(server.url("/")).timeout(MOMENT);
+        fail(request.send().await.unwrap()).await
+    })
+}
+
+/// A listener that takes no connection, held full by the sockets.
+async fn full_backlog() -> (SocketAddr, impl Sized) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(0).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut held = Vec::new();
+    while let Ok(socket) = tokio::time::timeout(MOMENT, TcpStream::connect(addr)).await {
+        held.push(socket.unwrap());
+    }
+    (addr, (listener, held))
+}
+
+fn plain() -> Client {
+    settings().build().unwrap()
+}
+
+fn settings() -> ClientBuilder {
+    Client::builder().no_proxy().retry(reqwest::retry::never())
+}
+
+async fn failure(request: RequestBuilder) -> Error {
+    request.send().await.expect_err("a fault")
+}
+
+fn provoke(fail: impl AsyncFnOnce() -> Error + Send) -> Error {
+    thread::scope(|scope| {
+        scope.spawn(|| real_time().block_on(fail())).join().expect("no panic in a fault")
+    })
+}
