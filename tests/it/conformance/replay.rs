@@ -452,7 +452,7 @@ impl Middleware for Terminal {
         stage.wall_jump(reply.wall_jump_s);
         if let Some(kind) = reply.error {
             stage.act(|act| act.raised = Some(kind));
-            return Err(errors::raise(kind, &reply.message).await);
+            return Err(errors::raise(kind, &reply.message));
         }
         let mut answer = http::Response::builder()
             .status(reply.status.expect("a status or an error"))
