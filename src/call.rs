@@ -181,7 +181,9 @@ impl<'p> Call<'p> {
         rejected_for: Option<Duration>,
         now: Instant,
     ) -> Decision {
-        let random = self.policy.sources.random();
+        // Nothing is drawn for a wait that cannot follow.
+        let waits = self.retry.may_repeat(self.policy);
+        let random = if waits { self.policy.sources.random() } else { 0.0 };
         let facts = Facts { now, random, advice, rejected_for };
         match self.retry.decide(self.policy, outcome, &facts) {
             Decision::Retry { source, .. }

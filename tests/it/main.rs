@@ -2,6 +2,8 @@
 
 mod arrows;
 mod breaker;
+mod conformance;
+mod properties;
 mod retry;
 mod support;
 mod support_selftest;
