@@ -11,7 +11,7 @@ use crate::config::ResilientConfig;
 use crate::decision::{Decision, StopReason};
 use crate::outcome::FailureKind;
 use crate::overrides;
-use crate::send::{self, Chain, Sent};
+use crate::send::{self, Chain, Sent, Terms};
 use crate::time::Instant;
 
 /// The middleware: put it into a client, and the client's requests survive what passes.
@@ -90,18 +90,19 @@ impl Resilient {
             let mut own = matches!(kept, Kept::Copy(_)).then(|| extensions.clone());
             let target = own.as_mut().unwrap_or(&mut *extensions);
 
-            let filled = match &factory {
-                Some(factory) => factory.fill(next).await,
-                None => Ok(next),
-            };
-            let sent = match (filled, call.guard.enter(now)) {
-                (Ok(request), Ok(())) => {
+            let sent = match call.guard.enter(now) {
+                Ok(()) => {
                     call.starts(kept.method(), kept.url());
-                    let deadline = call.retry.deadline();
-                    send::attempt(chain.clone(), request, target, &policy, now, deadline).await
+                    let terms = Terms {
+                        policy: &policy,
+                        factory: factory.as_ref(),
+                        now,
+                        deadline: call.retry.deadline(),
+                        minds_redirects: call.retry.minds_redirects(),
+                    };
+                    send::attempt(chain.clone(), next, target, &terms).await
                 }
-                (Ok(_), Err(open)) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
-                (Err(error), _) => Sent::unsent(FailureKind::Builder, error),
+                Err(open) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
             };
 
             let started = mem::replace(&mut now, Instant::now());
@@ -110,7 +111,7 @@ impl Resilient {
             match (call.judge(kept.method(), kept.url(), elapsed, gave, now), kept) {
                 (Decision::Retry { after, .. }, Kept::Copy(copy)) => {
                     next = copy;
-                    wait(after, sent).await;
+                    wait(after, sent, call.retry.left(now)).await;
                     now = Instant::now();
                 }
                 (decision, kept) => {
@@ -151,10 +152,12 @@ impl Kept {
 }
 
 /// Lets the time pass; meanwhile the failed response is drained and dropped.
-async fn wait<E>(after: Duration, sent: Sent<E>) {
+async fn wait<E>(after: Duration, sent: Sent<E>, left: Option<Duration>) {
     let start = Instant::now();
     match sent {
-        Sent::Answer(response, None) => Box::pin(body::drain(response)).await,
+        Sent::Answer { response, body: None, .. } => {
+            Box::pin(body::drain(response, after, left)).await;
+        }
         other => drop(other),
     }
     let left = after.saturating_sub(start.elapsed());

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use http::Extensions;
 use reqwest::{Request, Response};
 
-use crate::body::{self, BoxFuture};
+use crate::body::{self, BodyFactory, BoxFuture};
 use crate::error::{BoxError, Elapsed, HttpRequestError};
 use crate::failure;
+use crate::followed;
 use crate::outcome::{Delivery, Failure, FailureKind, Gave};
 use crate::policy::Policy;
 use crate::time::Instant;
@@ -35,8 +36,12 @@ pub(crate) trait Chain: Clone + Send + Sync {
 
 /// What came of an attempt.
 pub(crate) enum Sent<E> {
-    Answer(Response, Option<Bytes>),
-    Failed(E),
+    Answer {
+        response: Response,
+        body: Option<Bytes>,
+        followed: bool,
+    },
+    Failed(Failure, E),
     /// Ended here: cut by one of our limits, or not sent at all.
     Local(Failure, BoxError),
 }
@@ -49,19 +54,27 @@ impl<E> Sent<E> {
 
     pub(crate) fn gave<C: Chain<Error = E>>(&self) -> Gave<'_> {
         match self {
-            Self::Answer(response, body) => Gave::Answer {
+            Self::Answer { response, body, followed } => Gave::Answer {
                 status: response.status(),
                 headers: response.headers(),
                 url: response.url(),
                 body: body.as_deref(),
+                followed: *followed,
             },
-            Self::Failed(error) => {
-                let error = C::as_error(error);
-                Gave::Failure(failure::read(error), error)
-            }
+            Self::Failed(failure, error) => Gave::Failure(*failure, C::as_error(error)),
             Self::Local(failure, error) => Gave::Failure(*failure, error.as_ref()),
         }
     }
+}
+
+/// What one attempt has to keep to.
+pub(crate) struct Terms<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) factory: Option<&'a BodyFactory>,
+    pub(crate) now: Instant,
+    pub(crate) deadline: Option<Instant>,
+    /// Whether a redirect that the client follows is to be noticed.
+    pub(crate) minds_redirects: bool,
 }
 
 /// Makes one attempt.
@@ -69,19 +82,18 @@ pub(crate) async fn attempt<C: Chain>(
     chain: C,
     mut request: Request,
     extensions: &mut Extensions,
-    policy: &Policy,
-    now: Instant,
-    deadline: Option<Instant>,
+    terms: &Terms<'_>,
 ) -> Sent<C::Error> {
+    let Terms { policy, now, deadline, .. } = *terms;
     let Some(limit) = Limit::nearest(policy, now, deadline) else {
-        return complete::<C>(chain.send(request, extensions), policy.read_body).await;
+        return complete(chain, request, extensions, terms).await;
     };
     // The request's own timeout also bounds the body; it is only ever lowered, because setting
     // one where there is none would replace, and maybe loosen, the client's.
     if let (Some(own), Some(deadline)) = (request.timeout_mut(), deadline) {
         *own = (*own).min(deadline.saturating_duration_since(now));
     }
-    let sent = complete::<C>(chain.send(request, extensions), policy.read_body);
+    let sent = complete(chain, request, extensions, terms);
     match tokio::time::timeout_at(limit.at, sent).await {
         Ok(sent) => sent,
         // Nobody knows how far it got.
@@ -93,16 +105,39 @@ pub(crate) async fn attempt<C: Chain>(
 }
 
 async fn complete<C: Chain>(
-    sent: impl Future<Output = Result<Response, C::Error>>,
-    read_body: Option<usize>,
+    chain: C,
+    request: Request,
+    extensions: &mut Extensions,
+    terms: &Terms<'_>,
 ) -> Sent<C::Error> {
-    match (sent.await, read_body) {
-        (Ok(response), None) => Sent::Answer(response, None),
-        (Ok(response), Some(limit)) => match body::read(response, limit).await {
-            Ok((response, body)) => Sent::Answer(response, body),
-            Err(error) => Sent::Failed(error.into()),
+    let request = match terms.factory {
+        Some(factory) => match factory.fill(request).await {
+            Ok(request) => request,
+            Err(error) => return Sent::unsent(FailureKind::Builder, error),
         },
-        (Err(error), _) => Sent::Failed(error),
+        None => request,
+    };
+    let sent = chain.send(request, extensions);
+    let (result, followed) =
+        if terms.minds_redirects { followed::watch(sent).await } else { (sent.await, false) };
+    match (result, terms.policy.read_body) {
+        (Ok(response), None) => Sent::Answer { response, body: None, followed },
+        (Ok(response), Some(limit)) => match body::read(response, limit).await {
+            Ok((response, body)) => Sent::Answer { response, body, followed },
+            Err(error) => {
+                // The connection was not stale: a head came by it.
+                let failure = Failure { may_be_stale: false, ..failure::read(&error) };
+                Sent::Failed(failure, error.into())
+            }
+        },
+        (Err(error), _) => {
+            let mut failure = failure::read(C::as_error(&error));
+            if followed {
+                // What is known of the last hop is not true of the first, which was answered.
+                failure.delivery = Delivery::MaybeProcessed;
+            }
+            Sent::Failed(failure, error)
+        }
     }
 }
 
