@@ -166,7 +166,7 @@ impl Retry {
                 status == StatusCode::REQUEST_TIMEOUT && says_close(headers)
             }
         };
-        stale && outcome.attempt == 1 && !std::mem::replace(&mut self.went_at_once, true)
+        stale && !std::mem::replace(&mut self.went_at_once, true)
     }
 }
 
