@@ -6,3 +6,4 @@ mod retry;
 mod support;
 mod support_selftest;
 mod tidy;
+mod wire;
