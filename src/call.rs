@@ -202,7 +202,7 @@ impl<'p> Call<'p> {
             Some(judge) => judge(outcome),
             None => classify::health(outcome, verdict),
         };
-        let elsewhere = outcome.answered_by().filter(|_| outcome.is_redirected());
+        let elsewhere = outcome.elsewhere();
         self.guard.exit(health, elsewhere, hint, now, self.policy);
         if verdict == Verdict::Success {
             self.guard.deposit();
@@ -302,7 +302,7 @@ impl<'p> Call<'p> {
         now: Instant,
     ) -> Result<Response, C::Error> {
         match sent {
-            Sent::Answer(mut response, _) => {
+            Sent::Answer { mut response, .. } => {
                 if let (Some(at), Some(limit)) = (self.retry.deadline(), self.policy.max_total_time)
                 {
                     response = body::until(response, at, limit);
@@ -312,7 +312,7 @@ impl<'p> Call<'p> {
                 }
                 Ok(response)
             }
-            Sent::Failed(error) => Err(error),
+            Sent::Failed(_, error) => Err(error),
             Sent::Local(Failure { kind, .. }, source) => {
                 Err(C::local(HttpRequestError::new(Inner {
                     method: Some(method.clone()),

@@ -25,7 +25,8 @@ pub struct Attempt {
     pub result: Result<StatusCode, FailureKind>,
     /// How far the request got.
     pub delivery: Delivery,
-    /// The host that answered, where it is another one than was asked (after a redirect).
+    /// The host that answered, with its port unless that is the scheme's own, where it is another
+    /// one than was asked (after a redirect).
     pub answered_by: Option<String>,
     /// The wait that followed, and where its length came from; `None` after the last attempt.
     pub wait: Option<(Duration, WaitSource)>,
@@ -33,7 +34,6 @@ pub struct Attempt {
 
 impl Attempt {
     pub(crate) fn new(outcome: &Outcome<'_>, ended: Duration) -> Self {
-        let elsewhere = outcome.answered_by().filter(|it| it.host() != outcome.url.host());
         Self {
             number: outcome.attempt,
             started: ended.saturating_sub(outcome.elapsed),
@@ -43,7 +43,10 @@ impl Attempt {
                 (None, failure) => Err(failure.unwrap_or(FailureKind::Other)),
             },
             delivery: outcome.delivery(),
-            answered_by: elsewhere.and_then(|it| it.host_str()).map(str::to_owned),
+            answered_by: outcome.elsewhere().and_then(|it| {
+                let host = it.host_str()?;
+                Some(it.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+            }),
             wait: None,
         }
     }

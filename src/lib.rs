@@ -60,6 +60,7 @@ mod error;
 mod event;
 mod failure;
 mod fault;
+mod followed;
 mod gate;
 mod guard;
 mod hint;

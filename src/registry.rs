@@ -400,7 +400,7 @@ mod tests {
             ("http://us@er:pw@example.com/", "http://example.com", false),
             ("data:text/plain,hello", "data:", true),
         ] {
-            let url = reqwest::Url::parse(url).unwrap();
+            let url = Url::parse(url).unwrap();
             let found = host_key(&url);
             assert_eq!(found, key);
             assert_eq!(matches!(found, Cow::Borrowed(_)), borrowed, "{url}");

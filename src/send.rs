@@ -9,6 +9,7 @@ use reqwest::{Request, Response};
 use crate::body::{self, BodyFactory, BoxFuture};
 use crate::error::{BoxError, Elapsed, HttpRequestError};
 use crate::failure;
+use crate::followed;
 use crate::outcome::{Delivery, Failure, FailureKind, Gave};
 use crate::policy::Policy;
 use crate::time::Instant;
@@ -38,19 +39,14 @@ pub(crate) trait Chain: Clone + Send + Sync {
 
 /// What came of an attempt.
 pub(crate) enum Sent<E> {
-    Answer(Response, Option<Bytes>),
-    Failed(E),
+    Answer {
+        response: Response,
+        body: Option<Bytes>,
+        followed: bool,
+    },
+    Failed(Failure, E),
     /// Ended here: cut by one of our limits, or not sent at all.
     Local(Failure, BoxError),
-}
-
-impl<E> From<Result<Response, E>> for Sent<E> {
-    fn from(result: Result<Response, E>) -> Self {
-        match result {
-            Ok(response) => Self::Answer(response, None),
-            Err(error) => Self::Failed(error),
-        }
-    }
 }
 
 impl<E> Sent<E> {
@@ -59,18 +55,30 @@ impl<E> Sent<E> {
         Self::Local(Failure::new(kind, Delivery::NotSent), error)
     }
 
+    fn of<C: Chain<Error = E>>(result: Result<Response, E>, followed: bool) -> Self {
+        match result {
+            Ok(response) => Self::Answer { response, body: None, followed },
+            Err(error) => {
+                let mut failure = failure::read(C::as_error(&error));
+                if followed {
+                    // What is known of the last hop is not true of the first, which was answered.
+                    failure.delivery = Delivery::MaybeProcessed;
+                }
+                Self::Failed(failure, error)
+            }
+        }
+    }
+
     pub(crate) fn gave<C: Chain<Error = E>>(&self) -> Gave<'_> {
         match self {
-            Self::Answer(response, body) => Gave::Answer {
+            Self::Answer { response, body, followed } => Gave::Answer {
                 status: response.status(),
                 headers: response.headers(),
                 url: response.url(),
                 body: body.as_deref(),
+                followed: *followed,
             },
-            Self::Failed(error) => {
-                let error = C::as_error(error);
-                Gave::Failure(failure::read(error), error)
-            }
+            Self::Failed(failure, error) => Gave::Failure(*failure, C::as_error(error)),
             Self::Local(failure, error) => Gave::Failure(*failure, error.as_ref()),
         }
     }
@@ -105,25 +113,27 @@ fn tighten(request: &mut Request, left: Option<Duration>) {
     }
 }
 
+/// What one attempt has to keep to.
+pub(crate) struct Terms<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) now: Instant,
+    pub(crate) deadline: Option<Instant>,
+    /// Whether a redirect that the client follows is to be noticed.
+    pub(crate) minds_redirects: bool,
+}
+
 /// Sees one attempt through, within its limits.
 pub(crate) async fn attempt<C: Chain>(
     sending: BoxFuture<'_, Result<Response, C::Error>>,
-    policy: &Policy,
-    now: Instant,
-    deadline: Option<Instant>,
+    terms: &Terms<'_>,
 ) -> Sent<C::Error> {
-    let Some(limit) = Limit::nearest(policy, now, deadline) else {
-        return match policy.read_body {
-            None => Sent::from(sending.await),
-            Some(limit) => Box::pin(read(sending, limit)).await,
-        };
-    };
-    let sending = async {
-        match policy.read_body {
-            None => Sent::from(sending.await),
-            Some(limit) => read(sending, limit).await,
-        }
-    };
+    let Terms { policy, now, deadline, minds_redirects } = *terms;
+    let limit = Limit::nearest(policy, now, deadline);
+    if limit.is_none() && !minds_redirects && policy.read_body.is_none() {
+        return Sent::of::<C>(sending.await, false);
+    }
+    let sending = complete::<C>(sending, terms);
+    let Some(limit) = limit else { return Box::pin(sending).await };
     match Box::pin(tokio::time::timeout_at(limit.at, sending)).await {
         Ok(sent) => sent,
         // Nobody knows how far it got.
@@ -134,18 +144,22 @@ pub(crate) async fn attempt<C: Chain>(
     }
 }
 
-/// An attempt whose body belongs to it.
-async fn read<E: From<reqwest::Error>>(
-    sending: BoxFuture<'_, Result<Response, E>>,
-    limit: usize,
-) -> Sent<E> {
-    let response = match sending.await {
-        Ok(response) => response,
-        Err(error) => return Sent::Failed(error),
-    };
-    match body::read(response, limit).await {
-        Ok((response, body)) => Sent::Answer(response, body),
-        Err(error) => Sent::Failed(error.into()),
+async fn complete<C: Chain>(
+    sending: BoxFuture<'_, Result<Response, C::Error>>,
+    terms: &Terms<'_>,
+) -> Sent<C::Error> {
+    let (result, followed) =
+        if terms.minds_redirects { followed::watch(sending).await } else { (sending.await, false) };
+    match (Sent::of::<C>(result, followed), terms.policy.read_body) {
+        (Sent::Answer { response, .. }, Some(limit)) => match body::read(response, limit).await {
+            Ok((response, body)) => Sent::Answer { response, body, followed },
+            Err(error) => {
+                // The connection was not stale: a head came by it.
+                let failure = Failure { may_be_stale: false, ..failure::read(&error) };
+                Sent::Failed(failure, error.into())
+            }
+        },
+        (sent, _) => sent,
     }
 }
 

@@ -30,7 +30,8 @@ const ARROWS: &[(&str, &str)] = &[
     ("guard", "breaker budget gate policy registry time"),
     ("overrides", "fault policy"),
     ("body", "error time"),
-    ("send", "body error failure outcome policy time"),
+    ("followed", ""),
+    ("send", "body error failure followed outcome policy time"),
     (
         "call",
         "body breaker classify decision error event gate guard hint history idempotency outcome \

@@ -8,3 +8,4 @@ mod retry;
 mod support;
 mod support_selftest;
 mod tidy;
+mod wire;
