@@ -9,6 +9,7 @@ use crate::body::{self, BodyFactory};
 use crate::call::Call;
 use crate::config::ResilientConfig;
 use crate::decision::{Decision, StopReason};
+use crate::error::BoxError;
 use crate::outcome::FailureKind;
 use crate::overrides;
 use crate::send::{self, Chain, Sent};
@@ -90,18 +91,16 @@ impl Resilient {
             let mut own = matches!(kept, Kept::Copy(_)).then(|| extensions.clone());
             let target = own.as_mut().unwrap_or(&mut *extensions);
 
-            let filled = match &factory {
-                Some(factory) => factory.fill(next).await,
-                None => Ok(next),
-            };
-            let sent = match (filled, call.guard.enter(now)) {
-                (Ok(request), Ok(())) => {
-                    call.starts(kept.method(), kept.url());
-                    let deadline = call.retry.deadline();
-                    send::attempt(chain.clone(), request, target, &policy, now, deadline).await
-                }
-                (Ok(_), Err(open)) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
-                (Err(error), _) => Sent::unsent(FailureKind::Builder, error),
+            let sent = match call.guard.enter(now) {
+                Err(open) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
+                Ok(()) => match filled(factory.as_ref(), next).await {
+                    Err(error) => Sent::unsent(FailureKind::Builder, error),
+                    Ok(request) => {
+                        call.starts(kept.method(), kept.url());
+                        let deadline = call.retry.deadline();
+                        send::attempt(chain.clone(), request, target, &policy, now, deadline).await
+                    }
+                },
             };
 
             let started = mem::replace(&mut now, Instant::now());
@@ -125,6 +124,14 @@ impl Resilient {
                 }
             }
         }
+    }
+}
+
+/// The request with the body that its factory makes for this attempt.
+async fn filled(factory: Option<&BodyFactory>, request: Request) -> Result<Request, BoxError> {
+    match factory {
+        Some(factory) => factory.fill(request).await,
+        None => Ok(request),
     }
 }
 

@@ -216,6 +216,11 @@ impl<'a> Outcome<'a> {
         self.answered_by().is_some_and(|it| it != self.url)
     }
 
+    /// The url that answered or failed, where it is one of another host than was asked.
+    pub(crate) fn elsewhere(&self) -> Option<&'a Url> {
+        self.answered_by().filter(|it| *it != self.url && it.origin() != self.url.origin())
+    }
+
     /// Whether time ran out: a connect, attempt or client timeout, or the deadline.
     pub fn is_timeout(&self) -> bool {
         matches!(self.failure(), Some(FailureKind::Timeout | FailureKind::Deadline))
