@@ -149,9 +149,10 @@ impl Retry {
             }
             (after, source) = (rejected_for, WaitSource::CircuitBreaker);
         }
-        match left {
-            Some(left) if after >= left => Decision::Return(StopReason::Deadline),
-            _ => Decision::Retry { after, source },
+        match source {
+            _ if left.is_none_or(|it| after < it) => Decision::Retry { after, source },
+            WaitSource::CircuitBreaker => Decision::Return(StopReason::CircuitOpen),
+            _ => Decision::Return(StopReason::Deadline),
         }
     }
 

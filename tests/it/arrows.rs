@@ -43,7 +43,7 @@ const ARROWS: &[(&str, &str)] = &[
         "backoff breaker budget classify config event gate hint idempotency outcome overrides \
          policy registry",
     ),
-    ("middleware", "body call config decision outcome overrides send time"),
+    ("middleware", "body call config decision error outcome overrides send time"),
     ("adapter", "body error middleware send"),
     ("client", "decision error failure history"),
     ("testing", "time"),
