@@ -10,8 +10,8 @@ mod tally;
 #[path = "storm/world.rs"]
 mod world;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{env, thread};
 
 use crate::policy::Policy;
@@ -25,14 +25,38 @@ const TRIGGERS: [Trigger; 3] = [Trigger::Refused, Trigger::Silent, Trigger::Brow
 fn main() {
     let has = |flag: &str| env::args().any(|it| it == flag);
     let mut cells = vec![];
-    for trigger in TRIGGERS { for clients in CLIENTS { for policy in Policy::ALL { for load in LOADS {
-        cells.push(Cell { policy, server: Server::Fifo, trigger, clients, rate: load * CAPACITY });
-    }}}}
-    if has("--quick") { cells.truncate(28) }
+    for trigger in TRIGGERS {
+        for clients in CLIENTS {
+            for policy in Policy::ALL {
+                for load in LOADS {
+                    cells.push(Cell {
+                        policy,
+                        server: Server::Fifo,
+                        trigger,
+                        clients,
+                        rate: load * CAPACITY,
+                    });
+                }
+            }
+        }
+    }
+    if has("--quick") {
+        cells.truncate(28)
+    }
     let done = run_all(&cells);
     for (cell, tally) in cells.iter().zip(&done) {
-        let Summary { goodput, goodput_share, worst, overall, recovery, lost } = tally.summary(cell);
-        println!("{},{},{},{},{},{goodput:.1},{goodput_share:.3},{worst:.2},{overall:.2},{},{lost:.4},{}", cell.policy.name(), cell.server.name(), cell.trigger.name(), cell.clients, cell.rate / CAPACITY, recovery.map_or("never".into(), |it| format!("{it:.1}")), tally.rejected);
+        let Summary { goodput, goodput_share, worst, overall, recovery, lost } =
+            tally.summary(cell);
+        println!(
+            "{},{},{},{},{},{goodput:.1},{goodput_share:.3},{worst:.2},{overall:.2},{},{lost:.4},{}",
+            cell.policy.name(),
+            cell.server.name(),
+            cell.trigger.name(),
+            cell.clients,
+            cell.rate / CAPACITY,
+            recovery.map_or("never".into(), |it| format!("{it:.1}")),
+            tally.rejected
+        );
     }
 }
 

@@ -2,22 +2,21 @@
 
 use std::time::Duration;
 
-use http::{Extensions, Method, StatusCode};
+use http::{Extensions, Method};
 use reqwest::{Request, Response, Url};
 
 use crate::body::{self, BodyFactory};
-use crate::breaker::Health;
 use crate::classify::{self, Verdict};
 use crate::decision::{Decision, StopReason, WaitSource};
 use crate::error::{BoxError, Cause, HttpRequestError, Inner};
 use crate::event::{Event, FailureInfo, HeldInfo, RequestInfo, ResponseInfo, RetryInfo};
-use crate::gate::{Answer, RateLimited};
+use crate::gate::{Answer, Patience, RateLimited};
 use crate::guard::Guard;
 use crate::hint::{self, Advice};
 use crate::history::{Attempt, AttemptLog, History};
 use crate::idempotency;
 use crate::outcome::{Failure, FailureKind, Gave, Outcome};
-use crate::policy::Policy;
+use crate::policy::{Policy, RetryAfter};
 use crate::redact::RedactedUrl;
 use crate::retry::{Facts, Repeat, Retry};
 use crate::send::{Chain, Sent};
@@ -27,6 +26,8 @@ pub(crate) struct Call<'p> {
     pub(crate) retry: Retry,
     pub(crate) guard: Guard,
     policy: &'p Policy,
+    /// How long it may still wait at the gate.
+    gate_time: Duration,
     keyed: bool,
     history: History,
     log: Option<AttemptLog>,
@@ -56,6 +57,7 @@ impl<'p> Call<'p> {
             retry: Retry::new(policy, repeat, now),
             guard: Guard::new(policy, request, now),
             policy,
+            gate_time: policy.max_wait_time,
             keyed: idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
             history: History::default(),
             log: extensions.get().cloned(),
@@ -66,28 +68,26 @@ impl<'p> Call<'p> {
     ///
     /// The waits of one request at the gate add up to no more than `max_wait_time`.
     pub(crate) async fn pass_gate(
-        &self,
+        &mut self,
         request: &Request,
         mut now: Instant,
     ) -> Result<Instant, (RateLimited, Instant)> {
-        let mut allowed = self.policy.max_wait_time;
-        while let Answer::Wait { opens_in, after } =
-            self.guard.gate(now, || self.policy.sources.random())
-        {
-            let left = self.retry.left(now).unwrap_or(Duration::MAX).min(allowed);
-            if opens_in >= left {
-                return Err((RateLimited { retry_in: opens_in }, now));
-            }
-            let wait = after.min(left);
+        loop {
+            let left = self.retry.left(now).unwrap_or(Duration::MAX);
+            let patience = Patience { wait: self.gate_time, left };
+            let wait = match self.guard.gate(now, patience, || self.policy.sources.random()) {
+                Answer::Pass => return Ok(now),
+                Answer::TooLate(retry_in) => return Err((RateLimited { retry_in }, now)),
+                Answer::Wait(wait) => wait,
+            };
             self.tell(|call| {
                 let (method, url) = (request.method(), RedactedUrl::new(request.url()));
                 call.policy.listeners.tell(&Event::HeldBack(&HeldInfo { method, url, wait }));
             });
             tokio::time::sleep(wait).await;
-            allowed = allowed.saturating_sub(wait);
+            self.gate_time = self.gate_time.saturating_sub(wait);
             now = Instant::now();
         }
-        Ok(now)
     }
 
     /// Counts an attempt about to be sent and tells it.
@@ -156,14 +156,20 @@ impl<'p> Call<'p> {
 
     /// A first attempt that is rejected ends the request; a later one uses up a retry.
     fn rejected(&mut self, outcome: &Outcome<'_>, now: Instant) -> Decision {
-        if self.retry.attempts() == 0 {
-            return Decision::Return(StopReason::CircuitOpen);
-        }
         let rejected_for = self.guard.rejects_for(now).unwrap_or_default();
-        match self.decide(outcome, Advice::default(), Some(rejected_for), now) {
-            Decision::Return(StopReason::Exhausted) => Decision::Return(StopReason::CircuitOpen),
-            decision => decision,
+        let decision = match self.retry.attempts() {
+            0 => Decision::Return(StopReason::CircuitOpen),
+            _ => match self.decide(outcome, Advice::default(), Some(rejected_for), now) {
+                Decision::Return(StopReason::Exhausted) => {
+                    Decision::Return(StopReason::CircuitOpen)
+                }
+                decision => decision,
+            },
+        };
+        if let Decision::Return(stop) = decision {
+            self.stops(stop, now);
         }
+        decision
     }
 
     fn decide(
@@ -197,10 +203,11 @@ impl<'p> Call<'p> {
         if verdict == Verdict::Success {
             self.guard.deposit();
         }
-        let throttles = health == Some(Health::Throttled)
-            || outcome.status() == Some(StatusCode::SERVICE_UNAVAILABLE);
-        if let (Some(hint), true, None) = (hint, throttles, elsewhere) {
-            self.guard.close_gate(hint.min(self.policy.max_wait_time), now);
+        let heard = self.policy.retry_after != RetryAfter::Ignored
+            && classify::holds_back(outcome, verdict)
+            && elsewhere.is_none();
+        if let (Some(hint), true) = (hint, heard) {
+            self.guard.close_gate(hint, self.policy.max_wait_time, now);
         }
     }
 
@@ -236,6 +243,14 @@ impl<'p> Call<'p> {
         }
     }
 
+    /// Notes why the request ends without another attempt.
+    fn stops(&mut self, stop: StopReason, now: Instant) {
+        self.history.end(stop);
+        if let Some(log) = &self.log {
+            log.set(&self.history, self.retry.elapsed(now));
+        }
+    }
+
     pub(crate) fn ends(&self, outcome: &Outcome<'_>, stop: StopReason, now: Instant) {
         let Outcome { method, url, .. } = *outcome;
         let url = RedactedUrl::new(url);
@@ -263,7 +278,7 @@ impl<'p> Call<'p> {
 
     /// Ends a request before its next attempt.
     pub(crate) fn reject<C: Chain>(
-        self,
+        mut self,
         request: &Request,
         kind: FailureKind,
         error: BoxError,
@@ -277,6 +292,7 @@ impl<'p> Call<'p> {
         let sent = Sent::unsent(kind, error);
         let (attempt, keyed) = (self.retry.attempts(), self.keyed);
         let (gave, elapsed) = (sent.gave::<C>(), Duration::ZERO);
+        self.stops(stop, now);
         self.ends(&Outcome { method, url, attempt, elapsed, keyed, gave }, stop, now);
         self.finish::<C>(sent, method, url, stop, now)
     }

@@ -94,14 +94,16 @@ impl Resilient {
                 Some(factory) => factory.fill(next).await,
                 None => Ok(next),
             };
-            let sent = match (filled, call.guard.enter(now)) {
-                (Ok(request), Ok(())) => {
-                    call.starts(kept.method(), kept.url());
-                    let deadline = call.retry.deadline();
-                    send::attempt(chain.clone(), request, target, &policy, now, deadline).await
-                }
-                (Ok(_), Err(open)) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
-                (Err(error), _) => Sent::unsent(FailureKind::Builder, error),
+            let sent = match filled {
+                Err(error) => Sent::unsent(FailureKind::Builder, error),
+                Ok(request) => match call.guard.enter(now) {
+                    Err(open) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
+                    Ok(()) => {
+                        call.starts(kept.method(), kept.url());
+                        let deadline = call.retry.deadline();
+                        send::attempt(chain.clone(), request, target, &policy, now, deadline).await
+                    }
+                },
             };
 
             let started = mem::replace(&mut now, Instant::now());

@@ -2,6 +2,7 @@
 
 mod arrows;
 mod breaker;
+mod citizen;
 mod retry;
 mod support;
 mod support_selftest;
