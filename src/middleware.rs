@@ -100,8 +100,9 @@ impl Resilient {
                     Err(open) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
                     Ok(()) => {
                         call.starts(kept.method(), kept.url());
-                        let deadline = call.retry.deadline();
-                        send::attempt(chain.clone(), request, target, &policy, now, deadline).await
+                        let (number, end) = (call.retry.attempts(), call.retry.deadline());
+                        let chain = chain.clone();
+                        send::attempt(chain, request, target, &policy, now, number, end).await
                     }
                 },
             };

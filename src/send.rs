@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use bytes::Bytes;
-use http::Extensions;
+use http::{Extensions, HeaderValue};
 use reqwest::{Request, Response};
 
 use crate::body::{self, BoxFuture};
@@ -64,16 +64,28 @@ impl<E> Sent<E> {
     }
 }
 
-/// Makes one attempt.
+/// Makes the attempt of this number.
 pub(crate) async fn attempt<C: Chain>(
     chain: C,
     mut request: Request,
     extensions: &mut Extensions,
     policy: &Policy,
     now: Instant,
+    number: u32,
     deadline: Option<Instant>,
 ) -> Sent<C::Error> {
-    let Some(limit) = Limit::nearest(policy, now, deadline) else {
+    let limit = Limit::nearest(policy, now, deadline);
+    if let Some(name) = &policy.attempt_header {
+        request.headers_mut().insert(name, HeaderValue::from(number));
+    }
+    if let Some(header) = &policy.deadline_header {
+        let left = limit.as_ref().map(|it| it.at.saturating_duration_since(now));
+        if let Some(left) = left.into_iter().chain(request.timeout().copied()).min() {
+            let (name, value) = header.line(left);
+            request.headers_mut().insert(name, value);
+        }
+    }
+    let Some(limit) = limit else {
         return complete::<C>(chain.send(request, extensions), policy.read_body).await;
     };
     // The request's own timeout also bounds the body; it is only ever lowered, because setting

@@ -9,9 +9,9 @@ use proptest::prelude::*;
 use reqwest_middleware::ClientWithMiddleware;
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    AttemptLog, BreakerConfig, BudgetConfig, CircuitBreaker, Constant, Health, HttpRequestError,
-    Jitter, RequestBuilderExt, ResilientConfig, ResilientConfigBuilder, ResponseExt, RetryAfter,
-    RetryBudget, RetryOverride, StopReason, WaitSource,
+    AttemptLog, BreakerConfig, BudgetConfig, CircuitBreaker, Constant, DeadlineHeader, Health,
+    HttpRequestError, Jitter, RequestBuilderExt, ResilientConfig, ResilientConfigBuilder,
+    ResponseExt, RetryAfter, RetryBudget, RetryOverride, StopReason, WaitSource,
 };
 use tokio::time::{Instant, advance, sleep, timeout};
 
@@ -433,4 +433,60 @@ async fn what_a_server_says_about_retries_settles_it() {
     assert_eq!(ended(status(403, &[("x-ratelimit-remaining", "0")])).await, again);
     assert_eq!(ended(come_back_in(403, "1")).await, again);
     assert_eq!(ended(Reply::status(403)).await, (1, StopReason::Final));
+}
+
+/// The values of a header, attempt by attempt.
+fn told(script: &Script, name: &str) -> Vec<Option<String>> {
+    let value = |headers: &http::HeaderMap| Some(headers.get(name)?.to_str().unwrap().to_owned());
+    script.sent().iter().map(|it| value(&it.headers)).collect()
+}
+
+fn texts<const N: usize>(values: [&str; N]) -> Vec<Option<String>> {
+    values.into_iter().map(|it| Some(it.to_owned())).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_server_learns_what_time_is_left_and_which_attempt_it_sees() {
+    const LEFT: HeaderName = HeaderName::from_static("x-left");
+    const NUMBER: HeaderName = HeaderName::from_static("x-attempt");
+    let sent = async |config: ResilientConfigBuilder, own: RetryOverride| {
+        let slow = Reply::status(503).after(SECOND / 2);
+        let (client, script) = scripted(config.build().unwrap(), [slow]);
+        let request = client.get(URL).header(LEFT, "untold").with_extension(own);
+        let _may_be_cut = request.send().await;
+        script
+    };
+    let told_of = || bare().attempt_header(NUMBER).deadline_header(DeadlineHeader::millis(LEFT));
+    let plain = RetryOverride::new;
+
+    let script = sent(told_of().max_total_time(10 * SECOND), plain()).await;
+    assert_eq!(told(&script, "x-left"), texts(["10000", "8500", "7000", "5500"]));
+    assert_eq!(told(&script, "x-attempt"), texts(["1", "2", "3", "4"]));
+
+    let nearer = told_of().max_total_time(4 * SECOND).attempt_timeout(3 * SECOND);
+    let script = sent(nearer.max_retries(1), plain()).await;
+    assert_eq!(told(&script, "x-left"), texts(["3000", "2500"]));
+
+    let grpc = told_of().deadline_header(DeadlineHeader::grpc_timeout()).max_retries(1);
+    let script = sent(grpc.max_total_time(100 * SECOND), plain()).await;
+    assert_eq!(told(&script, "grpc-timeout"), texts(["100000m", "98500000u"]));
+
+    // Without a limit there is nothing to tell.
+    let script = sent(told_of().max_retries(0), plain()).await;
+    assert_eq!(told(&script, "x-left"), texts(["untold"]));
+
+    let off = plain().without_deadline_header().without_attempt_header().max_retries(0);
+    let script = sent(told_of().max_total_time(SECOND), off).await;
+    assert_eq!(told(&script, "x-left"), texts(["untold"]));
+    assert_eq!(told(&script, "x-attempt"), [None]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_request_s_own_timeout_is_told_where_it_is_nearest() {
+    let config = bare().deadline_header(DeadlineHeader::with(http::header::AGE, |left| {
+        HeaderValue::from(left.as_secs())
+    }));
+    let (client, script) = scripted(config.build().unwrap(), [Reply::status(200)]);
+    client.get(URL).timeout(7 * SECOND).send().await.unwrap();
+    assert_eq!(told(&script, "age"), texts(["7"]));
 }
