@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use http::{Extensions, Method, StatusCode};
+use http::{Extensions, Method};
 use reqwest::{Request, Response, Url};
 
 use crate::body::{self, BodyFactory};
-use crate::breaker::Health;
 use crate::classify::{self, Verdict};
 use crate::decision::{Decision, StopReason, WaitSource};
 use crate::error::{BoxError, Cause, HttpRequestError, Inner};
 use crate::event::{Event, FailureInfo, HeldInfo, RequestInfo, ResponseInfo, RetryInfo};
-use crate::gate::{Answer, RateLimited};
+use crate::gate::{Answer, Patience, RateLimited};
 use crate::guard::Guard;
 use crate::hint::{self, Advice};
 use crate::history::{Attempt, AttemptLog, History};
@@ -27,6 +26,8 @@ pub(crate) struct Call<'p> {
     pub(crate) retry: Retry,
     pub(crate) guard: Guard,
     policy: &'p Policy,
+    /// How long it may still wait at the gate.
+    gate_time: Duration,
     keyed: bool,
     history: History,
     log: Option<AttemptLog>,
@@ -56,6 +57,7 @@ impl<'p> Call<'p> {
             retry: Retry::new(policy, repeat, now),
             guard: Guard::new(policy, request, now),
             policy,
+            gate_time: policy.max_wait_time,
             keyed: !idempotency::is_idempotent(request.method())
                 && idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
             history: History::default(),
@@ -65,35 +67,33 @@ impl<'p> Call<'p> {
 
     /// Whether the gate of the host is closed.
     pub(crate) fn is_held_back(&self, now: Instant) -> bool {
-        self.guard.gate(now, || 0.0) != Answer::Pass
+        self.guard.is_held_back(now)
     }
 
     /// Waits until the gate of the host is open, if there is the time for it.
     ///
     /// The waits of one request at the gate add up to no more than `max_wait_time`.
     pub(crate) async fn pass_gate(
-        &self,
+        &mut self,
         request: &Request,
     ) -> Result<Instant, (RateLimited, Instant)> {
         let mut now = Instant::now();
-        let mut allowed = self.policy.max_wait_time;
-        while let Answer::Wait { opens_in, after } =
-            self.guard.gate(now, || self.policy.sources.random())
-        {
-            let left = self.retry.left(now).unwrap_or(Duration::MAX).min(allowed);
-            if opens_in >= left {
-                return Err((RateLimited { retry_in: opens_in }, now));
-            }
-            let wait = after.min(left);
+        loop {
+            let left = self.retry.left(now).unwrap_or(Duration::MAX);
+            let patience = Patience { wait: self.gate_time, left };
+            let wait = match self.guard.gate(now, patience, || self.policy.sources.random()) {
+                Answer::Pass => return Ok(now),
+                Answer::TooLate(retry_in) => return Err((RateLimited { retry_in }, now)),
+                Answer::Wait(wait) => wait,
+            };
             self.tell(|call| {
                 let (method, url) = (request.method(), RedactedUrl::new(request.url()));
                 call.policy.listeners.tell(&Event::HeldBack(&HeldInfo { method, url, wait }));
             });
             tokio::time::sleep(wait).await;
-            allowed = allowed.saturating_sub(wait);
+            self.gate_time = self.gate_time.saturating_sub(wait);
             now = Instant::now();
         }
-        Ok(now)
     }
 
     /// Counts an attempt about to be sent and tells it.
@@ -211,11 +211,11 @@ impl<'p> Call<'p> {
         if verdict == Verdict::Success {
             self.guard.deposit();
         }
-        let listens = self.policy.retry_after != RetryAfter::Ignored;
-        let throttles = health == Some(Health::Throttled)
-            || outcome.status() == Some(StatusCode::SERVICE_UNAVAILABLE);
-        if let (Some(hint), true, None) = (hint, throttles && listens, elsewhere) {
-            self.guard.close_gate(hint.min(self.policy.max_wait_time), now);
+        let heard = self.policy.retry_after != RetryAfter::Ignored
+            && classify::holds_back(outcome, verdict)
+            && elsewhere.is_none();
+        if let (Some(hint), true) = (hint, heard) {
+            self.guard.close_gate(hint, self.policy.max_wait_time, now);
         }
     }
 

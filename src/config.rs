@@ -32,7 +32,7 @@ use crate::policy::{Patch, Policy};
 ///     .build()?;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct ResilientConfig {
     policy: Arc<Policy>,
 }
@@ -60,6 +60,14 @@ impl ResilientConfig {
 
     pub(crate) fn policy(&self) -> &Arc<Policy> {
         &self.policy
+    }
+}
+
+impl Default for ResilientConfig {
+    fn default() -> Self {
+        let policy = Policy::default();
+        policy.settle();
+        Self { policy: Arc::new(policy) }
     }
 }
 

@@ -6,7 +6,7 @@ use reqwest::Request;
 
 use crate::breaker::{CircuitBreaker, CircuitOpen, Health, Permit};
 use crate::budget::{Account, Token};
-use crate::gate::{Answer, HostGate};
+use crate::gate::{Answer, HostGate, Patience};
 use crate::policy::Policy;
 use crate::registry::host_key;
 use crate::time::Instant;
@@ -39,9 +39,19 @@ impl Guard {
         }
     }
 
+    /// Whether the host's gate is closed.
+    pub(crate) fn is_held_back(&self, now: Instant) -> bool {
+        self.gate.as_ref().is_some_and(|it| it.is_closed(now))
+    }
+
     /// Whether the host's gate lets a request pass.
-    pub(crate) fn gate(&self, now: Instant, random: impl FnOnce() -> f64) -> Answer {
-        self.gate.as_ref().map_or(Answer::Pass, |it| it.ask(now, random))
+    pub(crate) fn gate(
+        &self,
+        now: Instant,
+        patience: Patience,
+        random: impl FnOnce() -> f64,
+    ) -> Answer {
+        self.gate.as_ref().map_or(Answer::Pass, |it| it.ask(now, patience, random))
     }
 
     /// Asks the breaker for a permit; with it, a token that was taken is spent.
@@ -102,9 +112,9 @@ impl Guard {
     }
 
     /// The host said when to come back: all requests of this client shall hear it.
-    pub(crate) fn close_gate(&self, hint: Duration, now: Instant) {
+    pub(crate) fn close_gate(&self, hint: Duration, longest: Duration, now: Instant) {
         if let Some(gate) = &self.gate {
-            gate.close(now, hint);
+            gate.close(now, hint, longest);
         }
     }
 }

@@ -63,6 +63,7 @@ mod fault;
 mod followed;
 mod gate;
 mod guard;
+mod headers;
 mod hint;
 mod history;
 mod idempotency;
@@ -95,6 +96,7 @@ pub use error::{ErrorKind, HttpRequestError};
 pub use event::{Event, FailureInfo, HeldInfo, Observer, RequestInfo, ResponseInfo, RetryInfo};
 pub use fault::{ConfigError, Fault};
 pub use gate::RateLimited;
+pub use headers::DeadlineHeader;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use hint::fuzz_hints;

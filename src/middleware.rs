@@ -95,14 +95,15 @@ impl Resilient {
                 let sent = match call.guard.enter(now) {
                     Ok(()) => {
                         call.starts(kept.method(), kept.url());
-                        let (chain, left) = (chain.clone(), call.retry.left(now));
-                        let sending = send::begin(chain, request, target, factory.as_ref(), left);
                         let terms = Terms {
                             policy: &policy,
+                            number: call.retry.attempts(),
                             now,
                             deadline: call.retry.deadline(),
                             minds_redirects: call.retry.minds_redirects(),
                         };
+                        let (chain, factory) = (chain.clone(), factory.as_ref());
+                        let sending = send::begin(chain, request, target, factory, &terms);
                         send::attempt::<C>(sending, &terms).await
                     }
                     Err(open) => Sent::unsent(FailureKind::CircuitOpen, open.into()),

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
 use crate::backoff::{Backoff, Exponential, Jitter};
 use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers};
@@ -11,6 +11,7 @@ use crate::classify::{self, Judge, Predicate, RetryMethods, StatusSet, Verdict};
 use crate::event::Listeners;
 use crate::fault::{ConfigError, Fault};
 use crate::gate::Gates;
+use crate::headers::DeadlineHeader;
 use crate::hint::{Advice, HintFormat, HintHeaders};
 use crate::idempotency::{self, IdempotencyKey};
 use crate::outcome::Outcome;
@@ -47,6 +48,8 @@ pub(crate) struct Policy {
     pub(crate) hints: Arc<HintHeaders>,
     pub(crate) read_body: Option<usize>,
     pub(crate) idempotency_key: Option<IdempotencyKey>,
+    pub(crate) deadline_header: Option<DeadlineHeader>,
+    pub(crate) attempt_header: Option<HeaderName>,
     pub(crate) breaker: Option<CircuitBreakers>,
     pub(crate) breaker_health: Option<Judge>,
     pub(crate) budget: Option<RetryBudget>,
@@ -85,6 +88,8 @@ impl Default for Policy {
             hints: Arc::default(),
             read_body: None,
             idempotency_key: None,
+            deadline_header: None,
+            attempt_header: None,
             breaker: Some(CircuitBreaker::per_host(BreakerConfig::default())),
             breaker_health: None,
             budget: Some(RetryBudget::per_host(BudgetConfig::default())),
@@ -202,6 +207,8 @@ pub(crate) struct Patch {
     pub(crate) hints: Option<Arc<HintHeaders>>,
     pub(crate) read_body: Option<Option<usize>>,
     pub(crate) idempotency_key: Option<Option<IdempotencyKey>>,
+    pub(crate) deadline_header: Option<Option<DeadlineHeader>>,
+    pub(crate) attempt_header: Option<Option<HeaderName>>,
     pub(crate) breaker: Option<Option<CircuitBreakers>>,
     pub(crate) breaker_health: Option<Option<Judge>>,
     pub(crate) budget: Option<Option<RetryBudget>>,
@@ -231,6 +238,8 @@ impl Patch {
         set(&mut policy.hints, self.hints.as_ref());
         set(&mut policy.read_body, self.read_body.as_ref());
         set(&mut policy.idempotency_key, self.idempotency_key.as_ref());
+        set(&mut policy.deadline_header, self.deadline_header.as_ref());
+        set(&mut policy.attempt_header, self.attempt_header.as_ref());
         set(&mut policy.breaker, self.breaker.as_ref());
         set(&mut policy.breaker_health, self.breaker_health.as_ref());
         set(&mut policy.budget, self.budget.as_ref());

@@ -12,6 +12,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("decision", ""),
     ("backoff", ""),
     ("hint", ""),
+    ("headers", ""),
     ("idempotency", ""),
     ("registry", ""),
     ("breaker", "fault registry time"),
@@ -24,7 +25,8 @@ const ARROWS: &[(&str, &str)] = &[
     ("classify", "breaker hint idempotency outcome"),
     (
         "policy",
-        "backoff breaker budget classify event fault gate hint idempotency outcome registry sources",
+        "backoff breaker budget classify event fault gate headers hint idempotency outcome registry \
+         sources",
     ),
     ("retry", "classify decision hint outcome policy time"),
     ("guard", "breaker budget gate policy registry time"),
@@ -40,8 +42,8 @@ const ARROWS: &[(&str, &str)] = &[
     ("config", "fault policy"),
     (
         "settings",
-        "backoff breaker budget classify config event gate hint idempotency outcome overrides \
-         policy registry",
+        "backoff breaker budget classify config event gate headers hint idempotency outcome \
+         overrides policy registry",
     ),
     ("middleware", "body call config decision error outcome overrides send time"),
     ("adapter", "body error middleware send"),
@@ -50,7 +52,7 @@ const ARROWS: &[(&str, &str)] = &[
 ];
 
 /// `now` comes in as an argument, a decision comes out: no clock, no timer, no task.
-const PURE: &str = "redact outcome decision backoff breaker/state breaker/window budget gate hint hint/date hint/headers hint/number \
+const PURE: &str = "redact outcome decision backoff breaker/state breaker/window budget gate headers hint hint/date hint/headers hint/number \
                     hint/quota failure history classify policy retry fault error event";
 
 #[test]

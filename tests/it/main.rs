@@ -2,6 +2,7 @@
 
 mod arrows;
 mod breaker;
+mod citizen;
 mod conformance;
 mod properties;
 mod retry;
