@@ -54,12 +54,16 @@ impl Gate {
     /// before the server knew of the longer one, or comes from a backend with more room, and
     /// neither takes back what was said. The caller bounds the hint by the longest wait it allows,
     /// so that a host that asks for hours is tried again after that.
-    pub(crate) fn close(&mut self, now: Instant, hint: Duration) {
+    ///
+    /// Says whether it stays closed for longer now.
+    pub(crate) fn close(&mut self, now: Instant, hint: Duration) -> bool {
         let hint = hint.min(LONGEST);
-        let Some(until) = now.checked_add(hint) else { return };
-        if hint > Duration::ZERO && self.closed.is_none_or(|it| it.until < until) {
+        let Some(until) = now.checked_add(hint) else { return false };
+        let longer = hint > Duration::ZERO && self.closed.is_none_or(|it| it.until < until);
+        if longer {
             self.closed = Some(Closed { until, spread: (hint / 2).min(WIDEST_SPREAD) });
         }
+        longer
     }
 
     /// Whether a request may go now.
@@ -85,8 +89,8 @@ pub(crate) type Gates = Keyed<HostGate>;
 pub(crate) struct HostGate(Mutex<Gate>);
 
 impl HostGate {
-    pub(crate) fn close(&self, now: Instant, hint: Duration) {
-        self.lock().close(now, hint);
+    pub(crate) fn close(&self, now: Instant, hint: Duration) -> bool {
+        self.lock().close(now, hint)
     }
 
     pub(crate) fn ask(&self, now: Instant, unit: impl FnOnce() -> f64) -> Answer {

@@ -91,16 +91,19 @@ pub use client::RequestBuilderExt;
 pub use config::{ResilientConfig, ResilientConfigBuilder};
 pub use decision::{StopReason, WaitSource};
 pub use error::{ErrorKind, HttpRequestError};
-pub use event::{Event, FailureInfo, HeldInfo, Observer, RequestInfo, ResponseInfo, RetryInfo};
+pub use event::{
+    AttemptScope, BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, Observer, RequestInfo,
+    ResponseInfo, RetryInfo,
+};
 pub use fault::{ConfigError, Fault};
 pub use gate::RateLimited;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use hint::fuzz_hints;
 pub use hint::{HintFormat, HintHeaders};
-pub use history::{Attempt, AttemptLog, History, ResponseExt};
+pub use history::{Attempt, AttemptLog, History, Hold, ResponseExt};
 pub use idempotency::{IdempotencyKey, KeyFormat};
-pub use middleware::Resilient;
+pub use middleware::{ResendCount, Resilient};
 pub use outcome::{Delivery, FailureKind, Outcome};
 pub use overrides::RetryOverride;
 pub use policy::RetryAfter;

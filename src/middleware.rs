@@ -1,6 +1,6 @@
 //! The loop: attempt, outcome, verdict, decision, event, wait; or return.
 
-use std::{mem, time::Duration};
+use std::{mem, pin::pin, time::Duration};
 
 use http::{Extensions, Method};
 use reqwest::{Request, Response, Url};
@@ -74,6 +74,7 @@ impl Resilient {
             return call.reject::<C>(&next, FailureKind::Builder, faults.into(), now);
         }
         let factory = extensions.get::<BodyFactory>().cloned();
+        let sent_before = extensions.get::<ResendCount>().copied();
         loop {
             now = match call.pass_gate(&next, now).await {
                 Ok(now) => now,
@@ -94,11 +95,13 @@ impl Resilient {
                 Some(factory) => factory.fill(next).await,
                 None => Ok(next),
             };
-            let sent = match (filled, call.guard.enter(now)) {
+            let sent = match (filled, call.enter(now)) {
                 (Ok(request), Ok(())) => {
                     call.starts(kept.method(), kept.url());
-                    let deadline = call.retry.deadline();
-                    send::attempt(chain.clone(), request, target, &policy, now, deadline).await
+                    ResendCount::mark(target, sent_before.as_ref(), call.retry.attempts());
+                    let (chain, deadline) = (chain.clone(), call.retry.deadline());
+                    let attempt = send::attempt(chain, request, target, &policy, now, deadline);
+                    call.scopes.around(pin!(attempt)).await
                 }
                 (Ok(_), Err(open)) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
                 (Err(error), _) => Sent::unsent(FailureKind::Builder, error),
@@ -117,6 +120,9 @@ impl Resilient {
                     if let Some(own) = own {
                         *extensions = own;
                     }
+                    if call.retry.attempts() > 1 {
+                        ResendCount::restore(extensions, sent_before);
+                    }
                     let stop = match decision {
                         Decision::Return(stop) => stop,
                         Decision::Retry { .. } => StopReason::NotReplayable,
@@ -125,6 +131,47 @@ impl Resilient {
                 }
             }
         }
+    }
+}
+
+/// How often a request was sent before, in the extensions of every attempt but the first: what
+/// OpenTelemetry calls `http.request.resend_count`.
+///
+/// For middleware further in, which sees one attempt only; absent means 0. Re-sends of a
+/// [`Resilient`] further out count too. Redirects, which the client follows by itself, do not.
+///
+/// ```
+/// use http::Extensions;
+/// use reqwest_resilient::ResendCount;
+///
+/// fn on_request_start(extensions: &Extensions) {
+///     let resend_count = extensions.get::<ResendCount>().map(ResendCount::get);
+///     // … a field of the span …
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResendCount(u32);
+
+impl ResendCount {
+    /// The number: 1 or more.
+    pub fn get(&self) -> u32 {
+        self.0
+    }
+
+    /// Says it to whoever is further in; a first attempt costs nothing.
+    fn mark(extensions: &mut Extensions, before: Option<&Self>, attempt: u32) {
+        if attempt > 1 {
+            let before = before.map_or(0, Self::get);
+            extensions.insert(Self(before.saturating_add(attempt - 1)));
+        }
+    }
+
+    /// Leaves the extensions as they came: the next request is none of this one's re-sends.
+    fn restore(extensions: &mut Extensions, before: Option<Self>) {
+        match before {
+            Some(before) => extensions.insert(before),
+            None => extensions.remove::<Self>(),
+        };
     }
 }
 

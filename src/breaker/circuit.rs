@@ -58,10 +58,10 @@ impl Circuit {
 
     /// A call that reads the gate just before another thread closes it counts as having come
     /// before; its result is of an older generation and changes nothing.
-    pub(super) fn enter(&self, now: Instant) -> Result<Ticket, CircuitOpen> {
+    pub(super) fn enter(&self, now: Instant) -> (Result<Ticket, CircuitOpen>, Option<StateChange>) {
         let gate = self.gate();
         if gate.lets_through() {
-            return Ok(Ticket { generation: gate.generation(), entered: now });
+            return (Ok(Ticket { generation: gate.generation(), entered: now }), None);
         }
         self.drive(|machine, config| machine.enter(config, now))
     }
@@ -72,8 +72,8 @@ impl Circuit {
         report: Report,
         now: Instant,
         random: impl FnOnce() -> f64,
-    ) {
-        self.drive(|machine, config| ((), machine.exit(ticket, report, config, now, random)));
+    ) -> Option<StateChange> {
+        self.drive(|machine, config| ((), machine.exit(ticket, report, config, now, random))).1
     }
 
     pub(super) fn rejects(&self, now: Instant) -> Option<CircuitOpen> {
@@ -123,22 +123,29 @@ impl Circuit {
         &self.common
     }
 
-    /// Runs one step of the machine and sees to it that its outcome is known to all.
+    /// Runs one step of the machine and sees to it that its outcome is known to all. Whoever ran
+    /// it, and nobody else, gets the change it made.
     fn drive<R>(
         &self,
         step: impl FnOnce(&mut Machine, &BreakerConfig) -> (R, Option<Transition>),
-    ) -> R {
+    ) -> (R, Option<StateChange>) {
         let mut inner = self.lock();
         let (result, transition) = step(&mut inner.machine, &self.common.config);
         let gate = Gate::of(&inner.machine);
         if gate != self.gate() {
             self.gate.store(gate.0, Ordering::Release);
         }
-        if let Some(transition) = transition {
+        let change = transition.map(|transition| {
+            let change = self.change(&transition);
             inner.untold.push_back(transition);
             self.tell(inner);
-        }
-        result
+            change
+        });
+        (result, change)
+    }
+
+    fn change(&self, &Transition { from, to, why }: &Transition) -> StateChange {
+        StateChange { key: Arc::clone(&self.key), from, to, why }
     }
 
     fn tell<'a>(&'a self, mut inner: MutexGuard<'a, Inner>) {
@@ -146,9 +153,9 @@ impl Circuit {
             return;
         }
         inner.telling = true;
-        while let Some(Transition { from, to, why }) = inner.untold.pop_front() {
+        while let Some(transition) = inner.untold.pop_front() {
             drop(inner);
-            self.common.tell(&StateChange { key: Arc::clone(&self.key), from, to, why });
+            self.common.tell(&self.change(&transition));
             inner = self.lock();
         }
         inner.telling = false;

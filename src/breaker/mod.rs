@@ -131,9 +131,14 @@ impl CircuitBreaker {
     /// [`CircuitOpen`] if the breaker is open, forced open, or half-open with all its probes
     /// under way.
     pub fn try_enter(&self, now: Instant) -> Result<Permit, CircuitOpen> {
+        self.enter(now).0
+    }
+
+    /// The same, and the change of state that this call made.
+    pub(crate) fn enter(&self, now: Instant) -> (Result<Permit, CircuitOpen>, Option<StateChange>) {
         let circuit = self.home.circuit();
-        let ticket = circuit.enter(now)?;
-        Ok(Permit::new(Arc::clone(circuit), ticket))
+        let (entered, change) = circuit.enter(now);
+        (entered.map(|ticket| Permit::new(Arc::clone(circuit), ticket)), change)
     }
 
     /// The rejection of a call that would come at `now`; `None` if it would be let through.
