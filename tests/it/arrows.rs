@@ -42,7 +42,7 @@ const ARROWS: &[(&str, &str)] = &[
         "backoff breaker budget classify config event gate hint idempotency outcome overrides \
          policy registry",
     ),
-    ("telemetry", "event"),
+    ("telemetry", "breaker decision event outcome"),
     ("middleware", "body call config decision outcome overrides send time"),
     ("adapter", "body error middleware send"),
     ("client", "decision error failure history"),
