@@ -92,7 +92,7 @@ impl fmt::Display for Event<'_> {
             }
             Self::Succeeded(it) => {
                 let (attempts, elapsed) = (it.attempts, seconds(it.elapsed));
-                write!(f, "{} after {attempts} attempts in {elapsed:.3}s", it.outcome)
+                write!(f, "success after {attempts} attempts in {elapsed:.3}s: {}", it.outcome)
             }
             Self::GaveUp(it) => it.fmt(f),
         }

@@ -145,8 +145,8 @@ impl Resilient {
 /// use reqwest_resilient::ResendCount;
 ///
 /// fn on_request_start(extensions: &Extensions) {
-///     let resend_count = extensions.get::<ResendCount>().map(ResendCount::get);
-///     // … a field of the span …
+///     // A field of the span; tracing-opentelemetry makes numbers of signed ones only.
+///     let resend_count = extensions.get::<ResendCount>().map(|it| i64::from(it.get()));
 /// }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

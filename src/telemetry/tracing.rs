@@ -175,8 +175,8 @@ impl Observer for TracingObserver {
             AttemptSpan::Internal => "internal",
             AttemptSpan::Off => return None,
         };
-        // Neither of the two reads of the host may cost anything where the span is filtered out,
-        // which is why they stand inside.
+        // What is computed for a field is computed only where the span is wanted. Numbers are i64,
+        // because tracing-opentelemetry makes text of the unsigned ones.
         let span = tracing::info_span!(
             target: TARGET,
             "http_attempt",
@@ -184,7 +184,7 @@ impl Observer for TracingObserver {
             otel.kind = kind,
             http.request.method = name(info.method).1,
             server.address = info.url.host_str().map(unbracketed),
-            server.port = info.url.port_or_known_default(),
+            server.port = info.url.port_or_known_default().map(i64::from),
             url.full = %info.url,
             http.request.resend_count = resend_count(info),
             http.response.status_code = field::Empty,
@@ -215,8 +215,8 @@ fn unbracketed(host: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
-fn resend_count(info: &RequestInfo<'_>) -> Option<u32> {
-    info.attempt.checked_sub(1).filter(|it| *it > 0)
+fn resend_count(info: &RequestInfo<'_>) -> Option<i64> {
+    Some(i64::from(info.attempt) - 1).filter(|it| *it > 0)
 }
 
 struct AttemptSpanScope(Span);
@@ -230,7 +230,7 @@ impl AttemptScope for AttemptSpanScope {
         let span = &self.0;
         let status = outcome.status();
         if let Some(status) = status {
-            span.record("http.response.status_code", status.as_u16());
+            span.record("http.response.status_code", i64::from(status.as_u16()));
         }
         let error = match (status, outcome.failure()) {
             (Some(status), _) if status.as_u16() < 400 => return,

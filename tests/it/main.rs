@@ -5,4 +5,6 @@ mod breaker;
 mod retry;
 mod support;
 mod support_selftest;
+#[cfg(all(feature = "metrics", feature = "tracing"))]
+mod telemetry;
 mod tidy;
