@@ -256,7 +256,7 @@ fn svg(history: &History) -> String {
     for (row, it) in rows.iter().enumerate() {
         let y = TOP + ROW * row;
         let (from, to) = (x(it.start), x(it.start + it.took).max(x(it.start) + 3.0));
-        let (bar, middle, base, below) = (to - from, y + 11, y + 15, y + 28);
+        let (bar, middle, base) = (to - from, y + 11, y + 15);
         let _ = writeln!(
             out,
             "<text x='16' y='{base}' fill='#1f2328'>{}</text>\n\
@@ -270,9 +270,9 @@ fn svg(history: &History) -> String {
                 out,
                 "<path d='M{to:.1} {middle}H{back:.1}v{ROW}' fill='none' stroke='#8c959f' \
                  stroke-dasharray='4 3'/>\n\
-                 <text x='{:.1}' y='{below}' fill='#59636e' font-size='11'>{seconds:.2} s, \
+                 <text x='{:.1}' y='{base}' fill='#59636e' font-size='11'>{seconds:.2} s, \
                  {source}</text>",
-                to + 6.0,
+                back + 6.0,
             );
         }
     }
