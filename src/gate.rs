@@ -63,17 +63,21 @@ impl Gate {
     /// before the server knew of the longer one, or comes from a backend with more room, and
     /// neither takes back what was said. After `longest`, a host that asked for hours is tried
     /// again; until then, nobody waits in vain for a gate that opens before the host does.
-    pub(crate) fn close(&mut self, now: Instant, hint: Duration, longest: Duration) {
+    ///
+    /// Says whether it stays closed for longer now.
+    pub(crate) fn close(&mut self, now: Instant, hint: Duration, longest: Duration) -> bool {
         let hint = hint.min(LONGEST);
         let bounded = hint.min(longest);
         let (Some(until), Some(announced)) = (now.checked_add(bounded), now.checked_add(hint))
         else {
-            return;
+            return false;
         };
-        if bounded > Duration::ZERO && self.closed.is_none_or(|it| it.until < until) {
+        let longer = bounded > Duration::ZERO && self.closed.is_none_or(|it| it.until < until);
+        if longer {
             let spread = (hint / 2).min(WIDEST_SPREAD);
             self.closed = Some(Closed { until, announced, spread });
         }
+        longer
     }
 
     /// Whether a request may go now.
@@ -108,8 +112,8 @@ pub(crate) type Gates = Keyed<HostGate>;
 pub(crate) struct HostGate(Mutex<Gate>);
 
 impl HostGate {
-    pub(crate) fn close(&self, now: Instant, hint: Duration, longest: Duration) {
-        self.lock().close(now, hint, longest);
+    pub(crate) fn close(&self, now: Instant, hint: Duration, longest: Duration) -> bool {
+        self.lock().close(now, hint, longest)
     }
 
     pub(crate) fn is_closed(&self, now: Instant) -> bool {

@@ -26,6 +26,10 @@
 //! | What is happening? | [`ResilientConfigBuilder::on_retry`] and its like, [`Observer`], [`Event`] |
 //! | What happened? | [`ResponseExt::history`], [`AttemptLog`], [`Attempt`] |
 //! | Why did it end? | [`StopReason`], [`HttpRequestError`], [`RequestBuilderExt::send_resilient`] |
+#![cfg_attr(
+    any(feature = "metrics", feature = "tracing"),
+    doc = "| How do I watch it in production? | [`telemetry`]: spans, logs and metrics |"
+)]
 //! | How do I decide by myself? | [`ResilientConfigBuilder::retry_if`], [`Outcome`] |
 #![cfg_attr(
     feature = "test-util",
@@ -42,6 +46,8 @@
 //! - `http2` (default): HTTP/2, and telling its refusals from failures that may have been processed.
 //! - `rustls` (default): tells refused certificates from connections worth another try. It brings
 //!   no TLS; choose that on `reqwest`.
+//! - `tracing`: a span for each attempt and a log line for each decision.
+//! - `metrics`: counts and durations for the `metrics` facade.
 //! - `test-util`: the module `testing`, and randomness and wall clock as settings.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -77,6 +83,8 @@ mod retry;
 mod send;
 mod settings;
 mod sources;
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+pub mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod testing;
 mod time;
@@ -93,7 +101,10 @@ pub use client::RequestBuilderExt;
 pub use config::{ResilientConfig, ResilientConfigBuilder};
 pub use decision::{StopReason, WaitSource};
 pub use error::{ErrorKind, HttpRequestError};
-pub use event::{Event, FailureInfo, HeldInfo, Observer, RequestInfo, ResponseInfo, RetryInfo};
+pub use event::{
+    AttemptScope, BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, Observer, RequestInfo,
+    ResponseInfo, RetryInfo,
+};
 pub use fault::{ConfigError, Fault};
 pub use gate::RateLimited;
 pub use headers::DeadlineHeader;
@@ -101,9 +112,9 @@ pub use headers::DeadlineHeader;
 #[doc(hidden)]
 pub use hint::fuzz_hints;
 pub use hint::{HintFormat, HintHeaders};
-pub use history::{Attempt, AttemptLog, History, ResponseExt};
+pub use history::{Attempt, AttemptLog, History, Hold, ResponseExt};
 pub use idempotency::{IdempotencyKey, KeyFormat};
-pub use middleware::Resilient;
+pub use middleware::{ResendCount, Resilient};
 pub use outcome::{Delivery, FailureKind, Outcome};
 pub use overrides::RetryOverride;
 pub use policy::RetryAfter;

@@ -1,6 +1,6 @@
 //! The loop: attempt, outcome, verdict, decision, event, wait; or return.
 
-use std::{mem, time::Duration};
+use std::{mem, pin::pin, time::Duration};
 
 use http::{Extensions, Method};
 use reqwest::{Request, Response, Url};
@@ -77,6 +77,7 @@ impl Resilient {
                 return call.reject::<C>(&request, FailureKind::Builder, faults.into(), now);
             }
             let factory = extensions.get::<BodyFactory>().cloned();
+            let sent_before = extensions.get::<ResendCount>().copied();
             loop {
                 if call.is_held_back(now) {
                     now = match Box::pin(call.pass_gate(&request)).await {
@@ -92,9 +93,10 @@ impl Resilient {
                 let mut own = kept.is_copy().then(|| extensions.clone());
                 let target = own.as_mut().unwrap_or(&mut *extensions);
 
-                let sent = match call.guard.enter(now) {
+                let sent = match call.enter(now) {
                     Ok(()) => {
                         call.starts(kept.method(), kept.url());
+                        ResendCount::mark(target, sent_before.as_ref(), call.retry.attempts());
                         let terms = Terms {
                             policy: &policy,
                             number: call.retry.attempts(),
@@ -104,7 +106,8 @@ impl Resilient {
                         };
                         let (chain, factory) = (chain.clone(), factory.as_ref());
                         let sending = send::begin(chain, request, target, factory, &terms);
-                        send::attempt::<C>(sending, &terms).await
+                        let attempt = pin!(send::attempt::<C>(sending, &terms));
+                        call.scopes.around(attempt).await
                     }
                     Err(open) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
                 };
@@ -123,6 +126,9 @@ impl Resilient {
                         if let Some(own) = own {
                             *extensions = own;
                         }
+                        if call.retry.attempts() > 1 {
+                            ResendCount::restore(extensions, sent_before);
+                        }
                         if stop != StopReason::Success {
                             extensions.insert(GaveUp);
                         }
@@ -138,6 +144,47 @@ impl Resilient {
 /// this one does not multiply its attempts.
 #[derive(Clone, Copy)]
 struct GaveUp;
+
+/// How often a request was sent before, in the extensions of every attempt but the first: what
+/// OpenTelemetry calls `http.request.resend_count`.
+///
+/// For middleware further in, which sees one attempt only; absent means 0. Re-sends of a
+/// [`Resilient`] further out count too. Redirects, which the client follows by itself, do not.
+///
+/// ```
+/// use http::Extensions;
+/// use reqwest_resilient::ResendCount;
+///
+/// fn on_request_start(extensions: &Extensions) {
+///     // A field of the span; tracing-opentelemetry makes numbers of signed ones only.
+///     let resend_count = extensions.get::<ResendCount>().map(|it| i64::from(it.get()));
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResendCount(u32);
+
+impl ResendCount {
+    /// The number: 1 or more.
+    pub fn get(&self) -> u32 {
+        self.0
+    }
+
+    /// Says it to whoever is further in; a first attempt costs nothing.
+    fn mark(extensions: &mut Extensions, before: Option<&Self>, attempt: u32) {
+        if attempt > 1 {
+            let before = before.map_or(0, Self::get);
+            extensions.insert(Self(before.saturating_add(attempt - 1)));
+        }
+    }
+
+    /// Leaves the extensions as they came: the next request is none of this one's re-sends.
+    fn restore(extensions: &mut Extensions, before: Option<Self>) {
+        match before {
+            Some(before) => extensions.insert(before),
+            None => extensions.remove::<Self>(),
+        };
+    }
+}
 
 /// What is left of a request once it was sent: a copy to send again, or what it was called.
 enum Kept {

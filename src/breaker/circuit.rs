@@ -73,10 +73,10 @@ impl Circuit {
 
     /// A call that reads the gate just before another thread closes it counts as having come
     /// before; its result is of an older generation and changes nothing.
-    pub(super) fn enter(&self, now: Instant) -> Result<Ticket, CircuitOpen> {
+    pub(super) fn enter(&self, now: Instant) -> (Result<Ticket, CircuitOpen>, Option<StateChange>) {
         let gate = self.gate();
         if gate.lets_through() {
-            return Ok(Ticket { generation: gate.generation(), entered: now });
+            return (Ok(Ticket { generation: gate.generation(), entered: now }), None);
         }
         self.drive(|machine, config| machine.enter(config, now))
     }
@@ -89,16 +89,16 @@ impl Circuit {
         report: Report,
         now: Instant,
         random: impl FnOnce() -> f64,
-    ) {
+    ) -> Option<StateChange> {
         let epoch = *self.epoch.get_or_init(|| now);
         let took = now.saturating_duration_since(ticket.entered);
         if report.health == Health::Success
             && !self.common.config.is_slow(took)
             && self.lanes.count(lane, ticket.generation, window::nanos_since(epoch, now))
         {
-            return;
+            return None;
         }
-        self.drive(|machine, config| ((), machine.exit(ticket, report, config, now, random)));
+        self.drive(|machine, config| ((), machine.exit(ticket, report, config, now, random))).1
     }
 
     pub(super) fn rejects(&self, now: Instant) -> Option<CircuitOpen> {
@@ -147,19 +147,26 @@ impl Circuit {
         &self.common
     }
 
-    /// Runs one step of the machine and sees to it that its outcome is known to all.
+    /// Runs one step of the machine and sees to it that its outcome is known to all. Whoever ran
+    /// it, and nobody else, gets the change it made.
     fn drive<R>(
         &self,
         step: impl FnOnce(&mut Machine, &BreakerConfig) -> (R, Option<Transition>),
-    ) -> R {
+    ) -> (R, Option<StateChange>) {
         let mut inner = self.lock();
         let (result, transition) =
             self.step(&mut inner, |machine| step(machine, &self.common.config));
-        if let Some(transition) = transition {
+        let change = transition.map(|transition| {
+            let change = self.change(&transition);
             inner.untold.push_back(transition);
             self.tell(inner);
-        }
-        result
+            change
+        });
+        (result, change)
+    }
+
+    fn change(&self, &Transition { from, to, why }: &Transition) -> StateChange {
+        StateChange { key: Arc::clone(&self.key), from, to, why }
     }
 
     /// The machine sees every result there is, and lanes and gate follow from what becomes of it.
@@ -186,9 +193,9 @@ impl Circuit {
             return;
         }
         inner.telling = true;
-        while let Some(Transition { from, to, why }) = inner.untold.pop_front() {
+        while let Some(transition) = inner.untold.pop_front() {
             drop(inner);
-            self.common.tell(&StateChange { key: Arc::clone(&self.key), from, to, why });
+            self.common.tell(&self.change(&transition));
             inner = self.lock();
         }
         inner.telling = false;

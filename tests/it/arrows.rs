@@ -21,7 +21,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("failure", "outcome"),
     ("history", "decision outcome"),
     ("error", "breaker decision failure gate history outcome redact"),
-    ("event", "decision error outcome redact"),
+    ("event", "breaker decision error outcome redact"),
     ("classify", "breaker hint idempotency outcome"),
     (
         "policy",
@@ -45,10 +45,11 @@ const ARROWS: &[(&str, &str)] = &[
         "backoff breaker budget classify config event gate headers hint idempotency outcome \
          overrides policy registry",
     ),
+    ("telemetry", "breaker decision event outcome"),
     ("middleware", "body call config decision error outcome overrides send time"),
     ("adapter", "body error middleware send"),
     ("client", "decision error failure history"),
-    ("testing", "time"),
+    ("testing", "redact time"),
 ];
 
 /// `now` comes in as an argument, a decision comes out: no clock, no timer, no task.

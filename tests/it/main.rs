@@ -8,5 +8,7 @@ mod properties;
 mod retry;
 mod support;
 mod support_selftest;
+#[cfg(all(feature = "metrics", feature = "tracing"))]
+mod telemetry;
 mod tidy;
 mod wire;
