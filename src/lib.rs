@@ -64,6 +64,7 @@ mod gate;
 mod guard;
 mod hint;
 mod history;
+mod hosts;
 mod idempotency;
 mod middleware;
 mod outcome;
@@ -71,7 +72,9 @@ mod overrides;
 mod policy;
 mod redact;
 mod registry;
+mod reload;
 mod retry;
+mod rules;
 mod send;
 mod settings;
 mod sources;
@@ -105,6 +108,7 @@ pub use outcome::{Delivery, FailureKind, Outcome};
 pub use overrides::RetryOverride;
 pub use policy::RetryAfter;
 pub use redact::RedactedUrl;
+pub use reload::ResilientHandle;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -3,8 +3,9 @@
 use std::{
     collections::VecDeque,
     fmt::{self, Debug, Formatter},
+    mem,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicU64 as Version},
 };
 
 use crate::breaker::{
@@ -13,6 +14,9 @@ use crate::breaker::{
     state::{Machine, Report, Ticket, Transition},
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
 };
+use crate::fault::Fault;
+use crate::hosts::ODD_HOST;
+use crate::rules::Rules;
 use crate::time::Instant;
 
 /// One breaker's state, shared by everyone who asks it.
@@ -22,12 +26,14 @@ pub(super) struct Circuit {
     common: Arc<Common>,
     /// What a call must know of the machine while it is closed, readable without the lock.
     gate: AtomicU64,
+    /// Of the rules in `inner`.
+    version: Version,
     inner: Mutex<Inner>,
 }
 
 /// What all breakers of one family have in common.
 pub(super) struct Common {
-    config: BreakerConfig,
+    pub(super) rules: Rules<Arc<BreakerConfig>>,
     observers: RwLock<Vec<Observer>>,
 }
 
@@ -39,6 +45,7 @@ type Observer = Arc<dyn Fn(&StateChange) + Send + Sync>;
 #[repr(align(128))]
 struct Inner {
     machine: Machine,
+    config: Arc<BreakerConfig>,
     untold: VecDeque<Transition>,
     /// Someone is telling; what others add to `untold` meanwhile, that one tells too. This keeps
     /// the order and lets an observer call back into the breaker.
@@ -47,12 +54,26 @@ struct Inner {
 
 impl Circuit {
     pub(super) fn new(key: &str, common: Arc<Common>) -> Self {
-        let machine = Machine::new(&common.config);
+        let (config, version) = common.rules.of(key);
+        let machine = Machine::new(&config);
         Self {
             key: key.into(),
             gate: AtomicU64::new(Gate::of(&machine).0),
-            inner: Mutex::new(Inner { machine, untold: VecDeque::new(), telling: false }),
+            version: Version::new(version),
+            inner: Mutex::new(Inner { machine, config, untold: VecDeque::new(), telling: false }),
             common,
+        }
+    }
+
+    /// Takes over the rules of the family, if they have changed. The state stays.
+    pub(super) fn keep_up(&self) {
+        if self.version.load(Ordering::Relaxed) != self.common.rules.version() {
+            let mut inner = self.lock();
+            // Read under the lock, so that an older reading cannot overwrite a newer one.
+            let (config, version) = self.common.rules.of(&self.key);
+            let before = mem::replace(&mut inner.config, Arc::clone(&config));
+            inner.machine.change_rules(&before, &config);
+            self.version.store(version, Ordering::Relaxed);
         }
     }
 
@@ -80,7 +101,8 @@ impl Circuit {
         if self.gate().lets_through() {
             return None;
         }
-        self.lock().machine.rejects(&self.common.config, now)
+        let inner = self.lock();
+        inner.machine.rejects(&inner.config, now)
     }
 
     pub(super) fn abandon(&self, ticket: Ticket) {
@@ -129,7 +151,8 @@ impl Circuit {
         step: impl FnOnce(&mut Machine, &BreakerConfig) -> (R, Option<Transition>),
     ) -> R {
         let mut inner = self.lock();
-        let (result, transition) = step(&mut inner.machine, &self.common.config);
+        let Inner { machine, config, .. } = &mut *inner;
+        let (result, transition) = step(machine, config);
         let gate = Gate::of(&inner.machine);
         if gate != self.gate() {
             self.gate.store(gate.0, Ordering::Release);
@@ -165,11 +188,12 @@ impl Circuit {
 
 impl Common {
     pub(super) fn new(config: BreakerConfig) -> Self {
-        Self { config, observers: RwLock::default() }
+        Self { rules: Rules::new(Arc::new(config)), observers: RwLock::default() }
     }
 
-    pub(super) fn config(&self) -> &BreakerConfig {
-        &self.config
+    pub(super) fn faults(&self) -> Vec<Fault> {
+        let odd_host = |host: &str| Fault::new("circuit_breaker.for_host", ODD_HOST, host);
+        self.rules.faults(|config| config.faults(), odd_host)
     }
 
     pub(super) fn observe(&self, observer: Observer) {
@@ -188,7 +212,7 @@ impl Common {
 
 impl Debug for Common {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Common").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Common").field("rules", &self.rules).finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,73 @@
+//! Rules that can be replaced while what is kept under them stays.
+
+use std::sync::{
+    PoisonError, RwLock,
+    atomic::{AtomicU64, Ordering},
+};
+
+use crate::hosts::{HostMap, host_of};
+
+/// The rules by which something is kept for each host or key.
+///
+/// What is kept remembers the version of the rules it was made or last changed by; whoever finds
+/// it on behalf of a request compares that with [`version`](Self::version), at the cost of one
+/// atomic read, and takes over the new rules if it is another.
+#[derive(Debug)]
+pub(crate) struct Rules<C> {
+    version: AtomicU64,
+    current: RwLock<Current<C>>,
+}
+
+#[derive(Clone, Debug)]
+struct Current<C> {
+    general: C,
+    hosts: HostMap<C>,
+}
+
+impl<C: Clone> Rules<C> {
+    pub(crate) fn new(general: C) -> Self {
+        let current = Current { general, hosts: HostMap::default() };
+        Self { version: AtomicU64::new(0), current: RwLock::new(current) }
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The rules for `key`, and their version.
+    pub(crate) fn of(&self, key: &str) -> (C, u64) {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let rules = current.hosts.get(host_of(key)).unwrap_or(&current.general);
+        (rules.clone(), self.version())
+    }
+
+    /// Gives a host rules of its own.
+    pub(crate) fn set_host(&self, host: &str, rules: C) {
+        self.change(|current| current.hosts.insert(host, rules));
+    }
+
+    /// Takes over the rules of `other`.
+    pub(crate) fn replace(&self, other: &Self) {
+        // Copied first: to hold both locks might be to wait for oneself.
+        let theirs = other.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        self.change(|current| *current = theirs);
+    }
+
+    /// What `faults_of` finds in the rules, and host names that cannot be, after `field`.
+    pub(crate) fn faults<F>(
+        &self,
+        faults_of: impl Fn(&C) -> Vec<F>,
+        odd_host: impl Fn(&str) -> F,
+    ) -> Vec<F> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let rules = [&current.general].into_iter().chain(current.hosts.values());
+        let odd = current.hosts.odd().map(odd_host);
+        rules.flat_map(faults_of).chain(odd).collect()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Current<C>)) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        change(&mut current);
+        self.version.fetch_add(1, Ordering::Release);
+    }
+}
