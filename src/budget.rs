@@ -9,7 +9,6 @@ use std::sync::{
 use reqwest::Request;
 
 use crate::fault::Fault;
-use crate::hosts::ODD_HOST;
 use crate::registry::{Entry, KeyOf, Keyed, Part};
 use crate::rules::Rules;
 use crate::time::Instant;
@@ -191,8 +190,7 @@ impl RetryBudget {
     }
 
     pub(crate) fn faults(&self) -> Vec<Fault> {
-        let odd_host = |host: &str| Fault::new("retry_budget.for_host", ODD_HOST, host);
-        self.kept.rules.faults(BudgetConfig::faults, odd_host)
+        self.kept.rules.faults(BudgetConfig::faults, "retry_budget.for_host")
     }
 
     /// Whether both are the same.

@@ -132,6 +132,13 @@ impl ResilientConfigBuilder {
         Ok(ResilientConfig { policy: Arc::new(policy) })
     }
 
+    /// Sets all that `settings` sets, on top of the base alone.
+    #[cfg(feature = "serde")]
+    pub(crate) fn settings(mut self, settings: RetryOverride) -> Self {
+        self.patch = Arc::unwrap_or_clone(settings.into_patch());
+        self
+    }
+
     pub(crate) fn patch(&mut self) -> &mut Patch {
         &mut self.patch
     }

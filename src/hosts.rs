@@ -42,6 +42,13 @@ impl<T> HostMap<T> {
         self.by_name.get(&*canonical(name)?)
     }
 
+    /// Everything, under the names as one writes them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (String, &T)> {
+        let name =
+            |key: &str| if key.starts_with('.') { format!("*{key}") } else { key.to_owned() };
+        self.by_name.iter().map(move |(key, value)| (name(key), value))
+    }
+
     pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
         self.by_name.values()
     }
@@ -74,10 +81,16 @@ fn canonical(name: &str) -> Option<Box<str>> {
         Some(host) => (".", host),
         None => ("", name),
     };
-    let url = Url::parse(&format!("http://{host}/")).ok()?;
+    let url = Url::parse(&format!("http://{host}/")).ok().filter(|_| !host.contains('*'))?;
     let host = url.host_str()?;
     // Userinfo, port, path or query would make it another url.
     (url.as_str() == format!("http://{host}/")).then(|| [domains, host].concat().into())
+}
+
+/// Whether a host, or all below a domain, can have this name.
+#[cfg(feature = "serde")]
+pub(crate) fn is_host(name: &str) -> bool {
+    canonical(name).is_some()
 }
 
 /// The host of a key such as `https://example.com:8443`.

@@ -60,6 +60,8 @@ mod error;
 mod event;
 mod failure;
 mod fault;
+#[cfg(feature = "serde")]
+pub mod file;
 mod gate;
 mod guard;
 mod hint;

@@ -5,7 +5,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::hosts::{HostMap, host_of};
+use crate::fault::Fault;
+use crate::hosts::{HostMap, ODD_HOST, host_of};
 
 /// The rules by which something is kept for each host or key.
 ///
@@ -53,16 +54,18 @@ impl<C: Clone> Rules<C> {
         self.change(|current| *current = theirs);
     }
 
-    /// What `faults_of` finds in the rules, and host names that cannot be, after `field`.
-    pub(crate) fn faults<F>(
-        &self,
-        faults_of: impl Fn(&C) -> Vec<F>,
-        odd_host: impl Fn(&str) -> F,
-    ) -> Vec<F> {
+    /// What `of` finds in the rules, and host names that cannot be; `field` takes them.
+    pub(crate) fn faults(&self, of: impl Fn(&C) -> Vec<Fault>, field: &'static str) -> Vec<Fault> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        let rules = [&current.general].into_iter().chain(current.hosts.values());
-        let odd = current.hosts.odd().map(odd_host);
-        rules.flat_map(faults_of).chain(odd).collect()
+        let mut faults = of(&current.general);
+        let known = faults.clone();
+        for (name, rules) in current.hosts.iter() {
+            // What a host has in common with all others is named once.
+            let own = of(rules).into_iter().filter(|it| !known.contains(it));
+            faults.extend(own.map(|it| it.within(&format!("hosts.{name:?}"))));
+        }
+        faults.extend(current.hosts.odd().map(|it| Fault::new(field, ODD_HOST, it)));
+        faults
     }
 
     fn change(&self, change: impl FnOnce(&mut Current<C>)) {

@@ -15,7 +15,6 @@ use crate::breaker::{
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
 };
 use crate::fault::Fault;
-use crate::hosts::ODD_HOST;
 use crate::rules::Rules;
 use crate::time::Instant;
 
@@ -192,8 +191,7 @@ impl Common {
     }
 
     pub(super) fn faults(&self) -> Vec<Fault> {
-        let odd_host = |host: &str| Fault::new("circuit_breaker.for_host", ODD_HOST, host);
-        self.rules.faults(|config| config.faults(), odd_host)
+        self.rules.faults(|config| config.faults(), "circuit_breaker.for_host")
     }
 
     pub(super) fn observe(&self, observer: Observer) {

@@ -149,6 +149,24 @@ impl BreakerConfig {
         self
     }
 
+    /// Does not open for failures in a row.
+    pub fn without_consecutive(mut self) -> Self {
+        self.consecutive = None;
+        self
+    }
+
+    /// Does not open for a rate of failures.
+    pub fn without_failure_rate(mut self) -> Self {
+        self.failure_rate = None;
+        self
+    }
+
+    /// Does not open for slow calls.
+    pub fn without_slow_calls(mut self) -> Self {
+        self.slow_calls = None;
+        self
+    }
+
     /// The results that rates and the minimum of samples look at; 10 s by default.
     pub fn window(mut self, window: Window) -> Self {
         self.window = window;
@@ -206,6 +224,12 @@ impl BreakerConfig {
     /// soon.
     pub fn open_growth(mut self, factor: NonZeroU32, max: Duration) -> Self {
         self.growth = Some(Growth { factor, max });
+        self
+    }
+
+    /// Makes every opening last the same.
+    pub fn without_open_growth(mut self) -> Self {
+        self.growth = None;
         self
     }
 
