@@ -1,6 +1,7 @@
 //! How many retries successes have paid for.
 
 use std::any::Any;
+use std::fmt;
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{AtomicU64, Ordering},
@@ -187,6 +188,11 @@ impl RetryBudget {
         };
         account.keep_up(&self.kept.rules, now);
         account.balance(now)
+    }
+
+    /// The rules, to be shown.
+    pub(crate) fn rules(&self) -> &dyn fmt::Debug {
+        &self.kept.rules
     }
 
     pub(crate) fn faults(&self) -> Vec<Fault> {

@@ -70,17 +70,12 @@ impl ResilientConfig {
     }
 }
 
+/// Everything that is data, and of the backoff the first delays.
 impl fmt::Debug for ResilientConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Policy { max_retries, jitter, methods, max_wait_time, max_total_time, .. } =
-            &*self.policy;
-        f.debug_struct("ResilientConfig")
-            .field("max_retries", max_retries)
-            .field("jitter", jitter)
-            .field("retry_methods", methods)
-            .field("max_wait_time", max_wait_time)
-            .field("max_total_time", max_total_time)
-            .finish_non_exhaustive()
+        let mut out = f.debug_struct("ResilientConfig");
+        self.policy.describe(&mut out);
+        out.finish_non_exhaustive()
     }
 }
 

@@ -1,12 +1,13 @@
 //! What differs from host to host, found by a host's name.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 use reqwest::Url;
 
 /// One thing a host name: for a single host such as `api.example.com`, or for all hosts below a
 /// domain, `*.example.com`. The most specific name wins.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone)]
 pub(crate) struct HostMap<T> {
     /// Hosts as urls have them; those below a domain as `.example.com`.
     by_name: HashMap<Box<str>, T>,
@@ -55,6 +56,13 @@ impl<T> HostMap<T> {
 
     pub(crate) fn odd(&self) -> impl Iterator<Item = &str> {
         self.odd.iter().map(|it| &**it)
+    }
+}
+
+/// In the order of the names.
+impl<T: fmt::Debug> fmt::Debug for HostMap<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter().collect::<BTreeMap<_, _>>()).finish()
     }
 }
 

@@ -244,6 +244,40 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// Adds what can be shown to `out`.
+    pub(crate) fn describe(&self, out: &mut fmt::DebugStruct<'_, '_>) {
+        let delays = [0, 1, 2, 3].map(|retry| self.backoff.delay(retry));
+        out.field("max_retries", &self.max_retries)
+            .field("backoff", &delays)
+            .field("max_delay", &self.backoff.max_delay().filter(|it| *it < Duration::MAX))
+            .field("jitter", &self.jitter)
+            .field("retry_statuses", &self.statuses)
+            .field("retry_methods", &self.methods)
+            .field("attempt_timeout", &self.attempt_timeout)
+            .field("max_total_time", &self.max_total_time)
+            .field("max_wait_time", &self.max_wait_time)
+            .field("retry_after", &self.retry_after)
+            .field("hint_headers", &self.hints)
+            .field("read_body", &self.read_body)
+            .field("idempotency_key", &self.idempotency_key)
+            .field("circuit_breaker", &self.breaker.as_ref().map(CircuitBreakers::rules))
+            .field("retry_budget", &self.budget.as_ref().map(RetryBudget::rules))
+            .field("gate", &self.gates.is_some());
+        if let Some(hosts) = &self.hosts {
+            out.field("hosts", hosts);
+        }
+    }
+}
+
+impl fmt::Debug for HostPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("HostPolicy");
+        self.policy.describe(&mut out);
+        out.finish_non_exhaustive()
+    }
+}
+
 /// Some settings: those that are `Some` replace the policy's.
 #[derive(Clone, Default)]
 pub(crate) struct Patch {

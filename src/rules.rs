@@ -1,5 +1,6 @@
 //! Rules that can be replaced while what is kept under them stays.
 
+use std::fmt;
 use std::sync::{
     PoisonError, RwLock,
     atomic::{AtomicU64, Ordering},
@@ -13,13 +14,12 @@ use crate::hosts::{HostMap, ODD_HOST, host_of};
 /// What is kept remembers the version of the rules it was made or last changed by; whoever finds
 /// it on behalf of a request compares that with [`version`](Self::version), at the cost of one
 /// atomic read, and takes over the new rules if it is another.
-#[derive(Debug)]
 pub(crate) struct Rules<C> {
     version: AtomicU64,
     current: RwLock<Current<C>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Current<C> {
     general: C,
     hosts: HostMap<C>,
@@ -72,5 +72,17 @@ impl<C: Clone> Rules<C> {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         change(&mut current);
         self.version.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// As the rules alone, unless hosts have others.
+impl<C: fmt::Debug> fmt::Debug for Rules<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        if current.hosts.is_empty() {
+            return current.general.fmt(f);
+        }
+        let Current { general, hosts } = &*current;
+        f.debug_struct("Rules").field("general", general).field("hosts", hosts).finish()
     }
 }

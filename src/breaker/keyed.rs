@@ -145,6 +145,11 @@ impl CircuitBreakers {
         true
     }
 
+    /// The rules, to be shown.
+    pub(crate) fn rules(&self) -> &dyn Debug {
+        &self.common().rules
+    }
+
     fn common(&self) -> &Arc<Common> {
         match &*self.scope {
             Scope::Single(breaker) => breaker.common(),

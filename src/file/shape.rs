@@ -78,21 +78,13 @@ impl Kind {
                 Some(Value::Table(read_table(keys, entries, path, faults)))
             }
             (Self::Hosts(keys), Tree::Table(entries)) => {
-                let host = Self::Table(keys);
-                Some(Value::Table(read_named(entries, path, faults, |name, tree, path, faults| {
-                    if !hosts::is_host(name) {
-                        faults.push(Fault::new(path.to_owned(), ODD_HOST, tree));
-                    }
-                    host.read(tree, path, faults)
-                })))
+                let host = (hosts::is_host as fn(&str) -> bool, ODD_HOST);
+                Some(Value::Table(read_named(&Self::Table(keys), host, entries, path, faults)))
             }
             (Self::Headers(kind), Tree::Table(entries)) => {
-                Some(Value::Table(read_named(entries, path, faults, |name, tree, path, faults| {
-                    if HeaderName::try_from(name).is_err() {
-                        faults.push(Fault::new(path.to_owned(), "must name a header", tree));
-                    }
-                    kind.read(tree, path, faults)
-                })))
+                let is_header = |name: &str| HeaderName::try_from(name).is_ok();
+                let header = (is_header as fn(&str) -> bool, "must name a header");
+                Some(Value::Table(read_named(kind, header, entries, path, faults)))
             }
             (Self::List(kind), Tree::List(items)) => {
                 let item = |(i, it)| kind.read(it, &format!("{path}[{i}]"), faults);
@@ -239,19 +231,24 @@ fn read_table(
     table
 }
 
+/// Reads a table whose keys are names that `is_name` knows; the rule is what it asks of them.
 fn read_named(
+    kind: &Kind,
+    (is_name, rule): (fn(&str) -> bool, &'static str),
     entries: &[(String, Tree)],
     path: &str,
     faults: &mut Vec<Fault>,
-    read: impl Fn(&str, &Tree, &str, &mut Vec<Fault>) -> Option<Value>,
 ) -> Table {
     let mut table = Table::new();
-    for (name, tree) in entries {
+    for (i, (name, tree)) in entries.iter().enumerate() {
         let path = format!("{path}.{name:?}");
-        if table.iter().any(|(it, _)| it.eq_ignore_ascii_case(name)) {
+        let value = kind.read(tree, &path, faults);
+        if !is_name(name) {
+            faults.push(Fault::new(path, rule, tree));
+        } else if entries[..i].iter().any(|(it, _)| it.eq_ignore_ascii_case(name)) {
             faults.push(Fault::new(path, "is given twice", tree));
         } else {
-            table.extend(read(name, tree, &path, faults).map(|it| (name.clone(), it)));
+            table.extend(value.map(|it| (name.clone(), it)));
         }
     }
     table

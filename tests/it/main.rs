@@ -2,6 +2,9 @@
 
 mod arrows;
 mod breaker;
+#[cfg(feature = "serde")]
+mod config;
+mod reload;
 mod retry;
 mod support;
 mod support_selftest;
