@@ -26,10 +26,16 @@
 //! | What is happening? | [`ResilientConfigBuilder::on_retry`] and its like, [`Observer`], [`Event`] |
 //! | What happened? | [`ResponseExt::history`], [`AttemptLog`], [`Attempt`] |
 //! | Why did it end? | [`StopReason`], [`HttpRequestError`], [`RequestBuilderExt::send_resilient`] |
+//! | What differs for a host? | [`ResilientConfigBuilder::host`] |
+//! | How do settings change at runtime? | [`Resilient::handle`], [`ResilientHandle`] |
 //! | How do I decide by myself? | [`ResilientConfigBuilder::retry_if`], [`Outcome`] |
 #![cfg_attr(
     feature = "test-util",
     doc = "| How do I test my settings? | [`testing::Script`], without a network and in virtual time |"
+)]
+#![cfg_attr(
+    feature = "serde",
+    doc = "| How do settings come from a file? | [`file`], [`ResilientConfig::from_env`] |"
 )]
 //!
 //! # Words
@@ -42,6 +48,8 @@
 //! - `http2` (default): HTTP/2, and telling its refusals from failures that may have been processed.
 //! - `rustls` (default): tells refused certificates from connections worth another try. It brings
 //!   no TLS; choose that on `reqwest`.
+//! - `serde`: the module `file`, settings from TOML, JSON, YAML and the environment.
+//! - `schemars`: the JSON Schema of such files.
 //! - `test-util`: the module `testing`, and randomness and wall clock as settings.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -179,7 +179,7 @@ impl Kept for RetryBudget {
 
 impl Kept for Arc<Gates> {
     fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(self, other)
+        Self::ptr_eq(self, other)
     }
 
     fn replaces(&self, _: &Self) -> bool {
