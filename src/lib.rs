@@ -35,7 +35,7 @@
 )]
 #![cfg_attr(
     feature = "serde",
-    doc = "| How do settings come from a file? | [`file`], [`ResilientConfig::from_env`] |"
+    doc = "| How do settings come from a file? | [`mod@file`], [`ResilientConfig::from_env`] |"
 )]
 //!
 //! # Words

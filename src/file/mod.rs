@@ -21,7 +21,7 @@
 //!     failure_rate = 30
 //!     open_for = "10s"
 //!
-//!     # What is said here goes for requests to this host alone.
+//!     ## What is said here goes for requests to this host alone.
 //!     [hosts."payments.example.com"]
 //!     max_retries = 1
 //!     circuit_breaker.consecutive = 3
@@ -198,7 +198,7 @@ impl<'de> Deserialize<'de> for RawConfig {
     }
 }
 
-/// See [`file`](crate::file) for the format.
+/// See [`file`](mod@crate::file) for the format.
 impl<'de> Deserialize<'de> for ResilientConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         RawConfig::deserialize(deserializer)?.build().map_err(D::Error::custom)
