@@ -13,6 +13,7 @@ pub(super) struct Key {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
     pub(super) required: bool,
+    #[cfg_attr(not(feature = "schemars"), expect(dead_code))]
     pub(super) about: &'static str,
 }
 
