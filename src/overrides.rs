@@ -98,7 +98,9 @@ fn patched(
     if scopes.is_empty() && own.is_none() {
         return (Arc::clone(configured), None);
     }
-    let policy = configured.patched(scopes.iter().chain(own).map(|it| &*it.0));
+    let mut policy = configured.patched(scopes.iter().chain(own).map(|it| &*it.0));
+    // The host is found already.
+    policy.hosts = None;
     let faults = policy.check().err();
     policy.settle();
     (Arc::new(policy), faults)

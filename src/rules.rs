@@ -86,3 +86,43 @@ impl<C: fmt::Debug> fmt::Debug for Rules<C> {
         f.debug_struct("Rules").field("general", general).field("hosts", hosts).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_change_is_another_version() {
+        let (ours, theirs) = (Rules::new(1), Rules::new(10));
+        assert_eq!(ours.of("http://a.example"), (1, 0));
+        ours.set_host("a.example", 2);
+        assert_eq!(ours.of("http://a.example:81"), (2, 1));
+        theirs.set_host("b.example", 20);
+        ours.replace(&theirs);
+        assert_eq!(ours.of("http://a.example"), (10, 2));
+        assert_eq!((ours.of("http://b.example").0, ours.version()), (20, 2));
+        ours.replace(&ours);
+        assert_eq!(ours.version(), 3);
+    }
+
+    #[test]
+    fn what_hosts_have_in_common_is_a_fault_once() {
+        let of = |rules: &u32| match rules {
+            0 => vec![],
+            value => vec![Fault::new("size", "must be 0", value)],
+        };
+        let rules = Rules::new(1);
+        rules.set_host("a.example", 1);
+        rules.set_host("*.b.example", 2);
+        rules.set_host("c/d", 0);
+        let faults: Vec<_> = rules.faults(of, "hosts").iter().map(ToString::to_string).collect();
+        assert_eq!(
+            faults,
+            [
+                "size must be 0, got 1",
+                "hosts.\"*.b.example\".size must be 0, got 2",
+                "hosts must be a host such as api.example.com or *.example.com, got \"c/d\"",
+            ]
+        );
+    }
+}
