@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use http::{Extensions, Method, StatusCode};
+use http::{Extensions, Method};
 use reqwest::{Request, Response, Url};
 
 use crate::body::{self, BodyFactory};
-use crate::breaker::Health;
 use crate::classify::{self, Verdict};
 use crate::decision::{Decision, StopReason, WaitSource};
 use crate::error::{BoxError, Cause, HttpRequestError, Inner};
 use crate::event::{Event, FailureInfo, HeldInfo, RequestInfo, ResponseInfo, RetryInfo};
-use crate::gate::{Answer, RateLimited};
+use crate::gate::{Answer, Patience, RateLimited};
 use crate::guard::Guard;
 use crate::hint::{self, Advice};
 use crate::history::{Attempt, AttemptLog, History};
@@ -27,6 +26,8 @@ pub(crate) struct Call<'p> {
     pub(crate) retry: Retry,
     pub(crate) guard: Guard,
     policy: &'p Policy,
+    /// How long it may still wait at the gate.
+    gate_time: Duration,
     keyed: bool,
     history: History,
     log: Option<AttemptLog>,
@@ -56,38 +57,43 @@ impl<'p> Call<'p> {
             retry: Retry::new(policy, repeat, now),
             guard: Guard::new(policy, request, now),
             policy,
-            keyed: idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
+            gate_time: policy.max_wait_time,
+            keyed: !idempotency::is_idempotent(request.method())
+                && idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
             history: History::default(),
             log: extensions.get().cloned(),
         }
+    }
+
+    /// Whether the gate of the host is closed.
+    pub(crate) fn is_held_back(&self, now: Instant) -> bool {
+        self.guard.is_held_back(now)
     }
 
     /// Waits until the gate of the host is open, if there is the time for it.
     ///
     /// The waits of one request at the gate add up to no more than `max_wait_time`.
     pub(crate) async fn pass_gate(
-        &self,
+        &mut self,
         request: &Request,
-        mut now: Instant,
     ) -> Result<Instant, (RateLimited, Instant)> {
-        let mut allowed = self.policy.max_wait_time;
-        while let Answer::Wait { opens_in, after } =
-            self.guard.gate(now, || self.policy.sources.random())
-        {
-            let left = self.retry.left(now).unwrap_or(Duration::MAX).min(allowed);
-            if opens_in >= left {
-                return Err((RateLimited { retry_in: opens_in }, now));
-            }
-            let wait = after.min(left);
+        let mut now = Instant::now();
+        loop {
+            let left = self.retry.left(now).unwrap_or(Duration::MAX);
+            let patience = Patience { wait: self.gate_time, left };
+            let wait = match self.guard.gate(now, patience, || self.policy.sources.random()) {
+                Answer::Pass => return Ok(now),
+                Answer::TooLate(retry_in) => return Err((RateLimited { retry_in }, now)),
+                Answer::Wait(wait) => wait,
+            };
             self.tell(|call| {
                 let (method, url) = (request.method(), RedactedUrl::new(request.url()));
                 call.policy.listeners.tell(&Event::HeldBack(&HeldInfo { method, url, wait }));
             });
             tokio::time::sleep(wait).await;
-            allowed = allowed.saturating_sub(wait);
+            self.gate_time = self.gate_time.saturating_sub(wait);
             now = Instant::now();
         }
-        Ok(now)
     }
 
     /// Counts an attempt about to be sent and tells it.
@@ -158,14 +164,18 @@ impl<'p> Call<'p> {
 
     /// A first attempt that is rejected ends the request; a later one uses up a retry.
     fn rejected(&mut self, outcome: &Outcome<'_>, now: Instant) -> Decision {
-        if self.retry.attempts() == 0 {
-            return Decision::Return(StopReason::CircuitOpen);
-        }
         let rejected_for = self.guard.rejects_for(now).unwrap_or_default();
-        match self.decide(outcome, Advice::default(), Some(rejected_for), now) {
-            Decision::Return(StopReason::Exhausted) => Decision::Return(StopReason::CircuitOpen),
-            decision => decision,
-        }
+        let decision = match self.retry.attempts() {
+            0 => Decision::Return(StopReason::CircuitOpen),
+            _ => match self.decide(outcome, Advice::default(), Some(rejected_for), now) {
+                Decision::Return(StopReason::Exhausted) => {
+                    Decision::Return(StopReason::CircuitOpen)
+                }
+                decision => decision,
+            },
+        };
+        self.record_decision(&decision, now);
+        decision
     }
 
     fn decide(
@@ -175,7 +185,9 @@ impl<'p> Call<'p> {
         rejected_for: Option<Duration>,
         now: Instant,
     ) -> Decision {
-        let random = self.policy.sources.random();
+        // Nothing is drawn for a wait that cannot follow.
+        let waits = self.retry.may_repeat(self.policy);
+        let random = if waits { self.policy.sources.random() } else { 0.0 };
         let facts = Facts { now, random, advice, rejected_for };
         match self.retry.decide(self.policy, outcome, &facts) {
             Decision::Retry { source, .. }
@@ -194,16 +206,16 @@ impl<'p> Call<'p> {
             Some(judge) => judge(outcome),
             None => classify::health(outcome, verdict),
         };
-        let elsewhere = outcome.answered_by().filter(|_| outcome.is_redirected());
+        let elsewhere = outcome.elsewhere();
         self.guard.exit(health, elsewhere, hint, now, self.policy);
         if verdict == Verdict::Success {
             self.guard.deposit();
         }
-        let listens = self.policy.retry_after != RetryAfter::Ignored;
-        let throttles = health == Some(Health::Throttled)
-            || outcome.status() == Some(StatusCode::SERVICE_UNAVAILABLE);
-        if let (Some(hint), true, None) = (hint, throttles && listens, elsewhere) {
-            self.guard.close_gate(hint.min(self.policy.max_wait_time), now);
+        let heard = self.policy.retry_after != RetryAfter::Ignored
+            && classify::holds_back(outcome, verdict)
+            && elsewhere.is_none();
+        if let (Some(hint), true) = (hint, heard) {
+            self.guard.close_gate(hint, self.policy.max_wait_time, now);
         }
     }
 
@@ -228,14 +240,17 @@ impl<'p> Call<'p> {
         if plain && self.log.is_none() {
             return;
         }
-        let elapsed = self.retry.elapsed(now);
-        self.history.push(Attempt::new(outcome, elapsed));
+        self.history.push(Attempt::new(outcome, self.retry.elapsed(now)));
+        self.record_decision(decision, now);
+    }
+
+    fn record_decision(&mut self, decision: &Decision, now: Instant) {
         match decision {
             Decision::Return(stop) => self.history.end(*stop),
             Decision::Retry { after, source } => self.history.waits(*after, source),
         }
         if let Some(log) = &self.log {
-            log.set(&self.history, elapsed);
+            log.set(&self.history, self.retry.elapsed(now));
         }
     }
 
@@ -266,7 +281,7 @@ impl<'p> Call<'p> {
 
     /// Ends a request before its next attempt.
     pub(crate) fn reject<C: Chain>(
-        self,
+        mut self,
         request: &Request,
         kind: FailureKind,
         error: BoxError,
@@ -276,6 +291,7 @@ impl<'p> Call<'p> {
             FailureKind::RateLimited => StopReason::RateLimited,
             _ => StopReason::Final,
         };
+        self.record_decision(&Decision::Return(stop), now);
         let (method, url) = (request.method(), request.url());
         let sent = Sent::unsent(kind, error);
         let (attempt, keyed) = (self.retry.attempts(), self.keyed);
@@ -294,7 +310,7 @@ impl<'p> Call<'p> {
         now: Instant,
     ) -> Result<Response, C::Error> {
         match sent {
-            Sent::Answer(mut response, _) => {
+            Sent::Answer { mut response, .. } => {
                 if let (Some(at), Some(limit)) = (self.retry.deadline(), self.policy.max_total_time)
                 {
                     response = body::until(response, at, limit);
@@ -304,7 +320,7 @@ impl<'p> Call<'p> {
                 }
                 Ok(response)
             }
-            Sent::Failed(error) => Err(error),
+            Sent::Failed(_, error) => Err(error),
             Sent::Local(Failure { kind, .. }, source) => {
                 Err(C::local(HttpRequestError::new(Inner {
                     method: Some(method.clone()),

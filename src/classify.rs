@@ -102,6 +102,17 @@ pub(crate) fn health(outcome: &Outcome<'_>, verdict: Verdict) -> Option<Health> 
     }
 }
 
+/// Whether what an answer says about coming back is for every request to its host: those that say
+/// that there were too many. Asked of the answer itself, whatever the user makes of its health.
+pub(crate) fn holds_back(outcome: &Outcome<'_>, verdict: Verdict) -> bool {
+    match outcome.status() {
+        Some(StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => true,
+        // GitHub's way to say the same.
+        Some(StatusCode::FORBIDDEN) => verdict == Verdict::Transient,
+        _ => false,
+    }
+}
+
 /// Which methods may be sent again after they may have been processed.
 ///
 /// The guard concerns only that: a request that was provably not processed (never sent, refused

@@ -33,7 +33,7 @@ use crate::policy::{HostPolicy, Patch, Policy};
 ///     .build()?;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct ResilientConfig {
     policy: Arc<Policy>,
 }
@@ -67,6 +67,14 @@ impl ResilientConfig {
 
     pub(crate) fn policy(&self) -> &Arc<Policy> {
         &self.policy
+    }
+}
+
+impl Default for ResilientConfig {
+    fn default() -> Self {
+        let policy = Policy::default();
+        policy.settle();
+        Self { policy: Arc::new(policy) }
     }
 }
 

@@ -6,7 +6,7 @@ use reqwest::Request;
 
 use crate::breaker::{CircuitBreaker, CircuitOpen, Health, Permit};
 use crate::budget::{Account, Token};
-use crate::gate::{Answer, HostGate};
+use crate::gate::{Answer, HostGate, Patience};
 use crate::policy::Policy;
 use crate::registry::host_key;
 use crate::time::Instant;
@@ -39,9 +39,19 @@ impl Guard {
         }
     }
 
+    /// Whether the host's gate is closed.
+    pub(crate) fn is_held_back(&self, now: Instant) -> bool {
+        self.gate.as_ref().is_some_and(|it| it.is_closed(now))
+    }
+
     /// Whether the host's gate lets a request pass.
-    pub(crate) fn gate(&self, now: Instant, random: impl FnOnce() -> f64) -> Answer {
-        self.gate.as_ref().map_or(Answer::Pass, |it| it.ask(now, random))
+    pub(crate) fn gate(
+        &self,
+        now: Instant,
+        patience: Patience,
+        random: impl FnOnce() -> f64,
+    ) -> Answer {
+        self.gate.as_ref().map_or(Answer::Pass, |it| it.ask(now, patience, random))
     }
 
     /// Asks the breaker for a permit; with it, a token that was taken is spent.
@@ -57,7 +67,8 @@ impl Guard {
 
     /// Tells the breaker what the attempt said about the health of the service, `None` if nothing.
     ///
-    /// After a redirect the host that was asked did its work; the other one is judged.
+    /// After a redirect to `elsewhere` the host that was asked did its work; the other one is
+    /// judged, unless its breaker is open and nothing would be counted.
     pub(crate) fn exit(
         &mut self,
         health: Option<Health>,
@@ -68,16 +79,14 @@ impl Guard {
     ) {
         let (Some(permit), Some(health)) = (self.permit.take(), health) else { return };
         let random = || policy.sources.random();
-        let other = elsewhere.and_then(|url| {
-            let breaker = policy.breaker.as_ref()?.of_other_host(&host_key(url))?;
-            breaker.try_enter(now).ok()
-        });
-        match other {
-            Some(other) => {
-                permit.success(now);
-                other.exit_drawing(health, retry_after, now, random);
-            }
-            None => permit.exit_drawing(health, retry_after, now, random),
+        let other =
+            elsewhere.and_then(|url| policy.breaker.as_ref()?.of_other_host(&host_key(url)));
+        let Some(other) = other else {
+            return permit.exit_drawing(health, retry_after, now, random);
+        };
+        permit.success(now);
+        if let Ok(permit) = other.try_enter(now) {
+            permit.exit_drawing(health, retry_after, now, random);
         }
     }
 
@@ -103,9 +112,9 @@ impl Guard {
     }
 
     /// The host said when to come back: all requests of this client shall hear it.
-    pub(crate) fn close_gate(&self, hint: Duration, now: Instant) {
+    pub(crate) fn close_gate(&self, hint: Duration, longest: Duration, now: Instant) {
         if let Some(gate) = &self.gate {
-            gate.close(now, hint);
+            gate.close(now, hint, longest);
         }
     }
 }

@@ -70,8 +70,10 @@ mod failure;
 mod fault;
 #[cfg(feature = "serde")]
 pub mod file;
+mod followed;
 mod gate;
 mod guard;
+mod headers;
 mod hint;
 mod history;
 mod hosts;
@@ -107,6 +109,7 @@ pub use error::{ErrorKind, HttpRequestError};
 pub use event::{Event, FailureInfo, HeldInfo, Observer, RequestInfo, ResponseInfo, RetryInfo};
 pub use fault::{ConfigError, Fault};
 pub use gate::RateLimited;
+pub use headers::DeadlineHeader;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use hint::fuzz_hints;

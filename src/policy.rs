@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use reqwest::Url;
 
 use crate::backoff::{Backoff, Exponential, Jitter};
@@ -12,6 +12,7 @@ use crate::classify::{self, Judge, Predicate, RetryMethods, StatusSet, Verdict};
 use crate::event::Listeners;
 use crate::fault::{ConfigError, Fault};
 use crate::gate::Gates;
+use crate::headers::DeadlineHeader;
 use crate::hint::{Advice, HintFormat, HintHeaders};
 use crate::hosts::{HostMap, ODD_HOST};
 use crate::idempotency::{self, IdempotencyKey};
@@ -49,6 +50,8 @@ pub(crate) struct Policy {
     pub(crate) hints: Arc<HintHeaders>,
     pub(crate) read_body: Option<usize>,
     pub(crate) idempotency_key: Option<IdempotencyKey>,
+    pub(crate) deadline_header: Option<DeadlineHeader>,
+    pub(crate) attempt_header: Option<HeaderName>,
     pub(crate) breaker: Option<CircuitBreakers>,
     pub(crate) breaker_health: Option<Judge>,
     pub(crate) budget: Option<RetryBudget>,
@@ -98,6 +101,8 @@ impl Default for Policy {
             hints: Arc::default(),
             read_body: None,
             idempotency_key: None,
+            deadline_header: None,
+            attempt_header: None,
             breaker: Some(CircuitBreaker::per_host(BreakerConfig::default())),
             breaker_health: None,
             budget: Some(RetryBudget::per_host(BudgetConfig::default())),
@@ -261,6 +266,8 @@ impl Policy {
             .field("hint_headers", &self.hints)
             .field("read_body", &self.read_body)
             .field("idempotency_key", &self.idempotency_key)
+            .field("deadline_header", &self.deadline_header)
+            .field("attempt_header", &self.attempt_header)
             .field("circuit_breaker", &self.breaker.as_ref().map(CircuitBreakers::rules))
             .field("retry_budget", &self.budget.as_ref().map(RetryBudget::rules))
             .field("gate", &self.gates.is_some());
@@ -295,6 +302,8 @@ pub(crate) struct Patch {
     pub(crate) hints: Option<Arc<HintHeaders>>,
     pub(crate) read_body: Option<Option<usize>>,
     pub(crate) idempotency_key: Option<Option<IdempotencyKey>>,
+    pub(crate) deadline_header: Option<Option<DeadlineHeader>>,
+    pub(crate) attempt_header: Option<Option<HeaderName>>,
     pub(crate) breaker: Option<Option<CircuitBreakers>>,
     pub(crate) breaker_health: Option<Option<Judge>>,
     pub(crate) budget: Option<Option<RetryBudget>>,
@@ -324,6 +333,8 @@ impl Patch {
         set(&mut policy.hints, self.hints.as_ref());
         set(&mut policy.read_body, self.read_body.as_ref());
         set(&mut policy.idempotency_key, self.idempotency_key.as_ref());
+        set(&mut policy.deadline_header, self.deadline_header.as_ref());
+        set(&mut policy.attempt_header, self.attempt_header.as_ref());
         set(&mut policy.breaker, self.breaker.as_ref());
         set(&mut policy.breaker_health, self.breaker_health.as_ref());
         set(&mut policy.budget, self.budget.as_ref());

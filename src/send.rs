@@ -3,12 +3,13 @@
 use std::error::Error;
 
 use bytes::Bytes;
-use http::Extensions;
+use http::{Extensions, HeaderValue};
 use reqwest::{Request, Response};
 
 use crate::body::{self, BodyFactory, BoxFuture};
 use crate::error::{BoxError, Elapsed, HttpRequestError};
 use crate::failure;
+use crate::followed;
 use crate::outcome::{Delivery, Failure, FailureKind, Gave};
 use crate::policy::Policy;
 use crate::time::Instant;
@@ -31,12 +32,19 @@ pub(crate) trait Chain: Clone + Send + Sync {
 
     /// An error that was decided upon here.
     fn local(error: HttpRequestError) -> Self::Error;
+
+    /// An error of the caller's own code.
+    fn foreign(error: BoxError) -> Self::Error;
 }
 
 /// What came of an attempt.
 pub(crate) enum Sent<E> {
-    Answer(Response, Option<Bytes>),
-    Failed(E),
+    Answer {
+        response: Response,
+        body: Option<Bytes>,
+        followed: bool,
+    },
+    Failed(Failure, E),
     /// Ended here: cut by one of our limits, or not sent at all.
     Local(Failure, BoxError),
 }
@@ -47,44 +55,103 @@ impl<E> Sent<E> {
         Self::Local(Failure::new(kind, Delivery::NotSent), error)
     }
 
+    fn of<C: Chain<Error = E>>(result: Result<Response, E>, followed: bool) -> Self {
+        match result {
+            Ok(response) => Self::Answer { response, body: None, followed },
+            Err(error) => {
+                let mut failure = failure::read(C::as_error(&error));
+                if followed {
+                    // What is known of the last hop is not true of the first, which was answered.
+                    failure.delivery = Delivery::MaybeProcessed;
+                }
+                Self::Failed(failure, error)
+            }
+        }
+    }
+
     pub(crate) fn gave<C: Chain<Error = E>>(&self) -> Gave<'_> {
         match self {
-            Self::Answer(response, body) => Gave::Answer {
+            Self::Answer { response, body, followed } => Gave::Answer {
                 status: response.status(),
                 headers: response.headers(),
                 url: response.url(),
                 body: body.as_deref(),
+                followed: *followed,
             },
-            Self::Failed(error) => {
-                let error = C::as_error(error);
-                Gave::Failure(failure::read(error), error)
-            }
+            Self::Failed(failure, error) => Gave::Failure(*failure, C::as_error(error)),
             Self::Local(failure, error) => Gave::Failure(*failure, error.as_ref()),
         }
     }
 }
 
-/// Makes one attempt.
-pub(crate) async fn attempt<C: Chain>(
+/// What one attempt has to keep to.
+pub(crate) struct Terms<'a> {
+    pub(crate) policy: &'a Policy,
+    /// The attempt's number.
+    pub(crate) number: u32,
+    pub(crate) now: Instant,
+    pub(crate) deadline: Option<Instant>,
+    /// Whether a redirect that the client follows is to be noticed.
+    pub(crate) minds_redirects: bool,
+}
+
+/// Sends the request down the chain, with a body made for this attempt where that is asked for.
+///
+/// Nothing happens before the future is polled.
+pub(crate) fn begin<'a, C: Chain + 'a>(
     chain: C,
     mut request: Request,
-    extensions: &mut Extensions,
-    policy: &Policy,
-    body: Option<&BodyFactory>,
-    now: Instant,
-    deadline: Option<Instant>,
-) -> Sent<C::Error> {
-    let read_body = policy.read_body;
-    let Some(limit) = Limit::nearest(policy, now, deadline) else {
-        return complete(chain, request, extensions, body, read_body).await;
-    };
-    // The request's own timeout also bounds the body; it is only ever lowered, because setting
-    // one where there is none would replace, and maybe loosen, the client's.
-    if let (Some(own), Some(deadline)) = (request.timeout_mut(), deadline) {
-        *own = (*own).min(deadline.saturating_duration_since(now));
+    extensions: &'a mut Extensions,
+    body: Option<&'a BodyFactory>,
+    terms: &Terms<'_>,
+) -> BoxFuture<'a, Result<Response, C::Error>> {
+    terms.apply(&mut request);
+    match body {
+        None => chain.send(request, extensions),
+        Some(factory) => Box::pin(async move {
+            let request = factory.fill(request).await.map_err(C::foreign)?;
+            chain.send(request, extensions).await
+        }),
     }
-    let sent = complete(chain, request, extensions, body, read_body);
-    match tokio::time::timeout_at(limit.at, sent).await {
+}
+
+impl Terms<'_> {
+    /// Writes into the request what the attempt's number and limits say.
+    fn apply(&self, request: &mut Request) {
+        let Self { policy, number, now, deadline, .. } = *self;
+        if let Some(name) = &policy.attempt_header {
+            request.headers_mut().insert(name, HeaderValue::from(number));
+        }
+        if let Some(header) = &policy.deadline_header {
+            let limit = Limit::nearest(policy, now, deadline);
+            let left = limit.map(|it| it.at.saturating_duration_since(now));
+            if let Some(left) = left.into_iter().chain(request.timeout().copied()).min() {
+                let (name, value) = header.line(left);
+                request.headers_mut().insert(name, value);
+            }
+        }
+        // The request's own timeout, which bounds the body too, is only ever lowered; setting one
+        // where there is none would replace, and maybe loosen, the client's. And asking for the
+        // mutable one would make a place for it.
+        if let (Some(own), Some(deadline)) = (request.timeout().copied(), deadline) {
+            *request.timeout_mut() = Some(own.min(deadline.saturating_duration_since(now)));
+        }
+    }
+}
+
+/// Sees one attempt through, within its limits.
+pub(crate) async fn attempt<C: Chain>(
+    sending: BoxFuture<'_, Result<Response, C::Error>>,
+    terms: &Terms<'_>,
+) -> Sent<C::Error> {
+    let Terms { policy, now, deadline, minds_redirects, .. } = *terms;
+    let limit = Limit::nearest(policy, now, deadline);
+    if limit.is_none() && !minds_redirects && policy.read_body.is_none() {
+        return Sent::of::<C>(sending.await, false);
+    }
+    let sending = complete::<C>(sending, terms);
+    let Some(limit) = limit else { return Box::pin(sending).await };
+    match Box::pin(tokio::time::timeout_at(limit.at, sending)).await {
         Ok(sent) => sent,
         // Nobody knows how far it got.
         Err(_) => {
@@ -95,25 +162,21 @@ pub(crate) async fn attempt<C: Chain>(
 }
 
 async fn complete<C: Chain>(
-    chain: C,
-    mut request: Request,
-    extensions: &mut Extensions,
-    body: Option<&BodyFactory>,
-    read_body: Option<usize>,
+    sending: BoxFuture<'_, Result<Response, C::Error>>,
+    terms: &Terms<'_>,
 ) -> Sent<C::Error> {
-    if let Some(factory) = body {
-        request = match factory.fill(request).await {
-            Ok(request) => request,
-            Err(error) => return Sent::unsent(FailureKind::Builder, error),
-        };
-    }
-    match (chain.send(request, extensions).await, read_body) {
-        (Ok(response), None) => Sent::Answer(response, None),
-        (Ok(response), Some(limit)) => match body::read(response, limit).await {
-            Ok((response, body)) => Sent::Answer(response, body),
-            Err(error) => Sent::Failed(error.into()),
+    let (result, followed) =
+        if terms.minds_redirects { followed::watch(sending).await } else { (sending.await, false) };
+    match (Sent::of::<C>(result, followed), terms.policy.read_body) {
+        (Sent::Answer { response, .. }, Some(limit)) => match body::read(response, limit).await {
+            Ok((response, body)) => Sent::Answer { response, body, followed },
+            Err(error) => {
+                // The connection was not stale: a head came by it.
+                let failure = Failure { may_be_stale: false, ..failure::read(&error) };
+                Sent::Failed(failure, error.into())
+            }
         },
-        (Err(error), _) => Sent::Failed(error),
+        (sent, _) => sent,
     }
 }
 

@@ -5,14 +5,17 @@ use std::{
     fmt::{self, Debug, Formatter},
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, PoisonError, RwLock, atomic::AtomicU64 as Version},
+    sync::{Arc, OnceLock, PoisonError, RwLock, atomic::AtomicU64 as Plain},
 };
 
 use crate::breaker::{
     config::BreakerConfig,
     facts::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
+    lane::Lanes,
+    permit::Health,
     state::{Machine, Report, Ticket, Transition},
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
+    window,
 };
 use crate::fault::Fault;
 use crate::rules::Rules;
@@ -25,8 +28,13 @@ pub(super) struct Circuit {
     common: Arc<Common>,
     /// What a call must know of the machine while it is closed, readable without the lock.
     gate: AtomicU64,
+    lanes: Lanes,
+    /// The moment of the first result: where the lanes' time begins.
+    epoch: OnceLock<Instant>,
     /// Of the rules in `inner`.
-    version: Version,
+    version: Plain,
+    /// The nanoseconds from which on a call is slow, by the rules in `inner`.
+    slow_from: Plain,
     inner: Mutex<Inner>,
 }
 
@@ -45,6 +53,7 @@ type Observer = Arc<dyn Fn(&StateChange) + Send + Sync>;
 struct Inner {
     machine: Machine,
     config: Arc<BreakerConfig>,
+    lanes_open: bool,
     untold: VecDeque<Transition>,
     /// Someone is telling; what others add to `untold` meanwhile, that one tells too. This keeps
     /// the order and lets an observer call back into the breaker.
@@ -58,8 +67,17 @@ impl Circuit {
         Self {
             key: key.into(),
             gate: AtomicU64::new(Gate::of(&machine).0),
-            version: Version::new(version),
-            inner: Mutex::new(Inner { machine, config, untold: VecDeque::new(), telling: false }),
+            lanes: Lanes::new(),
+            epoch: OnceLock::new(),
+            version: Plain::new(version),
+            slow_from: Plain::new(config.slow_from()),
+            inner: Mutex::new(Inner {
+                machine,
+                config,
+                lanes_open: false,
+                untold: VecDeque::new(),
+                telling: false,
+            }),
             common,
         }
     }
@@ -70,8 +88,11 @@ impl Circuit {
             let mut inner = self.lock();
             // Read under the lock, so that an older reading cannot overwrite a newer one.
             let (config, version) = self.common.rules.of(&self.key);
-            let before = mem::replace(&mut inner.config, Arc::clone(&config));
-            inner.machine.change_rules(&before, &config);
+            self.slow_from.store(config.slow_from(), Ordering::Relaxed);
+            self.step(&mut inner, |machine, current| {
+                machine.change_rules(current, &config);
+                *current = config;
+            });
             self.version.store(version, Ordering::Relaxed);
         }
     }
@@ -86,13 +107,23 @@ impl Circuit {
         self.drive(|machine, config| machine.enter(config, now))
     }
 
+    /// Takes the result of a call, a success in this lane if the breaker is calm.
     pub(super) fn exit(
         &self,
+        lane: usize,
         ticket: Ticket,
         report: Report,
         now: Instant,
         random: impl FnOnce() -> f64,
     ) {
+        let epoch = *self.epoch.get_or_init(|| now);
+        let took = now.saturating_duration_since(ticket.entered);
+        if report.health == Health::Success
+            && window::nanos(took) < self.slow_from.load(Ordering::Relaxed)
+            && self.lanes.count(lane, ticket.generation, window::nanos_since(epoch, now))
+        {
+            return;
+        }
         self.drive(|machine, config| ((), machine.exit(ticket, report, config, now, random)));
     }
 
@@ -126,8 +157,7 @@ impl Circuit {
     }
 
     pub(super) fn snapshot(&self, permits_out: usize, now: Instant) -> BreakerSnapshot {
-        let machine = &mut self.lock().machine;
-        BreakerSnapshot {
+        self.step(&mut self.lock(), |machine, _| BreakerSnapshot {
             key: Arc::clone(&self.key),
             state: machine.state(),
             consecutive_failures: machine.consecutive_failures(),
@@ -137,7 +167,7 @@ impl Circuit {
             probes_out: machine.probes_out(),
             retry_in: machine.retry_in(now),
             generation: machine.generation(),
-        }
+        })
     }
 
     pub(super) fn common(&self) -> &Arc<Common> {
@@ -150,15 +180,33 @@ impl Circuit {
         step: impl FnOnce(&mut Machine, &BreakerConfig) -> (R, Option<Transition>),
     ) -> R {
         let mut inner = self.lock();
-        let Inner { machine, config, .. } = &mut *inner;
-        let (result, transition) = step(machine, config);
-        let gate = Gate::of(&inner.machine);
-        if gate != self.gate() {
-            self.gate.store(gate.0, Ordering::Release);
-        }
+        let (result, transition) = self.step(&mut inner, |machine, config| step(machine, config));
         if let Some(transition) = transition {
             inner.untold.push_back(transition);
             self.tell(inner);
+        }
+        result
+    }
+
+    /// The machine sees every result there is, and lanes and gate follow from what becomes of it.
+    fn step<R>(
+        &self,
+        inner: &mut Inner,
+        step: impl FnOnce(&mut Machine, &mut Arc<BreakerConfig>) -> R,
+    ) -> R {
+        let Inner { machine, config, lanes_open, .. } = inner;
+        if mem::take(lanes_open) {
+            machine.add_successes(self.lanes.close());
+        }
+        let result = step(machine, config);
+        let epoch = self.epoch.get();
+        if let Some(until) = epoch.and_then(|it| machine.calm_until(config, *it)) {
+            self.lanes.open(machine.generation(), until);
+            *lanes_open = true;
+        }
+        let gate = Gate::of(machine);
+        if gate != self.gate() {
+            self.gate.store(gate.0, Ordering::Release);
         }
         result
     }

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use crate::breaker::window;
 use crate::fault::Fault;
 
 /// When a circuit breaker opens, for how long, and what closes it again.
@@ -260,6 +261,16 @@ impl BreakerConfig {
             (None, Window::Count(len)) => 20.min(len.get().into()),
             (None, Window::Time(_)) => 20,
         }
+    }
+
+    /// Whether a call that took this long was slow.
+    pub(super) fn is_slow(&self, took: Duration) -> bool {
+        self.slow_calls.is_some_and(|it| took >= it.slower_than)
+    }
+
+    /// The nanoseconds from which on a call is slow.
+    pub(super) fn slow_from(&self) -> u64 {
+        self.slow_calls.map_or(u64::MAX, |it| window::nanos(it.slower_than))
     }
 
     /// Every setting that makes no sense, as its name, its value and the rule it breaks.

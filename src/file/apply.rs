@@ -12,6 +12,7 @@ use crate::classify::RetryMethods;
 use crate::config::{ResilientConfig, ResilientConfigBuilder};
 use crate::fault::Fault;
 use crate::file::shape::{Table, Value};
+use crate::headers::DeadlineHeader;
 use crate::hint::{HintFormat, HintHeaders};
 use crate::idempotency::{IdempotencyKey, KeyFormat};
 use crate::overrides::RetryOverride;
@@ -203,6 +204,15 @@ fn set(settings: RetryOverride, name: &str, value: &Value) -> RetryOverride {
                 _ => key,
             },
         )),
+        ("deadline_header", Value::Off) => settings.without_deadline_header(),
+        ("deadline_header", Value::Header(name)) if name == "grpc-timeout" => {
+            settings.deadline_header(DeadlineHeader::grpc_timeout())
+        }
+        ("deadline_header", Value::Header(name)) => {
+            settings.deadline_header(DeadlineHeader::millis(name.clone()))
+        }
+        ("attempt_header", Value::Off) => settings.without_attempt_header(),
+        ("attempt_header", Value::Header(name)) => settings.attempt_header(name.clone()),
         ("gate", Value::On) => settings.gate(),
         ("gate", Value::Off) => settings.without_gate(),
         // `preset` and `hosts` are no settings of their own.

@@ -19,6 +19,8 @@ const ON_OFF: Kind = Kind::Any(&[Kind::On, Kind::Off]);
 const TIME_OR_OFF: Kind = Kind::Any(&[TIME, Kind::Off]);
 const COUNT_OR_OFF: Kind = Kind::Any(&[COUNT, Kind::Off]);
 const PERCENT_OR_OFF: Kind = Kind::Any(&[PERCENT, Kind::Off]);
+// Off comes first: it could be a header's name.
+const HEADER_OR_OFF: Kind = Kind::Any(&[Kind::Off, Kind::Header]);
 const SCOPES: Kind = Kind::Word(&["per_host", "shared"]);
 
 /// A whole configuration.
@@ -120,6 +122,17 @@ const SETTINGS: &[Key] = &[
         "idempotency_key",
         Kind::Any(&[Kind::Table(&[IDEMPOTENCY_KEY]), Kind::On, Kind::Off]),
         "Adds a random key to requests that are not idempotent. Default: off.",
+    ),
+    key(
+        "deadline_header",
+        HEADER_OR_OFF,
+        "Tells the server in this header how long its answer is waited for: grpc-timeout as gRPC \
+         writes it, any other in milliseconds. Default: off.",
+    ),
+    key(
+        "attempt_header",
+        HEADER_OR_OFF,
+        "Tells the server in this header which attempt it sees. Default: off.",
     ),
     key(
         "gate",

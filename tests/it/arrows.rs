@@ -12,6 +12,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("decision", ""),
     ("backoff", ""),
     ("hint", ""),
+    ("headers", ""),
     ("idempotency", ""),
     ("registry", ""),
     ("hosts", ""),
@@ -26,14 +27,15 @@ const ARROWS: &[(&str, &str)] = &[
     ("classify", "breaker hint idempotency outcome"),
     (
         "policy",
-        "backoff breaker budget classify event fault gate hint hosts idempotency outcome \
+        "backoff breaker budget classify event fault gate headers hint hosts idempotency outcome \
          registry sources",
     ),
     ("retry", "classify decision hint outcome policy time"),
     ("guard", "breaker budget gate policy registry time"),
     ("overrides", "fault policy"),
     ("body", "error time"),
-    ("send", "body error failure outcome policy time"),
+    ("followed", ""),
+    ("send", "body error failure followed outcome policy time"),
     (
         "call",
         "body breaker classify decision error event gate guard hint history idempotency outcome \
@@ -42,22 +44,23 @@ const ARROWS: &[(&str, &str)] = &[
     ("config", "fault overrides policy"),
     (
         "settings",
-        "backoff breaker budget classify config event gate hint idempotency outcome overrides \
-         policy registry",
+        "backoff breaker budget classify config event gate headers hint idempotency outcome \
+         overrides policy registry",
     ),
     (
         "file",
-        "backoff breaker budget classify config fault hint hosts idempotency overrides policy",
+        "backoff breaker budget classify config fault headers hint hosts idempotency overrides \
+         policy",
     ),
     ("reload", "breaker budget config fault gate hosts overrides policy"),
-    ("middleware", "body call config decision outcome reload send time"),
+    ("middleware", "body call config decision error outcome reload send time"),
     ("adapter", "body error middleware send"),
     ("client", "decision error failure history"),
     ("testing", "time"),
 ];
 
 /// `now` comes in as an argument, a decision comes out: no clock, no timer, no task.
-const PURE: &str = "redact outcome decision backoff breaker/state breaker/window budget gate hint hint/date hint/headers hint/number \
+const PURE: &str = "redact outcome decision backoff breaker/state breaker/window budget gate headers hint hint/date hint/headers hint/number \
                     hint/quota failure history classify policy retry fault error event hosts rules file file/apply file/keys file/schema file/shape \
                     file/tree";
 

@@ -261,6 +261,8 @@ fn a_file_can_say_what_the_builder_can() {
         retry_after = 'floor'
         hint_headers = { x-backoff = 'millis', retry-after = false }
         read_body = 1024
+        deadline_header = 'x-left-ms'
+        attempt_header = 'x-attempt'
         idempotency_key = { header = 'x-key', format = 'raw' }
         gate = true
         [circuit_breaker]
@@ -324,6 +326,8 @@ fn a_file_can_say_what_the_builder_can() {
                 .header(header("x-key"))
                 .format(reqwest_resilient::KeyFormat::Raw),
         )
+        .deadline_header(reqwest_resilient::DeadlineHeader::millis(header("x-left-ms")))
+        .attempt_header(header("x-attempt"))
         .gate()
         .circuit_breaker(CircuitBreaker::per_host(breaker).max_keys(9.try_into().unwrap()))
         .retry_budget(RetryBudget::shared(budget))
