@@ -1,6 +1,6 @@
 //! Outcome and request in, verdict out; and which requests may be sent twice.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use http::{Method, StatusCode};
 
@@ -157,7 +157,7 @@ pub(crate) fn not_processed(outcome: &Outcome<'_>, hinted: bool) -> bool {
 }
 
 /// A set of status codes, as bits.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct StatusSet {
     bits: [u64; 15],
     /// Whether a 403 that tells of an exhausted rate limit belongs to it.
@@ -178,6 +178,13 @@ impl StatusSet {
     fn place(status: StatusCode) -> (usize, u64) {
         let index = usize::from(status.as_u16()).saturating_sub(100);
         (index / 64, 1 << (index % 64))
+    }
+}
+
+impl fmt::Debug for StatusSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = (100..=999).filter_map(|it| StatusCode::from_u16(it).ok());
+        f.debug_set().entries(all.filter(|it| self.contains(*it)).map(|it| it.as_u16())).finish()
     }
 }
 

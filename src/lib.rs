@@ -26,14 +26,20 @@
 //! | What is happening? | [`ResilientConfigBuilder::on_retry`] and its like, [`Observer`], [`Event`] |
 //! | What happened? | [`ResponseExt::history`], [`AttemptLog`], [`Attempt`] |
 //! | Why did it end? | [`StopReason`], [`HttpRequestError`], [`RequestBuilderExt::send_resilient`] |
-#![cfg_attr(
-    any(feature = "metrics", feature = "tracing"),
-    doc = "| How do I watch it in production? | [`telemetry`]: spans, logs and metrics |"
-)]
+//! | What differs for a host? | [`ResilientConfigBuilder::host`] |
+//! | How do settings change at runtime? | [`Resilient::handle`], [`ResilientHandle`] |
 //! | How do I decide by myself? | [`ResilientConfigBuilder::retry_if`], [`Outcome`] |
 #![cfg_attr(
     feature = "test-util",
     doc = "| How do I test my settings? | [`testing::Script`], without a network and in virtual time |"
+)]
+#![cfg_attr(
+    any(feature = "metrics", feature = "tracing"),
+    doc = "| How do I watch it in production? | [`telemetry`]: spans, logs and metrics |"
+)]
+#![cfg_attr(
+    feature = "serde",
+    doc = "| How do settings come from a file? | [`mod@file`], [`ResilientConfig::from_env`] |"
 )]
 //!
 //! # Words
@@ -48,6 +54,8 @@
 //!   no TLS; choose that on `reqwest`.
 //! - `tracing`: a span for each attempt and a log line for each decision.
 //! - `metrics`: counts and durations for the `metrics` facade.
+//! - `serde`: the module `file`, settings from TOML, JSON, YAML and the environment.
+//! - `schemars`: the JSON Schema of such files.
 //! - `test-util`: the module `testing`, and randomness and wall clock as settings.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -66,12 +74,15 @@ mod error;
 mod event;
 mod failure;
 mod fault;
+#[cfg(feature = "serde")]
+pub mod file;
 mod followed;
 mod gate;
 mod guard;
 mod headers;
 mod hint;
 mod history;
+mod hosts;
 mod idempotency;
 mod middleware;
 mod outcome;
@@ -79,7 +90,9 @@ mod overrides;
 mod policy;
 mod redact;
 mod registry;
+mod reload;
 mod retry;
+mod rules;
 mod send;
 mod settings;
 mod sources;
@@ -119,6 +132,7 @@ pub use outcome::{Delivery, FailureKind, Outcome};
 pub use overrides::RetryOverride;
 pub use policy::RetryAfter;
 pub use redact::RedactedUrl;
+pub use reload::ResilientHandle;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

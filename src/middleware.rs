@@ -10,7 +10,7 @@ use crate::call::Call;
 use crate::config::ResilientConfig;
 use crate::decision::{Decision, StopReason};
 use crate::outcome::FailureKind;
-use crate::overrides;
+use crate::reload::{Current, ResilientHandle};
 use crate::send::{self, Chain, Sent, Terms};
 use crate::time::Instant;
 
@@ -45,20 +45,31 @@ use crate::time::Instant;
 /// up to twice, unseen by any middleware, so that each attempt here may be three on the wire.
 /// Switch that off where it matters:
 /// `reqwest::Client::builder().retry(reqwest::retry::never())`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Resilient {
-    config: ResilientConfig,
+    current: Current,
+}
+
+impl Default for Resilient {
+    fn default() -> Self {
+        Self::new(ResilientConfig::default())
+    }
 }
 
 impl Resilient {
     /// A middleware with these settings.
     pub fn new(config: ResilientConfig) -> Self {
-        Self { config }
+        Self { current: Current::new(config) }
     }
 
-    /// Its settings.
-    pub fn config(&self) -> &ResilientConfig {
-        &self.config
+    /// Its settings: those of requests that begin now.
+    pub fn config(&self) -> ResilientConfig {
+        self.current.config()
+    }
+
+    /// By which its settings, and those of its clones, can be replaced while it works.
+    pub fn handle(&self) -> ResilientHandle {
+        self.current.handle()
     }
 
     /// A block rather than an `async fn`, whose arguments would take their place in the future
@@ -70,7 +81,7 @@ impl Resilient {
         extensions: &'a mut Extensions,
     ) -> impl Future<Output = Result<Response, C::Error>> + Send + 'a {
         async move {
-            let (policy, invalid) = overrides::resolve(self.config.policy(), extensions);
+            let (policy, invalid) = self.current.resolve(&request, extensions);
             let mut now = Instant::now();
             let mut call = Call::new(&policy, &mut request, extensions, now);
             if let Some(faults) = invalid {

@@ -187,4 +187,10 @@ impl CircuitBreaker {
     fn common(&self) -> &Arc<Common> {
         self.home.circuit().common()
     }
+
+    /// The same, under the newest rules.
+    fn kept_up(self) -> Self {
+        self.home.circuit().keep_up();
+        self
+    }
 }
