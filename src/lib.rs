@@ -48,6 +48,8 @@
 
 mod adapter;
 mod backoff;
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod body;
 mod breaker;
 mod budget;
@@ -71,6 +73,7 @@ mod overrides;
 mod policy;
 mod redact;
 mod registry;
+mod request;
 mod retry;
 mod send;
 mod settings;
@@ -87,12 +90,13 @@ pub use breaker::{
 };
 pub use budget::{BudgetConfig, RetryBudget};
 pub use classify::RetryMethods;
-pub use client::RequestBuilderExt;
+pub use client::functions::*;
+pub use client::{ResilientClient, ResilientClientBuilder};
 pub use config::{ResilientConfig, ResilientConfigBuilder};
 pub use decision::{StopReason, WaitSource};
 pub use error::{ErrorKind, HttpRequestError};
 pub use event::{Event, FailureInfo, HeldInfo, Observer, RequestInfo, ResponseInfo, RetryInfo};
-pub use fault::{ConfigError, Fault};
+pub use fault::{BuildError, ConfigError, Fault};
 pub use gate::RateLimited;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -105,6 +109,7 @@ pub use outcome::{Delivery, FailureKind, Outcome};
 pub use overrides::RetryOverride;
 pub use policy::RetryAfter;
 pub use redact::RedactedUrl;
+pub use request::{RequestBuilder, RequestBuilderExt};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -11,7 +11,7 @@ use crate::config::ResilientConfig;
 use crate::decision::{Decision, StopReason};
 use crate::outcome::FailureKind;
 use crate::overrides;
-use crate::send::{self, Chain, Sent};
+use crate::send::{self, Chain, Limits, Sent};
 use crate::time::Instant;
 
 /// The middleware: put it into a client, and the client's requests survive what passes.
@@ -48,12 +48,18 @@ use crate::time::Instant;
 #[derive(Clone, Debug, Default)]
 pub struct Resilient {
     config: ResilientConfig,
+    /// The client's own, for requests of which nobody says how long they may take.
+    client_timeout: Option<Duration>,
 }
 
 impl Resilient {
     /// A middleware with these settings.
     pub fn new(config: ResilientConfig) -> Self {
-        Self { config }
+        Self { config, client_timeout: None }
+    }
+
+    pub(crate) fn with_client_timeout(self, timeout: Duration) -> Self {
+        Self { client_timeout: Some(timeout), ..self }
     }
 
     /// Its settings.
@@ -68,6 +74,9 @@ impl Resilient {
         extensions: &mut Extensions,
     ) -> Result<Response, C::Error> {
         let (policy, invalid) = overrides::resolve(self.config.policy(), extensions);
+        let attempt_timeout = policy
+            .attempt_timeout
+            .unwrap_or_else(|| self.client_timeout.filter(|_| request.timeout().is_none()));
         let mut now = Instant::now();
         let mut next = request;
         let mut call = Call::new(&policy, &mut next, extensions, now);
@@ -94,9 +103,10 @@ impl Resilient {
             let sent = match call.guard.enter(now) {
                 Ok(()) => {
                     call.starts(kept.method(), kept.url());
-                    let (body, deadline) = (factory.as_ref(), call.retry.deadline());
-                    let chain = chain.clone();
-                    send::attempt(chain, next, target, &policy, body, now, deadline).await
+                    let limits =
+                        Limits { attempt: attempt_timeout, deadline: call.retry.deadline() };
+                    let (chain, body) = (chain.clone(), factory.as_ref());
+                    send::attempt(chain, next, target, &policy, body, now, limits).await
                 }
                 Err(open) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
             };

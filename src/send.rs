@@ -1,6 +1,6 @@
 //! One attempt: sent, bounded in time, its body read where that is asked for.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use bytes::Bytes;
 use http::Extensions;
@@ -72,15 +72,15 @@ pub(crate) async fn attempt<C: Chain>(
     policy: &Policy,
     body: Option<&BodyFactory>,
     now: Instant,
-    deadline: Option<Instant>,
+    limits: Limits,
 ) -> Sent<C::Error> {
     let read_body = policy.read_body;
-    let Some(limit) = Limit::nearest(policy, now, deadline) else {
+    let Some(limit) = Limit::nearest(policy, now, limits) else {
         return complete(chain, request, extensions, body, read_body).await;
     };
     // The request's own timeout also bounds the body; it is only ever lowered, because setting
     // one where there is none would replace, and maybe loosen, the client's.
-    if let (Some(own), Some(deadline)) = (request.timeout_mut(), deadline) {
+    if let (Some(own), Some(deadline)) = (request.timeout_mut(), limits.deadline) {
         *own = (*own).min(deadline.saturating_duration_since(now));
     }
     let sent = complete(chain, request, extensions, body, read_body);
@@ -117,6 +117,13 @@ async fn complete<C: Chain>(
     }
 }
 
+/// When an attempt has to end.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) attempt: Option<Duration>,
+    pub(crate) deadline: Option<Instant>,
+}
+
 /// The limit that comes first: the attempt's or the whole request's.
 struct Limit {
     at: Instant,
@@ -125,12 +132,12 @@ struct Limit {
 }
 
 impl Limit {
-    fn nearest(policy: &Policy, now: Instant, deadline: Option<Instant>) -> Option<Self> {
-        let attempt = policy.attempt_timeout.and_then(|after| {
+    fn nearest(policy: &Policy, now: Instant, limits: Limits) -> Option<Self> {
+        let attempt = limits.attempt.and_then(|after| {
             let elapsed = Elapsed { limit: "attempt_timeout", after };
             Some(Self { at: now.checked_add(after)?, kind: FailureKind::Timeout, elapsed })
         });
-        let total = deadline.map(|at| {
+        let total = limits.deadline.map(|at| {
             let after = policy.max_total_time.unwrap_or_default();
             let elapsed = Elapsed { limit: "max_total_time", after };
             Self { at, kind: FailureKind::Deadline, elapsed }

@@ -19,7 +19,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("gate", "registry time"),
     ("failure", "outcome"),
     ("history", "decision outcome"),
-    ("error", "breaker decision failure gate history outcome redact"),
+    ("error", "breaker decision failure fault gate history outcome redact"),
     ("event", "decision error outcome redact"),
     ("classify", "breaker hint idempotency outcome"),
     (
@@ -44,7 +44,10 @@ const ARROWS: &[(&str, &str)] = &[
     ),
     ("middleware", "body call config decision outcome overrides send time"),
     ("adapter", "body error middleware send"),
-    ("client", "decision error failure history"),
+    ("request", "decision error failure fault history"),
+    ("client", "config fault middleware request"),
+    ("blocking", "client config error fault outcome request"),
+    ("guide", ""),
     ("testing", "time"),
 ];
 

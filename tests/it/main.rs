@@ -2,6 +2,10 @@
 
 mod arrows;
 mod breaker;
+#[cfg(feature = "blocking")]
+mod lifecycle;
+#[cfg(feature = "blocking")]
+mod parity;
 mod retry;
 mod support;
 mod support_selftest;
