@@ -7,19 +7,25 @@ use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next};
 
 use crate::body::BoxFuture;
-use crate::error::HttpRequestError;
+use crate::error::{BoxError, HttpRequestError};
 use crate::middleware::Resilient;
 use crate::send::Chain;
 
-#[async_trait::async_trait]
+/// Written out, because the macro would wrap the future of `run` into another one.
 impl Middleware for Resilient {
-    async fn handle(
-        &self,
+    fn handle<'a, 'extensions, 'next, 'future>(
+        &'a self,
         request: Request,
-        extensions: &mut Extensions,
-        next: Next<'_>,
-    ) -> reqwest_middleware::Result<Response> {
-        self.run(next, request, extensions).await
+        extensions: &'extensions mut Extensions,
+        next: Next<'next>,
+    ) -> BoxFuture<'future, reqwest_middleware::Result<Response>>
+    where
+        'a: 'future,
+        'extensions: 'future,
+        'next: 'future,
+        Self: 'future,
+    {
+        Box::pin(self.run(next, request, extensions))
     }
 }
 
@@ -46,5 +52,10 @@ impl Chain for Next<'_> {
 
     fn local(error: HttpRequestError) -> Self::Error {
         error.into()
+    }
+
+    fn foreign(error: BoxError) -> Self::Error {
+        // As an error of anyhow's, which alone can take a boxed one.
+        Self::Error::Middleware(anyhow::Error::from_boxed(error))
     }
 }

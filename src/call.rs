@@ -56,10 +56,16 @@ impl<'p> Call<'p> {
             retry: Retry::new(policy, repeat, now),
             guard: Guard::new(policy, request, now),
             policy,
-            keyed: idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
+            keyed: !idempotency::is_idempotent(request.method())
+                && idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
             history: History::default(),
             log: extensions.get().cloned(),
         }
+    }
+
+    /// Whether the gate of the host is closed.
+    pub(crate) fn is_held_back(&self, now: Instant) -> bool {
+        self.guard.gate(now, || 0.0) != Answer::Pass
     }
 
     /// Waits until the gate of the host is open, if there is the time for it.
@@ -68,8 +74,8 @@ impl<'p> Call<'p> {
     pub(crate) async fn pass_gate(
         &self,
         request: &Request,
-        mut now: Instant,
     ) -> Result<Instant, (RateLimited, Instant)> {
+        let mut now = Instant::now();
         let mut allowed = self.policy.max_wait_time;
         while let Answer::Wait { opens_in, after } =
             self.guard.gate(now, || self.policy.sources.random())
@@ -175,7 +181,9 @@ impl<'p> Call<'p> {
         rejected_for: Option<Duration>,
         now: Instant,
     ) -> Decision {
-        let random = self.policy.sources.random();
+        // Nothing is drawn for a wait that cannot follow.
+        let waits = self.retry.may_repeat(self.policy);
+        let random = if waits { self.policy.sources.random() } else { 0.0 };
         let facts = Facts { now, random, advice, rejected_for };
         match self.retry.decide(self.policy, outcome, &facts) {
             Decision::Retry { source, .. }

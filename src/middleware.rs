@@ -67,72 +67,70 @@ impl Resilient {
         &self.config
     }
 
-    pub(crate) async fn run<C: Chain>(
-        &self,
+    /// A block rather than an `async fn`, whose arguments would take their place in the future
+    /// twice; what is seldom awaited is boxed for the same reason.
+    pub(crate) fn run<'a, C: Chain + 'a>(
+        &'a self,
         chain: C,
-        request: Request,
-        extensions: &mut Extensions,
-    ) -> Result<Response, C::Error> {
-        let (policy, invalid) = overrides::resolve(self.config.policy(), extensions);
-        let attempt_timeout = policy
-            .attempt_timeout
-            .unwrap_or_else(|| self.client_timeout.filter(|_| request.timeout().is_none()));
-        let mut now = Instant::now();
-        let mut next = request;
-        let mut call = Call::new(&policy, &mut next, extensions, now);
-        if let Some(faults) = invalid {
-            return call.reject::<C>(&next, FailureKind::Builder, faults.into(), now);
-        }
-        let factory = extensions.get::<BodyFactory>().cloned();
-        loop {
-            now = match call.pass_gate(&next, now).await {
-                Ok(now) => now,
-                Err((error, now)) => {
-                    return call.reject::<C>(&next, FailureKind::RateLimited, error.into(), now);
-                }
-            };
-            call.retry.turn();
-            let copy = if call.retry.may_repeat(&policy) { next.try_clone() } else { None };
-            let kept = match copy {
-                Some(copy) => Kept::Copy(copy),
-                None => Kept::Head(next.method().clone(), next.url().clone()),
-            };
-            let mut own = matches!(kept, Kept::Copy(_)).then(|| extensions.clone());
-            let target = own.as_mut().unwrap_or(&mut *extensions);
-
-            let sent = match call.guard.enter(now) {
-                Ok(()) => {
-                    call.starts(kept.method(), kept.url());
-                    let limits =
-                        Limits { attempt: attempt_timeout, deadline: call.retry.deadline() };
-                    let (chain, body) = (chain.clone(), factory.as_ref());
-                    send::attempt(chain, next, target, &policy, body, now, limits).await
-                }
-                Err(open) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
-            };
-            let nested = target.get::<GaveUp>().is_some();
-
-            let started = mem::replace(&mut now, Instant::now());
-            let elapsed = now.saturating_duration_since(started);
-            let gave = sent.gave::<C>();
-            match (call.judge(kept.method(), kept.url(), elapsed, gave, nested, now), kept) {
-                (Decision::Retry { after, .. }, Kept::Copy(copy)) => {
-                    next = copy;
-                    wait(after, sent).await;
-                    now = Instant::now();
-                }
-                (decision, kept) => {
-                    if let Some(own) = own {
-                        *extensions = own;
-                    }
-                    let stop = match decision {
-                        Decision::Return(stop) => stop,
-                        Decision::Retry { .. } => StopReason::NotReplayable,
+        mut request: Request,
+        extensions: &'a mut Extensions,
+    ) -> impl Future<Output = Result<Response, C::Error>> + Send + 'a {
+        async move {
+            let (policy, invalid) = overrides::resolve(self.config.policy(), extensions);
+            let timeout = policy
+                .attempt_timeout
+                .unwrap_or_else(|| self.client_timeout.filter(|_| request.timeout().is_none()));
+            let mut now = Instant::now();
+            let mut call = Call::new(&policy, &mut request, extensions, now);
+            if let Some(faults) = invalid {
+                return call.reject::<C>(&request, FailureKind::Builder, faults.into(), now);
+            }
+            let factory = extensions.get::<BodyFactory>().cloned();
+            loop {
+                if call.is_held_back(now) {
+                    now = match Box::pin(call.pass_gate(&request)).await {
+                        Ok(now) => now,
+                        Err((limited, now)) => {
+                            let kind = FailureKind::RateLimited;
+                            return call.reject::<C>(&request, kind, limited.into(), now);
+                        }
                     };
-                    if stop != StopReason::Success {
-                        extensions.insert(GaveUp);
+                }
+                call.retry.turn();
+                let kept = Kept::of(&request, call.retry.may_repeat(&policy));
+                let mut own = kept.is_copy().then(|| extensions.clone());
+                let target = own.as_mut().unwrap_or(&mut *extensions);
+
+                let sent = match call.guard.enter(now) {
+                    Ok(()) => {
+                        call.starts(kept.method(), kept.url());
+                        let (chain, left) = (chain.clone(), call.retry.left(now));
+                        let sending = send::begin(chain, request, target, factory.as_ref(), left);
+                        let limits = Limits { attempt: timeout, deadline: call.retry.deadline() };
+                        send::attempt::<C>(sending, &policy, now, limits).await
                     }
-                    return call.finish::<C>(sent, kept.method(), kept.url(), stop, now);
+                    Err(open) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
+                };
+                let nested = target.get::<GaveUp>().is_some();
+
+                let started = mem::replace(&mut now, Instant::now());
+                let elapsed = now.saturating_duration_since(started);
+                let gave = sent.gave::<C>();
+                match call.judge(kept.method(), kept.url(), elapsed, gave, nested, now) {
+                    Decision::Retry { after, .. } => {
+                        request = kept.into_copy();
+                        Box::pin(wait(after, sent)).await;
+                        now = Instant::now();
+                    }
+                    Decision::Return(stop) => {
+                        if let Some(own) = own {
+                            *extensions = own;
+                        }
+                        if stop != StopReason::Success {
+                            extensions.insert(GaveUp);
+                        }
+                        return call.finish::<C>(sent, kept.method(), kept.url(), stop, now);
+                    }
                 }
             }
         }
@@ -151,6 +149,25 @@ enum Kept {
 }
 
 impl Kept {
+    /// A copy, if it may be needed and can be had.
+    fn of(request: &Request, copy: bool) -> Self {
+        let copy = if copy { request.try_clone() } else { None };
+        copy.map_or_else(|| Self::Head(request.method().clone(), request.url().clone()), Self::Copy)
+    }
+
+    fn is_copy(&self) -> bool {
+        matches!(self, Self::Copy(_))
+    }
+
+    /// The request to send again. A retry is only decided upon where there is a copy; without one
+    /// this would be the request without headers and body.
+    fn into_copy(self) -> Request {
+        match self {
+            Self::Copy(request) => request,
+            Self::Head(method, url) => Request::new(method, url),
+        }
+    }
+
     fn method(&self) -> &Method {
         match self {
             Self::Copy(request) => request.method(),

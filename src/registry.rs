@@ -14,7 +14,9 @@ use std::{
     },
 };
 
-use reqwest::Request;
+use foldhash::fast::RandomState;
+use reqwest::{Request, Url};
+use url::Position;
 
 /// One kind of state that is kept per key, such as a circuit or a bucket.
 pub(crate) trait Part: Any + Debug + Send + Sync {
@@ -58,7 +60,7 @@ pub(crate) struct Registry {
 
 #[derive(Debug)]
 struct Table {
-    slots: HashMap<Box<str>, Slot>,
+    slots: HashMap<Box<str>, Slot, RandomState>,
     capacity: NonZeroUsize,
 }
 
@@ -74,7 +76,7 @@ impl Registry {
 
     fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let table = Table { slots: HashMap::new(), capacity: Self::DEFAULT_CAPACITY };
+        let table = Table { slots: HashMap::default(), capacity: Self::DEFAULT_CAPACITY };
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             table: RwLock::new(table),
@@ -274,19 +276,14 @@ impl Room {
 }
 
 /// Scheme, host and port of `url`, never its userinfo; the scheme's own port is left out.
-pub(crate) fn host_key(url: &reqwest::Url) -> Cow<'_, str> {
-    let text = url.as_str();
-    let Some(authority) = text.find("://").map(|colon| colon + "://".len()) else {
-        return Cow::Borrowed(url.scheme());
-    };
-    let end = text[authority..].find(['/', '?', '#']).map_or(text.len(), |len| authority + len);
-    // The parser escapes an `@` inside the userinfo, so the first one ends it.
-    match text[authority..end].find('@') {
-        None => Cow::Borrowed(&text[..end]),
-        Some(at) => {
-            Cow::Owned([&text[..authority], &text[authority + at + '@'.len_utf8()..end]].concat())
-        }
+pub(crate) fn host_key(url: &Url) -> Cow<'_, str> {
+    if url.username().is_empty() && url.password().is_none() {
+        return Cow::Borrowed(&url[..Position::AfterPort]);
     }
+    Cow::Owned(
+        [&url[..Position::BeforeUsername], &url[Position::BeforeHost..Position::AfterPort]]
+            .concat(),
+    )
 }
 
 #[cfg(test)]
@@ -401,9 +398,9 @@ mod tests {
             ("http://user:p%40ss@example.com:81/x", "http://example.com:81", false),
             ("http://user@example.com?q=a@b", "http://example.com", false),
             ("http://us@er:pw@example.com/", "http://example.com", false),
-            ("data:text/plain,hello", "data", true),
+            ("data:text/plain,hello", "data:", true),
         ] {
-            let url = reqwest::Url::parse(url).unwrap();
+            let url = Url::parse(url).unwrap();
             let found = host_key(&url);
             assert_eq!(found, key);
             assert_eq!(matches!(found, Cow::Borrowed(_)), borrowed, "{url}");

@@ -178,7 +178,11 @@ impl Prepared {
             }
             Err(reqwest_middleware::Error::Middleware(error)) => match error.downcast() {
                 Ok(ours) => return Err(ours),
-                Err(error) => Cause::Failure(failure::read(error.as_ref()).kind, error.into()),
+                // Its plain conversion would hide the type from whoever asks the source for it.
+                Err(error) => Cause::Failure(
+                    failure::read(error.as_ref()).kind,
+                    error.reallocate_into_boxed_dyn_error_without_backtrace(),
+                ),
             },
         };
         Err(told.error(cause))

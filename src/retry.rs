@@ -117,7 +117,9 @@ impl Retry {
         facts: &Facts,
         left: Option<Duration>,
     ) -> Decision {
-        if facts.rejected_for.is_none() && self.goes_at_once(outcome) {
+        let hint = facts.advice.hint.as_ref();
+        let hint = hint.filter(|_| policy.retry_after != RetryAfter::Ignored);
+        if hint.is_none() && facts.rejected_for.is_none() && self.goes_at_once(outcome) {
             return Decision::Retry { after: Duration::ZERO, source: WaitSource::Immediate };
         }
         let longest = policy.max_wait_time;
@@ -126,10 +128,7 @@ impl Retry {
         let backoff = policy.jitter.spread(delay, cap, facts.random);
 
         let (mut after, mut source) = (backoff, WaitSource::Backoff);
-        let hint = facts.advice.hint.as_ref();
-        if let Some(Hint { after: hint, header }) =
-            hint.filter(|_| policy.retry_after != RetryAfter::Ignored)
-        {
+        if let Some(Hint { after: hint, header }) = hint {
             if *hint > longest {
                 return Decision::Return(StopReason::HintTooLong);
             }

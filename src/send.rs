@@ -31,6 +31,9 @@ pub(crate) trait Chain: Clone + Send + Sync {
 
     /// An error that was decided upon here.
     fn local(error: HttpRequestError) -> Self::Error;
+
+    /// An error of the caller's own code.
+    fn foreign(error: BoxError) -> Self::Error;
 }
 
 /// What came of an attempt.
@@ -39,6 +42,15 @@ pub(crate) enum Sent<E> {
     Failed(E),
     /// Ended here: cut by one of our limits, or not sent at all.
     Local(Failure, BoxError),
+}
+
+impl<E> From<Result<Response, E>> for Sent<E> {
+    fn from(result: Result<Response, E>) -> Self {
+        match result {
+            Ok(response) => Self::Answer(response, None),
+            Err(error) => Self::Failed(error),
+        }
+    }
 }
 
 impl<E> Sent<E> {
@@ -64,27 +76,55 @@ impl<E> Sent<E> {
     }
 }
 
-/// Makes one attempt.
-pub(crate) async fn attempt<C: Chain>(
+/// Sends the request down the chain, with a body made for this attempt where that is asked for.
+///
+/// Nothing happens before the future is polled.
+pub(crate) fn begin<'a, C: Chain + 'a>(
     chain: C,
     mut request: Request,
-    extensions: &mut Extensions,
+    extensions: &'a mut Extensions,
+    body: Option<&'a BodyFactory>,
+    left: Option<Duration>,
+) -> BoxFuture<'a, Result<Response, C::Error>> {
+    tighten(&mut request, left);
+    match body {
+        None => chain.send(request, extensions),
+        Some(factory) => Box::pin(async move {
+            let request = factory.fill(request).await.map_err(C::foreign)?;
+            chain.send(request, extensions).await
+        }),
+    }
+}
+
+/// Lowers the request's own timeout, which bounds the body too, to the time that is left. Where
+/// there is none, none is set: it would replace, and maybe loosen, the client's.
+fn tighten(request: &mut Request, left: Option<Duration>) {
+    // Asking for the mutable one would make a place for it.
+    if let (Some(own), Some(left)) = (request.timeout().copied(), left) {
+        *request.timeout_mut() = Some(own.min(left));
+    }
+}
+
+/// Sees one attempt through, within its limits.
+pub(crate) async fn attempt<C: Chain>(
+    sending: BoxFuture<'_, Result<Response, C::Error>>,
     policy: &Policy,
-    body: Option<&BodyFactory>,
     now: Instant,
     limits: Limits,
 ) -> Sent<C::Error> {
-    let read_body = policy.read_body;
     let Some(limit) = Limit::nearest(policy, now, limits) else {
-        return complete(chain, request, extensions, body, read_body).await;
+        return match policy.read_body {
+            None => Sent::from(sending.await),
+            Some(limit) => Box::pin(read(sending, limit)).await,
+        };
     };
-    // The request's own timeout also bounds the body; it is only ever lowered, because setting
-    // one where there is none would replace, and maybe loosen, the client's.
-    if let (Some(own), Some(deadline)) = (request.timeout_mut(), limits.deadline) {
-        *own = (*own).min(deadline.saturating_duration_since(now));
-    }
-    let sent = complete(chain, request, extensions, body, read_body);
-    match tokio::time::timeout_at(limit.at, sent).await {
+    let sending = async {
+        match policy.read_body {
+            None => Sent::from(sending.await),
+            Some(limit) => read(sending, limit).await,
+        }
+    };
+    match Box::pin(tokio::time::timeout_at(limit.at, sending)).await {
         Ok(sent) => sent,
         // Nobody knows how far it got.
         Err(_) => {
@@ -94,26 +134,18 @@ pub(crate) async fn attempt<C: Chain>(
     }
 }
 
-async fn complete<C: Chain>(
-    chain: C,
-    mut request: Request,
-    extensions: &mut Extensions,
-    body: Option<&BodyFactory>,
-    read_body: Option<usize>,
-) -> Sent<C::Error> {
-    if let Some(factory) = body {
-        request = match factory.fill(request).await {
-            Ok(request) => request,
-            Err(error) => return Sent::unsent(FailureKind::Builder, error),
-        };
-    }
-    match (chain.send(request, extensions).await, read_body) {
-        (Ok(response), None) => Sent::Answer(response, None),
-        (Ok(response), Some(limit)) => match body::read(response, limit).await {
-            Ok((response, body)) => Sent::Answer(response, body),
-            Err(error) => Sent::Failed(error.into()),
-        },
-        (Err(error), _) => Sent::Failed(error),
+/// An attempt whose body belongs to it.
+async fn read<E: From<reqwest::Error>>(
+    sending: BoxFuture<'_, Result<Response, E>>,
+    limit: usize,
+) -> Sent<E> {
+    let response = match sending.await {
+        Ok(response) => response,
+        Err(error) => return Sent::Failed(error),
+    };
+    match body::read(response, limit).await {
+        Ok((response, body)) => Sent::Answer(response, body),
+        Err(error) => Sent::Failed(error.into()),
     }
 }
 

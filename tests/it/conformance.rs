@@ -1,0 +1,96 @@
+//! Replays the behaviour of the Python library that this crate follows, as it was observed there.
+//!
+//! `tests/conformance/SCHEMA.md` describes the corpus. Another one of the same schema is replayed
+//! where `RESILIENT_CORPUS` names it. Fields that are flagged as hazards there are not matched;
+//! `hazards` asserts what is better instead. What the types of `schema` do not understand fails.
+
+mod compare;
+mod errors;
+mod hazards;
+mod replay;
+mod schema;
+mod settings;
+mod tables;
+
+use std::collections::BTreeMap;
+use std::{env, fs};
+
+use replay::Without;
+use schema::{Corpus, Scenario};
+
+/// What came of one case.
+enum Checked {
+    Compared { differences: Vec<String>, amendments: Vec<String> },
+    LeftOut(&'static str),
+}
+
+impl Checked {
+    fn with(differences: Vec<String>) -> Self {
+        Self::Compared { differences, amendments: vec![] }
+    }
+}
+
+const NEEDS_BREAKER: &str = "needs the circuit breaker";
+
+#[test]
+fn the_reference_s_behaviour_is_kept_or_bettered() {
+    let corpus = corpus();
+    let cases = (corpus.scenarios.iter().map(|it| (&it.id, scenario(it, &corpus))))
+        .chain(corpus.backoff_cases.iter().map(|it| (&it.id, tables::backoff(it))))
+        .chain(corpus.retry_after_cases.iter().map(|it| (&it.id, tables::retry_after(it))))
+        .chain(corpus.validation_cases.iter().map(|it| (&it.id, tables::validation(it))))
+        .chain(corpus.breaker_cases.iter().map(|it| (&it.id, Checked::LeftOut(NEEDS_BREAKER))));
+
+    let (mut compared, mut differed) = (0, 0);
+    let mut left_out: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (id, checked) in cases {
+        match checked {
+            Checked::LeftOut(reason) => left_out.entry(reason).or_default().push(id.as_str()),
+            Checked::Compared { differences, amendments } => {
+                compared += 1;
+                differed += usize::from(!differences.is_empty());
+                amendments.iter().for_each(|it| println!("amended {id}: {it}"));
+                differences.iter().for_each(|it| println!("DIFFERS {id}: {it}"));
+            }
+        }
+    }
+    for (reason, ids) in &left_out {
+        println!("left out {}, {reason}: {}", ids.len(), ids.join(" "));
+    }
+    let out: usize = left_out.values().map(Vec::len).sum();
+    println!("conformance: compared {compared}, differed {differed}, left out {out}");
+    assert_eq!(differed, 0, "the differences are listed above");
+}
+
+fn corpus() -> Corpus {
+    let own = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance/aresilient.json");
+    let path = env::var("RESILIENT_CORPUS").unwrap_or_else(|_| own.to_owned());
+    let text = fs::read_to_string(&path).unwrap_or_else(|it| panic!("{path}: {it}"));
+    serde_json::from_str(&text).unwrap_or_else(|it| panic!("{path}: {it}"))
+}
+
+/// Replays one scenario, compares what is not hazardous, and asserts what is better of the rest.
+fn scenario(scenario: &Scenario, corpus: &Corpus) -> Checked {
+    if scenario.config.circuit_breaker.is_some() {
+        return Checked::LeftOut(NEEDS_BREAKER);
+    }
+    let mut differences = vec![];
+    let mut amendments = vec![];
+    if scenario.hazard == scenario.hazard_ids.is_empty() {
+        differences.push("is a hazard without a name, or has a name without being one".to_owned());
+    }
+    let plays = match replay::replay(scenario, Without::default()) {
+        Ok(plays) => plays,
+        Err(refused) => return Checked::with(hazards::refused(scenario, &refused)),
+    };
+    for (request, observed) in &plays {
+        let compared = compare::compare(scenario, request, observed);
+        differences.extend(compared.differences);
+        amendments.extend(compared.amendment);
+        for id in &scenario.hazard_ids {
+            assert!(corpus.hazards.contains_key(id), "the corpus does not describe {id}");
+            differences.extend(hazards::check(id, scenario, request, observed));
+        }
+    }
+    Checked::Compared { differences, amendments }
+}
