@@ -12,7 +12,7 @@ struct Table(&'static [u64]);
 impl Backoff for Table {
     fn delay(&self, retry: u32) -> Duration {
         let delay = usize::try_from(retry).ok().and_then(|it| self.0.get(it));
-        Duration::from_millis(*delay.or(self.0.last()).unwrap_or(&0))
+        Duration::from_millis(*delay.or_else(|| self.0.last()).unwrap_or(&0))
     }
 
     /// Jitter stays under it.
