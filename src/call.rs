@@ -164,14 +164,18 @@ impl<'p> Call<'p> {
 
     /// A first attempt that is rejected ends the request; a later one uses up a retry.
     fn rejected(&mut self, outcome: &Outcome<'_>, now: Instant) -> Decision {
-        if self.retry.attempts() == 0 {
-            return Decision::Return(StopReason::CircuitOpen);
-        }
         let rejected_for = self.guard.rejects_for(now).unwrap_or_default();
-        match self.decide(outcome, Advice::default(), Some(rejected_for), now) {
-            Decision::Return(StopReason::Exhausted) => Decision::Return(StopReason::CircuitOpen),
-            decision => decision,
-        }
+        let decision = match self.retry.attempts() {
+            0 => Decision::Return(StopReason::CircuitOpen),
+            _ => match self.decide(outcome, Advice::default(), Some(rejected_for), now) {
+                Decision::Return(StopReason::Exhausted) => {
+                    Decision::Return(StopReason::CircuitOpen)
+                }
+                decision => decision,
+            },
+        };
+        self.record_decision(&decision, now);
+        decision
     }
 
     fn decide(
@@ -202,7 +206,7 @@ impl<'p> Call<'p> {
             Some(judge) => judge(outcome),
             None => classify::health(outcome, verdict),
         };
-        let elsewhere = outcome.answered_by().filter(|_| outcome.is_redirected());
+        let elsewhere = outcome.elsewhere();
         self.guard.exit(health, elsewhere, hint, now, self.policy);
         if verdict == Verdict::Success {
             self.guard.deposit();
@@ -236,14 +240,17 @@ impl<'p> Call<'p> {
         if plain && self.log.is_none() {
             return;
         }
-        let elapsed = self.retry.elapsed(now);
-        self.history.push(Attempt::new(outcome, elapsed));
+        self.history.push(Attempt::new(outcome, self.retry.elapsed(now)));
+        self.record_decision(decision, now);
+    }
+
+    fn record_decision(&mut self, decision: &Decision, now: Instant) {
         match decision {
             Decision::Return(stop) => self.history.end(*stop),
             Decision::Retry { after, source } => self.history.waits(*after, source),
         }
         if let Some(log) = &self.log {
-            log.set(&self.history, elapsed);
+            log.set(&self.history, self.retry.elapsed(now));
         }
     }
 
@@ -274,7 +281,7 @@ impl<'p> Call<'p> {
 
     /// Ends a request before its next attempt.
     pub(crate) fn reject<C: Chain>(
-        self,
+        mut self,
         request: &Request,
         kind: FailureKind,
         error: BoxError,
@@ -284,6 +291,7 @@ impl<'p> Call<'p> {
             FailureKind::RateLimited => StopReason::RateLimited,
             _ => StopReason::Final,
         };
+        self.record_decision(&Decision::Return(stop), now);
         let (method, url) = (request.method(), request.url());
         let sent = Sent::unsent(kind, error);
         let (attempt, keyed) = (self.retry.attempts(), self.keyed);
@@ -302,7 +310,7 @@ impl<'p> Call<'p> {
         now: Instant,
     ) -> Result<Response, C::Error> {
         match sent {
-            Sent::Answer(mut response, _) => {
+            Sent::Answer { mut response, .. } => {
                 if let (Some(at), Some(limit)) = (self.retry.deadline(), self.policy.max_total_time)
                 {
                     response = body::until(response, at, limit);
@@ -312,7 +320,7 @@ impl<'p> Call<'p> {
                 }
                 Ok(response)
             }
-            Sent::Failed(error) => Err(error),
+            Sent::Failed(_, error) => Err(error),
             Sent::Local(Failure { kind, .. }, source) => {
                 Err(C::local(HttpRequestError::new(Inner {
                     method: Some(method.clone()),

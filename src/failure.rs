@@ -24,9 +24,10 @@ pub(crate) fn read(error: &(dyn Error + 'static)) -> Failure {
     let known = links.into_iter().rev().flatten().find_map(of_link);
     let failure = known.unwrap_or(Failure::new(FailureKind::Other, MaybeProcessed));
     // Only a connection of hyper's pool can have been idle; what an io error of another
-    // middleware means is not known.
-    let may_be_stale =
-        failure.kind == FailureKind::Disconnect && chain().any(<dyn Error>::is::<hyper::Error>);
+    // middleware means is not known. A stream that was reset had a connection in use.
+    let may_be_stale = failure.kind == FailureKind::Disconnect
+        && chain().any(<dyn Error>::is::<hyper::Error>)
+        && !chain().any(is_h2);
     Failure { may_be_stale, ..failure }
 }
 
@@ -118,6 +119,9 @@ fn of_h2(error: &h2::Error) -> Option<Failure> {
         () if error.reason() == Some(h2::Reason::REFUSED_STREAM) => NotProcessed,
         () => MaybeProcessed,
     };
+    if error.is_io() {
+        return Some(Failure::new(FailureKind::Disconnect, MaybeProcessed));
+    }
     let kind = match error.reason()? {
         h2::Reason::ENHANCE_YOUR_CALM => FailureKind::Throttled,
         _ if delivery == NotProcessed => FailureKind::Refused,
@@ -127,12 +131,19 @@ fn of_h2(error: &h2::Error) -> Option<Failure> {
     Some(Failure::new(kind, delivery))
 }
 
+#[cfg(feature = "http2")]
+fn is_h2(link: &(dyn Error + 'static)) -> bool {
+    link.is::<h2::Error>()
+}
+
+#[cfg(not(feature = "http2"))]
+fn is_h2(_: &(dyn Error + 'static)) -> bool {
+    false
+}
+
 fn is_transport(link: &(dyn Error + 'static)) -> bool {
-    #[cfg(feature = "http2")]
-    if link.is::<h2::Error>() {
-        return true;
-    }
-    link.is::<hyper::Error>()
+    is_h2(link)
+        || link.is::<hyper::Error>()
         || link.downcast_ref::<io::Error>().is_some_and(|it| of_link(it).is_some())
 }
 

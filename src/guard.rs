@@ -57,7 +57,8 @@ impl Guard {
 
     /// Tells the breaker what the attempt said about the health of the service, `None` if nothing.
     ///
-    /// After a redirect the host that was asked did its work; the other one is judged.
+    /// After a redirect to `elsewhere` the host that was asked did its work; the other one is
+    /// judged, unless its breaker is open and nothing would be counted.
     pub(crate) fn exit(
         &mut self,
         health: Option<Health>,
@@ -68,16 +69,14 @@ impl Guard {
     ) {
         let (Some(permit), Some(health)) = (self.permit.take(), health) else { return };
         let random = || policy.sources.random();
-        let other = elsewhere.and_then(|url| {
-            let breaker = policy.breaker.as_ref()?.of_other_host(&host_key(url))?;
-            breaker.try_enter(now).ok()
-        });
-        match other {
-            Some(other) => {
-                permit.success(now);
-                other.exit_drawing(health, retry_after, now, random);
-            }
-            None => permit.exit_drawing(health, retry_after, now, random),
+        let other =
+            elsewhere.and_then(|url| policy.breaker.as_ref()?.of_other_host(&host_key(url)));
+        let Some(other) = other else {
+            return permit.exit_drawing(health, retry_after, now, random);
+        };
+        permit.success(now);
+        if let Ok(permit) = other.try_enter(now) {
+            permit.exit_drawing(health, retry_after, now, random);
         }
     }
 

@@ -25,15 +25,16 @@ pub struct Attempt {
     pub result: Result<StatusCode, FailureKind>,
     /// How far the request got.
     pub delivery: Delivery,
-    /// The host that answered, where it is another one than was asked (after a redirect).
+    /// The host that answered, with its port unless that is the scheme's own, where it is another
+    /// one than was asked (after a redirect).
     pub answered_by: Option<String>,
     /// The wait that followed, and where its length came from; `None` after the last attempt.
+    /// Where the circuit breaker asked for another wait instead of an attempt, both together.
     pub wait: Option<(Duration, WaitSource)>,
 }
 
 impl Attempt {
     pub(crate) fn new(outcome: &Outcome<'_>, ended: Duration) -> Self {
-        let elsewhere = outcome.answered_by().filter(|it| it.host() != outcome.url.host());
         Self {
             number: outcome.attempt,
             started: ended.saturating_sub(outcome.elapsed),
@@ -43,7 +44,10 @@ impl Attempt {
                 (None, failure) => Err(failure.unwrap_or(FailureKind::Other)),
             },
             delivery: outcome.delivery(),
-            answered_by: elsewhere.and_then(|it| it.host_str()).map(str::to_owned),
+            answered_by: outcome.elsewhere().and_then(|it| {
+                let host = it.host_str()?;
+                Some(it.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+            }),
             wait: None,
         }
     }
@@ -106,9 +110,11 @@ impl History {
         self.attempts.push(attempt);
     }
 
+    /// Adds a wait after the last attempt: a further one where the breaker has sent it back.
     pub(crate) fn waits(&mut self, wait: Duration, source: &WaitSource) {
         if let Some(last) = self.attempts.last_mut() {
-            last.wait = Some((wait, source.clone()));
+            let before = last.wait.take().map_or(Duration::ZERO, |(it, _)| it);
+            last.wait = Some((before.saturating_add(wait), source.clone()));
         }
     }
 

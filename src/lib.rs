@@ -79,6 +79,7 @@ mod error;
 mod event;
 mod failure;
 mod fault;
+mod followed;
 mod gate;
 mod guard;
 pub mod guide;

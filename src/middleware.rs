@@ -11,7 +11,7 @@ use crate::config::ResilientConfig;
 use crate::decision::{Decision, StopReason};
 use crate::outcome::FailureKind;
 use crate::overrides;
-use crate::send::{self, Chain, Limits, Sent};
+use crate::send::{self, Chain, Sent, Terms};
 use crate::time::Instant;
 
 /// The middleware: put it into a client, and the client's requests survive what passes.
@@ -69,6 +69,7 @@ impl Resilient {
 
     /// A block rather than an `async fn`, whose arguments would take their place in the future
     /// twice; what is seldom awaited is boxed for the same reason.
+    #[expect(clippy::manual_async_fn)]
     pub(crate) fn run<'a, C: Chain + 'a>(
         &'a self,
         chain: C,
@@ -106,8 +107,14 @@ impl Resilient {
                         call.starts(kept.method(), kept.url());
                         let (chain, left) = (chain.clone(), call.retry.left(now));
                         let sending = send::begin(chain, request, target, factory.as_ref(), left);
-                        let limits = Limits { attempt: timeout, deadline: call.retry.deadline() };
-                        send::attempt::<C>(sending, &policy, now, limits).await
+                        let terms = Terms {
+                            policy: &policy,
+                            now,
+                            timeout,
+                            deadline: call.retry.deadline(),
+                            minds_redirects: call.retry.minds_redirects(),
+                        };
+                        send::attempt::<C>(sending, &terms).await
                     }
                     Err(open) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
                 };
@@ -119,7 +126,7 @@ impl Resilient {
                 match call.judge(kept.method(), kept.url(), elapsed, gave, nested, now) {
                     Decision::Retry { after, .. } => {
                         request = kept.into_copy();
-                        Box::pin(wait(after, sent)).await;
+                        Box::pin(wait(after, sent, call.retry.left(now))).await;
                         now = Instant::now();
                     }
                     Decision::Return(stop) => {
@@ -184,10 +191,12 @@ impl Kept {
 }
 
 /// Lets the time pass; meanwhile the failed response is drained and dropped.
-async fn wait<E>(after: Duration, sent: Sent<E>) {
+async fn wait<E>(after: Duration, sent: Sent<E>, left: Option<Duration>) {
     let start = Instant::now();
     match sent {
-        Sent::Answer(response, None) => Box::pin(body::drain(response)).await,
+        Sent::Answer { response, body: None, .. } => {
+            body::drain(response, after, left).await;
+        }
         other => drop(other),
     }
     let left = after.saturating_sub(start.elapsed());

@@ -128,7 +128,14 @@ pub struct Outcome<'a> {
 
 #[derive(Clone, Copy)]
 pub(crate) enum Gave<'a> {
-    Answer { status: StatusCode, headers: &'a HeaderMap, url: &'a Url, body: Option<&'a [u8]> },
+    Answer {
+        status: StatusCode,
+        headers: &'a HeaderMap,
+        url: &'a Url,
+        body: Option<&'a [u8]>,
+        /// Whether the client was seen to follow a redirect, maybe one to the same url.
+        followed: bool,
+    },
     Failure(Failure, &'a (dyn Error + 'static)),
 }
 
@@ -211,9 +218,18 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// Whether another url answered than was asked, after a redirect.
+    /// Whether it was answered after a redirect.
     pub(crate) fn is_redirected(&self) -> bool {
-        self.answered_by().is_some_and(|it| it != self.url)
+        // The url of an answer has no fragment.
+        let bare = |url: &'a Url| url.as_str().split('#').next();
+        matches!(self.gave, Gave::Answer { followed: true, .. })
+            || self.answered_by().is_some_and(|it| bare(it) != bare(self.url))
+    }
+
+    /// The url that answered, if it is one of another server than the one that was asked.
+    pub(crate) fn elsewhere(&self) -> Option<&'a Url> {
+        let server = |url: &'a Url| (url.scheme(), url.host(), url.port_or_known_default());
+        self.answered_by().filter(|it| server(it) != server(self.url))
     }
 
     /// Whether time ran out: a connect, attempt or client timeout, or the deadline.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 
 use crate::classify;
 use crate::decision::{Decision, StopReason, WaitSource};
@@ -75,6 +75,12 @@ impl Retry {
         self.deadline
     }
 
+    /// Whether it matters that the client follows a redirect: what was answered by one may have
+    /// been processed.
+    pub(crate) fn minds_redirects(&self) -> bool {
+        self.repeat == Repeat::IfNotProcessed
+    }
+
     /// Whether another attempt could follow the one under way, whatever comes of it.
     pub(crate) fn may_repeat(&self, policy: &Policy) -> bool {
         self.repeat != Repeat::Never && self.turns <= policy.max_retries
@@ -143,9 +149,10 @@ impl Retry {
             }
             (after, source) = (rejected_for, WaitSource::CircuitBreaker);
         }
-        match left {
-            Some(left) if after >= left => Decision::Return(StopReason::Deadline),
-            _ => Decision::Retry { after, source },
+        match source {
+            _ if left.is_none_or(|it| after < it) => Decision::Retry { after, source },
+            WaitSource::CircuitBreaker => Decision::Return(StopReason::CircuitOpen),
+            _ => Decision::Return(StopReason::Deadline),
         }
     }
 
@@ -156,10 +163,14 @@ impl Retry {
         let stale = match outcome.gave {
             Gave::Failure(failure, _) => failure.may_be_stale,
             Gave::Answer { status, headers, .. } => {
-                status == StatusCode::REQUEST_TIMEOUT
-                    && headers.get(header::CONNECTION).is_some_and(|it| it == "close")
+                status == StatusCode::REQUEST_TIMEOUT && says_close(headers)
             }
         };
-        stale && outcome.attempt == 1 && !std::mem::replace(&mut self.went_at_once, true)
+        stale && !std::mem::replace(&mut self.went_at_once, true)
     }
+}
+
+fn says_close(headers: &HeaderMap) -> bool {
+    let options = headers.get_all(header::CONNECTION).iter().filter_map(|it| it.to_str().ok());
+    options.flat_map(|it| it.split(',')).any(|it| it.trim().eq_ignore_ascii_case("close"))
 }

@@ -9,6 +9,7 @@ use reqwest::{Request, Response};
 use crate::body::{self, BodyFactory, BoxFuture};
 use crate::error::{BoxError, Elapsed, HttpRequestError};
 use crate::failure;
+use crate::followed;
 use crate::outcome::{Delivery, Failure, FailureKind, Gave};
 use crate::policy::Policy;
 use crate::time::Instant;
@@ -38,19 +39,14 @@ pub(crate) trait Chain: Clone + Send + Sync {
 
 /// What came of an attempt.
 pub(crate) enum Sent<E> {
-    Answer(Response, Option<Bytes>),
-    Failed(E),
+    Answer {
+        response: Response,
+        body: Option<Bytes>,
+        followed: bool,
+    },
+    Failed(Failure, E),
     /// Ended here: cut by one of our limits, or not sent at all.
     Local(Failure, BoxError),
-}
-
-impl<E> From<Result<Response, E>> for Sent<E> {
-    fn from(result: Result<Response, E>) -> Self {
-        match result {
-            Ok(response) => Self::Answer(response, None),
-            Err(error) => Self::Failed(error),
-        }
-    }
 }
 
 impl<E> Sent<E> {
@@ -59,18 +55,30 @@ impl<E> Sent<E> {
         Self::Local(Failure::new(kind, Delivery::NotSent), error)
     }
 
+    fn of<C: Chain<Error = E>>(result: Result<Response, E>, followed: bool) -> Self {
+        match result {
+            Ok(response) => Self::Answer { response, body: None, followed },
+            Err(error) => {
+                let mut failure = failure::read(C::as_error(&error));
+                if followed {
+                    // What is known of the last hop is not true of the first, which was answered.
+                    failure.delivery = Delivery::MaybeProcessed;
+                }
+                Self::Failed(failure, error)
+            }
+        }
+    }
+
     pub(crate) fn gave<C: Chain<Error = E>>(&self) -> Gave<'_> {
         match self {
-            Self::Answer(response, body) => Gave::Answer {
+            Self::Answer { response, body, followed } => Gave::Answer {
                 status: response.status(),
                 headers: response.headers(),
                 url: response.url(),
                 body: body.as_deref(),
+                followed: *followed,
             },
-            Self::Failed(error) => {
-                let error = C::as_error(error);
-                Gave::Failure(failure::read(error), error)
-            }
+            Self::Failed(failure, error) => Gave::Failure(*failure, C::as_error(error)),
             Self::Local(failure, error) => Gave::Failure(*failure, error.as_ref()),
         }
     }
@@ -105,25 +113,29 @@ fn tighten(request: &mut Request, left: Option<Duration>) {
     }
 }
 
+/// What one attempt has to keep to.
+pub(crate) struct Terms<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) now: Instant,
+    /// The longest the attempt may take.
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) deadline: Option<Instant>,
+    /// Whether a redirect that the client follows is to be noticed.
+    pub(crate) minds_redirects: bool,
+}
+
 /// Sees one attempt through, within its limits.
 pub(crate) async fn attempt<C: Chain>(
     sending: BoxFuture<'_, Result<Response, C::Error>>,
-    policy: &Policy,
-    now: Instant,
-    limits: Limits,
+    terms: &Terms<'_>,
 ) -> Sent<C::Error> {
-    let Some(limit) = Limit::nearest(policy, now, limits) else {
-        return match policy.read_body {
-            None => Sent::from(sending.await),
-            Some(limit) => Box::pin(read(sending, limit)).await,
-        };
-    };
-    let sending = async {
-        match policy.read_body {
-            None => Sent::from(sending.await),
-            Some(limit) => read(sending, limit).await,
-        }
-    };
+    let Terms { policy, minds_redirects, .. } = *terms;
+    let limit = Limit::nearest(terms);
+    if limit.is_none() && !minds_redirects && policy.read_body.is_none() {
+        return Sent::of::<C>(sending.await, false);
+    }
+    let sending = complete::<C>(sending, terms);
+    let Some(limit) = limit else { return Box::pin(sending).await };
     match Box::pin(tokio::time::timeout_at(limit.at, sending)).await {
         Ok(sent) => sent,
         // Nobody knows how far it got.
@@ -134,26 +146,23 @@ pub(crate) async fn attempt<C: Chain>(
     }
 }
 
-/// An attempt whose body belongs to it.
-async fn read<E: From<reqwest::Error>>(
-    sending: BoxFuture<'_, Result<Response, E>>,
-    limit: usize,
-) -> Sent<E> {
-    let response = match sending.await {
-        Ok(response) => response,
-        Err(error) => return Sent::Failed(error),
-    };
-    match body::read(response, limit).await {
-        Ok((response, body)) => Sent::Answer(response, body),
-        Err(error) => Sent::Failed(error.into()),
+async fn complete<C: Chain>(
+    sending: BoxFuture<'_, Result<Response, C::Error>>,
+    terms: &Terms<'_>,
+) -> Sent<C::Error> {
+    let (result, followed) =
+        if terms.minds_redirects { followed::watch(sending).await } else { (sending.await, false) };
+    match (Sent::of::<C>(result, followed), terms.policy.read_body) {
+        (Sent::Answer { response, .. }, Some(limit)) => match body::read(response, limit).await {
+            Ok((response, body)) => Sent::Answer { response, body, followed },
+            Err(error) => {
+                // The connection was not stale: a head came by it.
+                let failure = Failure { may_be_stale: false, ..failure::read(&error) };
+                Sent::Failed(failure, error.into())
+            }
+        },
+        (sent, _) => sent,
     }
-}
-
-/// When an attempt has to end.
-#[derive(Clone, Copy)]
-pub(crate) struct Limits {
-    pub(crate) attempt: Option<Duration>,
-    pub(crate) deadline: Option<Instant>,
 }
 
 /// The limit that comes first: the attempt's or the whole request's.
@@ -164,12 +173,13 @@ struct Limit {
 }
 
 impl Limit {
-    fn nearest(policy: &Policy, now: Instant, limits: Limits) -> Option<Self> {
-        let attempt = limits.attempt.and_then(|after| {
+    fn nearest(terms: &Terms<'_>) -> Option<Self> {
+        let Terms { policy, now, timeout, deadline, .. } = *terms;
+        let attempt = timeout.and_then(|after| {
             let elapsed = Elapsed { limit: "attempt_timeout", after };
             Some(Self { at: now.checked_add(after)?, kind: FailureKind::Timeout, elapsed })
         });
-        let total = limits.deadline.map(|at| {
+        let total = deadline.map(|at| {
             let after = policy.max_total_time.unwrap_or_default();
             let elapsed = Elapsed { limit: "max_total_time", after };
             Self { at, kind: FailureKind::Deadline, elapsed }

@@ -10,12 +10,17 @@ const MOST_BYTES: usize = 64 * 1024;
 const MOST_TIME: Duration = Duration::from_millis(50);
 
 /// Reads up to 64 KiB within 50 ms, then drops the response.
-pub(crate) async fn drain(response: Response) {
+///
+/// That may take longer than the wait that it fills, but not where it would use up the time that
+/// is `left` for the next attempt.
+pub(crate) async fn drain(response: Response, wait: Duration, left: Option<Duration>) {
     // An HTTP/2 stream is cancelled without harm to its connection.
     let shares = response.version() >= Version::HTTP_2;
     let long = response.content_length().is_some_and(|it| it > MOST_BYTES as u64);
     if !shares && !long {
-        let _ = tokio::time::timeout(MOST_TIME, read(response)).await;
+        let short = left.is_some_and(|it| it <= wait.saturating_add(MOST_TIME));
+        let most = if short { wait.min(MOST_TIME) } else { MOST_TIME };
+        let _ = tokio::time::timeout(most, read(response)).await;
     }
 }
 

@@ -3,15 +3,19 @@
 use std::{
     collections::VecDeque,
     fmt::{self, Debug, Formatter},
+    mem,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
 };
 
 use crate::breaker::{
     config::BreakerConfig,
     facts::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
+    lane::Lanes,
+    permit::Health,
     state::{Machine, Report, Ticket, Transition},
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
+    window,
 };
 use crate::time::Instant;
 
@@ -22,6 +26,9 @@ pub(super) struct Circuit {
     common: Arc<Common>,
     /// What a call must know of the machine while it is closed, readable without the lock.
     gate: AtomicU64,
+    lanes: Lanes,
+    /// The moment of the first result: where the lanes' time begins.
+    epoch: OnceLock<Instant>,
     inner: Mutex<Inner>,
 }
 
@@ -39,6 +46,7 @@ type Observer = Arc<dyn Fn(&StateChange) + Send + Sync>;
 #[repr(align(128))]
 struct Inner {
     machine: Machine,
+    lanes_open: bool,
     untold: VecDeque<Transition>,
     /// Someone is telling; what others add to `untold` meanwhile, that one tells too. This keeps
     /// the order and lets an observer call back into the breaker.
@@ -51,7 +59,14 @@ impl Circuit {
         Self {
             key: key.into(),
             gate: AtomicU64::new(Gate::of(&machine).0),
-            inner: Mutex::new(Inner { machine, untold: VecDeque::new(), telling: false }),
+            lanes: Lanes::new(),
+            epoch: OnceLock::new(),
+            inner: Mutex::new(Inner {
+                machine,
+                lanes_open: false,
+                untold: VecDeque::new(),
+                telling: false,
+            }),
             common,
         }
     }
@@ -66,13 +81,23 @@ impl Circuit {
         self.drive(|machine, config| machine.enter(config, now))
     }
 
+    /// Takes the result of a call, a success in this lane if the breaker is calm.
     pub(super) fn exit(
         &self,
+        lane: usize,
         ticket: Ticket,
         report: Report,
         now: Instant,
         random: impl FnOnce() -> f64,
     ) {
+        let epoch = *self.epoch.get_or_init(|| now);
+        let took = now.saturating_duration_since(ticket.entered);
+        if report.health == Health::Success
+            && !self.common.config.is_slow(took)
+            && self.lanes.count(lane, ticket.generation, window::nanos_since(epoch, now))
+        {
+            return;
+        }
         self.drive(|machine, config| ((), machine.exit(ticket, report, config, now, random)));
     }
 
@@ -105,8 +130,7 @@ impl Circuit {
     }
 
     pub(super) fn snapshot(&self, permits_out: usize, now: Instant) -> BreakerSnapshot {
-        let machine = &mut self.lock().machine;
-        BreakerSnapshot {
+        self.step(&mut self.lock(), |machine| BreakerSnapshot {
             key: Arc::clone(&self.key),
             state: machine.state(),
             consecutive_failures: machine.consecutive_failures(),
@@ -116,7 +140,7 @@ impl Circuit {
             probes_out: machine.probes_out(),
             retry_in: machine.retry_in(now),
             generation: machine.generation(),
-        }
+        })
     }
 
     pub(super) fn common(&self) -> &Arc<Common> {
@@ -129,14 +153,30 @@ impl Circuit {
         step: impl FnOnce(&mut Machine, &BreakerConfig) -> (R, Option<Transition>),
     ) -> R {
         let mut inner = self.lock();
-        let (result, transition) = step(&mut inner.machine, &self.common.config);
-        let gate = Gate::of(&inner.machine);
-        if gate != self.gate() {
-            self.gate.store(gate.0, Ordering::Release);
-        }
+        let (result, transition) =
+            self.step(&mut inner, |machine| step(machine, &self.common.config));
         if let Some(transition) = transition {
             inner.untold.push_back(transition);
             self.tell(inner);
+        }
+        result
+    }
+
+    /// The machine sees every result there is, and lanes and gate follow from what becomes of it.
+    fn step<R>(&self, inner: &mut Inner, step: impl FnOnce(&mut Machine) -> R) -> R {
+        let Inner { machine, lanes_open, .. } = inner;
+        if mem::take(lanes_open) {
+            machine.add_successes(self.lanes.close());
+        }
+        let result = step(machine);
+        let epoch = self.epoch.get();
+        if let Some(until) = epoch.and_then(|it| machine.calm_until(&self.common.config, *it)) {
+            self.lanes.open(machine.generation(), until);
+            *lanes_open = true;
+        }
+        let gate = Gate::of(machine);
+        if gate != self.gate() {
+            self.gate.store(gate.0, Ordering::Release);
         }
         result
     }

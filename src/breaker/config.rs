@@ -238,6 +238,11 @@ impl BreakerConfig {
         }
     }
 
+    /// Whether a call that took this long was slow.
+    pub(super) fn is_slow(&self, took: Duration) -> bool {
+        self.slow_calls.is_some_and(|it| took >= it.slower_than)
+    }
+
     /// Every setting that makes no sense, as its name, its value and the rule it breaks.
     ///
     /// A breaker made of such a config still works to the letter of it: an open time of zero lets

@@ -1,30 +1,57 @@
 //! Where a circuit lives while nobody calls.
 
-use std::{any::Any, sync::Arc};
+use std::{
+    any::Any,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
-use crate::breaker::circuit::Circuit;
+use crate::breaker::{circuit::Circuit, lane::LANES};
 use crate::registry::Part;
 
-/// The one holder of a circuit that is not a permit.
+/// The one holder of a circuit's doors that is not a permit.
 ///
-/// Handles and the registry share the home, permits the circuit: so the count that keeps the
-/// circuit alive is also the number of permits out, and counting them costs nothing.
+/// Handles and the registry share the home, permits a door: so the count that keeps the door
+/// alive is also the number of permits given out there, and counting them costs nothing.
 #[derive(Debug)]
 pub(super) struct Home {
     circuit: Arc<Circuit>,
+    doors: [Arc<Door>; LANES],
+}
+
+/// A way to the circuit with a count of its own, so that threads at other doors need not wait
+/// for it.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(super) struct Door {
+    pub(super) circuit: Arc<Circuit>,
+    pub(super) lane: usize,
 }
 
 impl Home {
     pub(super) fn new(circuit: Circuit) -> Self {
-        Self { circuit: Arc::new(circuit) }
+        let circuit = Arc::new(circuit);
+        let door = |lane| Arc::new(Door { circuit: Arc::clone(&circuit), lane });
+        Self { doors: std::array::from_fn(door), circuit }
     }
 
-    pub(super) fn circuit(&self) -> &Arc<Circuit> {
+    pub(super) fn circuit(&self) -> &Circuit {
         &self.circuit
     }
 
+    /// The door of this thread.
+    pub(super) fn door(&self) -> &Arc<Door> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local!(static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed));
+        // A thread that is about to end may have lost its number.
+        let mine = MINE.try_with(|it| *it).unwrap_or_default();
+        &self.doors[mine % LANES]
+    }
+
     pub(super) fn permits_out(&self) -> usize {
-        Arc::strong_count(&self.circuit) - 1
+        self.doors.iter().map(|it| Arc::strong_count(it) - 1).sum()
     }
 }
 

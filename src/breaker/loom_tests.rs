@@ -25,7 +25,7 @@ fn loom_whoever_comes_after_the_opening_is_rejected() {
         let tickets = [circuit.enter(now).unwrap(), circuit.enter(now).unwrap()];
         let failing = tickets.map(|ticket| {
             let circuit = Arc::clone(&circuit);
-            thread::spawn(move || circuit.exit(ticket, FAILED, now))
+            thread::spawn(move || circuit.exit(0, ticket, FAILED, now, || 0.0))
         });
         for thread in failing {
             thread.join().unwrap();
@@ -44,11 +44,11 @@ fn loom_a_call_that_slips_through_changes_nothing() {
         let slipping = {
             let circuit = Arc::clone(&circuit);
             thread::spawn(move || match circuit.enter(now) {
-                Ok(ticket) => circuit.exit(ticket, FINE, now),
+                Ok(ticket) => circuit.exit(1, ticket, FINE, now, || 0.0),
                 Err(rejected) => assert_eq!(rejected.failures(), 1),
             })
         };
-        circuit.exit(ticket, FAILED, now);
+        circuit.exit(0, ticket, FAILED, now, || 0.0);
         slipping.join().unwrap();
         assert_eq!(circuit.state(), BreakerState::Open);
     });
@@ -61,7 +61,7 @@ fn loom_half_open_lets_one_probe_through() {
     loom::model(move || {
         let circuit = circuit(1);
         let ticket = circuit.enter(now).unwrap();
-        circuit.exit(ticket, FAILED, now);
+        circuit.exit(0, ticket, FAILED, now, || 0.0);
         let other = {
             let circuit = Arc::clone(&circuit);
             thread::spawn(move || circuit.enter(later))
@@ -83,7 +83,6 @@ fn loom_half_open_lets_one_probe_through() {
 
 #[test]
 fn loom_changes_are_told_once_and_in_order() {
-    let now = Instant::now();
     loom::model(move || {
         let circuit = circuit(1);
         let told = Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -102,5 +101,50 @@ fn loom_changes_are_told_once_and_in_order() {
         assert_eq!(told[0].0, BreakerState::Closed);
         assert_eq!(told[0].1, told[1].0);
         assert_eq!(told[1].1, circuit.state());
+    });
+}
+
+/// Successes in lanes beside a failure behind the lock: whatever comes first, the window misses
+/// none, and the failures in a row are those of some order in which they might have come.
+#[test]
+fn loom_successes_beside_a_failure_are_all_counted() {
+    let now = Instant::now();
+    loom::model(move || {
+        let circuit = circuit(9);
+        circuit.exit(0, circuit.enter(now).unwrap(), FINE, now, || 0.0);
+        let tickets = [circuit.enter(now).unwrap(), circuit.enter(now).unwrap()];
+        let [fine, failed] = tickets;
+        let succeeding = {
+            let circuit = Arc::clone(&circuit);
+            thread::spawn(move || circuit.exit(1, fine, FINE, now, || 0.0))
+        };
+        circuit.exit(0, failed, FAILED, now, || 0.0);
+        let seen = circuit.snapshot(0, now);
+        succeeding.join().unwrap();
+        let last = circuit.snapshot(0, now);
+        assert_eq!((last.window.total, last.window.failures), (3, 1));
+        // Unless it had come before, the success came after and ended the row.
+        let came_before = seen.window.total == 3 && seen.consecutive_failures == 1;
+        assert_eq!(last.consecutive_failures, u32::from(came_before));
+    });
+}
+
+/// A success that is under way to its lane while a reset empties the window is counted before the
+/// reset, or not at all.
+#[test]
+fn loom_a_success_of_an_older_generation_is_not_counted() {
+    let now = Instant::now();
+    loom::model(move || {
+        let circuit = circuit(9);
+        circuit.exit(0, circuit.enter(now).unwrap(), FINE, now, || 0.0);
+        let ticket = circuit.enter(now).unwrap();
+        let succeeding = {
+            let circuit = Arc::clone(&circuit);
+            thread::spawn(move || circuit.exit(1, ticket, FINE, now, || 0.0))
+        };
+        circuit.command(Machine::reset);
+        circuit.exit(0, circuit.enter(now).unwrap(), FINE, now, || 0.0);
+        succeeding.join().unwrap();
+        assert_eq!(circuit.snapshot(0, now).window.total, 1);
     });
 }

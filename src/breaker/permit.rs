@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::breaker::{
-    circuit::Circuit,
+    home::Door,
     state::{Report, Ticket},
 };
 use crate::time::Instant;
@@ -19,7 +19,7 @@ use crate::time::Instant;
 /// state is ignored: it tells of another time.
 #[must_use = "a permit that is dropped reports nothing"]
 pub struct Permit {
-    circuit: Arc<Circuit>,
+    door: Arc<Door>,
     /// `None` once the result is in.
     ticket: Option<Ticket>,
 }
@@ -38,8 +38,8 @@ pub enum Health {
 }
 
 impl Permit {
-    pub(super) fn new(circuit: Arc<Circuit>, ticket: Ticket) -> Self {
-        Self { circuit, ticket: Some(ticket) }
+    pub(super) fn new(door: Arc<Door>, ticket: Ticket) -> Self {
+        Self { door, ticket: Some(ticket) }
     }
 
     /// Reports a success.
@@ -70,7 +70,8 @@ impl Permit {
         random: impl FnOnce() -> f64,
     ) {
         if let Some(ticket) = self.ticket.take() {
-            self.circuit.exit(ticket, Report { health, retry_after }, now, random);
+            let Door { circuit, lane } = &*self.door;
+            circuit.exit(*lane, ticket, Report { health, retry_after }, now, random);
         }
     }
 }
@@ -78,7 +79,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            self.circuit.abandon(ticket);
+            self.door.circuit.abandon(ticket);
         }
     }
 }

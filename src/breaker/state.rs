@@ -132,9 +132,7 @@ impl Machine {
         if ticket.generation != self.generation || matches!(self.phase, Phase::Disabled) {
             return None;
         }
-        let slow = config
-            .slow_calls
-            .is_some_and(|slow| now.saturating_duration_since(ticket.entered) >= slow.slower_than);
+        let slow = config.is_slow(now.saturating_duration_since(ticket.entered));
         let sample = Sample { failed: report.health != Health::Success, slow };
         self.note(report.health, now);
 
@@ -152,6 +150,30 @@ impl Machine {
         }
         let why = self.too_bad(counts, config)?;
         Some(self.open(why, report, config, now, random))
+    }
+
+    /// Takes successes that were counted elsewhere while it was [calm](Self::calm_until).
+    pub(super) fn add_successes(&mut self, number: u64) {
+        self.results.add_successes(number);
+    }
+
+    /// The moment, in nanoseconds from `epoch`, until which a success that is not slow changes
+    /// nothing but the number of successes; `None` if the next one may change more.
+    ///
+    /// Once no rule wants it open, a success can only make one do so that fills the window up to
+    /// its minimum.
+    pub(super) fn calm_until(&self, config: &BreakerConfig, epoch: Instant) -> Option<u64> {
+        let held = self.results.held();
+        let clean = held.failures == 0 && held.slow == 0;
+        let calm = match self.phase {
+            Phase::Closed => {
+                (clean || held.total >= config.min_samples_needed())
+                    && self.too_bad(held, config).is_none()
+            }
+            Phase::MetricsOnly => true,
+            _ => false,
+        };
+        (calm && self.consecutive == 0).then(|| self.results.steady_until(epoch))
     }
 
     /// Takes back a ticket whose call ended without a result.

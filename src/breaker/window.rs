@@ -49,6 +49,40 @@ impl Results {
         }
     }
 
+    /// Adds successes that came no later than the last moment that was seen.
+    pub(super) fn add_successes(&mut self, number: u64) {
+        match self {
+            Self::Count(ring) => {
+                let len = ring.slots.len() as u64;
+                for _ in 0..number.min(len) {
+                    ring.record(Sample::default());
+                }
+            }
+            Self::Time(buckets) => {
+                let number = u32::try_from(number).unwrap_or(u32::MAX);
+                let slice = &mut buckets.slices[slot(buckets.head)];
+                slice.total = slice.total.saturating_add(number);
+                buckets.held.total = buckets.held.total.saturating_add(number);
+            }
+        }
+    }
+
+    /// What the window holds if no time has passed.
+    pub(super) fn held(&self) -> WindowCounts {
+        match self {
+            Self::Count(ring) => ring.held,
+            Self::Time(buckets) => buckets.held,
+        }
+    }
+
+    /// Until when a result belongs where the last one does, from `epoch`.
+    pub(super) fn steady_until(&self, epoch: Instant) -> u64 {
+        match self {
+            Self::Count(_) => u64::MAX,
+            Self::Time(buckets) => buckets.head_ends.map_or(0, |end| nanos_since(epoch, end)),
+        }
+    }
+
     /// What the window holds at `now`; what is too old has left it.
     pub(super) fn counts(&mut self, now: Instant) -> WindowCounts {
         match self {
@@ -151,7 +185,7 @@ impl Buckets {
         if self.head_ends.is_some_and(|end| now < end) {
             return;
         }
-        let head = nanos(now.saturating_duration_since(origin)) / self.width_nanos;
+        let head = nanos_since(origin, now) / self.width_nanos;
         let past = self.width_nanos.saturating_mul(head.saturating_add(1));
         self.head_ends = origin.checked_add(Duration::from_nanos(past));
         let gone = head.saturating_sub(self.head).min(BUCKETS as u64);
@@ -193,6 +227,10 @@ impl WindowCounts {
 
 fn slot(index: u64) -> usize {
     (index % BUCKETS as u64) as usize
+}
+
+pub(super) fn nanos_since(epoch: Instant, moment: Instant) -> u64 {
+    nanos(moment.saturating_duration_since(epoch))
 }
 
 /// Saturates after 584 years.

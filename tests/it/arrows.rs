@@ -30,7 +30,8 @@ const ARROWS: &[(&str, &str)] = &[
     ("guard", "breaker budget gate policy registry time"),
     ("overrides", "fault policy"),
     ("body", "error time"),
-    ("send", "body error failure outcome policy time"),
+    ("followed", ""),
+    ("send", "body error failure followed outcome policy time"),
     (
         "call",
         "body breaker classify decision error event gate guard hint history idempotency outcome \
@@ -42,7 +43,7 @@ const ARROWS: &[(&str, &str)] = &[
         "backoff breaker budget classify config event gate hint idempotency outcome overrides \
          policy registry",
     ),
-    ("middleware", "body call config decision outcome overrides send time"),
+    ("middleware", "body call config decision error outcome overrides send time"),
     ("adapter", "body error middleware send"),
     ("request", "decision error failure fault history"),
     ("client", "config fault middleware request"),

@@ -1,6 +1,7 @@
 //! The circuit breaker on its own: its promises, and the defects of others it must not have.
 
 mod defects;
+mod in_loop;
 mod model;
 
 use std::{

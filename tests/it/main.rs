@@ -12,3 +12,4 @@ mod retry;
 mod support;
 mod support_selftest;
 mod tidy;
+mod wire;

@@ -1,0 +1,466 @@
+//! The breaker inside the loop, in virtual time: what opens it, what it does to requests.
+
+use std::{
+    io,
+    num::NonZeroU32,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use http::{Extensions, HeaderValue, StatusCode, header};
+use reqwest::{Request, Response, ResponseBuilderExt, Url};
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
+use reqwest_resilient::{
+    AttemptLog, BodyFactory, BreakerConfig, BreakerSnapshot, BreakerState, CircuitBreaker,
+    CircuitBreakers, Constant, Event, Health, HttpRequestError, Jitter, RequestBuilderExt,
+    Resilient, ResilientConfig, ResilientConfigBuilder, ResponseExt, RetryOverride, StopReason,
+    WaitSource, testing::Reply,
+};
+use tokio::time::{Instant, timeout};
+
+use super::{consecutive, fail, number, secs};
+use crate::support::{URL, scripted};
+
+const HOST: &str = "https://api.example.com";
+
+/// The loop with nothing but this breaker: waits of one second, without jitter.
+fn guarded(breaker: impl Into<CircuitBreakers>) -> ResilientConfigBuilder {
+    ResilientConfig::builder()
+        .backoff(Constant::new(secs(1)))
+        .jitter(Jitter::None)
+        .without_retry_budget()
+        .without_gate()
+        .circuit_breaker(breaker)
+}
+
+/// A single breaker that opens after `failures` in a row, for 5 s.
+fn breaker(failures: u32) -> CircuitBreaker {
+    CircuitBreaker::new(consecutive(failures))
+}
+
+fn opened() -> CircuitBreaker {
+    let breaker = breaker(1);
+    fail(&breaker, 1, Instant::now());
+    breaker
+}
+
+fn retry_after(status: u16, value: &'static str) -> Reply {
+    Reply::status(status).header(header::RETRY_AFTER, HeaderValue::from_static(value))
+}
+
+fn stop_reason(response: &Response) -> Option<StopReason> {
+    response.history().and_then(|it| it.stop_reason())
+}
+
+/// What one reply makes a closed breaker with one failure behind it know.
+async fn after_one(
+    config: fn(ResilientConfigBuilder) -> ResilientConfigBuilder,
+    reply: Reply,
+) -> BreakerSnapshot {
+    let breaker = breaker(100);
+    fail(&breaker, 1, Instant::now());
+    let config = config(guarded(breaker.clone()).max_retries(0)).build().unwrap();
+    let (client, script) = scripted(config, [reply]);
+    let _ = client.get(URL).send().await;
+    assert_eq!(script.sent().len(), 1);
+    breaker.snapshot(Instant::now())
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_opens_during_a_request_and_no_more_is_sent() {
+    let breaker = breaker(2);
+    let config = guarded(breaker.clone()).max_retries(9).max_wait_time(secs(4)).build().unwrap();
+    let (client, script) = scripted(config, [Reply::status(503).body("sorry")]);
+    let start = Instant::now();
+    let response = client.get(URL).send().await.unwrap();
+    assert_eq!(stop_reason(&response), Some(StopReason::CircuitOpen));
+    assert_eq!((response.attempts(), script.sent().len(), start.elapsed()), (2, 2, secs(1)));
+    assert_eq!(response.text().await.unwrap(), "sorry", "the last answer, in hand");
+
+    let error = client.get(URL).send_resilient().await.unwrap_err();
+    assert!(error.is_circuit_open());
+    assert_eq!(script.sent().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_attempt_is_rejected_at_once() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = |what: &'static str| {
+        let told = Arc::clone(&told);
+        move || told.lock().unwrap().push(what)
+    };
+    let (request, retry, failure) = (tell("request"), tell("retry"), tell("failure"));
+    let breaker = opened();
+    let config = guarded(breaker.clone())
+        .on_request(move |_| request())
+        .on_retry(move |_| retry())
+        .on_failure(move |it| {
+            assert_eq!((it.stop_reason, it.attempts), (StopReason::CircuitOpen, 0));
+            failure();
+        })
+        .build()
+        .unwrap();
+    let (client, script) = scripted(config, [Reply::status(200)]);
+    tokio::time::advance(secs(2)).await;
+    let start = Instant::now();
+    let error = client.get(URL).send().await.unwrap_err();
+    let ours = HttpRequestError::find(&error).unwrap();
+    assert!(ours.is_circuit_open() && !ours.is_timeout());
+    assert_eq!((ours.retry_in(), ours.attempts()), (Some(secs(3)), 0));
+    assert_eq!(
+        ours.to_string(),
+        "GET request to https://api.example.com/data was rejected after 0 attempts: \
+         Circuit breaker is OPEN (failed 1 times). Retry after 3.0s"
+    );
+    assert_eq!((script.sent().len(), start.elapsed()), (0, Duration::ZERO));
+    assert_eq!(*told.lock().unwrap(), ["failure"]);
+    assert_eq!(breaker.snapshot(start).window.total, 1, "a rejection is no result");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_request_is_logged_and_its_body_is_not_made() {
+    let (client, script) = scripted(guarded(opened()).build().unwrap(), [Reply::status(200)]);
+    let log = AttemptLog::new();
+    let off = RetryOverride::new().without_circuit_breaker();
+    let sent = client.get(URL).with_extension(off).with_extension(log.clone());
+    sent.send().await.unwrap();
+    assert_eq!(log.attempts(), 1);
+
+    let body = BodyFactory::new(async || -> Result<_, _> { panic!("nobody will send it") });
+    let rejected = client.put(URL).with_extension(body).with_extension(log.clone());
+    assert!(rejected.send_resilient().await.unwrap_err().is_circuit_open());
+    assert_eq!(log.history().to_string(), "ended: circuit_open");
+    assert_eq!(script.sent().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_a_retry_its_open_time_is_a_floor_for_the_wait() {
+    for (backoff, waited) in
+        [(1, (secs(5), WaitSource::CircuitBreaker)), (8, (secs(8), WaitSource::Backoff))]
+    {
+        let breaker = breaker(1);
+        let config = guarded(breaker.clone()).backoff(Constant::new(secs(backoff)));
+        let replies = [Reply::status(503), Reply::status(200)];
+        let (client, script) = scripted(config.build().unwrap(), replies);
+        let start = Instant::now();
+        let response = client.get(URL).send().await.unwrap();
+        assert_eq!((response.status(), start.elapsed()), (StatusCode::OK, waited.0));
+        assert_eq!(response.history().unwrap().attempts()[0].wait, Some(waited));
+        assert_eq!((script.sent().len(), breaker.state()), (2, BreakerState::Closed));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_connection_is_not_replaced_at_once_while_it_is_open() {
+    let stale = || Reply::status(408).header(header::CONNECTION, HeaderValue::from_static("close"));
+    for (failures, waited) in [(2, Duration::ZERO), (1, secs(5))] {
+        let config = guarded(breaker(failures)).build().unwrap();
+        let (client, _) = scripted(config, [stale(), Reply::status(200)]);
+        let start = Instant::now();
+        client.get(URL).send().await.unwrap();
+        assert_eq!(start.elapsed(), waited);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_its_open_time_does_not_fit_the_answer_in_hand_is_the_end() {
+    type Limit = fn(ResilientConfigBuilder) -> ResilientConfigBuilder;
+    let cases: [(Limit, StopReason); 6] = [
+        (|it| it.max_wait_time(secs(4)), StopReason::CircuitOpen),
+        (|it| it.max_total_time(secs(4)), StopReason::CircuitOpen),
+        (|it| it.max_total_time(secs(5)), StopReason::CircuitOpen),
+        (|it| it.max_total_time(secs(1)), StopReason::CircuitOpen),
+        (|it| it.max_retries(0), StopReason::Exhausted),
+        (|it| it.max_wait_time(secs(5)).max_total_time(secs(6)), StopReason::Success),
+    ];
+    for (limit, stop) in cases {
+        let config = limit(guarded(breaker(1))).build().unwrap();
+        let (client, script) = scripted(config, [Reply::status(503), Reply::status(200)]);
+        let start = Instant::now();
+        let response = client.get(URL).send().await.unwrap();
+        assert_eq!(stop_reason(&response), Some(stop));
+        let ended_at_once = script.sent().len() == 1 && start.elapsed().is_zero();
+        assert_eq!(ended_at_once, stop != StopReason::Success);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn forced_open_it_ends_a_request_under_way() {
+    let breaker = breaker(9);
+    let handle = breaker.clone();
+    let config = guarded(breaker).on_request(move |_| handle.force_open()).build().unwrap();
+    let (client, script) = scripted(config, [Reply::status(503)]);
+    let response = client.get(URL).send().await.unwrap();
+    assert_eq!(stop_reason(&response), Some(StopReason::CircuitOpen));
+    let error = client.get(URL).send_resilient().await.unwrap_err();
+    assert_eq!((error.retry_in(), script.sent().len()), (Some(Duration::MAX), 1));
+}
+
+/// Two requests open it together. After 5 s one of them is its probe, which takes a minute; the
+/// other is rejected, waits, is rejected again and has no retry left.
+#[tokio::test(start_paused = true)]
+async fn a_rejection_after_a_wait_uses_up_a_retry() {
+    let breaker = CircuitBreaker::new(consecutive(1).half_open_max_wait(secs(100)));
+    let config = guarded(breaker.clone()).max_retries(2).build().unwrap();
+    let failing = || Reply::status(503).after(secs(1));
+    let (client, script) =
+        scripted(config, [failing(), failing(), Reply::status(200).after(secs(60))]);
+    let ask = async || {
+        let start = Instant::now();
+        (client.get(URL).send_resilient().await, start.elapsed())
+    };
+    let (one, two) = tokio::join!(ask(), ask());
+    let ((probe, took), (rejected, gave_up)) = if one.0.is_ok() { (one, two) } else { (two, one) };
+    assert_eq!((probe.unwrap().attempts(), took), (2, secs(66)));
+    let error = rejected.unwrap_err();
+    assert!(error.is_circuit_open());
+    assert_eq!((error.attempts(), error.retry_in(), gave_up), (1, Some(secs(5)), secs(11)));
+    assert_eq!(
+        error.history().to_string(),
+        "#1 +0.000s 1.000s status 503, then 10.000s by circuit breaker\nended: circuit_open"
+    );
+    assert_eq!((script.sent().len(), breaker.state()), (3, BreakerState::Closed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_host_has_its_own() {
+    let config = guarded(CircuitBreaker::per_host(consecutive(1))).max_retries(0).build().unwrap();
+    let (client, script) = scripted(config, [Reply::status(503), Reply::status(200)]);
+    client.get("http://down.example/a").send().await.unwrap();
+    assert!(client.get("http://down.example/b").send().await.is_err());
+    for other in ["https://down.example/", "http://down.example:81/", "http://up.example/"] {
+        client.get(other).send().await.unwrap();
+    }
+    assert_eq!(script.sent().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_key_has_its_own() {
+    let by_path = |request: &Request| request.url().path().to_owned();
+    let breakers = CircuitBreaker::per_key(consecutive(1), by_path);
+    let config = guarded(breakers.clone()).max_retries(0).build().unwrap();
+    let (client, script) = scripted(config, [Reply::status(503), Reply::status(200)]);
+    client.get("http://one.example/search").send().await.unwrap();
+    assert!(client.get("http://two.example/search").send().await.is_err());
+    client.get("http://one.example/pay").send().await.unwrap();
+    assert_eq!(script.sent().len(), 2);
+    assert_eq!(breakers.for_key("/search").state(), BreakerState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_may_ask_another_one_or_none() {
+    let (client, script) = scripted(guarded(opened()).build().unwrap(), [Reply::status(200)]);
+    let other = breaker(1);
+    let another = RetryOverride::new().circuit_breaker(other.clone());
+    let none = RetryOverride::new().without_circuit_breaker();
+    client.get(URL).with_extension(another.clone()).send().await.unwrap();
+    client.get(URL).with_extension(none).send().await.unwrap();
+    assert!(client.get(URL).send().await.is_err());
+    assert_eq!((script.sent().len(), other.snapshot(Instant::now()).window.total), (2, 1));
+    other.force_open();
+    assert!(client.get(URL).with_extension(another).send().await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_request_says_nothing() {
+    let breaker = breaker(1);
+    let config = guarded(breaker.clone()).build().unwrap();
+    let (client, script) = scripted(config, [Reply::status(503).after(secs(3600))]);
+    assert!(timeout(secs(9), client.get(URL).send()).await.is_err());
+    let snapshot = breaker.snapshot(Instant::now());
+    assert_eq!((snapshot.state, snapshot.window.total), (BreakerState::Closed, 0));
+
+    // A cancelled probe neither closes it nor keeps its place.
+    fail(&breaker, 1, Instant::now());
+    tokio::time::advance(secs(5)).await;
+    for _ in 0..3 {
+        assert!(timeout(secs(1), client.get(URL).send()).await.is_err());
+        let snapshot = breaker.snapshot(Instant::now());
+        assert_eq!((snapshot.state, snapshot.probes_out), (BreakerState::HalfOpen, 0));
+        assert_eq!(snapshot.permits_out, 0);
+    }
+    assert_eq!(script.sent().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_is_cut_counts_as_a_failure() {
+    let hanging = || Reply::status(200).after(secs(3600));
+    for snapshot in [
+        after_one(|it| it.max_total_time(secs(3)), hanging()).await,
+        after_one(|it| it.attempt_timeout(secs(3)), hanging()).await,
+    ] {
+        assert_eq!((snapshot.window.failures, snapshot.consecutive_failures), (2, 2));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_are_proof_of_life_and_server_errors_of_none() {
+    for status in [200, 204, 304, 400, 401, 403, 404, 409, 410, 422] {
+        let snapshot = after_one(|it| it, Reply::status(status)).await;
+        let counted = (snapshot.window.total, snapshot.consecutive_failures);
+        assert_eq!(counted, (2, 0), "{status}");
+    }
+    for status in [408, 500, 501, 502, 503, 504, 599] {
+        let snapshot = after_one(|it| it, Reply::status(status)).await;
+        let counted = (snapshot.window.failures, snapshot.consecutive_failures);
+        assert_eq!(counted, (2, 2), "{status}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttling_counts_for_rates_alone() {
+    let snapshot = after_one(|it| it, Reply::status(429)).await;
+    assert_eq!((snapshot.window.failures, snapshot.consecutive_failures), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn broken_connections_count_and_errors_of_other_middleware_do_not() {
+    let broken = Reply::io_error(io::ErrorKind::ConnectionReset);
+    assert_eq!(after_one(|it| it, broken).await.consecutive_failures, 2);
+    let foreign = || reqwest_middleware::Error::middleware(io::Error::other("no token"));
+    assert_eq!(after_one(|it| it, Reply::error(foreign)).await.window.total, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn breaker_health_decides_what_an_outcome_says() {
+    let judged = |it: ResilientConfigBuilder| {
+        it.breaker_health(|outcome| match outcome.status()?.as_u16() {
+            404 => Some(Health::Failure),
+            503 => Some(Health::Success),
+            _ => None,
+        })
+    };
+    for (status, total, consecutive) in [(404, 2, 2), (503, 2, 0), (200, 1, 1)] {
+        let snapshot = after_one(judged, Reply::status(status)).await;
+        assert_eq!((snapshot.window.total, snapshot.consecutive_failures), (total, consecutive));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_lengthens_the_open_time() {
+    for (hint, open) in [("30", secs(30)), ("3", secs(5)), ("3600", secs(60))] {
+        let breaker = breaker(1);
+        let config = guarded(breaker.clone()).max_retries(0).build().unwrap();
+        let (client, _) = scripted(config, [retry_after(503, hint)]);
+        client.get(URL).send().await.unwrap();
+        assert_eq!(breaker.snapshot(Instant::now()).retry_in, Some(open), "{hint}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn its_jitter_is_drawn_from_where_all_jitter_is() {
+    let breaker = CircuitBreaker::new(BreakerConfig::consecutive(NonZeroU32::MIN));
+    let config = guarded(breaker.clone()).max_retries(0).random(|| 0.5).build().unwrap();
+    let (client, _) = scripted(config, [Reply::status(503)]);
+    client.get(URL).send().await.unwrap();
+    assert_eq!(breaker.snapshot(Instant::now()).retry_in, Some(Duration::from_millis(5_500)));
+}
+
+/// Stands for a client that was redirected: answers as if the request had ended at another url.
+struct Redirected(&'static str, u16);
+
+#[async_trait::async_trait]
+impl Middleware for Redirected {
+    async fn handle(
+        &self,
+        _: Request,
+        _: &mut Extensions,
+        _: Next<'_>,
+    ) -> reqwest_middleware::Result<Response> {
+        let answer = http::Response::builder().status(self.1).url(Url::parse(self.0).unwrap());
+        Ok(answer.body("").unwrap().into())
+    }
+}
+
+fn redirected(breakers: &CircuitBreakers, to: &'static str, status: u16) -> ClientWithMiddleware {
+    let config = guarded(breakers.clone()).max_retries(0).build().unwrap();
+    ClientBuilder::new(reqwest::Client::new())
+        .with(Resilient::new(config))
+        .with(Redirected(to, status))
+        .build()
+}
+
+/// Results and failures in a row.
+fn counted(breakers: &CircuitBreakers, key: &str) -> (u32, u32) {
+    let snapshot = breakers.for_key(key).snapshot(Instant::now());
+    (snapshot.window.total, snapshot.consecutive_failures)
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_redirect_the_host_that_failed_is_blamed() {
+    let breakers = CircuitBreaker::per_host(consecutive(2));
+    let client = redirected(&breakers, "https://cdn.example/file", 503);
+    client.get(URL).send().await.unwrap();
+    assert_eq!(counted(&breakers, HOST), (1, 0));
+    assert_eq!(counted(&breakers, "https://cdn.example"), (1, 1));
+
+    // Not even once that one is open.
+    client.get(URL).send().await.unwrap();
+    client.get(URL).send().await.unwrap();
+    assert_eq!(breakers.for_key("https://cdn.example").state(), BreakerState::Open);
+    assert_eq!(counted(&breakers, HOST), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redirect_within_a_host_counts_once() {
+    let breakers = CircuitBreaker::per_host(consecutive(9));
+    let client = redirected(&breakers, "https://api.example.com/login", 503);
+    for _ in 0..3 {
+        client.get(URL).send().await.unwrap();
+    }
+    assert_eq!(counted(&breakers, HOST), (3, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_breaker_is_one_for_redirects_too() {
+    let breakers = CircuitBreakers::from(breaker(9));
+    let client = redirected(&breakers, "https://cdn.example/file", 503);
+    client.get(URL).send().await.unwrap();
+    assert_eq!(counted(&breakers, "any"), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn clones_of_a_config_share_it_and_another_config_does_not() {
+    let config = guarded(CircuitBreaker::per_host(consecutive(1))).max_retries(0).build().unwrap();
+    let (one, _) = scripted(config.clone(), [Reply::status(503)]);
+    let (two, script) = scripted(config, [Reply::status(200)]);
+    one.get(URL).send().await.unwrap();
+    assert!(two.get(URL).send().await.is_err());
+    assert_eq!(script.sent().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_is_one_by_default_and_none_in_the_python_library_s_defaults() {
+    let sent = async |config: ResilientConfig| {
+        let (client, script) = scripted(config, [Reply::status(503)]);
+        let once = RetryOverride::new().max_retries(0);
+        for _ in 0..9 {
+            let _ = client.get(URL).with_extension(once.clone()).send().await;
+        }
+        script.sent().len()
+    };
+    assert_eq!(sent(ResilientConfig::default()).await, 5);
+    assert_eq!(sent(ResilientConfig::aresilient()).await, 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_that_come_by_the_thousand_find_one_outage() {
+    let breaker = CircuitBreaker::new(BreakerConfig::default().max_probes(number(1)));
+    let told = Arc::new(Mutex::new(0));
+    let failures = Arc::clone(&told);
+    let config = guarded(breaker.clone())
+        .max_retries(0)
+        .observer(move |event: &Event<'_>| {
+            *failures.lock().unwrap() += u32::from(matches!(event, Event::GaveUp(_)));
+        })
+        .build()
+        .unwrap();
+    let (client, script) = scripted(config, [Reply::status(503)]);
+    for _ in 0..1_000 {
+        let _ = client.get(URL).send().await;
+        tokio::time::advance(Duration::from_millis(10)).await;
+    }
+    // Five open it; in the ten seconds that follow, one probe comes every five or six.
+    assert!((6..=7).contains(&script.sent().len()), "{}", script.sent().len());
+    assert_eq!(*told.lock().unwrap(), 1_000, "each of them is told");
+}

@@ -1,0 +1,49 @@
+//! The loop on real sockets, in real time: what arrives at a server that misbehaves.
+
+mod delivery;
+mod drain;
+mod matrix;
+mod own_retries;
+mod redirects;
+mod stale;
+mod timeouts;
+
+use std::time::Duration;
+
+use reqwest::Client;
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
+use reqwest_resilient::{Constant, Jitter, Resilient, ResilientConfig, ResilientConfigBuilder};
+
+/// Two retries after a millisecond each, and nothing that is kept from one request to the next.
+fn quick() -> ResilientConfigBuilder {
+    ResilientConfig::builder()
+        .max_retries(2)
+        .backoff(Constant::new(ms(1)))
+        .jitter(Jitter::None)
+        .without_circuit_breaker()
+        .without_retry_budget()
+        .without_gate()
+}
+
+fn resilient(config: ResilientConfigBuilder, client: Client) -> ClientWithMiddleware {
+    ClientBuilder::new(client).with(Resilient::new(config.build().unwrap())).build()
+}
+
+/// A client that retries nothing by itself.
+fn plain() -> Client {
+    settings().build().unwrap()
+}
+
+/// The same over HTTP/2.
+#[cfg(feature = "http2")]
+fn plain_h2() -> Client {
+    settings().http2_prior_knowledge().build().unwrap()
+}
+
+fn settings() -> reqwest::ClientBuilder {
+    Client::builder().no_proxy().retry(reqwest::retry::never())
+}
+
+fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}

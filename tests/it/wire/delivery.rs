@@ -1,0 +1,130 @@
+//! What is made of each real error: its kind, how far the request got, and whether it is retried.
+
+use std::sync::Mutex;
+
+use reqwest::Error;
+use reqwest_resilient::Delivery::{MaybeProcessed, NotSent};
+use reqwest_resilient::testing::Reply;
+use reqwest_resilient::{AttemptLog, Delivery, FailureKind, StopReason};
+
+use super::quick;
+use crate::support::{URL, fault, scripted};
+
+#[tokio::test(start_paused = true)]
+async fn of_every_error_is_told() {
+    use FailureKind::*;
+
+    // What never got there is sent again whatever its method; what may have got there only if
+    // that does no harm; and what no repetition would change not at all.
+    const ANY: [u32; 2] = [3, 3];
+    const IDEMPOTENT: [u32; 2] = [3, 1];
+    const FINAL: [u32; 2] = [1, 1];
+    #[rustfmt::skip]
+    let expected = [
+        //                                                                                  GET POST
+        ("refused", fault::refused as fn() -> Error,        Connect,     NotSent,        ANY),
+        ("dns", fault::dns,                                 Connect,     NotSent,        ANY),
+        ("connect timeout", fault::connect_timeout,         Timeout,     NotSent,        ANY),
+        // Nothing shows that it was still connecting.
+        ("slow connect", fault::timeout_while_connecting,   Timeout,     MaybeProcessed, IDEMPOTENT),
+        ("timeout", fault::request_timeout,                 Timeout,     MaybeProcessed, IDEMPOTENT),
+        ("reset", fault::reset,                             Disconnect,  MaybeProcessed, IDEMPOTENT),
+        ("early eof", fault::early_eof,                     Disconnect,  MaybeProcessed, IDEMPOTENT),
+        ("garbage", fault::garbage,                         Protocol,    MaybeProcessed, IDEMPOTENT),
+        ("truncated", fault::truncated,                     Disconnect,  MaybeProcessed, IDEMPOTENT),
+        ("truncated chunk", fault::truncated_chunk,         Disconnect,  MaybeProcessed, IDEMPOTENT),
+        ("body reset", fault::body_reset,                   Disconnect,  MaybeProcessed, IDEMPOTENT),
+        ("body timeout", fault::body_timeout,               Timeout,     MaybeProcessed, IDEMPOTENT),
+        // Permanent.
+        ("bad header", fault::bad_header,                   Builder,     NotSent,        FINAL),
+        ("bad scheme", fault::bad_scheme,                   Builder,     NotSent,        FINAL),
+        ("broken upload", fault::broken_upload,             Other,       MaybeProcessed, FINAL),
+        ("decode", fault::decode,                           Decode,      MaybeProcessed, FINAL),
+        ("redirect loop", fault::redirect_loop,             Redirect,    MaybeProcessed, FINAL),
+        ("status", fault::status,                           Other,       MaybeProcessed, FINAL),
+    ];
+    for (name, fault, kind, delivery, attempts) in expected {
+        check(name, fault, kind, delivery, attempts).await;
+    }
+}
+
+#[cfg(feature = "http2")]
+#[tokio::test(start_paused = true)]
+async fn of_http2_is_told() {
+    use Delivery::NotProcessed;
+    use FailureKind::*;
+    use h2::Reason;
+
+    const ANY: [u32; 2] = [3, 3];
+    const IDEMPOTENT: [u32; 2] = [3, 1];
+    #[rustfmt::skip]
+    let expected = [
+        ("refused stream", fault::refused_stream as fn() -> Error,               Refused,    NotProcessed,   ANY),
+        ("go away", || fault::go_away(Reason::NO_ERROR),                         Refused,    NotProcessed,   ANY),
+        ("go away, error", || fault::go_away(Reason::INTERNAL_ERROR),            Refused,    NotProcessed,   ANY),
+        ("go away, calm", || fault::go_away(Reason::ENHANCE_YOUR_CALM),          Throttled,  NotProcessed,   ANY),
+        ("go away in flight", || fault::go_away_in_flight(Reason::NO_ERROR),     Disconnect, MaybeProcessed, IDEMPOTENT),
+        ("reset, cancel", || fault::stream_reset(Reason::CANCEL),                Disconnect, MaybeProcessed, IDEMPOTENT),
+        ("reset, error", || fault::stream_reset(Reason::INTERNAL_ERROR),         Disconnect, MaybeProcessed, IDEMPOTENT),
+        ("reset, protocol", || fault::stream_reset(Reason::PROTOCOL_ERROR),      Protocol,   MaybeProcessed, IDEMPOTENT),
+        ("reset, calm", || fault::stream_reset(Reason::ENHANCE_YOUR_CALM),       Throttled,  MaybeProcessed, IDEMPOTENT),
+    ];
+    for (name, fault, kind, delivery, attempts) in expected {
+        check(name, fault, kind, delivery, attempts).await;
+    }
+}
+
+#[cfg(feature = "rustls")]
+#[tokio::test(start_paused = true)]
+async fn of_tls_is_told() {
+    use FailureKind::{Certificate, Connect};
+
+    // Whoever refuses a certificate refuses it again; a handshake may be cut by a restart.
+    check("certificate", fault::certificate, Certificate, NotSent, [1, 1]).await;
+    check("handshake cut", fault::handshake_cut, Connect, NotSent, [3, 3]).await;
+}
+
+/// Checks an error as an outcome tells it and a history keeps it, and how many attempts a GET and
+/// a POST make of it.
+async fn check(
+    name: &str,
+    fault: fn() -> Error,
+    kind: FailureKind,
+    delivery: Delivery,
+    attempts: [u32; 2],
+) {
+    for (method, attempts) in
+        [reqwest::Method::GET, reqwest::Method::POST].into_iter().zip(attempts)
+    {
+        let told = std::sync::Arc::new(Mutex::new(None));
+        let teller = std::sync::Arc::clone(&told);
+        let config = quick().on_failure(move |it| {
+            *teller.lock().unwrap() = Some((it.outcome.failure(), it.outcome.delivery()));
+        });
+        let (client, script) =
+            scripted(config.build().unwrap(), [Reply::error(move || error_of(fault).into())]);
+        let log = AttemptLog::new();
+        let request = client.request(method.clone(), URL).with_extension(log.clone());
+        let error = request.send().await.unwrap_err();
+        assert!(matches!(error, reqwest_middleware::Error::Reqwest(_)), "{name}: untouched");
+        let history = log.history();
+        for attempt in history.attempts() {
+            assert_eq!((attempt.result, attempt.delivery), (Err(kind), delivery), "{name}");
+        }
+        assert_eq!(*told.lock().unwrap(), Some((Some(kind), delivery)), "{name}");
+        assert_eq!(
+            (log.attempts(), script.sent().len()),
+            (attempts, attempts as usize),
+            "{name} {method}"
+        );
+        let stop = history.stop_reason().unwrap();
+        let permanent = attempts == 1 && kind != FailureKind::Timeout && stop == StopReason::Final;
+        let unsafe_to_repeat = attempts == 1 && stop == StopReason::UnsafeToRepeat;
+        assert!(permanent || unsafe_to_repeat || stop == StopReason::Exhausted, "{name}: {stop}");
+    }
+}
+
+/// The error, as if of the url that is asked for; of another one it would tell of a redirect.
+fn error_of(fault: fn() -> Error) -> Error {
+    fault().with_url(URL.parse().unwrap())
+}
