@@ -88,6 +88,7 @@ macro_rules! assembling {
         }
     };
 }
+#[cfg(feature = "blocking")]
 pub(crate) use assembling;
 
 /// How long an attempt may take where nobody says: as in the Python library, and longer than

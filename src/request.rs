@@ -99,6 +99,7 @@ macro_rules! building {
         }
     };
 }
+#[cfg(feature = "blocking")]
 pub(crate) use building;
 
 /// Adds [`send_resilient`](Self::send_resilient) to reqwest-middleware's request builder.
