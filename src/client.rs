@@ -1,74 +1,232 @@
-//! Sending with the outcome as one type: success, or everything there is to know.
+//! The client with everything in place, and the functions for one request without a client.
 
-use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
 
-use reqwest::Response;
-use reqwest_middleware::RequestBuilder;
+use http::Method;
+use reqwest::IntoUrl;
+use reqwest_middleware::{ClientWithMiddleware, Middleware};
 
-use crate::decision::StopReason;
-use crate::error::{Cause, HttpRequestError, Inner};
-use crate::failure;
-use crate::history::AttemptLog;
+use crate::config::ResilientConfig;
+use crate::fault::BuildError;
+use crate::middleware::Resilient;
+use crate::request::RequestBuilder;
 
-/// Adds [`send_resilient`](Self::send_resilient) to reqwest-middleware's request builder.
-pub trait RequestBuilderExt {
-    /// Sends the request; a status below 400 is `Ok`, everything else an [`HttpRequestError`].
-    ///
-    /// The error tells method, url, status, attempts, time, history and the reason why no further
-    /// attempt was made; it gives back the last response if there is one.
-    ///
-    /// ```no_run
-    /// # async fn example(client: reqwest_middleware::ClientWithMiddleware) {
-    /// use reqwest_resilient::RequestBuilderExt;
-    ///
-    /// match client.get("https://example.com").send_resilient().await {
-    ///     Ok(response) => println!("{}", response.status()),
-    ///     // GET request to https://example.com/ failed with status 503 after 4 attempts
-    ///     Err(error) => eprintln!("{error}\n{}", error.history()),
-    /// }
-    /// # }
-    /// ```
-    fn send_resilient(self) -> impl Future<Output = Result<Response, HttpRequestError>> + Send;
+/// The one list of verbs: as methods beside a `request(&self, method, url)`, or as functions that
+/// share a `ResilientClient`.
+macro_rules! verbs {
+    ($form:ident -> $Built:ty) => {
+        $crate::client::verbs! {
+            @$form $Built: get GET, post POST, put PUT, patch PATCH, delete DELETE, head HEAD,
+            options OPTIONS
+        }
+    };
+    (@methods $Built:ty: $($name:ident $METHOD:ident),*) => {$(
+        #[doc = concat!("Starts a ", stringify!($METHOD), " request.")]
+        ///
+        /// A url that cannot be one is an error at sending.
+        pub fn $name(&self, url: impl ::reqwest::IntoUrl) -> $Built {
+            self.request(::http::Method::$METHOD, url)
+        }
+    )*};
+    (@functions $Built:ty: $($name:ident $METHOD:ident),*) => {
+        $(
+            #[doc = concat!("Starts a ", stringify!($METHOD), " request of the shared client; see [`request`].")]
+            pub fn $name(url: impl ::reqwest::IntoUrl) -> $Built {
+                request(::http::Method::$METHOD, url)
+            }
+        )*
+
+        /// Starts a request of a client that all of these functions share, built on first use with
+        /// the default settings; [`RetryOverride`](crate::RetryOverride) changes them for a
+        /// request.
+        ///
+        /// If that client cannot be built, sending is an error, and the next request tries again.
+        pub fn request(method: ::http::Method, url: impl ::reqwest::IntoUrl) -> $Built {
+            static SHARED: ::std::sync::OnceLock<ResilientClient> = ::std::sync::OnceLock::new();
+            let built = match SHARED.get() {
+                Some(client) => Ok(client),
+                // Of two that are built at once, one is dropped unused.
+                None => ResilientClient::builder().build().map(|it| SHARED.get_or_init(|| it)),
+            };
+            match built {
+                Ok(client) => client.request(method, url),
+                Err(error) => <$Built>::unbuilt(error),
+            }
+        }
+    };
+}
+pub(crate) use verbs;
+
+/// What both builders of clients can be told; each has a method `map`.
+macro_rules! assembling {
+    ($Type:ty) => {
+        /// What the client is made of.
+        impl $Type {
+            /// The settings. Default: those of
+            /// [`ResilientConfig::default`](crate::ResilientConfig).
+            pub fn config(self, config: $crate::config::ResilientConfig) -> Self {
+                self.map(|it| it.config = config)
+            }
+
+            /// Adds a middleware before the retries: it sees each request once.
+            pub fn before(self, middleware: impl ::reqwest_middleware::Middleware) -> Self {
+                self.map(|it| it.before.push(::std::sync::Arc::new(middleware)))
+            }
+
+            /// Adds a middleware after the retries: it sees every attempt. What signs or
+            /// authenticates requests belongs here, and so does tracing.
+            pub fn with(self, middleware: impl ::reqwest_middleware::Middleware) -> Self {
+                self.map(|it| it.after.push(::std::sync::Arc::new(middleware)))
+            }
+
+            /// Uses this client of reqwest, its timeouts and pool included, in place of one with
+            /// [the usual settings](crate::ResilientClient::reqwest_builder).
+            pub fn reqwest_client(self, client: ::reqwest::Client) -> Self {
+                self.map(|it| it.client = Some(client))
+            }
+        }
+    };
+}
+#[cfg(feature = "blocking")]
+pub(crate) use assembling;
+
+/// How long an attempt may take where nobody says: as in the Python library, and longer than
+/// anyone waits for a page.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an unused connection is kept. Servers close theirs after 5 s (Node.js) or later, and a
+/// request sent into one that is being closed fails.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// A client of reqwest with [`Resilient`] in place and settings that suit it.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use reqwest_resilient::{ResilientClient, ResilientConfig};
+///
+/// let client = ResilientClient::new(ResilientConfig::default())?;
+/// let response = client.get("http://example.com/").send_resilient().await?;
+/// println!("{}", response.text().await?);
+/// # Ok(()) }
+/// ```
+///
+/// Clones share connections and all that is kept per host. The connections are closed when the
+/// last clone is dropped; those of a [client of your own](ResilientClientBuilder::reqwest_client)
+/// live as long as that.
+///
+/// # Settings
+///
+/// | setting | value | why |
+/// |---|---|---|
+/// | attempt timeout | 10 s up to the response head | a server that never answers is to be met with a retry; a request's own [`timeout`](RequestBuilder::timeout) and [`attempt_timeout`](crate::ResilientConfigBuilder::attempt_timeout) come in its place |
+/// | reqwest's own retries | off | one attempt told is one attempt made |
+/// | idle connections | closed after 4 s | sooner than servers do (Node.js: 5 s) |
+///
+/// A body may take as long as it likes;
+/// [`max_total_time`](crate::ResilientConfigBuilder::max_total_time) limits it.
+#[derive(Clone, Debug)]
+pub struct ResilientClient {
+    inner: ClientWithMiddleware,
 }
 
-impl RequestBuilderExt for RequestBuilder {
-    async fn send_resilient(mut self) -> Result<Response, HttpRequestError> {
-        // `build_split` drops the extensions.
-        let mut extensions = mem::take(self.extensions());
-        let log = extensions.get_or_insert_default::<AttemptLog>().clone();
-        let (client, request) = self.build_split();
-        let request = match request {
-            Ok(request) => request,
-            Err(error) => {
-                let cause = Cause::Failure(failure::read(&error).kind, error.into());
-                let url = None;
-                let method = None;
-                return Err(HttpRequestError::new(Inner::logged(method, url, cause, &log)));
-            }
-        };
-        let (method, url) = (request.method().clone(), request.url().clone());
-        let cause = match client.execute_with_extensions(request, &mut extensions).await {
-            Ok(response) if response.status().as_u16() < 400 && !still_failing(&log) => {
-                return Ok(response);
-            }
-            Ok(response) => Cause::Answer(response),
-            Err(reqwest_middleware::Error::Reqwest(error)) => {
-                Cause::Failure(failure::read(&error).kind, error.into())
-            }
-            Err(reqwest_middleware::Error::Middleware(error)) => match error.downcast() {
-                Ok(ours) => return Err(ours),
-                // Its plain conversion would hide the type from whoever asks the source for it.
-                Err(error) => Cause::Failure(
-                    failure::read(error.as_ref()).kind,
-                    error.reallocate_into_boxed_dyn_error_without_backtrace(),
-                ),
-            },
-        };
-        Err(HttpRequestError::new(Inner::logged(Some(method), Some(url), cause, &log)))
+impl ResilientClient {
+    /// A client with these settings.
+    ///
+    /// # Errors
+    ///
+    /// reqwest could not build its client: TLS found no certificates to trust, say.
+    pub fn new(config: ResilientConfig) -> Result<Self, BuildError> {
+        Self::builder().config(config).build()
+    }
+
+    /// A builder, for more than settings.
+    pub fn builder() -> ResilientClientBuilder {
+        ResilientClientBuilder::default()
+    }
+
+    /// The client of reqwest that is built where none is given, to go on from: its own retries
+    /// off, idle connections closed after 4 s.
+    ///
+    /// ```
+    /// use reqwest_resilient::ResilientClient;
+    ///
+    /// let inner = ResilientClient::reqwest_builder().user_agent("crawler/1.0").build()?;
+    /// let client = ResilientClient::builder().reqwest_client(inner).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// The attempt timeout is not in it: a client that was given keeps its own.
+    pub fn reqwest_builder() -> reqwest::ClientBuilder {
+        reqwest::Client::builder()
+            .retry(reqwest::retry::never())
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+    }
+
+    verbs!(methods -> RequestBuilder);
+
+    /// Starts a request with any method, also one of your own.
+    ///
+    /// A url that cannot be one is an error at sending.
+    pub fn request(&self, method: Method, url: impl IntoUrl) -> RequestBuilder {
+        RequestBuilder::new(self.inner.request(method, url))
+    }
+
+    /// The client of reqwest-middleware inside, for what takes one.
+    pub fn inner(&self) -> &ClientWithMiddleware {
+        &self.inner
     }
 }
 
-/// Whether the last answer was one that the settings call a failure, such as a 202 in the list.
-fn still_failing(log: &AttemptLog) -> bool {
-    !matches!(log.history().stop_reason(), None | Some(StopReason::Success))
+/// Builds a [`ResilientClient`].
+#[derive(Clone, Default)]
+#[must_use = "a builder does nothing until it builds"]
+pub struct ResilientClientBuilder {
+    pub(crate) config: ResilientConfig,
+    pub(crate) before: Vec<Arc<dyn Middleware>>,
+    pub(crate) after: Vec<Arc<dyn Middleware>>,
+    pub(crate) client: Option<reqwest::Client>,
+}
+
+assembling!(ResilientClientBuilder);
+
+impl ResilientClientBuilder {
+    /// The client.
+    ///
+    /// # Errors
+    ///
+    /// reqwest could not build its client. Cannot happen where one was given.
+    pub fn build(self) -> Result<ResilientClient, BuildError> {
+        let resilient = Resilient::new(self.config);
+        let (client, resilient) = match self.client {
+            Some(client) => (client, resilient),
+            None => {
+                let client = ResilientClient::reqwest_builder().build()?;
+                (client, resilient.with_client_timeout(ATTEMPT_TIMEOUT))
+            }
+        };
+        let resilient: Arc<dyn Middleware> = Arc::new(resilient);
+        let chain: Vec<_> = self.before.into_iter().chain([resilient]).chain(self.after).collect();
+        Ok(ResilientClient { inner: ClientWithMiddleware::new(client, chain) })
+    }
+
+    pub(crate) fn map(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+}
+
+impl std::fmt::Debug for ResilientClientBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResilientClientBuilder")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One request, without a client.
+pub(crate) mod functions {
+    use super::{RequestBuilder, ResilientClient};
+
+    verbs!(functions -> RequestBuilder);
 }

@@ -8,6 +8,7 @@ use reqwest::{Response, Url};
 use crate::breaker::CircuitOpen;
 use crate::decision::StopReason;
 use crate::failure;
+use crate::fault::BuildError;
 use crate::gate::RateLimited;
 use crate::history::{AttemptLog, History};
 use crate::outcome::{FailureKind, Gave, Outcome};
@@ -70,6 +71,12 @@ pub enum ErrorKind {
 impl HttpRequestError {
     pub(crate) fn new(inner: Inner) -> Self {
         Self { inner: Box::new(inner) }
+    }
+
+    /// A request that could not be put together.
+    pub(crate) fn unbuilt(kind: FailureKind, error: BoxError) -> Self {
+        let cause = Cause::Failure(kind, error);
+        Self::new(Inner::logged(None, None, cause, &AttemptLog::new()))
     }
 
     /// The error of this type within an error of reqwest-middleware.
@@ -155,6 +162,14 @@ impl HttpRequestError {
         }
     }
 
+    #[cfg(feature = "blocking")]
+    pub(crate) fn response_mut(&mut self) -> Option<&mut Response> {
+        match &mut self.inner.cause {
+            Cause::Answer(response) => Some(response),
+            Cause::Failure(..) => None,
+        }
+    }
+
     /// Takes the last answer out, to read its body.
     pub fn into_response(self) -> Option<Response> {
         match self.inner.cause {
@@ -215,6 +230,12 @@ impl Error for HttpRequestError {
             Cause::Answer(_) => None,
             Cause::Failure(_, source) => Some(source.as_ref()),
         }
+    }
+}
+
+impl From<BuildError> for HttpRequestError {
+    fn from(error: BuildError) -> Self {
+        Self::unbuilt(FailureKind::Builder, error.into())
     }
 }
 

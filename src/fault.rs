@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: every fault, by field and value.
+//! What is wrong with a configuration: every fault, by field and value; clients that cannot be.
 
 use std::{borrow::Cow, error::Error, fmt};
 
@@ -64,3 +64,51 @@ impl fmt::Display for ConfigError {
 }
 
 impl Error for ConfigError {}
+
+/// A client that could not be built.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// reqwest could not: TLS has no certificates to trust, say.
+    Client(reqwest::Error),
+    /// The runtime given to a blocking client has one thread, which runs only while somebody
+    /// blocks on it: its requests might wait for ever.
+    #[cfg(feature = "blocking")]
+    CurrentThread,
+    /// The system gave no threads for the runtime of a blocking client.
+    #[cfg(feature = "blocking")]
+    Runtime(std::io::Error),
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Client(_) => "the HTTP client could not be built",
+            #[cfg(feature = "blocking")]
+            Self::CurrentThread => {
+                "a blocking client cannot use a current-thread runtime, which runs only while \
+                 somebody blocks on it: give it the handle of a multi-thread runtime, or none"
+            }
+            #[cfg(feature = "blocking")]
+            Self::Runtime(_) => "the runtime of the blocking client could not be started",
+        })
+    }
+}
+
+impl Error for BuildError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Client(error) => Some(error),
+            #[cfg(feature = "blocking")]
+            Self::CurrentThread => None,
+            #[cfg(feature = "blocking")]
+            Self::Runtime(error) => Some(error),
+        }
+    }
+}
+
+impl From<reqwest::Error> for BuildError {
+    fn from(error: reqwest::Error) -> Self {
+        Self::Client(error)
+    }
+}

@@ -1,25 +1,36 @@
 //! A middleware that repeats failed `reqwest` requests, where that is safe and within limits.
 //!
-//! [`Resilient`] goes into a client of `reqwest-middleware`. It makes an attempt, looks at what
-//! came of it, and either returns that or waits and tries again:
-//!
 //! ```no_run
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // One request, without a client.
+//! let page = reqwest_resilient::get("http://example.com/").send_resilient().await?;
+//!
+//! // A client, with everything in place.
+//! use reqwest_resilient::{ResilientClient, ResilientConfig};
+//!
+//! let client = ResilientClient::new(ResilientConfig::builder().max_retries(5).build()?)?;
+//! let page = client.get("http://example.com/").send_resilient().await?;
+//!
+//! // A middleware, in a client of your own.
 //! use reqwest_middleware::ClientBuilder;
 //! use reqwest_resilient::{Resilient, ResponseExt};
 //!
-//! # #[tokio::main]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = ClientBuilder::new(reqwest::Client::new()).with(Resilient::default()).build();
-//! let response = client.get("https://example.com").send().await?;
+//! let response = client.get("http://example.com/").send().await?;
 //! println!("{} after {} attempts", response.status(), response.attempts());
 //! # Ok(()) }
 //! ```
+//!
+//! `send_resilient` gives a success or an [`HttpRequestError`] that tells all; `send` gives what
+//! reqwest would. For code without async there is `blocking`, with the same names.
 //!
 //! # Where to look
 //!
 //! | question | answer |
 //! |---|---|
-//! | What can be set, and what is the default? | [`ResilientConfig`], [`ResilientConfigBuilder`] |
+//! | How do I start? | [`get()`], [`ResilientClient`], [`Resilient`]; guides for those who come [from aresilient](guide::coming_from_aresilient) and [from reqwest-retry](guide::coming_from_reqwest_retry) |
+//! | What can be set, and what is the default? | [`ResilientConfig`], [`ResilientConfigBuilder`], [and why](guide::choosing_settings) |
 //! | What differs for this request, or for this task? | [`RetryOverride`] |
 //! | How long are the waits? | [`Backoff`], [`Jitter`], [`RetryAfter`], [`HintHeaders`] |
 //! | Is a POST sent twice? | [`RetryMethods`], [`RetryOverride::idempotent`], [`Delivery`] |
@@ -31,7 +42,11 @@
 //! | How do I decide by myself? | [`ResilientConfigBuilder::retry_if`], [`Outcome`] |
 #![cfg_attr(
     feature = "test-util",
-    doc = "| How do I test my settings? | [`testing::Script`], without a network and in virtual time |"
+    doc = "| How do I test my settings? | [`testing::Script`], without a network and in virtual time; [guide](guide::testing) |"
+)]
+#![cfg_attr(
+    feature = "blocking",
+    doc = "| And without async? | [`blocking`], with the same names and results |"
 )]
 #![cfg_attr(
     any(feature = "metrics", feature = "tracing"),
@@ -56,12 +71,16 @@
 //! - `metrics`: counts and durations for the `metrics` facade.
 //! - `serde`: the module `file`, settings from TOML, JSON, YAML and the environment.
 //! - `schemars`: the JSON Schema of such files.
+//! - `blocking`: the module `blocking`, and a small runtime.
+//! - `json`, `form`, `query`, `multipart`: bodies and urls made by serde, and forms of several parts.
 //! - `test-util`: the module `testing`, and randomness and wall clock as settings.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod adapter;
 mod backoff;
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod body;
 mod breaker;
 mod budget;
@@ -79,6 +98,7 @@ pub mod file;
 mod followed;
 mod gate;
 mod guard;
+pub mod guide;
 mod headers;
 mod hint;
 mod history;
@@ -91,6 +111,7 @@ mod policy;
 mod redact;
 mod registry;
 mod reload;
+mod request;
 mod retry;
 mod rules;
 mod send;
@@ -110,7 +131,8 @@ pub use breaker::{
 };
 pub use budget::{BudgetConfig, RetryBudget};
 pub use classify::RetryMethods;
-pub use client::RequestBuilderExt;
+pub use client::functions::*;
+pub use client::{ResilientClient, ResilientClientBuilder};
 pub use config::{ResilientConfig, ResilientConfigBuilder};
 pub use decision::{StopReason, WaitSource};
 pub use error::{ErrorKind, HttpRequestError};
@@ -118,7 +140,7 @@ pub use event::{
     AttemptScope, BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, Observer, RequestInfo,
     ResponseInfo, RetryInfo,
 };
-pub use fault::{ConfigError, Fault};
+pub use fault::{BuildError, ConfigError, Fault};
 pub use gate::RateLimited;
 pub use headers::DeadlineHeader;
 #[cfg(fuzzing)]
@@ -133,6 +155,7 @@ pub use overrides::RetryOverride;
 pub use policy::RetryAfter;
 pub use redact::RedactedUrl;
 pub use reload::ResilientHandle;
+pub use request::{RequestBuilder, RequestBuilderExt};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -48,6 +48,8 @@ use crate::time::Instant;
 #[derive(Clone, Debug)]
 pub struct Resilient {
     current: Current,
+    /// The client's own, for requests of which nobody says how long they may take.
+    client_timeout: Option<Duration>,
 }
 
 impl Default for Resilient {
@@ -59,7 +61,11 @@ impl Default for Resilient {
 impl Resilient {
     /// A middleware with these settings.
     pub fn new(config: ResilientConfig) -> Self {
-        Self { current: Current::new(config) }
+        Self { current: Current::new(config), client_timeout: None }
+    }
+
+    pub(crate) fn with_client_timeout(self, timeout: Duration) -> Self {
+        Self { client_timeout: Some(timeout), ..self }
     }
 
     /// Its settings: those of requests that begin now.
@@ -74,6 +80,7 @@ impl Resilient {
 
     /// A block rather than an `async fn`, whose arguments would take their place in the future
     /// twice; what is seldom awaited is boxed for the same reason.
+    #[expect(clippy::manual_async_fn)]
     pub(crate) fn run<'a, C: Chain + 'a>(
         &'a self,
         chain: C,
@@ -82,6 +89,9 @@ impl Resilient {
     ) -> impl Future<Output = Result<Response, C::Error>> + Send + 'a {
         async move {
             let (policy, invalid) = self.current.resolve(&request, extensions);
+            let timeout = policy
+                .attempt_timeout
+                .unwrap_or_else(|| self.client_timeout.filter(|_| request.timeout().is_none()));
             let mut now = Instant::now();
             let mut call = Call::new(&policy, &mut request, extensions, now);
             if let Some(faults) = invalid {
@@ -112,6 +122,7 @@ impl Resilient {
                             policy: &policy,
                             number: call.retry.attempts(),
                             now,
+                            timeout,
                             deadline: call.retry.deadline(),
                             minds_redirects: call.retry.minds_redirects(),
                         };

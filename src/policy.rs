@@ -43,7 +43,8 @@ pub(crate) struct Policy {
     pub(crate) retry_if: Option<Predicate>,
     pub(crate) methods: RetryMethods,
     pub(crate) idempotent: Option<bool>,
-    pub(crate) attempt_timeout: Option<Duration>,
+    /// `None` where nothing is said, so that a client may have a timeout of its own.
+    pub(crate) attempt_timeout: Option<Option<Duration>>,
     pub(crate) max_total_time: Option<Duration>,
     pub(crate) max_wait_time: Duration,
     pub(crate) retry_after: RetryAfter,
@@ -201,7 +202,7 @@ impl Policy {
             refuse(!share.is_finite(), "jitter", "must be finite", &share);
             refuse(share < 0.0 && share.is_finite(), "jitter", "must be >= 0", &share);
         }
-        if let Some(timeout) = self.attempt_timeout {
+        if let Some(timeout) = self.attempt_timeout.flatten() {
             refuse(timeout.is_zero(), "attempt_timeout", positive, &timeout);
             let longer = self.max_total_time.is_some_and(|it| timeout > it);
             let rule = "must not be longer than max_total_time";
@@ -326,7 +327,10 @@ impl Patch {
         set(&mut policy.retry_if, self.retry_if.as_ref());
         set(&mut policy.methods, self.methods.as_ref());
         set(&mut policy.idempotent, self.idempotent.as_ref().map(|_| &self.idempotent));
-        set(&mut policy.attempt_timeout, self.attempt_timeout.as_ref());
+        set(
+            &mut policy.attempt_timeout,
+            self.attempt_timeout.is_some().then_some(&self.attempt_timeout),
+        );
         set(&mut policy.max_total_time, self.max_total_time.as_ref());
         set(&mut policy.max_wait_time, self.max_wait_time.as_ref());
         set(&mut policy.retry_after, self.retry_after.as_ref());

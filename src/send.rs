@@ -1,6 +1,6 @@
 //! One attempt: sent, bounded in time, its body read where that is asked for.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use bytes::Bytes;
 use http::{Extensions, HeaderValue};
@@ -90,6 +90,8 @@ pub(crate) struct Terms<'a> {
     /// The attempt's number.
     pub(crate) number: u32,
     pub(crate) now: Instant,
+    /// The longest the attempt may take.
+    pub(crate) timeout: Option<Duration>,
     pub(crate) deadline: Option<Instant>,
     /// Whether a redirect that the client follows is to be noticed.
     pub(crate) minds_redirects: bool,
@@ -123,7 +125,7 @@ impl Terms<'_> {
             request.headers_mut().insert(name, HeaderValue::from(number));
         }
         if let Some(header) = &policy.deadline_header {
-            let limit = Limit::nearest(policy, now, deadline);
+            let limit = Limit::nearest(self);
             let left = limit.map(|it| it.at.saturating_duration_since(now));
             if let Some(left) = left.into_iter().chain(request.timeout().copied()).min() {
                 let (name, value) = header.line(left);
@@ -144,8 +146,8 @@ pub(crate) async fn attempt<C: Chain>(
     sending: BoxFuture<'_, Result<Response, C::Error>>,
     terms: &Terms<'_>,
 ) -> Sent<C::Error> {
-    let Terms { policy, now, deadline, minds_redirects, .. } = *terms;
-    let limit = Limit::nearest(policy, now, deadline);
+    let Terms { policy, minds_redirects, .. } = *terms;
+    let limit = Limit::nearest(terms);
     if limit.is_none() && !minds_redirects && policy.read_body.is_none() {
         return Sent::of::<C>(sending.await, false);
     }
@@ -188,8 +190,9 @@ struct Limit {
 }
 
 impl Limit {
-    fn nearest(policy: &Policy, now: Instant, deadline: Option<Instant>) -> Option<Self> {
-        let attempt = policy.attempt_timeout.and_then(|after| {
+    fn nearest(terms: &Terms<'_>) -> Option<Self> {
+        let Terms { policy, now, timeout, deadline, .. } = *terms;
+        let attempt = timeout.and_then(|after| {
             let elapsed = Elapsed { limit: "attempt_timeout", after };
             Some(Self { at: now.checked_add(after)?, kind: FailureKind::Timeout, elapsed })
         });

@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("gate", "registry time"),
     ("failure", "outcome"),
     ("history", "decision outcome"),
-    ("error", "breaker decision failure gate history outcome redact"),
+    ("error", "breaker decision failure fault gate history outcome redact"),
     ("event", "breaker decision error outcome redact"),
     ("classify", "breaker hint idempotency outcome"),
     (
@@ -56,7 +56,10 @@ const ARROWS: &[(&str, &str)] = &[
     ("reload", "breaker budget config fault gate hosts overrides policy"),
     ("middleware", "body call config decision error outcome reload send time"),
     ("adapter", "body error middleware send"),
-    ("client", "decision error failure history"),
+    ("request", "decision error failure fault history"),
+    ("client", "config fault middleware request"),
+    ("blocking", "client config error fault outcome request"),
+    ("guide", ""),
     ("testing", "redact time"),
 ];
 

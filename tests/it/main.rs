@@ -6,6 +6,10 @@ mod citizen;
 #[cfg(feature = "serde")]
 mod config;
 mod conformance;
+#[cfg(feature = "blocking")]
+mod lifecycle;
+#[cfg(feature = "blocking")]
+mod parity;
 mod properties;
 mod reload;
 mod retry;
