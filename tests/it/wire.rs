@@ -9,6 +9,7 @@ mod peers;
 mod redirects;
 mod stale;
 mod timeouts;
+mod uploads;
 
 use std::time::Duration;
 
