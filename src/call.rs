@@ -22,9 +22,12 @@ use crate::idempotency;
 use crate::outcome::{Failure, FailureKind, Gave, Outcome};
 use crate::policy::{Policy, RetryAfter};
 use crate::redact::RedactedUrl;
-use crate::retry::{Facts, Repeat, Retry};
+use crate::retry::{Facts, Repeat, Retry, Upload};
 use crate::send::{Chain, Sent};
 use crate::time::Instant;
+
+/// A longer body may be refused while it is still being sent.
+const LARGE: usize = 64 * 1024;
 
 pub(crate) struct Call<'p> {
     pub(crate) retry: Retry,
@@ -50,7 +53,8 @@ impl<'p> Call<'p> {
         if let Some(key) = &policy.idempotency_key {
             key.apply(request, rand::random);
         }
-        if extensions.get::<BodyFactory>().is_some() {
+        let made = extensions.get::<BodyFactory>().is_some();
+        if made {
             // Each attempt gets a body of its own.
             *request.body_mut() = None;
         }
@@ -59,8 +63,10 @@ impl<'p> Call<'p> {
             _ if policy.may_repeat(request.method(), request.headers()) => Repeat::Always,
             _ => Repeat::IfNotProcessed,
         };
+        let length = request.body().map_or(0, |it| it.as_bytes().map_or(usize::MAX, <[u8]>::len));
+        let upload = if made || length > LARGE { Upload::Large } else { Upload::Small };
         Self {
-            retry: Retry::new(policy, repeat, now),
+            retry: Retry::new(policy, repeat, upload, now),
             scopes: Scopes::default(),
             guard: Guard::new(policy, request, now),
             policy,

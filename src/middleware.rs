@@ -42,9 +42,15 @@ use crate::time::Instant;
 /// # reqwest's own retries
 ///
 /// A `reqwest::Client` re-sends requests that an HTTP/2 server refused (REFUSED_STREAM, GOAWAY)
-/// up to twice, unseen by any middleware, so that each attempt here may be three on the wire.
-/// Switch that off where it matters:
+/// up to twice and at once, unseen by any middleware, so that each attempt here may be three on
+/// the wire: three attempts at a server that refuses are nine streams. An attempt here follows
+/// only after the backoff. Switch the others off where it matters:
 /// `reqwest::Client::builder().retry(reqwest::retry::never())`.
+///
+/// # Redirects
+///
+/// reqwest follows them within the attempt, and another attempt starts at the first url again.
+/// So a POST that was redirected is not sent again, whatever became of it then.
 #[derive(Clone, Debug)]
 pub struct Resilient {
     current: Current,

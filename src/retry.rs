@@ -1,13 +1,13 @@
 //! The state of one logical request, and the decision after each of its attempts.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use http::{HeaderMap, StatusCode, header};
 
 use crate::classify;
 use crate::decision::{Decision, StopReason, WaitSource};
 use crate::hint::{Advice, Hint, Wish};
-use crate::outcome::{Gave, Outcome};
+use crate::outcome::{Delivery, FailureKind, Gave, Outcome};
 use crate::policy::{Policy, RetryAfter};
 use crate::time::Instant;
 
@@ -22,6 +22,19 @@ pub(crate) struct Retry {
     /// Sends and rejections so far: what `max_retries` bounds.
     turns: u32,
     went_at_once: bool,
+    upload: Upload,
+}
+
+/// What a request carries: a server that will not have a large upload cuts it short, and its answer
+/// (413, as a rule) is lost with the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Upload {
+    /// Little enough to be sent as often as anything else.
+    Small,
+    /// More than is buffered on its way, or nobody knows how much.
+    Large,
+    /// It was cut once: a second time would be no accident.
+    Cut,
 }
 
 /// Whether a request may be sent twice.
@@ -47,10 +60,10 @@ pub(crate) struct Facts {
 }
 
 impl Retry {
-    pub(crate) fn new(policy: &Policy, repeat: Repeat, now: Instant) -> Self {
+    pub(crate) fn new(policy: &Policy, repeat: Repeat, upload: Upload, now: Instant) -> Self {
         // A limit too far away for the clock is no limit.
         let deadline = policy.max_total_time.and_then(|it| now.checked_add(it));
-        Self { started: now, deadline, repeat, attempts: 0, turns: 0, went_at_once: false }
+        Self { started: now, deadline, repeat, attempts: 0, turns: 0, went_at_once: false, upload }
     }
 
     /// Begins a turn, which ends in an attempt or in a rejection.
@@ -103,6 +116,7 @@ impl Retry {
     ) -> Decision {
         let hinted = facts.advice.hint.is_some();
         let left = self.left(facts.now);
+        let cut_again = self.is_cut_again(outcome);
         let stop = match self.repeat {
             _ if left == Some(Duration::ZERO) => StopReason::Deadline,
             _ if self.turns > policy.max_retries => StopReason::Exhausted,
@@ -111,6 +125,7 @@ impl Retry {
                 StopReason::UnsafeToRepeat
             }
             _ if matches!(facts.advice.wish, Wish::StayAway(_)) => StopReason::Vetoed,
+            _ if cut_again => StopReason::Final,
             _ => return self.wait(policy, outcome, facts, left),
         };
         Decision::Return(stop)
@@ -156,9 +171,16 @@ impl Retry {
         }
     }
 
+    fn is_cut_again(&mut self, outcome: &Outcome<'_>) -> bool {
+        let cut = self.upload != Upload::Small
+            && outcome.failure() == Some(FailureKind::Disconnect)
+            && outcome.delivery() == Delivery::MaybeProcessed;
+        cut && mem::replace(&mut self.upload, Upload::Cut) == Upload::Cut
+    }
+
     /// Once per request, a connection that was stale is replaced without a wait: the server had
     /// closed it while it was idle, before or while the request was written (RFC 9112 §9.5), or
-    /// says so by 408.
+    /// says so by 408. A large upload may as well have been cut because of what it is.
     fn goes_at_once(&mut self, outcome: &Outcome<'_>) -> bool {
         let stale = match outcome.gave {
             Gave::Failure(failure, _) => failure.may_be_stale,
@@ -166,7 +188,7 @@ impl Retry {
                 status == StatusCode::REQUEST_TIMEOUT && says_close(headers)
             }
         };
-        stale && !std::mem::replace(&mut self.went_at_once, true)
+        stale && self.upload == Upload::Small && !mem::replace(&mut self.went_at_once, true)
     }
 }
 

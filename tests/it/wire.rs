@@ -1,12 +1,15 @@
 //! The loop on real sockets, in real time: what arrives at a server that misbehaves.
 
+mod cancel;
 mod delivery;
 mod drain;
 mod matrix;
 mod own_retries;
+mod peers;
 mod redirects;
 mod stale;
 mod timeouts;
+mod uploads;
 
 use std::time::Duration;
 

@@ -146,7 +146,7 @@ async fn over_http2() {
 }
 
 /// Runs every cell, all at once, and shows the table with what differs.
-async fn check<S: Clone>(
+async fn check<S: Clone + Send + Sync>(
     rows: Vec<Row<S>>,
     client: fn() -> reqwest::Client,
     serve: fn([S; 2]) -> Server,
