@@ -7,7 +7,11 @@ mod facts;
 mod home;
 mod keyed;
 mod lane;
+mod open_time;
+mod percent;
 mod permit;
+mod probing;
+mod rules;
 mod state;
 mod sync;
 mod window;
@@ -22,9 +26,10 @@ use self::{
     state::Machine,
 };
 pub use self::{
-    config::{BreakerConfig, Percent, Window},
+    config::{BreakerConfig, Window},
     facts::{BreakerSnapshot, BreakerState, ChangeReason, CircuitOpen, StateChange},
     keyed::CircuitBreakers,
+    percent::Percent,
     permit::{Health, Permit},
     window::WindowCounts,
 };
