@@ -91,9 +91,8 @@ impl Circuit {
         random: impl FnOnce() -> f64,
     ) {
         let epoch = *self.epoch.get_or_init(|| now);
-        let took = now.saturating_duration_since(ticket.entered);
         if report.health == Health::Success
-            && !self.common.config.is_slow(took)
+            && !self.common.config.is_slow(ticket.entered, now)
             && self.lanes.count(lane, ticket.generation, window::nanos_since(epoch, now))
         {
             return;

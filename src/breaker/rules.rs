@@ -8,6 +8,7 @@ use crate::breaker::{
     percent::Percent,
     window::WindowCounts,
 };
+use crate::time::Instant;
 
 /// Failures in a row that open a breaker.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,8 +54,9 @@ impl BreakerConfig {
         }
     }
 
-    /// Whether a call that took this long was slow.
-    pub(super) fn is_slow(&self, took: Duration) -> bool {
-        self.slow_calls.is_some_and(|it| took >= it.slower_than)
+    /// Whether a call of this length was slow.
+    pub(super) fn is_slow(&self, entered: Instant, now: Instant) -> bool {
+        let took = || now.saturating_duration_since(entered);
+        self.slow_calls.is_some_and(|it| took() >= it.slower_than)
     }
 }

@@ -117,7 +117,7 @@ impl Machine {
         if ticket.generation != self.generation || matches!(self.phase, Phase::Disabled) {
             return None;
         }
-        let slow = config.is_slow(now.saturating_duration_since(ticket.entered));
+        let slow = config.is_slow(ticket.entered, now);
         let sample = Sample { failed: report.health != Health::Success, slow };
         self.note(report.health, now);
 
