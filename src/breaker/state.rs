@@ -9,7 +9,7 @@ use crate::breaker::{
     config::BreakerConfig,
     facts::{BreakerState, ChangeReason, CircuitOpen},
     open_time::open_time,
-    permit::Health,
+    permit::{Health, Report, Ticket},
     probing::{Judgement, Probing},
     window::{Results, Sample, WindowCounts},
 };
@@ -34,20 +34,6 @@ enum Phase {
     ForcedOpen,
     Disabled,
     MetricsOnly,
-}
-
-/// Proof of having been let through: which generation's, and since when.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ticket {
-    pub(super) generation: u64,
-    pub(super) entered: Instant,
-}
-
-/// What a call ended with.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Report {
-    pub(super) health: Health,
-    pub(super) retry_after: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
