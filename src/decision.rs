@@ -8,7 +8,8 @@ use std::{fmt, time::Duration};
 pub enum StopReason {
     /// The retry budget had nothing left for another send.
     Budget,
-    /// The circuit breaker rejects, for longer than this request could wait.
+    /// The circuit breaker rejects, for longer than this request could wait, or once more when
+    /// all retries are used up.
     CircuitOpen,
     /// `max_total_time` is over, or would be before the next attempt could start.
     Deadline,

@@ -12,8 +12,8 @@ use crate::breaker::{
     config::BreakerConfig,
     facts::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
     lane::Lanes,
-    permit::Health,
-    state::{Machine, Report, Ticket, Transition},
+    permit::{Health, Report, Ticket},
+    state::{Machine, Transition},
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
     window,
 };

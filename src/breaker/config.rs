@@ -1,11 +1,16 @@
 //! When a breaker opens, for how long, and what closes it again.
 
 use std::{
-    num::{NonZeroU8, NonZeroU16, NonZeroU32},
+    num::{NonZeroU16, NonZeroU32},
     time::Duration,
 };
 
-use crate::breaker::window;
+use crate::breaker::{
+    open_time::Growth,
+    percent::Percent,
+    probing::Recovery,
+    rules::{Consecutive, SlowCalls},
+};
 use crate::fault::Fault;
 
 /// When a circuit breaker opens, for how long, and what closes it again.
@@ -39,7 +44,7 @@ use crate::fault::Fault;
 #[derive(Clone, Debug, PartialEq)]
 pub struct BreakerConfig {
     pub(super) window: Window,
-    min_samples: Option<NonZeroU32>,
+    pub(super) min_samples: Option<NonZeroU32>,
     pub(super) consecutive: Option<Consecutive>,
     pub(super) failure_rate: Option<Percent>,
     pub(super) slow_calls: Option<SlowCalls>,
@@ -60,40 +65,6 @@ pub enum Window {
     /// The results of this much time. It slides by tenths of itself, counted from the first
     /// result since the breaker closed or was reset: the tenth that is now and the nine before.
     Time(Duration),
-}
-
-/// A share of calls: a whole number of percent from 1 to 100.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Percent(NonZeroU8);
-
-/// Failures in a row that open a breaker.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Consecutive {
-    pub(super) failures: NonZeroU32,
-    /// Only asked while the window is too empty for rates.
-    pub(super) only_while_few: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct SlowCalls {
-    pub(super) slower_than: Duration,
-    pub(super) percent: Percent,
-}
-
-/// What ends half-open.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Recovery {
-    /// This many successes close it, one failure opens it.
-    Successes(NonZeroU32),
-    /// Of `probes` results, `percent` failures open it; with fewer it closes.
-    Rate { probes: NonZeroU32, percent: Percent },
-}
-
-/// Each further opening in a row lasts `factor` times as long, up to `max`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Growth {
-    pub(super) factor: NonZeroU32,
-    pub(super) max: Duration,
 }
 
 impl Default for BreakerConfig {
@@ -254,25 +225,6 @@ impl BreakerConfig {
         self
     }
 
-    /// The minimum in force: the one set, else 20 or what fits into the window.
-    pub(super) fn min_samples_needed(&self) -> u32 {
-        match (self.min_samples, self.window) {
-            (Some(samples), _) => samples.get(),
-            (None, Window::Count(len)) => 20.min(len.get().into()),
-            (None, Window::Time(_)) => 20,
-        }
-    }
-
-    /// Whether a call that took this long was slow.
-    pub(super) fn is_slow(&self, took: Duration) -> bool {
-        self.slow_calls.is_some_and(|it| took >= it.slower_than)
-    }
-
-    /// The nanoseconds from which on a call is slow.
-    pub(super) fn slow_from(&self) -> u64 {
-        self.slow_calls.map_or(u64::MAX, |it| window::nanos(it.slower_than))
-    }
-
     /// Every setting that makes no sense, as its name, its value and the rule it breaks.
     ///
     /// A breaker made of such a config still works to the letter of it: an open time of zero lets
@@ -317,32 +269,9 @@ impl BreakerConfig {
             half_open_max_wait: Duration::from_secs(30),
             open_for: Duration::from_secs(5),
             growth: None,
-            open_jitter: Some(Percent(NonZeroU8::MIN.saturating_add(19))),
+            open_jitter: Some(Percent::FIFTH),
             max_retry_after: Duration::from_secs(60),
         }
-    }
-}
-
-impl Percent {
-    /// 50 %.
-    pub const HALF: Self = Self(NonZeroU8::MIN.saturating_add(49));
-
-    /// This many percent, or `None` unless it is 1 to 100.
-    pub const fn new(percent: u8) -> Option<Self> {
-        match NonZeroU8::new(percent) {
-            Some(percent) if percent.get() <= 100 => Some(Self(percent)),
-            _ => None,
-        }
-    }
-
-    /// The number of percent.
-    pub const fn get(self) -> u8 {
-        self.0.get()
-    }
-
-    /// Whether `part` is at least this share of `total`, without rounding.
-    pub(super) fn reached(self, part: u32, total: u32) -> bool {
-        u64::from(part) * 100 >= u64::from(self.get()) * u64::from(total)
     }
 }
 
@@ -353,14 +282,6 @@ fn number(n: u32) -> NonZeroU32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn breaker_percent_is_1_to_100() {
-        assert_eq!(Percent::new(0), None);
-        assert_eq!(Percent::new(1).map(Percent::get), Some(1));
-        assert_eq!(Percent::new(100).map(Percent::get), Some(100));
-        assert_eq!(Percent::new(101), None);
-    }
 
     #[test]
     fn breaker_config_names_all_faults_at_once() {

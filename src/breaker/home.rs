@@ -24,7 +24,7 @@ pub(super) struct Home {
 /// A way to the circuit with a count of its own, so that threads at other doors need not wait
 /// for it.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(align(128))]
 pub(super) struct Door {
     pub(super) circuit: Arc<Circuit>,
     pub(super) lane: usize,

@@ -15,7 +15,7 @@ pub(super) const LANES: usize = 4;
 pub(super) struct Lanes([Lane; LANES]);
 
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(align(128))]
 struct Lane {
     /// A [`tag`] in the upper half, the number of successes in the lower; 0 while closed.
     word: AtomicU64,

@@ -6,7 +6,6 @@ use std::{num::NonZeroU32, time::Duration};
 use loom::thread;
 
 use super::*;
-use crate::breaker::permit::Health;
 
 const FAILED: Report = Report { health: Health::Failure, retry_after: None };
 const FINE: Report = Report { health: Health::Success, retry_after: None };

@@ -7,7 +7,11 @@ mod facts;
 mod home;
 mod keyed;
 mod lane;
+mod open_time;
+mod percent;
 mod permit;
+mod probing;
+mod rules;
 mod state;
 mod sync;
 mod window;
@@ -22,9 +26,10 @@ use self::{
     state::Machine,
 };
 pub use self::{
-    config::{BreakerConfig, Percent, Window},
+    config::{BreakerConfig, Window},
     facts::{BreakerSnapshot, BreakerState, ChangeReason, CircuitOpen, StateChange},
     keyed::CircuitBreakers,
+    percent::Percent,
     permit::{Health, Permit},
     window::WindowCounts,
 };
@@ -54,6 +59,21 @@ use crate::time::Instant;
 /// Every change, and every reset, starts a new generation. A permit belongs to the generation
 /// that gave it, and what it reports in a later one is ignored: the late answer of a call that
 /// was let through before the outage says nothing about the recovery.
+///
+/// # In the loop
+///
+/// [`Resilient`](crate::Resilient) asks the breaker of a request before every attempt. A first
+/// attempt is rejected at once: nothing is sent, and the error says
+/// [`is_circuit_open`](crate::HttpRequestError::is_circuit_open). At a retry the open time is a
+/// floor for the wait, if it fits into `max_wait_time` and `max_total_time`; if not, the request
+/// ends with the answer or the error in hand. Who is rejected after the wait, because another
+/// request is the probe, has used up a retry.
+///
+/// Every attempt reports once: 5xx, lost connections and cut attempts as failures, 429 as
+/// throttling, any other answer as a success, unless
+/// [`breaker_health`](crate::ResilientConfigBuilder::breaker_health) says otherwise. After a
+/// redirect to another host, the breaker of that host takes the report. A request whose future is
+/// dropped says nothing.
 ///
 /// # Time
 ///

@@ -6,11 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::breaker::{
-    facts::StateChange,
-    home::Door,
-    state::{Report, Ticket},
-};
+use crate::breaker::{facts::StateChange, home::Door};
 use crate::time::Instant;
 
 /// Proof that a call may run, given by a breaker and handed back with the result.
@@ -36,6 +32,20 @@ pub enum Health {
     /// The service is there and asks for less (429): a failure to the rates and to half-open,
     /// which should not close on it; failures in a row are neither continued nor interrupted.
     Throttled,
+}
+
+/// Proof of having been let through: which generation's, and since when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ticket {
+    pub(super) generation: u64,
+    pub(super) entered: Instant,
+}
+
+/// What a call ended with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Report {
+    pub(super) health: Health,
+    pub(super) retry_after: Option<Duration>,
 }
 
 impl Permit {

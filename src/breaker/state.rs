@@ -6,9 +6,11 @@
 use std::time::Duration;
 
 use crate::breaker::{
-    config::{BreakerConfig, Recovery},
+    config::BreakerConfig,
     facts::{BreakerState, ChangeReason, CircuitOpen},
-    permit::Health,
+    open_time::open_time,
+    permit::{Health, Report, Ticket},
+    probing::{Judgement, Probing},
     window::{Results, Sample, WindowCounts},
 };
 use crate::time::Instant;
@@ -32,28 +34,6 @@ enum Phase {
     ForcedOpen,
     Disabled,
     MetricsOnly,
-}
-
-#[derive(Debug)]
-struct Probing {
-    out: u32,
-    last_admitted: Instant,
-    successes: u32,
-    failures: u32,
-}
-
-/// Proof of having been let through: which generation's, and since when.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ticket {
-    pub(super) generation: u64,
-    pub(super) entered: Instant,
-}
-
-/// What a call ended with.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Report {
-    pub(super) health: Health,
-    pub(super) retry_after: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,18 +71,14 @@ impl Machine {
         if let Some(rejection) = self.rejects(config, now) {
             return (Err(rejection), None);
         }
-        let transition = matches!(self.phase, Phase::Open { .. }).then(|| {
-            let probing = Probing { out: 0, last_admitted: now, successes: 0, failures: 0 };
-            self.go(Phase::HalfOpen(probing), ChangeReason::OpenTimeOver)
-        });
+        let transition = matches!(self.phase, Phase::Open { .. })
+            .then(|| self.go(Phase::HalfOpen(Probing::new(now)), ChangeReason::OpenTimeOver));
         if let Phase::HalfOpen(probing) = &mut self.phase {
-            if probing.out >= config.max_probes.get() {
-                // Those under way are lost.
-                probing.out = 0;
+            if probing.is_full(config) {
+                probing.replace_all();
                 self.generation += 1;
             }
-            probing.out += 1;
-            probing.last_admitted = probing.last_admitted.max(now);
+            probing.admit(now);
         }
         (Ok(Ticket { generation: self.generation, entered: now }), transition)
     }
@@ -116,12 +92,7 @@ impl Machine {
             Phase::Open { since, lasts } => {
                 lasts.saturating_sub(now.saturating_duration_since(*since))
             }
-            Phase::HalfOpen(probing) if probing.out < config.max_probes.get() => return None,
-            Phase::HalfOpen(probing) => {
-                // All slots have been taken for at least as long as the newest of them.
-                let silent = now.saturating_duration_since(probing.last_admitted);
-                config.half_open_max_wait.saturating_sub(silent).min(config.open_for)
-            }
+            Phase::HalfOpen(probing) => probing.wait(config, now),
         };
         (!left.is_zero()).then(|| reject(Some(left)))
     }
@@ -155,7 +126,7 @@ impl Machine {
         if !matches!(self.phase, Phase::Closed) {
             return None;
         }
-        let why = self.too_bad(counts, config)?;
+        let why = config.broken_rule(self.consecutive, counts)?;
         Some(self.open(why, report, config, now, random))
     }
 
@@ -175,7 +146,7 @@ impl Machine {
         let calm = match self.phase {
             Phase::Closed => {
                 (clean || held.total >= config.min_samples_needed())
-                    && self.too_bad(held, config).is_none()
+                    && config.broken_rule(self.consecutive, held).is_none()
             }
             Phase::MetricsOnly => true,
             _ => false,
@@ -189,7 +160,7 @@ impl Machine {
             return;
         }
         if let Phase::HalfOpen(probing) = &mut self.phase {
-            probing.out = probing.out.saturating_sub(1);
+            probing.abandon();
         }
     }
 
@@ -238,7 +209,7 @@ impl Machine {
 
     pub(super) fn probes_out(&self) -> u32 {
         match &self.phase {
-            Phase::HalfOpen(probing) => probing.out,
+            Phase::HalfOpen(probing) => probing.out(),
             _ => 0,
         }
     }
@@ -263,26 +234,6 @@ impl Machine {
         if health != Health::Success {
             self.last_failure = Some(now);
         }
-    }
-
-    /// The first rule that wants the breaker open. Asked after every result, a success too: it
-    /// may be the one that fills the window up to its minimum.
-    fn too_bad(&self, counts: WindowCounts, config: &BreakerConfig) -> Option<ChangeReason> {
-        let few = counts.total < config.min_samples_needed();
-        let in_a_row = config.consecutive.is_some_and(|rule| {
-            self.consecutive >= rule.failures.get() && (few || !rule.only_while_few)
-        });
-        if in_a_row {
-            return Some(ChangeReason::ConsecutiveFailures);
-        }
-        if few {
-            return None;
-        }
-        if config.failure_rate.is_some_and(|rate| rate.reached(counts.failures, counts.total)) {
-            return Some(ChangeReason::FailureRate);
-        }
-        let slow = config.slow_calls?;
-        slow.percent.reached(counts.slow, counts.total).then_some(ChangeReason::SlowCallRate)
     }
 
     fn open(
@@ -323,35 +274,6 @@ impl Machine {
     }
 }
 
-enum Judgement {
-    Recovered,
-    Failed,
-}
-
-impl Probing {
-    fn judge(&mut self, sample: Sample, recovery: Recovery) -> Option<Judgement> {
-        self.out = self.out.saturating_sub(1);
-        // A slow-call rule that opened it would open it again if slow probes closed it.
-        if sample.failed || sample.slow {
-            self.failures += 1;
-        } else {
-            self.successes += 1;
-        }
-        match recovery {
-            Recovery::Successes(_) if self.failures > 0 => Some(Judgement::Failed),
-            Recovery::Successes(enough) => {
-                (self.successes >= enough.get()).then_some(Judgement::Recovered)
-            }
-            Recovery::Rate { probes, percent } if percent.reached(self.failures, probes.get()) => {
-                Some(Judgement::Failed)
-            }
-            Recovery::Rate { probes, .. } => {
-                (self.successes + self.failures >= probes.get()).then_some(Judgement::Recovered)
-            }
-        }
-    }
-}
-
 impl Phase {
     fn state(&self) -> BreakerState {
         match self {
@@ -363,40 +285,6 @@ impl Phase {
             Self::MetricsOnly => BreakerState::MetricsOnly,
         }
     }
-}
-
-/// How long an opening lasts, after `earlier` ones without a close in between.
-///
-/// Jitter never exceeds a bound: under a growing time's `max` it makes room for itself below,
-/// and a hint at its bound gets none.
-fn open_time(
-    config: &BreakerConfig,
-    earlier: u32,
-    retry_after: Option<Duration>,
-    random: impl FnOnce() -> f64,
-) -> Duration {
-    let jitter = config.open_jitter.map_or(0.0, |percent| f64::from(percent.get()) / 100.0);
-    let share = if jitter > 0.0 { jitter * random().clamp(0.0, 1.0) } else { 0.0 };
-    let own = match config.growth {
-        None => lengthen(config.open_for, share),
-        Some(growth) => {
-            let factor = growth.factor.get().saturating_pow(earlier);
-            let roof = Duration::try_from_secs_f64(growth.max.as_secs_f64() / (1.0 + jitter))
-                .unwrap_or(growth.max);
-            let grown = config.open_for.saturating_mul(factor).min(roof).max(config.open_for);
-            lengthen(grown, share).min(growth.max.max(config.open_for))
-        }
-    };
-    let hinted = retry_after.unwrap_or_default();
-    own.max(lengthen(hinted, share).min(config.max_retry_after))
-}
-
-fn lengthen(time: Duration, share: f64) -> Duration {
-    if share == 0.0 {
-        return time;
-    }
-    let extra = Duration::try_from_secs_f64(time.as_secs_f64() * share).unwrap_or(Duration::MAX);
-    time.saturating_add(extra)
 }
 
 #[cfg(test)]
@@ -417,27 +305,5 @@ mod tests {
         assert_eq!(machine.exit(ticket, FAILED, &config, now, unasked), None);
         assert!(machine.exit(ticket, FAILED, &config, now, || 0.5).is_some());
         assert_eq!(machine.retry_in(now), Some(Duration::from_millis(5_500)));
-    }
-
-    #[test]
-    fn breaker_open_time_respects_every_bound() {
-        let two = NonZeroU32::new(2).unwrap();
-        let secs = Duration::from_secs;
-        let plain = BreakerConfig::consecutive(two).open_for(secs(10));
-        let growing = plain.clone().open_growth(two, secs(24));
-        for (config, earlier, hint, random, expected) in [
-            (&plain, 9, None, 0.0, secs(10)),
-            (&plain, 9, None, 1.0, secs(12)),
-            (&plain, 0, Some(secs(30)), 1.0, secs(36)),
-            (&plain, 0, Some(secs(55)), 1.0, secs(60)),
-            (&plain, 0, Some(secs(90)), 0.0, secs(60)),
-            (&growing, 0, None, 0.0, secs(10)),
-            (&growing, 1, None, 0.0, secs(20)),
-            (&growing, 1, None, 1.0, secs(24)),
-            (&growing, u32::MAX, None, 1.0, secs(24)),
-        ] {
-            let found = open_time(config, earlier, hint, || random);
-            assert!(found.abs_diff(expected) < Duration::from_micros(1), "{found:?} {expected:?}");
-        }
     }
 }

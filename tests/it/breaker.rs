@@ -303,6 +303,32 @@ fn keys_are_bounded_and_an_open_breaker_is_forgotten_last() {
     assert_eq!(breakers.for_key("down").state(), BreakerState::Open);
 }
 
+#[test]
+fn neither_permit_nor_report_allocates() {
+    let now = Instant::now();
+    let breaker = CircuitBreaker::new(BreakerConfig::default().without_open_jitter());
+    let allocations = |work: &dyn Fn()| allocation_counter::measure(work).count_total;
+    succeed(&breaker, 1, now);
+    assert_eq!(allocations(&|| succeed(&breaker, 1_000, now)), 0, "calm");
+    assert_eq!(allocations(&|| fail(&breaker, 1, now)), 0, "no longer calm");
+    assert_eq!(allocations(&|| drop(breaker.try_enter(now).unwrap())), 0, "cancelled");
+    fail(&breaker, 1_000, now);
+    assert_eq!(allocations(&|| assert!(breaker.try_enter(now).is_err())), 0, "rejected");
+}
+
+#[test]
+fn successes_of_many_threads_are_all_counted() {
+    let now = Instant::now();
+    let breaker = CircuitBreaker::new(BreakerConfig::default());
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| succeed(&breaker, 10_000, now));
+        }
+    });
+    let snapshot = breaker.snapshot(now);
+    assert_eq!((snapshot.window.total, snapshot.permits_out), (80_000, 0));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_tasks_a_third_of_them_dropped_leave_nothing_behind() {
     let config = BreakerConfig::default()

@@ -1,0 +1,46 @@
+//! Shares of calls, compared without rounding.
+
+use std::num::NonZeroU8;
+
+/// A share of calls: a whole number of percent from 1 to 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Percent(NonZeroU8);
+
+impl Percent {
+    /// 50 %.
+    pub const HALF: Self = Self(NonZeroU8::MIN.saturating_add(49));
+
+    /// 20 %.
+    pub(super) const FIFTH: Self = Self(NonZeroU8::MIN.saturating_add(19));
+
+    /// This many percent, or `None` unless it is 1 to 100.
+    pub const fn new(percent: u8) -> Option<Self> {
+        match NonZeroU8::new(percent) {
+            Some(percent) if percent.get() <= 100 => Some(Self(percent)),
+            _ => None,
+        }
+    }
+
+    /// The number of percent.
+    pub const fn get(self) -> u8 {
+        self.0.get()
+    }
+
+    /// Whether `part` is at least this share of `total`, without rounding.
+    pub(super) fn reached(self, part: u32, total: u32) -> bool {
+        u64::from(part) * 100 >= u64::from(self.get()) * u64::from(total)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn breaker_percent_is_1_to_100() {
+        assert_eq!(Percent::new(0), None);
+        assert_eq!(Percent::new(1).map(Percent::get), Some(1));
+        assert_eq!(Percent::new(100).map(Percent::get), Some(100));
+        assert_eq!(Percent::new(101), None);
+    }
+}
