@@ -232,3 +232,26 @@ fn exactly_one_state_of_a_breaker_is_1() {
         }
     });
 }
+
+/// Allocations of one request that fails and is sent again.
+fn allocations(config: ResilientConfigBuilder) -> u64 {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let _guard = runtime.enter();
+    let replies = [Reply::status(503), Reply::status(200)].into_iter().cycle().take(100);
+    let (client, _) = scripted(config.build().unwrap(), replies);
+    let send = || runtime.block_on(client.get(URL).send()).unwrap();
+    // Whatever is made once is made now.
+    (0..10).for_each(|_| drop(send()));
+    allocation_counter::measure(|| drop(send())).count_total
+}
+
+#[test]
+fn telling_allocates_nothing() {
+    let nobody = allocations(steady());
+    assert_eq!(allocations(steady().observer(|_: &Event<'_>| {})), nobody);
+    assert_eq!(allocations(steady().on_retry(|_| {}).on_success(|_| {})), nobody);
+}
