@@ -20,7 +20,7 @@ use crate::outcome::Outcome;
 ///
 /// | metric | kind | labels | what |
 /// |---|---|---|---|
-/// | `resilient_attempts_total` | counter | `host`, `method`, `result` | attempts |
+/// | `resilient_attempts_total` | counter | `host`, `method`, `result` | attempts that ended; not those whose caller went away |
 /// | `resilient_attempt_duration_seconds` | histogram | `host`, `method`, `result` | how long an attempt took, to the response head or the failure |
 /// | `resilient_retries_total` | counter | `host`, `reason` | retries, by the result of the attempt before |
 /// | `resilient_wait_seconds` | histogram | `host`, `source` | waits before retries and at the gate |
@@ -34,7 +34,8 @@ use crate::outcome::Outcome;
 /// | `resilient_gate_closings_total` | counter | `host` | times an answer closed a gate, or for longer |
 ///
 /// - `result`, `reason`: a status such as `503`, or a [`FailureKind`](crate::FailureKind) such as
-///   `timeout`; a `reason` may also be `circuit_open`.
+///   `timeout`. A retry that a breaker rejects when its time has come is counted in rejections
+///   too, and the next one with the reason `circuit_open`.
 /// - `source`: `backoff`, `circuit_breaker`, `gate`, `hint` or `immediate`.
 /// - `ended`: a [`StopReason`](crate::StopReason).
 /// - `state`, `to`: a [`BreakerState`](crate::BreakerState).

@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{Extensions, HeaderValue, header};
-use reqwest_resilient::telemetry::MetricsObserver;
+use reqwest_resilient::telemetry::{AttemptSpan, MetricsObserver, TracingObserver};
 use reqwest_resilient::testing::Reply;
 use reqwest_resilient::{
     AttemptLog, AttemptScope, BreakerConfig, ChangeReason, CircuitBreaker, Constant, Event, Jitter,
     Observer, Outcome, RequestBuilderExt, RequestInfo, ResendCount, ResilientConfig,
     ResilientConfigBuilder, StopReason,
 };
+use tracing::Level;
 
 use self::witness::Witness;
 use crate::support::{URL, scripted};
@@ -231,4 +232,48 @@ fn exactly_one_state_of_a_breaker_is_1() {
             is("closed");
         }
     });
+}
+
+#[test]
+fn levels_and_spans_can_be_chosen() {
+    let seen = |observer: TracingObserver| {
+        let witness = Witness::default();
+        witness.run(|| {
+            let breaker = CircuitBreaker::new(consecutive(2));
+            let config = steady().max_retries(1).circuit_breaker(breaker).observer(observer);
+            let (client, _) = scripted(config.build().unwrap(), [Reply::status(500)]);
+            async move { client.get(URL).send().await.unwrap() }
+        });
+        let first = |it: &String| it.split(' ').next().unwrap().to_owned();
+        witness.lines().iter().map(first).collect::<Vec<_>>()
+    };
+    let (span, quiet) = ("http_attempt", TracingObserver::new().span(AttemptSpan::Off));
+    assert_eq!(seen(TracingObserver::new()), [span, "DEBUG", span, "WARN", "WARN"]);
+    let loud = quiet.clone().retries(Level::INFO).give_ups(Level::ERROR);
+    assert_eq!(seen(loud.breaker_openings(Level::ERROR)), ["INFO", "ERROR", "ERROR"]);
+    let silent = quiet.retries(None).give_ups(None).breaker_openings(None);
+    assert!(seen(silent).is_empty());
+}
+
+/// Allocations of one request that fails and is sent again.
+fn allocations(config: ResilientConfigBuilder) -> u64 {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let _guard = runtime.enter();
+    let replies = [Reply::status(503), Reply::status(200)].into_iter().cycle().take(100);
+    let (client, _) = scripted(config.build().unwrap(), replies);
+    let send = || runtime.block_on(client.get(URL).send()).unwrap();
+    // Whatever is made once is made now.
+    (0..10).for_each(|_| drop(send()));
+    allocation_counter::measure(|| drop(send())).count_total
+}
+
+#[test]
+fn telling_allocates_nothing() {
+    let nobody = allocations(steady());
+    assert_eq!(allocations(steady().observer(|_: &Event<'_>| {})), nobody);
+    assert_eq!(allocations(steady().on_retry(|_| {}).on_success(|_| {})), nobody);
 }
