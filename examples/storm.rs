@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo run --release --example storm            # tables, and docs/storm.svg
 //! cargo run --release --example storm -- --csv   # every cell, for machines
+//! cargo run --release --example storm -- --chart # docs/storm.svg alone
 //! cargo run --example storm -- --quick           # a small part of it
 //! ```
 //!
@@ -47,6 +48,10 @@ fn main() -> Result<()> {
         print_tables(&run_all(grid(&policies, &[Trigger::Silent], &[5], &[0.5]))?);
         return Ok(());
     }
+    let shown = grid(&Policy::ALL, &[Trigger::Silent], &[50], &[0.8]);
+    if has("--chart") {
+        return chart::write("docs/storm.svg", &run_all(shown)?);
+    }
     let mut cells = grid(&Policy::ALL, &TRIGGERS, &CLIENTS, &LOADS);
     for server in [Server::Cancels, Server::Sheds] {
         let variant = grid(&Policy::ALL, &TRIGGERS, &[50], &[0.8]);
@@ -59,12 +64,7 @@ fn main() -> Result<()> {
     }
     print_tables(&lived);
     print_random_failures()?;
-    let shown = |cell: &Cell| {
-        let Cell { server, trigger, clients, rate, .. } = *cell;
-        (server, trigger, clients, rate) == (Server::Fifo, Trigger::Silent, 50, 0.8 * CAPACITY)
-    };
-    let shown: Vec<_> = lived.iter().filter(|it| shown(&it.0)).collect();
-    chart::write("docs/storm.svg", &shown)
+    chart::write("docs/storm.svg", &run_all(shown)?)
 }
 
 fn grid(policies: &[Policy], triggers: &[Trigger], clients: &[usize], loads: &[f64]) -> Vec<Cell> {

@@ -99,7 +99,7 @@ impl BudgetConfig {
 
 impl Default for BudgetConfig {
     fn default() -> Self {
-        Self { size: 10, deposit: 0.1, trickle: 0.05 }
+        Self { size: 3, deposit: 0.1, trickle: 0.005 }
     }
 }
 

@@ -24,7 +24,7 @@ const SHOWN: [(Policy, RGBColor); 5] = [
     (Policy::Default, RGBColor(31, 119, 180)),
 ];
 
-pub(crate) fn write(file: &str, lived: &[&(Cell, Tally)]) -> Result<()> {
+pub(crate) fn write(file: &str, lived: &[(Cell, Tally)]) -> Result<()> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
@@ -51,7 +51,7 @@ fn panel<'a>(
     area: &DrawingArea<SVGBackend<'a>, plotters::coord::Shift>,
     name: &str,
     highest: f64,
-    lived: &[&(Cell, Tally)],
+    lived: &[(Cell, Tally)],
     of: fn((u32, u32)) -> u32,
 ) -> Result<()> {
     let mut chart = ChartBuilder::on(area)
