@@ -9,7 +9,8 @@ use std::{collections::HashMap, env, io};
 use anyhow::Result;
 use reqwest_middleware::{ClientBuilder, RequestBuilder};
 use reqwest_resilient::{
-    AttemptLog, Event, Exponential, RequestBuilderExt, Resilient, ResilientConfig, WaitSource,
+    AttemptLog, BudgetConfig, Event, Exponential, RequestBuilderExt, Resilient, ResilientConfig,
+    RetryBudget, WaitSource,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,6 +23,8 @@ async fn main() -> Result<()> {
         .backoff(Exponential::new(Duration::from_millis(200)))
         .attempt_timeout(Duration::from_millis(if env::args().len() > 1 { 5_000 } else { 500 }))
         .max_total_time(Duration::from_secs(20))
+        // Alone with its server, and meant to fail much.
+        .retry_budget(RetryBudget::per_host(BudgetConfig::default().size(10)))
         .observer(move |event: &Event<'_>| tell(start.elapsed(), event))
         .build()?;
     let client = ClientBuilder::new(reqwest::Client::new()).with(Resilient::new(config)).build();

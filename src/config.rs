@@ -20,6 +20,9 @@ use crate::policy::{HostPolicy, Patch, Policy};
 /// | `retry_methods` | idempotent ones |
 /// | `retry_after` | waits at least as long as the server says |
 /// | `max_wait_time` | 60 s |
+/// | `circuit_breaker` | one per host, [`BreakerConfig::default`](crate::BreakerConfig) |
+/// | `retry_budget` | one per host, [`BudgetConfig::default`](crate::BudgetConfig) |
+/// | `gate` | on |
 /// | `attempt_timeout`, `max_total_time` | none |
 ///
 /// ```

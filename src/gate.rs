@@ -2,7 +2,7 @@
 //!
 //! Without it every concurrent request finds out for itself: a hundred callers send a hundred
 //! requests to a server that has asked for silence, each is told the same, and all return at the
-//! same moment. With it the first answer is heard by all.
+//! same moment. With it the first answer is heard by all, and who waited returns spread out.
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -207,7 +207,7 @@ macro_rules! settings {
             }
 
             /// Pays for retries; see [`BudgetConfig`](crate::BudgetConfig). Default: one bucket
-            /// per host.
+            /// per host, which holds 3 retries; every ten successes pay for one more.
             pub fn retry_budget(mut self, budget: RetryBudget) -> Self {
                 self.patch().budget = Some(Some(budget));
                 self
