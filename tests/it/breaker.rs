@@ -317,6 +317,22 @@ fn neither_permit_nor_report_allocates() {
 }
 
 #[test]
+fn a_success_finds_what_the_passing_of_time_has_done_to_the_rate() {
+    let now = Instant::now();
+    let breaker = CircuitBreaker::new(BreakerConfig::default().min_samples(number(4)));
+    succeed(&breaker, 5, now);
+    let later = now + secs(5);
+    fail(&breaker, 4, later);
+    succeed(&breaker, 1, later);
+    assert_eq!(breaker.state(), BreakerState::Closed, "4 of 10");
+    let later = now + secs(10);
+    assert_eq!(breaker.snapshot(later).window.failures, 4);
+    assert_eq!(breaker.state(), BreakerState::Closed, "4 of 5, but looking changes nothing");
+    succeed(&breaker, 1, later);
+    assert_eq!(breaker.state(), BreakerState::Open, "4 of 6");
+}
+
+#[test]
 fn successes_of_many_threads_are_all_counted() {
     let now = Instant::now();
     let breaker = CircuitBreaker::new(BreakerConfig::default());
