@@ -130,6 +130,6 @@ pub use policy::RetryAfter;
 pub use redact::RedactedUrl;
 pub use request::{RequestBuilder, RequestBuilderExt};
 
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "blocking"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
