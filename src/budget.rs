@@ -1,12 +1,17 @@
 //! How many retries successes have paid for.
 
 use std::any::Any;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::fmt;
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use reqwest::Request;
 
 use crate::fault::Fault;
 use crate::registry::{Entry, KeyOf, Keyed, Part};
+use crate::rules::Rules;
 use crate::time::Instant;
 
 /// How a retry budget fills and how much it holds.
@@ -124,8 +129,13 @@ impl Default for BudgetConfig {
 /// ```
 #[derive(Clone, Debug)]
 pub struct RetryBudget {
-    config: BudgetConfig,
-    scope: Arc<Scope>,
+    kept: Arc<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    rules: Rules<BudgetConfig>,
+    scope: Scope,
 }
 
 #[derive(Debug)]
@@ -137,12 +147,12 @@ enum Scope {
 impl RetryBudget {
     /// One bucket for all requests.
     pub fn shared(config: BudgetConfig) -> Self {
-        Self { config, scope: Arc::new(Scope::Shared(OnceLock::new())) }
+        Self::new(config, Scope::Shared(OnceLock::new()))
     }
 
     /// A bucket for each scheme, host and port of the requests.
     pub fn per_host(config: BudgetConfig) -> Self {
-        Self { config, scope: Arc::new(Scope::Keyed(Keyed::new(KeyOf::Host))) }
+        Self::new(config, Scope::Keyed(Keyed::new(KeyOf::Host)))
     }
 
     /// A bucket for each key that `key_of` finds in the requests.
@@ -150,35 +160,76 @@ impl RetryBudget {
         config: BudgetConfig,
         key_of: impl Fn(&Request) -> String + Send + Sync + 'static,
     ) -> Self {
-        let keyed = Keyed::new(KeyOf::Request(Box::new(key_of)));
-        Self { config, scope: Arc::new(Scope::Keyed(keyed)) }
+        Self::new(config, Scope::Keyed(Keyed::new(KeyOf::Request(Box::new(key_of)))))
+    }
+
+    fn new(config: BudgetConfig, scope: Scope) -> Self {
+        Self { kept: Arc::new(Kept { rules: Rules::new(config), scope }) }
+    }
+
+    /// Gives a host, such as `api.example.com`, or all hosts below a domain, `*.example.com`,
+    /// buckets of another kind; for all clones, from the next request on.
+    ///
+    /// For a budget that is kept per host. A name that no host can have is refused by
+    /// [`build`](crate::ResilientConfigBuilder::build).
+    pub fn for_host(self, host: &str, config: BudgetConfig) -> Self {
+        self.kept.rules.set_host(host, config);
+        self
     }
 
     /// How many retries are left at `now` for a key, such as `https://example.com`; a shared
     /// budget is that of every key.
     pub fn balance(&self, key: &str, now: Instant) -> f64 {
-        match &*self.scope {
-            Scope::Shared(account) => self.shared_account(account, now).balance(now),
+        let account = match &self.kept.scope {
+            Scope::Shared(account) => self.shared_account(account, now),
             Scope::Keyed(keyed) => {
-                keyed.of_key(key, |_| Account::new(&self.config, now)).balance(now)
+                keyed.of_key(key, |key| Account::new(key, &self.kept.rules, now))
             }
-        }
+        };
+        account.keep_up(&self.kept.rules, now);
+        account.balance(now)
     }
 
-    pub(crate) fn config(&self) -> &BudgetConfig {
-        &self.config
+    /// The rules, to be shown.
+    pub(crate) fn rules(&self) -> &dyn fmt::Debug {
+        &self.kept.rules
+    }
+
+    pub(crate) fn faults(&self) -> Vec<Fault> {
+        self.kept.rules.faults(BudgetConfig::faults, "retry_budget.for_host")
+    }
+
+    /// Whether both are the same.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.kept, &other.kept)
+    }
+
+    /// Whether this budget, with its balances, can stand in for `other`: it is kept in the same
+    /// way, and has then taken over its rules.
+    pub(crate) fn replaces(&self, other: &Self) -> bool {
+        let alike = match (&self.kept.scope, &other.kept.scope) {
+            (Scope::Shared(_), Scope::Shared(_)) => true,
+            (Scope::Keyed(ours), Scope::Keyed(theirs)) => {
+                ours.is_per_host() && theirs.is_per_host()
+            }
+            _ => false,
+        };
+        if alike {
+            self.kept.rules.replace(&other.kept.rules);
+        }
+        alike
     }
 
     /// Keeps its buckets where `other` is kept, so that one look-up finds both.
     pub(crate) fn join<Q: Part>(&self, other: &Keyed<Q>) {
-        if let Scope::Keyed(keyed) = &*self.scope {
+        if let Scope::Keyed(keyed) = &self.kept.scope {
             keyed.join(other);
         }
     }
 
     /// Where the buckets are kept, if there are several.
     pub(crate) fn keyed(&self) -> Option<&Keyed<Account>> {
-        match &*self.scope {
+        match &self.kept.scope {
             Scope::Shared(_) => None,
             Scope::Keyed(keyed) => Some(keyed),
         }
@@ -190,27 +241,51 @@ impl RetryBudget {
         found: &mut Option<Arc<Entry>>,
         now: Instant,
     ) -> Arc<Account> {
-        match &*self.scope {
+        let account = match &self.kept.scope {
             Scope::Shared(account) => self.shared_account(account, now),
             Scope::Keyed(keyed) => {
-                keyed.of_request(request, found, |_| Account::new(&self.config, now))
+                let create = |key: &str| Account::new(key, &self.kept.rules, now);
+                keyed.of_request(request, found, create)
             }
-        }
+        };
+        account.keep_up(&self.kept.rules, now);
+        account
     }
 
     fn shared_account(&self, account: &OnceLock<Arc<Account>>, now: Instant) -> Arc<Account> {
-        Arc::clone(account.get_or_init(|| Arc::new(Account::new(&self.config, now))))
+        Arc::clone(account.get_or_init(|| Arc::new(Account::new("", &self.kept.rules, now))))
     }
 }
 
 /// The tokens kept for one key, shared by everything that re-sends to it.
 #[derive(Debug)]
-pub(crate) struct Account(Mutex<Bucket>);
+pub(crate) struct Account {
+    key: Box<str>,
+    /// Of the rules in `bucket`.
+    version: AtomicU64,
+    bucket: Mutex<Bucket>,
+}
 
 impl Account {
     /// A full account.
-    pub(crate) fn new(config: &BudgetConfig, now: Instant) -> Self {
-        Self(Mutex::new(Bucket::new(config, now)))
+    pub(crate) fn new(key: &str, rules: &Rules<BudgetConfig>, now: Instant) -> Self {
+        let (config, version) = rules.of(key);
+        Self {
+            key: key.into(),
+            version: AtomicU64::new(version),
+            bucket: Mutex::new(Bucket::new(&config, now)),
+        }
+    }
+
+    /// Takes over the rules, if they have changed. The balance stays, as far as it fits.
+    fn keep_up(&self, rules: &Rules<BudgetConfig>, now: Instant) {
+        if self.version.load(Ordering::Relaxed) != rules.version() {
+            let mut bucket = self.lock();
+            // Read under the lock, so that an older reading cannot overwrite a newer one.
+            let (config, version) = rules.of(&self.key);
+            bucket.change_rules(&config, now);
+            self.version.store(version, Ordering::Relaxed);
+        }
     }
 
     /// Adds what a successful request pays for.
@@ -236,7 +311,7 @@ impl Account {
 
     fn lock(&self) -> MutexGuard<'_, Bucket> {
         // No step of the bucket can stop halfway.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -308,6 +383,13 @@ impl Bucket {
             trickle: billionths(config.trickle),
             filled: now,
         }
+    }
+
+    /// Goes on under other rules with what has come in so far.
+    fn change_rules(&mut self, config: &BudgetConfig, now: Instant) {
+        self.add(self.trickled(now));
+        let full = Self::new(config, self.filled.max(now));
+        *self = Self { balance: self.balance.min(full.size), ..full };
     }
 
     /// Adds what a successful request pays for.
@@ -414,7 +496,7 @@ mod tests {
     fn an_account_is_shared() {
         let now = Instant::now();
         let config = BudgetConfig::default().size(100).trickle(0.0).deposit(0.5);
-        let account = Account::new(&config, now);
+        let account = Account::new("", &Rules::new(config), now);
         let taken: usize = std::thread::scope(|scope| {
             let take = || (0..100).filter(|_| account.withdraw(now)).count();
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();

@@ -2,19 +2,22 @@
 
 use std::time::Duration;
 
-use http::{Extensions, Method, StatusCode};
+use http::{Extensions, Method};
 use reqwest::{Request, Response, Url};
 
 use crate::body::{self, BodyFactory};
-use crate::breaker::Health;
+use crate::breaker::CircuitOpen;
 use crate::classify::{self, Verdict};
 use crate::decision::{Decision, StopReason, WaitSource};
 use crate::error::{BoxError, Cause, HttpRequestError, Inner};
-use crate::event::{Event, FailureInfo, HeldInfo, RequestInfo, ResponseInfo, RetryInfo};
-use crate::gate::{Answer, RateLimited};
+use crate::event::{
+    BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, RequestInfo, ResponseInfo, RetryInfo,
+    Scopes,
+};
+use crate::gate::{Answer, Patience, RateLimited};
 use crate::guard::Guard;
 use crate::hint::{self, Advice};
-use crate::history::{Attempt, AttemptLog, History};
+use crate::history::{Attempt, AttemptLog, History, Hold};
 use crate::idempotency;
 use crate::outcome::{Failure, FailureKind, Gave, Outcome};
 use crate::policy::{Policy, RetryAfter};
@@ -25,8 +28,12 @@ use crate::time::Instant;
 
 pub(crate) struct Call<'p> {
     pub(crate) retry: Retry,
-    pub(crate) guard: Guard,
+    /// What observers put around the attempt under way.
+    pub(crate) scopes: Scopes,
+    guard: Guard,
     policy: &'p Policy,
+    /// How long it may still wait at the gate.
+    gate_time: Duration,
     keyed: bool,
     history: History,
     log: Option<AttemptLog>,
@@ -54,8 +61,10 @@ impl<'p> Call<'p> {
         };
         Self {
             retry: Retry::new(policy, repeat, now),
+            scopes: Scopes::default(),
             guard: Guard::new(policy, request, now),
             policy,
+            gate_time: policy.max_wait_time,
             keyed: !idempotency::is_idempotent(request.method())
                 && idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
             history: History::default(),
@@ -65,49 +74,57 @@ impl<'p> Call<'p> {
 
     /// Whether the gate of the host is closed.
     pub(crate) fn is_held_back(&self, now: Instant) -> bool {
-        self.guard.gate(now, || 0.0) != Answer::Pass
+        self.guard.is_held_back(now)
     }
 
     /// Waits until the gate of the host is open, if there is the time for it.
     ///
     /// The waits of one request at the gate add up to no more than `max_wait_time`.
     pub(crate) async fn pass_gate(
-        &self,
+        &mut self,
         request: &Request,
     ) -> Result<Instant, (RateLimited, Instant)> {
         let mut now = Instant::now();
-        let mut allowed = self.policy.max_wait_time;
-        while let Answer::Wait { opens_in, after } =
-            self.guard.gate(now, || self.policy.sources.random())
-        {
-            let left = self.retry.left(now).unwrap_or(Duration::MAX).min(allowed);
-            if opens_in >= left {
-                return Err((RateLimited { retry_in: opens_in }, now));
-            }
-            let wait = after.min(left);
+        loop {
+            let left = self.retry.left(now).unwrap_or(Duration::MAX);
+            let patience = Patience { wait: self.gate_time, left };
+            let wait = match self.guard.gate(now, patience, || self.policy.sources.random()) {
+                Answer::Pass => return Ok(now),
+                Answer::TooLate(retry_in) => return Err((RateLimited { retry_in }, now)),
+                Answer::Wait(wait) => wait,
+            };
+            self.held_up(FailureKind::RateLimited, Some((wait, WaitSource::Gate)), now);
             self.tell(|call| {
                 let (method, url) = (request.method(), RedactedUrl::new(request.url()));
                 call.policy.listeners.tell(&Event::HeldBack(&HeldInfo { method, url, wait }));
             });
             tokio::time::sleep(wait).await;
-            allowed = allowed.saturating_sub(wait);
+            self.gate_time = self.gate_time.saturating_sub(wait);
             now = Instant::now();
         }
-        Ok(now)
+    }
+
+    /// Asks the circuit breaker.
+    pub(crate) fn enter(&mut self, now: Instant) -> Result<(), CircuitOpen> {
+        let entered = self.guard.enter(now);
+        self.tell_changes();
+        entered
     }
 
     /// Counts an attempt about to be sent and tells it.
     pub(crate) fn starts(&mut self, method: &Method, url: &Url) {
         self.retry.attempt();
-        self.tell(|call| {
-            let info = RequestInfo {
-                method,
-                url: RedactedUrl::new(url),
-                attempt: call.retry.attempts(),
-                max_retries: call.policy.max_retries,
-            };
-            call.policy.listeners.tell(&Event::AttemptStarted(&info));
-        });
+        if self.policy.listeners.is_empty() {
+            return;
+        }
+        let info = RequestInfo {
+            method,
+            url: RedactedUrl::new(url),
+            attempt: self.retry.attempts(),
+            max_retries: self.policy.max_retries,
+        };
+        self.policy.listeners.tell(&Event::AttemptStarted(&info));
+        self.scopes = self.policy.listeners.scopes(&info);
     }
 
     /// Decides what follows an attempt or a rejection, records it and tells it.
@@ -136,6 +153,7 @@ impl<'p> Call<'p> {
                     max_retries: call.policy.max_retries,
                     wait: *after,
                     source,
+                    tokens: call.guard.budget_left(now),
                     outcome,
                 };
                 call.policy.listeners.tell(&Event::Waiting(&info));
@@ -147,7 +165,7 @@ impl<'p> Call<'p> {
     fn attempted(&mut self, outcome: &Outcome<'_>, nested: bool, now: Instant) -> Decision {
         let advice = self.advice(outcome);
         let verdict = self.policy.verdict(outcome, &advice);
-        self.report(outcome, verdict, &advice, now);
+        let closed_gate = self.report(outcome, verdict, &advice, now);
         let decision = match verdict {
             _ if outcome.failure() == Some(FailureKind::Deadline) => {
                 Decision::Return(StopReason::Deadline)
@@ -159,22 +177,42 @@ impl<'p> Call<'p> {
         };
         self.record(outcome, &decision, now);
         self.tell(|call| call.policy.listeners.tell(&Event::AttemptEnded(outcome)));
+        self.scopes.end(outcome);
+        self.tell_changes();
+        if let Some(closed_for) = closed_gate {
+            self.tell(|call| {
+                let (method, url) = (outcome.method, RedactedUrl::new(outcome.url));
+                let info = GateInfo { method, url, closed_for };
+                call.policy.listeners.tell(&Event::GateClosed(&info));
+            });
+        }
         decision
     }
 
     /// A first attempt that is rejected ends the request; a later one uses up a retry.
     fn rejected(&mut self, outcome: &Outcome<'_>, now: Instant) -> Decision {
-        let rejected_for = self.guard.rejects_for(now).unwrap_or_default();
         let decision = match self.retry.attempts() {
             0 => Decision::Return(StopReason::CircuitOpen),
-            _ => match self.decide(outcome, Advice::default(), Some(rejected_for), now) {
-                Decision::Return(StopReason::Exhausted) => {
-                    Decision::Return(StopReason::CircuitOpen)
-                }
-                decision => decision,
-            },
+            _ => {
+                let rejected_for = self.guard.rejects_for(now).unwrap_or_default();
+                self.decide(outcome, Advice::default(), Some(rejected_for), now)
+            }
         };
-        self.record_decision(&decision, now);
+        let (decision, wait) = match decision {
+            Decision::Retry { after, source } => {
+                let wait = Some((after, source.clone()));
+                (Decision::Retry { after, source }, wait)
+            }
+            Decision::Return(StopReason::Exhausted) => {
+                (Decision::Return(StopReason::CircuitOpen), None)
+            }
+            decision => (decision, None),
+        };
+        if let Decision::Return(stop) = decision {
+            self.history.end(stop);
+        }
+        self.held_up(FailureKind::CircuitOpen, wait, now);
+        self.tell(|call| call.policy.listeners.tell(&Event::Rejected(outcome)));
         decision
     }
 
@@ -199,8 +237,14 @@ impl<'p> Call<'p> {
         }
     }
 
-    /// Tells breaker, budget and gate of an attempt.
-    fn report(&mut self, outcome: &Outcome<'_>, verdict: Verdict, advice: &Advice, now: Instant) {
+    /// Tells breaker, budget and gate of an attempt. For how long that closed the gate, if it did.
+    fn report(
+        &mut self,
+        outcome: &Outcome<'_>,
+        verdict: Verdict,
+        advice: &Advice,
+        now: Instant,
+    ) -> Option<Duration> {
         let hint = advice.hint.as_ref().map(|it| it.after);
         let health = match &self.policy.breaker_health {
             Some(judge) => judge(outcome),
@@ -211,12 +255,11 @@ impl<'p> Call<'p> {
         if verdict == Verdict::Success {
             self.guard.deposit();
         }
-        let listens = self.policy.retry_after != RetryAfter::Ignored;
-        let throttles = health == Some(Health::Throttled)
-            || outcome.status() == Some(StatusCode::SERVICE_UNAVAILABLE);
-        if let (Some(hint), true, None) = (hint, throttles && listens, elsewhere) {
-            self.guard.close_gate(hint.min(self.policy.max_wait_time), now);
-        }
+        let heard = self.policy.retry_after != RetryAfter::Ignored
+            && classify::holds_back(outcome, verdict)
+            && elsewhere.is_none();
+        let longest = self.policy.max_wait_time;
+        hint.filter(|hint| heard && self.guard.close_gate(*hint, longest, now))
     }
 
     /// What the answer says about coming back; a success is not asked, unless somebody may
@@ -237,7 +280,7 @@ impl<'p> Call<'p> {
     /// A first attempt that succeeds leaves no record, unless somebody keeps a log.
     fn record(&mut self, outcome: &Outcome<'_>, decision: &Decision, now: Instant) {
         let plain = outcome.attempt == 1 && *decision == Decision::Return(StopReason::Success);
-        if plain && self.log.is_none() {
+        if plain && self.log.is_none() && self.history.is_empty() {
             return;
         }
         self.history.push(Attempt::new(outcome, self.retry.elapsed(now)));
@@ -249,33 +292,42 @@ impl<'p> Call<'p> {
             Decision::Return(stop) => self.history.end(*stop),
             Decision::Retry { after, source } => self.history.waits(*after, source),
         }
+        self.keep_log(now);
+    }
+
+    /// Records that nothing was sent, and why.
+    fn held_up(&mut self, by: FailureKind, wait: Option<(Duration, WaitSource)>, now: Instant) {
+        let (attempts, at) = (self.retry.attempts(), self.retry.elapsed(now));
+        self.history.hold(Hold { attempts, at, by, wait });
+        self.keep_log(now);
+    }
+
+    fn keep_log(&self, now: Instant) {
         if let Some(log) = &self.log {
             log.set(&self.history, self.retry.elapsed(now));
         }
     }
 
-    pub(crate) fn ends(&self, outcome: &Outcome<'_>, stop: StopReason, now: Instant) {
+    fn ends(&self, outcome: &Outcome<'_>, stop: StopReason, now: Instant) {
         let Outcome { method, url, .. } = *outcome;
         let url = RedactedUrl::new(url);
         self.tell(|call| {
+            let listeners = &call.policy.listeners;
             let (attempts, elapsed) = (call.retry.attempts(), call.retry.elapsed(now));
-            let max_retries = call.policy.max_retries;
+            let (max_retries, stop_reason) = (call.policy.max_retries, stop);
+            let tokens = call.guard.budget_left(now);
             if stop == StopReason::Success {
-                let info = ResponseInfo { method, url, attempts, max_retries, elapsed, outcome };
-                call.policy.listeners.tell(&Event::Succeeded(&info));
-            } else {
-                let stop_reason = stop;
-                let info = FailureInfo {
-                    method,
-                    url,
-                    attempts,
-                    max_retries,
-                    elapsed,
-                    stop_reason,
-                    outcome,
-                };
-                call.policy.listeners.tell(&Event::GaveUp(&info));
+                let info =
+                    ResponseInfo { method, url, attempts, max_retries, elapsed, tokens, outcome };
+                return listeners.tell(&Event::Succeeded(&info));
             }
+            if let (StopReason::Budget, Some(tokens)) = (stop, tokens) {
+                let info = BudgetInfo { method, url, attempts, tokens };
+                listeners.tell(&Event::BudgetRefused(&info));
+            }
+            let info =
+                FailureInfo { method, url, attempts, max_retries, elapsed, stop_reason, outcome };
+            listeners.tell(&Event::GaveUp(&info));
         });
     }
 
@@ -296,7 +348,13 @@ impl<'p> Call<'p> {
         let sent = Sent::unsent(kind, error);
         let (attempt, keyed) = (self.retry.attempts(), self.keyed);
         let (gave, elapsed) = (sent.gave::<C>(), Duration::ZERO);
-        self.ends(&Outcome { method, url, attempt, elapsed, keyed, gave }, stop, now);
+        let outcome = &Outcome { method, url, attempt, elapsed, keyed, gave };
+        self.history.end(stop);
+        if kind == FailureKind::RateLimited {
+            self.held_up(kind, None, now);
+            self.tell(|call| call.policy.listeners.tell(&Event::Rejected(outcome)));
+        }
+        self.ends(outcome, stop, now);
         self.finish::<C>(sent, method, url, stop, now)
     }
 
@@ -332,6 +390,12 @@ impl<'p> Call<'p> {
                     cause: Cause::Failure(kind, source),
                 })))
             }
+        }
+    }
+
+    fn tell_changes(&mut self) {
+        for change in self.guard.changes() {
+            self.tell(|call| call.policy.listeners.tell(&Event::BreakerChanged(&change)));
         }
     }
 

@@ -1,6 +1,6 @@
 //! Outcome and request in, verdict out; and which requests may be sent twice.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use http::{Method, StatusCode};
 
@@ -102,6 +102,17 @@ pub(crate) fn health(outcome: &Outcome<'_>, verdict: Verdict) -> Option<Health> 
     }
 }
 
+/// Whether what an answer says about coming back is for every request to its host: those that say
+/// that there were too many. Asked of the answer itself, whatever the user makes of its health.
+pub(crate) fn holds_back(outcome: &Outcome<'_>, verdict: Verdict) -> bool {
+    match outcome.status() {
+        Some(StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => true,
+        // GitHub's way to say the same.
+        Some(StatusCode::FORBIDDEN) => verdict == Verdict::Transient,
+        _ => false,
+    }
+}
+
 /// Which methods may be sent again after they may have been processed.
 ///
 /// The guard concerns only that: a request that was provably not processed (never sent, refused
@@ -146,7 +157,7 @@ pub(crate) fn not_processed(outcome: &Outcome<'_>, hinted: bool) -> bool {
 }
 
 /// A set of status codes, as bits.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct StatusSet {
     bits: [u64; 15],
     /// Whether a 403 that tells of an exhausted rate limit belongs to it.
@@ -167,6 +178,13 @@ impl StatusSet {
     fn place(status: StatusCode) -> (usize, u64) {
         let index = usize::from(status.as_u16()).saturating_sub(100);
         (index / 64, 1 << (index % 64))
+    }
+}
+
+impl fmt::Debug for StatusSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = (100..=999).filter_map(|it| StatusCode::from_u16(it).ok());
+        f.debug_set().entries(all.filter(|it| self.contains(*it)).map(|it| it.as_u16())).finish()
     }
 }
 

@@ -3,7 +3,8 @@
 use std::{fmt, sync::Arc};
 
 use crate::fault::ConfigError;
-use crate::policy::{Patch, Policy};
+use crate::overrides::RetryOverride;
+use crate::policy::{HostPolicy, Patch, Policy};
 
 /// The settings of a [`Resilient`](crate::Resilient). Cheap to clone.
 ///
@@ -32,7 +33,7 @@ use crate::policy::{Patch, Policy};
 ///     .build()?;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct ResilientConfig {
     policy: Arc<Policy>,
 }
@@ -55,7 +56,13 @@ impl ResilientConfig {
 
     /// A builder that starts from these settings.
     pub fn to_builder(&self) -> ResilientConfigBuilder {
-        ResilientConfigBuilder { base: Arc::clone(&self.policy), patch: Patch::default() }
+        let host = |it: &HostPolicy| (Arc::clone(&it.name), Arc::clone(&it.patch));
+        let hosts = self.policy.all_hosts().map(host).collect();
+        ResilientConfigBuilder { base: Arc::clone(&self.policy), patch: Patch::default(), hosts }
+    }
+
+    pub(crate) fn from_policy(policy: Arc<Policy>) -> Self {
+        Self { policy }
     }
 
     pub(crate) fn policy(&self) -> &Arc<Policy> {
@@ -63,17 +70,20 @@ impl ResilientConfig {
     }
 }
 
+impl Default for ResilientConfig {
+    fn default() -> Self {
+        let policy = Policy::default();
+        policy.settle();
+        Self { policy: Arc::new(policy) }
+    }
+}
+
+/// Everything that is data, and of the backoff the first delays.
 impl fmt::Debug for ResilientConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Policy { max_retries, jitter, methods, max_wait_time, max_total_time, .. } =
-            &*self.policy;
-        f.debug_struct("ResilientConfig")
-            .field("max_retries", max_retries)
-            .field("jitter", jitter)
-            .field("retry_methods", methods)
-            .field("max_wait_time", max_wait_time)
-            .field("max_total_time", max_total_time)
-            .finish_non_exhaustive()
+        let mut out = f.debug_struct("ResilientConfig");
+        self.policy.describe(&mut out);
+        out.finish_non_exhaustive()
     }
 }
 
@@ -83,21 +93,53 @@ impl fmt::Debug for ResilientConfig {
 pub struct ResilientConfigBuilder {
     base: Arc<Policy>,
     patch: Patch,
+    hosts: Vec<(Arc<str>, Arc<Patch>)>,
 }
 
 impl ResilientConfigBuilder {
+    /// Settings that differ for a host, such as `api.example.com`, or for all hosts below a domain,
+    /// `*.example.com`, on any port. The most specific name wins; a second time for the same name
+    /// replaces the first.
+    ///
+    /// They win over the settings here, one by one, and an override or a scope wins over them.
+    /// After a redirect those of the first host stay. Where only the rule of breaker or budget
+    /// shall differ, see [`CircuitBreakers::for_host`](crate::CircuitBreakers::for_host) and
+    /// [`RetryBudget::for_host`](crate::RetryBudget::for_host).
+    ///
+    /// ```
+    /// use reqwest_resilient::{ResilientConfig, RetryOverride};
+    ///
+    /// let config = ResilientConfig::builder()
+    ///     .max_retries(5)
+    ///     .host("payments.example.com", RetryOverride::new().max_retries(1))
+    ///     .build()?;
+    /// # Ok::<(), reqwest_resilient::ConfigError>(())
+    /// ```
+    pub fn host(mut self, name: &str, settings: RetryOverride) -> Self {
+        self.hosts.push((name.into(), settings.into_patch()));
+        self
+    }
+
     /// The settings, if they can be.
     ///
     /// # Errors
     ///
     /// All faults at once, each with its field and value: a duration of zero where that means
     /// nothing, a jitter that is negative or no number, an attempt timeout longer than the total
-    /// time.
+    /// time, a host that cannot be.
     pub fn build(self) -> Result<ResilientConfig, ConfigError> {
-        let policy = self.base.patched([&self.patch]);
+        let hosts = self.hosts.iter().map(|(name, patch)| (&**name, patch));
+        let policy = self.base.patched([&self.patch]).with_hosts(hosts);
         policy.check()?;
         policy.settle();
         Ok(ResilientConfig { policy: Arc::new(policy) })
+    }
+
+    /// Sets all that `settings` sets, on top of the base alone.
+    #[cfg(feature = "serde")]
+    pub(crate) fn settings(mut self, settings: RetryOverride) -> Self {
+        self.patch = Arc::unwrap_or_clone(settings.into_patch());
+        self
     }
 
     pub(crate) fn patch(&mut self) -> &mut Patch {

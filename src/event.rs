@@ -1,16 +1,22 @@
-//! What is told: one event type, and the four callbacks as views of it.
+//! What is told: one event type, the four callbacks as views of it, and what observers put around
+//! attempts.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
 use std::{fmt, sync::Arc, time::Duration};
 
 use http::Method;
 
+use crate::breaker::StateChange;
 use crate::decision::{StopReason, WaitSource};
 use crate::error::{Message, Reported};
 use crate::outcome::Outcome;
 use crate::redact::RedactedUrl;
 
 /// Something that happened to a request, in the order in which it happened.
+///
+/// `Display` is a line for a log, without secrets.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -20,6 +26,16 @@ pub enum Event<'a> {
     HeldBack(&'a HeldInfo<'a>),
     /// An attempt ended, one way or the other.
     AttemptEnded(&'a Outcome<'a>),
+    /// Breaker or gate refused to let the request through: nothing was sent. The outcome is that
+    /// refusal, and its number that of the attempt before.
+    Rejected(&'a Outcome<'a>),
+    /// A circuit breaker changed its state by this request's doing. Told once, by the request that
+    /// did it, however many clients share the breaker; see [`Observer`].
+    BreakerChanged(&'a StateChange),
+    /// The answer closed the gate of the host, or keeps it closed for longer.
+    GateClosed(&'a GateInfo<'a>),
+    /// The retry budget had nothing left.
+    BudgetRefused(&'a BudgetInfo<'a>),
     /// A wait begins, after which the request is sent again.
     Waiting(&'a RetryInfo<'a>),
     /// The request succeeded.
@@ -28,19 +44,124 @@ pub enum Event<'a> {
     GaveUp(&'a FailureInfo<'a>),
 }
 
+impl<'a> Event<'a> {
+    /// The method and the url of the request; `None` for [`BreakerChanged`](Self::BreakerChanged),
+    /// which is about more than one.
+    pub fn request(&self) -> Option<(&'a Method, RedactedUrl<'a>)> {
+        Some(match *self {
+            Self::AttemptStarted(it) => (it.method, it.url),
+            Self::HeldBack(it) => (it.method, it.url),
+            Self::AttemptEnded(it) | Self::Rejected(it) => (it.method, RedactedUrl::new(it.url)),
+            Self::BreakerChanged(_) => return None,
+            Self::GateClosed(it) => (it.method, it.url),
+            Self::BudgetRefused(it) => (it.method, it.url),
+            Self::Waiting(it) => (it.method, it.url),
+            Self::Succeeded(it) => (it.method, it.url),
+            Self::GaveUp(it) => (it.method, it.url),
+        })
+    }
+}
+
+/// `GET https://example.com/: attempt 2 in 0.600s by backoff, after status 503`
+impl fmt::Display for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = |it: Duration| it.as_secs_f64();
+        if let (Some((method, url)), false) = (self.request(), matches!(self, Self::GaveUp(_))) {
+            write!(f, "{method} {url}: ")?;
+        }
+        match self {
+            Self::AttemptStarted(it) => {
+                let most = it.max_retries.saturating_add(1);
+                write!(f, "attempt {} of {most} at most", it.attempt)
+            }
+            Self::HeldBack(it) => write!(f, "held back for {:.3}s by gate", seconds(it.wait)),
+            Self::AttemptEnded(it) => {
+                write!(f, "attempt {} gave {it} after {:.3}s", it.attempt, seconds(it.elapsed))
+            }
+            Self::Rejected(it) => write!(f, "rejected after {} attempts: {it}", it.attempt),
+            Self::BreakerChanged(it) => it.fmt(f),
+            Self::GateClosed(it) => {
+                write!(f, "gate closed for {:.3}s", seconds(it.closed_for))
+            }
+            Self::BudgetRefused(it) => {
+                write!(f, "no retry after {} attempts: budget at {:.2}", it.attempts, it.tokens)
+            }
+            Self::Waiting(it) => {
+                let (attempt, wait) = (it.attempt, seconds(it.wait));
+                write!(f, "attempt {attempt} in {wait:.3}s by {}, after {}", it.source, it.outcome)
+            }
+            Self::Succeeded(it) => {
+                let (attempts, elapsed) = (it.attempts, seconds(it.elapsed));
+                write!(f, "success after {attempts} attempts in {elapsed:.3}s: {}", it.outcome)
+            }
+            Self::GaveUp(it) => it.fmt(f),
+        }
+    }
+}
+
 /// Takes every [`Event`]. Any `Fn(&Event<'_>)` is one.
 ///
 /// Called on the task that makes the request, with no lock held: be quick. A panic is caught and
 /// changes nothing.
+///
+/// # Circuit breakers
+///
+/// The request that changes a breaker's state tells its own observers. Clients that share a
+/// breaker should therefore share their observers too. A change by hand has no request: where it
+/// matters, pass it on.
+///
+/// ```
+/// use std::sync::Arc;
+/// use reqwest_resilient::{
+///     BreakerConfig, ChangeReason, CircuitBreaker, Event, Observer, ResilientConfig,
+/// };
+///
+/// struct Log;
+///
+/// impl Observer for Log {
+///     fn on_event(&self, event: &Event<'_>) {
+///         eprintln!("{event}");
+///     }
+/// }
+///
+/// let breakers = CircuitBreaker::per_host(BreakerConfig::default()).on_state_change(|change| {
+///     if change.why == ChangeReason::Manual {
+///         Log.on_event(&Event::BreakerChanged(change));
+///     }
+/// });
+/// let config = ResilientConfig::builder().circuit_breaker(breakers).observer(Log).build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 pub trait Observer: Send + Sync + 'static {
     /// Takes one event.
     fn on_event(&self, event: &Event<'_>);
+
+    /// Puts something around an attempt, such as a span. `None`, the default, costs nothing.
+    ///
+    /// Called after [`Event::AttemptStarted`] was told.
+    fn around_attempt(&self, info: &RequestInfo<'_>) -> Option<Box<dyn AttemptScope>> {
+        let _ = info;
+        None
+    }
 }
 
 impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for F {
     fn on_event(&self, event: &Event<'_>) {
         self(event);
     }
+}
+
+/// What an [`Observer`] puts around one attempt: everything further in runs inside it.
+///
+/// Dropped without [`end`](Self::end) if the caller drops the request's future, which is no
+/// failure of anybody.
+pub trait AttemptScope: Send + Sync {
+    /// Runs one step of the attempt, by calling `step` once. An attempt takes several, maybe on
+    /// different threads.
+    fn run(&self, step: &mut dyn FnMut());
+
+    /// The attempt is over.
+    fn end(&self, outcome: &Outcome<'_>);
 }
 
 /// An attempt about to be sent.
@@ -69,6 +190,32 @@ pub struct HeldInfo<'a> {
     pub wait: Duration,
 }
 
+/// A gate that an answer closed.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct GateInfo<'a> {
+    /// The request's method.
+    pub method: &'a Method,
+    /// The request's url.
+    pub url: RedactedUrl<'a>,
+    /// How long it stays closed from now on.
+    pub closed_for: Duration,
+}
+
+/// A retry that the budget does not pay for.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct BudgetInfo<'a> {
+    /// The request's method.
+    pub method: &'a Method,
+    /// The request's url.
+    pub url: RedactedUrl<'a>,
+    /// How many attempts were made.
+    pub attempts: u32,
+    /// What is left in the budget: less than one retry.
+    pub tokens: f64,
+}
+
 /// A wait before the next attempt.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -85,6 +232,8 @@ pub struct RetryInfo<'a> {
     pub wait: Duration,
     /// Where the length of the wait came from.
     pub source: &'a WaitSource,
+    /// How many retries are left in the budget after this one, if there is a budget.
+    pub tokens: Option<f64>,
     /// What the attempt before it gave.
     pub outcome: &'a Outcome<'a>,
 }
@@ -103,6 +252,8 @@ pub struct ResponseInfo<'a> {
     pub max_retries: u32,
     /// How long the request took, waits included.
     pub elapsed: Duration,
+    /// How many retries are in the budget, if there is one; this success has paid in.
+    pub tokens: Option<f64>,
     /// What the last attempt gave.
     pub outcome: &'a Outcome<'a>,
 }
@@ -177,7 +328,7 @@ impl Listeners {
     pub(crate) fn tell(&self, event: &Event<'_>) {
         match event {
             Event::AttemptStarted(info) => {
-                isolated(|| self.on_request.iter().for_each(|it| it(info)))
+                isolated(|| self.on_request.iter().for_each(|it| it(info)));
             }
             Event::Waiting(info) => isolated(|| self.on_retry.iter().for_each(|it| it(info))),
             Event::Succeeded(info) => isolated(|| self.on_success.iter().for_each(|it| it(info))),
@@ -187,6 +338,56 @@ impl Listeners {
         for observer in &self.observers {
             isolated(|| observer.on_event(event));
         }
+    }
+
+    /// What observers put around an attempt.
+    pub(crate) fn scopes(&self, info: &RequestInfo<'_>) -> Scopes {
+        let mut scopes = vec![];
+        for observer in &self.observers {
+            isolated(|| scopes.extend(observer.around_attempt(info)));
+        }
+        Scopes(scopes)
+    }
+}
+
+/// What is around an attempt, the outermost first.
+#[derive(Default)]
+pub(crate) struct Scopes(Vec<Box<dyn AttemptScope>>);
+
+impl Scopes {
+    /// The attempt, inside of all of them.
+    pub(crate) fn around<F: Future>(
+        &self,
+        mut attempt: Pin<&mut F>,
+    ) -> impl Future<Output = F::Output> {
+        poll_fn(move |context| within(&self.0, &mut || attempt.as_mut().poll(context)))
+    }
+
+    /// The attempt is over, and so are they.
+    pub(crate) fn end(&mut self, outcome: &Outcome<'_>) {
+        // The innermost first, as they would go out of scope.
+        while let Some(scope) = self.0.pop() {
+            isolated(move || scope.end(outcome));
+        }
+    }
+}
+
+/// Takes one step inside of `scopes`. It is taken once, whatever they do, and a panic in it is the
+/// caller's as if they were not there.
+fn within<T>(scopes: &[Box<dyn AttemptScope>], step: &mut dyn FnMut() -> T) -> T {
+    let [scope, inner @ ..] = scopes else { return step() };
+    let mut result = None;
+    isolated(|| {
+        scope.run(&mut || {
+            if result.is_none() {
+                result = Some(catch_unwind(AssertUnwindSafe(|| within(inner, step))));
+            }
+        });
+    });
+    match result {
+        Some(Ok(result)) => result,
+        Some(Err(panic)) => resume_unwind(panic),
+        None => within(inner, step),
     }
 }
 

@@ -1,22 +1,32 @@
 //! What is wrong with a configuration: every fault, by field and value; clients that cannot be.
 
-use std::{error::Error, fmt};
+use std::{borrow::Cow, error::Error, fmt};
 
 /// One setting that cannot be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fault {
-    /// The setting's name.
-    pub field: &'static str,
+    /// The setting's name, with its path: `circuit_breaker.open_for`.
+    pub field: Cow<'static, str>,
     /// The rule it breaks, such as `must be > 0`.
-    pub rule: &'static str,
+    pub rule: Cow<'static, str>,
     /// The value it was given.
     pub value: String,
 }
 
 impl Fault {
-    pub(crate) fn new(field: &'static str, rule: &'static str, value: impl fmt::Debug) -> Self {
-        Self { field, rule, value: format!("{value:?}") }
+    pub(crate) fn new(
+        field: impl Into<Cow<'static, str>>,
+        rule: impl Into<Cow<'static, str>>,
+        value: impl fmt::Debug,
+    ) -> Self {
+        Self { field: field.into(), rule: rule.into(), value: format!("{value:?}") }
+    }
+
+    /// The same fault, in a part of the settings.
+    pub(crate) fn within(mut self, part: &str) -> Self {
+        self.field = format!("{part}.{}", self.field).into();
+        self
     }
 }
 

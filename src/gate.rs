@@ -20,7 +20,10 @@ pub(crate) struct Gate {
 #[derive(Clone, Copy, Debug)]
 struct Closed {
     until: Instant,
-    /// How far those who waited are spread out after `until`.
+    /// When the host takes requests again by its own word; later than `until` if it asked for
+    /// longer than the gate was to be closed.
+    announced: Instant,
+    /// How far those who waited are spread out after `announced`.
     spread: Duration,
 }
 
@@ -29,13 +32,19 @@ struct Closed {
 pub(crate) enum Answer {
     /// Go on.
     Pass,
-    /// Wait, then ask again: the gate may have been closed for longer meanwhile.
-    Wait {
-        /// Until the gate opens: what to tell, and the least that has to fit before a deadline.
-        opens_in: Duration,
-        /// How long to wait: until the gate opens, and this request's share of the spread.
-        after: Duration,
-    },
+    /// Wait this long, then ask again: the gate may have been closed for longer meanwhile.
+    Wait(Duration),
+    /// Give up: the host takes requests again only after this time, and that is too late.
+    TooLate(Duration),
+}
+
+/// How much time a request has for waiting.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// The longest it may wait.
+    pub(crate) wait: Duration,
+    /// The time until its deadline, when it must no longer wait.
+    pub(crate) left: Duration,
 }
 
 /// The longest a gate stays closed. A hint beyond it is more likely a mistake than a plan.
@@ -48,32 +57,50 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 const WIDEST_SPREAD: Duration = Duration::from_secs(5);
 
 impl Gate {
-    /// Closes the gate for the time of a hint that came just now.
+    /// Closes the gate for the time of a hint that came just now, for `longest` at most.
     ///
     /// A gate only ever stays closed for longer: an answer with a shorter hint was on its way
     /// before the server knew of the longer one, or comes from a backend with more room, and
-    /// neither takes back what was said. The caller bounds the hint by the longest wait it allows,
-    /// so that a host that asks for hours is tried again after that.
-    pub(crate) fn close(&mut self, now: Instant, hint: Duration) {
+    /// neither takes back what was said. After `longest`, a host that asked for hours is tried
+    /// again; until then, nobody waits in vain for a gate that opens before the host does.
+    ///
+    /// Says whether it stays closed for longer now.
+    pub(crate) fn close(&mut self, now: Instant, hint: Duration, longest: Duration) -> bool {
         let hint = hint.min(LONGEST);
-        let Some(until) = now.checked_add(hint) else { return };
-        if hint > Duration::ZERO && self.closed.is_none_or(|it| it.until < until) {
-            self.closed = Some(Closed { until, spread: (hint / 2).min(WIDEST_SPREAD) });
+        let bounded = hint.min(longest);
+        let (Some(until), Some(announced)) = (now.checked_add(bounded), now.checked_add(hint))
+        else {
+            return false;
+        };
+        let longer = bounded > Duration::ZERO && self.closed.is_none_or(|it| it.until < until);
+        if longer {
+            let spread = (hint / 2).min(WIDEST_SPREAD);
+            self.closed = Some(Closed { until, announced, spread });
         }
+        longer
     }
 
     /// Whether a request may go now.
     ///
     /// Who has to wait is spread out evenly over half the time of the hint, at most 5 s, after the
     /// opening; `unit` gives a random number from 0 to 1. The spread depends on the hint rather than
-    /// on what is left of it, so that late comers do not crowd at the opening.
-    pub(crate) fn ask(&self, now: Instant, unit: impl FnOnce() -> f64) -> Answer {
-        let Some(Closed { until, spread }) = self.closed.filter(|it| now < it.until) else {
-            return Answer::Pass;
-        };
-        let opens_in = until.saturating_duration_since(now);
+    /// on what is left of it, so that late comers do not crowd at the opening. Who is short of time
+    /// is spread over half the time there is, so that an answer may still come.
+    pub(crate) fn ask(
+        &self,
+        now: Instant,
+        patience: Patience,
+        unit: impl FnOnce() -> f64,
+    ) -> Answer {
+        let Some(closed) = self.closed.filter(|it| now < it.until) else { return Answer::Pass };
+        let opens_in = closed.announced.saturating_duration_since(now);
+        if opens_in > patience.wait || opens_in >= patience.left {
+            return Answer::TooLate(opens_in);
+        }
+        let room = patience.wait.min(patience.left).saturating_sub(opens_in) / 2;
+        let spread = closed.spread.min(room);
         let share = Duration::try_from_secs_f64(spread.as_secs_f64() * unit()).unwrap_or_default();
-        Answer::Wait { opens_in, after: opens_in.saturating_add(share.min(spread)) }
+        Answer::Wait(opens_in.saturating_add(share.min(spread)))
     }
 }
 
@@ -85,13 +112,22 @@ pub(crate) type Gates = Keyed<HostGate>;
 pub(crate) struct HostGate(Mutex<Gate>);
 
 impl HostGate {
-    pub(crate) fn close(&self, now: Instant, hint: Duration) {
-        self.lock().close(now, hint);
+    pub(crate) fn close(&self, now: Instant, hint: Duration, longest: Duration) -> bool {
+        self.lock().close(now, hint, longest)
     }
 
-    pub(crate) fn ask(&self, now: Instant, unit: impl FnOnce() -> f64) -> Answer {
+    pub(crate) fn is_closed(&self, now: Instant) -> bool {
+        self.lock().closed.is_some_and(|it| now < it.until)
+    }
+
+    pub(crate) fn ask(
+        &self,
+        now: Instant,
+        patience: Patience,
+        unit: impl FnOnce() -> f64,
+    ) -> Answer {
         let gate = *self.lock();
-        gate.ask(now, unit)
+        gate.ask(now, patience, unit)
     }
 
     fn lock(&self) -> MutexGuard<'_, Gate> {
@@ -140,58 +176,78 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    const PATIENT: Patience = Patience { wait: Duration::MAX, left: Duration::MAX };
+
     fn closed(hint: Duration) -> (Gate, Instant) {
         let now = Instant::now();
         let mut gate = Gate::default();
-        gate.close(now, hint);
+        gate.close(now, hint, Duration::MAX);
         (gate, now)
-    }
-
-    fn wait(opens_in: Duration, after: Duration) -> Answer {
-        Answer::Wait { opens_in, after }
     }
 
     #[test]
     fn open_until_closed() {
         let now = Instant::now();
-        assert_eq!(Gate::default().ask(now, || 0.5), Answer::Pass);
+        assert_eq!(Gate::default().ask(now, PATIENT, || 0.5), Answer::Pass);
         let (gate, now) = closed(Duration::ZERO);
-        assert_eq!(gate.ask(now, || 0.5), Answer::Pass);
+        assert_eq!(gate.ask(now, PATIENT, || 0.5), Answer::Pass);
     }
 
     #[test]
     fn opens_by_itself() {
         let (gate, now) = closed(2 * SECOND);
-        assert_eq!(gate.ask(now, || 0.0), wait(2 * SECOND, 2 * SECOND));
-        assert_eq!(gate.ask(now + 2 * SECOND, || 0.9), Answer::Pass);
+        assert_eq!(gate.ask(now, PATIENT, || 0.0), Answer::Wait(2 * SECOND));
+        assert_eq!(gate.ask(now + 2 * SECOND, PATIENT, || 0.9), Answer::Pass);
     }
 
     #[test]
     fn spreads_those_who_wait() {
         let (gate, now) = closed(2 * SECOND);
-        assert_eq!(gate.ask(now, || 0.5), wait(2 * SECOND, SECOND * 5 / 2));
-        assert_eq!(gate.ask(now, || 1.0), wait(2 * SECOND, 3 * SECOND));
+        assert_eq!(gate.ask(now, PATIENT, || 0.5), Answer::Wait(SECOND * 5 / 2));
+        assert_eq!(gate.ask(now, PATIENT, || 1.0), Answer::Wait(3 * SECOND));
         // As wide for late comers.
-        assert_eq!(gate.ask(now + SECOND, || 1.0), wait(SECOND, 2 * SECOND));
+        assert_eq!(gate.ask(now + SECOND, PATIENT, || 1.0), Answer::Wait(2 * SECOND));
         let (gate, now) = closed(60 * SECOND);
-        assert_eq!(gate.ask(now, || 1.0), wait(60 * SECOND, 65 * SECOND));
+        assert_eq!(gate.ask(now, PATIENT, || 1.0), Answer::Wait(65 * SECOND));
+    }
+
+    #[test]
+    fn who_is_short_of_time_is_spread_over_less_or_sent_away() {
+        let (gate, now) = closed(2 * SECOND);
+        let ask = |wait, left| gate.ask(now, Patience { wait, left }, || 1.0);
+        let ever = Duration::MAX;
+        assert_eq!(ask(SECOND * 5 / 2, ever), Answer::Wait(SECOND * 9 / 4));
+        assert_eq!(ask(ever, SECOND * 5 / 2), Answer::Wait(SECOND * 9 / 4));
+        assert_eq!(ask(2 * SECOND, ever), Answer::Wait(2 * SECOND));
+        assert_eq!(ask(ever, 2 * SECOND), Answer::TooLate(2 * SECOND));
+        assert_eq!(ask(SECOND, ever), Answer::TooLate(2 * SECOND));
+    }
+
+    #[test]
+    fn a_hint_too_long_sends_all_away_until_the_host_is_tried_again() {
+        let (mut gate, now) = (Gate::default(), Instant::now());
+        gate.close(now, 3600 * SECOND, 60 * SECOND);
+        let patience = Patience { wait: 60 * SECOND, left: Duration::MAX };
+        let ask = |at| gate.ask(now + at, patience, || 0.0);
+        assert_eq!(ask(59 * SECOND), Answer::TooLate(3541 * SECOND));
+        assert_eq!(ask(60 * SECOND), Answer::Pass);
     }
 
     #[test]
     fn stays_closed_for_the_longest_hint() {
         let (mut gate, now) = closed(4 * SECOND);
-        gate.close(now + SECOND, SECOND);
-        assert_eq!(gate.ask(now + SECOND, || 1.0), wait(3 * SECOND, 5 * SECOND));
-        gate.close(now + SECOND, 10 * SECOND);
-        assert_eq!(gate.ask(now + SECOND, || 1.0), wait(10 * SECOND, 15 * SECOND));
-        gate.close(now + 60 * SECOND, SECOND);
-        assert_eq!(gate.ask(now + 60 * SECOND, || 0.0), wait(SECOND, SECOND));
+        gate.close(now + SECOND, SECOND, Duration::MAX);
+        assert_eq!(gate.ask(now + SECOND, PATIENT, || 1.0), Answer::Wait(5 * SECOND));
+        gate.close(now + SECOND, 10 * SECOND, Duration::MAX);
+        assert_eq!(gate.ask(now + SECOND, PATIENT, || 1.0), Answer::Wait(15 * SECOND));
+        gate.close(now + 60 * SECOND, SECOND, Duration::MAX);
+        assert_eq!(gate.ask(now + 60 * SECOND, PATIENT, || 0.0), Answer::Wait(SECOND));
     }
 
     #[test]
     fn absurd_hints_end() {
         let (gate, now) = closed(Duration::MAX);
-        assert_eq!(gate.ask(now, || 0.0), wait(LONGEST, LONGEST));
+        assert_eq!(gate.ask(now, PATIENT, || 0.0), Answer::Wait(LONGEST));
     }
 
     proptest! {
@@ -200,21 +256,25 @@ mod tests {
         #[test]
         fn nobody_passes_before_any_hint_is_over(
             hints in proptest::collection::vec((0..10_000_u64, 0..20_000_u64), 0..20),
-            asked in 0..40_000_u64,
+            (asked, wait, left) in (0..40_000_u64, 0..40_000_u64, 0..40_000_u64),
             unit in ANY,
         ) {
-            let start = Instant::now();
-            let at = |millis| start + Duration::from_millis(millis);
+            let (start, millis) = (Instant::now(), Duration::from_millis);
             let mut gate = Gate::default();
             for &(came, hint) in &hints {
-                gate.close(at(came), Duration::from_millis(hint));
+                gate.close(start + millis(came), millis(hint), Duration::MAX);
             }
-            let opens = hints.iter().map(|(came, hint)| came + hint).max().unwrap_or(0);
-            match gate.ask(at(asked), || unit) {
-                Answer::Pass => prop_assert!(asked >= opens),
-                Answer::Wait { opens_in, after } => {
-                    prop_assert_eq!(at(asked) + opens_in, at(opens));
-                    prop_assert!(after >= opens_in && after <= opens_in + WIDEST_SPREAD);
+            let opens = start + millis(hints.iter().map(|it| it.0 + it.1).max().unwrap_or(0));
+            let (now, wait, left) = (start + millis(asked), millis(wait), millis(left));
+            match gate.ask(now, Patience { wait, left }, || unit) {
+                Answer::Pass => prop_assert!(now >= opens),
+                Answer::Wait(time) => {
+                    prop_assert!(now + time >= opens && now + time <= opens + WIDEST_SPREAD);
+                    prop_assert!(time <= wait && time < left);
+                }
+                Answer::TooLate(time) => {
+                    prop_assert_eq!(now + time, opens);
+                    prop_assert!(time > wait || time >= left);
                 }
             }
         }

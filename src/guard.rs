@@ -1,12 +1,12 @@
 //! What is kept for the host of a request: asked before each attempt, told after it.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use reqwest::Request;
 
-use crate::breaker::{CircuitBreaker, CircuitOpen, Health, Permit};
+use crate::breaker::{CircuitBreaker, CircuitOpen, Health, Permit, StateChange};
 use crate::budget::{Account, Token};
-use crate::gate::{Answer, HostGate};
+use crate::gate::{Answer, HostGate, Patience};
 use crate::policy::Policy;
 use crate::registry::host_key;
 use crate::time::Instant;
@@ -22,6 +22,8 @@ pub(crate) struct Guard {
     gate: Option<Arc<HostGate>>,
     permit: Option<Permit>,
     token: Option<Token>,
+    /// What breakers changed by this request's doing, and nobody has told yet.
+    changes: Vec<StateChange>,
 }
 
 impl Guard {
@@ -36,18 +38,31 @@ impl Guard {
                 .map(|it| it.of_request(request, found, |_| HostGate::default())),
             permit: None,
             token: None,
+            changes: vec![],
         }
     }
 
+    /// Whether the host's gate is closed.
+    pub(crate) fn is_held_back(&self, now: Instant) -> bool {
+        self.gate.as_ref().is_some_and(|it| it.is_closed(now))
+    }
+
     /// Whether the host's gate lets a request pass.
-    pub(crate) fn gate(&self, now: Instant, random: impl FnOnce() -> f64) -> Answer {
-        self.gate.as_ref().map_or(Answer::Pass, |it| it.ask(now, random))
+    pub(crate) fn gate(
+        &self,
+        now: Instant,
+        patience: Patience,
+        random: impl FnOnce() -> f64,
+    ) -> Answer {
+        self.gate.as_ref().map_or(Answer::Pass, |it| it.ask(now, patience, random))
     }
 
     /// Asks the breaker for a permit; with it, a token that was taken is spent.
     pub(crate) fn enter(&mut self, now: Instant) -> Result<(), CircuitOpen> {
         if let Some(breaker) = &self.breaker {
-            self.permit = Some(breaker.try_enter(now)?);
+            let (permit, change) = breaker.enter(now);
+            self.changes.extend(change);
+            self.permit = Some(permit?);
         }
         if let Some(token) = self.token.take() {
             token.spend();
@@ -72,12 +87,20 @@ impl Guard {
         let other =
             elsewhere.and_then(|url| policy.breaker.as_ref()?.of_other_host(&host_key(url)));
         let Some(other) = other else {
-            return permit.exit_drawing(health, retry_after, now, random);
+            self.changes.extend(permit.exit_drawing(health, retry_after, now, random));
+            return;
         };
-        permit.success(now);
-        if let Ok(permit) = other.try_enter(now) {
-            permit.exit_drawing(health, retry_after, now, random);
+        self.changes.extend(permit.exit_drawing(Health::Success, None, now, random));
+        let (entered, change) = other.enter(now);
+        self.changes.extend(change);
+        if let Ok(permit) = entered {
+            self.changes.extend(permit.exit_drawing(health, retry_after, now, random));
         }
+    }
+
+    /// What this request changed about breakers since it was last asked.
+    pub(crate) fn changes(&mut self) -> Vec<StateChange> {
+        mem::take(&mut self.changes)
     }
 
     /// How long the breaker will reject attempts from now on.
@@ -94,6 +117,11 @@ impl Guard {
         self.token.is_some()
     }
 
+    /// How many retries are paid for.
+    pub(crate) fn budget_left(&self, now: Instant) -> Option<f64> {
+        self.account.as_ref().map(|it| it.balance(now))
+    }
+
     /// The request succeeded.
     pub(crate) fn deposit(&self) {
         if let Some(account) = &self.account {
@@ -101,10 +129,9 @@ impl Guard {
         }
     }
 
-    /// The host said when to come back: all requests of this client shall hear it.
-    pub(crate) fn close_gate(&self, hint: Duration, now: Instant) {
-        if let Some(gate) = &self.gate {
-            gate.close(now, hint);
-        }
+    /// The host said when to come back: all requests of this client shall hear it. Says whether
+    /// that is news.
+    pub(crate) fn close_gate(&self, hint: Duration, longest: Duration, now: Instant) -> bool {
+        self.gate.as_ref().is_some_and(|it| it.close(now, hint, longest))
     }
 }

@@ -56,14 +56,8 @@ impl Attempt {
 /// `#2 +0.412s 1.003s timeout (maybe processed), then 0.6s by backoff`
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = |it: Duration| it.as_secs_f64();
-        write!(
-            f,
-            "#{} +{:.3}s {:.3}s ",
-            self.number,
-            seconds(self.started),
-            seconds(self.duration)
-        )?;
+        let (started, duration) = (self.started.as_secs_f64(), self.duration.as_secs_f64());
+        write!(f, "#{} +{started:.3}s {duration:.3}s ", self.number)?;
         match self.result {
             Ok(status) => write!(f, "status {}", status.as_u16())?,
             Err(kind) => write!(f, "{kind} ({})", self.delivery)?,
@@ -71,17 +65,56 @@ impl fmt::Display for Attempt {
         if let Some(host) = &self.answered_by {
             write!(f, " from {host}")?;
         }
-        match &self.wait {
-            Some((wait, source)) => write!(f, ", then {:.3}s by {source}", seconds(*wait)),
-            None => Ok(()),
-        }
+        then(f, self.wait.as_ref())
     }
 }
 
-/// All attempts of one request. Keeps the last 64.
+/// A moment at which a request was not sent: the circuit breaker rejected it, or the gate of the
+/// host held it back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Hold {
+    /// How many attempts there had been.
+    pub attempts: u32,
+    /// When it was, from the start of the request.
+    pub at: Duration,
+    /// By what: [`FailureKind::CircuitOpen`] or [`FailureKind::RateLimited`].
+    pub by: FailureKind,
+    /// The wait that followed; `None` where the request ended by it.
+    pub wait: Option<(Duration, WaitSource)>,
+}
+
+/// `-- +0.412s circuit_open, then 0.6s by circuit breaker`
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "-- +{:.3}s {}", self.at.as_secs_f64(), self.by)?;
+        then(f, self.wait.as_ref())
+    }
+}
+
+fn then(f: &mut fmt::Formatter<'_>, wait: Option<&(Duration, WaitSource)>) -> fmt::Result {
+    match wait {
+        Some((wait, source)) => write!(f, ", then {:.3}s by {source}", wait.as_secs_f64()),
+        None => Ok(()),
+    }
+}
+
+/// All attempts of one request, and what held it up besides. Keeps the last 64 of each.
+///
+/// `Display` is a timeline:
+///
+/// ```text
+/// -- +0.000s rate_limited, then 1.250s by gate
+/// #1 +1.250s 0.080s status 503, then 2.000s by retry-after
+/// #2 +3.330s 0.500s timeout (maybe processed), then 0.412s by backoff
+/// -- +4.242s circuit_open, then 4.900s by circuit breaker
+/// #3 +9.142s 0.071s status 200
+/// ended: success
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     attempts: Vec<Attempt>,
+    holds: Vec<Hold>,
     total: u32,
     stop: Option<StopReason>,
 }
@@ -90,6 +123,11 @@ impl History {
     /// The attempts that are kept, oldest first.
     pub fn attempts(&self) -> &[Attempt] {
         &self.attempts
+    }
+
+    /// When it was not sent, oldest first, as far as that is kept.
+    pub fn holds(&self) -> &[Hold] {
+        &self.holds
     }
 
     /// How many attempts there were, those not kept included.
@@ -103,11 +141,16 @@ impl History {
     }
 
     pub(crate) fn push(&mut self, attempt: Attempt) {
-        if self.attempts.len() == LONGEST {
-            self.attempts.remove(0);
-        }
         self.total = attempt.number;
-        self.attempts.push(attempt);
+        push(&mut self.attempts, attempt);
+    }
+
+    pub(crate) fn hold(&mut self, hold: Hold) {
+        push(&mut self.holds, hold);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.attempts.is_empty() && self.holds.is_empty()
     }
 
     /// Adds a wait after the last attempt: a further one where the breaker has sent it back.
@@ -123,11 +166,25 @@ impl History {
     }
 }
 
-/// One line per attempt.
+fn push<T>(kept: &mut Vec<T>, new: T) {
+    if kept.len() == LONGEST {
+        kept.remove(0);
+    }
+    kept.push(new);
+}
+
+/// A timeline: one line per attempt, and one for each time it was not sent.
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut holds = self.holds.iter().peekable();
         for attempt in &self.attempts {
+            while let Some(hold) = holds.next_if(|it| it.attempts < attempt.number) {
+                writeln!(f, "{hold}")?;
+            }
             writeln!(f, "{attempt}")?;
+        }
+        for hold in holds {
+            writeln!(f, "{hold}")?;
         }
         match self.stop {
             Some(stop) => write!(f, "ended: {stop}"),

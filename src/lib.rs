@@ -37,6 +37,8 @@
 //! | What is happening? | [`ResilientConfigBuilder::on_retry`] and its like, [`Observer`], [`Event`] |
 //! | What happened? | [`ResponseExt::history`], [`AttemptLog`], [`Attempt`] |
 //! | Why did it end? | [`StopReason`], [`HttpRequestError`], [`RequestBuilderExt::send_resilient`] |
+//! | What differs for a host? | [`ResilientConfigBuilder::host`] |
+//! | How do settings change at runtime? | [`Resilient::handle`], [`ResilientHandle`] |
 //! | How do I decide by myself? | [`ResilientConfigBuilder::retry_if`], [`Outcome`] |
 #![cfg_attr(
     feature = "test-util",
@@ -45,6 +47,14 @@
 #![cfg_attr(
     feature = "blocking",
     doc = "| And without async? | [`blocking`], with the same names and results |"
+)]
+#![cfg_attr(
+    any(feature = "metrics", feature = "tracing"),
+    doc = "| How do I watch it in production? | [`telemetry`]: spans, logs and metrics |"
+)]
+#![cfg_attr(
+    feature = "serde",
+    doc = "| How do settings come from a file? | [`mod@file`], [`ResilientConfig::from_env`] |"
 )]
 //!
 //! # Words
@@ -59,6 +69,10 @@
 //!   no TLS; choose that on `reqwest`.
 //! - `blocking`: the module `blocking`, and a small runtime.
 //! - `json`, `form`, `query`, `multipart`: bodies and urls made by serde, and forms of several parts.
+//! - `tracing`: a span for each attempt and a log line for each decision.
+//! - `metrics`: counts and durations for the `metrics` facade.
+//! - `serde`: the module `file`, settings from TOML, JSON, YAML and the environment.
+//! - `schemars`: the JSON Schema of such files.
 //! - `test-util`: the module `testing`, and randomness and wall clock as settings.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -79,12 +93,16 @@ mod error;
 mod event;
 mod failure;
 mod fault;
+#[cfg(feature = "serde")]
+pub mod file;
 mod followed;
 mod gate;
 mod guard;
 pub mod guide;
+mod headers;
 mod hint;
 mod history;
+mod hosts;
 mod idempotency;
 mod middleware;
 mod outcome;
@@ -92,11 +110,15 @@ mod overrides;
 mod policy;
 mod redact;
 mod registry;
+mod reload;
 mod request;
 mod retry;
+mod rules;
 mod send;
 mod settings;
 mod sources;
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+pub mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod testing;
 mod time;
@@ -114,20 +136,25 @@ pub use client::{ResilientClient, ResilientClientBuilder};
 pub use config::{ResilientConfig, ResilientConfigBuilder};
 pub use decision::{StopReason, WaitSource};
 pub use error::{ErrorKind, HttpRequestError};
-pub use event::{Event, FailureInfo, HeldInfo, Observer, RequestInfo, ResponseInfo, RetryInfo};
+pub use event::{
+    AttemptScope, BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, Observer, RequestInfo,
+    ResponseInfo, RetryInfo,
+};
 pub use fault::{BuildError, ConfigError, Fault};
 pub use gate::RateLimited;
+pub use headers::DeadlineHeader;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use hint::fuzz_hints;
 pub use hint::{HintFormat, HintHeaders};
-pub use history::{Attempt, AttemptLog, History, ResponseExt};
+pub use history::{Attempt, AttemptLog, History, Hold, ResponseExt};
 pub use idempotency::{IdempotencyKey, KeyFormat};
-pub use middleware::Resilient;
+pub use middleware::{ResendCount, Resilient};
 pub use outcome::{Delivery, FailureKind, Outcome};
 pub use overrides::RetryOverride;
 pub use policy::RetryAfter;
 pub use redact::RedactedUrl;
+pub use reload::ResilientHandle;
 pub use request::{RequestBuilder, RequestBuilderExt};
 
 #[cfg(all(doctest, feature = "blocking"))]

@@ -1,6 +1,6 @@
 //! The loop: attempt, outcome, verdict, decision, event, wait; or return.
 
-use std::{mem, time::Duration};
+use std::{mem, pin::pin, time::Duration};
 
 use http::{Extensions, Method};
 use reqwest::{Request, Response, Url};
@@ -10,7 +10,7 @@ use crate::call::Call;
 use crate::config::ResilientConfig;
 use crate::decision::{Decision, StopReason};
 use crate::outcome::FailureKind;
-use crate::overrides;
+use crate::reload::{Current, ResilientHandle};
 use crate::send::{self, Chain, Sent, Terms};
 use crate::time::Instant;
 
@@ -45,26 +45,37 @@ use crate::time::Instant;
 /// up to twice, unseen by any middleware, so that each attempt here may be three on the wire.
 /// Switch that off where it matters:
 /// `reqwest::Client::builder().retry(reqwest::retry::never())`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Resilient {
-    config: ResilientConfig,
+    current: Current,
     /// The client's own, for requests of which nobody says how long they may take.
     client_timeout: Option<Duration>,
+}
+
+impl Default for Resilient {
+    fn default() -> Self {
+        Self::new(ResilientConfig::default())
+    }
 }
 
 impl Resilient {
     /// A middleware with these settings.
     pub fn new(config: ResilientConfig) -> Self {
-        Self { config, client_timeout: None }
+        Self { current: Current::new(config), client_timeout: None }
     }
 
     pub(crate) fn with_client_timeout(self, timeout: Duration) -> Self {
         Self { client_timeout: Some(timeout), ..self }
     }
 
-    /// Its settings.
-    pub fn config(&self) -> &ResilientConfig {
-        &self.config
+    /// Its settings: those of requests that begin now.
+    pub fn config(&self) -> ResilientConfig {
+        self.current.config()
+    }
+
+    /// By which its settings, and those of its clones, can be replaced while it works.
+    pub fn handle(&self) -> ResilientHandle {
+        self.current.handle()
     }
 
     /// A block rather than an `async fn`, whose arguments would take their place in the future
@@ -77,7 +88,7 @@ impl Resilient {
         extensions: &'a mut Extensions,
     ) -> impl Future<Output = Result<Response, C::Error>> + Send + 'a {
         async move {
-            let (policy, invalid) = overrides::resolve(self.config.policy(), extensions);
+            let (policy, invalid) = self.current.resolve(&request, extensions);
             let timeout = policy
                 .attempt_timeout
                 .unwrap_or_else(|| self.client_timeout.filter(|_| request.timeout().is_none()));
@@ -87,6 +98,7 @@ impl Resilient {
                 return call.reject::<C>(&request, FailureKind::Builder, faults.into(), now);
             }
             let factory = extensions.get::<BodyFactory>().cloned();
+            let sent_before = extensions.get::<ResendCount>().copied();
             loop {
                 if call.is_held_back(now) {
                     now = match Box::pin(call.pass_gate(&request)).await {
@@ -102,19 +114,22 @@ impl Resilient {
                 let mut own = kept.is_copy().then(|| extensions.clone());
                 let target = own.as_mut().unwrap_or(&mut *extensions);
 
-                let sent = match call.guard.enter(now) {
+                let sent = match call.enter(now) {
                     Ok(()) => {
                         call.starts(kept.method(), kept.url());
-                        let (chain, left) = (chain.clone(), call.retry.left(now));
-                        let sending = send::begin(chain, request, target, factory.as_ref(), left);
+                        ResendCount::mark(target, sent_before.as_ref(), call.retry.attempts());
                         let terms = Terms {
                             policy: &policy,
+                            number: call.retry.attempts(),
                             now,
                             timeout,
                             deadline: call.retry.deadline(),
                             minds_redirects: call.retry.minds_redirects(),
                         };
-                        send::attempt::<C>(sending, &terms).await
+                        let (chain, factory) = (chain.clone(), factory.as_ref());
+                        let sending = send::begin(chain, request, target, factory, &terms);
+                        let attempt = pin!(send::attempt::<C>(sending, &terms));
+                        call.scopes.around(attempt).await
                     }
                     Err(open) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
                 };
@@ -133,6 +148,9 @@ impl Resilient {
                         if let Some(own) = own {
                             *extensions = own;
                         }
+                        if call.retry.attempts() > 1 {
+                            ResendCount::restore(extensions, sent_before);
+                        }
                         if stop != StopReason::Success {
                             extensions.insert(GaveUp);
                         }
@@ -148,6 +166,47 @@ impl Resilient {
 /// this one does not multiply its attempts.
 #[derive(Clone, Copy)]
 struct GaveUp;
+
+/// How often a request was sent before, in the extensions of every attempt but the first: what
+/// OpenTelemetry calls `http.request.resend_count`.
+///
+/// For middleware further in, which sees one attempt only; absent means 0. Re-sends of a
+/// [`Resilient`] further out count too. Redirects, which the client follows by itself, do not.
+///
+/// ```
+/// use http::Extensions;
+/// use reqwest_resilient::ResendCount;
+///
+/// fn on_request_start(extensions: &Extensions) {
+///     // A field of the span; tracing-opentelemetry makes numbers of signed ones only.
+///     let resend_count = extensions.get::<ResendCount>().map(|it| i64::from(it.get()));
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResendCount(u32);
+
+impl ResendCount {
+    /// The number: 1 or more.
+    pub fn get(&self) -> u32 {
+        self.0
+    }
+
+    /// Says it to whoever is further in; a first attempt costs nothing.
+    fn mark(extensions: &mut Extensions, before: Option<&Self>, attempt: u32) {
+        if attempt > 1 {
+            let before = before.map_or(0, Self::get);
+            extensions.insert(Self(before.saturating_add(attempt - 1)));
+        }
+    }
+
+    /// Leaves the extensions as they came: the next request is none of this one's re-sends.
+    fn restore(extensions: &mut Extensions, before: Option<Self>) {
+        match before {
+            Some(before) => extensions.insert(before),
+            None => extensions.remove::<Self>(),
+        };
+    }
+}
 
 /// What is left of a request once it was sent: a copy to send again, or what it was called.
 enum Kept {

@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use http::Extensions;
+use reqwest::Url;
 
 use crate::fault::ConfigError;
 use crate::policy::{Patch, Policy};
@@ -63,6 +64,10 @@ impl RetryOverride {
     pub(crate) fn patch(&mut self) -> &mut Patch {
         Arc::make_mut(&mut self.0)
     }
+
+    pub(crate) fn into_patch(self) -> Arc<Patch> {
+        self.0
+    }
 }
 
 impl fmt::Debug for RetryOverride {
@@ -71,11 +76,14 @@ impl fmt::Debug for RetryOverride {
     }
 }
 
-/// The policy of one request, and what is wrong with it. Without an override it costs nothing.
+/// The policy of one request, and what is wrong with it. What is not there costs nothing: neither
+/// settings of hosts, nor an override.
 pub(crate) fn resolve(
     configured: &Arc<Policy>,
+    url: &Url,
     extensions: &Extensions,
 ) -> (Arc<Policy>, Option<ConfigError>) {
+    let configured = configured.of_host(url).unwrap_or(configured);
     let own = extensions.get::<RetryOverride>();
     SCOPE
         .try_with(|scopes| patched(configured, scopes, own))
@@ -90,7 +98,9 @@ fn patched(
     if scopes.is_empty() && own.is_none() {
         return (Arc::clone(configured), None);
     }
-    let policy = configured.patched(scopes.iter().chain(own).map(|it| &*it.0));
+    let mut policy = configured.patched(scopes.iter().chain(own).map(|it| &*it.0));
+    // The host is found already.
+    policy.hosts = None;
     let faults = policy.check().err();
     policy.settle();
     (Arc::new(policy), faults)

@@ -2,7 +2,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use reqwest::Url;
 
 use crate::backoff::{Backoff, Exponential, Jitter};
 use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers};
@@ -11,7 +12,9 @@ use crate::classify::{self, Judge, Predicate, RetryMethods, StatusSet, Verdict};
 use crate::event::Listeners;
 use crate::fault::{ConfigError, Fault};
 use crate::gate::Gates;
+use crate::headers::DeadlineHeader;
 use crate::hint::{Advice, HintFormat, HintHeaders};
+use crate::hosts::{HostMap, ODD_HOST};
 use crate::idempotency::{self, IdempotencyKey};
 use crate::outcome::Outcome;
 use crate::registry::KeyOf;
@@ -48,12 +51,25 @@ pub(crate) struct Policy {
     pub(crate) hints: Arc<HintHeaders>,
     pub(crate) read_body: Option<usize>,
     pub(crate) idempotency_key: Option<IdempotencyKey>,
+    pub(crate) deadline_header: Option<DeadlineHeader>,
+    pub(crate) attempt_header: Option<HeaderName>,
     pub(crate) breaker: Option<CircuitBreakers>,
     pub(crate) breaker_health: Option<Judge>,
     pub(crate) budget: Option<RetryBudget>,
     pub(crate) gates: Option<Arc<Gates>>,
     pub(crate) listeners: Listeners,
     pub(crate) sources: Sources,
+    pub(crate) hosts: Option<Arc<HostMap<HostPolicy>>>,
+}
+
+/// The settings of one host.
+#[derive(Clone)]
+pub(crate) struct HostPolicy {
+    pub(crate) name: Arc<str>,
+    /// What differs from the policy that this one stands in for.
+    pub(crate) patch: Arc<Patch>,
+    /// Both together.
+    pub(crate) policy: Arc<Policy>,
 }
 
 /// 408, 425, 429, 500, 502, 503, 504: the statuses that tell of a passing state. Not 501 and 505,
@@ -86,12 +102,15 @@ impl Default for Policy {
             hints: Arc::default(),
             read_body: None,
             idempotency_key: None,
+            deadline_header: None,
+            attempt_header: None,
             breaker: Some(CircuitBreaker::per_host(BreakerConfig::default())),
             breaker_health: None,
             budget: Some(RetryBudget::per_host(BudgetConfig::default())),
             gates: Some(Arc::new(Gates::new(KeyOf::Host))),
             listeners: Listeners::default(),
             sources: Sources::default(),
+            hosts: None,
         }
     }
 }
@@ -128,6 +147,32 @@ impl Policy {
         })
     }
 
+    /// The policy for requests to the host of `url`, if it has one of its own.
+    pub(crate) fn of_host(&self, url: &Url) -> Option<&Arc<Self>> {
+        let hosts = self.hosts.as_ref()?;
+        Some(&hosts.get(url.host_str()?)?.policy)
+    }
+
+    /// This policy, with others beside it for the hosts in `patches`.
+    pub(crate) fn with_hosts<'a>(
+        mut self,
+        patches: impl IntoIterator<Item = (&'a str, &'a Arc<Patch>)>,
+    ) -> Self {
+        self.hosts = None;
+        let host = |(name, patch): (&'a str, &'a Arc<Patch>)| {
+            let policy = Arc::new(self.patched([&**patch]));
+            (name, HostPolicy { name: name.into(), patch: Arc::clone(patch), policy })
+        };
+        let hosts: HostMap<_> = patches.into_iter().map(host).collect();
+        self.hosts = (!hosts.is_empty()).then(|| Arc::new(hosts));
+        self
+    }
+
+    /// Every host that has settings of its own.
+    pub(crate) fn all_hosts(&self) -> impl Iterator<Item = &HostPolicy> {
+        self.hosts.iter().flat_map(|it| it.values())
+    }
+
     /// The policy that results from `patches`, later ones winning field by field.
     pub(crate) fn patched<'a>(&self, patches: impl IntoIterator<Item = &'a Patch>) -> Self {
         let mut policy = self.clone();
@@ -139,6 +184,10 @@ impl Policy {
 impl Policy {
     /// Refuses what cannot be meant.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        ConfigError::unless_none(self.faults())
+    }
+
+    pub(crate) fn faults(&self) -> Vec<Fault> {
         let mut faults = vec![];
         let mut refuse = |broken: bool, field, rule, value: &dyn fmt::Debug| {
             if broken {
@@ -168,8 +217,22 @@ impl Policy {
             refuse(true, "idempotency_key", rule, &key);
         }
         faults.extend(self.breaker.iter().flat_map(CircuitBreakers::faults));
-        faults.extend(self.budget.iter().flat_map(|it| it.config().faults()));
-        ConfigError::unless_none(faults)
+        faults.extend(self.budget.iter().flat_map(RetryBudget::faults));
+        faults.extend(self.host_faults(&faults));
+        faults
+    }
+
+    /// What is wrong with the settings of hosts and was not wrong before: `known` has the rest.
+    fn host_faults(&self, known: &[Fault]) -> Vec<Fault> {
+        let Some(hosts) = &self.hosts else { return vec![] };
+        let mut faults: Vec<_> = hosts.odd().map(|it| Fault::new("hosts", ODD_HOST, it)).collect();
+        for host in hosts.values() {
+            let own = host.policy.faults().into_iter().filter(|it| !known.contains(it));
+            faults.extend(own.map(|it| it.within(&format!("hosts.{:?}", host.name))));
+        }
+        // The order of a map is none.
+        faults.sort_by(|a, b| a.field.cmp(&b.field));
+        faults
     }
 
     /// Keeps all that is kept per host in one place, so that one look-up finds it.
@@ -183,6 +246,43 @@ impl Policy {
             (Some(gates), None, Some(budget)) => gates.join(budget),
             _ => {}
         }
+        self.all_hosts().for_each(|it| it.policy.settle());
+    }
+}
+
+impl Policy {
+    /// Adds what can be shown to `out`.
+    pub(crate) fn describe(&self, out: &mut fmt::DebugStruct<'_, '_>) {
+        let delays = [0, 1, 2, 3].map(|retry| self.backoff.delay(retry));
+        out.field("max_retries", &self.max_retries)
+            .field("backoff", &delays)
+            .field("max_delay", &self.backoff.max_delay().filter(|it| *it < Duration::MAX))
+            .field("jitter", &self.jitter)
+            .field("retry_statuses", &self.statuses)
+            .field("retry_methods", &self.methods)
+            .field("attempt_timeout", &self.attempt_timeout)
+            .field("max_total_time", &self.max_total_time)
+            .field("max_wait_time", &self.max_wait_time)
+            .field("retry_after", &self.retry_after)
+            .field("hint_headers", &self.hints)
+            .field("read_body", &self.read_body)
+            .field("idempotency_key", &self.idempotency_key)
+            .field("deadline_header", &self.deadline_header)
+            .field("attempt_header", &self.attempt_header)
+            .field("circuit_breaker", &self.breaker.as_ref().map(CircuitBreakers::rules))
+            .field("retry_budget", &self.budget.as_ref().map(RetryBudget::rules))
+            .field("gate", &self.gates.is_some());
+        if let Some(hosts) = &self.hosts {
+            out.field("hosts", hosts);
+        }
+    }
+}
+
+impl fmt::Debug for HostPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("HostPolicy");
+        self.policy.describe(&mut out);
+        out.finish_non_exhaustive()
     }
 }
 
@@ -203,6 +303,8 @@ pub(crate) struct Patch {
     pub(crate) hints: Option<Arc<HintHeaders>>,
     pub(crate) read_body: Option<Option<usize>>,
     pub(crate) idempotency_key: Option<Option<IdempotencyKey>>,
+    pub(crate) deadline_header: Option<Option<DeadlineHeader>>,
+    pub(crate) attempt_header: Option<Option<HeaderName>>,
     pub(crate) breaker: Option<Option<CircuitBreakers>>,
     pub(crate) breaker_health: Option<Option<Judge>>,
     pub(crate) budget: Option<Option<RetryBudget>>,
@@ -235,6 +337,8 @@ impl Patch {
         set(&mut policy.hints, self.hints.as_ref());
         set(&mut policy.read_body, self.read_body.as_ref());
         set(&mut policy.idempotency_key, self.idempotency_key.as_ref());
+        set(&mut policy.deadline_header, self.deadline_header.as_ref());
+        set(&mut policy.attempt_header, self.attempt_header.as_ref());
         set(&mut policy.breaker, self.breaker.as_ref());
         set(&mut policy.breaker_health, self.breaker_health.as_ref());
         set(&mut policy.budget, self.budget.as_ref());

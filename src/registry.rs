@@ -251,6 +251,10 @@ impl<P: Part> Keyed<P> {
         matches!(self.key_of, KeyOf::Host)
     }
 
+    pub(crate) fn capacity(&self) -> NonZeroUsize {
+        self.room().registry.read().capacity
+    }
+
     pub(crate) fn set_capacity(&self, capacity: NonZeroUsize) {
         self.room().registry.set_capacity(capacity);
     }

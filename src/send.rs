@@ -3,7 +3,7 @@
 use std::{error::Error, time::Duration};
 
 use bytes::Bytes;
-use http::Extensions;
+use http::{Extensions, HeaderValue};
 use reqwest::{Request, Response};
 
 use crate::body::{self, BodyFactory, BoxFuture};
@@ -84,6 +84,19 @@ impl<E> Sent<E> {
     }
 }
 
+/// What one attempt has to keep to.
+pub(crate) struct Terms<'a> {
+    pub(crate) policy: &'a Policy,
+    /// The attempt's number.
+    pub(crate) number: u32,
+    pub(crate) now: Instant,
+    /// The longest the attempt may take.
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) deadline: Option<Instant>,
+    /// Whether a redirect that the client follows is to be noticed.
+    pub(crate) minds_redirects: bool,
+}
+
 /// Sends the request down the chain, with a body made for this attempt where that is asked for.
 ///
 /// Nothing happens before the future is polled.
@@ -92,9 +105,9 @@ pub(crate) fn begin<'a, C: Chain + 'a>(
     mut request: Request,
     extensions: &'a mut Extensions,
     body: Option<&'a BodyFactory>,
-    left: Option<Duration>,
+    terms: &Terms<'_>,
 ) -> BoxFuture<'a, Result<Response, C::Error>> {
-    tighten(&mut request, left);
+    terms.apply(&mut request);
     match body {
         None => chain.send(request, extensions),
         Some(factory) => Box::pin(async move {
@@ -104,24 +117,28 @@ pub(crate) fn begin<'a, C: Chain + 'a>(
     }
 }
 
-/// Lowers the request's own timeout, which bounds the body too, to the time that is left. Where
-/// there is none, none is set: it would replace, and maybe loosen, the client's.
-fn tighten(request: &mut Request, left: Option<Duration>) {
-    // Asking for the mutable one would make a place for it.
-    if let (Some(own), Some(left)) = (request.timeout().copied(), left) {
-        *request.timeout_mut() = Some(own.min(left));
+impl Terms<'_> {
+    /// Writes into the request what the attempt's number and limits say.
+    fn apply(&self, request: &mut Request) {
+        let Self { policy, number, now, deadline, .. } = *self;
+        if let Some(name) = &policy.attempt_header {
+            request.headers_mut().insert(name, HeaderValue::from(number));
+        }
+        if let Some(header) = &policy.deadline_header {
+            let limit = Limit::nearest(self);
+            let left = limit.map(|it| it.at.saturating_duration_since(now));
+            if let Some(left) = left.into_iter().chain(request.timeout().copied()).min() {
+                let (name, value) = header.line(left);
+                request.headers_mut().insert(name, value);
+            }
+        }
+        // The request's own timeout, which bounds the body too, is only ever lowered; setting one
+        // where there is none would replace, and maybe loosen, the client's. And asking for the
+        // mutable one would make a place for it.
+        if let (Some(own), Some(deadline)) = (request.timeout().copied(), deadline) {
+            *request.timeout_mut() = Some(own.min(deadline.saturating_duration_since(now)));
+        }
     }
-}
-
-/// What one attempt has to keep to.
-pub(crate) struct Terms<'a> {
-    pub(crate) policy: &'a Policy,
-    pub(crate) now: Instant,
-    /// The longest the attempt may take.
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) deadline: Option<Instant>,
-    /// Whether a redirect that the client follows is to be noticed.
-    pub(crate) minds_redirects: bool,
 }
 
 /// Sees one attempt through, within its limits.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 
 use crate::backoff::{Backoff, Jitter};
 use crate::breaker::{CircuitBreakers, Health};
@@ -11,6 +11,7 @@ use crate::classify::RetryMethods;
 use crate::config::ResilientConfigBuilder;
 use crate::event::{FailureInfo, Observer, RequestInfo, ResponseInfo, RetryInfo};
 use crate::gate::Gates;
+use crate::headers::DeadlineHeader;
 use crate::hint::HintHeaders;
 use crate::idempotency::IdempotencyKey;
 use crate::outcome::Outcome;
@@ -151,6 +152,32 @@ macro_rules! settings {
             /// Adds no key.
             pub fn without_idempotency_key(mut self) -> Self {
                 self.patch().idempotency_key = Some(None);
+                self
+            }
+
+            /// Tells the server how long its answer is waited for: see [`DeadlineHeader`].
+            /// Default: it is not told.
+            pub fn deadline_header(mut self, header: DeadlineHeader) -> Self {
+                self.patch().deadline_header = Some(Some(header));
+                self
+            }
+
+            /// Does not tell the server how long its answer is waited for.
+            pub fn without_deadline_header(mut self) -> Self {
+                self.patch().deadline_header = Some(None);
+                self
+            }
+
+            /// Tells the server in this header which attempt it sees, counted from 1. Default: it
+            /// is not told.
+            pub fn attempt_header(mut self, name: HeaderName) -> Self {
+                self.patch().attempt_header = Some(Some(name));
+                self
+            }
+
+            /// Does not tell the server which attempt it sees.
+            pub fn without_attempt_header(mut self) -> Self {
+                self.patch().attempt_header = Some(None);
                 self
             }
 

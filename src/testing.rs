@@ -37,6 +37,7 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method};
 use reqwest::{Request, Response, ResponseBuilderExt, Url};
 use reqwest_middleware::{Error, Middleware, Next};
 
+use crate::redact::RedactedUrl;
 use crate::time::Instant;
 
 /// The most requests a script remembers; of more, the last ones.
@@ -53,8 +54,9 @@ struct Played {
     sent: VecDeque<SentRequest>,
 }
 
-/// A request that reached a [`Script`].
-#[derive(Clone, Debug)]
+/// A request that reached a [`Script`]. `Debug` shows neither userinfo nor query nor the values of
+/// headers nor the body.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct SentRequest {
     /// When it came, on tokio's clock.
@@ -117,6 +119,19 @@ impl fmt::Debug for Script {
         self.lock(|it| {
             f.debug_struct("Script").field("sent", &it.sent.len()).finish_non_exhaustive()
         })
+    }
+}
+
+impl fmt::Debug for SentRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SentRequest")
+            .field("at", &self.at)
+            .field("method", &self.method)
+            .field("url", &RedactedUrl::new(&self.url))
+            .field("headers", &self.headers.keys().collect::<Vec<_>>())
+            .field("body_len", &self.body.as_ref().map(Bytes::len))
+            .field("timeout", &self.timeout)
+            .finish()
     }
 }
 

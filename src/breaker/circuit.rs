@@ -5,7 +5,7 @@ use std::{
     fmt::{self, Debug, Formatter},
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, OnceLock, PoisonError, RwLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock, atomic::AtomicU64 as Plain},
 };
 
 use crate::breaker::{
@@ -17,6 +17,8 @@ use crate::breaker::{
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
     window,
 };
+use crate::fault::Fault;
+use crate::rules::Rules;
 use crate::time::Instant;
 
 /// One breaker's state, shared by everyone who asks it.
@@ -29,12 +31,16 @@ pub(super) struct Circuit {
     lanes: Lanes,
     /// The moment of the first result: where the lanes' time begins.
     epoch: OnceLock<Instant>,
+    /// Of the rules in `inner`.
+    version: Plain,
+    /// The nanoseconds from which on a call is slow, by the rules in `inner`.
+    slow_from: Plain,
     inner: Mutex<Inner>,
 }
 
 /// What all breakers of one family have in common.
 pub(super) struct Common {
-    config: BreakerConfig,
+    pub(super) rules: Rules<Arc<BreakerConfig>>,
     observers: RwLock<Vec<Observer>>,
 }
 
@@ -46,6 +52,7 @@ type Observer = Arc<dyn Fn(&StateChange) + Send + Sync>;
 #[repr(align(128))]
 struct Inner {
     machine: Machine,
+    config: Arc<BreakerConfig>,
     lanes_open: bool,
     untold: VecDeque<Transition>,
     /// Someone is telling; what others add to `untold` meanwhile, that one tells too. This keeps
@@ -55,14 +62,18 @@ struct Inner {
 
 impl Circuit {
     pub(super) fn new(key: &str, common: Arc<Common>) -> Self {
-        let machine = Machine::new(&common.config);
+        let (config, version) = common.rules.of(key);
+        let machine = Machine::new(&config);
         Self {
             key: key.into(),
             gate: AtomicU64::new(Gate::of(&machine).0),
             lanes: Lanes::new(),
             epoch: OnceLock::new(),
+            version: Plain::new(version),
+            slow_from: Plain::new(config.slow_from()),
             inner: Mutex::new(Inner {
                 machine,
+                config,
                 lanes_open: false,
                 untold: VecDeque::new(),
                 telling: false,
@@ -71,12 +82,27 @@ impl Circuit {
         }
     }
 
+    /// Takes over the rules of the family, if they have changed. The state stays.
+    pub(super) fn keep_up(&self) {
+        if self.version.load(Ordering::Relaxed) != self.common.rules.version() {
+            let mut inner = self.lock();
+            // Read under the lock, so that an older reading cannot overwrite a newer one.
+            let (config, version) = self.common.rules.of(&self.key);
+            self.slow_from.store(config.slow_from(), Ordering::Relaxed);
+            self.step(&mut inner, |machine, current| {
+                machine.change_rules(current, &config);
+                *current = config;
+            });
+            self.version.store(version, Ordering::Relaxed);
+        }
+    }
+
     /// A call that reads the gate just before another thread closes it counts as having come
     /// before; its result is of an older generation and changes nothing.
-    pub(super) fn enter(&self, now: Instant) -> Result<Ticket, CircuitOpen> {
+    pub(super) fn enter(&self, now: Instant) -> (Result<Ticket, CircuitOpen>, Option<StateChange>) {
         let gate = self.gate();
         if gate.lets_through() {
-            return Ok(Ticket { generation: gate.generation(), entered: now });
+            return (Ok(Ticket { generation: gate.generation(), entered: now }), None);
         }
         self.drive(|machine, config| machine.enter(config, now))
     }
@@ -89,23 +115,24 @@ impl Circuit {
         report: Report,
         now: Instant,
         random: impl FnOnce() -> f64,
-    ) {
+    ) -> Option<StateChange> {
         let epoch = *self.epoch.get_or_init(|| now);
         let took = now.saturating_duration_since(ticket.entered);
         if report.health == Health::Success
-            && !self.common.config.is_slow(took)
+            && window::nanos(took) < self.slow_from.load(Ordering::Relaxed)
             && self.lanes.count(lane, ticket.generation, window::nanos_since(epoch, now))
         {
-            return;
+            return None;
         }
-        self.drive(|machine, config| ((), machine.exit(ticket, report, config, now, random)));
+        self.drive(|machine, config| ((), machine.exit(ticket, report, config, now, random))).1
     }
 
     pub(super) fn rejects(&self, now: Instant) -> Option<CircuitOpen> {
         if self.gate().lets_through() {
             return None;
         }
-        self.lock().machine.rejects(&self.common.config, now)
+        let inner = self.lock();
+        inner.machine.rejects(&inner.config, now)
     }
 
     pub(super) fn abandon(&self, ticket: Ticket) {
@@ -130,7 +157,7 @@ impl Circuit {
     }
 
     pub(super) fn snapshot(&self, permits_out: usize, now: Instant) -> BreakerSnapshot {
-        self.step(&mut self.lock(), |machine| BreakerSnapshot {
+        self.step(&mut self.lock(), |machine, _| BreakerSnapshot {
             key: Arc::clone(&self.key),
             state: machine.state(),
             consecutive_failures: machine.consecutive_failures(),
@@ -147,30 +174,40 @@ impl Circuit {
         &self.common
     }
 
-    /// Runs one step of the machine and sees to it that its outcome is known to all.
+    /// Runs one step of the machine and sees to it that its outcome is known to all. Whoever ran
+    /// it, and nobody else, gets the change it made.
     fn drive<R>(
         &self,
         step: impl FnOnce(&mut Machine, &BreakerConfig) -> (R, Option<Transition>),
-    ) -> R {
+    ) -> (R, Option<StateChange>) {
         let mut inner = self.lock();
-        let (result, transition) =
-            self.step(&mut inner, |machine| step(machine, &self.common.config));
-        if let Some(transition) = transition {
+        let (result, transition) = self.step(&mut inner, |machine, config| step(machine, config));
+        let change = transition.map(|transition| {
+            let change = self.change(&transition);
             inner.untold.push_back(transition);
             self.tell(inner);
-        }
-        result
+            change
+        });
+        (result, change)
+    }
+
+    fn change(&self, &Transition { from, to, why }: &Transition) -> StateChange {
+        StateChange { key: Arc::clone(&self.key), from, to, why }
     }
 
     /// The machine sees every result there is, and lanes and gate follow from what becomes of it.
-    fn step<R>(&self, inner: &mut Inner, step: impl FnOnce(&mut Machine) -> R) -> R {
-        let Inner { machine, lanes_open, .. } = inner;
+    fn step<R>(
+        &self,
+        inner: &mut Inner,
+        step: impl FnOnce(&mut Machine, &mut Arc<BreakerConfig>) -> R,
+    ) -> R {
+        let Inner { machine, config, lanes_open, .. } = inner;
         if mem::take(lanes_open) {
             machine.add_successes(self.lanes.close());
         }
-        let result = step(machine);
+        let result = step(machine, config);
         let epoch = self.epoch.get();
-        if let Some(until) = epoch.and_then(|it| machine.calm_until(&self.common.config, *it)) {
+        if let Some(until) = epoch.and_then(|it| machine.calm_until(config, *it)) {
             self.lanes.open(machine.generation(), until);
             *lanes_open = true;
         }
@@ -186,9 +223,9 @@ impl Circuit {
             return;
         }
         inner.telling = true;
-        while let Some(Transition { from, to, why }) = inner.untold.pop_front() {
+        while let Some(transition) = inner.untold.pop_front() {
             drop(inner);
-            self.common.tell(&StateChange { key: Arc::clone(&self.key), from, to, why });
+            self.common.tell(&self.change(&transition));
             inner = self.lock();
         }
         inner.telling = false;
@@ -205,11 +242,11 @@ impl Circuit {
 
 impl Common {
     pub(super) fn new(config: BreakerConfig) -> Self {
-        Self { config, observers: RwLock::default() }
+        Self { rules: Rules::new(Arc::new(config)), observers: RwLock::default() }
     }
 
-    pub(super) fn config(&self) -> &BreakerConfig {
-        &self.config
+    pub(super) fn faults(&self) -> Vec<Fault> {
+        self.rules.faults(|config| config.faults(), "circuit_breaker.for_host")
     }
 
     pub(super) fn observe(&self, observer: Observer) {
@@ -228,7 +265,7 @@ impl Common {
 
 impl Debug for Common {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Common").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Common").field("rules", &self.rules).finish_non_exhaustive()
     }
 }
 

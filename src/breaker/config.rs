@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use crate::breaker::window;
 use crate::fault::Fault;
 
 /// When a circuit breaker opens, for how long, and what closes it again.
@@ -149,6 +150,24 @@ impl BreakerConfig {
         self
     }
 
+    /// Does not open for failures in a row.
+    pub fn without_consecutive(mut self) -> Self {
+        self.consecutive = None;
+        self
+    }
+
+    /// Does not open for a rate of failures.
+    pub fn without_failure_rate(mut self) -> Self {
+        self.failure_rate = None;
+        self
+    }
+
+    /// Does not open for slow calls.
+    pub fn without_slow_calls(mut self) -> Self {
+        self.slow_calls = None;
+        self
+    }
+
     /// The results that rates and the minimum of samples look at; 10 s by default.
     pub fn window(mut self, window: Window) -> Self {
         self.window = window;
@@ -209,6 +228,12 @@ impl BreakerConfig {
         self
     }
 
+    /// Makes every opening last the same.
+    pub fn without_open_growth(mut self) -> Self {
+        self.growth = None;
+        self
+    }
+
     /// Lengthens every open time by a random share of up to `percent`; 20 % by default, so that
     /// the clients of a service do not probe it all at once.
     pub fn open_jitter(mut self, percent: Percent) -> Self {
@@ -241,6 +266,11 @@ impl BreakerConfig {
     /// Whether a call that took this long was slow.
     pub(super) fn is_slow(&self, took: Duration) -> bool {
         self.slow_calls.is_some_and(|it| took >= it.slower_than)
+    }
+
+    /// The nanoseconds from which on a call is slow.
+    pub(super) fn slow_from(&self) -> u64 {
+        self.slow_calls.map_or(u64::MAX, |it| window::nanos(it.slower_than))
     }
 
     /// Every setting that makes no sense, as its name, its value and the rule it breaks.

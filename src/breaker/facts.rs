@@ -29,6 +29,26 @@ pub enum BreakerState {
     MetricsOnly,
 }
 
+impl BreakerState {
+    /// A short name without spaces, fit for metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+            Self::ForcedOpen => "forced_open",
+            Self::Disabled => "disabled",
+            Self::MetricsOnly => "metrics_only",
+        }
+    }
+}
+
+impl Display for BreakerState {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// What made a breaker change its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -49,6 +69,27 @@ pub enum ChangeReason {
     Manual,
 }
 
+impl ChangeReason {
+    /// A short name without spaces, fit for metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ConsecutiveFailures => "consecutive_failures",
+            Self::FailureRate => "failure_rate",
+            Self::SlowCallRate => "slow_call_rate",
+            Self::OpenTimeOver => "open_time_over",
+            Self::ProbesFailed => "probes_failed",
+            Self::ProbesSucceeded => "probes_succeeded",
+            Self::Manual => "manual",
+        }
+    }
+}
+
+impl Display for ChangeReason {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// One change of one breaker's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -62,6 +103,18 @@ pub struct StateChange {
     pub to: BreakerState,
     /// What made it change.
     pub why: ChangeReason,
+}
+
+/// `circuit breaker of https://example.com: closed to open (failure_rate)`
+impl Display for StateChange {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { key, from, to, why } = self;
+        match key.is_empty() {
+            true => f.write_str("circuit breaker: ")?,
+            false => write!(f, "circuit breaker of {key}: ")?,
+        }
+        write!(f, "{from} to {to} ({why})")
+    }
 }
 
 /// Everything one breaker knows at one moment.

@@ -69,10 +69,17 @@ impl CircuitBreakers {
     /// Adds an observer of the changes of all breakers, for all clones: see
     /// [`CircuitBreaker::on_state_change`].
     pub fn on_state_change(self, observer: impl Fn(&StateChange) + Send + Sync + 'static) -> Self {
-        match &*self.scope {
-            Scope::Single(breaker) => breaker.common().observe(Arc::new(observer)),
-            Scope::Keyed { common, .. } => common.observe(Arc::new(observer)),
-        }
+        self.common().observe(Arc::new(observer));
+        self
+    }
+
+    /// Gives a host, such as `api.example.com`, or all hosts below a domain, `*.example.com`, a
+    /// rule of their own; for all clones, from the next request on.
+    ///
+    /// For breakers that are kept per host. A name that no host can have is refused by
+    /// [`build`](crate::ResilientConfigBuilder::build).
+    pub fn for_host(self, host: &str, config: BreakerConfig) -> Self {
+        self.common().rules.set_host(host, Arc::new(config));
         self
     }
 
@@ -94,6 +101,7 @@ impl CircuitBreakers {
                 CircuitBreaker { home: homes.of_request(request, found, create) }
             }
         }
+        .kept_up()
     }
 
     /// The breaker of `key`, a new one if there is none yet.
@@ -108,12 +116,44 @@ impl CircuitBreakers {
                 CircuitBreaker { home: homes.of_key(key, create) }
             }
         }
+        .kept_up()
     }
 
     pub(crate) fn faults(&self) -> Vec<Fault> {
+        self.common().faults()
+    }
+
+    /// Whether both are the same.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.scope, &other.scope)
+    }
+
+    /// Whether these breakers, with their state, can stand in for `other`: they are kept in the
+    /// same way, and have then taken over its rules.
+    pub(crate) fn replaces(&self, other: &Self) -> bool {
+        match (&*self.scope, &*other.scope) {
+            (Scope::Single(_), Scope::Single(_)) => {}
+            (Scope::Keyed { homes, .. }, Scope::Keyed { homes: theirs, .. })
+                if homes.is_per_host() && theirs.is_per_host() =>
+            {
+                homes.set_capacity(theirs.capacity());
+            }
+            // Nobody can tell whether two functions find the same keys.
+            _ => return false,
+        }
+        self.common().rules.replace(&other.common().rules);
+        true
+    }
+
+    /// The rules, to be shown.
+    pub(crate) fn rules(&self) -> &dyn Debug {
+        &self.common().rules
+    }
+
+    fn common(&self) -> &Arc<Common> {
         match &*self.scope {
-            Scope::Single(breaker) => breaker.common().config().faults(),
-            Scope::Keyed { common, .. } => common.config().faults(),
+            Scope::Single(breaker) => breaker.common(),
+            Scope::Keyed { common, .. } => common,
         }
     }
 

@@ -22,7 +22,7 @@ fn loom_whoever_comes_after_the_opening_is_rejected() {
     let now = Instant::now();
     loom::model(move || {
         let circuit = circuit(2);
-        let tickets = [circuit.enter(now).unwrap(), circuit.enter(now).unwrap()];
+        let tickets = [circuit.enter(now).0.unwrap(), circuit.enter(now).0.unwrap()];
         let failing = tickets.map(|ticket| {
             let circuit = Arc::clone(&circuit);
             thread::spawn(move || circuit.exit(0, ticket, FAILED, now, || 0.0))
@@ -30,7 +30,7 @@ fn loom_whoever_comes_after_the_opening_is_rejected() {
         for thread in failing {
             thread.join().unwrap();
         }
-        assert!(circuit.enter(now).is_err());
+        assert!(circuit.enter(now).0.is_err());
         assert_eq!(circuit.state(), BreakerState::Open);
     });
 }
@@ -40,10 +40,10 @@ fn loom_a_call_that_slips_through_changes_nothing() {
     let now = Instant::now();
     loom::model(move || {
         let circuit = circuit(1);
-        let ticket = circuit.enter(now).unwrap();
+        let ticket = circuit.enter(now).0.unwrap();
         let slipping = {
             let circuit = Arc::clone(&circuit);
-            thread::spawn(move || match circuit.enter(now) {
+            thread::spawn(move || match circuit.enter(now).0 {
                 Ok(ticket) => circuit.exit(1, ticket, FINE, now, || 0.0),
                 Err(rejected) => assert_eq!(rejected.failures(), 1),
             })
@@ -60,11 +60,11 @@ fn loom_half_open_lets_one_probe_through() {
     let later = now + Duration::from_secs(5);
     loom::model(move || {
         let circuit = circuit(1);
-        let ticket = circuit.enter(now).unwrap();
+        let ticket = circuit.enter(now).0.unwrap();
         circuit.exit(0, ticket, FAILED, now, || 0.0);
         let other = {
             let circuit = Arc::clone(&circuit);
-            thread::spawn(move || circuit.enter(later))
+            thread::spawn(move || circuit.enter(later).0)
         };
         let mine = circuit.enter(later);
         let theirs = other.join().unwrap();

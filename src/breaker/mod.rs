@@ -133,8 +133,13 @@ impl CircuitBreaker {
     /// [`CircuitOpen`] if the breaker is open, forced open, or half-open with all its probes
     /// under way.
     pub fn try_enter(&self, now: Instant) -> Result<Permit, CircuitOpen> {
-        let ticket = self.home.circuit().enter(now)?;
-        Ok(Permit::new(Arc::clone(self.home.door()), ticket))
+        self.enter(now).0
+    }
+
+    /// The same, and the change of state that this call made.
+    pub(crate) fn enter(&self, now: Instant) -> (Result<Permit, CircuitOpen>, Option<StateChange>) {
+        let (entered, change) = self.home.circuit().enter(now);
+        (entered.map(|ticket| Permit::new(Arc::clone(self.home.door()), ticket)), change)
     }
 
     /// The rejection of a call that would come at `now`; `None` if it would be let through.
@@ -181,5 +186,11 @@ impl CircuitBreaker {
 
     fn common(&self) -> &Arc<Common> {
         self.home.circuit().common()
+    }
+
+    /// The same, under the newest rules.
+    fn kept_up(self) -> Self {
+        self.home.circuit().keep_up();
+        self
     }
 }

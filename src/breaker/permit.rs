@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::breaker::{
+    facts::StateChange,
     home::Door,
     state::{Report, Ticket},
 };
@@ -58,21 +59,21 @@ impl Permit {
     /// [`max_retry_after`](crate::BreakerConfig::max_retry_after). Whether the call was slow
     /// follows from `now` and the moment the permit was given.
     pub fn exit(self, health: Health, retry_after: Option<Duration>, now: Instant) {
-        self.exit_drawing(health, retry_after, now, rand::random);
+        let _ = self.exit_drawing(health, retry_after, now, rand::random);
     }
 
     /// The same, with the random number for the open time drawn from `random`, if it is needed.
+    /// Gives the change of state that this result made.
     pub(crate) fn exit_drawing(
         mut self,
         health: Health,
         retry_after: Option<Duration>,
         now: Instant,
         random: impl FnOnce() -> f64,
-    ) {
-        if let Some(ticket) = self.ticket.take() {
-            let Door { circuit, lane } = &*self.door;
-            circuit.exit(*lane, ticket, Report { health, retry_after }, now, random);
-        }
+    ) -> Option<StateChange> {
+        let ticket = self.ticket.take()?;
+        let Door { circuit, lane } = &*self.door;
+        circuit.exit(*lane, ticket, Report { health, retry_after }, now, random)
     }
 }
 

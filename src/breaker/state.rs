@@ -75,6 +75,13 @@ impl Machine {
         }
     }
 
+    /// Goes on under other rules; a window of another size starts empty.
+    pub(super) fn change_rules(&mut self, from: &BreakerConfig, to: &BreakerConfig) {
+        if from.window != to.window {
+            self.results = Results::new(to.window);
+        }
+    }
+
     /// Asks for a call to be let through.
     pub(super) fn enter(
         &mut self,

@@ -234,7 +234,7 @@ pub(super) fn nanos_since(epoch: Instant, moment: Instant) -> u64 {
 }
 
 /// Saturates after 584 years.
-fn nanos(span: Duration) -> u64 {
+pub(super) fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -1,5 +1,7 @@
 //! Which headers carry hints, and how each of them is written.
 
+use std::fmt;
+
 use http::{HeaderName, header};
 
 /// The headers in which servers say when to come back, and whether to come back at all.
@@ -40,7 +42,7 @@ use http::{HeaderName, header};
 ///     .with(HeaderName::from_static("x-backoff"), HintFormat::Seconds)
 ///     .without(&HeaderName::from_static("x-envoy-ratelimited"));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HintHeaders {
     pub(super) spellings: Vec<Spelling>,
 }
@@ -114,6 +116,13 @@ impl HintHeaders {
         let mut all = self.without(&spelling.header);
         all.spellings.insert(0, spelling);
         all
+    }
+}
+
+/// The headers and their formats, in order.
+impl fmt::Debug for HintHeaders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.spellings.iter().map(|it| (&it.header, it.format))).finish()
     }
 }
 

@@ -12,19 +12,23 @@ const ARROWS: &[(&str, &str)] = &[
     ("decision", ""),
     ("backoff", ""),
     ("hint", ""),
+    ("headers", ""),
     ("idempotency", ""),
     ("registry", ""),
-    ("breaker", "fault registry time"),
-    ("budget", "fault registry time"),
+    ("hosts", ""),
+    ("rules", "fault hosts"),
+    ("breaker", "fault registry rules time"),
+    ("budget", "fault registry rules time"),
     ("gate", "registry time"),
     ("failure", "outcome"),
     ("history", "decision outcome"),
     ("error", "breaker decision failure fault gate history outcome redact"),
-    ("event", "decision error outcome redact"),
+    ("event", "breaker decision error outcome redact"),
     ("classify", "breaker hint idempotency outcome"),
     (
         "policy",
-        "backoff breaker budget classify event fault gate hint idempotency outcome registry sources",
+        "backoff breaker budget classify event fault gate headers hint hosts idempotency outcome \
+         registry sources",
     ),
     ("retry", "classify decision hint outcome policy time"),
     ("guard", "breaker budget gate policy registry time"),
@@ -37,24 +41,32 @@ const ARROWS: &[(&str, &str)] = &[
         "body breaker classify decision error event gate guard hint history idempotency outcome \
          policy redact retry send time",
     ),
-    ("config", "fault policy"),
+    ("config", "fault overrides policy"),
     (
         "settings",
-        "backoff breaker budget classify config event gate hint idempotency outcome overrides \
-         policy registry",
+        "backoff breaker budget classify config event gate headers hint idempotency outcome \
+         overrides policy registry",
     ),
-    ("middleware", "body call config decision error outcome overrides send time"),
+    ("telemetry", "breaker decision event outcome"),
+    (
+        "file",
+        "backoff breaker budget classify config fault headers hint hosts idempotency overrides \
+         policy",
+    ),
+    ("reload", "breaker budget config fault gate hosts overrides policy"),
+    ("middleware", "body call config decision error outcome reload send time"),
     ("adapter", "body error middleware send"),
     ("request", "decision error failure fault history"),
-    ("client", "config fault middleware request"),
-    ("blocking", "client config error fault outcome request"),
+    ("client", "config fault middleware reload request"),
+    ("blocking", "client config error fault outcome reload request"),
     ("guide", ""),
-    ("testing", "time"),
+    ("testing", "redact time"),
 ];
 
 /// `now` comes in as an argument, a decision comes out: no clock, no timer, no task.
-const PURE: &str = "redact outcome decision backoff breaker/state breaker/window budget gate hint hint/date hint/headers hint/number \
-                    hint/quota failure history classify policy retry fault error event";
+const PURE: &str = "redact outcome decision backoff breaker/state breaker/window budget gate headers hint hint/date hint/headers hint/number \
+                    hint/quota failure history classify policy retry fault error event hosts rules file file/apply file/keys file/schema file/shape \
+                    file/tree";
 
 #[test]
 fn arrows_point_down() {

@@ -2,14 +2,20 @@
 
 mod arrows;
 mod breaker;
+mod citizen;
+#[cfg(feature = "serde")]
+mod config;
 mod conformance;
 #[cfg(feature = "blocking")]
 mod lifecycle;
 #[cfg(feature = "blocking")]
 mod parity;
 mod properties;
+mod reload;
 mod retry;
 mod support;
 mod support_selftest;
+#[cfg(all(feature = "metrics", feature = "tracing"))]
+mod telemetry;
 mod tidy;
 mod wire;

@@ -319,6 +319,6 @@ fn every_fault_is_named_at_once() {
         .max_wait_time(Duration::ZERO)
         .build()
         .unwrap_err();
-    let fields: Vec<_> = error.faults().iter().map(|it| it.field).collect();
+    let fields: Vec<_> = error.faults().iter().map(|it| &*it.field).collect();
     assert_eq!(fields, ["jitter", "attempt_timeout", "max_wait_time"]);
 }

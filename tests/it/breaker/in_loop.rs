@@ -129,7 +129,7 @@ async fn a_rejected_request_is_logged_and_its_body_is_not_made() {
     let body = BodyFactory::new(async || -> Result<_, _> { panic!("nobody will send it") });
     let rejected = client.put(URL).with_extension(body).with_extension(log.clone());
     assert!(rejected.send_resilient().await.unwrap_err().is_circuit_open());
-    assert_eq!(log.history().to_string(), "ended: circuit_open");
+    assert_eq!(log.history().to_string(), "-- +0.000s circuit_open\nended: circuit_open");
     assert_eq!(script.sent().len(), 1);
 }
 
@@ -217,7 +217,10 @@ async fn a_rejection_after_a_wait_uses_up_a_retry() {
     assert_eq!((error.attempts(), error.retry_in(), gave_up), (1, Some(secs(5)), secs(11)));
     assert_eq!(
         error.history().to_string(),
-        "#1 +0.000s 1.000s status 503, then 10.000s by circuit breaker\nended: circuit_open"
+        "#1 +0.000s 1.000s status 503, then 5.000s by circuit breaker\n\
+         -- +6.000s circuit_open, then 5.000s by circuit breaker\n\
+         -- +11.000s circuit_open\n\
+         ended: circuit_open"
     );
     assert_eq!((script.sent().len(), breaker.state()), (3, BreakerState::Closed));
 }

@@ -123,7 +123,7 @@ pub(crate) fn validation(case: &ValidationCase) -> Checked {
         Refused::ByType(field) => (*field, None),
         Refused::ByBuilder(error) => {
             let first = &error.faults()[0];
-            (first.field, Some(first.rule))
+            (&*first.field, Some(&*first.rule))
         }
     });
     let same = match (&case.expect.message, fault) {

@@ -1,0 +1,161 @@
+//! What differs from host to host, found by a host's name.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use reqwest::Url;
+
+/// One thing a host name: for a single host such as `api.example.com`, or for all hosts below a
+/// domain, `*.example.com`. The most specific name wins.
+#[derive(Clone)]
+pub(crate) struct HostMap<T> {
+    /// Hosts as urls have them; those below a domain as `.example.com`.
+    by_name: HashMap<Box<str>, T>,
+    /// Names that no host can have.
+    odd: Vec<Box<str>>,
+}
+
+impl<T> HostMap<T> {
+    /// Puts in what belongs to `name`, in place of what there was. A name that no host can have
+    /// is kept apart, to be named as a fault.
+    pub(crate) fn insert(&mut self, name: &str, value: T) {
+        match canonical(name) {
+            Some(key) => drop(self.by_name.insert(key, value)),
+            None => self.odd.push(name.into()),
+        }
+    }
+
+    /// What belongs to `host`.
+    pub(crate) fn get(&self, host: &str) -> Option<&T> {
+        if self.by_name.is_empty() {
+            return None;
+        }
+        let domains = host.match_indices('.').map(|(at, _)| &host[at..]);
+        [host].into_iter().chain(domains).find_map(|it| self.by_name.get(it))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_name.is_empty() && self.odd.is_empty()
+    }
+
+    /// What was put in under this very name.
+    pub(crate) fn named(&self, name: &str) -> Option<&T> {
+        self.by_name.get(&*canonical(name)?)
+    }
+
+    /// Everything, under the names as one writes them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (String, &T)> {
+        let name =
+            |key: &str| if key.starts_with('.') { format!("*{key}") } else { key.to_owned() };
+        self.by_name.iter().map(move |(key, value)| (name(key), value))
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        self.by_name.values()
+    }
+
+    pub(crate) fn odd(&self) -> impl Iterator<Item = &str> {
+        self.odd.iter().map(|it| &**it)
+    }
+}
+
+/// In the order of the names.
+impl<T: fmt::Debug> fmt::Debug for HostMap<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter().collect::<BTreeMap<_, _>>()).finish()
+    }
+}
+
+impl<N: AsRef<str>, T> FromIterator<(N, T)> for HostMap<T> {
+    fn from_iter<I: IntoIterator<Item = (N, T)>>(entries: I) -> Self {
+        let mut hosts = Self::default();
+        entries.into_iter().for_each(|(name, value)| hosts.insert(name.as_ref(), value));
+        hosts
+    }
+}
+
+impl<T> Default for HostMap<T> {
+    fn default() -> Self {
+        Self { by_name: HashMap::new(), odd: Vec::new() }
+    }
+}
+
+/// What is wrong with a name that [`HostMap`] keeps apart.
+pub(crate) const ODD_HOST: &str = "must be a host such as api.example.com or *.example.com";
+
+/// The name as urls have it, lower case and without Unicode; `None` unless it is a host alone.
+fn canonical(name: &str) -> Option<Box<str>> {
+    let (domains, host) = match name.strip_prefix("*.") {
+        Some(host) => (".", host),
+        None => ("", name),
+    };
+    let url = Url::parse(&format!("http://{host}/")).ok().filter(|_| !host.contains('*'))?;
+    let host = url.host_str()?;
+    // Userinfo, port, path or query would make it another url.
+    (url.as_str() == format!("http://{host}/")).then(|| [domains, host].concat().into())
+}
+
+/// Whether a host, or all below a domain, can have this name.
+#[cfg(feature = "serde")]
+pub(crate) fn is_host(name: &str) -> bool {
+    canonical(name).is_some()
+}
+
+/// The host of a key such as `https://example.com:8443`.
+pub(crate) fn host_of(key: &str) -> &str {
+    let authority = key.split_once("://").map_or(key, |(_, it)| it);
+    match authority.rsplit_once(':') {
+        // Not the colons of an IPv6 address.
+        Some((host, port)) if !port.ends_with(']') => host,
+        _ => authority,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_specific_name_wins() {
+        let names = [("*.example.com", 1), ("API.example.com", 2), ("*.eu.example.com", 3)];
+        let hosts: HostMap<u32> = names.into_iter().collect();
+        let check = |host, expected: Option<u32>| assert_eq!(hosts.get(host).copied(), expected);
+        check("api.example.com", Some(2));
+        check("www.example.com", Some(1));
+        check("a.b.eu.example.com", Some(3));
+        check("example.com", None);
+        check("badexample.com", None);
+        assert_eq!(hosts.named("*.EXAMPLE.com"), Some(&1));
+    }
+
+    #[test]
+    fn only_a_host_is_a_host() {
+        for (name, key) in [
+            ("bücher.example", Some("xn--bcher-kva.example")),
+            ("[::1]", Some("[::1]")),
+            ("127.0.0.1", Some("127.0.0.1")),
+            ("", None),
+            ("a b", None),
+            ("http://a.example", None),
+            ("a.example:8080", None),
+            ("a.example/x", None),
+            ("me@a.example", None),
+            ("*", None),
+        ] {
+            assert_eq!(canonical(name).as_deref(), key, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_host_of_a_key() {
+        for (key, host) in [
+            ("https://example.com", "example.com"),
+            ("http://example.com:81", "example.com"),
+            ("http://[::1]", "[::1]"),
+            ("http://[::1]:81", "[::1]"),
+            ("tenant", "tenant"),
+        ] {
+            assert_eq!(host_of(key), host);
+        }
+    }
+}

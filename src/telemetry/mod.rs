@@ -1,0 +1,27 @@
+//! Observers for the ecosystem's telemetry, each behind the feature of its name. They are told
+//! what every observer is told, and know nothing else.
+//!
+//! Neither does anything unless it is given to
+//! [`observer`](crate::ResilientConfigBuilder::observer):
+//!
+#![cfg_attr(all(feature = "tracing", feature = "metrics"), doc = "```")]
+#![cfg_attr(not(all(feature = "tracing", feature = "metrics")), doc = "```ignore")]
+//! use reqwest_resilient::ResilientConfig;
+//! use reqwest_resilient::telemetry::{MetricsObserver, TracingObserver};
+//!
+//! let config = ResilientConfig::builder()
+//!     .observer(TracingObserver::new())
+//!     .observer(MetricsObserver::new())
+//!     .build()?;
+//! # Ok::<(), reqwest_resilient::ConfigError>(())
+//! ```
+
+#[cfg(feature = "metrics")]
+mod metrics;
+#[cfg(feature = "tracing")]
+mod tracing;
+
+#[cfg(feature = "metrics")]
+pub use self::metrics::MetricsObserver;
+#[cfg(feature = "tracing")]
+pub use self::tracing::{AttemptSpan, TracingObserver};

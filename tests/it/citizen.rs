@@ -1,0 +1,492 @@
+//! What keeps a client from harming its server: the budget, the gate, and listening to hints.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::{HeaderName, HeaderValue, StatusCode};
+use proptest::prelude::*;
+use reqwest_middleware::ClientWithMiddleware;
+use reqwest_resilient::testing::{Reply, Script};
+use reqwest_resilient::{
+    AttemptLog, BreakerConfig, BudgetConfig, CircuitBreaker, Constant, DeadlineHeader, Health,
+    HttpRequestError, Jitter, RequestBuilderExt, ResilientConfig, ResilientConfigBuilder,
+    ResponseExt, RetryAfter, RetryBudget, RetryOverride, StopReason, WaitSource,
+};
+use tokio::time::{Instant, advance, sleep, timeout};
+
+use crate::support::{URL, scripted};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOST: &str = "https://api.example.com";
+const OTHER: &str = "https://other.example.com/";
+
+/// The loop with waits of one second, and nothing of what this file is about.
+fn bare() -> ResilientConfigBuilder {
+    ResilientConfig::builder()
+        .backoff(Constant::new(SECOND))
+        .jitter(Jitter::None)
+        .without_circuit_breaker()
+        .without_retry_budget()
+        .without_gate()
+}
+
+/// With a budget that only deposits fill.
+fn budgeted(size: u32, deposit: f64) -> (ResilientConfigBuilder, RetryBudget) {
+    let budget =
+        RetryBudget::per_host(BudgetConfig::default().size(size).deposit(deposit).trickle(0.0));
+    (bare().retry_budget(budget.clone()), budget)
+}
+
+fn status(status: u16, headers: &[(&'static str, &'static str)]) -> Reply {
+    headers.iter().fold(Reply::status(status), |reply, (name, value)| {
+        reply.header(HeaderName::from_static(name), HeaderValue::from_static(value))
+    })
+}
+
+fn come_back_in(code: u16, seconds: &'static str) -> Reply {
+    status(code, &[("retry-after", seconds)])
+}
+
+/// Sends one request; the status it ends with, and why.
+async fn get(client: &ClientWithMiddleware, url: &str) -> (Option<StatusCode>, StopReason) {
+    let log = AttemptLog::new();
+    let result = client.get(url).with_extension(log.clone()).send().await;
+    (result.ok().map(|it| it.status()), log.history().stop_reason().unwrap())
+}
+
+const BUSY: Option<StatusCode> = Some(StatusCode::SERVICE_UNAVAILABLE);
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_budget_ends_the_request_at_once_with_its_last_outcome() {
+    let (config, budget) = budgeted(2, 0.0);
+    let (client, script) = scripted(config.build().unwrap(), [Reply::status(503)]);
+    let start = Instant::now();
+    assert_eq!(get(&client, URL).await, (BUSY, StopReason::Budget));
+    assert_eq!((script.sent().len(), start.elapsed()), (3, 2 * SECOND));
+    assert_eq!(get(&client, URL).await, (BUSY, StopReason::Budget));
+    assert_eq!((script.sent().len(), start.elapsed()), (4, 2 * SECOND));
+    assert_eq!(budget.balance(HOST, Instant::now()), 0.0);
+
+    let error = client.get(URL).send_resilient().await.unwrap_err();
+    assert_eq!((error.stop_reason(), error.status()), (StopReason::Budget, BUSY));
+    assert!(error.to_string().ends_with("after 1 attempts (retry budget exhausted)"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_comes_back_untouched_when_the_budget_is_empty() {
+    let (config, _) = budgeted(1, 0.0);
+    let (client, _) = scripted(config.build().unwrap(), [Reply::io_error(ErrorKind::TimedOut)]);
+    let error = client.get(URL).send().await.unwrap_err();
+    assert!(HttpRequestError::find(&error).is_none(), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn successes_pay_to_the_fraction() {
+    for (deposit, successes, retries) in [(0.4, 5, 2), (0.4, 4, 1), (0.1, 10, 1), (0.1, 9, 0)] {
+        let (config, _) = budgeted(2, deposit);
+        let mut replies = vec![Reply::status(503); 3];
+        replies.extend(vec![Reply::status(200); successes]);
+        replies.push(Reply::status(503));
+        let (client, script) = scripted(config.build().unwrap(), replies);
+        assert_eq!(get(&client, URL).await, (BUSY, StopReason::Budget), "takes what was there");
+        for _ in 0..successes {
+            get(&client, URL).await;
+        }
+        let before = script.sent().len();
+        assert_eq!(get(&client, URL).await, (BUSY, StopReason::Budget));
+        assert_eq!(script.sent().len() - before, 1 + retries, "{successes} of {deposit}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hosts_have_budgets_of_their_own_unless_shared() {
+    let (config, budget) = budgeted(1, 0.0);
+    let (client, script) = scripted(config.build().unwrap(), [Reply::status(503)]);
+    get(&client, URL).await;
+    get(&client, OTHER).await;
+    assert_eq!(script.sent().len(), 4);
+    assert_eq!(budget.balance("https://third.example.com", Instant::now()), 1.0);
+
+    let shared = RetryBudget::shared(BudgetConfig::default().size(1).trickle(0.0));
+    let config = bare().retry_budget(shared).build().unwrap();
+    let (client, script) = scripted(config, [Reply::status(503)]);
+    get(&client, URL).await;
+    get(&client, OTHER).await;
+    assert_eq!(script.sent().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_request_may_do_without_the_budget() {
+    let (config, budget) = budgeted(1, 0.0);
+    let (client, script) = scripted(config.build().unwrap(), [Reply::status(503)]);
+    let unpaid = RetryOverride::new().without_retry_budget();
+    client.get(URL).with_extension(unpaid).send().await.unwrap();
+    assert_eq!((script.sent().len(), budget.balance(HOST, Instant::now())), (4, 1.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_is_dropped_while_it_waits_is_refunded() {
+    let (config, budget) = budgeted(5, 0.0);
+    let (client, script) = scripted(config.build().unwrap(), [Reply::status(503)]);
+    let request = client.get(URL).send();
+    assert!(timeout(SECOND / 2, request).await.is_err());
+    assert_eq!((script.sent().len(), budget.balance(HOST, Instant::now())), (1, 5.0));
+    // One that was sent is not, however it went.
+    let request = client.get(URL).send();
+    assert!(timeout(SECOND * 3 / 2, request).await.is_err());
+    assert_eq!((script.sent().len(), budget.balance(HOST, Instant::now())), (3, 4.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_the_breaker_rejects_is_refunded() {
+    let (config, budget) = budgeted(5, 0.0);
+    let breaker = CircuitBreaker::new(BreakerConfig::default());
+    let config = config.circuit_breaker(breaker.clone()).max_retries(1).build().unwrap();
+    let (client, script) = scripted(config, [Reply::status(503)]);
+    let opens_meanwhile = async {
+        sleep(SECOND / 2).await;
+        assert_eq!(budget.balance(HOST, Instant::now()), 4.0);
+        breaker.force_open();
+    };
+    let (error, ()) = tokio::join!(client.get(URL).send_resilient(), opens_meanwhile);
+    let error = error.unwrap_err();
+    assert!(error.is_circuit_open());
+    assert_eq!(error.history().stop_reason(), Some(StopReason::CircuitOpen));
+    assert_eq!((script.sent().len(), budget.balance(HOST, Instant::now())), (1, 5.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn replacing_a_stale_connection_costs_nothing() {
+    let (config, budget) = budgeted(1, 0.0);
+    let stale = status(408, &[("connection", "close")]);
+    let (client, script) = scripted(config.build().unwrap(), [stale, Reply::status(503)]);
+    let log = AttemptLog::new();
+    client.get(URL).with_extension(log.clone()).send().await.unwrap();
+    let waits: Vec<_> = log.history().attempts().iter().map(|it| it.wait.clone()).collect();
+    let backoff = Some((SECOND, WaitSource::Backoff));
+    assert_eq!(waits, [Some((Duration::ZERO, WaitSource::Immediate)), backoff, None]);
+    assert_eq!((script.sent().len(), budget.balance(HOST, Instant::now())), (3, 0.0));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn retries_are_paid_for(
+        (size, deposit, trickle) in (1..10_u32, 0..=10_u32, 0..=10_u32),
+        answers in proptest::collection::vec((any::<bool>(), 0..500_u64), 1..60),
+        pauses in proptest::collection::vec(0..3_000_u64, 1..30),
+    ) {
+        let (deposit, trickle) = (f64::from(deposit) / 10.0, f64::from(trickle) / 10.0);
+        let budget = BudgetConfig::default().size(size).deposit(deposit).trickle(trickle);
+        let config = bare().retry_budget(RetryBudget::per_host(budget)).build().unwrap();
+        let replies = answers.iter().map(|(ok, millis)| {
+            Reply::status(if *ok { 200 } else { 503 }).after(Duration::from_millis(*millis))
+        });
+        let (client, script) = scripted(config, replies);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let (successes, seconds) = runtime.block_on(async {
+            let start = Instant::now();
+            let requests = pauses.iter().scan(0, |at, pause| {
+                *at += pause;
+                Some(Duration::from_millis(*at))
+            });
+            let sends = requests.map(async |at| {
+                sleep(at).await;
+                client.get(URL).send().await.unwrap().status().is_success()
+            });
+            let done = join_all(sends).await;
+            (done.into_iter().filter(|it| *it).count(), start.elapsed().as_secs_f64())
+        });
+        let retries = script.sent().len() - pauses.len();
+        let paid = f64::from(size) + deposit * successes as f64 + trickle * seconds;
+        prop_assert!(retries as f64 <= paid + 1e-9, "{retries} retries, {paid} paid for");
+    }
+}
+
+fn throttled_then_fine(seconds: &'static str) -> [Reply; 2] {
+    [come_back_in(429, seconds), Reply::status(200)]
+}
+
+/// When requests were sent, in milliseconds from `start`.
+fn sent_at(script: &Script, start: Instant) -> Vec<u128> {
+    script.sent().iter().map(|it| (it.at - start).as_millis()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_request_is_told_all_of_the_client_hear() {
+    let start = Instant::now();
+    // Each client has a gate of its own, and both ask the same server.
+    let replies = [come_back_in(429, "1"), come_back_in(429, "1"), Reply::status(200)];
+    let (first, script) = scripted(ResilientConfig::default(), replies);
+    let second = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+        .with(reqwest_resilient::Resilient::default())
+        .with(script.clone())
+        .build();
+    let once = RetryOverride::new().max_retries(0);
+    for client in [&first, &second] {
+        client.get(URL).with_extension(once.clone()).send().await.unwrap();
+    }
+    let requests = (0..200).map(|i| (if i % 2 == 0 { &first } else { &second }).get(URL).send());
+    for answer in join_all(requests).await {
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+    let at = sent_at(&script, start);
+    assert_eq!(at.iter().filter(|it| **it < 1_000).count(), 2);
+    assert_eq!(at.len(), 202);
+    // Spread over half a second: no more than a multiple of the average in any twentieth of it.
+    let crowd = (0..20).map(|i| at.iter().filter(|it| **it / 25 == 40 + i).count()).max();
+    assert!(crowd.unwrap() <= 30, "{crowd:?} in 25 ms");
+    assert!(at.iter().all(|it| *it <= 1_501), "{at:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_cannot_wait_at_the_gate_is_told_when_to_come_back() {
+    let config = bare().gate().max_wait_time(10 * SECOND).build().unwrap();
+    let (client, script) = scripted(config, throttled_then_fine("8"));
+    let hurried = RetryOverride::new().max_total_time(5 * SECOND);
+    client.get(URL).with_extension(RetryOverride::new().max_retries(0)).send().await.unwrap();
+    advance(SECOND).await;
+    let start = Instant::now();
+    let log = AttemptLog::new();
+    let request = client.get(URL).with_extension(hurried).with_extension(log.clone());
+    let error = request.send_resilient().await.unwrap_err();
+    assert_eq!((start.elapsed(), script.sent().len()), (Duration::ZERO, 1));
+    assert!(error.is_rate_limited() && !error.is_circuit_open());
+    assert_eq!((error.retry_in(), error.attempts()), (Some(7 * SECOND), 0));
+    assert_eq!(log.history().stop_reason(), Some(StopReason::RateLimited));
+    assert!(error.to_string().contains("rate limited"), "{error}");
+
+    // Other hosts do not hear of it.
+    client.get(OTHER).send().await.unwrap();
+    assert_eq!((start.elapsed(), script.sent().len()), (Duration::ZERO, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_little_time_is_sent_while_there_is_some() {
+    let config = bare().gate().max_total_time(SECOND * 11 / 10).build().unwrap();
+    let (client, script) = scripted(config, throttled_then_fine("1"));
+    client.get(URL).with_extension(RetryOverride::new().max_retries(0)).send().await.unwrap();
+    let start = Instant::now();
+    for answer in join_all((0..20).map(|_| client.get(URL).send())).await {
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+    let at = sent_at(&script, start);
+    assert!(at[1..].iter().all(|it| (1_000..=1_051).contains(it)), "{at:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_an_answer_that_says_when_closes_the_gate() {
+    let waited = async |reply: Reply, config: ResilientConfigBuilder| {
+        let (client, _) = scripted(config.build().unwrap(), [reply, Reply::status(200)]);
+        client.get(URL).with_extension(RetryOverride::new().max_retries(0)).send().await.unwrap();
+        let start = Instant::now();
+        client.get(URL).send().await.unwrap();
+        start.elapsed() >= SECOND
+    };
+    let github = || status(403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1")]);
+    let gate = || bare().gate();
+    assert!(waited(come_back_in(429, "1"), gate()).await);
+    assert!(waited(come_back_in(503, "1"), gate()).await);
+    assert!(waited(github(), gate()).await);
+    assert!(!waited(Reply::status(503), gate()).await);
+    assert!(!waited(Reply::status(429), gate()).await);
+    assert!(!waited(come_back_in(500, "1"), gate()).await);
+    assert!(!waited(come_back_in(429, "1"), bare()).await);
+    assert!(!waited(come_back_in(429, "1"), gate().retry_after(RetryAfter::Ignored)).await);
+    // What it says about health is another matter.
+    let unhealthy =
+        |config: ResilientConfigBuilder| config.breaker_health(|_| Some(Health::Failure));
+    assert!(waited(come_back_in(429, "1"), unhealthy(gate())).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_request_may_pass_a_closed_gate() {
+    let config = bare().gate().build().unwrap();
+    let (client, script) = scripted(config, throttled_then_fine("30"));
+    client.get(URL).with_extension(RetryOverride::new().max_retries(0)).send().await.unwrap();
+    let start = Instant::now();
+    client.get(URL).with_extension(RetryOverride::new().without_gate()).send().await.unwrap();
+    assert_eq!((script.sent().len(), start.elapsed()), (2, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_waiter_leaves_nothing_behind() {
+    let (config, budget) = budgeted(3, 0.0);
+    let breaker = CircuitBreaker::new(BreakerConfig::default());
+    let config = config.circuit_breaker(breaker.clone()).gate().build().unwrap();
+    let (client, script) = scripted(config, throttled_then_fine("2"));
+    client.get(URL).with_extension(RetryOverride::new().max_retries(0)).send().await.unwrap();
+    let waiters = (0..50).map(|_| timeout(SECOND, client.get(URL).send()));
+    assert!(join_all(waiters).await.iter().all(Result::is_err));
+    let now = Instant::now();
+    assert_eq!((script.sent().len(), budget.balance(HOST, now)), (1, 3.0));
+    assert_eq!((breaker.snapshot(now).permits_out, breaker.snapshot(now).window.total), (0, 1));
+    assert_eq!(client.get(URL).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_at_the_gate_are_bounded_in_sum() {
+    let config = bare().gate().max_wait_time(10 * SECOND).max_retries(0).random(|| 0.0);
+    // Answers to earlier requests keep the gate closed: until the 4th, 7th, 10th and 13th second.
+    let late = |millis| come_back_in(429, "4").after(Duration::from_millis(millis));
+    let (client, script) = scripted(config.build().unwrap(), [1, 3_000, 6_000, 9_000].map(late));
+    let earlier = join_all((0..4).map(|_| client.get(URL).send()));
+    let patient = async {
+        sleep(Duration::from_millis(2)).await;
+        let start = Instant::now();
+        let error = client.get(URL).send_resilient().await.unwrap_err();
+        assert!(error.is_rate_limited());
+        assert!((9 * SECOND..=10 * SECOND).contains(&start.elapsed()), "{:?}", start.elapsed());
+    };
+    tokio::join!(earlier, patient);
+    assert_eq!(script.sent().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_asks_for_hours_is_asked_again_after_the_longest_wait() {
+    let config = bare().gate().max_wait_time(60 * SECOND).build().unwrap();
+    let (client, script) = scripted(config, throttled_then_fine("3600"));
+    let throttled = Some(StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(get(&client, URL).await, (throttled, StopReason::HintTooLong));
+    sleep(59 * SECOND).await;
+    let error = client.get(URL).send_resilient().await.unwrap_err();
+    assert_eq!((error.retry_in(), script.sent().len()), (Some(3541 * SECOND), 1));
+    sleep(SECOND).await;
+    assert_eq!(client.get(URL).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reference_s_defaults_have_no_gate_no_budget_and_no_breaker() {
+    let replies = [come_back_in(503, "1")];
+    let (client, script) = scripted(ResilientConfig::aresilient(), replies);
+    let start = Instant::now();
+    for response in join_all((0..50).map(|_| client.get(URL).send())).await {
+        let response = response.unwrap();
+        assert_eq!((response.status(), response.attempts()), (StatusCode::SERVICE_UNAVAILABLE, 4));
+    }
+    assert_eq!((script.sent().len(), start.elapsed()), (200, 3 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_spelling_of_a_hint_is_heard() {
+    // The wall clock stands at 2015-10-21T07:28:00Z, and each says seven seconds.
+    let in_seven = "2015-10-21T07:28:07Z";
+    let table: &[&[(&str, &str)]] = &[
+        &[("retry-after-ms", "7000")],
+        &[("x-ms-retry-after-ms", "7000")],
+        &[("x-amz-retry-after", "7000")],
+        &[("retry-after", "7")],
+        &[("retry-after", "Wed, 21 Oct 2015 07:28:07 GMT")],
+        &[("retry-after", "Wed Oct 21 07:28:07 2015")],
+        &[("ratelimit", "\"burst\";r=0;t=7")],
+        &[("ratelimit-reset", "7"), ("ratelimit-remaining", "0")],
+        &[("x-ratelimit-reset", "7"), ("x-ratelimit-remaining", "0")],
+        &[("x-ratelimit-reset", "1445412487"), ("x-ratelimit-remaining", "0")],
+        &[("x-ratelimit-reset", "1445412487000"), ("x-ratelimit-remaining", "0")],
+        &[("x-rate-limit-reset", "1445412487"), ("x-rate-limit-remaining", "0")],
+        &[("x-ratelimit-reset-requests", "7s"), ("x-ratelimit-remaining-requests", "0")],
+        &[("x-ratelimit-reset-tokens", "0m7s"), ("x-ratelimit-remaining-tokens", "0")],
+        &[
+            ("anthropic-ratelimit-requests-reset", in_seven),
+            ("anthropic-ratelimit-requests-remaining", "0"),
+        ],
+        &[
+            ("anthropic-ratelimit-output-tokens-reset", in_seven),
+            ("anthropic-ratelimit-output-tokens-remaining", "0"),
+        ],
+        &[("grpc-retry-pushback-ms", "7000")],
+    ];
+    for headers in table {
+        let clock = std::time::UNIX_EPOCH + Duration::from_secs(1_445_412_480);
+        let config = bare().gate().wall_clock(move || clock).build().unwrap();
+        let (client, _) = scripted(config, [status(429, headers), Reply::status(200)]);
+        let (log, start) = (AttemptLog::new(), Instant::now());
+        client.get(URL).with_extension(log.clone()).send().await.unwrap();
+        assert_eq!(start.elapsed(), 7 * SECOND, "{headers:?}");
+        let hint = WaitSource::Hint(HeaderName::from_static(headers[0].0));
+        assert_eq!(log.history().attempts()[0].wait, Some((7 * SECOND, hint)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_says_about_retries_settles_it() {
+    let ended = async |reply: Reply| {
+        let (client, script) = scripted(bare().build().unwrap(), [reply, Reply::status(200)]);
+        let (_, why) = get(&client, URL).await;
+        (script.sent().len(), why)
+    };
+    let vetoed = (1, StopReason::Vetoed);
+    assert_eq!(ended(status(503, &[("x-should-retry", "false")])).await, vetoed);
+    assert_eq!(ended(status(429, &[("x-envoy-ratelimited", "true")])).await, vetoed);
+    assert_eq!(ended(status(503, &[("grpc-retry-pushback-ms", "-1")])).await, vetoed);
+    let both = status(503, &[("retry-after", "1"), ("x-should-retry", "false")]);
+    assert_eq!(ended(both).await, vetoed);
+
+    let again = (2, StopReason::Success);
+    assert_eq!(ended(status(409, &[("x-should-retry", "true")])).await, again);
+    assert_eq!(ended(status(403, &[("x-ratelimit-remaining", "0")])).await, again);
+    assert_eq!(ended(come_back_in(403, "1")).await, again);
+    assert_eq!(ended(Reply::status(403)).await, (1, StopReason::Final));
+}
+
+/// The values of a header, attempt by attempt.
+fn told(script: &Script, name: &str) -> Vec<Option<String>> {
+    let value = |headers: &http::HeaderMap| Some(headers.get(name)?.to_str().unwrap().to_owned());
+    script.sent().iter().map(|it| value(&it.headers)).collect()
+}
+
+fn texts<const N: usize>(values: [&str; N]) -> Vec<Option<String>> {
+    values.into_iter().map(|it| Some(it.to_owned())).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_server_learns_what_time_is_left_and_which_attempt_it_sees() {
+    const LEFT: HeaderName = HeaderName::from_static("x-left");
+    const NUMBER: HeaderName = HeaderName::from_static("x-attempt");
+    let sent = async |config: ResilientConfigBuilder, own: RetryOverride| {
+        let slow = Reply::status(503).after(SECOND / 2);
+        let (client, script) = scripted(config.build().unwrap(), [slow]);
+        let request = client.get(URL).header(LEFT, "untold").with_extension(own);
+        let _may_be_cut = request.send().await;
+        script
+    };
+    let told_of = || bare().attempt_header(NUMBER).deadline_header(DeadlineHeader::millis(LEFT));
+    let plain = RetryOverride::new;
+
+    let script = sent(told_of().max_total_time(10 * SECOND), plain()).await;
+    assert_eq!(told(&script, "x-left"), texts(["10000", "8500", "7000", "5500"]));
+    assert_eq!(told(&script, "x-attempt"), texts(["1", "2", "3", "4"]));
+
+    let nearer = told_of().max_total_time(4 * SECOND).attempt_timeout(3 * SECOND);
+    let script = sent(nearer.max_retries(1), plain()).await;
+    assert_eq!(told(&script, "x-left"), texts(["3000", "2500"]));
+
+    let grpc = told_of().deadline_header(DeadlineHeader::grpc_timeout()).max_retries(1);
+    let script = sent(grpc.max_total_time(100 * SECOND), plain()).await;
+    assert_eq!(told(&script, "grpc-timeout"), texts(["100000m", "98500000u"]));
+
+    // Without a limit there is nothing to tell.
+    let script = sent(told_of().max_retries(0), plain()).await;
+    assert_eq!(told(&script, "x-left"), texts(["untold"]));
+
+    let off = plain().without_deadline_header().without_attempt_header().max_retries(0);
+    let script = sent(told_of().max_total_time(SECOND), off).await;
+    assert_eq!(told(&script, "x-left"), texts(["untold"]));
+    assert_eq!(told(&script, "x-attempt"), [None]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_request_s_own_timeout_is_told_where_it_is_nearest() {
+    let config = bare().deadline_header(DeadlineHeader::with(http::header::AGE, |left| {
+        HeaderValue::from(left.as_secs())
+    }));
+    let (client, script) = scripted(config.build().unwrap(), [Reply::status(200)]);
+    client.get(URL).timeout(7 * SECOND).send().await.unwrap();
+    assert_eq!(told(&script, "age"), texts(["7"]));
+}

@@ -1,0 +1,368 @@
+//! Configuration files: what they may say, and what is said about mistakes in them.
+
+use std::{fs, path::Path, time::Duration};
+
+use http::StatusCode;
+use reqwest_resilient::file::RawConfig;
+use reqwest_resilient::testing::Reply;
+use reqwest_resilient::{
+    BreakerConfig, BudgetConfig, CircuitBreaker, Constant, Jitter, ResilientConfig, RetryBudget,
+    RetryMethods, RetryOverride,
+};
+use tokio::time::Instant;
+
+use crate::support::{URL, scripted};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn root(path: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn read(text: &str) -> ResilientConfig {
+    toml::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+fn faults(text: &str) -> Vec<String> {
+    let raw: RawConfig = toml::from_str(text).unwrap();
+    let error = raw.build().unwrap_err();
+    error.faults().iter().map(ToString::to_string).collect()
+}
+
+/// What the loop does with a config, in numbers: attempts and time of a request that fails.
+async fn course(config: ResilientConfig, url: &str, reply: Reply) -> (usize, Duration) {
+    let (client, script) = scripted(config, [reply]);
+    let start = Instant::now();
+    let _ = client.get(url).send().await;
+    (script.sent().len(), start.elapsed())
+}
+
+#[test]
+fn three_mistakes_are_named_at_once_with_their_paths() {
+    let text = r#"
+        max_retrys = 5
+        attempt_timeout = 10
+        [hosts."api.example.com".circuit_breaker]
+        failure_rate = 150
+    "#;
+    let error = toml::from_str::<ResilientConfig>(text).unwrap_err().to_string();
+    for part in [
+        "max_retrys is not a setting (did you mean max_retries?), got 5",
+        "attempt_timeout must be a duration above zero such as \"300ms\" or false, got 10",
+        "hosts.\"api.example.com\".circuit_breaker.failure_rate must be a whole number from 1 to \
+         100 or false, got 150",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert_eq!(faults(text).len(), 3);
+}
+
+#[test]
+fn mistakes_of_every_kind_are_named() {
+    for (text, expected) in [
+        ("retry_statuses = [503, 7]", "retry_statuses[1] must be a status from 100 to 999, got 7"),
+        (
+            "retry_methods = ['get']",
+            "retry_methods[0] must be a method such as \"GET\", got \"get\"",
+        ),
+        (
+            "hosts.'a b'.max_retries = 1",
+            "hosts.\"a b\" must be a host such as api.example.com or *.example.com, got {max_retries = 1}",
+        ),
+        ("hosts.a.scope = 1", "hosts.\"a\".scope is not a setting, got 1"),
+        (
+            "hosts.A.gate = false\nhosts.a.gate = true",
+            "hosts.\"a\" is given twice, got {gate = true}",
+        ),
+        ("preset = 'mild'", "preset must be \"default\" or \"aresilient\", got \"mild\""),
+        (
+            "jitter = -0.5",
+            "jitter must be \"full\" or \"equal\" or \"none\" or a number from 0, got -0.5",
+        ),
+        (
+            "jitter = nan",
+            "jitter must be \"full\" or \"equal\" or \"none\" or a number from 0, got NaN",
+        ),
+        (
+            "max_wait_time = '0s'",
+            "max_wait_time must be a duration above zero such as \"300ms\", got \"0s\"",
+        ),
+        ("backoff = 3", "backoff must be a table, got 3"),
+        (
+            "backoff = { kind = 'constant', max_delay = '1s' }",
+            "backoff.max_delay excludes kind, got \"constant\"",
+        ),
+        (
+            "circuit_breaker = { consecutive = 3, consecutive_while_few = 2 }",
+            "circuit_breaker.consecutive_while_few excludes consecutive, got \"both\"",
+        ),
+        (
+            "circuit_breaker.slow_calls = { percent = 5 }",
+            "circuit_breaker.slow_calls.slower_than is needed, got null",
+        ),
+        (
+            "circuit_breaker = { window = 10, min_samples = 11 }",
+            "circuit_breaker.min_samples must fit into the count window, got 11",
+        ),
+        (
+            "circuit_breaker.scope = 'shared'\nhosts.a.circuit_breaker.open_for = '1s'",
+            "hosts.\"a\".circuit_breaker can only differ where there is one per host, got \"shared\"",
+        ),
+        (
+            "hint_headers.'a b' = 'seconds'",
+            "hint_headers.\"a b\" must name a header, got \"seconds\"",
+        ),
+        (
+            "hosts.a.attempt_timeout = '9s'\nmax_total_time = '5s'",
+            "hosts.\"a\".attempt_timeout must not be longer than max_total_time, got 9s",
+        ),
+    ] {
+        assert_eq!(faults(text), [expected], "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_do_what_they_say() {
+    let check = async |text: &str, reply: Reply, attempts, time| {
+        let base = "jitter = 'none'\nretry_budget = false\ncircuit_breaker = false\n";
+        let config = read(&format!("{base}{text}"));
+        assert_eq!(course(config, URL, reply).await, (attempts, time), "{text}");
+    };
+    let failing = || Reply::status(503);
+    let ms = Duration::from_millis;
+    check("", failing(), 4, ms(300 + 600 + 1200)).await;
+    check("max_retries = 1", failing(), 2, ms(300)).await;
+    check("backoff = { kind = 'constant', delay = '2s' }", failing(), 4, 6 * SECOND).await;
+    check("backoff = { kind = 'linear', delay = '1s' }", failing(), 4, 6 * SECOND).await;
+    check("backoff.max_delay = '500ms'", failing(), 4, ms(300 + 500 + 500)).await;
+    check("retry_statuses = [500]", failing(), 1, ms(0)).await;
+    check("max_total_time = '1s'", failing(), 3, ms(900)).await;
+    check(
+        "attempt_timeout = '1s'\nmax_retries = 0",
+        Reply::status(200).after(9 * SECOND),
+        1,
+        SECOND,
+    )
+    .await;
+    let busy = || failing().header(http::header::RETRY_AFTER, "7".parse().unwrap());
+    check("max_retries = 1\ngate = false", busy(), 2, 7 * SECOND).await;
+    check("max_retries = 1\ngate = false\nretry_after = 'ignored'", busy(), 2, ms(300)).await;
+    check("max_retries = 1\ngate = false\nhint_headers = 'off'", busy(), 2, ms(300)).await;
+    check("gate = false\nmax_wait_time = '5s'", busy(), 1, ms(0)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_s_settings_go_for_that_host() {
+    let config = read(
+        "jitter = 'none'\ncircuit_breaker = false\nretry_budget = false
+         backoff = { kind = 'constant', delay = '1s' }
+         [hosts.'api.example.com']\nmax_retries = 1
+         [hosts.'*.example.com']\nbackoff.delay = '5s'",
+    );
+    let check = async |url, attempts, secs| {
+        let course = course(config.clone(), url, Reply::status(503)).await;
+        assert_eq!(course, (attempts, secs * SECOND), "{url}");
+    };
+    check("https://api.example.com:8443/x", 2, 1).await;
+    check("https://www.example.com/", 4, 15).await;
+    check("https://example.com/", 4, 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_builder_has_hosts_too_and_an_override_wins_over_them() {
+    let config = ResilientConfig::builder()
+        .backoff(Constant::new(SECOND))
+        .jitter(Jitter::None)
+        .host("api.example.com", RetryOverride::new().max_retries(1).without_gate())
+        .build()
+        .unwrap();
+    // Settings of hosts come along, on top of what is new.
+    let config = config.to_builder().backoff(Constant::new(2 * SECOND)).build().unwrap();
+    assert_eq!(course(config.clone(), URL, Reply::status(503)).await, (2, 2 * SECOND));
+    let (client, script) = scripted(config, [Reply::status(503)]);
+    let own = RetryOverride::new().max_retries(0);
+    client.get(URL).with_extension(own).send().await.unwrap();
+    assert_eq!(script.sent().len(), 1);
+
+    let odd = ResilientConfig::builder().host("a/b", RetryOverride::new());
+    let odd = odd.circuit_breaker(
+        CircuitBreaker::per_host(BreakerConfig::default()).for_host("", BreakerConfig::default()),
+    );
+    assert_eq!(
+        odd.build().unwrap_err().to_string(),
+        "circuit_breaker.for_host must be a host such as api.example.com or *.example.com, got \
+         \"\"; hosts must be a host such as api.example.com or *.example.com, got \"a/b\""
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_may_have_a_rule_of_its_own_for_breaker_and_budget() {
+    let config = read(
+        "max_retries = 9
+         hosts.'a.example' = { max_retries = 0, circuit_breaker.consecutive = 2 }
+         hosts.'b.example' = { circuit_breaker = false, retry_budget.size = 1 }
+         hosts.'c.example' = { circuit_breaker = false, retry_budget = 'off' }",
+    );
+    let attempts = async |url| course(config.clone(), url, Reply::status(503)).await.0;
+    assert_eq!(attempts("http://b.example").await, 2);
+    assert_eq!(attempts("http://c.example").await, 10);
+
+    let (client, script) = scripted(config, [Reply::status(503)]);
+    for _ in 0..3 {
+        let _ = client.get("http://a.example").send().await;
+    }
+    assert_eq!(script.sent().len(), 2, "the third was rejected");
+}
+
+#[test]
+fn every_format_says_the_same() {
+    let toml = "max_retries = 7\nread_body = 9\nhosts.'a.example'.jitter = 0.5";
+    let json = r#"{ "$schema": "x", "max_retries": 7, "read_body": 9,
+                    "hosts": { "a.example": { "jitter": 0.5 } } }"#;
+    let yaml = "max_retries: 7\nread_body: 9\nhosts:\n  a.example: { jitter: 0.5 }\n";
+    let vars =
+        [("P_MAX_RETRIES", "7"), ("P_READ_BODY", "9"), ("P_HOSTS__A.EXAMPLE__JITTER", "0.5")];
+    let expected = format!("{:?}", read(toml));
+    let same = |config: ResilientConfig| assert_eq!(format!("{config:?}"), expected);
+    same(serde_json::from_str(json).unwrap());
+    same(serde_norway::from_str(yaml).unwrap());
+    same(ResilientConfig::from_env("P_", vars).unwrap());
+    assert!(expected.contains("max_retries: 7"), "{expected}");
+}
+
+#[test]
+fn sources_are_laid_over_one_another() {
+    let file: RawConfig =
+        toml::from_str("max_retries = 7\ncircuit_breaker.open_for = '9s'").unwrap();
+    let vars =
+        [("P_CIRCUIT_BREAKER__MAX_PROBES", "2"), ("P_RETRY_STATUSES", "500, 503"), ("Q", "")];
+    let config = RawConfig::from_env("P_", vars).over(file).build().unwrap();
+    let expected = "max_retries = 7\nretry_statuses = [500, 503]
+                    circuit_breaker = { open_for = '9s', max_probes = 2 }";
+    assert_eq!(format!("{config:?}"), format!("{:?}", read(expected)));
+
+    let both = [("P_CIRCUIT_BREAKER", "off"), ("P_CIRCUIT_BREAKER__MAX_PROBES", "2")];
+    let error = ResilientConfig::from_env("P_", both).unwrap_err();
+    assert_eq!(error.to_string(), "circuit_breaker is given twice, got {max_probes = \"2\"}");
+}
+
+#[test]
+fn a_file_can_say_what_the_builder_can() {
+    let text = "
+        preset = 'aresilient'
+        max_retries = 2
+        backoff = { kind = 'fibonacci', delay = '1s', max_delay = '8s' }
+        jitter = 0.25
+        retry_statuses = [500]
+        retry_methods = ['GET', 'POST']
+        attempt_timeout = '5s'
+        max_total_time = '1m'
+        max_wait_time = '10s'
+        retry_after = 'floor'
+        hint_headers = { x-backoff = 'millis', retry-after = false }
+        read_body = 1024
+        deadline_header = 'x-left-ms'
+        attempt_header = 'x-attempt'
+        idempotency_key = { header = 'x-key', format = 'raw' }
+        gate = true
+        [circuit_breaker]
+        scope = 'per_host'
+        max_keys = 9
+        window = 100
+        min_samples = 10
+        failure_rate = 30
+        consecutive = 7
+        slow_calls = { slower_than = '2s', percent = 60 }
+        max_probes = 2
+        close_unless = { percent = 50, probes = 4 }
+        half_open_max_wait = '20s'
+        open_for = '3s'
+        open_growth = { factor = 2, max = '1m' }
+        open_jitter = false
+        max_retry_after = '0s'
+        [retry_budget]
+        scope = 'shared'
+        size = 50
+        deposit = 0.2
+        trickle = 1
+    ";
+    let two = std::num::NonZeroU32::new(2).unwrap();
+    let half = reqwest_resilient::Percent::HALF;
+    let percent = |it| reqwest_resilient::Percent::new(it).unwrap();
+    let breaker = BreakerConfig::default()
+        .window(reqwest_resilient::Window::Count(100.try_into().unwrap()))
+        .min_samples(10.try_into().unwrap())
+        .or_failure_rate(percent(30))
+        .or_consecutive(7.try_into().unwrap())
+        .or_slow_calls(2 * SECOND, percent(60))
+        .max_probes(two)
+        .close_unless(half, 4.try_into().unwrap())
+        .half_open_max_wait(20 * SECOND)
+        .open_for(3 * SECOND)
+        .open_growth(two, 60 * SECOND)
+        .without_open_jitter()
+        .max_retry_after(Duration::ZERO);
+    let budget = BudgetConfig::default().size(50).deposit(0.2).trickle(1.0);
+    let header = |it| http::HeaderName::from_static(it);
+    let config = ResilientConfig::aresilient()
+        .to_builder()
+        .max_retries(2)
+        .backoff(reqwest_resilient::Fibonacci::new(SECOND).max_delay(8 * SECOND))
+        .jitter(Jitter::Proportional(0.25))
+        .retry_statuses([StatusCode::INTERNAL_SERVER_ERROR])
+        .retry_methods(RetryMethods::Only(vec![http::Method::GET, http::Method::POST]))
+        .attempt_timeout(5 * SECOND)
+        .max_total_time(60 * SECOND)
+        .max_wait_time(10 * SECOND)
+        .retry_after(reqwest_resilient::RetryAfter::Floor)
+        .hint_headers(
+            reqwest_resilient::HintHeaders::default()
+                .with(header("x-backoff"), reqwest_resilient::HintFormat::Millis)
+                .without(&header("retry-after")),
+        )
+        .read_body(1024)
+        .idempotency_key(
+            reqwest_resilient::IdempotencyKey::random()
+                .header(header("x-key"))
+                .format(reqwest_resilient::KeyFormat::Raw),
+        )
+        .deadline_header(reqwest_resilient::DeadlineHeader::millis(header("x-left-ms")))
+        .attempt_header(header("x-attempt"))
+        .gate()
+        .circuit_breaker(CircuitBreaker::per_host(breaker).max_keys(9.try_into().unwrap()))
+        .retry_budget(RetryBudget::shared(budget))
+        .build()
+        .unwrap();
+    assert_eq!(format!("{:#?}", read(text)), format!("{config:#?}"));
+}
+
+#[test]
+fn every_example_file_parses() {
+    let folder = root("examples/config");
+    let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|it| it.unwrap().path()).collect();
+    files.sort();
+    assert_eq!(files.len(), 3);
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        if let Err(error) = toml::from_str::<ResilientConfig>(&text) {
+            panic!("{}: {error}", file.display());
+        }
+    }
+}
+
+#[cfg(feature = "schemars")]
+#[test]
+fn the_schema_in_the_repository_is_current() {
+    let schema = schemars::schema_for!(ResilientConfig).to_value();
+    let path = root("docs/config.schema.json");
+    if std::env::var_os("UPDATE_SCHEMA").is_some() {
+        fs::write(&path, serde_json::to_string_pretty(&schema).unwrap() + "\n").unwrap();
+    }
+    let committed: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    assert!(
+        committed == schema,
+        "docs/config.schema.json is not what the code says; write it anew with\n\
+         UPDATE_SCHEMA=1 cargo test --all-features --test it schema"
+    );
+}

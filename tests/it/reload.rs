@@ -1,0 +1,270 @@
+//! Settings replaced while requests are under way.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+use std::{num::NonZeroU32, time::Duration};
+
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
+use reqwest_resilient::testing::{Reply, Script};
+use reqwest_resilient::{
+    BreakerConfig, BreakerState, BudgetConfig, CircuitBreaker, Constant, Event, Jitter, Resilient,
+    ResilientConfig, ResilientConfigBuilder, ResilientHandle, ResponseExt, RetryBudget,
+    RetryOverride, Window,
+};
+use tokio::time::Instant;
+
+use crate::support::URL;
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOST: &str = "https://api.example.com";
+
+fn number(n: u32) -> NonZeroU32 {
+    NonZeroU32::new(n).unwrap()
+}
+
+fn consecutive(failures: u32) -> BreakerConfig {
+    BreakerConfig::consecutive(number(failures)).without_open_jitter()
+}
+
+fn steady() -> ResilientConfigBuilder {
+    ResilientConfig::builder().backoff(Constant::new(SECOND)).jitter(Jitter::None)
+}
+
+fn reloadable(
+    config: ResilientConfigBuilder,
+    replies: impl IntoIterator<Item = Reply>,
+) -> (ClientWithMiddleware, Script, ResilientHandle) {
+    let (resilient, script) = (Resilient::new(config.build().unwrap()), Script::new(replies));
+    let handle = resilient.handle();
+    let client =
+        ClientBuilder::new(reqwest::Client::new()).with(resilient).with(script.clone()).build();
+    (client, script, handle)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_under_way_keeps_its_settings() {
+    let (client, script, handle) = reloadable(steady(), [Reply::status(503)]);
+    let reload = async {
+        tokio::time::sleep(SECOND / 2).await;
+        handle.reload(steady().max_retries(0).build().unwrap());
+        client.get(URL).send().await.unwrap()
+    };
+    let (old, new) = tokio::join!(client.get(URL).send(), reload);
+    assert_eq!((old.unwrap().attempts(), new.attempts(), script.sent().len()), (4, 1, 5));
+    assert!(format!("{handle:?}").contains("max_retries: 0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_breaker_stays_open_and_goes_on_under_the_new_rules() {
+    let breakers = CircuitBreaker::per_host(consecutive(2));
+    let (client, script, handle) =
+        reloadable(steady().circuit_breaker(breakers.clone()).max_retries(1), [Reply::status(503)]);
+    client.get(URL).send().await.unwrap();
+    assert_eq!(breakers.for_key(HOST).state(), BreakerState::Open);
+
+    let new = CircuitBreaker::per_host(consecutive(9).open_for(60 * SECOND));
+    handle.reload(steady().circuit_breaker(new).max_retries(0).build().unwrap());
+    client.get(URL).send().await.unwrap_err();
+    assert_eq!(script.sent().len(), 2, "rejected: nothing was sent");
+
+    // It was opened for 5 s by the old rules; the failing probe opens it for 60 s by the new ones.
+    tokio::time::advance(5 * SECOND).await;
+    client.get(URL).send().await.unwrap();
+    let snapshot = breakers.for_key(HOST).snapshot(Instant::now());
+    assert_eq!((snapshot.state, snapshot.retry_in), (BreakerState::Open, Some(60 * SECOND)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn counts_stay_unless_the_window_is_another() {
+    let breakers = CircuitBreaker::per_host(BreakerConfig::default());
+    let (client, _, handle) =
+        reloadable(steady().circuit_breaker(breakers.clone()), [Reply::status(200)]);
+    let total = async |config: BreakerConfig| {
+        handle.reload(steady().circuit_breaker(CircuitBreaker::per_host(config)).build().unwrap());
+        client.get(URL).send().await.unwrap();
+        breakers.for_key(HOST).snapshot(Instant::now()).window.total
+    };
+    assert_eq!(total(BreakerConfig::default()).await, 1);
+    assert_eq!(total(BreakerConfig::default().open_for(SECOND)).await, 2);
+    let ten = Window::Count(10.try_into().unwrap());
+    assert_eq!(total(BreakerConfig::default().window(ten)).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_balance_stays_as_far_as_it_fits() {
+    let budget =
+        |size| RetryBudget::per_host(BudgetConfig::default().size(size).trickle(0.0).deposit(0.0));
+    let old = budget(10);
+    let config = |budget| steady().without_circuit_breaker().retry_budget(budget);
+    let (client, _, handle) = reloadable(config(old.clone()), [Reply::status(503)]);
+    client.get(URL).send().await.unwrap();
+    let balance = || old.balance(HOST, Instant::now());
+    assert_eq!(balance(), 7.0);
+    handle.reload(config(budget(100)).build().unwrap());
+    assert_eq!(balance(), 7.0);
+    handle.reload(config(budget(2)).build().unwrap());
+    client.get(URL).send().await.unwrap();
+    assert_eq!(balance(), 0.0, "two retries were left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_gate_stays_closed() {
+    let busy = Reply::status(429).header(http::header::RETRY_AFTER, "30".parse().unwrap());
+    let (client, script, handle) = reloadable(steady().max_retries(0), [busy, Reply::status(200)]);
+    client.get(URL).send().await.unwrap();
+    handle.reload(steady().max_wait_time(20 * SECOND).build().unwrap());
+    client.get(URL).send().await.unwrap_err();
+    assert_eq!(script.sent().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_gets_a_rule_of_its_own_keeps_its_state() {
+    let (client, script, handle) = reloadable(
+        steady().circuit_breaker(CircuitBreaker::per_host(consecutive(1))).max_retries(0),
+        [Reply::status(503)],
+    );
+    client.get(URL).send().await.unwrap();
+    let new = CircuitBreaker::per_host(BreakerConfig::default())
+        .for_host("api.example.com", consecutive(7).open_for(9 * SECOND));
+    let host = RetryOverride::new().max_retries(0);
+    let config = steady().circuit_breaker(new).host("api.example.com", host);
+    handle.reload(config.build().unwrap());
+    client.get(URL).send().await.unwrap_err();
+    assert_eq!(script.sent().len(), 1);
+    tokio::time::advance(5 * SECOND).await;
+    client.get(URL).send().await.unwrap();
+    assert_eq!(script.sent().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_that_is_in_both_is_left_alone() {
+    let (one, two) = (consecutive(1), consecutive(2));
+    let [general, special] = [one, two].map(CircuitBreaker::per_host);
+    let config = |general: &reqwest_resilient::CircuitBreakers, special| {
+        let host = RetryOverride::new().circuit_breaker(special);
+        steady().circuit_breaker(general.clone()).host("api.example.com", host)
+    };
+    let (client, _, handle) =
+        reloadable(config(&general, special.clone()).max_retries(0), [Reply::status(503)]);
+    handle.reload(config(&special, general.clone()).max_retries(0).build().unwrap());
+    client.get(URL).send().await.unwrap();
+    assert_eq!(general.for_key(HOST).state(), BreakerState::Open);
+    assert_eq!(special.snapshot(Instant::now()).len(), 0);
+}
+
+/// Two configs that differ in everything a request can show, reloaded in turn under load.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_request_sees_a_mixture() {
+    let mixed = Arc::new(AtomicBool::new(false));
+    let config = |retries: u32, host_retries: u32| {
+        let mixed = Arc::clone(&mixed);
+        let watch = move |event: &Event<'_>| {
+            let seen = match event {
+                Event::AttemptStarted(info) => info.max_retries,
+                Event::GaveUp(info) => {
+                    if info.attempts != info.max_retries + 1 {
+                        mixed.store(true, Ordering::Relaxed);
+                    }
+                    info.max_retries
+                }
+                _ => return,
+            };
+            if seen != retries && seen != host_retries {
+                mixed.store(true, Ordering::Relaxed);
+            }
+        };
+        ResilientConfig::builder()
+            .max_retries(retries)
+            .backoff(Constant::new(Duration::ZERO))
+            .circuit_breaker(CircuitBreaker::per_host(
+                BreakerConfig::consecutive(number(u32::MAX)).open_for(SECOND * (retries + 1)),
+            ))
+            .retry_budget(RetryBudget::per_host(BudgetConfig::default().size(u32::MAX)))
+            .host("b.example", RetryOverride::new().max_retries(host_retries))
+            .observer(watch)
+    };
+    let (client, script, handle) = reloadable(config(1, 2), [Reply::status(503)]);
+    let down = CircuitBreaker::per_host(consecutive(1));
+    let seen = config(1, 2).circuit_breaker(down.clone()).build().unwrap();
+    handle.reload(seen);
+
+    let done = Arc::new(AtomicBool::new(false));
+    let reloading = {
+        let (handle, done) = (handle.clone(), Arc::clone(&done));
+        let configs = [(1, 2), (3, 4)].map(|(a, b)| config(a, b).build().unwrap());
+        tokio::spawn(async move {
+            let mut reloads = 0;
+            for config in configs.iter().cycle() {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                handle.reload(config.clone());
+                reloads += 1;
+                tokio::task::yield_now().await;
+            }
+            reloads
+        })
+    };
+    let senders: Vec<_> = (0..32)
+        .map(|i| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let url = if i % 2 == 0 { "http://a.example/" } else { "http://b.example/" };
+                for _ in 0..200 {
+                    client.get(url).send().await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for sender in senders {
+        sender.await.unwrap();
+    }
+    done.store(true, Ordering::Relaxed);
+    assert!(reloading.await.unwrap() > 10);
+    assert!(!mixed.load(Ordering::Relaxed));
+    assert!(script.sent().len() >= 4_096);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_known_of_hosts_outlives_reloading_under_load() {
+    let breakers = CircuitBreaker::per_host(consecutive(1).open_for(600 * SECOND));
+    let frozen = BudgetConfig::default().trickle(0.0).deposit(0.0);
+    let budget = RetryBudget::per_host(frozen);
+    assert_eq!(budget.balance("http://1.example", Instant::now()), 10.0);
+    let config = |breakers, budget| {
+        ResilientConfig::builder().max_retries(0).circuit_breaker(breakers).retry_budget(budget)
+    };
+    let (client, _, handle) = reloadable(
+        config(breakers.clone(), budget.clone()),
+        [Reply::status(503), Reply::status(200)],
+    );
+    client.get(URL).send().await.unwrap();
+    assert_eq!(breakers.for_key(HOST).state(), BreakerState::Open);
+
+    let reloading = tokio::task::spawn_blocking(move || {
+        for open in 1..500 {
+            let breakers = CircuitBreaker::per_host(consecutive(open).open_for(SECOND * open));
+            let budget = RetryBudget::per_host(frozen.size(10 + open));
+            handle.reload(config(breakers, budget).build().unwrap());
+        }
+    });
+    let mut senders = tokio::task::JoinSet::new();
+    for i in 0..16 {
+        let client = client.clone();
+        senders.spawn(async move {
+            for _ in 0..200 {
+                client.get(URL).send().await.unwrap_err();
+                client.get(format!("http://{i}.example/")).send().await.unwrap();
+            }
+        });
+    }
+    senders.join_all().await;
+    reloading.await.unwrap();
+    let now = Instant::now();
+    assert_eq!(breakers.for_key(HOST).state(), BreakerState::Open);
+    assert!(breakers.snapshot(now).iter().all(|it| it.permits_out == 0));
+    assert_eq!(breakers.snapshot(now).len(), 17);
+    assert_eq!(budget.balance("http://1.example", now), 10.0);
+}

@@ -1,0 +1,234 @@
+//! What is told, logged, spanned and measured: complete, without secrets, and all saying the same.
+
+mod golden;
+mod otel;
+mod secrets;
+mod witness;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{Extensions, HeaderValue, header};
+use reqwest_resilient::telemetry::MetricsObserver;
+use reqwest_resilient::testing::Reply;
+use reqwest_resilient::{
+    AttemptLog, AttemptScope, BreakerConfig, ChangeReason, CircuitBreaker, Constant, Event, Jitter,
+    Observer, Outcome, RequestBuilderExt, RequestInfo, ResendCount, ResilientConfig,
+    ResilientConfigBuilder, StopReason,
+};
+
+use self::witness::Witness;
+use crate::support::{URL, scripted};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Waits of one second, without jitter, breaker, budget and gate.
+fn steady() -> ResilientConfigBuilder {
+    ResilientConfig::builder()
+        .backoff(Constant::new(SECOND))
+        .jitter(Jitter::None)
+        .random(|| 0.0)
+        .without_circuit_breaker()
+        .without_retry_budget()
+        .without_gate()
+}
+
+fn retry_after(status: u16, value: &'static str) -> Reply {
+    Reply::status(status).header(header::RETRY_AFTER, HeaderValue::from_static(value))
+}
+
+/// Opens after `failures` in a row, for five seconds.
+fn consecutive(failures: u32) -> BreakerConfig {
+    BreakerConfig::consecutive(failures.try_into().unwrap()).without_open_jitter()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeline_shows_rejections_and_waits_at_the_gate() {
+    let config =
+        steady().gate().circuit_breaker(CircuitBreaker::new(consecutive(2))).build().unwrap();
+    let replies = [retry_after(429, "3"), Reply::status(500), Reply::status(500)];
+    let (client, _) = scripted(config, replies.into_iter().chain([Reply::status(200)]));
+    let first = client.get(URL).send();
+    let log = AttemptLog::new();
+    let second = async {
+        tokio::time::sleep(SECOND).await;
+        client.get(URL).with_extension(log.clone()).send().await
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert!(first.is_ok() && second.is_ok());
+    assert_eq!(
+        log.history().to_string(),
+        "-- +0.000s rate_limited, then 2.000s by gate\n\
+         #1 +2.000s 0.000s status 500, then 5.000s by circuit breaker\n\
+         #2 +7.000s 0.000s status 200\n\
+         ended: success"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_before_the_first_attempt_is_in_the_log_too() {
+    let breaker = CircuitBreaker::new(consecutive(1));
+    breaker.force_open();
+    let (client, script) = scripted(steady().circuit_breaker(breaker).build().unwrap(), []);
+    let log = AttemptLog::new();
+    let error = client.get(URL).with_extension(log.clone()).send_resilient().await.unwrap_err();
+    assert_eq!((script.sent().len(), error.attempts()), (0, 0));
+    assert_eq!(log.history().stop_reason(), Some(StopReason::CircuitOpen));
+    assert_eq!(error.history(), &log.history());
+    assert_eq!(log.history().to_string(), "-- +0.000s circuit_open\nended: circuit_open");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_history_keeps_the_last_64() {
+    let (client, _) = scripted(steady().max_retries(99).build().unwrap(), [Reply::status(503)]);
+    let error = client.get(URL).send_resilient().await.unwrap_err();
+    let history = error.history();
+    let numbers: Vec<_> = history.attempts().iter().map(|it| it.number).collect();
+    assert_eq!((history.total(), numbers), (100, (37..=100).collect()));
+    assert_eq!(history.to_string().lines().count(), 65);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_shared_by_clients_changes_once() {
+    let breakers = CircuitBreaker::per_host(consecutive(1));
+    let seen = Arc::new(Mutex::new(vec![]));
+    let client = || {
+        let seen = Arc::clone(&seen);
+        let tell = move |event: &Event<'_>| {
+            if let Event::BreakerChanged(_) = event {
+                seen.lock().unwrap().push(event.to_string());
+            }
+        };
+        let config = steady().max_retries(0).circuit_breaker(breakers.clone()).observer(tell);
+        scripted(config.build().unwrap(), [Reply::status(500), Reply::status(200)]).0
+    };
+    let (a, b) = (client(), client());
+    a.get(URL).send().await.unwrap();
+    b.get(URL).send().await.unwrap_err();
+    tokio::time::sleep(5 * SECOND).await;
+    a.get(URL).send().await.unwrap();
+    assert_eq!(
+        *seen.lock().unwrap(),
+        [
+            "circuit breaker of https://api.example.com: closed to open (consecutive_failures)",
+            "circuit breaker of https://api.example.com: open to half_open (open_time_over)",
+            "circuit breaker of https://api.example.com: half_open to closed (probes_succeeded)",
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn extensions_come_back_without_our_count() {
+    let (client, _) = scripted(steady().build().unwrap(), [Reply::status(503)]);
+    let mut extensions = Extensions::new();
+    let request = client.get(URL).build().unwrap();
+    client.execute_with_extensions(request, &mut extensions).await.unwrap();
+    assert_eq!(extensions.get::<ResendCount>(), None);
+}
+
+/// An observer whose scopes do everything wrong.
+struct Nuisance;
+
+impl Observer for Nuisance {
+    fn on_event(&self, _: &Event<'_>) {
+        panic!("on an event");
+    }
+
+    fn around_attempt(&self, info: &RequestInfo<'_>) -> Option<Box<dyn AttemptScope>> {
+        match info.attempt {
+            1 => panic!("around an attempt"),
+            _ => Some(Box::new(Self)),
+        }
+    }
+}
+
+impl AttemptScope for Nuisance {
+    fn run(&self, step: &mut dyn FnMut()) {
+        step();
+        step();
+        panic!("while running");
+    }
+
+    fn end(&self, _: &Outcome<'_>) {
+        panic!("at the end");
+    }
+}
+
+struct Lazy;
+
+impl Observer for Lazy {
+    fn on_event(&self, _: &Event<'_>) {}
+
+    fn around_attempt(&self, _: &RequestInfo<'_>) -> Option<Box<dyn AttemptScope>> {
+        Some(Box::new(Self))
+    }
+}
+
+impl AttemptScope for Lazy {
+    fn run(&self, _: &mut dyn FnMut()) {}
+
+    fn end(&self, _: &Outcome<'_>) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_observer_changes_what_happens() {
+    let config = steady().observer(Nuisance).observer(Lazy).build().unwrap();
+    let replies = [Reply::status(503).after(SECOND), Reply::status(200).after(SECOND)];
+    let (client, script) = scripted(config, replies);
+    assert_eq!(client.get(URL).send().await.unwrap().status(), 200);
+    assert_eq!(script.sent().len(), 2);
+}
+
+#[test]
+fn hosts_are_bounded() {
+    let witness = Witness::default();
+    witness.run(|| {
+        let config = steady().observer(MetricsObserver::new()).build().unwrap();
+        let (client, _) = scripted(config, [Reply::status(200)]);
+        async move {
+            for host in 0..100 {
+                client.get(format!("http://h{host}.example/")).send().await.unwrap();
+            }
+        }
+    });
+    let metrics = witness.metrics();
+    let attempts = metrics.iter().filter(|it| it.starts_with("resilient_attempts_total"));
+    assert_eq!(attempts.count(), 65);
+    let other = "resilient_attempts_total{host=other, method=GET, result=200} 36";
+    assert!(metrics.iter().any(|it| it == other), "{metrics:#?}");
+}
+
+#[test]
+fn exactly_one_state_of_a_breaker_is_1() {
+    let witness = Witness::default();
+    witness.run(|| {
+        let observer = MetricsObserver::new();
+        let by_hand = observer.clone();
+        let breaker = CircuitBreaker::new(consecutive(1)).on_state_change(move |change| {
+            if change.why == ChangeReason::Manual {
+                by_hand.on_event(&Event::BreakerChanged(change));
+            }
+        });
+        let config = steady().max_retries(0).circuit_breaker(breaker.clone()).observer(observer);
+        let (client, _) = scripted(config.build().unwrap(), [Reply::status(500)]);
+        let witness = witness.clone();
+        let is = move |state: &str| {
+            let metrics = witness.metrics();
+            let mut states = metrics.iter().filter(|it| it.starts_with("resilient_breaker_state"));
+            let expected = format!("resilient_breaker_state{{key=, state={state}}} 1");
+            assert_eq!(states.clone().count(), 6);
+            assert_eq!(states.find(|it| it.ends_with(" 1")), Some(&expected));
+        };
+        async move {
+            client.get(URL).send().await.unwrap();
+            is("open");
+            tokio::time::sleep(5 * SECOND).await;
+            client.get(URL).send().await.unwrap();
+            is("open");
+            breaker.force_closed();
+            is("disabled");
+            breaker.reset();
+            is("closed");
+        }
+    });
+}

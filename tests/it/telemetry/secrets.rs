@@ -1,0 +1,145 @@
+//! No secret comes out anywhere.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{HeaderValue, header};
+use reqwest_middleware::{ClientBuilder, Error};
+use reqwest_resilient::telemetry::{MetricsObserver, TracingObserver};
+use reqwest_resilient::testing::{Reply, Script};
+use reqwest_resilient::{
+    AttemptLog, CircuitBreaker, Event, HttpRequestError, Outcome, RequestBuilderExt, Resilient,
+    ResponseExt, RetryBudget,
+};
+
+use super::witness::Witness;
+use super::{SECOND, consecutive, retry_after, steady};
+
+const SECRET_URL: &str =
+    "https://hunter2:hunter2@api.example.com:8443/data?token=hunter2&x=hunter2#hunter2";
+
+/// An error of the transport, which knows the whole url.
+fn transport_error() -> Error {
+    let never = reqwest::Client::new().get(SECRET_URL).header("bad\n", "x").build();
+    let error = never.unwrap_err();
+    Error::Reqwest(error.with_url(SECRET_URL.parse().unwrap()))
+}
+
+fn show(out: &Mutex<String>, what: &dyn std::fmt::Debug) {
+    writeln!(out.lock().unwrap(), "{what:?}\n{what:#?}").unwrap();
+}
+
+fn say(out: &Mutex<String>, what: &dyn std::fmt::Display) {
+    writeln!(out.lock().unwrap(), "{what}").unwrap();
+}
+
+fn take_down(out: &Mutex<String>, event: &Event<'_>) {
+    say(out, event);
+    show(out, event);
+    let outcome = |it: &Outcome<'_>| {
+        say(out, it);
+        show(out, it);
+    };
+    match event {
+        Event::AttemptStarted(it) => show(out, it),
+        Event::HeldBack(it) => show(out, it),
+        Event::AttemptEnded(it) | Event::Rejected(it) => outcome(it),
+        Event::Waiting(it) => {
+            show(out, it);
+            outcome(it.outcome);
+        }
+        Event::Succeeded(it) => show(out, it),
+        Event::GaveUp(it) => {
+            show(out, it);
+            say(out, it);
+        }
+        _ => {}
+    }
+    if let Some((_, url)) = event.request() {
+        say(out, &url);
+        show(out, &url);
+    }
+}
+
+fn take_down_error(out: &Mutex<String>, error: &HttpRequestError) {
+    say(out, error);
+    show(out, error);
+    say(out, error.history());
+    show(out, error.history());
+    show(out, &error.kind());
+}
+
+#[test]
+fn no_secret_comes_out_anywhere() {
+    let out = Arc::new(Mutex::new(String::new()));
+    let witness = Witness::default();
+    let secret = HeaderValue::from_static("hunter2");
+    let answer =
+        |status| Reply::status(status).header(header::SET_COOKIE, secret.clone()).body("hunter2");
+    let replies = [
+        retry_after(429, "30").header(header::SET_COOKIE, secret.clone()),
+        answer(503),
+        Reply::error(transport_error),
+        answer(200),
+        answer(200).after(60 * SECOND),
+        answer(500),
+    ];
+    witness.run(|| {
+        let told = Arc::clone(&out);
+        let config = steady()
+            .retry_if(|it| it.status().is_none_or(|it| it.as_u16() >= 400))
+            .gate()
+            .circuit_breaker(CircuitBreaker::per_host(consecutive(6)))
+            .retry_budget(RetryBudget::per_host(Default::default()))
+            .attempt_timeout(2 * SECOND)
+            .observer(move |event: &Event<'_>| take_down(&told, event))
+            .observer(TracingObserver::new().retries(tracing::Level::TRACE))
+            .observer(MetricsObserver::new())
+            .build()
+            .unwrap();
+        show(&out, &config);
+        let script = Script::new(replies);
+        let client = ClientBuilder::new(reqwest::Client::new())
+            .with(Resilient::new(config))
+            .with(script.clone())
+            .build();
+        let out = Arc::clone(&out);
+        async move {
+            let once = async |start| {
+                tokio::time::sleep(start).await;
+                let log = AttemptLog::new();
+                let request = client
+                    .get(SECRET_URL)
+                    .header(header::AUTHORIZATION, "Bearer hunter2")
+                    .header(header::COOKIE, "hunter2")
+                    .header("x-api-key", "hunter2")
+                    .body("hunter2")
+                    .with_extension(log.clone());
+                match request.send_resilient().await {
+                    Ok(response) => show(&out, &response.history()),
+                    Err(error) => take_down_error(&out, &error),
+                }
+                say(&out, &log.history());
+                show(&out, &log);
+            };
+            for _ in 0..4 {
+                tokio::join!(once(Duration::ZERO), once(SECOND));
+            }
+            show(&out, &script);
+            show(&out, &script.sent());
+        }
+    });
+    let mut out = std::mem::take(&mut *out.lock().unwrap());
+    for line in witness.lines().into_iter().chain(witness.metrics()) {
+        writeln!(out, "{line}").unwrap();
+    }
+    // All of it was there to be seen.
+    let parts =
+        ["api.example.com", "gate closed", "timeout", "circuit_open", "builder", "rate_limited"];
+    for part in parts {
+        assert!(out.contains(part), "no {part} in\n{out}");
+    }
+    let found: Vec<_> = out.lines().filter(|it| it.contains("hunter2")).collect();
+    assert!(found.is_empty(), "{found:#?}");
+}
