@@ -10,6 +10,7 @@ use reqwest_middleware::{ClientWithMiddleware, Middleware};
 use crate::config::ResilientConfig;
 use crate::fault::BuildError;
 use crate::middleware::Resilient;
+use crate::reload::ResilientHandle;
 use crate::request::RequestBuilder;
 
 /// The one list of verbs: as methods beside a `request(&self, method, url)`, or as functions that
@@ -128,6 +129,7 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 #[derive(Clone, Debug)]
 pub struct ResilientClient {
     inner: ClientWithMiddleware,
+    handle: ResilientHandle,
 }
 
 impl ResilientClient {
@@ -172,6 +174,11 @@ impl ResilientClient {
         RequestBuilder::new(self.inner.request(method, url))
     }
 
+    /// By which the settings can be replaced while the client works.
+    pub fn reload_handle(&self) -> ResilientHandle {
+        self.handle.clone()
+    }
+
     /// The client of reqwest-middleware inside, for what takes one.
     pub fn inner(&self) -> &ClientWithMiddleware {
         &self.inner
@@ -205,9 +212,10 @@ impl ResilientClientBuilder {
                 (client, resilient.with_client_timeout(ATTEMPT_TIMEOUT))
             }
         };
+        let handle = resilient.handle();
         let resilient: Arc<dyn Middleware> = Arc::new(resilient);
         let chain: Vec<_> = self.before.into_iter().chain([resilient]).chain(self.after).collect();
-        Ok(ResilientClient { inner: ClientWithMiddleware::new(client, chain) })
+        Ok(ResilientClient { inner: ClientWithMiddleware::new(client, chain), handle })
     }
 
     pub(crate) fn map(mut self, change: impl FnOnce(&mut Self)) -> Self {

@@ -67,12 +67,12 @@
 //! - `http2` (default): HTTP/2, and telling its refusals from failures that may have been processed.
 //! - `rustls` (default): tells refused certificates from connections worth another try. It brings
 //!   no TLS; choose that on `reqwest`.
+//! - `blocking`: the module `blocking`, and a small runtime.
+//! - `json`, `form`, `query`, `multipart`: bodies and urls made by serde, and forms of several parts.
 //! - `tracing`: a span for each attempt and a log line for each decision.
 //! - `metrics`: counts and durations for the `metrics` facade.
 //! - `serde`: the module `file`, settings from TOML, JSON, YAML and the environment.
 //! - `schemars`: the JSON Schema of such files.
-//! - `blocking`: the module `blocking`, and a small runtime.
-//! - `json`, `form`, `query`, `multipart`: bodies and urls made by serde, and forms of several parts.
 //! - `test-util`: the module `testing`, and randomness and wall clock as settings.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -157,6 +157,6 @@ pub use redact::RedactedUrl;
 pub use reload::ResilientHandle;
 pub use request::{RequestBuilder, RequestBuilderExt};
 
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "blocking"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

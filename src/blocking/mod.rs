@@ -33,6 +33,7 @@ use crate::config::ResilientConfig;
 use crate::error::{Cause, HttpRequestError};
 use crate::fault::BuildError;
 use crate::outcome::FailureKind;
+use crate::reload::ResilientHandle;
 use crate::request::{self, building};
 use drive::Driver;
 
@@ -68,6 +69,11 @@ impl ResilientClient {
     /// A url that cannot be one is an error at sending.
     pub fn request(&self, method: Method, url: impl IntoUrl) -> RequestBuilder {
         RequestBuilder(Ok((self.inner.request(method, url), self.driver.clone())))
+    }
+
+    /// By which the settings can be replaced while the client works.
+    pub fn reload_handle(&self) -> ResilientHandle {
+        self.inner.reload_handle()
     }
 
     /// The async client inside.

@@ -57,8 +57,8 @@ const ARROWS: &[(&str, &str)] = &[
     ("middleware", "body call config decision error outcome reload send time"),
     ("adapter", "body error middleware send"),
     ("request", "decision error failure fault history"),
-    ("client", "config fault middleware request"),
-    ("blocking", "client config error fault outcome request"),
+    ("client", "config fault middleware reload request"),
+    ("blocking", "client config error fault outcome reload request"),
     ("guide", ""),
     ("testing", "redact time"),
 ];

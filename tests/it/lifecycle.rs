@@ -133,6 +133,16 @@ async fn an_attempt_takes_ten_seconds_unless_somebody_says_otherwise() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn settings_that_are_reloaded_leave_the_client_its_timeout() {
+    let script = Script::new([Scripted::status(200).after(11 * SECOND)]);
+    let client = ResilientClient::builder().with(script.clone()).build().unwrap();
+    client.reload_handle().reload(ResilientConfig::builder().max_retries(0).build().unwrap());
+    let start = Instant::now();
+    assert!(client.get("http://a.example/").send_resilient().await.unwrap_err().is_timeout());
+    assert_eq!((script.sent().len(), start.elapsed()), (1, 10 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
 async fn h30_a_longer_timeout_of_the_request_holds() {
     let config = || ResilientConfig::builder().max_retries(0).build().unwrap();
     let timeout = Some(30 * SECOND);

@@ -9,9 +9,9 @@ fn text(file: &str) -> String {
 
 #[test]
 fn texts_stay_short() {
-    for file in ["README.md", "ARCHITECTURE.md"] {
+    for (file, most) in [("README.md", 120), ("ARCHITECTURE.md", 160)] {
         let lines = text(file).lines().count();
-        assert!(lines <= 120, "{file} has {lines} lines");
+        assert!(lines <= most, "{file} has {lines} lines");
     }
 }
 
