@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use super::breaker;
 use super::replay::{Got, Observed};
 use super::schema::{Callback, Ended, Event, Expect, Field, Num, Request, Scenario};
 
@@ -48,7 +49,15 @@ pub(crate) fn compare(scenario: &Scenario, request: &Request, observed: &Observe
         &expected.result,
         &observed.got,
     );
-    check(Field::Breaker, expected.breaker.is_none(), &"a breaker", &"none");
+
+    let breakers = (&expected.breaker, &observed.breaker);
+    let late = scenario.requests.iter().map(|it| self::slack(it.expected())).sum();
+    let same = match breakers {
+        (Some(expected), Some(observed)) => breaker::same(expected, observed, late),
+        (expected, observed) => expected.is_none() && observed.is_none(),
+    };
+    check(Field::Breaker, same, breakers.0, breakers.1);
+
     if let Some(bodies) = &expected.bodies_sent {
         let sent = &observed.bodies_sent;
         check(Field::BodiesSent, bodies == sent, bodies, sent);
@@ -86,7 +95,12 @@ pub(crate) fn missing_failure(scenario: &Scenario, request: &Request) -> Option<
                 format!("{method} request to {url} failed after {attempts} attempts: {message}");
             (None, message, super::replay::reply(request, *attempts).and_then(|it| it.error))
         }
-        Ended::Response { .. } | Ended::CircuitOpen { .. } | Ended::Hang {} => return None,
+        Ended::CircuitOpen { message } => {
+            let Request { method, url, .. } = request;
+            let rejected = format!("was rejected after {attempts} attempts: {message}");
+            (None, format!("{method} request to {url} {rejected}"), None)
+        }
+        Ended::Response { .. } | Ended::Hang {} => return None,
     };
     Some(Event::OnFailure { attempt: *attempts, status, error, cause, total_time: *elapsed_s })
 }
@@ -116,6 +130,9 @@ fn same_end(expected: &Ended, got: &Got) -> bool {
             (message, status_code, body, cause)
                 == (&got.message, &got.status, &got.body, &got.cause)
         }
+        (Ended::CircuitOpen { message }, Got::Failed(got)) => {
+            got.rejected.as_ref() == Some(message)
+        }
         (Ended::Escaped { message, .. }, Got::Panicked(got)) => message == got,
         // Another middleware's error comes back as it was raised.
         (Ended::Escaped { message, .. }, Got::Failed(got)) => got.foreign.as_ref() == Some(message),
@@ -124,7 +141,7 @@ fn same_end(expected: &Ended, got: &Got) -> bool {
 }
 
 fn same_event(expected: &Event, observed: &Event, slack: f64) -> bool {
-    use Event::{OnFailure, OnRequest, OnRetry, OnSuccess, RetryIf, Send, Sleep};
+    use Event::{Breaker, OnFailure, OnRequest, OnRetry, OnSuccess, RetryIf, Send, Sleep};
 
     match (expected, observed) {
         (OnRequest { attempt: a }, OnRequest { attempt: b })
@@ -145,6 +162,7 @@ fn same_event(expected: &Event, observed: &Event, slack: f64) -> bool {
             OnFailure { attempt: a, status: s, error: e, cause: c, total_time: t },
             OnFailure { attempt, status, error, cause, total_time },
         ) => (a, s, e, c) == (attempt, status, error, cause) && near(t.0, total_time.0, slack),
+        (Breaker { from: a, to: b }, Breaker { from, to }) => (a, b) == (from, to),
         _ => false,
     }
 }

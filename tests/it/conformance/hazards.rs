@@ -4,11 +4,15 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
-use reqwest_resilient::{Backoff as _, Delivery, StopReason};
+use reqwest_resilient::{Backoff as _, Delivery, Health, StopReason};
 
+use super::breaker;
 use super::compare::{missing_failure, near, tick};
 use super::replay::{self, Failed, Got, Observed, Without};
-use super::schema::{Backoff, BodyKind, Ended, Event, Growing, Num, Reply, Request, Scenario};
+use super::schema::{
+    Backoff, BodyKind, BreakerState, Ended, Event, Expected, FORCELIST, Growing, Num, Reply,
+    Request, Scenario, State,
+};
 use super::settings::{self, Refused};
 
 /// What is not as it should be after a request of a scenario with this hazard.
@@ -19,11 +23,21 @@ pub(crate) fn check(
     observed: &Observed,
 ) -> Vec<String> {
     let mut case = Case { hazard, scenario, request, observed, wrong: vec![] };
-    if observed.attempts == 0 || replay::reply(request, observed.attempts).is_none() {
+    if case.was_rejected() {
+        case.a_rejection_sends_nothing();
+    } else if observed.attempts == 0 || replay::reply(request, observed.attempts).is_none() {
         case.wrong("made other attempts than are scripted");
         return case.wrong;
     }
     match hazard {
+        "H11" => case.h11_the_wall_clock_does_not_matter(),
+        "H12" => case.h12_nothing_is_sent_while_it_is_open(),
+        "H13" | "H19" => case.h13_h19_every_failure_counts(),
+        "H14" => case.h14_one_probe_at_a_time(),
+        "H15" => case.h15_every_answer_counts(),
+        "H16" => case.h16_what_comes_too_late_does_not_matter(),
+        // The rest is about attempts.
+        _ if case.was_rejected() => {}
         "H01" => case.h01_only_what_was_not_processed_is_sent_again(),
         "H02" => case.h02_only_the_last_attempt_counts(),
         "H03" => case.h03_a_retry_tells_of_one_outcome(),
@@ -34,7 +48,6 @@ pub(crate) fn check(
         "H08" => case.h08_no_hint_is_slept_for_hours(),
         "H09" => case.h09_what_is_no_number_is_no_hint(),
         "H10" => case.h10_every_http_date_is_read(),
-        "H11" => case.h11_the_wall_clock_does_not_matter(),
         "H20" => case.h20_the_missing_failure_is_told(),
         "H21" => case.h21_what_a_callback_raises_does_not_matter(),
         "H22" => case.h22_a_success_to_be_retried_is_handed_back(),
@@ -188,6 +201,75 @@ impl Case<'_> {
         }
     }
 
+    fn h12_nothing_is_sent_while_it_is_open(&mut self) {
+        let Some(mut state) = self.found() else { return };
+        let mut waited = 0.0;
+        for event in self.observed.trace.clone() {
+            match event {
+                Event::Breaker { to, .. } => {
+                    let early = to == State::HalfOpen && waited > 0.0 && waited < self.recovery();
+                    self.hold(!early, "asked again while it was open");
+                    (state, waited) = (to, 0.0);
+                }
+                Event::Sleep { s, .. } => waited += s.0,
+                Event::Send { .. } => self.hold(state != State::Open, "was sent all the same"),
+                _ => {}
+            }
+        }
+        if !self.was_rejected() {
+            self.ends_like(self.observed.attempts);
+        }
+    }
+
+    fn h13_h19_every_failure_counts(&mut self) {
+        let Some((found, left)) = self.breakers() else { return };
+        // What requests made meanwhile said is theirs to tell.
+        let alone = (1..=self.observed.attempts).all(|it| self.reply(it).during.is_empty());
+        let count = self.observed.healths.iter().fold(found, |count, health| match health {
+            Some(Health::Success) => 0,
+            Some(Health::Failure) => count + 1,
+            _ => count,
+        });
+        self.hold(!alone || left.failure_count == count, "failures were counted otherwise");
+        let told = (1..=self.observed.attempts).all(|attempt| {
+            let failed = self.reply(attempt).error.is_some_and(|it| !it.is_permanent());
+            !failed || self.expects_some() || self.health(attempt) == Some(Health::Failure)
+        });
+        self.hold(told, "a failure was not counted");
+    }
+
+    fn h14_one_probe_at_a_time(&mut self) {
+        let probes = self.observed.found.as_ref().map_or(0, |it| it.probes_out);
+        self.hold(probes <= 1, "more than one probe was under way");
+        self.hold(probes == 0 || self.was_rejected(), "was let through beside a probe");
+        let half_open = self.breakers().is_some_and(|(_, left)| left.state == State::HalfOpen);
+        self.hold(half_open == (probes > 0), "a probe is over only for itself");
+    }
+
+    fn h15_every_answer_counts(&mut self) {
+        self.h13_h19_every_failure_counts();
+        for attempt in 1..=self.observed.attempts {
+            let Some(status) = self.reply(attempt).status else { continue };
+            let health = self.health(attempt);
+            let well = !matches!(status, 408 | 429 | 500..);
+            self.hold(health.is_some() || self.expects_some(), "an answer did not count");
+            let judged = self.scenario.config.retry_if.is_some() || !self.is_settled(attempt);
+            self.hold(!well || judged || health == Some(Health::Success), "a healthy answer");
+            self.hold(well || health != Some(Health::Success), "an answer that is not healthy");
+        }
+        self.h14_one_probe_at_a_time();
+    }
+
+    /// The breaker is compared with its model after every request, generations included.
+    fn h16_what_comes_too_late_does_not_matter(&mut self) {
+        let Some((_, left)) = self.breakers() else { return };
+        let forgot = left.state == State::Open && left.failure_count == 0;
+        self.hold(!forgot, "is open without failures");
+        let rejected = self.observed.failed().and_then(|it| it.rejected.clone());
+        let forgot = rejected.is_some_and(|it| it.contains("failed 0 times"));
+        self.hold(!forgot, "rejects without failures");
+    }
+
     fn h20_the_missing_failure_is_told(&mut self) {
         let Some(missing) = missing_failure(self.scenario, self.request) else { return };
         let told = self.observed.trace.last().map(|it| format!("{it:?}"));
@@ -279,6 +361,47 @@ impl Case<'_> {
         self.wrong.push(format!("{}: {what}: {got:?}, {trace:?}", self.hazard));
     }
 
+    fn was_rejected(&self) -> bool {
+        self.observed.failed().is_some_and(|it| it.rejected.is_some())
+    }
+
+    fn a_rejection_sends_nothing(&mut self) {
+        let sent = self.observed.trace.iter().any(|it| matches!(it, Event::Send { .. }));
+        self.hold(sent == (self.observed.attempts > 0), "a rejection was sent");
+        self.stopped_for(StopReason::CircuitOpen);
+    }
+
+    /// The state of the circuit breaker that the request found.
+    fn found(&mut self) -> Option<State> {
+        let found = self.observed.found.as_ref().map(|it| breaker::name(it.state));
+        self.hold(found.is_some(), "no breaker");
+        found
+    }
+
+    /// How many failures in a row the circuit breaker had seen before, and what it was like after.
+    fn breakers(&mut self) -> Option<(u32, BreakerState)> {
+        self.found()?;
+        let found = self.observed.found.as_ref()?.consecutive_failures;
+        Some((found, self.observed.breaker.clone()?))
+    }
+
+    fn recovery(&self) -> f64 {
+        let written = self.scenario.config.circuit_breaker.as_ref();
+        written.and_then(|it| it.recovery_timeout).map_or(60.0, |it| it.0)
+    }
+
+    /// Whether the circuit breaker was told which failures to expect, and statuses are not among
+    /// them.
+    fn expects_some(&self) -> bool {
+        let written = self.scenario.config.circuit_breaker.as_ref();
+        let expected = written.and_then(|it| it.expected.as_ref());
+        expected.is_some_and(|it| !it.contains(&Expected::HttpStatus))
+    }
+
+    fn health(&self, attempt: usize) -> Option<Health> {
+        self.observed.healths.get(attempt - 1).copied().flatten()
+    }
+
     fn hold(&mut self, holds: bool, otherwise: &str) {
         if !holds {
             self.wrong(otherwise);
@@ -292,7 +415,7 @@ impl Case<'_> {
     /// Whether this attempt's outcome is one that is not retried by the listed statuses.
     fn is_settled(&self, attempt: usize) -> bool {
         let list = self.scenario.config.status_forcelist.as_deref();
-        let listed = |it| list.unwrap_or(&[429, 500, 502, 503, 504]).contains(&i64::from(it));
+        let listed = |it| list.unwrap_or(&FORCELIST).contains(&i64::from(it));
         let reply = self.reply(attempt);
         reply.status.is_some_and(|it| !listed(it))
             || reply.error.is_some_and(|it| it.is_permanent())

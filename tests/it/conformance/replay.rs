@@ -15,12 +15,17 @@ use http_body::{Body as _, Frame};
 use reqwest::{Body, Method, Response, ResponseBuilderExt as _, Url};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_resilient as ours;
-use reqwest_resilient::{Delivery, HttpRequestError, Outcome, RequestBuilderExt as _, Resilient};
+use reqwest_resilient::{
+    BreakerSnapshot, CircuitOpen, Delivery, Health, HttpRequestError, Outcome,
+};
+use reqwest_resilient::{RequestBuilderExt as _, Resilient};
 use tokio::time::Instant;
 
+use super::breaker::{self, Ticket, Watched};
 use super::errors::{self, Scripted};
 use super::schema::{
-    BodyKind, Callback, Config, ErrorPattern, Event, Kind, Num, Op, Pred, Reply, Request, Scenario,
+    BodyKind, BreakerState, Callback, Config, ErrorPattern, Event, Expected, FORCELIST, Kind, Num,
+    Op, Pred, Reply, Request, Scenario,
 };
 use super::settings::{self, Refused};
 use crate::support::{idle_client, in_virtual_time};
@@ -33,9 +38,14 @@ pub(crate) struct Observed {
     pub(crate) bodies_sent: Vec<String>,
     /// How far each attempt got.
     pub(crate) deliveries: Vec<Delivery>,
+    /// What each attempt had to say to the circuit breaker.
+    pub(crate) healths: Vec<Option<Health>>,
     /// When each attempt ended: since the request started, and by the wall clock.
     pub(crate) ended: Vec<(f64, SystemTime)>,
     pub(crate) got: Got,
+    /// The circuit breaker as the request found it, and as it left it.
+    pub(crate) found: Option<BreakerSnapshot>,
+    pub(crate) breaker: Option<BreakerState>,
     /// How often its success or failure was told.
     pub(crate) ends: usize,
     /// What callbacks were told about the request and is not so.
@@ -62,6 +72,8 @@ pub(crate) struct Failed {
     pub(crate) cause: Option<Kind>,
     /// The error of another middleware, as it was raised.
     pub(crate) foreign: Option<String>,
+    /// What the circuit breaker said.
+    pub(crate) rejected: Option<String>,
 }
 
 impl Observed {
@@ -108,7 +120,10 @@ const WALL_START: Duration = Duration::from_secs(1_445_412_480);
 struct Stage {
     without: Without,
     start: Instant,
-    max_retries: u32,
+    config: Config,
+    /// What the circuit breaker counts, unless it decides for itself.
+    expected: Option<Vec<Expected>>,
+    breaker: Mutex<Option<Watched>>,
     callbacks: Vec<Callback>,
     /// By how many seconds the wall clock was set forward.
     wall_ahead: Mutex<f64>,
@@ -127,10 +142,15 @@ struct Act {
     method: Method,
     url: Url,
     started: Instant,
+    found: Option<BreakerSnapshot>,
+    /// Of the attempt under way.
+    ticket: Option<Ticket>,
+    waits_since: Option<Instant>,
     attempts: usize,
     trace: Vec<Event>,
     bodies_sent: Vec<String>,
     deliveries: Vec<Delivery>,
+    healths: Vec<Option<Health>>,
     ended: Vec<(f64, SystemTime)>,
     /// What was raised last.
     raised: Option<Kind>,
@@ -141,12 +161,18 @@ struct Act {
 impl Stage {
     fn set(scenario: &Scenario, without: Without) -> Result<Arc<Self>, Refused> {
         let Scenario { config, callbacks, rng, .. } = scenario;
-        let max_retries = config.max_retries.map_or(3, |it| it.0 as u32);
+        let breaker = config.circuit_breaker.as_ref();
         let raises = config.callback_raises.iter().map(|(it, raises)| (*it, raises.times));
         let stage = Arc::new(Self {
             without,
             start: Instant::now(),
-            max_retries,
+            config: config.clone(),
+            expected: breaker.and_then(|it| it.expected.clone()).or_else(|| {
+                // Throttling is a failure like any other to the reference.
+                let all = || vec![Expected::HttpStatus];
+                scenario.requests.iter().any(|it| it.is_throttled()).then(all)
+            }),
+            breaker: Mutex::default(),
             callbacks: callbacks.clone(),
             wall_ahead: Mutex::default(),
             rng: Mutex::new(Box::new(rng.clone().into_iter().cycle())),
@@ -155,7 +181,7 @@ impl Stage {
             played: Mutex::default(),
             client: OnceLock::new(),
         });
-        let config = stage.listening(config)?;
+        let config = stage.listening()?;
         let client = ClientBuilder::new(idle_client())
             .with(Resilient::new(config))
             .with(Terminal(Arc::clone(&stage)))
@@ -165,7 +191,8 @@ impl Stage {
     }
 
     /// The config with everything wired to this stage.
-    fn listening(self: &Arc<Self>, config: &Config) -> Result<ours::ResilientConfig, Refused> {
+    fn listening(self: &Arc<Self>) -> Result<ours::ResilientConfig, Refused> {
+        let config = &self.config;
         let on_stage = || Arc::clone(self);
         let (random, wall_clock) = (on_stage(), on_stage());
         let mut builder = settings::builder(config)?
@@ -177,6 +204,19 @@ impl Stage {
             }
             let stage = on_stage();
             builder = builder.retry_if(move |outcome| stage.ask(&pred, outcome));
+        }
+        if let Some(written) = &config.circuit_breaker {
+            let stage = on_stage();
+            let watched = Watched::new(written, self.start, move |change| {
+                let (from, to) = (breaker::name(change.from), breaker::name(change.to));
+                stage.act(|it| it.trace.push(Event::Breaker { from, to }));
+            })?;
+            builder = builder.circuit_breaker(watched.breaker().clone());
+            *self.breaker.lock().unwrap() = Some(watched);
+            if self.expected.is_some() {
+                let stage = on_stage();
+                builder = builder.breaker_health(move |it| stage.health(it));
+            }
         }
         for callback in &self.callbacks {
             let stage = on_stage();
@@ -217,11 +257,12 @@ impl Stage {
         }
         let stage = on_stage();
         settings::build(builder.observer(move |event: &ours::Event<'_>| match event {
-            ours::Event::AttemptEnded(outcome) => stage.attempt_ended(outcome),
-            // How long it is turns out when the next attempt is sent.
-            ours::Event::Waiting(_) => {
-                stage.act(|it| it.trace.push(Event::Sleep { s: Num(f64::NAN), raised: None }));
+            ours::Event::AttemptStarted(_) => {
+                let ticket = stage.watch(|it| it.entered(Instant::now())).flatten();
+                stage.act(|it| it.ticket = ticket);
             }
+            ours::Event::AttemptEnded(outcome) => stage.attempt_ended(outcome),
+            ours::Event::Waiting(_) => stage.act(Act::waits),
             ours::Event::Succeeded(_) | ours::Event::GaveUp(_) => stage.act(|it| it.ends += 1),
             _ => {}
         }))
@@ -257,8 +298,9 @@ impl Stage {
 
     /// Checks what every callback is told about its request.
     fn hear(&self, method: &Method, url: &Url, max_retries: u32) {
+        let own = self.config.max_retries.map_or(3, |it| it.0 as u32);
         self.act(|act| {
-            if *method != act.method || *url != act.url || max_retries != self.max_retries {
+            if *method != act.method || *url != act.url || max_retries != own {
                 act.lies.push(format!("a callback heard of {method} {url} ({max_retries})"));
             }
         });
@@ -276,29 +318,54 @@ impl Stage {
         }
     }
 
+    /// What happens to the circuit breaker, if there is one.
+    fn watch<T>(&self, with: impl FnOnce(&mut Watched) -> T) -> Option<T> {
+        self.breaker.lock().unwrap().as_mut().map(with)
+    }
+
+    fn health(&self, outcome: &Outcome<'_>) -> Option<Health> {
+        let (status, error) = (status(outcome), self.act(|it| it.name(outcome)));
+        let listed = self.config.status_forcelist.as_deref().unwrap_or(&FORCELIST);
+        let transient = match &self.config.retry_if {
+            Some(pred) => pred.raises.is_none() && holds(pred, outcome, error),
+            None => status.is_some_and(|it| listed.contains(&i64::from(it))),
+        };
+        breaker::health(self.expected.as_deref(), status, error, transient)
+    }
+
     fn attempt_ended(&self, outcome: &Outcome<'_>) {
-        let wall_clock = self.wall_clock();
+        let (wall_clock, health) = (self.wall_clock(), self.health(outcome));
+        self.leave(health);
         self.act(|act| {
+            act.healths.push(health);
             act.deliveries.push(outcome.delivery());
             act.ended.push((act.started.elapsed().as_secs_f64(), wall_clock));
         });
     }
 
-    /// Makes one request.
-    async fn play(self: Arc<Self>, request: Arc<Request>) {
+    /// The attempt under way is over, if there is one.
+    fn leave(&self, health: Option<Health>) {
+        if let Some(ticket) = self.act(|it| it.ticket.take()) {
+            self.watch(|it| it.left(ticket, health, Instant::now()));
+        }
+    }
+
+    async fn prepare(&self, request: &Request) {
         for op in &request.before {
             match op {
                 Op::Advance { s } => tokio::time::advance(Duration::from_secs_f64(*s)).await,
                 Op::WallJump { s } => self.wall_jump(*s),
-                Op::Fail { .. }
-                | Op::Success { .. }
-                | Op::Reset {}
-                | Op::Check {}
-                | Op::Call { .. } => {
-                    panic!("an operation on a breaker, without one")
+                op => {
+                    self.watch(|it| it.operate(op, Instant::now())).expect("a breaker");
                 }
             }
         }
+        let found = self.watch(|it| it.snapshot(Instant::now()));
+        self.act(|it| (it.started, it.found) = (Instant::now(), found));
+    }
+
+    /// Makes one request.
+    async fn play(self: Arc<Self>, request: Arc<Request>) {
         let method = Method::from_bytes(request.method.as_bytes()).expect("a method");
         let mut builder = self.client.get().unwrap().request(method.clone(), &request.url);
         for (name, lines) in &request.headers {
@@ -314,24 +381,30 @@ impl Stage {
         // reqwest turns userinfo into a header.
         let mut url = Url::parse(&request.url).expect("a url");
         url.set_username("").and_then(|()| url.set_password(None)).expect("a url with a host");
-        let started = Instant::now();
         self.acts.lock().unwrap().push(Act {
             request: Arc::clone(&request),
             method,
             url,
-            started,
+            started: Instant::now(),
+            found: None,
+            ticket: None,
+            waits_since: None,
             attempts: 0,
             trace: vec![],
             bodies_sent: vec![],
             deliveries: vec![],
+            healths: vec![],
             ended: vec![],
             raised: None,
             ends: 0,
             lies: vec![],
         });
+        self.prepare(&request).await;
         let result = AssertUnwindSafe(builder.send_resilient()).catch_unwind().await;
-        let elapsed = started.elapsed().as_secs_f64();
+        self.leave(None);
+        self.act(Act::woke);
         let act = self.acts.lock().unwrap().pop().expect("the request that was begun");
+        let elapsed = act.started.elapsed().as_secs_f64();
         let got = match result {
             Ok(Ok(response)) => {
                 Got::Response { status: response.status().as_u16(), body: text(response).await }
@@ -342,9 +415,30 @@ impl Stage {
                 Err(other) => resume_unwind(other),
             },
         };
-        let Act { attempts, trace, bodies_sent, deliveries, ended, ends, lies, .. } = act;
-        let observed =
-            Observed { attempts, elapsed, trace, bodies_sent, deliveries, ended, got, ends, lies };
+        let mut lies = act.lies;
+        let breaker = self.watch(|it| {
+            let now = Instant::now();
+            if matches!(&got, Got::Failed(it) if it.rejected.is_some()) {
+                it.rejected(now);
+            }
+            let observed = it.observe(now);
+            lies.append(&mut it.wrong);
+            observed
+        });
+        let observed = Observed {
+            attempts: act.attempts,
+            elapsed,
+            trace: act.trace,
+            bodies_sent: act.bodies_sent,
+            deliveries: act.deliveries,
+            healths: act.healths,
+            ended: act.ended,
+            got,
+            found: act.found,
+            breaker,
+            ends: act.ends,
+            lies,
+        };
         self.played.lock().unwrap().push((request, observed));
     }
 }
@@ -353,6 +447,23 @@ impl Act {
     /// The scripted name of an outcome's error.
     fn name(&self, outcome: &Outcome<'_>) -> Option<Kind> {
         outcome.error().and_then(|it| errors::name(it, self.raised))
+    }
+
+    /// A wait begins; how long it is turns out at its end.
+    fn waits(&mut self) {
+        self.woke();
+        self.waits_since = Some(Instant::now());
+        self.trace.push(Event::Sleep { s: Num(f64::NAN), raised: None });
+    }
+
+    fn woke(&mut self) {
+        let wait = self.trace.iter_mut().rev().find_map(|it| match it {
+            Event::Sleep { s, .. } => Some(s),
+            _ => None,
+        });
+        if let (Some(since), Some(wait)) = (self.waits_since.take(), wait) {
+            wait.0 = since.elapsed().as_secs_f64();
+        }
     }
 }
 
@@ -372,6 +483,7 @@ async fn text(response: Response) -> String {
 async fn failed(error: HttpRequestError, raised: Option<Kind>) -> Failed {
     let source = error.source();
     let scripted = source.and_then(|it| it.downcast_ref::<Scripted>());
+    let rejected = source.and_then(|it| it.downcast_ref::<CircuitOpen>());
     let retry_after = error.response().and_then(|it| it.headers().get("retry-after"));
     Failed {
         message: error.to_string(),
@@ -383,6 +495,7 @@ async fn failed(error: HttpRequestError, raised: Option<Kind>) -> Failed {
         retry_after: retry_after.map(|it| String::from_utf8_lossy(it.as_bytes()).into_owned()),
         cause: source.and_then(|it| errors::name(it, raised)),
         foreign: scripted.map(ToString::to_string),
+        rejected: rejected.map(ToString::to_string),
         body: match error.into_response() {
             Some(response) => Some(text(response).await),
             None => None,
@@ -427,12 +540,7 @@ impl Middleware for Terminal {
         let body = drained(request.body_mut().take()).await;
         let (script, attempt) = stage.act(|act| {
             act.attempts += 1;
-            let last = act.ended.last().map_or(0.0, |it| it.0);
-            if let Some(Event::Sleep { s, .. }) =
-                act.trace.iter_mut().rev().find(|it| matches!(it, Event::Sleep { .. }))
-            {
-                s.0 = act.started.elapsed().as_secs_f64() - last;
-            }
+            act.woke();
             act.trace.push(Event::Send { attempt: act.attempts });
             if *request.method() != act.method || *request.url() != act.url {
                 act.lies.push(format!("sent {} {}", request.method(), request.url()));

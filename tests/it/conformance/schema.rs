@@ -159,21 +159,18 @@ fn once() -> usize {
     1
 }
 
-/// The circuit breaker of a config; read, and not replayed yet.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Breaker {
-    #[serde(rename = "failure_threshold")]
-    _failure_threshold: Option<Num>,
-    #[serde(rename = "recovery_timeout")]
-    _recovery_timeout: Option<Num>,
-    #[serde(rename = "expected")]
-    _expected: Option<Vec<Expected>>,
+    pub(crate) failure_threshold: Option<Num>,
+    pub(crate) recovery_timeout: Option<Num>,
+    pub(crate) expected: Option<Vec<Expected>>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+/// A type of failure that a breaker counts.
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
-enum Expected {
+pub(crate) enum Expected {
     HttpStatus,
     Transport,
     Timeout,
@@ -265,11 +262,20 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// Whether any reply, of the requests made meanwhile too, asks for fewer requests.
+    pub(crate) fn is_throttled(&self) -> bool {
+        let throttles = |it: &Reply| it.status == Some(429);
+        self.outcomes.iter().any(|it| throttles(it) || it.during.iter().any(|it| it.is_throttled()))
+    }
+
     /// What the reference's asynchronous half does, which is what this crate is.
     pub(crate) fn expected(&self) -> &Expect {
         self.expect_async.as_ref().unwrap_or(&self.expect)
     }
 }
+
+/// The statuses that the reference retries by default.
+pub(crate) const FORCELIST: [i64; 5] = [429, 500, 502, 503, 504];
 
 /// The lines of one header.
 #[derive(Clone, Deserialize)]
@@ -308,26 +314,13 @@ pub(crate) enum BodyKind {
 #[derive(Clone, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Op {
-    Advance {
-        s: f64,
-    },
-    WallJump {
-        s: f64,
-    },
-    Fail {
-        #[serde(rename = "n")]
-        _n: Option<u32>,
-    },
-    Success {
-        #[serde(rename = "n")]
-        _n: Option<u32>,
-    },
+    Advance { s: f64 },
+    WallJump { s: f64 },
+    Fail { n: Option<u32> },
+    Success { n: Option<u32> },
     Reset {},
     Check {},
-    Call {
-        #[serde(rename = "ok")]
-        _ok: bool,
-    },
+    Call { ok: bool },
 }
 
 #[derive(Deserialize)]
@@ -368,17 +361,13 @@ pub(crate) struct Expect {
     pub(crate) trace: Vec<Event>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BreakerState {
-    #[serde(rename = "state")]
-    _state: State,
-    #[serde(rename = "failure_count")]
-    _failure_count: u32,
-    #[serde(rename = "last_failure_s")]
-    _last_failure_s: Option<Num>,
-    #[serde(rename = "rejected")]
-    _rejected: Option<String>,
+    pub(crate) state: State,
+    pub(crate) failure_count: u32,
+    pub(crate) last_failure_s: Option<Num>,
+    pub(crate) rejected: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
@@ -450,10 +439,8 @@ pub(crate) enum Event {
         total_time: Num,
     },
     Breaker {
-        #[serde(rename = "from")]
-        _from: State,
-        #[serde(rename = "to")]
-        _to: State,
+        from: State,
+        to: State,
     },
 }
 
@@ -533,25 +520,19 @@ pub(crate) struct Verdict {
 #[serde(deny_unknown_fields)]
 pub(crate) struct BreakerCase {
     pub(crate) id: String,
-    #[serde(rename = "breaker")]
-    _breaker: Breaker,
-    #[serde(rename = "ops")]
-    _ops: Vec<Op>,
-    #[serde(rename = "hazard")]
-    _hazard: bool,
-    #[serde(default, rename = "hazard_ids")]
-    _hazard_ids: Vec<String>,
+    pub(crate) breaker: Breaker,
+    pub(crate) ops: Vec<Op>,
+    pub(crate) hazard: bool,
+    #[serde(default)]
+    pub(crate) hazard_ids: Vec<String>,
     #[serde(rename = "hazard_note")]
     _hazard_note: Option<String>,
-    #[serde(rename = "expect")]
-    _expect: AfterOps,
+    pub(crate) expect: AfterOps,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AfterOps {
-    #[serde(rename = "after_each_op")]
-    _after_each_op: Vec<BreakerState>,
-    #[serde(rename = "transitions")]
-    _transitions: Vec<(State, State)>,
+pub(crate) struct AfterOps {
+    pub(crate) after_each_op: Vec<BreakerState>,
+    pub(crate) transitions: Vec<(State, State)>,
 }

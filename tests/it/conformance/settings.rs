@@ -26,16 +26,18 @@ pub(crate) fn limit(seconds: Num, field: &'static str) -> Settled<Duration> {
     if seconds.0 == f64::INFINITY { Ok(Duration::MAX) } else { duration(seconds, field) }
 }
 
+/// A number without a fraction, as the types of this crate have it.
+pub(crate) fn whole(number: f64) -> Option<u32> {
+    let whole = (0.0..=f64::from(u32::MAX)).contains(&number) && number.fract() == 0.0;
+    whole.then_some(number as u32)
+}
+
 /// The reference's settings, but for the methods: the guard stays on, which is what H01 asks for.
 pub(crate) fn builder(config: &Config) -> Settled<ResilientConfigBuilder> {
     let mut builder =
         ResilientConfig::aresilient().to_builder().retry_methods(RetryMethods::Idempotent);
     if let Some(Num(retries)) = config.max_retries {
-        let whole = (0.0..=f64::from(u32::MAX)).contains(&retries) && retries.fract() == 0.0;
-        if !whole {
-            return Err(Refused::ByType("max_retries"));
-        }
-        builder = builder.max_retries(retries as u32);
+        builder = builder.max_retries(whole(retries).ok_or(Refused::ByType("max_retries"))?);
     }
     if let Some(statuses) = &config.status_forcelist {
         let status =

@@ -9,7 +9,7 @@ use serde::Deserialize as _;
 use super::schema::{self, Config, Num, Target};
 use super::schema::{BackoffCase, RetryAfterCase, ValidationCase};
 use super::settings::{self, Refused};
-use super::{Checked, NEEDS_BREAKER, hazards};
+use super::{Checked, breaker, hazards};
 use crate::support::{URL, in_virtual_time, scripted};
 
 pub(crate) fn backoff(case: &BackoffCase) -> Checked {
@@ -92,8 +92,7 @@ fn waited_for(lines: &[&str]) -> Option<f64> {
 pub(crate) fn validation(case: &ValidationCase) -> Checked {
     let refused = match case.target {
         Target::Breaker => {
-            schema::Breaker::deserialize(&case.args).expect("a breaker");
-            return Checked::LeftOut(NEEDS_BREAKER);
+            breaker::refused(&schema::Breaker::deserialize(&case.args).expect("a breaker"))
         }
         Target::Config => {
             let config = Config::deserialize(&case.args).expect("a config");
@@ -145,6 +144,7 @@ pub(crate) fn validation(case: &ValidationCase) -> Checked {
 fn ours(field: &str) -> &str {
     match field {
         "jitter_factor" => "jitter",
+        "recovery_timeout" => "circuit_breaker.open_for",
         "timeout" => "attempt_timeout",
         it => it,
     }
