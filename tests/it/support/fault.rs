@@ -207,7 +207,8 @@ fn body(reply: Reply) -> Error {
 fn answered(reply: Reply, fail: impl AsyncFnOnce(reqwest::Response) -> Error + Send) -> Error {
     provoke(async || {
         let server = Server::h1([reply.into()]);
-        let request = plain().get(server.url("/")).timeout(MOMENT);
+        // Long enough for a head to come on a busy machine, for that must not be what fails.
+        let request = plain().get(server.url("/")).timeout(10 * MOMENT);
         fail(request.send().await.unwrap()).await
     })
 }
