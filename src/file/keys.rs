@@ -251,7 +251,7 @@ const BUDGET_SCOPE: &[Key] =
     &[key("scope", SCOPES, "One for each host, or one for all requests. Default: per_host.")];
 
 const BUDGET: &[Key] = &[
-    key("size", COUNT, "The most retries that can be saved up. Default: 10."),
+    key("size", COUNT, "The most retries that can be saved up. Default: 3."),
     key("deposit", RATE, "The retries each success pays for. Default: 0.1."),
-    key("trickle", RATE, "The retries that come back each second. Default: 0.05."),
+    key("trickle", RATE, "The retries that come back each second. Default: 0.005."),
 ];
