@@ -8,7 +8,7 @@
 use crate::breaker::sync::{AtomicU64, Ordering};
 
 /// More lanes would let more threads count side by side, and cost each failure one more step and
-/// each breaker 256 more bytes.
+/// each breaker 1.5 KB more.
 pub(super) const LANES: usize = 4;
 
 #[derive(Debug)]
