@@ -7,7 +7,8 @@ use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next};
 
 use crate::body::BoxFuture;
-use crate::error::{BoxError, HttpRequestError};
+use crate::error::HttpRequestError;
+use crate::failure::Unmade;
 use crate::middleware::Resilient;
 use crate::send::Chain;
 
@@ -54,8 +55,7 @@ impl Chain for Next<'_> {
         error.into()
     }
 
-    fn foreign(error: BoxError) -> Self::Error {
-        // As an error of anyhow's, which alone can take a boxed one.
-        Self::Error::Middleware(anyhow::Error::from_boxed(error))
+    fn unmade(error: Unmade) -> Self::Error {
+        Self::Error::middleware(error)
     }
 }

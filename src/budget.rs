@@ -186,8 +186,8 @@ impl RetryBudget {
         self
     }
 
-    /// How many retries are left at `now` for a key, such as `https://example.com`; a shared
-    /// budget is that of every key.
+    /// How many retries are left at `now` for a key, such as `https://example.com` (no slash at its
+    /// end); a key not seen yet gets a full bucket. A shared budget is that of every key.
     pub fn balance(&self, key: &str, now: Instant) -> f64 {
         let account = match &self.kept.scope {
             Scope::Shared(account) => self.shared_account(account, now),

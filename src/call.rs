@@ -251,7 +251,8 @@ impl<'p> Call<'p> {
         advice: &Advice,
         now: Instant,
     ) -> Option<Duration> {
-        let hint = advice.hint.as_ref().map(|it| it.after);
+        let listens = self.policy.retry_after != RetryAfter::Ignored;
+        let hint = advice.hint.as_ref().map(|it| it.after).filter(|_| listens);
         let health = match &self.policy.breaker_health {
             Some(judge) => judge(outcome),
             None => classify::health(outcome, verdict),
@@ -261,11 +262,10 @@ impl<'p> Call<'p> {
         if verdict == Verdict::Success {
             self.guard.deposit();
         }
-        let heard = self.policy.retry_after != RetryAfter::Ignored
-            && classify::holds_back(outcome, verdict)
-            && elsewhere.is_none();
+        let heard = classify::holds_back(outcome, verdict) && elsewhere.is_none();
         let longest = self.policy.max_wait_time;
         hint.filter(|hint| heard && self.guard.close_gate(*hint, longest, now))
+            .map(|hint| hint.min(longest))
     }
 
     /// What the answer says about coming back; a success is not asked, unless somebody may
@@ -355,7 +355,6 @@ impl<'p> Call<'p> {
         let (attempt, keyed) = (self.retry.attempts(), self.keyed);
         let (gave, elapsed) = (sent.gave::<C>(), Duration::ZERO);
         let outcome = &Outcome { method, url, attempt, elapsed, keyed, gave };
-        self.history.end(stop);
         if kind == FailureKind::RateLimited {
             self.held_up(kind, None, now);
             self.tell(|call| call.policy.listeners.tell(&Event::Rejected(outcome)));

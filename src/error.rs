@@ -110,7 +110,8 @@ impl HttpRequestError {
         self.kind() == ErrorKind::Failure(FailureKind::Connect)
     }
 
-    /// Whether the circuit breaker rejected it: [`retry_in`](Self::retry_in) says for how long.
+    /// Whether the circuit breaker ended it: by rejecting it, where [`retry_in`](Self::retry_in)
+    /// says for how long, or by leaving no time for a retry of what the last attempt gave.
     pub fn is_circuit_open(&self) -> bool {
         self.inner.stop == StopReason::CircuitOpen
     }
@@ -323,7 +324,7 @@ fn because(stop: StopReason) -> &'static str {
         StopReason::NotReplayable => " (body cannot be sent again)",
         StopReason::RateLimited => " (host is rate limited)",
         StopReason::UnsafeToRepeat => " (not safe to repeat)",
-        StopReason::Vetoed => " (server said not to retry)",
+        StopReason::Vetoed => " (told not to retry)",
     }
 }
 

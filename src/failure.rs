@@ -2,7 +2,7 @@
 //!
 //! By type, never by text: reqwest, hyper, h2, rustls and io errors each know one part.
 
-use std::{error::Error, io};
+use std::{error::Error, fmt, io};
 
 use crate::outcome::Delivery::{MaybeProcessed, NotSent};
 use crate::outcome::{Failure, FailureKind};
@@ -10,8 +10,27 @@ use crate::outcome::{Failure, FailureKind};
 /// The longest chain that is walked: errors are other people's data.
 const LONGEST_CHAIN: usize = 16;
 
+/// A body that its factory could not make: the caller's own affair, whatever its sources are.
+#[derive(Debug)]
+pub(crate) struct Unmade(pub(crate) Box<dyn Error + Send + Sync>);
+
+impl fmt::Display for Unmade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the body of the request could not be made")
+    }
+}
+
+impl Error for Unmade {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self.0.as_ref())
+    }
+}
+
 /// Reads what `error` says about itself.
 pub(crate) fn read(error: &(dyn Error + 'static)) -> Failure {
+    if error.is::<Unmade>() {
+        return Failure::new(FailureKind::Other, NotSent);
+    }
     let chain = || chain(error);
     if let Some(error) = chain().find_map(|it| it.downcast_ref::<reqwest::Error>()) {
         if let Some(failure) = of_reqwest(error) {
@@ -31,9 +50,16 @@ pub(crate) fn read(error: &(dyn Error + 'static)) -> Failure {
     Failure { may_be_stale, ..failure }
 }
 
-/// The text of the innermost source: it says what happened and carries no url.
+/// The text of the innermost source, which says what happened; without a url.
 pub(crate) fn root_text(error: &(dyn Error + 'static)) -> String {
-    chain(error).last().map(ToString::to_string).unwrap_or_default()
+    let Some(root) = chain(error).last() else { return String::new() };
+    match root.downcast_ref::<reqwest::Error>() {
+        // Its own text has the whole url.
+        Some(it) => it
+            .status()
+            .map_or_else(|| "the client failed".to_owned(), |it| format!("status {}", it.as_u16())),
+        None => root.to_string(),
+    }
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
@@ -194,8 +220,8 @@ mod tests {
     fn an_endless_chain_ends() {
         #[derive(Debug)]
         struct Ring;
-        impl std::fmt::Display for Ring {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        impl fmt::Display for Ring {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("ring")
             }
         }

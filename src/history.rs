@@ -29,7 +29,6 @@ pub struct Attempt {
     /// one than was asked (after a redirect).
     pub answered_by: Option<String>,
     /// The wait that followed, and where its length came from; `None` after the last attempt.
-    /// Where the circuit breaker asked for another wait instead of an attempt, both together.
     pub wait: Option<(Duration, WaitSource)>,
 }
 
@@ -153,11 +152,10 @@ impl History {
         self.attempts.is_empty() && self.holds.is_empty()
     }
 
-    /// Adds a wait after the last attempt: a further one where the breaker has sent it back.
+    /// Adds the wait after the last attempt.
     pub(crate) fn waits(&mut self, wait: Duration, source: &WaitSource) {
         if let Some(last) = self.attempts.last_mut() {
-            let before = last.wait.take().map_or(Duration::ZERO, |(it, _)| it);
-            last.wait = Some((before.saturating_add(wait), source.clone()));
+            last.wait = Some((wait, source.clone()));
         }
     }
 

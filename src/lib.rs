@@ -38,7 +38,7 @@
 //! | What happened? | [`ResponseExt::history`], [`AttemptLog`], [`Attempt`] |
 //! | Why did it end? | [`StopReason`], [`HttpRequestError`], [`RequestBuilderExt::send_resilient`] |
 //! | What differs for a host? | [`ResilientConfigBuilder::host`] |
-//! | How do settings change at runtime? | [`Resilient::handle`], [`ResilientHandle`] |
+//! | How do settings change at runtime? | [`ResilientClient::reload_handle`], [`Resilient::handle`] |
 //! | How do I decide by myself? | [`ResilientConfigBuilder::retry_if`], [`Outcome`] |
 #![cfg_attr(
     feature = "test-util",

@@ -98,9 +98,12 @@ impl Resilient {
             let timeout = policy
                 .attempt_timeout
                 .unwrap_or_else(|| self.client_timeout.filter(|_| request.timeout().is_none()));
+            // Whatever an earlier request left there is not this one's.
+            extensions.remove::<GaveUp>();
             let mut now = Instant::now();
             let mut call = Call::new(&policy, &mut request, extensions, now);
             if let Some(faults) = invalid {
+                extensions.insert(GaveUp);
                 return call.reject::<C>(&request, FailureKind::Builder, faults.into(), now);
             }
             let factory = extensions.get::<BodyFactory>().cloned();
@@ -111,12 +114,16 @@ impl Resilient {
                         Ok(now) => now,
                         Err((limited, now)) => {
                             let kind = FailureKind::RateLimited;
+                            extensions.insert(GaveUp);
                             return call.reject::<C>(&request, kind, limited.into(), now);
                         }
                     };
                 }
                 call.retry.turn();
                 let kept = Kept::of(&request, call.retry.may_repeat(&policy));
+                if !kept.is_copy() {
+                    call.retry.is_last();
+                }
                 let mut own = kept.is_copy().then(|| extensions.clone());
                 let target = own.as_mut().unwrap_or(&mut *extensions);
 
@@ -231,8 +238,8 @@ impl Kept {
         matches!(self, Self::Copy(_))
     }
 
-    /// The request to send again. A retry is only decided upon where there is a copy; without one
-    /// this would be the request without headers and body.
+    /// The request to send again. Without a copy no retry is decided upon, see `Retry::is_last`;
+    /// this would then be the request without headers and body.
     fn into_copy(self) -> Request {
         match self {
             Self::Copy(request) => request,

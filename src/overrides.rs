@@ -101,6 +101,13 @@ fn patched(
     let mut policy = configured.patched(scopes.iter().chain(own).map(|it| &*it.0));
     // The host is found already.
     policy.hosts = None;
+    // A shorter whole shortens an attempt_timeout that was set elsewhere.
+    let says = scopes.iter().chain(own).any(|it| it.0.attempt_timeout.is_some());
+    if let (false, Some(Some(attempt)), Some(total)) =
+        (says, policy.attempt_timeout, policy.max_total_time)
+    {
+        policy.attempt_timeout = Some(Some(attempt.min(total)));
+    }
     let faults = policy.check().err();
     policy.settle();
     (Arc::new(policy), faults)

@@ -199,9 +199,15 @@ fn still_failing(log: &AttemptLog) -> bool {
 ///
 /// What cannot be (a url, a header, the shared client of the free functions) is an error at
 /// sending, never a panic.
-#[derive(Debug)]
 #[must_use = "a request does nothing until it is sent"]
 pub struct RequestBuilder(Result<reqwest_middleware::RequestBuilder, BuildError>);
+
+impl std::fmt::Debug for RequestBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // reqwest's own would show url and headers, secrets included.
+        f.debug_struct("RequestBuilder").finish_non_exhaustive()
+    }
+}
 
 building!(RequestBuilder);
 

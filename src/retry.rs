@@ -88,6 +88,11 @@ impl Retry {
         self.deadline
     }
 
+    /// There is no copy of the request that is about to be sent.
+    pub(crate) fn is_last(&mut self) {
+        self.repeat = Repeat::Never;
+    }
+
     /// Whether it matters that the client follows a redirect: what was answered by one may have
     /// been processed.
     pub(crate) fn minds_redirects(&self) -> bool {
@@ -114,7 +119,9 @@ impl Retry {
         outcome: &Outcome<'_>,
         facts: &Facts,
     ) -> Decision {
-        let hinted = facts.advice.hint.is_some();
+        // The end of a quota says nothing of this request; only "come back later" does.
+        let hint = facts.advice.hint.as_ref();
+        let hinted = hint.is_some_and(|it| it.header.as_str().contains("retry-after"));
         let left = self.left(facts.now);
         let cut_again = self.is_cut_again(outcome);
         let stop = match self.repeat {

@@ -8,7 +8,7 @@ use reqwest::{Request, Response};
 
 use crate::body::{self, BodyFactory, BoxFuture};
 use crate::error::{BoxError, Elapsed, HttpRequestError};
-use crate::failure;
+use crate::failure::{self, Unmade};
 use crate::followed;
 use crate::outcome::{Delivery, Failure, FailureKind, Gave};
 use crate::policy::Policy;
@@ -33,8 +33,8 @@ pub(crate) trait Chain: Clone + Send + Sync {
     /// An error that was decided upon here.
     fn local(error: HttpRequestError) -> Self::Error;
 
-    /// An error of the caller's own code.
-    fn foreign(error: BoxError) -> Self::Error;
+    /// An error of the caller's own body factory.
+    fn unmade(error: Unmade) -> Self::Error;
 }
 
 /// What came of an attempt.
@@ -111,7 +111,8 @@ pub(crate) fn begin<'a, C: Chain + 'a>(
     match body {
         None => chain.send(request, extensions),
         Some(factory) => Box::pin(async move {
-            let request = factory.fill(request).await.map_err(C::foreign)?;
+            let request = factory.fill(request).await;
+            let request = request.map_err(|it| C::unmade(Unmade(it)))?;
             chain.send(request, extensions).await
         }),
     }

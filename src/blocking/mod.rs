@@ -117,9 +117,15 @@ impl ResilientClientBuilder {
 }
 
 /// A request being put together: the methods of reqwest's builder, and two ways to send it.
-#[derive(Debug)]
 #[must_use = "a request does nothing until it is sent"]
 pub struct RequestBuilder(Result<(request::RequestBuilder, Driver), BuildError>);
+
+impl std::fmt::Debug for RequestBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // reqwest's own would show url and headers, secrets included.
+        f.debug_struct("RequestBuilder").finish_non_exhaustive()
+    }
+}
 
 building!(RequestBuilder);
 

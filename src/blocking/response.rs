@@ -10,16 +10,25 @@ use tokio::sync::mpsc;
 
 use super::drive::{Driver, wait};
 use crate::error::HttpRequestError;
+use crate::redact::RedactedUrl;
 
 /// A response: derefs to reqwest's for status, headers, url and the like, and reads the body
 /// without `await`.
 ///
 /// Use it on any thread; the readers fail with a
 /// [`DriveError`](super::DriveError) within async code.
-#[derive(Debug)]
 pub struct Response {
     inner: reqwest::Response,
     driver: Driver,
+}
+
+impl std::fmt::Debug for Response {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Response")
+            .field("url", &RedactedUrl::new(self.inner.url()))
+            .field("status", &self.inner.status())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Response {

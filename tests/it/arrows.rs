@@ -55,10 +55,10 @@ const ARROWS: &[(&str, &str)] = &[
     ),
     ("reload", "breaker budget config fault gate hosts overrides policy"),
     ("middleware", "body call config decision error outcome reload send time"),
-    ("adapter", "body error middleware send"),
+    ("adapter", "body error failure middleware send"),
     ("request", "decision error failure fault history"),
     ("client", "config fault middleware reload request"),
-    ("blocking", "client config error fault outcome reload request"),
+    ("blocking", "client config error fault outcome redact reload request"),
     ("guide", ""),
     ("testing", "redact time"),
 ];

@@ -1,5 +1,6 @@
 //! The loop, in virtual time.
 
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{io, panic::AssertUnwindSafe};
@@ -8,9 +9,10 @@ use http::{HeaderValue, StatusCode, header};
 use reqwest_middleware::ClientBuilder;
 use reqwest_resilient::testing::{Reply, Script, SentRequest};
 use reqwest_resilient::{
-    AttemptLog, BodyFactory, Constant, Delivery, FailureKind, HttpRequestError, IdempotencyKey,
-    Jitter, RequestBuilderExt, Resilient, ResilientConfig, ResilientConfigBuilder, ResponseExt,
-    RetryMethods, RetryOverride, StopReason, WaitSource,
+    AttemptLog, BodyFactory, BreakerConfig, BreakerState, CircuitBreaker, Constant, Delivery,
+    FailureKind, HttpRequestError, IdempotencyKey, Jitter, RequestBuilderExt, Resilient,
+    ResilientConfig, ResilientConfigBuilder, ResponseExt, RetryMethods, RetryOverride, StopReason,
+    WaitSource,
 };
 use tokio::time::Instant;
 
@@ -308,6 +310,60 @@ async fn one_key_serves_all_attempts_of_a_request() {
     // The first answer to another request: a conflict like any other.
     assert_eq!(keys.len(), 4);
     assert_ne!(keys[0], keys[3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_up_before_is_no_concern_of_the_next_request() {
+    let (client, script) = scripted(
+        steady().build().unwrap(),
+        [Reply::status(401), Reply::status(503), Reply::status(200)],
+    );
+    // As a middleware further out would that repeats a request with a fresh token.
+    let mut extensions = http::Extensions::new();
+    for expected in [401, 200] {
+        let request = client.get(URL).build().unwrap();
+        let response = client.execute_with_extensions(request, &mut extensions).await.unwrap();
+        assert_eq!(response.status(), expected);
+    }
+    assert_eq!(script.sent().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_quota_does_not_prove_that_a_post_was_not_processed() {
+    let quota = |name, value| {
+        Reply::status(503)
+            .header(header::HeaderName::from_static(name), HeaderValue::from_static(value))
+    };
+    let sends = async |reply: Reply| {
+        let (client, script) = scripted(steady().build().unwrap(), [reply, Reply::status(200)]);
+        client.post(URL).send().await.unwrap();
+        script.sent().len()
+    };
+    assert_eq!(sends(quota("ratelimit", "\"d\";r=0;t=3")).await, 1);
+    assert_eq!(sends(quota("retry-after-ms", "3")).await, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_cannot_be_made_says_nothing_of_the_server() {
+    let breaker = CircuitBreaker::new(BreakerConfig::consecutive(NonZeroU32::MIN));
+    let config = steady().circuit_breaker(breaker.clone()).build().unwrap();
+    let (client, script) = scripted(config, [Reply::status(200)]);
+    let body =
+        BodyFactory::new(async || Err(io::Error::from(io::ErrorKind::ConnectionRefused).into()));
+    let error = client.post(URL).with_extension(body).send_resilient().await.unwrap_err();
+    assert_eq!((error.attempts(), script.sent().len()), (1, 0));
+    assert_eq!(breaker.state(), BreakerState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shorter_whole_shortens_the_attempts() {
+    let config = steady().attempt_timeout(10 * SECOND).build().unwrap();
+    let (client, _) = scripted(config, [Reply::status(200).after(3600 * SECOND)]);
+    let hurried = RetryOverride::new().max_total_time(2 * SECOND);
+    let start = Instant::now();
+    let error = client.get(URL).with_extension(hurried).send_resilient().await.unwrap_err();
+    assert!(error.is_deadline());
+    assert_eq!(start.elapsed(), 2 * SECOND);
 }
 
 #[test]
