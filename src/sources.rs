@@ -34,7 +34,7 @@ impl Sources {
 
     #[cfg_attr(
         not(feature = "test-util"),
-        expect(clippy::unused_self, clippy::missing_const_for_fn)
+        expect(clippy::needless_pass_by_ref_mut)
     )]
     pub(crate) fn replace(&mut self, _other: &Self) {
         #[cfg(feature = "test-util")]
