@@ -16,12 +16,16 @@ fn circuit(failures: u32) -> Arc<Circuit> {
     Arc::new(Circuit::new("", Arc::new(Common::new(config))))
 }
 
+fn enter(circuit: &Circuit, now: Instant) -> Result<Ticket, CircuitOpen> {
+    circuit.enter(now).0
+}
+
 #[test]
 fn loom_whoever_comes_after_the_opening_is_rejected() {
     let now = Instant::now();
     loom::model(move || {
         let circuit = circuit(2);
-        let tickets = [circuit.enter(now).0.unwrap(), circuit.enter(now).0.unwrap()];
+        let tickets = [enter(&circuit, now).unwrap(), enter(&circuit, now).unwrap()];
         let failing = tickets.map(|ticket| {
             let circuit = Arc::clone(&circuit);
             thread::spawn(move || circuit.exit(0, ticket, FAILED, now, || 0.0))
@@ -29,7 +33,7 @@ fn loom_whoever_comes_after_the_opening_is_rejected() {
         for thread in failing {
             thread.join().unwrap();
         }
-        assert!(circuit.enter(now).0.is_err());
+        assert!(enter(&circuit, now).is_err());
         assert_eq!(circuit.state(), BreakerState::Open);
     });
 }
@@ -39,11 +43,11 @@ fn loom_a_call_that_slips_through_changes_nothing() {
     let now = Instant::now();
     loom::model(move || {
         let circuit = circuit(1);
-        let ticket = circuit.enter(now).0.unwrap();
+        let ticket = enter(&circuit, now).unwrap();
         let slipping = {
             let circuit = Arc::clone(&circuit);
-            thread::spawn(move || match circuit.enter(now).0 {
-                Ok(ticket) => circuit.exit(1, ticket, FINE, now, || 0.0),
+            thread::spawn(move || match enter(&circuit, now) {
+                Ok(ticket) => drop(circuit.exit(1, ticket, FINE, now, || 0.0)),
                 Err(rejected) => assert_eq!(rejected.failures(), 1),
             })
         };
@@ -59,13 +63,13 @@ fn loom_half_open_lets_one_probe_through() {
     let later = now + Duration::from_secs(5);
     loom::model(move || {
         let circuit = circuit(1);
-        let ticket = circuit.enter(now).0.unwrap();
+        let ticket = enter(&circuit, now).unwrap();
         circuit.exit(0, ticket, FAILED, now, || 0.0);
         let other = {
             let circuit = Arc::clone(&circuit);
-            thread::spawn(move || circuit.enter(later).0)
+            thread::spawn(move || enter(&circuit, later))
         };
-        let mine = circuit.enter(later);
+        let mine = enter(&circuit, later);
         let theirs = other.join().unwrap();
         assert_eq!(u8::from(mine.is_ok()) + u8::from(theirs.is_ok()), 1);
 
@@ -76,7 +80,7 @@ fn loom_half_open_lets_one_probe_through() {
             thread::spawn(move || circuit.abandon(probe))
         };
         abandoning.join().unwrap();
-        assert!(circuit.enter(later).is_ok());
+        assert!(enter(&circuit, later).is_ok());
     });
 }
 
@@ -110,8 +114,8 @@ fn loom_successes_beside_a_failure_are_all_counted() {
     let now = Instant::now();
     loom::model(move || {
         let circuit = circuit(9);
-        circuit.exit(0, circuit.enter(now).unwrap(), FINE, now, || 0.0);
-        let tickets = [circuit.enter(now).unwrap(), circuit.enter(now).unwrap()];
+        circuit.exit(0, enter(&circuit, now).unwrap(), FINE, now, || 0.0);
+        let tickets = [enter(&circuit, now).unwrap(), enter(&circuit, now).unwrap()];
         let [fine, failed] = tickets;
         let succeeding = {
             let circuit = Arc::clone(&circuit);
@@ -135,14 +139,14 @@ fn loom_a_success_of_an_older_generation_is_not_counted() {
     let now = Instant::now();
     loom::model(move || {
         let circuit = circuit(9);
-        circuit.exit(0, circuit.enter(now).unwrap(), FINE, now, || 0.0);
-        let ticket = circuit.enter(now).unwrap();
+        circuit.exit(0, enter(&circuit, now).unwrap(), FINE, now, || 0.0);
+        let ticket = enter(&circuit, now).unwrap();
         let succeeding = {
             let circuit = Arc::clone(&circuit);
             thread::spawn(move || circuit.exit(1, ticket, FINE, now, || 0.0))
         };
         circuit.command(Machine::reset);
-        circuit.exit(0, circuit.enter(now).unwrap(), FINE, now, || 0.0);
+        circuit.exit(0, enter(&circuit, now).unwrap(), FINE, now, || 0.0);
         succeeding.join().unwrap();
         assert_eq!(circuit.snapshot(0, now).window.total, 1);
     });

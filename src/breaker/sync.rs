@@ -2,13 +2,13 @@
 //!
 //! The switch has a name of its own because `--cfg loom` would take `tokio`'s sockets away.
 
-#[cfg(not(resilient_loom))]
+#[cfg(not(all(test, resilient_loom)))]
 pub(super) use std::sync::{
     Mutex, MutexGuard,
     atomic::{AtomicU64, Ordering},
 };
 
-#[cfg(resilient_loom)]
+#[cfg(all(test, resilient_loom))]
 pub(super) use loom::sync::{
     Mutex, MutexGuard,
     atomic::{AtomicU64, Ordering},
