@@ -42,7 +42,8 @@ async fn soak() {
         env::var(name).map_or(default, |it| it.parse().unwrap_or_else(|_| panic!("{name}={it}")))
     };
     let (requests, seed) = (number("SOAK_REQUESTS", 100_000), number("SOAK_SEED", 1));
-    let rule = BreakerConfig::default().open_for(ms(20)).without_open_growth();
+    let rule =
+        BreakerConfig::consecutive(4.try_into().unwrap()).open_for(ms(20)).without_open_growth();
     let breakers = CircuitBreaker::per_host(rule);
     let budget = BudgetConfig::default().size(SIZE).deposit(DEPOSIT).trickle(0.0);
     let budget = RetryBudget::per_host(budget);

@@ -32,7 +32,7 @@ fn the_commands_of_the_readme_are_those_of_ci() {
 fn every_script_is_explained() {
     let contributing = text("CONTRIBUTING.md");
     for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")).unwrap() {
-        let script = format!("`scripts/{}", entry.unwrap().file_name().display());
+        let script = format!("`scripts/{}", entry.unwrap().file_name().to_string_lossy());
         assert!(contributing.contains(&script), "CONTRIBUTING.md does not know {script}`");
     }
 }
