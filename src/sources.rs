@@ -32,10 +32,7 @@ impl Sources {
         SystemTime::now()
     }
 
-    #[cfg_attr(
-        not(feature = "test-util"),
-        expect(clippy::needless_pass_by_ref_mut)
-    )]
+    #[cfg_attr(not(feature = "test-util"), expect(clippy::needless_pass_by_ref_mut))]
     pub(crate) fn replace(&mut self, _other: &Self) {
         #[cfg(feature = "test-util")]
         {

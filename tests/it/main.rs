@@ -13,6 +13,7 @@ mod parity;
 mod properties;
 mod reload;
 mod retry;
+mod soak;
 mod support;
 mod support_selftest;
 #[cfg(all(feature = "metrics", feature = "tracing"))]

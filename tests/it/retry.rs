@@ -1,12 +1,17 @@
 //! The loop, in virtual time.
 
+<<<<<<< HEAD
 use std::num::NonZeroU32;
+=======
+use std::sync::atomic::{AtomicUsize, Ordering};
+>>>>>>> gates
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{io, panic::AssertUnwindSafe};
 
-use http::{HeaderValue, StatusCode, header};
-use reqwest_middleware::ClientBuilder;
+use http::{Extensions, HeaderValue, StatusCode, header};
+use reqwest::{Request, Response};
+use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use reqwest_resilient::testing::{Reply, Script, SentRequest};
 use reqwest_resilient::{
     AttemptLog, BodyFactory, BreakerConfig, BreakerState, CircuitBreaker, Constant, Delivery,
@@ -16,7 +21,7 @@ use reqwest_resilient::{
 };
 use tokio::time::Instant;
 
-use crate::support::{URL, scripted};
+use crate::support::{URL, idle_client, scripted};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -274,6 +279,39 @@ async fn two_layers_do_not_multiply() {
     };
     assert_eq!(check(Reply::status(503)).await, 3);
     assert_eq!(check(Reply::io_error(io::ErrorKind::ConnectionReset)).await, 3);
+}
+
+/// Adds a signature that is good for one attempt.
+struct Sign(AtomicUsize);
+
+#[async_trait::async_trait]
+impl Middleware for Sign {
+    async fn handle(
+        &self,
+        mut request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> reqwest_middleware::Result<Response> {
+        let nonce = self.0.fetch_add(1, Ordering::Relaxed);
+        request.headers_mut().append("x-signature", nonce.into());
+        next.run(request, extensions).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_middleware_inside_signs_each_attempt_anew() {
+    let script = Script::new([Reply::status(503), Reply::status(503), Reply::status(200)]);
+    let client = ClientBuilder::new(idle_client())
+        .with(Resilient::new(steady().build().unwrap()))
+        .with(Sign(AtomicUsize::new(7)))
+        .with(script.clone())
+        .build();
+    client.put(URL).body("once").send().await.unwrap();
+    let signatures = |it: &SentRequest| -> Vec<HeaderValue> {
+        it.headers.get_all("x-signature").iter().cloned().collect()
+    };
+    let sent: Vec<_> = script.sent().iter().map(signatures).collect();
+    assert_eq!(sent, [["7"], ["8"], ["9"]]);
 }
 
 #[tokio::test(start_paused = true)]

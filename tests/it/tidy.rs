@@ -9,7 +9,7 @@ fn text(file: &str) -> String {
 
 #[test]
 fn texts_stay_short() {
-    for (file, most) in [("README.md", 120), ("ARCHITECTURE.md", 160)] {
+    for (file, most) in [("README.md", 120), ("ARCHITECTURE.md", 160), ("CONTRIBUTING.md", 80)] {
         let lines = text(file).lines().count();
         assert!(lines <= most, "{file} has {lines} lines");
     }
@@ -25,6 +25,15 @@ fn the_commands_of_the_readme_are_those_of_ci() {
     for command in commands {
         let step = format!("step '{command}'");
         assert!(ci.lines().any(|it| it == step), ".ci/run has no line `{step}`");
+    }
+}
+
+#[test]
+fn every_script_is_explained() {
+    let contributing = text("CONTRIBUTING.md");
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")).unwrap() {
+        let script = format!("`scripts/{}", entry.unwrap().file_name().to_string_lossy());
+        assert!(contributing.contains(&script), "CONTRIBUTING.md does not know {script}`");
     }
 }
 
