@@ -1,10 +1,7 @@
 //! The loop, in virtual time.
 
-<<<<<<< HEAD
 use std::num::NonZeroU32;
-=======
 use std::sync::atomic::{AtomicUsize, Ordering};
->>>>>>> gates
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{io, panic::AssertUnwindSafe};
@@ -357,7 +354,7 @@ async fn what_was_given_up_before_is_no_concern_of_the_next_request() {
         [Reply::status(401), Reply::status(503), Reply::status(200)],
     );
     // As a middleware further out would that repeats a request with a fresh token.
-    let mut extensions = http::Extensions::new();
+    let mut extensions = Extensions::new();
     for expected in [401, 200] {
         let request = client.get(URL).build().unwrap();
         let response = client.execute_with_extensions(request, &mut extensions).await.unwrap();
