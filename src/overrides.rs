@@ -18,7 +18,8 @@ use crate::policy::{Patch, Policy};
 /// # async fn example(client: reqwest_middleware::ClientWithMiddleware) -> Result<(), reqwest_middleware::Error> {
 /// use reqwest_resilient::RetryOverride;
 ///
-/// let patient = RetryOverride::new().max_retries(10);
+/// // Ten retries are more than the default budget has saved up.
+/// let patient = RetryOverride::new().max_retries(10).without_retry_budget();
 /// client.get("https://example.com").with_extension(patient).send().await?;
 /// # Ok(()) }
 /// ```

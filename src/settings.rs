@@ -24,7 +24,8 @@ macro_rules! settings {
         /// Settings; see [`ResilientConfig`](crate::ResilientConfig) for the defaults.
         impl $Type {
             /// The most retries after the first attempt: `attempts <= retries + 1`. Default: 3,
-            /// after which a fourth failure is hardly news.
+            /// after which a fourth failure is hardly news. The default budget has three saved up
+            /// per host, so for more than that raise it too, or switch it off.
             pub fn max_retries(mut self, retries: u32) -> Self {
                 self.patch().max_retries = Some(retries);
                 self

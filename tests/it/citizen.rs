@@ -9,33 +9,23 @@ use proptest::prelude::*;
 use reqwest_middleware::ClientWithMiddleware;
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    AttemptLog, BreakerConfig, BudgetConfig, CircuitBreaker, Constant, DeadlineHeader, Health,
-    HttpRequestError, Jitter, RequestBuilderExt, ResilientConfig, ResilientConfigBuilder,
-    ResponseExt, RetryAfter, RetryBudget, RetryOverride, StopReason, WaitSource,
+    AttemptLog, BreakerConfig, BudgetConfig, CircuitBreaker, DeadlineHeader, Health,
+    HttpRequestError, RequestBuilderExt, ResilientConfig, ResilientConfigBuilder, ResponseExt,
+    RetryAfter, RetryBudget, RetryOverride, StopReason, WaitSource,
 };
 use tokio::time::{Instant, advance, sleep, timeout};
 
-use crate::support::{URL, scripted};
+use crate::support::{URL, scripted, steady};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOST: &str = "https://api.example.com";
 const OTHER: &str = "https://other.example.com/";
 
-/// The loop with waits of one second, and nothing of what this file is about.
-fn bare() -> ResilientConfigBuilder {
-    ResilientConfig::builder()
-        .backoff(Constant::new(SECOND))
-        .jitter(Jitter::None)
-        .without_circuit_breaker()
-        .without_retry_budget()
-        .without_gate()
-}
-
 /// With a budget that only deposits fill.
 fn budgeted(size: u32, deposit: f64) -> (ResilientConfigBuilder, RetryBudget) {
     let budget =
         RetryBudget::per_host(BudgetConfig::default().size(size).deposit(deposit).trickle(0.0));
-    (bare().retry_budget(budget.clone()), budget)
+    (steady().retry_budget(budget.clone()), budget)
 }
 
 fn status(status: u16, headers: &[(&'static str, &'static str)]) -> Reply {
@@ -109,7 +99,7 @@ async fn hosts_have_budgets_of_their_own_unless_shared() {
     assert_eq!(budget.balance("https://third.example.com", Instant::now()), 1.0);
 
     let shared = RetryBudget::shared(BudgetConfig::default().size(1).trickle(0.0));
-    let config = bare().retry_budget(shared).build().unwrap();
+    let config = steady().retry_budget(shared).build().unwrap();
     let (client, script) = scripted(config, [Reply::status(503)]);
     get(&client, URL).await;
     get(&client, OTHER).await;
@@ -180,7 +170,7 @@ proptest! {
     ) {
         let (deposit, trickle) = (f64::from(deposit) / 10.0, f64::from(trickle) / 10.0);
         let budget = BudgetConfig::default().size(size).deposit(deposit).trickle(trickle);
-        let config = bare().retry_budget(RetryBudget::per_host(budget)).build().unwrap();
+        let config = steady().retry_budget(RetryBudget::per_host(budget)).build().unwrap();
         let replies = answers.iter().map(|(ok, millis)| {
             Reply::status(if *ok { 200 } else { 503 }).after(Duration::from_millis(*millis))
         });
@@ -247,7 +237,7 @@ async fn what_one_request_is_told_all_of_the_client_hear() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_cannot_wait_at_the_gate_is_told_when_to_come_back() {
-    let config = bare().gate().max_wait_time(10 * SECOND).build().unwrap();
+    let config = steady().gate().max_wait_time(10 * SECOND).build().unwrap();
     let (client, script) = scripted(config, throttled_then_fine("8"));
     let hurried = RetryOverride::new().max_total_time(5 * SECOND);
     client.get(URL).with_extension(RetryOverride::new().max_retries(0)).send().await.unwrap();
@@ -269,7 +259,7 @@ async fn a_request_that_cannot_wait_at_the_gate_is_told_when_to_come_back() {
 
 #[tokio::test(start_paused = true)]
 async fn who_has_little_time_is_sent_while_there_is_some() {
-    let config = bare().gate().max_total_time(SECOND * 11 / 10).build().unwrap();
+    let config = steady().gate().max_total_time(SECOND * 11 / 10).build().unwrap();
     let (client, script) = scripted(config, throttled_then_fine("1"));
     client.get(URL).with_extension(RetryOverride::new().max_retries(0)).send().await.unwrap();
     let start = Instant::now();
@@ -290,14 +280,14 @@ async fn only_an_answer_that_says_when_closes_the_gate() {
         start.elapsed() >= SECOND
     };
     let github = || status(403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1")]);
-    let gate = || bare().gate();
+    let gate = || steady().gate();
     assert!(waited(come_back_in(429, "1"), gate()).await);
     assert!(waited(come_back_in(503, "1"), gate()).await);
     assert!(waited(github(), gate()).await);
     assert!(!waited(Reply::status(503), gate()).await);
     assert!(!waited(Reply::status(429), gate()).await);
     assert!(!waited(come_back_in(500, "1"), gate()).await);
-    assert!(!waited(come_back_in(429, "1"), bare()).await);
+    assert!(!waited(come_back_in(429, "1"), steady()).await);
     assert!(!waited(come_back_in(429, "1"), gate().retry_after(RetryAfter::Ignored)).await);
     // What it says about health is another matter.
     let unhealthy =
@@ -307,7 +297,7 @@ async fn only_an_answer_that_says_when_closes_the_gate() {
 
 #[tokio::test(start_paused = true)]
 async fn one_request_may_pass_a_closed_gate() {
-    let config = bare().gate().build().unwrap();
+    let config = steady().gate().build().unwrap();
     let (client, script) = scripted(config, throttled_then_fine("30"));
     client.get(URL).with_extension(RetryOverride::new().max_retries(0)).send().await.unwrap();
     let start = Instant::now();
@@ -332,7 +322,7 @@ async fn a_dropped_waiter_leaves_nothing_behind() {
 
 #[tokio::test(start_paused = true)]
 async fn waits_at_the_gate_are_bounded_in_sum() {
-    let config = bare().gate().max_wait_time(10 * SECOND).max_retries(0).random(|| 0.0);
+    let config = steady().gate().max_wait_time(10 * SECOND).max_retries(0).random(|| 0.0);
     // Answers to earlier requests keep the gate closed: until the 4th, 7th, 10th and 13th second.
     let late = |millis| come_back_in(429, "4").after(Duration::from_millis(millis));
     let (client, script) = scripted(config.build().unwrap(), [1, 3_000, 6_000, 9_000].map(late));
@@ -350,7 +340,7 @@ async fn waits_at_the_gate_are_bounded_in_sum() {
 
 #[tokio::test(start_paused = true)]
 async fn a_host_that_asks_for_hours_is_asked_again_after_the_longest_wait() {
-    let config = bare().gate().max_wait_time(60 * SECOND).build().unwrap();
+    let config = steady().gate().max_wait_time(60 * SECOND).build().unwrap();
     let (client, script) = scripted(config, throttled_then_fine("3600"));
     let throttled = Some(StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(get(&client, URL).await, (throttled, StopReason::HintTooLong));
@@ -404,7 +394,7 @@ async fn every_spelling_of_a_hint_is_heard() {
     ];
     for headers in table {
         let clock = std::time::UNIX_EPOCH + Duration::from_secs(1_445_412_480);
-        let config = bare().gate().wall_clock(move || clock).build().unwrap();
+        let config = steady().gate().wall_clock(move || clock).build().unwrap();
         let (client, _) = scripted(config, [status(429, headers), Reply::status(200)]);
         let (log, start) = (AttemptLog::new(), Instant::now());
         client.get(URL).with_extension(log.clone()).send().await.unwrap();
@@ -417,7 +407,7 @@ async fn every_spelling_of_a_hint_is_heard() {
 #[tokio::test(start_paused = true)]
 async fn what_a_server_says_about_retries_settles_it() {
     let ended = async |reply: Reply| {
-        let (client, script) = scripted(bare().build().unwrap(), [reply, Reply::status(200)]);
+        let (client, script) = scripted(steady().build().unwrap(), [reply, Reply::status(200)]);
         let (_, why) = get(&client, URL).await;
         (script.sent().len(), why)
     };
@@ -456,7 +446,7 @@ async fn the_server_learns_what_time_is_left_and_which_attempt_it_sees() {
         let _may_be_cut = request.send().await;
         script
     };
-    let told_of = || bare().attempt_header(NUMBER).deadline_header(DeadlineHeader::millis(LEFT));
+    let told_of = || steady().attempt_header(NUMBER).deadline_header(DeadlineHeader::millis(LEFT));
     let plain = RetryOverride::new;
 
     let script = sent(told_of().max_total_time(10 * SECOND), plain()).await;
@@ -483,7 +473,7 @@ async fn the_server_learns_what_time_is_left_and_which_attempt_it_sees() {
 
 #[tokio::test(start_paused = true)]
 async fn the_request_s_own_timeout_is_told_where_it_is_nearest() {
-    let config = bare().deadline_header(DeadlineHeader::with(http::header::AGE, |left| {
+    let config = steady().deadline_header(DeadlineHeader::with(http::header::AGE, |left| {
         HeaderValue::from(left.as_secs())
     }));
     let (client, script) = scripted(config.build().unwrap(), [Reply::status(200)]);

@@ -13,24 +13,13 @@ use reqwest_resilient::testing::{Reply, Script, SentRequest};
 use reqwest_resilient::{
     AttemptLog, BodyFactory, BreakerConfig, BreakerState, CircuitBreaker, Constant, Delivery,
     FailureKind, HttpRequestError, IdempotencyKey, Jitter, RequestBuilderExt, Resilient,
-    ResilientConfig, ResilientConfigBuilder, ResponseExt, RetryMethods, RetryOverride, StopReason,
-    WaitSource,
+    ResilientConfig, ResponseExt, RetryMethods, RetryOverride, StopReason, WaitSource,
 };
 use tokio::time::Instant;
 
-use crate::support::{URL, idle_client, scripted};
+use crate::support::{URL, idle_client, scripted, steady};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-/// The loop alone: waits of one second, without jitter, breaker, budget and gate.
-fn steady() -> ResilientConfigBuilder {
-    ResilientConfig::builder()
-        .backoff(Constant::new(SECOND))
-        .jitter(Jitter::None)
-        .without_circuit_breaker()
-        .without_retry_budget()
-        .without_gate()
-}
 
 fn retry_after(status: u16, value: &'static str) -> Reply {
     Reply::status(status).header(header::RETRY_AFTER, HeaderValue::from_static(value))

@@ -29,13 +29,23 @@ pub(crate) mod server;
 #[cfg(feature = "rustls")]
 pub(crate) mod tls;
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use reqwest_resilient::testing::{Reply, Script};
-use reqwest_resilient::{Resilient, ResilientConfig};
+use reqwest_resilient::{Constant, Jitter, Resilient, ResilientConfig, ResilientConfigBuilder};
 
 pub(crate) const URL: &str = "https://api.example.com/data";
+
+/// The loop alone: waits of one second, without jitter, breaker, budget and gate.
+pub(crate) fn steady() -> ResilientConfigBuilder {
+    ResilientConfig::builder()
+        .backoff(Constant::new(Duration::from_secs(1)))
+        .jitter(Jitter::None)
+        .without_circuit_breaker()
+        .without_retry_budget()
+        .without_gate()
+}
 
 /// A client whose requests end in the script that is returned with it.
 pub(crate) fn scripted(
