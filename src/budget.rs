@@ -1,11 +1,11 @@
 //! How many retries successes have paid for.
 
 use std::any::Any;
-use std::fmt;
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
+use std::{fmt, time::Duration};
 
 use reqwest::Request;
 
@@ -62,6 +62,7 @@ pub struct BudgetConfig {
     size: u32,
     deposit: f64,
     trickle: f64,
+    upkeep: f64,
 }
 
 impl BudgetConfig {
@@ -97,6 +98,13 @@ impl BudgetConfig {
         self
     }
 
+    /// What keeping more than one retry costs each second, taken when a request succeeds, for the
+    /// time since the success before it. Default 0.2, what two successes a second earn.
+    pub const fn upkeep(mut self, per_second: f64) -> Self {
+        self.upkeep = per_second;
+        self
+    }
+
     /// Every setting that makes no sense: its name, and what is wrong with its value.
     pub(crate) fn faults(&self) -> Vec<Fault> {
         let size =
@@ -107,13 +115,14 @@ impl BudgetConfig {
         };
         let deposit = rate("retry_budget.deposit", self.deposit);
         let trickle = rate("retry_budget.trickle", self.trickle);
-        [size, deposit, trickle].into_iter().flatten().collect()
+        let upkeep = rate("retry_budget.upkeep", self.upkeep);
+        [size, deposit, trickle, upkeep].into_iter().flatten().collect()
     }
 }
 
 impl Default for BudgetConfig {
     fn default() -> Self {
-        Self { size: 3, deposit: 0.1, trickle: 0.005 }
+        Self { size: 3, deposit: 0.1, trickle: 0.005, upkeep: 0.2 }
     }
 }
 
@@ -298,8 +307,8 @@ impl Account {
     }
 
     /// Adds what a successful request pays for.
-    pub(crate) fn deposit(&self) {
-        self.lock().deposit();
+    pub(crate) fn deposit(&self, now: Instant) {
+        self.lock().deposit(now);
     }
 
     /// Takes a token for a retry, unless there is none.
@@ -375,6 +384,9 @@ pub(crate) struct Bucket {
     deposit: u128,
     /// For each nanosecond.
     trickle: u128,
+    /// For each nanosecond, of what is more than a token.
+    upkeep: u128,
+    succeeded: Option<Instant>,
     /// Until when the trickle is in the balance; never goes back.
     filled: Instant,
 }
@@ -390,28 +402,35 @@ impl Bucket {
             size,
             deposit: billionths(config.deposit).saturating_mul(BILLION),
             trickle: billionths(config.trickle),
+            upkeep: billionths(config.upkeep),
+            succeeded: None,
             filled: now,
         }
     }
 
     /// Goes on under other rules with what has come in so far.
     fn change_rules(&mut self, config: &BudgetConfig, now: Instant) {
-        self.add(self.trickled(now));
-        let full = Self::new(config, self.filled.max(now));
-        *self = Self { balance: self.balance.min(full.size), ..full };
+        self.fill(now);
+        let full = Self::new(config, self.filled);
+        let succeeded = self.succeeded;
+        *self = Self { balance: self.balance.min(full.size), succeeded, ..full };
     }
 
     /// Adds what a successful request pays for.
-    pub(crate) fn deposit(&mut self) {
+    pub(crate) fn deposit(&mut self, now: Instant) {
+        self.fill(now);
+        let idle = self.succeeded.map_or(Duration::ZERO, |it| now.saturating_duration_since(it));
+        self.succeeded = self.succeeded.max(Some(now));
+        let upkeep = idle.as_nanos().saturating_mul(self.upkeep);
+        let spare = self.balance.saturating_sub(TOKEN);
+        self.balance -= spare.min(upkeep);
         self.add(self.deposit);
     }
 
     /// Takes a token for a retry, unless there is none.
     #[must_use]
     pub(crate) fn withdraw(&mut self, now: Instant) -> bool {
-        // Deposits may come before what has trickled in: the sum is cut at `size` either way.
-        self.add(self.trickled(now));
-        self.filled = self.filled.max(now);
+        self.fill(now);
         match self.balance.checked_sub(TOKEN) {
             Some(rest) => {
                 self.balance = rest;
@@ -435,6 +454,12 @@ impl Bucket {
 
     fn trickled(&self, now: Instant) -> u128 {
         now.saturating_duration_since(self.filled).as_nanos().saturating_mul(self.trickle)
+    }
+
+    /// Adds what has trickled in.
+    fn fill(&mut self, now: Instant) {
+        self.add(self.trickled(now));
+        self.filled = self.filled.max(now);
     }
 
     fn add(&mut self, amount: u128) {
@@ -472,7 +497,7 @@ mod tests {
             let config = BudgetConfig::default().size(10).deposit(deposit).trickle(0.0);
             let mut bucket = Bucket::new(&config, now);
             assert_eq!(withdrawals(&mut bucket, now), 10);
-            (0..successes).for_each(|_| bucket.deposit());
+            (0..successes).for_each(|_| bucket.deposit(now));
             assert_eq!(withdrawals(&mut bucket, now), retries, "{successes} of {deposit}");
         }
     }
@@ -493,12 +518,52 @@ mod tests {
     fn holds_no_more_than_its_size() {
         let start = Instant::now();
         let mut bucket = Bucket::new(&BudgetConfig::default(), start);
-        (0..100).for_each(|_| bucket.deposit());
+        (0..100).for_each(|_| bucket.deposit(start));
         bucket.refund();
         assert_eq!(bucket.balance(start + 3600 * SECOND), 3.0);
         assert_eq!(withdrawals(&mut bucket, start + 3600 * SECOND), 3);
         bucket.refund();
         assert_eq!(withdrawals(&mut bucket, start), 1);
+    }
+
+    #[test]
+    fn a_slow_client_keeps_one_retry() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(&BudgetConfig::default().trickle(0.0), start);
+        let after = |bucket: &mut Bucket, secs| {
+            bucket.deposit(start + secs * SECOND);
+            (bucket.balance(start) * 1e3).round()
+        };
+        // The first success has nothing before it to pay for.
+        assert_eq!(after(&mut bucket, 100), 3000.0);
+        assert_eq!(
+            [105, 110, 115, 120].map(|at| after(&mut bucket, at)),
+            [2100.0, 1200.0, 1100.0, 1100.0]
+        );
+        // A clock that goes back has nothing to pay for either, and is not forgotten.
+        assert_eq!([110, 120].map(|at| after(&mut bucket, at)), [1200.0, 1300.0]);
+    }
+
+    #[test]
+    fn a_busy_client_keeps_all_and_so_does_one_that_waits() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(&BudgetConfig::default().trickle(0.0), start);
+        let at = |i: u32| start + i * SECOND / 2;
+        (0..100).for_each(|i| bucket.deposit(at(i)));
+        assert_eq!(bucket.balance(at(100)), 3.0);
+        assert_eq!(withdrawals(&mut bucket, at(100_000)), 3);
+        (0..10).for_each(|_| bucket.deposit(at(100_000)));
+        bucket.deposit(at(200_000));
+        assert_eq!(bucket.balance(at(200_000)), 1.1, "what is down to one retry costs nothing");
+    }
+
+    #[test]
+    fn without_upkeep_what_is_saved_stays() {
+        let start = Instant::now();
+        let config = BudgetConfig::default().upkeep(0.0).deposit(0.0);
+        let mut bucket = Bucket::new(&config, start);
+        (0..10).for_each(|hour| bucket.deposit(start + 3600 * hour * SECOND));
+        assert_eq!(bucket.balance(start), 3.0);
     }
 
     #[test]
@@ -512,7 +577,7 @@ mod tests {
             threads.into_iter().map(|it| it.join().unwrap()).sum()
         });
         assert_eq!(taken, 100);
-        account.deposit();
+        account.deposit(now);
         account.refund();
         assert_eq!(account.balance(now), 1.5);
     }
@@ -520,7 +585,7 @@ mod tests {
     #[test]
     fn faults_name_field_and_value() {
         assert_eq!(BudgetConfig::default().faults(), []);
-        let config = BudgetConfig::default().size(0).deposit(f64::NAN).trickle(-0.5);
+        let config = BudgetConfig::default().size(0).deposit(f64::NAN).trickle(-0.5).upkeep(-1.0);
         let faults: Vec<_> = config.faults().iter().map(ToString::to_string).collect();
         assert_eq!(
             faults,
@@ -528,6 +593,7 @@ mod tests {
                 "retry_budget.size must be > 0, got 0",
                 "retry_budget.deposit must be from 0 to 4294967295, got NaN",
                 "retry_budget.trickle must be from 0 to 4294967295, got -0.5",
+                "retry_budget.upkeep must be from 0 to 4294967295, got -1.0",
             ]
         );
     }
@@ -559,10 +625,12 @@ mod tests {
             size in 1..20_u32,
             deposit in 0..=1000_u32,
             trickle in 0..=1000_u32,
+            upkeep in 0..=1000_u32,
             steps in proptest::collection::vec(any_step(), 0..200),
         ) {
             let (deposit, trickle) = (f64::from(deposit) / 1000.0, f64::from(trickle) / 1000.0);
             let config = BudgetConfig::default().size(size).deposit(deposit).trickle(trickle);
+            let config = config.upkeep(f64::from(upkeep) / 1000.0);
             let start = Instant::now() + 3600 * SECOND;
             let mut bucket = Bucket::new(&config, start);
             let (mut now, mut latest) = (start, start);
@@ -570,7 +638,7 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Success => {
-                        bucket.deposit();
+                        bucket.deposit(now);
                         successes += 1;
                     }
                     Step::Retry => sent += i32::from(bucket.withdraw(now)),
@@ -593,12 +661,19 @@ mod tests {
         }
 
         #[test]
-        fn no_setting_breaks_the_bucket(size: u32, deposit in ANY, trickle in ANY, secs: u32) {
+        fn no_setting_breaks_the_bucket(
+            size: u32,
+            deposit in ANY,
+            trickle in ANY,
+            upkeep in ANY,
+            secs: u32,
+        ) {
             let config = BudgetConfig::default().size(size).deposit(deposit).trickle(trickle);
+            let config = config.upkeep(upkeep);
             let start = Instant::now();
             let mut bucket = Bucket::new(&config, start);
             for _ in 0..3 {
-                bucket.deposit();
+                bucket.deposit(start);
                 let _ = bucket.withdraw(start + Duration::from_secs(secs.into()));
                 bucket.refund();
             }

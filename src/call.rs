@@ -260,7 +260,7 @@ impl<'p> Call<'p> {
         let elsewhere = outcome.elsewhere();
         self.guard.exit(health, elsewhere, hint, now, self.policy);
         if verdict == Verdict::Success {
-            self.guard.deposit();
+            self.guard.deposit(now);
         }
         let heard = classify::holds_back(outcome, verdict) && elsewhere.is_none();
         let longest = self.policy.max_wait_time;

@@ -123,9 +123,9 @@ impl Guard {
     }
 
     /// The request succeeded.
-    pub(crate) fn deposit(&self) {
+    pub(crate) fn deposit(&self, now: Instant) {
         if let Some(account) = &self.account {
-            account.deposit();
+            account.deposit(now);
         }
     }
 
