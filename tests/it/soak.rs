@@ -25,6 +25,9 @@ const AT_ONCE: usize = 64;
 const SIZE: u32 = 5;
 const DEPOSIT: f64 = 0.25;
 
+/// By how much resident memory may grow: a leak of ten bytes per request shows in a million.
+const ROOM: u64 = 8 * 1024 * 1024;
+
 #[tokio::test(start_paused = true)]
 #[ignore = "takes long"]
 async fn nothing_leaks_in_virtual_time() {
@@ -85,6 +88,10 @@ async fn soak() {
                     counts.1.fetch_add(1, Relaxed);
                 }
                 seen.maybe_processed.lock().unwrap().remove(&id);
+                seen.ids.lock().unwrap().remove(&id);
+                if id == requests / 10 {
+                    seen.early_memory.store(resident_memory(), Relaxed);
+                }
                 let key = format!("https://host{host}.example.com");
                 let balance = budget.balance(&key, Instant::now());
                 assert!((0.0..=f64::from(SIZE)).contains(&balance), "{key}: {balance}");
@@ -100,6 +107,8 @@ async fn soak() {
     let snapshot = breakers.snapshot(Instant::now());
     let changes: u64 = snapshot.iter().map(|it| it.generation).sum();
     let drops = counts.1.load(Relaxed);
+    let (early, late) = (seen.early_memory.load(Relaxed), resident_memory());
+    println!("resident memory: {early} bytes after a tenth, {late} at the end");
     println!(
         "{requests} requests, {drops} dropped, {attempts} attempts, {retries} retries, {good} good, \
          {changes} changes of breakers, {:?}",
@@ -109,6 +118,7 @@ async fn soak() {
     assert_eq!(seen.twice.load(Relaxed), 0, "sent twice, though it may have been processed");
     let saved = HOSTS as f64 * f64::from(SIZE);
     assert!(retries as f64 <= saved + DEPOSIT * good as f64, "{retries} retries of {good}");
+    assert!(late < early + ROOM, "memory grew from {early} to {late} bytes");
     assert_eq!(snapshot.len() as u64, HOSTS);
     for breaker in snapshot {
         assert_eq!((breaker.permits_out, breaker.probes_out), (0, 0), "{breaker:?}");
@@ -125,7 +135,10 @@ struct Seen {
     retries: AtomicU64,
     good: AtomicU64,
     twice: AtomicU64,
+    /// Requests under way that were sent.
     ids: Mutex<HashSet<u64>>,
+    /// Bytes, once a tenth of the requests is through.
+    early_memory: AtomicU64,
     /// POSTs under way that a server may have processed.
     maybe_processed: Mutex<HashSet<u64>>,
 }
@@ -187,6 +200,14 @@ impl Dice {
         let drawn = (drawn ^ (drawn >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (drawn ^ (drawn >> 31)) % limit
     }
+}
+
+/// In bytes; 0 where nobody says.
+fn resident_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|it| it.strip_prefix("VmRSS:"));
+    let kib: Option<u64> = line.and_then(|it| it.trim().strip_suffix(" kB")?.parse().ok());
+    kib.unwrap_or_default() * 1024
 }
 
 fn ms(millis: u64) -> Duration {
