@@ -248,7 +248,11 @@ impl Civil {
 
 fn system_time(seconds: i64) -> Option<SystemTime> {
     let distance = Duration::from_secs(seconds.unsigned_abs());
-    if seconds < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) }
+    if seconds.is_negative() {
+        UNIX_EPOCH.checked_sub(distance)
+    } else {
+        UNIX_EPOCH.checked_add(distance)
+    }
 }
 
 #[cfg(test)]
@@ -293,9 +297,9 @@ mod tests {
         check("30", "2110", "2130");
         check("70", "2110", "2070");
         // Clocks that stand before 1970.
-        check("75", "1960", "1975");
+        check("75", "1950", "1975");
         check("30", "1985", "2030");
-        check("30", "1960", "1930");
+        check("30", "1950", "1930");
     }
 
     #[test]
@@ -342,6 +346,8 @@ mod tests {
         }
         check("Wed, 21 Oct 2015 07:28 GMT", 0);
         check("Sun, 21 Oct 1715 07:28:00 GMT", -8_021_694_720 - NOW);
+        let day_before = UNIX_EPOCH.checked_sub(Duration::from_secs(86_400));
+        assert_eq!(http_date("Wed, 31 Dec 1969 00:00:00 GMT", UNIX_EPOCH), day_before);
     }
 
     #[test]
