@@ -196,6 +196,16 @@ mod tests {
         check(&Exponential::new(secs(1)).max_delay(secs(5)), [1, 2, 4, 5, 5, 5]);
         check(&Fibonacci::new(secs(1)), [1, 1, 2, 3, 5, 8]);
         check(&|retry: u32| secs(u64::from(retry)), [0, 1, 2, 3, 4, 5]);
+        let odd = Duration::from_millis(1500);
+        assert_eq!(Exponential::new(odd).delay(1), 2 * odd);
+    }
+
+    #[test]
+    fn only_strategies_that_grow_have_a_cap() {
+        assert_eq!(Constant::new(secs(3)).max_delay(), None);
+        assert_eq!((|_: u32| secs(3)).max_delay(), None);
+        assert_eq!(Backoff::max_delay(&Linear::new(secs(3))), None);
+        assert_eq!(Backoff::max_delay(&Linear::new(secs(3)).max_delay(secs(7))), Some(secs(7)));
     }
 
     #[test]
@@ -220,6 +230,22 @@ mod tests {
         check(Jitter::Proportional(0.5), 10.0, 15.0);
         check(Jitter::None, 10.0, 10.0);
         assert_eq!(Jitter::Proportional(9.0).spread(delay, cap, 1.0), cap);
+        assert_eq!(Jitter::Full.spread(delay, cap, 0.25), secs(10) / 4);
+        assert_eq!(Jitter::Equal.spread(delay, cap, 0.5), secs(10) * 3 / 4);
+    }
+
+    #[test]
+    fn hints_are_spread_upward_by_a_quarter_or_by_what_is_set() {
+        let check = |jitter: Jitter, unit: f64, expected: Duration| {
+            assert_eq!(jitter.above(secs(100), unit), expected, "{jitter:?}");
+        };
+        for jitter in [Jitter::Full, Jitter::Equal] {
+            check(jitter, 0.0, secs(100));
+            check(jitter, 0.5, Duration::from_millis(112_500));
+            check(jitter, 1.0, secs(125));
+        }
+        check(Jitter::Proportional(0.5), 0.5, secs(125));
+        check(Jitter::None, 1.0, secs(100));
     }
 
     proptest! {

@@ -203,13 +203,207 @@ impl FromIterator<StatusCode> for StatusSet {
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderMap, header};
+    use reqwest::Url;
+
     use super::*;
+    use crate::outcome::Failure;
+
+    const TRANSIENT: [FailureKind; 8] = [
+        FailureKind::CircuitOpen,
+        FailureKind::Connect,
+        FailureKind::Deadline,
+        FailureKind::Disconnect,
+        FailureKind::Protocol,
+        FailureKind::Refused,
+        FailureKind::Throttled,
+        FailureKind::Timeout,
+    ];
+
+    const FINAL: [FailureKind; 6] = [
+        FailureKind::Builder,
+        FailureKind::Certificate,
+        FailureKind::Decode,
+        FailureKind::RateLimited,
+        FailureKind::Redirect,
+        FailureKind::Other,
+    ];
+
+    /// An outcome as it matters here, for tests to change.
+    #[derive(Clone, Copy)]
+    struct Case {
+        result: Result<u16, FailureKind>,
+        delivery: Delivery,
+        retry_after: bool,
+        keyed: bool,
+        attempt: u32,
+        followed: bool,
+    }
+
+    impl Case {
+        fn failed(kind: FailureKind) -> Self {
+            Self { result: Err(kind), ..answered(0) }
+        }
+
+        fn judge<T>(self, judge: impl FnOnce(&Outcome<'_>) -> T) -> T {
+            let url = &Url::parse("http://a.example/").unwrap();
+            let mut headers = HeaderMap::new();
+            if self.retry_after {
+                headers.insert(header::RETRY_AFTER, 1.into());
+            }
+            let gave = match self.result {
+                Ok(status) => Gave::Answer {
+                    status: StatusCode::from_u16(status).unwrap(),
+                    headers: &headers,
+                    url,
+                    body: None,
+                    followed: self.followed,
+                },
+                Err(kind) => Gave::Failure(Failure::new(kind, self.delivery), &fmt::Error),
+            };
+            let Self { keyed, attempt, .. } = self;
+            let elapsed = std::time::Duration::ZERO;
+            judge(&Outcome { method: &Method::GET, url, attempt, elapsed, keyed, gave })
+        }
+
+        fn verdict(self, advice: &Advice, retry_if: Option<&Predicate>) -> Verdict {
+            let statuses: StatusSet =
+                [422, 503].map(|it| StatusCode::from_u16(it).unwrap()).into_iter().collect();
+            self.judge(|it| verdict(it, advice, retry_if, &statuses))
+        }
+    }
+
+    fn answered(status: u16) -> Case {
+        Case {
+            result: Ok(status),
+            delivery: Delivery::MaybeProcessed,
+            retry_after: false,
+            keyed: false,
+            attempt: 1,
+            followed: false,
+        }
+    }
+
+    #[test]
+    fn a_verdict_goes_by_status_key_and_wish() {
+        use Verdict::{Final, Success, Transient};
+        let silent = Advice::default();
+        let retry = Advice { wish: Wish::Retry, ..Advice::default() };
+        let keyed = |status| Case { keyed: true, ..answered(status) };
+        let again = |case| Case { attempt: 2, ..case };
+        for (case, advice, expected) in [
+            (answered(200), &silent, Success),
+            (answered(399), &silent, Success),
+            (answered(400), &silent, Final),
+            (answered(503), &silent, Transient),
+            (answered(399), &retry, Success),
+            (answered(400), &retry, Transient),
+            (answered(401), &retry, Transient),
+            (again(keyed(409)), &silent, Transient),
+            (keyed(409), &silent, Final),
+            (again(answered(409)), &silent, Final),
+            (answered(422), &silent, Transient),
+            (keyed(422), &silent, Final),
+            (Case { retry_after: true, ..answered(403) }, &silent, Final),
+        ] {
+            assert_eq!(case.verdict(advice, None), expected, "{:?}", case.result);
+        }
+        for kind in TRANSIENT {
+            assert_eq!(Case::failed(kind).verdict(&silent, None), Transient);
+        }
+        for kind in FINAL {
+            assert_eq!(Case::failed(kind).verdict(&silent, None), Final);
+        }
+    }
+
+    #[test]
+    fn a_403_is_transient_where_it_tells_of_a_limit() {
+        let limited = StatusSet::default().with_limited_403();
+        let verdict = |case: Case| case.judge(|it| verdict(it, &Advice::default(), None, &limited));
+        let told = Case { retry_after: true, ..answered(403) };
+        assert_eq!(verdict(told), Verdict::Transient);
+        assert_eq!(verdict(answered(403)), Verdict::Final);
+    }
+
+    #[test]
+    fn a_predicate_replaces_all_other_rules() {
+        let silent = Advice::default();
+        let always: Predicate = Arc::new(|_| true);
+        let never: Predicate = Arc::new(|_| false);
+        assert_eq!(answered(200).verdict(&silent, Some(&always)), Verdict::Transient);
+        assert_eq!(answered(200).verdict(&silent, Some(&never)), Verdict::Success);
+        assert_eq!(answered(503).verdict(&silent, Some(&never)), Verdict::Final);
+        let failed = Case::failed(FailureKind::Connect);
+        assert_eq!(failed.verdict(&silent, Some(&never)), Verdict::Final);
+    }
+
+    #[test]
+    fn health_is_whether_the_service_did_its_work() {
+        let health = |case: Case, verdict| case.judge(|it| health(it, verdict));
+        for (status, verdict, expected) in [
+            (200, Verdict::Success, Health::Success),
+            (200, Verdict::Transient, Health::Failure),
+            (403, Verdict::Final, Health::Success),
+            (403, Verdict::Transient, Health::Throttled),
+            (404, Verdict::Final, Health::Success),
+            (408, Verdict::Final, Health::Failure),
+            (429, Verdict::Final, Health::Throttled),
+            (501, Verdict::Final, Health::Failure),
+        ] {
+            assert_eq!(health(answered(status), verdict), Some(expected), "{status}");
+        }
+        for kind in TRANSIENT.into_iter().chain(FINAL) {
+            let expected = match kind {
+                FailureKind::Throttled => Some(Health::Throttled),
+                FailureKind::CircuitOpen => None,
+                FailureKind::Certificate => Some(Health::Failure),
+                _ => TRANSIENT.contains(&kind).then_some(Health::Failure),
+            };
+            assert_eq!(health(Case::failed(kind), Verdict::Final), expected, "{kind}");
+        }
+    }
+
+    #[test]
+    fn only_answers_that_tell_of_too_many_requests_hold_others_back() {
+        let holds = |case: Case, verdict| case.judge(|it| holds_back(it, verdict));
+        for (status, verdict, expected) in [
+            (429, Verdict::Final, true),
+            (503, Verdict::Final, true),
+            (403, Verdict::Transient, true),
+            (403, Verdict::Final, false),
+            (500, Verdict::Transient, false),
+        ] {
+            assert_eq!(holds(answered(status), verdict), expected, "{status}");
+        }
+        assert!(!holds(Case::failed(FailureKind::Throttled), Verdict::Transient));
+    }
+
+    #[test]
+    fn few_outcomes_prove_that_nothing_was_processed() {
+        let proof = |case: Case, hinted| case.judge(|it| not_processed(it, hinted));
+        for (status, hinted, expected) in [
+            (425, false, true),
+            (429, false, true),
+            (503, true, true),
+            (503, false, false),
+            (500, true, false),
+        ] {
+            assert_eq!(proof(answered(status), hinted), expected, "{status}");
+            assert!(!proof(Case { followed: true, ..answered(status) }, hinted));
+        }
+        let failed = |delivery| Case { delivery, ..Case::failed(FailureKind::Disconnect) };
+        assert!(proof(failed(Delivery::NotSent), false));
+        assert!(proof(failed(Delivery::NotProcessed), false));
+        assert!(!proof(failed(Delivery::MaybeProcessed), true));
+    }
 
     #[test]
     fn a_status_set_holds_what_was_put_in() {
         let all = || (100..=999).filter_map(|it| StatusCode::from_u16(it).ok());
         let even: StatusSet = all().filter(|it| it.as_u16() % 2 == 0).collect();
         assert!(all().all(|it| even.contains(it) == (it.as_u16() % 2 == 0)));
+        let few: StatusSet = all().filter(|it| it.as_u16() % 499 == 0).collect();
+        assert_eq!(format!("{few:?}"), "{499, 998}");
     }
 
     #[test]

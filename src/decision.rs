@@ -93,3 +93,36 @@ pub(crate) enum Decision {
     /// End with this outcome.
     Return(StopReason),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_and_waits_have_their_names() {
+        for (stop, name) in [
+            (StopReason::Budget, "budget"),
+            (StopReason::CircuitOpen, "circuit_open"),
+            (StopReason::Deadline, "deadline"),
+            (StopReason::Exhausted, "exhausted"),
+            (StopReason::Final, "final"),
+            (StopReason::HintTooLong, "hint_too_long"),
+            (StopReason::NotReplayable, "not_replayable"),
+            (StopReason::RateLimited, "rate_limited"),
+            (StopReason::Success, "success"),
+            (StopReason::UnsafeToRepeat, "unsafe_to_repeat"),
+            (StopReason::Vetoed, "vetoed"),
+        ] {
+            assert_eq!(stop.to_string(), name);
+        }
+        for (source, name) in [
+            (WaitSource::Backoff, "backoff"),
+            (WaitSource::CircuitBreaker, "circuit breaker"),
+            (WaitSource::Gate, "gate"),
+            (WaitSource::Hint(http::header::RETRY_AFTER), "retry-after"),
+            (WaitSource::Immediate, "immediate"),
+        ] {
+            assert_eq!(source.to_string(), name);
+        }
+    }
+}

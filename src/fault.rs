@@ -112,3 +112,40 @@ impl From<reqwest::Error> for BuildError {
         Self::Client(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_error_names_all_faults() {
+        assert_eq!(ConfigError::unless_none(vec![]), Ok(()));
+        let faults = vec![
+            Fault::new("max_delay", "must be > 0", 0),
+            Fault::new("open_for", "must be > 0", 0).within("circuit_breaker"),
+        ];
+        let error = ConfigError::unless_none(faults.clone()).unwrap_err();
+        assert_eq!(error.faults(), faults);
+        let message = "max_delay must be > 0, got 0; circuit_breaker.open_for must be > 0, got 0";
+        assert_eq!(error.to_string(), message);
+    }
+
+    #[test]
+    fn a_build_error_has_the_cause_as_its_source() {
+        let response = http::Response::builder().status(502).body("").unwrap();
+        let cause = reqwest::Response::from(response).error_for_status().unwrap_err();
+        let error = BuildError::from(cause);
+        assert_eq!(error.to_string(), "the HTTP client could not be built");
+        assert!(error.source().is_some_and(|it| it.is::<reqwest::Error>()));
+    }
+
+    #[cfg(feature = "blocking")]
+    #[test]
+    fn a_blocking_client_says_what_is_wrong_with_its_runtime() {
+        let error = BuildError::Runtime(std::io::ErrorKind::OutOfMemory.into());
+        assert!(error.to_string().contains("could not be started"));
+        assert!(error.source().is_some_and(|it| it.is::<std::io::Error>()));
+        assert!(BuildError::CurrentThread.to_string().contains("current-thread"));
+        assert!(BuildError::CurrentThread.source().is_none());
+    }
+}

@@ -256,7 +256,35 @@ mod tests {
     #[test]
     fn absurd_hints_end() {
         let (gate, now) = closed(Duration::MAX);
-        assert_eq!(gate.ask(now, PATIENT, || 0.0), Answer::Wait(LONGEST));
+        assert_eq!(gate.ask(now, PATIENT, || 0.0), Answer::Wait(86_400 * SECOND));
+    }
+
+    #[test]
+    fn says_whether_it_is_closed_for_longer() {
+        let (mut gate, now) = (Gate::default(), Instant::now());
+        assert!(!gate.close(now, Duration::ZERO, Duration::MAX));
+        assert!(gate.close(now, 2 * SECOND, Duration::MAX));
+        assert!(!gate.close(now, 2 * SECOND, Duration::MAX));
+        assert!(!gate.close(now, 4 * SECOND, 2 * SECOND));
+        assert!(gate.close(now, 4 * SECOND, 3 * SECOND));
+    }
+
+    #[test]
+    fn a_host_has_one_gate_for_all() {
+        let (gate, now) = (HostGate::default(), Instant::now());
+        assert!(!gate.is_closed(now));
+        assert!(gate.close(now, 2 * SECOND, Duration::MAX));
+        assert!(!gate.close(now, SECOND, Duration::MAX));
+        assert!(gate.is_closed(now + SECOND) && !gate.is_closed(now + 2 * SECOND));
+        assert_eq!(gate.ask(now, PATIENT, || 0.0), Answer::Wait(2 * SECOND));
+        assert!(!gate.pinned());
+    }
+
+    #[test]
+    fn who_is_refused_learns_for_how_long() {
+        let refused = RateLimited { retry_in: SECOND * 5 / 2 };
+        assert_eq!(refused.retry_in(), SECOND * 5 / 2);
+        assert_eq!(refused.to_string(), "Host is rate limited. Retry after 2.5s");
     }
 
     proptest! {

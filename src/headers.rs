@@ -108,6 +108,12 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_deadline_header_shows_its_name() {
+        let shown = format!("{:?}", DeadlineHeader::grpc_timeout());
+        assert_eq!(shown, r#"DeadlineHeader { name: "grpc-timeout", .. }"#);
+    }
+
     proptest! {
         #[test]
         fn grpc_timeouts_are_never_longer_than_the_time_left(secs: u64, nanos in 1..1_000_000_000_u32) {

@@ -267,3 +267,99 @@ impl AttemptLog {
         read(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method, header};
+    use reqwest::Url;
+
+    use super::*;
+    use crate::outcome::{Failure, Gave};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn attempt(number: u32, gave: Gave<'_>) -> Attempt {
+        let url = &Url::parse("http://a.example/").unwrap();
+        let (method, elapsed) = (&Method::GET, SECOND / 4);
+        let outcome = Outcome { method, url, attempt: number, elapsed, keyed: false, gave };
+        Attempt::new(&outcome, number * SECOND)
+    }
+
+    fn answered(number: u32, status: StatusCode, by: &str) -> Attempt {
+        let (url, headers) = (&Url::parse(by).unwrap(), &HeaderMap::new());
+        attempt(number, Gave::Answer { status, headers, url, body: None, followed: false })
+    }
+
+    fn timed_out(number: u32) -> Attempt {
+        let failure = Failure::new(FailureKind::Timeout, Delivery::MaybeProcessed);
+        attempt(number, Gave::Failure(failure, &fmt::Error))
+    }
+
+    fn held(attempts: u32, by: FailureKind) -> Hold {
+        Hold { attempts, at: attempts * SECOND, by, wait: None }
+    }
+
+    #[test]
+    fn a_history_is_a_timeline() {
+        let mut history = History::default();
+        assert_eq!(history.to_string(), "under way");
+        let wait = Some((SECOND / 2, WaitSource::Gate));
+        history.hold(Hold { wait, ..held(0, FailureKind::RateLimited) });
+        history.push(answered(1, StatusCode::SERVICE_UNAVAILABLE, "http://b.example:81/"));
+        history.waits(SECOND * 3 / 2, &WaitSource::Hint(header::RETRY_AFTER));
+        history.hold(held(1, FailureKind::CircuitOpen));
+        history.push(answered(2, StatusCode::BAD_GATEWAY, "https://c.example/"));
+        history.push(timed_out(3));
+        history.hold(held(3, FailureKind::CircuitOpen));
+        history.end(StopReason::CircuitOpen);
+        let lines = [
+            "-- +0.000s rate_limited, then 0.500s by gate",
+            "#1 +0.750s 0.250s status 503 from b.example:81, then 1.500s by retry-after",
+            "-- +1.000s circuit_open",
+            "#2 +1.750s 0.250s status 502 from c.example",
+            "#3 +2.750s 0.250s timeout (maybe processed)",
+            "-- +3.000s circuit_open",
+            "ended: circuit_open",
+        ];
+        assert_eq!(history.to_string(), lines.join("\n"));
+        assert_eq!(history.stop_reason(), Some(StopReason::CircuitOpen));
+        assert_eq!(history.holds().len(), 3);
+    }
+
+    #[test]
+    fn a_history_keeps_the_last_attempts_and_counts_all() {
+        let mut history = History::default();
+        assert!(history.is_empty());
+        for number in 1..=65 {
+            history.push(timed_out(number));
+        }
+        let kept: Vec<_> = history.attempts().iter().map(|it| it.number).collect();
+        assert_eq!(kept, (2..=65).collect::<Vec<_>>());
+        assert_eq!(history.total(), 65);
+        assert!(!history.is_empty());
+        let mut only_held = History::default();
+        only_held.hold(held(0, FailureKind::RateLimited));
+        assert!(!only_held.is_empty());
+    }
+
+    #[test]
+    fn a_response_without_a_history_took_one_attempt() {
+        let mut response = reqwest::Response::from(http::Response::new(""));
+        assert_eq!((response.attempts(), response.history()), (1, None));
+        let mut history = History::default();
+        history.push(timed_out(3));
+        response.extensions_mut().insert(history.clone());
+        assert_eq!((response.attempts(), response.history()), (3, Some(&history)));
+    }
+
+    #[test]
+    fn a_log_shows_what_was_last_written() {
+        let log = AttemptLog::new();
+        assert_eq!((log.attempts(), log.elapsed()), (0, Duration::ZERO));
+        let mut history = History::default();
+        history.push(timed_out(3));
+        log.clone().set(&history, SECOND);
+        assert_eq!((log.attempts(), log.elapsed()), (3, SECOND));
+        assert_eq!(log.history(), history);
+    }
+}

@@ -129,6 +129,24 @@ mod tests {
     }
 
     #[test]
+    fn all_is_listed_under_the_names_that_were_given() {
+        let none = HostMap::<u32>::default();
+        assert!(none.is_empty());
+        let odd: HostMap<u32> = [("c/d", 4)].into_iter().collect();
+        assert!(!odd.is_empty() && odd.iter().next().is_none());
+        assert_eq!(odd.odd().collect::<Vec<_>>(), ["c/d"]);
+
+        let hosts: HostMap<u32> = [("*.example.com", 1), ("a.example", 2)].into_iter().collect();
+        assert!(!hosts.is_empty());
+        let listed: BTreeMap<_, _> = hosts.iter().map(|(name, it)| (name, *it)).collect();
+        let expected = [("*.example.com".to_owned(), 1), ("a.example".to_owned(), 2)];
+        assert_eq!(listed, BTreeMap::from(expected));
+        assert_eq!(hosts.values().sum::<u32>(), 3);
+        assert_eq!(hosts.odd().count(), 0);
+        assert_eq!(format!("{hosts:?}"), r#"{"*.example.com": 1, "a.example": 2}"#);
+    }
+
+    #[test]
     fn only_a_host_is_a_host() {
         for (name, key) in [
             ("bücher.example", Some("xn--bcher-kva.example")),
@@ -143,6 +161,8 @@ mod tests {
             ("*", None),
         ] {
             assert_eq!(canonical(name).as_deref(), key, "{name}");
+            #[cfg(feature = "serde")]
+            assert_eq!(is_host(name), key.is_some(), "{name}");
         }
     }
 

@@ -259,3 +259,120 @@ impl fmt::Display for Outcome<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    fn check(asked: &str, gave: Gave<'_>, check: impl FnOnce(&Outcome<'_>)) {
+        let elapsed = Duration::from_secs(2);
+        let (method, url) = (&Method::PUT, &url(asked));
+        check(&Outcome { method, url, attempt: 3, elapsed, keyed: false, gave });
+    }
+
+    fn answer<'a>(headers: &'a HeaderMap, url: &'a Url, followed: bool) -> Gave<'a> {
+        Gave::Answer { status: StatusCode::BAD_GATEWAY, headers, url, body: Some(b"x"), followed }
+    }
+
+    #[test]
+    fn an_answer_tells_all_but_an_error() {
+        let (headers, by) = (HeaderMap::new(), url("http://a.example/"));
+        check("http://a.example/", answer(&headers, &by, false), |it| {
+            assert_eq!((it.method(), it.url()), (&Method::PUT, &by));
+            assert_eq!((it.attempt(), it.elapsed()), (3, Duration::from_secs(2)));
+            assert_eq!((it.status(), it.body()), (Some(StatusCode::BAD_GATEWAY), Some(&b"x"[..])));
+            assert_eq!((it.headers(), it.answered_by()), (Some(&headers), Some(&by)));
+            assert_eq!((it.failure(), it.delivery()), (None, Delivery::Answered));
+            assert!(it.error().is_none() && !it.is_timeout() && !it.is_connect());
+            assert_eq!(it.to_string(), "status 502");
+            assert_eq!(format!("{it:?}"), "Outcome(attempt 3: status 502)");
+        });
+    }
+
+    #[test]
+    fn a_failure_tells_its_kind_and_how_far_the_request_got() {
+        for (kind, timeout, connect) in [
+            (FailureKind::Timeout, true, false),
+            (FailureKind::Deadline, true, false),
+            (FailureKind::Connect, false, true),
+            (FailureKind::Disconnect, false, false),
+        ] {
+            let gave = Gave::Failure(Failure::new(kind, Delivery::NotSent), &fmt::Error);
+            check("http://a.example/", gave, |it| {
+                assert_eq!((it.failure(), it.delivery()), (Some(kind), Delivery::NotSent));
+                assert!(it.error().is_some_and(|it| it.is::<fmt::Error>()));
+                assert_eq!((it.status(), it.body(), it.headers()), (None, None, None));
+                assert_eq!((it.is_timeout(), it.is_connect()), (timeout, connect));
+                assert_eq!((it.answered_by(), it.is_redirected()), (None, false));
+                assert_eq!(it.to_string(), format!("{kind} (not sent)"));
+            });
+        }
+    }
+
+    #[test]
+    fn redirects_show_in_the_url_or_were_seen() {
+        for (asked, by, followed, redirected, elsewhere) in [
+            ("http://a.example/", "http://a.example/", false, false, false),
+            ("http://a.example/#part", "http://a.example/", false, false, false),
+            ("http://a.example:80/", "http://a.example/", false, false, false),
+            ("http://a.example/", "http://a.example/", true, true, false),
+            ("http://a.example/", "http://a.example/b", false, true, false),
+            ("http://a.example/", "http://b.example/", false, true, true),
+            ("http://a.example/", "http://a.example:81/", false, true, true),
+            ("http://a.example/", "https://a.example:80/", false, true, true),
+        ] {
+            let by = url(by);
+            check(asked, answer(&HeaderMap::new(), &by, followed), |it| {
+                assert_eq!(it.is_redirected(), redirected, "{asked} {by}");
+                assert_eq!(it.elsewhere().is_some(), elsewhere, "{asked} {by}");
+            });
+        }
+    }
+
+    #[test]
+    fn a_failure_after_a_redirect_knows_where() {
+        let response = http::Response::builder().status(502).body("").unwrap();
+        let error = reqwest::Response::from(response).error_for_status().unwrap_err();
+        let error = error.with_url(url("http://b.example/"));
+        let failure = Failure::new(FailureKind::Disconnect, Delivery::MaybeProcessed);
+        check("http://a.example/", Gave::Failure(failure, &error), |it| {
+            assert_eq!(it.answered_by(), error.url());
+            assert!(it.is_redirected() && it.elsewhere().is_some());
+        });
+    }
+
+    #[test]
+    fn failures_and_deliveries_have_their_names() {
+        use FailureKind::*;
+        for (kind, name) in [
+            (Builder, "builder"),
+            (CircuitOpen, "circuit_open"),
+            (Certificate, "certificate"),
+            (Connect, "connect"),
+            (Deadline, "deadline"),
+            (Decode, "decode"),
+            (Disconnect, "disconnect"),
+            (Protocol, "protocol"),
+            (RateLimited, "rate_limited"),
+            (Redirect, "redirect"),
+            (Refused, "refused"),
+            (Throttled, "throttled"),
+            (Timeout, "timeout"),
+            (Other, "other"),
+        ] {
+            assert_eq!(kind.to_string(), name);
+        }
+        for (delivery, name) in [
+            (Delivery::Answered, "answered"),
+            (Delivery::MaybeProcessed, "maybe processed"),
+            (Delivery::NotProcessed, "not processed"),
+            (Delivery::NotSent, "not sent"),
+        ] {
+            assert_eq!(delivery.to_string(), name);
+        }
+    }
+}

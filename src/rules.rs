@@ -106,6 +106,14 @@ mod tests {
     }
 
     #[test]
+    fn rules_show_hosts_only_where_they_have_their_own() {
+        let rules = Rules::new(1);
+        assert_eq!(format!("{rules:?}"), "1");
+        rules.set_host("a.example", 2);
+        assert_eq!(format!("{rules:?}"), r#"Rules { general: 1, hosts: {"a.example": 2} }"#);
+    }
+
+    #[test]
     fn what_hosts_have_in_common_is_a_fault_once() {
         let of = |rules: &u32| match rules {
             0 => vec![],

@@ -289,6 +289,11 @@ mod tests {
         assert_eq!(BreakerConfig::consecutive(number(5)).faults(), []);
         let ten = Window::Count(NonZeroU16::new(10).unwrap());
         assert_eq!(BreakerConfig::failure_rate(Percent::HALF, ten).faults(), []);
+        let just = BreakerConfig::failure_rate(Percent::HALF, ten)
+            .min_samples(number(10))
+            .open_growth(number(2), Duration::from_secs(5));
+        assert_eq!(just.faults(), []);
+        assert_eq!(just.min_samples(number(9)).faults(), []);
 
         let broken = BreakerConfig::failure_rate(Percent::HALF, ten)
             .min_samples(number(11))
@@ -305,5 +310,92 @@ mod tests {
                 "circuit_breaker.min_samples",
             ]
         );
+    }
+
+    #[test]
+    fn breaker_rules_start_with_one_alone() {
+        let five = NonZeroU32::new(5).unwrap();
+        let default = BreakerConfig::default();
+        let while_few = Some(Consecutive { failures: five, only_while_few: true });
+        assert_eq!((default.consecutive, default.failure_rate), (while_few, Some(Percent::HALF)));
+
+        let ten = Window::Count(NonZeroU16::new(10).unwrap());
+        let always = Some(Consecutive { failures: five, only_while_few: false });
+        let slow = SlowCalls { slower_than: Duration::from_secs(1), percent: Percent::FIFTH };
+        for (config, consecutive, failure_rate, slow_calls) in [
+            (BreakerConfig::consecutive(five), always, None, None),
+            (BreakerConfig::failure_rate(Percent::HALF, ten), None, Some(Percent::HALF), None),
+            (
+                BreakerConfig::slow_call_rate(slow.slower_than, slow.percent, ten),
+                None,
+                None,
+                Some(slow),
+            ),
+        ] {
+            assert_eq!(config.consecutive, consecutive);
+            assert_eq!(config.failure_rate, failure_rate);
+            assert_eq!(config.slow_calls, slow_calls);
+        }
+    }
+
+    #[test]
+    fn breaker_settings_change_nothing_but_themselves() {
+        let (second, three) = (Duration::from_secs(1), NonZeroU32::new(3).unwrap());
+        let window = Window::Time(second);
+        let consecutive = |only_while_few| Some(Consecutive { failures: three, only_while_few });
+        let slow_calls = Some(SlowCalls { slower_than: second, percent: Percent::HALF });
+        let growth = Some(Growth { factor: three, max: second });
+        let rate = Recovery::Rate { probes: three, percent: Percent::HALF };
+
+        let base = BreakerConfig::consecutive(number(9))
+            .or_failure_rate(Percent::FIFTH)
+            .or_slow_calls(second * 9, Percent::FIFTH)
+            .open_growth(number(9), second * 9);
+        let start = || base.clone();
+        for (changed, expected) in [
+            (
+                start().or_consecutive(three),
+                BreakerConfig { consecutive: consecutive(false), ..start() },
+            ),
+            (
+                start().or_consecutive_while_few(three),
+                BreakerConfig { consecutive: consecutive(true), ..start() },
+            ),
+            (
+                start().or_failure_rate(Percent::HALF),
+                BreakerConfig { failure_rate: Some(Percent::HALF), ..start() },
+            ),
+            (start().or_slow_calls(second, Percent::HALF), BreakerConfig { slow_calls, ..start() }),
+            (start().without_consecutive(), BreakerConfig { consecutive: None, ..start() }),
+            (start().without_failure_rate(), BreakerConfig { failure_rate: None, ..start() }),
+            (start().without_slow_calls(), BreakerConfig { slow_calls: None, ..start() }),
+            (start().window(window), BreakerConfig { window, ..start() }),
+            (start().min_samples(three), BreakerConfig { min_samples: Some(three), ..start() }),
+            (start().max_probes(three), BreakerConfig { max_probes: three, ..start() }),
+            (
+                start().close_after(three),
+                BreakerConfig { recovery: Recovery::Successes(three), ..start() },
+            ),
+            (
+                start().close_unless(Percent::HALF, three),
+                BreakerConfig { recovery: rate, ..start() },
+            ),
+            (
+                start().half_open_max_wait(second),
+                BreakerConfig { half_open_max_wait: second, ..start() },
+            ),
+            (start().open_for(second), BreakerConfig { open_for: second, ..start() }),
+            (start().open_growth(three, second), BreakerConfig { growth, ..start() }),
+            (start().without_open_growth(), BreakerConfig { growth: None, ..start() }),
+            (
+                start().open_jitter(Percent::HALF),
+                BreakerConfig { open_jitter: Some(Percent::HALF), ..start() },
+            ),
+            (start().without_open_jitter(), BreakerConfig { open_jitter: None, ..start() }),
+            (start().max_retry_after(second), BreakerConfig { max_retry_after: second, ..start() }),
+        ] {
+            assert_eq!(changed, expected);
+            assert_ne!(changed, base);
+        }
     }
 }

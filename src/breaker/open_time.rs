@@ -64,10 +64,19 @@ mod tests {
             (&growing, 0, None, 0.0, secs(10)),
             (&growing, 1, None, 0.0, secs(20)),
             (&growing, 1, None, 1.0, secs(24)),
+            (&growing, 2, None, 0.0, secs(20)),
             (&growing, u32::MAX, None, 1.0, secs(24)),
         ] {
             let found = open_time(config, earlier, hint, || random);
             assert!(found.abs_diff(expected) < Duration::from_micros(1), "{found:?} {expected:?}");
         }
+    }
+
+    #[test]
+    fn breaker_without_jitter_asks_for_no_randomness() {
+        let config = BreakerConfig::default().open_for(Duration::from_secs(10));
+        let unasked = || -> f64 { panic!("no jitter") };
+        let time = open_time(&config.without_open_jitter(), 0, None, unasked);
+        assert_eq!(time, Duration::from_secs(10));
     }
 }

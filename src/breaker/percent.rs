@@ -43,4 +43,15 @@ mod tests {
         assert_eq!(Percent::new(100).map(Percent::get), Some(100));
         assert_eq!(Percent::new(101), None);
     }
+
+    #[test]
+    fn breaker_percent_is_reached_without_rounding() {
+        let third = Percent::new(33).unwrap();
+        for (part, total, expected) in
+            [(33, 100, true), (32, 100, false), (1, 3, true), (32, 97, false), (0, 1, false)]
+        {
+            assert_eq!(third.reached(part, total), expected, "{part} of {total}");
+        }
+        assert!(Percent::new(100).unwrap().reached(u32::MAX, u32::MAX));
+    }
 }

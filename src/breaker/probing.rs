@@ -93,3 +93,71 @@ impl Probing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: Sample = Sample { failed: false, slow: false };
+    const FAILED: Sample = Sample { failed: true, slow: false };
+    const SLOW: Sample = Sample { failed: false, slow: true };
+
+    fn number(n: u32) -> NonZeroU32 {
+        NonZeroU32::new(n).unwrap()
+    }
+
+    /// What is said after each of the samples.
+    fn judged(recovery: Recovery, samples: &[Sample]) -> Vec<Option<Judgement>> {
+        let now = Instant::now();
+        let mut probing = Probing::new(now);
+        let judge = |sample: &Sample| {
+            probing.admit(now);
+            let judgement = probing.judge(*sample, recovery);
+            assert_eq!(probing.out(), 0, "whoever reports has left");
+            judgement
+        };
+        samples.iter().map(judge).collect()
+    }
+
+    #[test]
+    fn breaker_probes_wait_for_a_place() {
+        let (now, secs) = (Instant::now(), Duration::from_secs);
+        let config = BreakerConfig::default()
+            .max_probes(number(2))
+            .open_for(secs(5))
+            .half_open_max_wait(secs(30));
+        let mut probing = Probing::new(now);
+        assert_eq!(probing.wait(&config, now), secs(0));
+        probing.admit(now);
+        assert!(!probing.is_full(&config));
+        assert_eq!(probing.wait(&config, now), secs(0));
+        probing.admit(now + secs(1));
+        assert!(probing.is_full(&config));
+        assert_eq!(probing.out(), 2);
+        assert_eq!(probing.wait(&config, now + secs(1)), secs(5));
+        assert_eq!(probing.wait(&config, now + secs(29)), secs(2));
+        assert_eq!(probing.wait(&config, now + secs(31)), secs(0), "they are taken for lost");
+        probing.abandon();
+        assert_eq!((probing.out(), probing.wait(&config, now)), (1, secs(0)));
+        probing.replace_all();
+        assert_eq!(probing.out(), 0);
+    }
+
+    #[test]
+    fn breaker_closes_after_enough_successes_and_opens_at_one_failure() {
+        let two = Recovery::Successes(number(2));
+        let (recovered, failed) = (Some(Judgement::Recovered), Some(Judgement::Failed));
+        assert_eq!(judged(two, &[GOOD, GOOD]), [None, recovered]);
+        assert_eq!(judged(two, &[GOOD, FAILED]), [None, failed]);
+        assert_eq!(judged(two, &[SLOW]), [failed]);
+    }
+
+    #[test]
+    fn breaker_judges_probes_by_a_rate_as_soon_as_it_is_certain() {
+        let half = Recovery::Rate { probes: number(4), percent: Percent::HALF };
+        let (recovered, failed) = (Some(Judgement::Recovered), Some(Judgement::Failed));
+        assert_eq!(judged(half, &[FAILED, FAILED]), [None, failed]);
+        assert_eq!(judged(half, &[FAILED, GOOD, GOOD, GOOD]), [None, None, None, recovered]);
+        assert_eq!(judged(half, &[GOOD, GOOD, SLOW, FAILED]), [None, None, None, failed]);
+    }
+}

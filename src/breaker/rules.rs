@@ -64,3 +64,62 @@ impl BreakerConfig {
         self.slow_calls.map_or(u64::MAX, |it| nanos(it.slower_than))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+
+    use super::*;
+
+    const SPAN: Window = Window::Time(Duration::from_secs(10));
+
+    fn number(n: u32) -> NonZeroU32 {
+        NonZeroU32::new(n).unwrap()
+    }
+
+    fn counts(total: u32, failures: u32, slow: u32) -> WindowCounts {
+        WindowCounts { total, failures, slow }
+    }
+
+    #[test]
+    fn breaker_rates_are_asked_of_enough_results() {
+        let second = Duration::from_secs(1);
+        let config = BreakerConfig::failure_rate(Percent::HALF, SPAN)
+            .or_slow_calls(second, Percent::HALF)
+            .min_samples(number(4));
+        assert_eq!(config.broken_rule(9, counts(3, 3, 3)), None);
+        assert_eq!(config.broken_rule(0, counts(4, 1, 1)), None);
+        assert_eq!(config.broken_rule(0, counts(4, 2, 2)), Some(ChangeReason::FailureRate));
+        assert_eq!(config.broken_rule(0, counts(5, 2, 3)), Some(ChangeReason::SlowCallRate));
+        assert!(config.is_slow(second) && !config.is_slow(second / 2));
+        assert_eq!(config.slow_from(), 1_000_000_000);
+
+        let config = config.without_slow_calls();
+        assert_eq!(config.broken_rule(0, counts(5, 2, 3)), None);
+        assert!(!config.is_slow(Duration::MAX));
+        assert_eq!(config.slow_from(), u64::MAX);
+    }
+
+    #[test]
+    fn breaker_failures_in_a_row_count_always_or_while_results_are_few() {
+        let (few, enough) = (counts(19, 3, 0), counts(20, 3, 0));
+        let in_a_row = Some(ChangeReason::ConsecutiveFailures);
+        let always = BreakerConfig::consecutive(number(3));
+        assert_eq!(always.broken_rule(2, few), None);
+        assert_eq!(always.broken_rule(3, few), in_a_row);
+        assert_eq!(always.broken_rule(3, enough), in_a_row);
+        let while_few = always.or_consecutive_while_few(number(3));
+        assert_eq!(while_few.broken_rule(3, few), in_a_row);
+        assert_eq!(while_few.broken_rule(3, enough), None);
+    }
+
+    #[test]
+    fn breaker_needs_twenty_samples_or_what_is_set_or_what_fits() {
+        let count = |len| Window::Count(NonZeroU16::new(len).unwrap());
+        let config = |window| BreakerConfig::failure_rate(Percent::HALF, window);
+        assert_eq!(config(SPAN).min_samples_needed(), 20);
+        assert_eq!(config(count(100)).min_samples_needed(), 20);
+        assert_eq!(config(count(10)).min_samples_needed(), 10);
+        assert_eq!(config(count(10)).min_samples(number(7)).min_samples_needed(), 7);
+    }
+}

@@ -289,11 +289,38 @@ impl Phase {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
+    use std::num::{NonZeroU16, NonZeroU32};
 
     use super::*;
+    use crate::breaker::{config::Window, percent::Percent};
 
+    const GOOD: Report = Report { health: Health::Success, retry_after: None };
     const FAILED: Report = Report { health: Health::Failure, retry_after: None };
+    const THROTTLED: Report = Report { health: Health::Throttled, retry_after: None };
+
+    fn number(n: u32) -> NonZeroU32 {
+        NonZeroU32::new(n).unwrap()
+    }
+
+    /// Opens after two failures in a row, for exactly 5 s.
+    fn config() -> BreakerConfig {
+        let ten = Window::Count(NonZeroU16::new(10).unwrap());
+        BreakerConfig::consecutive(number(2)).window(ten).without_open_jitter()
+    }
+
+    fn call(
+        machine: &mut Machine,
+        report: Report,
+        config: &BreakerConfig,
+        now: Instant,
+    ) -> Option<Transition> {
+        let ticket = machine.enter(config, now).0.unwrap();
+        machine.exit(ticket, report, config, now, || 0.0)
+    }
+
+    fn counts(total: u32, failures: u32) -> WindowCounts {
+        WindowCounts { total, failures, slow: 0 }
+    }
 
     #[test]
     fn breaker_asks_for_randomness_only_when_it_opens() {
@@ -305,5 +332,116 @@ mod tests {
         assert_eq!(machine.exit(ticket, FAILED, &config, now, unasked), None);
         assert!(machine.exit(ticket, FAILED, &config, now, || 0.5).is_some());
         assert_eq!(machine.retry_in(now), Some(Duration::from_millis(5_500)));
+    }
+
+    #[test]
+    fn breaker_opens_probes_and_closes() {
+        let (config, now) = (config(), Instant::now());
+        let later = now + Duration::from_secs(5);
+        let mut machine = Machine::new(&config);
+        assert_eq!(call(&mut machine, GOOD, &config, now), None);
+        assert_eq!((machine.consecutive_failures(), machine.last_failure()), (0, None));
+        assert_eq!(call(&mut machine, FAILED, &config, now), None);
+        assert_eq!(call(&mut machine, THROTTLED, &config, now), None);
+        assert_eq!((machine.consecutive_failures(), machine.last_failure()), (1, Some(now)));
+        assert_eq!(machine.counts(now), counts(3, 2));
+        assert_eq!((machine.generation(), machine.retry_in(now)), (0, None));
+
+        let opened = call(&mut machine, FAILED, &config, now).unwrap();
+        assert_eq!(opened.why, ChangeReason::ConsecutiveFailures);
+        assert_eq!((opened.from, opened.to), (BreakerState::Closed, BreakerState::Open));
+        assert_eq!((machine.state(), machine.generation()), (BreakerState::Open, 1));
+        let rejection = machine.rejects(&config, now).unwrap();
+        assert_eq!((rejection.failures, rejection.retry_in), (2, Some(Duration::from_secs(5))));
+        assert!(machine.enter(&config, now).0.is_err());
+
+        assert_eq!(machine.rejects(&config, later), None);
+        let closed = call(&mut machine, GOOD, &config, later).unwrap();
+        assert_eq!(closed.why, ChangeReason::ProbesSucceeded);
+        assert_eq!((closed.from, closed.to), (BreakerState::HalfOpen, BreakerState::Closed));
+        assert_eq!((machine.counts(later), machine.consecutive_failures()), (counts(0, 0), 0));
+    }
+
+    #[test]
+    fn breaker_replaces_a_lost_probe_and_ignores_what_it_reports_later() {
+        let (config, now) = (config(), Instant::now());
+        let mut machine = Machine::new(&config);
+        let early = machine.enter(&config, now).0.unwrap();
+        call(&mut machine, FAILED, &config, now);
+        call(&mut machine, FAILED, &config, now);
+        let half_open = now + Duration::from_secs(5);
+        let (lost, transition) = machine.enter(&config, half_open);
+        assert_eq!(transition.unwrap().why, ChangeReason::OpenTimeOver);
+        assert_eq!((machine.probes_out(), machine.generation()), (1, 2));
+        machine.abandon(early);
+        assert_eq!(machine.probes_out(), 1, "it was no probe");
+
+        let much_later = half_open + Duration::from_secs(30);
+        let (probe, transition) = machine.enter(&config, much_later);
+        assert_eq!((transition, machine.generation()), (None, 3));
+        let late = machine.exit(lost.unwrap(), FAILED, &config, much_later, || 0.0);
+        assert_eq!((late, machine.probes_out()), (None, 1));
+        machine.abandon(probe.unwrap());
+        assert_eq!((machine.probes_out(), machine.state()), (0, BreakerState::HalfOpen));
+    }
+
+    #[test]
+    fn breaker_does_by_hand_what_it_is_told() {
+        let (config, now) = (config(), Instant::now());
+        let mut machine = Machine::new(&config);
+        let by_hand = |from, to| Some(Transition { from, to, why: ChangeReason::Manual });
+        use BreakerState::{Closed, Disabled, ForcedOpen, MetricsOnly};
+
+        assert_eq!(machine.reset(), None);
+        assert_eq!(machine.only_measure(), by_hand(Closed, MetricsOnly));
+        assert_eq!(machine.only_measure(), None);
+        for _ in 0..3 {
+            assert_eq!(call(&mut machine, FAILED, &config, now), None);
+        }
+        assert_eq!(machine.counts(now), counts(3, 3));
+        assert_eq!(machine.disable(), by_hand(MetricsOnly, Disabled));
+        assert_eq!(call(&mut machine, FAILED, &config, now), None);
+        assert_eq!(machine.counts(now), counts(3, 3), "nothing is recorded");
+        assert_eq!(machine.force_open(), by_hand(Disabled, ForcedOpen));
+        assert_eq!(machine.rejects(&config, now).unwrap().retry_in, None);
+        assert_eq!(machine.reset(), by_hand(ForcedOpen, Closed));
+        assert_eq!(machine.counts(now), counts(0, 0));
+        assert_eq!((machine.consecutive_failures(), machine.last_failure()), (0, None));
+    }
+
+    #[test]
+    fn breaker_is_calm_while_a_success_changes_nothing_but_its_number() {
+        let now = Instant::now();
+        let ever = Some(u64::MAX);
+        let all = Percent::new(100).unwrap();
+        let config = config().or_failure_rate(all).min_samples(number(3));
+        let calm = |machine: &Machine| machine.calm_until(&config, now);
+
+        let mut machine = Machine::new(&config);
+        assert_eq!(calm(&machine), ever);
+        call(&mut machine, FAILED, &config, now);
+        assert_eq!(calm(&machine), None, "the next success ends the row");
+        call(&mut machine, GOOD, &config, now);
+        assert_eq!(calm(&machine), None, "the next success fills the window to its minimum");
+        call(&mut machine, GOOD, &config, now);
+        assert_eq!(calm(&machine), ever);
+        machine.add_successes(5);
+        assert_eq!(machine.counts(now), counts(8, 1));
+        machine.only_measure();
+        assert_eq!(calm(&machine), ever);
+        machine.disable();
+        assert_eq!(calm(&machine), None);
+    }
+
+    #[test]
+    fn breaker_starts_anew_with_a_window_of_another_size() {
+        let (config, now) = (config(), Instant::now());
+        let mut machine = Machine::new(&config);
+        call(&mut machine, FAILED, &config, now);
+        machine.change_rules(&config, &config.clone().open_for(Duration::ZERO));
+        assert_eq!(machine.counts(now), counts(1, 1));
+        let other = config.clone().window(Window::Time(Duration::from_secs(10)));
+        machine.change_rules(&config, &other);
+        assert_eq!(machine.counts(now), counts(0, 0));
     }
 }

@@ -283,4 +283,42 @@ mod tests {
         assert_eq!(results.record(GOOD, now), counts(1, 0, 0));
         assert_eq!(results.counts(now + Duration::from_nanos(10)), counts(0, 0, 0));
     }
+
+    #[test]
+    fn breaker_window_takes_successes_counted_elsewhere() {
+        let now = Instant::now();
+        let three = NonZeroU16::new(3).unwrap();
+        for window in [Window::Count(three), Window::Time(Duration::from_secs(10))] {
+            let mut results = Results::new(window);
+            results.record(FAILED, now);
+            results.add_successes(2);
+            assert_eq!(results.held(), counts(3, 1, 0));
+            results.add_successes(u64::MAX);
+            let expected = match window {
+                Window::Count(_) => counts(3, 0, 0),
+                Window::Time(_) => counts(u32::MAX, 1, 0),
+            };
+            assert_eq!(results.held(), expected);
+            results.clear();
+            assert_eq!(results.held(), counts(0, 0, 0));
+        }
+    }
+
+    #[test]
+    fn breaker_time_window_is_steady_until_its_slice_ends() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut results = Results::new(Window::Time(Duration::from_secs(10)));
+        assert_eq!(results.steady_until(start), 0);
+        results.record(GOOD, at(500));
+        assert_eq!(results.steady_until(start), 1_500_000_000);
+        results.record(GOOD, at(1_600));
+        assert_eq!(results.steady_until(start), 2_500_000_000);
+        results.clear();
+        assert_eq!(results.steady_until(start), 0);
+        results.record(GOOD, at(1_700));
+        assert_eq!(results.steady_until(start), 2_700_000_000, "counted from the first anew");
+        let counted = Results::new(Window::Count(NonZeroU16::MIN));
+        assert_eq!(counted.steady_until(start), u64::MAX);
+    }
 }

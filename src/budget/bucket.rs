@@ -214,6 +214,26 @@ mod tests {
         assert_eq!(bucket.balance(start), 3.0);
     }
 
+    #[test]
+    fn other_rules_go_on_with_what_has_come_in() {
+        let start = Instant::now();
+        let rules = BudgetConfig::default().size(10).deposit(0.5).trickle(1.0).upkeep(0.0);
+        let mut bucket = Bucket::new(&rules, start);
+        assert_eq!(withdrawals(&mut bucket, start), 10);
+
+        let later = start + 6 * SECOND;
+        bucket.change_rules(&rules.deposit(0.25).trickle(0.0).upkeep(1.0), later);
+        assert_eq!(bucket.balance(later + 9 * SECOND), 6.0);
+        bucket.deposit(later);
+        assert_eq!(bucket.balance(later), 6.25);
+        bucket.deposit(later + SECOND);
+        assert_eq!(bucket.balance(later), 5.5);
+
+        bucket.change_rules(&rules.size(3), later + SECOND);
+        assert_eq!(bucket.balance(later + 9 * SECOND), 3.0);
+        assert_eq!(withdrawals(&mut bucket, later + SECOND), 3);
+    }
+
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Success,

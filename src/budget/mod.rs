@@ -380,7 +380,73 @@ impl Drop for Token {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use super::*;
+
+    fn size(retries: u32) -> BudgetConfig {
+        BudgetConfig::default().size(retries)
+    }
+
+    fn per_key(config: BudgetConfig) -> RetryBudget {
+        RetryBudget::per_key(config, |_| "key".to_owned())
+    }
+
+    #[test]
+    fn a_token_comes_back_unless_it_is_spent() {
+        let now = Instant::now();
+        let account = Arc::new(Account::new("", &Rules::new(size(2)), now));
+        let token = Token::withdraw(&account, now);
+        assert_eq!((token.is_some(), account.balance(now)), (true, 1.0));
+        drop(token);
+        assert_eq!(account.balance(now), 2.0);
+        let [first, second] = [(); 2].map(|()| Token::withdraw(&account, now).unwrap());
+        assert!(Token::withdraw(&account, now).is_none());
+        first.spend();
+        drop(second);
+        assert_eq!(account.balance(now), 1.0);
+        assert!(!account.pinned());
+    }
+
+    #[test]
+    fn a_budget_stands_in_for_one_kept_in_the_same_way_and_takes_its_rules() {
+        let now = Instant::now();
+        let kinds: [fn(BudgetConfig) -> RetryBudget; 3] =
+            [RetryBudget::shared, RetryBudget::per_host, per_key];
+        for (i, ours) in kinds.iter().enumerate() {
+            for (j, theirs) in kinds.iter().enumerate() {
+                let budget = ours(size(9));
+                assert_eq!(budget.balance("http://a.example", now), 9.0);
+                // What differs from key to key differs in a way that nobody can compare.
+                let alike = i == j && i < 2;
+                assert_eq!(budget.replaces(&theirs(size(4))), alike, "{i} {j}");
+                let left = if alike { 4.0 } else { 9.0 };
+                assert_eq!(budget.balance("http://a.example", now), left, "{i} {j}");
+            }
+        }
+    }
+
+    #[test]
+    fn clones_of_a_budget_are_the_same() {
+        let (one, other) = (RetryBudget::shared(size(3)), RetryBudget::shared(size(3)));
+        assert!(one.is(&one.clone()) && !one.is(&other));
+    }
+
+    #[test]
+    fn a_budget_per_host_may_be_kept_with_others() {
+        let (budget, other) = (RetryBudget::per_host(size(3)), Keyed::<Account>::new(KeyOf::Host));
+        budget.join(&other);
+        other.set_capacity(NonZeroUsize::new(7).unwrap());
+        assert_eq!(budget.keyed().map(|it| it.capacity().get()), Some(7));
+        assert!(RetryBudget::shared(size(3)).keyed().is_none());
+    }
+
+    #[test]
+    fn a_budget_names_the_faults_of_all_its_rules() {
+        let budget = RetryBudget::per_host(size(0)).for_host("a.example", size(1).deposit(-1.0));
+        let faults: Vec<_> = budget.faults().into_iter().map(|it| it.field).collect();
+        assert_eq!(faults, ["retry_budget.size", "hosts.\"a.example\".retry_budget.deposit"]);
+    }
 
     #[test]
     fn an_account_is_shared() {

@@ -190,7 +190,7 @@ fn seconds_east(zone: &str) -> Option<i64> {
 
 /// A number of any sensible width.
 fn number(word: &str) -> Option<i64> {
-    if word.is_empty() || word.len() > 9 { None } else { digits(word, word.len()) }
+    if word.len() > 9 { None } else { digits(word, word.len()) }
 }
 
 fn digits(word: &str, count: usize) -> Option<i64> {
@@ -248,7 +248,11 @@ impl Civil {
 
 fn system_time(seconds: i64) -> Option<SystemTime> {
     let distance = Duration::from_secs(seconds.unsigned_abs());
-    if seconds < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) }
+    if seconds.is_negative() {
+        UNIX_EPOCH.checked_sub(distance)
+    } else {
+        UNIX_EPOCH.checked_add(distance)
+    }
 }
 
 #[cfg(test)]
@@ -282,6 +286,37 @@ mod tests {
         check("Wednesday, 21-Oct-64 07:28:05 GMT", 2_991_799_685 - NOW);
         check("Thursday, 22-Oct-65 07:28:05 GMT", -132_337_915 - NOW);
         check("Wednesday, 21-Oct-68 07:28:05 GMT", -37_729_915 - NOW);
+        check("Wednesday, 21-Oct-15 09:28:05 +0200", 5);
+
+        let check = |digits: &str, now: &str, year: &str| {
+            let day = |year| http_date(&format!("21 Oct {year} 07:28:05 GMT"), UNIX_EPOCH);
+            let read = http_date(&format!("21-Oct-{digits} 07:28:05 GMT"), day(now).unwrap());
+            assert_eq!(read, day(year), "{digits} in {now}");
+        };
+        check("30", "2090", "2130");
+        check("30", "2110", "2130");
+        check("70", "2110", "2070");
+        // Clocks that stand before 1970.
+        check("75", "1950", "1975");
+        check("30", "1985", "2030");
+        check("30", "1950", "1930");
+    }
+
+    #[test]
+    fn zones_are_as_far_from_greenwich_as_they_say() {
+        let hour = |zone, hours: i64| assert_eq!(seconds_east(zone), Some(hours * 3600), "{zone}");
+        ["UT", "UTC", "GMT", "Z", "+0000"].into_iter().for_each(|it| hour(it, 0));
+        [("ADT", -3), ("AST", -4), ("EDT", -4), ("EST", -5), ("CDT", -5), ("CST", -6)]
+            .into_iter()
+            .for_each(|(zone, hours)| hour(zone, hours));
+        [("MDT", -6), ("MST", -7), ("PDT", -7), ("PST", -8), ("+0500", 5), ("-1200", -12)]
+            .into_iter()
+            .for_each(|(zone, hours)| hour(zone, hours));
+        assert_eq!(seconds_east("+0530"), Some(19_800));
+        assert_eq!(seconds_east("-0330"), Some(-12_600));
+        // A number too wide to be a zone, whatever its zeros add up to.
+        assert_eq!(seconds_east("+0000000200"), None);
+        assert_eq!(seconds_east("+000000200"), Some(7200));
     }
 
     #[test]
@@ -311,6 +346,8 @@ mod tests {
         }
         check("Wed, 21 Oct 2015 07:28 GMT", 0);
         check("Sun, 21 Oct 1715 07:28:00 GMT", -8_021_694_720 - NOW);
+        let day_before = UNIX_EPOCH.checked_sub(Duration::from_secs(86_400));
+        assert_eq!(http_date("Wed, 31 Dec 1969 00:00:00 GMT", UNIX_EPOCH), day_before);
     }
 
     #[test]
@@ -335,6 +372,7 @@ mod tests {
             "Wed, 21 Oct 2015 07 GMT",
             "Wed, 21 Oct 2015 +7:28:05 GMT",
             "Wed, 21 Oct 2015 07,:28:05 GMT",
+            "Wed, 21-Oct-2015-1 07:28:05 GMT",
             "Fri, 31 Dec 99999 23:59:59 GMT",
             "Oct 21 2015 07:28:05",
             "2015-10-21T07:28:05Z",
@@ -354,6 +392,7 @@ mod tests {
         assert_eq!(read("2015-10-21t07:28:05.25z"), at(1_445_412_485_250));
         assert_eq!(read("2015-10-21T09:28:05+02:00"), at(1_445_412_485_000));
         assert_eq!(read("2015-10-21 02:28:05-05:00"), at(1_445_412_485_000));
+        assert_eq!(read("2015-10-21T12:58:05+05:30"), at(1_445_412_485_000));
         for bad in [
             "2015-10-21",
             "2015-10-21T07:28:05",
@@ -364,6 +403,9 @@ mod tests {
             "15-10-21T07:28:05Z",
             "2015-10-21T07:28:05+0200",
             "2015-10-21T07:28:05+24:00",
+            "2015-10-21T07:28:05+02:60",
+            "2015-10-21-01T07:28:05Z",
+            "2015-10-21T07:28:05:01Z",
             "2015-10-21T07:28:05+02:0é",
             "Wed, 21 Oct 2015 07:28:05 GMT",
         ] {

@@ -207,5 +207,58 @@ impl Spelling {
 pub(super) fn mark(header: &HeaderName) -> u64 {
     let name = header.as_str().as_bytes();
     let last = name.last().copied().unwrap_or_default();
-    1 << ((name.len() + 7 * usize::from(last)) % 64)
+    1 << ((name.len() + usize::from(last)) % 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_headers_and_their_formats() {
+        let hints = HintHeaders::none()
+            .with(header::RETRY_AFTER, HintFormat::RetryAfter)
+            .with(HeaderName::from_static("x-backoff"), HintFormat::Seconds);
+        assert_eq!(format!("{hints:?}"), r#"{"x-backoff": Seconds, "retry-after": RetryAfter}"#);
+    }
+
+    #[test]
+    fn a_header_joins_another_only_while_one_of_its_own_kind_is_before_it() {
+        let joins = |ignored: &'static str, header: &'static str| {
+            let hints = HintHeaders::default().without(&HeaderName::from_static(ignored));
+            hints.spellings.iter().find(|it| it.header == header).map(|it| it.joins)
+        };
+        let (requests, tokens) = ("x-ratelimit-reset-requests", "x-ratelimit-reset-tokens");
+        assert_eq!(joins(requests, tokens), Some(false));
+        assert_eq!(joins(tokens, requests), Some(false));
+        let (tokens, input) =
+            ("anthropic-ratelimit-tokens-reset", "anthropic-ratelimit-input-tokens-reset");
+        assert_eq!(joins(tokens, input), Some(true));
+    }
+
+    #[test]
+    fn few_hints_are_looked_for_in_an_answer_without_any() {
+        let present = [
+            "access-control-allow-origin",
+            "age",
+            "cache-control",
+            "connection",
+            "content-encoding",
+            "content-length",
+            "content-type",
+            "date",
+            "etag",
+            "last-modified",
+            "server",
+            "set-cookie",
+            "strict-transport-security",
+            "transfer-encoding",
+            "vary",
+            "via",
+        ];
+        let present = present.map(|it| mark(&HeaderName::from_static(it)));
+        let spellings = HintHeaders::default().spellings;
+        let looked_for = spellings.iter().filter(|it| present.contains(&it.mark)).count();
+        assert!(looked_for * 4 <= spellings.len(), "{looked_for} of {}", spellings.len());
+    }
 }

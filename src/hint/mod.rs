@@ -301,6 +301,7 @@ mod tests {
             check_with(exhausted, header, "1445412470", 0.0);
             check_with(exhausted, header, "999999999", 999_999_999.0);
             check_with(exhausted, header, "1000000000", 0.0);
+            check_with(exhausted, header, "1000000000000", 0.0);
             check_with(exhausted, header, "2015-10-21T07:28:05Z", 5.0);
             check_with(exhausted, header, "Wed, 21 Oct 2015 07:28:05 GMT", 5.0);
             check_with(exhausted, header, "tomorrow", None);
@@ -338,6 +339,9 @@ mod tests {
                          x-ratelimit-remaining-tokens: 0
                          x-ratelimit-reset-tokens: 6m0s";
         assert_eq!(default_advice(exhausted).hint, hint("x-ratelimit-reset-tokens", 360.0));
+        // Of two that say the same, the first is named.
+        let same = exhausted.replace("6m0s", "1s");
+        assert_eq!(default_advice(&same).hint, hint("x-ratelimit-reset-requests", 1.0));
         // Not where a header before them has settled it.
         let advice = default_advice(&format!("{exhausted}\nretry-after: 2"));
         assert_eq!(advice.hint, hint("retry-after", 2.0));
@@ -419,6 +423,11 @@ mod tests {
         let left = HeaderName::from_static("x-left");
         let reset = HintHeaders::none().with_reset(backoff(), HintFormat::Seconds, left);
         assert_eq!(hint_of(reset), hint("x-backoff", 7.0));
+        let first_vetoes = HintHeaders::none()
+            .with(backoff(), HintFormat::ShouldRetry)
+            .with(HeaderName::from_static("x-left"), HintFormat::Veto);
+        let wish = read(&headers("x-backoff: true\nx-left: 1"), &first_vetoes, now()).wish;
+        assert_eq!(wish, Wish::StayAway(HeaderName::from_static("x-left")));
         let absent = HeaderName::from_static("x-other");
         let reset = HintHeaders::none().with_reset(backoff(), HintFormat::Seconds, absent);
         assert_eq!(hint_of(reset), None);

@@ -103,6 +103,7 @@ mod tests {
             ("1.5h", 5_400_000),
             ("7000us", 7),
             ("7000µs", 7),
+            ("7000000ns", 7),
         ] {
             assert_eq!(go_duration(text), Some(Duration::from_millis(millis)), "{text:?}");
         }

@@ -124,6 +124,7 @@ mod tests {
         check(r#""a";r=0;t=30, "b";r=0;t=60 , "c";r=5;t=90"#, 60);
         check(r#""a, \"b\";r=9";r=0;t=30;pk=:cHN0:;new;x=?1"#, 30);
         check(r#""a";t=30;r=0"#, 30);
+        check(r#""a";pk=:cA==:;r=0;t=30"#, 30);
     }
 
     #[test]

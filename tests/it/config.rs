@@ -88,6 +88,21 @@ fn mistakes_of_every_kind_are_named() {
             "max_wait_time must be a duration above zero such as \"300ms\", got \"0s\"",
         ),
         ("backoff = 3", "backoff must be a table, got 3"),
+        ("backoff.delay = []", "backoff.delay must be a duration such as \"300ms\", got []"),
+        ("retry_statuses = 503", "retry_statuses must be a list, got 503"),
+        (
+            "attempt_header = [1, -2, 'x', 0.5, true]",
+            "attempt_header must be false or a header's name, got [1, -2, \"x\", 0.5, …]",
+        ),
+        (
+            "retry_budget.size = { a = 1, b = 2, c = 3, d = 4, e = 5 }",
+            "retry_budget.size must be a whole number from 1 to 4294967295, \
+             got {a = 1, b = 2, c = 3, d = 4, …}",
+        ),
+        (
+            "retry_budget.deposit = 'much'",
+            "retry_budget.deposit must be a number from 0 to 4294967295, got \"much\"",
+        ),
         (
             "backoff = { kind = 'constant', max_delay = '1s' }",
             "backoff.max_delay excludes kind, got \"constant\"",
@@ -335,6 +350,70 @@ fn a_file_can_say_what_the_builder_can() {
         .build()
         .unwrap();
     assert_eq!(format!("{:#?}", read(text)), format!("{config:#?}"));
+}
+
+#[test]
+fn a_file_can_switch_off_what_the_builder_can() {
+    let text = "
+        backoff.max_delay = false
+        jitter = 'equal'
+        retry_methods = 'idempotent'
+        attempt_timeout = false
+        max_total_time = false
+        retry_after = 'ignored'
+        read_body = false
+        idempotency_key = true
+        deadline_header = 'grpc-timeout'
+        gate = false
+        hosts.a.idempotency_key = false
+        [hint_headers]
+        x-veto = 'veto'
+        [circuit_breaker]
+        open_jitter = 30
+        open_growth = false
+        consecutive = false
+        slow_calls = false
+        close_after = 3
+    ";
+    let breaker = BreakerConfig::default()
+        .open_jitter(reqwest_resilient::Percent::new(30).unwrap())
+        .without_open_growth()
+        .without_consecutive()
+        .without_slow_calls()
+        .close_after(3.try_into().unwrap());
+    let veto = http::HeaderName::from_static("x-veto");
+    let hints =
+        reqwest_resilient::HintHeaders::default().with(veto, reqwest_resilient::HintFormat::Veto);
+    let config = ResilientConfig::builder()
+        .backoff(reqwest_resilient::Exponential::new(Duration::from_millis(300)))
+        .jitter(Jitter::Equal)
+        .retry_methods(RetryMethods::Idempotent)
+        .without_attempt_timeout()
+        .without_max_total_time()
+        .retry_after(reqwest_resilient::RetryAfter::Ignored)
+        .hint_headers(hints)
+        .without_read_body()
+        .idempotency_key(reqwest_resilient::IdempotencyKey::random())
+        .deadline_header(reqwest_resilient::DeadlineHeader::grpc_timeout())
+        .without_gate()
+        .circuit_breaker(CircuitBreaker::per_host(breaker))
+        .host("a", RetryOverride::new().without_idempotency_key())
+        .build()
+        .unwrap();
+    assert_eq!(format!("{:#?}", read(text)), format!("{config:#?}"));
+}
+
+#[test]
+fn yaml_may_be_odd() {
+    let build = |yaml: &str| serde_norway::from_str::<RawConfig>(yaml).unwrap().build();
+    for (yaml, expected) in [
+        ("7: x", "7 is not a setting, got \"x\""),
+        ("max_retries: null", "max_retries must be a whole number from 0 to 4294967295, got null"),
+        ("max_retries: -1", "max_retries must be a whole number from 0 to 4294967295, got -1"),
+    ] {
+        assert_eq!(build(yaml).unwrap_err().to_string(), expected);
+    }
+    assert!(build("{}").is_ok());
 }
 
 #[test]
