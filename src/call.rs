@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use http::{Extensions, Method};
-use reqwest::{Request, Response, Url};
+use http::Extensions;
+use reqwest::{Request, Response};
 
 use crate::body::{self, BodyFactory};
 use crate::breaker::CircuitOpen;
@@ -123,14 +123,14 @@ impl<'p> Call<'p> {
     }
 
     /// Counts an attempt about to be sent and tells it.
-    pub(crate) fn starts(&mut self, method: &Method, url: &Url) {
+    pub(crate) fn starts(&mut self, request: &Request) {
         self.retry.attempt();
         if self.policy.listeners.is_empty() {
             return;
         }
         let info = RequestInfo {
-            method,
-            url: RedactedUrl::new(url),
+            method: request.method(),
+            url: RedactedUrl::new(request.url()),
             attempt: self.retry.attempts(),
             max_retries: self.policy.max_retries,
         };
@@ -141,15 +141,13 @@ impl<'p> Call<'p> {
     /// Decides what follows an attempt or a rejection, records it and tells it.
     pub(crate) fn judge(
         &mut self,
-        method: &Method,
-        url: &Url,
+        request: &Request,
         elapsed: Duration,
         gave: Gave<'_>,
         nested: bool,
         now: Instant,
     ) -> Decision {
-        let (attempt, keyed) = (self.retry.attempts(), self.keyed);
-        let outcome = &Outcome { method, url, attempt, elapsed, keyed, gave };
+        let outcome = &self.outcome(request, elapsed, gave);
         let decision = match outcome.failure() {
             Some(FailureKind::CircuitOpen) => self.rejected(outcome, now),
             _ => self.attempted(outcome, nested, now),
@@ -171,6 +169,11 @@ impl<'p> Call<'p> {
             }),
         }
         decision
+    }
+
+    fn outcome<'a>(&self, request: &'a Request, elapsed: Duration, gave: Gave<'a>) -> Outcome<'a> {
+        let (method, url) = (request.method(), request.url());
+        Outcome { method, url, attempt: self.retry.attempts(), elapsed, keyed: self.keyed, gave }
     }
 
     fn attempted(&mut self, outcome: &Outcome<'_>, nested: bool, now: Instant) -> Decision {
@@ -265,7 +268,7 @@ impl<'p> Call<'p> {
         let elsewhere = outcome.elsewhere();
         self.guard.exit(health, elsewhere, hint, now, self.policy);
         if verdict == Verdict::Success {
-            self.guard.deposit();
+            self.guard.deposit(now);
         }
         let heard = classify::holds_back(outcome, verdict) && elsewhere.is_none();
         let longest = self.policy.max_wait_time;
@@ -355,25 +358,21 @@ impl<'p> Call<'p> {
             _ => StopReason::Final,
         };
         self.record_decision(&Decision::Return(stop), now);
-        let (method, url) = (request.method(), request.url());
         let sent = Sent::unsent(kind, error);
-        let (attempt, keyed) = (self.retry.attempts(), self.keyed);
-        let (gave, elapsed) = (sent.gave::<C>(), Duration::ZERO);
-        let outcome = &Outcome { method, url, attempt, elapsed, keyed, gave };
+        let outcome = &self.outcome(request, Duration::ZERO, sent.gave::<C>());
         if kind == FailureKind::RateLimited {
             self.held_up(kind, None, now);
             self.tell(|call| call.policy.listeners.tell(&Event::Rejected(outcome)));
         }
         self.ends(outcome, stop, now);
-        self.finish::<C>(sent, method, url, stop, now)
+        self.finish::<C>(sent, request, stop, now)
     }
 
     /// What the caller gets.
     pub(crate) fn finish<C: Chain>(
         self,
         sent: Sent<C::Error>,
-        method: &Method,
-        url: &Url,
+        request: &Request,
         stop: StopReason,
         now: Instant,
     ) -> Result<Response, C::Error> {
@@ -391,8 +390,8 @@ impl<'p> Call<'p> {
             Sent::Failed(_, error) => Err(error),
             Sent::Local(Failure { kind, .. }, source) => {
                 Err(C::local(HttpRequestError::new(Inner {
-                    method: Some(method.clone()),
-                    url: Some(url.clone()),
+                    method: Some(request.method().clone()),
+                    url: Some(request.url().clone()),
                     stop,
                     attempts: self.retry.attempts(),
                     elapsed: self.retry.elapsed(now),

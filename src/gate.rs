@@ -5,7 +5,10 @@
 //! same moment. With it the first answer is heard by all, and who waited returns spread out.
 
 use std::any::Any;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 use std::{error::Error, fmt, time::Duration};
 
 use crate::registry::{Keyed, Part};
@@ -109,15 +112,21 @@ pub(crate) type Gates = Keyed<HostGate>;
 
 /// A host's gate behind its lock.
 #[derive(Debug, Default)]
-pub(crate) struct HostGate(Mutex<Gate>);
+pub(crate) struct HostGate {
+    /// Whether it was ever closed: most never are, and are passed without the lock.
+    used: AtomicBool,
+    gate: Mutex<Gate>,
+}
 
 impl HostGate {
     pub(crate) fn close(&self, now: Instant, hint: Duration, longest: Duration) -> bool {
-        self.lock().close(now, hint, longest)
+        let longer = self.lock().close(now, hint, longest);
+        self.used.fetch_or(longer, Ordering::Release);
+        longer
     }
 
     pub(crate) fn is_closed(&self, now: Instant) -> bool {
-        self.lock().closed.is_some_and(|it| now < it.until)
+        self.used.load(Ordering::Acquire) && self.lock().closed.is_some_and(|it| now < it.until)
     }
 
     pub(crate) fn ask(
@@ -131,7 +140,7 @@ impl HostGate {
     }
 
     fn lock(&self) -> MutexGuard<'_, Gate> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

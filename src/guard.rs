@@ -124,7 +124,7 @@ impl Guard {
 
     /// What this request changed about breakers since it was last asked.
     pub(crate) fn changes(&mut self) -> Vec<StateChange> {
-        mem::take(&mut self.changes)
+        if self.changes.is_empty() { vec![] } else { mem::take(&mut self.changes) }
     }
 
     /// How long the breaker will reject attempts from now on.
@@ -147,9 +147,9 @@ impl Guard {
     }
 
     /// The request succeeded.
-    pub(crate) fn deposit(&self) {
+    pub(crate) fn deposit(&self, now: Instant) {
         if let Some(account) = &self.account {
-            account.deposit();
+            account.deposit(now);
         }
     }
 

@@ -2,8 +2,8 @@
 
 use std::{mem, pin::pin, time::Duration};
 
-use http::{Extensions, Method};
-use reqwest::{Request, Response, Url};
+use http::Extensions;
+use reqwest::{Request, Response};
 
 use crate::body::{self, BodyFactory};
 use crate::call::Call;
@@ -122,16 +122,18 @@ impl Resilient {
                     };
                 }
                 call.retry.turn();
-                let kept = Kept::of(&request, call.retry.may_repeat(&policy));
-                if !kept.is_copy() {
-                    call.retry.is_last();
-                }
-                let mut own = kept.is_copy().then(|| extensions.clone());
-                let target = own.as_mut().unwrap_or(&mut *extensions);
-
+                let mut own = None;
                 let sent = match call.enter(now) {
+                    Err(open) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
                     Ok(()) => {
-                        call.starts(kept.method(), kept.url());
+                        // What stays in its place is sent in the next turn, and names it until then.
+                        let (taken, copied) = take(&mut request, call.retry.may_repeat(&policy));
+                        if !copied {
+                            call.retry.is_last();
+                        }
+                        call.starts(&request);
+                        own = copied.then(|| extensions.clone());
+                        let target = own.as_mut().unwrap_or(&mut *extensions);
                         ResendCount::mark(target, sent_before.as_ref(), call.retry.attempts());
                         call.mark(target);
                         let terms = Terms {
@@ -143,20 +145,18 @@ impl Resilient {
                             minds_redirects: call.retry.minds_redirects(),
                         };
                         let (chain, factory) = (chain.clone(), factory.as_ref());
-                        let sending = send::begin(chain, request, target, factory, &terms);
+                        let sending = send::begin(chain, taken, target, factory, &terms);
                         let attempt = pin!(send::attempt::<C>(sending, &terms));
                         call.scopes.around(attempt).await
                     }
-                    Err(open) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
                 };
-                let nested = target.get::<GaveUp>().is_some();
+                let nested = own.as_ref().unwrap_or(extensions).get::<GaveUp>().is_some();
 
                 let started = mem::replace(&mut now, Instant::now());
                 let elapsed = now.saturating_duration_since(started);
                 let gave = sent.gave::<C>();
-                match call.judge(kept.method(), kept.url(), elapsed, gave, nested, now) {
+                match call.judge(&request, elapsed, gave, nested, now) {
                     Decision::Retry { after, .. } => {
-                        request = kept.into_copy();
                         Box::pin(wait(after, sent, call.retry.left(now))).await;
                         now = Instant::now();
                     }
@@ -170,7 +170,7 @@ impl Resilient {
                         if stop != StopReason::Success {
                             extensions.insert(GaveUp);
                         }
-                        return call.finish::<C>(sent, kept.method(), kept.url(), stop, now);
+                        return call.finish::<C>(sent, &request, stop, now);
                     }
                 }
             }
@@ -224,45 +224,14 @@ impl ResendCount {
     }
 }
 
-/// What is left of a request once it was sent: a copy to send again, or what it was called.
-enum Kept {
-    Copy(Request),
-    Head(Method, Url),
-}
-
-impl Kept {
-    /// A copy, if it may be needed and can be had.
-    fn of(request: &Request, copy: bool) -> Self {
-        let copy = if copy { request.try_clone() } else { None };
-        copy.map_or_else(|| Self::Head(request.method().clone(), request.url().clone()), Self::Copy)
-    }
-
-    fn is_copy(&self) -> bool {
-        matches!(self, Self::Copy(_))
-    }
-
-    /// The request to send again. Without a copy no retry is decided upon, see `Retry::is_last`;
-    /// this would then be the request without headers and body.
-    fn into_copy(self) -> Request {
-        match self {
-            Self::Copy(request) => request,
-            Self::Head(method, url) => Request::new(method, url),
-        }
-    }
-
-    fn method(&self) -> &Method {
-        match self {
-            Self::Copy(request) => request.method(),
-            Self::Head(method, _) => method,
-        }
-    }
-
-    fn url(&self) -> &Url {
-        match self {
-            Self::Copy(request) => request.url(),
-            Self::Head(_, url) => url,
-        }
-    }
+/// Takes the request out to be sent, and leaves a copy in its place if one is wanted and can be had;
+/// otherwise what it was called, without headers and body. Says whether there is a copy.
+fn take(request: &mut Request, copy: bool) -> (Request, bool) {
+    let copy = if copy { request.try_clone() } else { None };
+    let is_copied = copy.is_some();
+    let left =
+        copy.unwrap_or_else(|| Request::new(request.method().clone(), request.url().clone()));
+    (mem::replace(request, left), is_copied)
 }
 
 /// Lets the time pass; meanwhile the failed response is drained and dropped.

@@ -228,8 +228,9 @@ impl<'a> Outcome<'a> {
 
     /// The url that answered, if it is one of another server than the one that was asked.
     pub(crate) fn elsewhere(&self) -> Option<&'a Url> {
+        let by = self.answered_by().filter(|it| it.as_str() != self.url.as_str())?;
         let server = |url: &'a Url| (url.scheme(), url.host(), url.port_or_known_default());
-        self.answered_by().filter(|it| server(it) != server(self.url))
+        (server(by) != server(self.url)).then_some(by)
     }
 
     /// Whether time ran out: a connect, attempt or client timeout, or the deadline.

@@ -24,8 +24,9 @@ macro_rules! settings {
         /// Settings; see [`ResilientConfig`](crate::ResilientConfig) for the defaults.
         impl $Type {
             /// The most retries after the first attempt: `attempts <= retries + 1`. Default: 3,
-            /// after which a fourth failure is hardly news. The default budget has three saved up
-            /// per host, so for more than that raise it too, or switch it off.
+            /// after which a fourth failure is hardly news. The default
+            /// [budget](crate::BudgetConfig) saves up three at most per host, so for more than
+            /// that raise it too, or switch it off.
             pub fn max_retries(mut self, retries: u32) -> Self {
                 self.patch().max_retries = Some(retries);
                 self
@@ -208,7 +209,7 @@ macro_rules! settings {
             }
 
             /// Pays for retries; see [`BudgetConfig`](crate::BudgetConfig). Default: one bucket
-            /// per host, which holds 3 retries; every ten successes pay for one more.
+            /// per host, which begins with 3 retries; every ten successes pay for one more.
             pub fn retry_budget(mut self, budget: RetryBudget) -> Self {
                 self.patch().budget = Some(Some(budget));
                 self

@@ -15,11 +15,11 @@ use crate::breaker::{
     permit::{Health, Report, Ticket},
     state::{Machine, Transition},
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
-    window,
+    window::nanos_since,
 };
 use crate::fault::Fault;
 use crate::rules::Rules;
-use crate::time::Instant;
+use crate::time::{Instant, nanos};
 
 /// One breaker's state, shared by everyone who asks it.
 #[derive(Debug)]
@@ -119,8 +119,8 @@ impl Circuit {
         let epoch = *self.epoch.get_or_init(|| now);
         let took = now.saturating_duration_since(ticket.entered);
         if report.health == Health::Success
-            && window::nanos(took) < self.slow_from.load(Ordering::Relaxed)
-            && self.lanes.count(lane, ticket.generation, window::nanos_since(epoch, now))
+            && nanos(took) < self.slow_from.load(Ordering::Relaxed)
+            && self.lanes.count(lane, ticket.generation, nanos_since(epoch, now))
         {
             return None;
         }

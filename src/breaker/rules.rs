@@ -6,8 +6,9 @@ use crate::breaker::{
     config::{BreakerConfig, Window},
     facts::ChangeReason,
     percent::Percent,
-    window::{self, WindowCounts},
+    window::WindowCounts,
 };
+use crate::time::nanos;
 
 /// Failures in a row that open a breaker.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,6 +61,6 @@ impl BreakerConfig {
 
     /// The nanoseconds from which on a call is slow.
     pub(super) fn slow_from(&self) -> u64 {
-        self.slow_calls.map_or(u64::MAX, |it| window::nanos(it.slower_than))
+        self.slow_calls.map_or(u64::MAX, |it| nanos(it.slower_than))
     }
 }

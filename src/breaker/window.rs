@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::breaker::config::Window;
-use crate::time::Instant;
+use crate::time::{Instant, nanos};
 
 /// What a breaker's window holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -231,11 +231,6 @@ fn slot(index: u64) -> usize {
 
 pub(super) fn nanos_since(epoch: Instant, moment: Instant) -> u64 {
     nanos(moment.saturating_duration_since(epoch))
-}
-
-/// Saturates after 584 years.
-pub(super) fn nanos(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

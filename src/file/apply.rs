@@ -285,6 +285,7 @@ fn budget(config: BudgetConfig, name: &str, value: &Value) -> BudgetConfig {
         ("size", Value::Whole(it)) => config.size(count(*it)),
         ("deposit", Value::Number(it)) => config.deposit(*it),
         ("trickle", Value::Number(it)) => config.trickle(*it),
+        ("upkeep", Value::Number(it)) => config.upkeep(*it),
         _ => config,
     }
 }

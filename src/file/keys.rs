@@ -254,4 +254,5 @@ const BUDGET: &[Key] = &[
     key("size", COUNT, "The most retries that can be saved up. Default: 3."),
     key("deposit", RATE, "The retries each success pays for. Default: 0.1."),
     key("trickle", RATE, "The retries that come back each second. Default: 0.005."),
+    key("upkeep", RATE, "What keeping more than one retry costs each second. Default: 0.2."),
 ];

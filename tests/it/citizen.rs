@@ -63,6 +63,28 @@ async fn an_empty_budget_ends_the_request_at_once_with_its_last_outcome() {
     assert!(error.to_string().ends_with("after 1 attempts (retry budget exhausted)"), "{error}");
 }
 
+/// What becomes of a request to a host that is down, after `calm` successes, one each `every`.
+async fn first_failure(calm: usize, every: Duration) -> (usize, StopReason) {
+    let config = steady().retry_budget(RetryBudget::per_host(BudgetConfig::default()));
+    let answers = vec![Reply::status(200); calm].into_iter().chain([Reply::status(503)]);
+    let (client, script) = scripted(config.build().unwrap(), answers);
+    for _ in 0..calm {
+        get(&client, URL).await;
+        sleep(every).await;
+    }
+    let (_, stop) = get(&client, URL).await;
+    (script.sent().len() - calm, stop)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_new_or_busy_or_seldom_there_has_all_retries_and_a_slow_stream_has_one() {
+    let all = (4, StopReason::Exhausted);
+    assert_eq!(first_failure(0, SECOND).await, all);
+    assert_eq!(first_failure(100, SECOND / 2).await, all);
+    assert_eq!(first_failure(10, 600 * SECOND).await, all);
+    assert_eq!(first_failure(10, 2 * SECOND).await, (2, StopReason::Budget));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_error_comes_back_untouched_when_the_budget_is_empty() {
     let (config, _) = budgeted(1, 0.0);

@@ -221,7 +221,7 @@ async fn no_request_sees_a_mixture() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_is_known_of_hosts_outlives_reloading_under_load() {
     let breakers = CircuitBreaker::per_host(consecutive(1).open_for(600 * SECOND));
-    let frozen = BudgetConfig::default().size(10).trickle(0.0).deposit(0.0);
+    let frozen = BudgetConfig::default().size(10).trickle(0.0).deposit(0.0).upkeep(0.0);
     let budget = RetryBudget::per_host(frozen);
     assert_eq!(budget.balance("http://1.example", Instant::now()), 10.0);
     let config = |breakers, budget| {
