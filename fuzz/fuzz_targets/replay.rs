@@ -66,8 +66,9 @@ const TICK: Duration = Duration::from_millis(1);
 static IDLE: LazyLock<reqwest::Client> = LazyLock::new(reqwest::Client::new);
 
 libfuzzer_sys::fuzz_target!(|case: Case| {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true);
-    runtime.build().expect("a runtime").block_on(case.play());
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime").block_on(case.play());
 });
 
 fn hundredths(count: u16) -> Duration {

@@ -57,14 +57,3 @@ async fn after_a_goaway_a_post_that_was_taken_on_is_not_sent_again() {
     let response = client().get(server.url("/")).send_resilient().await.unwrap();
     assert_eq!((response.attempts(), server.requests()), (2, 2));
 }
-
-#[tokio::test]
-async fn a_farewell_loses_nothing() {
-    let server = Server::h2([Stream::Farewell(Reply::status(200)), Reply::status(200).into()]);
-    let client = client();
-    for _ in 0..2 {
-        // The second one may cross the farewell, and is then sent again.
-        client.post(server.url("/")).body("x").send_resilient().await.unwrap();
-    }
-    assert_eq!((server.requests(), server.connections()), (2, 2));
-}
