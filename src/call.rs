@@ -68,7 +68,7 @@ impl<'p> Call<'p> {
         Self {
             retry: Retry::new(policy, repeat, upload, now),
             scopes: Scopes::default(),
-            guard: Guard::new(policy, request, now),
+            guard: Guard::new(policy, request, extensions, now),
             policy,
             gate_time: policy.max_wait_time,
             keyed: !idempotency::is_idempotent(request.method())
@@ -115,6 +115,11 @@ impl<'p> Call<'p> {
         let entered = self.guard.enter(now);
         self.tell_changes();
         entered
+    }
+
+    /// Says to whoever is further in what it has to know of this attempt.
+    pub(crate) fn mark(&self, extensions: &mut Extensions) {
+        self.guard.mark(extensions);
     }
 
     /// Counts an attempt about to be sent and tells it.

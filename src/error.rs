@@ -79,12 +79,21 @@ impl HttpRequestError {
         Self::new(Inner::logged(None, None, cause, &AttemptLog::new()))
     }
 
-    /// The error of this type within an error of reqwest-middleware.
-    pub fn find(error: &reqwest_middleware::Error) -> Option<&Self> {
-        match error {
-            reqwest_middleware::Error::Middleware(error) => error.downcast_ref(),
+    /// The error of this type within an error of reqwest-middleware, or of its fork (feature
+    /// `astral`); or the error itself, if it is one.
+    ///
+    /// It does not go deeper: the sources of a middleware's error may be about another request.
+    pub fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+        let inside = error.downcast_ref().and_then(|it| match it {
+            reqwest_middleware::Error::Middleware(it) => it.downcast_ref(),
             reqwest_middleware::Error::Reqwest(_) => None,
-        }
+        });
+        #[cfg(feature = "astral")]
+        let inside = inside.or_else(|| match error.downcast_ref()? {
+            astral_reqwest_middleware::Error::Middleware(it) => it.downcast_ref(),
+            astral_reqwest_middleware::Error::Reqwest(_) => None,
+        });
+        inside.or_else(|| error.downcast_ref())
     }
 
     /// What this error is about.
@@ -241,6 +250,13 @@ impl From<BuildError> for HttpRequestError {
 }
 
 impl From<HttpRequestError> for reqwest_middleware::Error {
+    fn from(error: HttpRequestError) -> Self {
+        Self::middleware(error)
+    }
+}
+
+#[cfg(feature = "astral")]
+impl From<HttpRequestError> for astral_reqwest_middleware::Error {
     fn from(error: HttpRequestError) -> Self {
         Self::middleware(error)
     }

@@ -1,7 +1,12 @@
 //! What is kept for the host of a request: asked before each attempt, told after it.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{
+    mem,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
+use http::Extensions;
 use reqwest::Request;
 
 use crate::breaker::{CircuitBreaker, CircuitOpen, Health, Permit, StateChange};
@@ -21,22 +26,31 @@ pub(crate) struct Guard {
     account: Option<Arc<Account>>,
     gate: Option<Arc<HostGate>>,
     permit: Option<Permit>,
+    /// Lives as long as a permit that is a probe.
+    probing: Option<Arc<()>>,
     token: Option<Token>,
     /// What breakers changed by this request's doing, and nobody has told yet.
     changes: Vec<StateChange>,
 }
 
 impl Guard {
-    pub(crate) fn new(policy: &Policy, request: &Request, now: Instant) -> Self {
+    pub(crate) fn new(
+        policy: &Policy,
+        request: &Request,
+        extensions: &Extensions,
+        now: Instant,
+    ) -> Self {
         let found = &mut None;
+        let breaker = policy.breaker.as_ref().map(|it| it.of_request(request, found));
         Self {
-            breaker: policy.breaker.as_ref().map(|it| it.of_request(request, found)),
+            breaker: breaker.filter(|it| !Probe::covers(extensions, it)),
             account: policy.budget.as_ref().map(|it| it.of_request(request, found, now)),
             gate: policy
                 .gates
                 .as_ref()
                 .map(|it| it.of_request(request, found, |_| HostGate::default())),
             permit: None,
+            probing: None,
             token: None,
             changes: vec![],
         }
@@ -63,11 +77,20 @@ impl Guard {
             let (permit, change) = breaker.enter(now);
             self.changes.extend(change);
             self.permit = Some(permit?);
+            self.probing = breaker.is_choosy().then(Arc::default);
         }
         if let Some(token) = self.token.take() {
             token.spend();
         }
         Ok(())
+    }
+
+    /// Says in the extensions of the attempt whether it is a probe.
+    pub(crate) fn mark(&self, extensions: &mut Extensions) {
+        if let (Some(breaker), Some(probing)) = (&self.breaker, &self.probing) {
+            let (breaker, probing) = (breaker.clone(), Arc::downgrade(probing));
+            extensions.insert(Probe { breaker, probing });
+        }
     }
 
     /// Tells the breaker what the attempt said about the health of the service, `None` if nothing.
@@ -82,6 +105,7 @@ impl Guard {
         now: Instant,
         policy: &Policy,
     ) {
+        self.probing = None;
         let (Some(permit), Some(health)) = (self.permit.take(), health) else { return };
         let random = || policy.sources.random();
         let other =
@@ -133,5 +157,21 @@ impl Guard {
     /// that is news.
     pub(crate) fn close_gate(&self, hint: Duration, longest: Duration, now: Instant) -> bool {
         self.gate.as_ref().is_some_and(|it| it.close(now, hint, longest))
+    }
+}
+
+/// In the extensions of an attempt that is a breaker's probe: a further `Resilient` inside that
+/// shares the breaker is let through by the same permit. Asking for another, it would be rejected
+/// for ever, as the probe itself then ends without a result.
+#[derive(Clone)]
+struct Probe {
+    breaker: CircuitBreaker,
+    probing: Weak<()>,
+}
+
+impl Probe {
+    fn covers(extensions: &Extensions, breaker: &CircuitBreaker) -> bool {
+        let probe = extensions.get::<Self>().filter(|it| it.breaker.is(breaker));
+        probe.is_some_and(|it| it.probing.strong_count() > 0)
     }
 }

@@ -67,6 +67,8 @@
 //! - `http2` (default): HTTP/2, and telling its refusals from failures that may have been processed.
 //! - `rustls` (default): tells refused certificates from connections worth another try. It brings
 //!   no TLS; choose that on `reqwest`.
+//! - `astral`: all of it for clients of `astral-reqwest-middleware`, a fork, except
+//!   [`ResilientClient`] and its builder of requests, which stay with the original.
 //! - `blocking`: the module `blocking`, and a small runtime.
 //! - `json`, `form`, `query`, `multipart`: bodies and urls made by serde, and forms of several parts.
 //! - `tracing`: a span for each attempt and a log line for each decision.

@@ -30,7 +30,9 @@ use crate::time::Instant;
 ///
 /// Middleware added before it sees one request; middleware added after it sees every attempt.
 /// What signs or authenticates a request belongs after it, and so does tracing. Of two `Resilient`s
-/// in one client, the inner one decides: what it gave up, the outer one does not retry.
+/// in one client, the inner one decides: what it gave up, the outer one does not retry. Give each
+/// a breaker and a budget of its own: one that both share counts the outcome of every request once
+/// more.
 ///
 /// # What comes back
 ///
@@ -133,6 +135,7 @@ impl Resilient {
                         own = copied.then(|| extensions.clone());
                         let target = own.as_mut().unwrap_or(&mut *extensions);
                         ResendCount::mark(target, sent_before.as_ref(), call.retry.attempts());
+                        call.mark(target);
                         let terms = Terms {
                             policy: &policy,
                             number: call.retry.attempts(),

@@ -102,7 +102,8 @@ macro_rules! building {
 #[cfg(feature = "blocking")]
 pub(crate) use building;
 
-/// Adds [`send_resilient`](Self::send_resilient) to reqwest-middleware's request builder.
+/// Adds [`send_resilient`](Self::send_resilient) to the request builder of reqwest-middleware, or
+/// of its fork (feature `astral`).
 pub trait RequestBuilderExt {
     /// Sends the request; a status below 400 is `Ok`, everything else an [`HttpRequestError`].
     ///
@@ -123,15 +124,9 @@ pub trait RequestBuilderExt {
     fn send_resilient(self) -> impl Future<Output = Result<Response, HttpRequestError>> + Send;
 }
 
-impl RequestBuilderExt for reqwest_middleware::RequestBuilder {
-    async fn send_resilient(self) -> Result<Response, HttpRequestError> {
-        Prepared::new(self)?.send().await
-    }
-}
-
 /// A request put together, with what an error says of it.
-pub(crate) struct Prepared {
-    client: ClientWithMiddleware,
+pub(crate) struct Prepared<C = ClientWithMiddleware> {
+    client: C,
     request: Request,
     extensions: Extensions,
     pub(crate) told: Told,
@@ -153,42 +148,62 @@ impl Told {
     }
 }
 
-impl Prepared {
-    pub(crate) fn new(
-        mut builder: reqwest_middleware::RequestBuilder,
-    ) -> Result<Self, HttpRequestError> {
-        // `build_split` drops the extensions.
-        let mut extensions = mem::take(builder.extensions());
-        let log = extensions.get_or_insert_default::<AttemptLog>().clone();
-        let (client, request) = builder.build_split();
-        let request = request
-            .map_err(|error| HttpRequestError::unbuilt(failure::read(&error).kind, error.into()))?;
-        let (method, url) = (request.method().clone(), request.url().clone());
-        Ok(Self { client, request, extensions, told: Told { method, url, log } })
-    }
+/// A macro, because the builders of reqwest-middleware and its fork have nothing in common.
+macro_rules! sending {
+    ($chain:ident) => {
+        impl RequestBuilderExt for $chain::RequestBuilder {
+            async fn send_resilient(self) -> Result<Response, HttpRequestError> {
+                Prepared::<$chain::ClientWithMiddleware>::new(self)?.send().await
+            }
+        }
 
-    pub(crate) async fn send(mut self) -> Result<Response, HttpRequestError> {
-        let Self { client, request, told, .. } = self;
-        let cause = match client.execute_with_extensions(request, &mut self.extensions).await {
-            Ok(response) if response.status().as_u16() < 400 && !still_failing(&told.log) => {
-                return Ok(response);
+        impl Prepared<$chain::ClientWithMiddleware> {
+            pub(crate) fn new(
+                mut builder: $chain::RequestBuilder,
+            ) -> Result<Self, HttpRequestError> {
+                // `build_split` drops the extensions.
+                let mut extensions = mem::take(builder.extensions());
+                let log = extensions.get_or_insert_default::<AttemptLog>().clone();
+                let (client, request) = builder.build_split();
+                let request = request.map_err(|error| {
+                    HttpRequestError::unbuilt(failure::read(&error).kind, error.into())
+                })?;
+                let (method, url) = (request.method().clone(), request.url().clone());
+                Ok(Self { client, request, extensions, told: Told { method, url, log } })
             }
-            Ok(response) => Cause::Answer(response),
-            Err(reqwest_middleware::Error::Reqwest(error)) => {
-                Cause::Failure(failure::read(&error).kind, error.into())
+
+            pub(crate) async fn send(mut self) -> Result<Response, HttpRequestError> {
+                let Self { client, request, told, .. } = self;
+                let cause =
+                    match client.execute_with_extensions(request, &mut self.extensions).await {
+                        Ok(response)
+                            if response.status().as_u16() < 400 && !still_failing(&told.log) =>
+                        {
+                            return Ok(response);
+                        }
+                        Ok(response) => Cause::Answer(response),
+                        Err($chain::Error::Reqwest(error)) => {
+                            Cause::Failure(failure::read(&error).kind, error.into())
+                        }
+                        Err($chain::Error::Middleware(error)) => match error.downcast() {
+                            Ok(ours) => return Err(ours),
+                            // Its plain conversion would hide the type from whoever asks the source for it.
+                            Err(error) => Cause::Failure(
+                                failure::read(error.as_ref()).kind,
+                                error.reallocate_into_boxed_dyn_error_without_backtrace(),
+                            ),
+                        },
+                    };
+                Err(told.error(cause))
             }
-            Err(reqwest_middleware::Error::Middleware(error)) => match error.downcast() {
-                Ok(ours) => return Err(ours),
-                // Its plain conversion would hide the type from whoever asks the source for it.
-                Err(error) => Cause::Failure(
-                    failure::read(error.as_ref()).kind,
-                    error.reallocate_into_boxed_dyn_error_without_backtrace(),
-                ),
-            },
-        };
-        Err(told.error(cause))
-    }
+        }
+    };
 }
+
+sending!(reqwest_middleware);
+
+#[cfg(feature = "astral")]
+sending!(astral_reqwest_middleware);
 
 /// Whether the last answer was one that the settings call a failure, such as a 202 in the list.
 fn still_failing(log: &AttemptLog) -> bool {
@@ -261,7 +276,7 @@ impl RequestBuilder {
     }
 
     pub(crate) fn prepare(self) -> Result<Prepared, HttpRequestError> {
-        Prepared::new(self.0?)
+        <Prepared>::new(self.0?)
     }
 
     pub(crate) fn map(

@@ -35,7 +35,7 @@ use std::{fmt, io, time::Duration};
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method};
 use reqwest::{Request, Response, ResponseBuilderExt, Url};
-use reqwest_middleware::{Error, Middleware, Next};
+use reqwest_middleware::{Error, Middleware, Next, Result};
 
 use crate::redact::RedactedUrl;
 use crate::time::Instant;
@@ -83,6 +83,22 @@ impl Script {
     /// Every request so far, oldest first; of more than 4,096 the last ones.
     pub fn sent(&self) -> Vec<SentRequest> {
         self.lock(|it| it.sent.iter().cloned().collect())
+    }
+
+    async fn answer(&self, request: &Request) -> Result<Response> {
+        let reply = self.next(request);
+        if !reply.latency.is_zero() {
+            tokio::time::sleep(reply.latency).await;
+        }
+        match reply.gives {
+            Gives::Answer { status, headers, body } => {
+                let answer = http::Response::builder().status(status).url(request.url().clone());
+                let mut answer = answer.body(body).map_err(Error::middleware)?;
+                *answer.headers_mut() = headers;
+                Ok(answer.into())
+            }
+            Gives::Error(error) => Err(error()),
+        }
     }
 
     fn next(&self, request: &Request) -> Reply {
@@ -137,25 +153,24 @@ impl fmt::Debug for SentRequest {
 
 #[async_trait::async_trait]
 impl Middleware for Script {
+    async fn handle(&self, request: Request, _: &mut Extensions, _: Next<'_>) -> Result<Response> {
+        self.answer(&request).await
+    }
+}
+
+#[cfg(feature = "astral")]
+#[async_trait::async_trait]
+impl astral_reqwest_middleware::Middleware for Script {
     async fn handle(
         &self,
         request: Request,
         _: &mut Extensions,
-        _: Next<'_>,
-    ) -> reqwest_middleware::Result<Response> {
-        let reply = self.next(&request);
-        if !reply.latency.is_zero() {
-            tokio::time::sleep(reply.latency).await;
-        }
-        match reply.gives {
-            Gives::Answer { status, headers, body } => {
-                let answer = http::Response::builder().status(status).url(request.url().clone());
-                let mut answer = answer.body(body).map_err(Error::middleware)?;
-                *answer.headers_mut() = headers;
-                Ok(answer.into())
-            }
-            Gives::Error(error) => Err(error()),
-        }
+        _: astral_reqwest_middleware::Next<'_>,
+    ) -> astral_reqwest_middleware::Result<Response> {
+        self.answer(&request).await.map_err(|error| match error {
+            Error::Middleware(error) => error.into(),
+            Error::Reqwest(error) => error.into(),
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Whatever a server sends, its hints are read or ignored.
 //!
-//! `cargo +nightly fuzz run hints -- -max_total_time=600`; inputs are header lines.
+//! Inputs are header lines.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|lines: &[u8]| reqwest_resilient::fuzz_hints(lines));

@@ -156,6 +156,10 @@ impl Circuit {
         self.gate().is_closed()
     }
 
+    pub(super) fn is_choosy(&self) -> bool {
+        !self.gate().lets_through()
+    }
+
     pub(super) fn snapshot(&self, permits_out: usize, now: Instant) -> BreakerSnapshot {
         self.step(&mut self.lock(), |machine, _| BreakerSnapshot {
             key: Arc::clone(&self.key),

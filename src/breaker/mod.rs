@@ -162,6 +162,16 @@ impl CircuitBreaker {
         (entered.map(|ticket| Permit::new(Arc::clone(self.home.door()), ticket)), change)
     }
 
+    /// Whether not every call is let through; a permit that it gives is then a probe's.
+    pub(crate) fn is_choosy(&self) -> bool {
+        self.home.circuit().is_choosy()
+    }
+
+    /// Whether both are the same.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.home, &other.home)
+    }
+
     /// The rejection of a call that would come at `now`; `None` if it would be let through.
     /// Changes nothing.
     pub fn rejection(&self, now: Instant) -> Option<CircuitOpen> {

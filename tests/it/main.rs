@@ -3,6 +3,7 @@
 mod arrows;
 mod breaker;
 mod citizen;
+mod compat;
 #[cfg(feature = "serde")]
 mod config;
 mod conformance;
