@@ -1,6 +1,6 @@
 //! Chains of middleware that end in a mock, so that nothing but the chain is measured.
 
-use http::{Extensions, Method};
+use http::{Extensions, HeaderValue, Method, header};
 use reqwest::{Request, Response, ResponseBuilderExt, Url};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next, Result};
 
@@ -27,4 +27,19 @@ pub(crate) fn client(middleware: impl Middleware, end: impl Middleware) -> Clien
 /// A request that costs little to make.
 pub(crate) fn get() -> Request {
     Request::new(Method::GET, Url::parse("https://api.example.com/v1").expect("a url"))
+}
+
+/// A request as there are many.
+pub(crate) fn get_with_headers() -> Request {
+    let mut request = get();
+    request.url_mut().set_path("/v1/things/42");
+    request.url_mut().set_query(Some("fields=name"));
+    for (name, value) in [
+        (header::ACCEPT, "application/json"),
+        (header::USER_AGENT, "bench/1.0"),
+        (header::AUTHORIZATION, "Bearer 0123456789"),
+    ] {
+        request.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    request
 }
