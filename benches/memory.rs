@@ -8,7 +8,17 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use std::{alloc::System, env, fs, future::pending, process::Command, time::Duration};
+use std::{
+    alloc::System,
+    env, fs,
+    future::pending,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use http::Extensions;
 use reqwest::{Request, Response};
@@ -32,13 +42,25 @@ const LONG: Duration = Duration::from_secs(600);
 const CLIENTS: [&str; 4] = ["bare chain", "reqwest-retry", "ours, retry only", "ours, everything"];
 
 /// The end of the chain: a 503, or nothing ever.
+#[derive(Clone, Default)]
 struct End {
     answers: bool,
+    arrived: Arc<AtomicUsize>,
+}
+
+impl End {
+    /// Lets the requests run until so many have stopped: they go as far as they can at once.
+    async fn until(&self, arrived: usize) {
+        while self.arrived.load(Ordering::Relaxed) < arrived {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 #[async_trait::async_trait]
 impl Middleware for End {
     async fn handle(&self, request: Request, _: &mut Extensions, _: Next<'_>) -> Result<Response> {
+        self.arrived.fetch_add(1, Ordering::Relaxed);
         if !self.answers {
             // The request is held, as it is by a connection.
             pending::<()>().await;
@@ -88,8 +110,9 @@ fn resident() -> usize {
 
 /// Stops the requests of one client, and says what each has allocated and the process has taken.
 async fn stop(name: &str, asleep: bool) -> (usize, usize) {
+    let end = End { answers: asleep, ..End::default() };
     let client = ClientBuilder::new(reqwest::Client::new());
-    let client = with(name, client).with(End { answers: asleep }).build();
+    let client = with(name, client).with(end.clone()).build();
     let send = || {
         let client = client.clone();
         tokio::spawn(async move { client.execute(get_with_headers()).await })
@@ -97,10 +120,10 @@ async fn stop(name: &str, asleep: bool) -> (usize, usize) {
     // The first makes what is kept for its host.
     let first = send();
     let mut tasks = Vec::with_capacity(REQUESTS);
-    tokio::time::sleep(Duration::from_millis(10)).await;
+    end.until(1).await;
     let (before, region) = (resident(), Region::new(ALLOCATOR));
     tasks.extend((0..REQUESTS).map(|_| send()));
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    end.until(1 + REQUESTS).await;
     let (change, taken) = (region.change(), resident().saturating_sub(before));
     assert!(!first.is_finished() && !tasks.iter().any(|it| it.is_finished()), "none has ended");
     ((change.bytes_allocated - change.bytes_deallocated) / REQUESTS, taken / REQUESTS)
