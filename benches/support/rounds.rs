@@ -1,6 +1,7 @@
 //! Cases that take turns, so that a machine that is busy is busy for all of them.
 
 use std::{
+    env,
     sync::Barrier,
     thread,
     time::{Duration, Instant},
@@ -54,6 +55,15 @@ impl<'a> Case<'a> {
         let end = times.iter().map(|it| it.1).max();
         start.zip(end).map(|(start, end)| end - start).unwrap_or_default()
     }
+}
+
+/// For a profiler: with `--only CASE CALLS`, makes so many calls of one case. Whether it did.
+pub(crate) fn only(cases: &[Case<'_>]) -> bool {
+    let arguments: Vec<String> = env::args().skip_while(|it| it != "--only").collect();
+    let [_, name, calls, ..] = &arguments[..] else { return false };
+    let case = cases.iter().find(|it| it.name == name).expect("the name of a case");
+    (case.run)(calls.parse().expect("a number"));
+    true
 }
 
 /// What the cases took, round by round: nanoseconds of a core for each call.
