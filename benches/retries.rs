@@ -30,7 +30,7 @@ use reqwest_retry::{RetryTransientMiddleware, policies::ExponentialBackoff};
 use support::{
     bar,
     chain::{answer, client, get},
-    rounds::{Case, Rounds, only},
+    rounds::{Case, Rounds},
 };
 use tokio::runtime::Runtime;
 
@@ -144,9 +144,6 @@ fn main() {
     .into_iter()
     .flatten()
     .collect();
-    if only(&cases) {
-        return;
-    }
     let rounds = Rounds::of(1, Duration::from_secs(20), &cases);
     rounds.print("a request");
 

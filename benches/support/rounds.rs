@@ -1,7 +1,7 @@
 //! Cases that take turns, so that a machine that is busy is busy for all of them.
 
 use std::{
-    env,
+    env, process,
     sync::Barrier,
     thread,
     time::{Duration, Instant},
@@ -57,13 +57,15 @@ impl<'a> Case<'a> {
     }
 }
 
-/// For a profiler: with `--only CASE CALLS`, makes so many calls of one case. Whether it did.
-pub(crate) fn only(cases: &[Case<'_>]) -> bool {
+/// For a profiler: with `--only CASE CALLS` on the command line, makes so many calls of one case and
+/// ends the program, once it comes to that case.
+fn only(cases: &[Case<'_>]) {
     let arguments: Vec<String> = env::args().skip_while(|it| it != "--only").collect();
-    let [_, name, calls, ..] = &arguments[..] else { return false };
-    let case = cases.iter().find(|it| it.name == name).expect("the name of a case");
-    (case.run)(calls.parse().expect("a number"));
-    true
+    let [_, name, calls, ..] = &arguments[..] else { return };
+    if let Some(case) = cases.iter().find(|it| it.name == name) {
+        (case.run)(calls.parse().expect("a number"));
+        process::exit(0);
+    }
 }
 
 /// What the cases took, round by round: nanoseconds of a core for each call.
@@ -78,6 +80,7 @@ impl Rounds {
     /// With more threads than cores, the threads of a core share it: what counts is what a call
     /// costs the machine, not how long its thread had to wait for a core.
     pub(crate) fn of(threads: usize, time: Duration, cases: &[Case<'_>]) -> Self {
+        only(cases);
         let cores = thread::available_parallelism().map_or(1, usize::from).min(threads);
         let calls: Vec<_> = cases
             .iter()
