@@ -1,9 +1,10 @@
 //! Requests to a server on 127.0.0.1, 64 at a time, beside reqwest-retry and no middleware at all:
 //! `cargo bench --bench end_to_end`.
 //!
-//! The server has a thread of its own, and so has each client. The clients take turns. `failed` are
-//! requests that did not end with 200; of bare reqwest-middleware these are all answers that were
-//! not. Settings are equal: three retries, 1 ms apart, and a budget that does not run out.
+//! The server has a thread of its own; the clients take turns on another, and `core µs` is what a
+//! request takes of that one. `failed` are requests that did not end with 200: without middleware all
+//! answers that were not. Settings are equal: three retries, 1 ms apart, and a budget that does not
+//! run out. A `late` body comes after its head has gone.
 
 #[path = "support/server.rs"]
 mod server;
@@ -11,6 +12,7 @@ mod server;
 mod support;
 
 use std::{
+    fs,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -27,8 +29,8 @@ use tokio::{runtime::Runtime, task::JoinSet};
 
 const WAIT: Duration = Duration::from_millis(1);
 const IN_FLIGHT: usize = 64;
-const REQUESTS: usize = 2_000;
-const ROUNDS: usize = 40;
+const REQUESTS: usize = 640;
+const ROUNDS: usize = 120;
 
 /// One client, its server, and how it did.
 struct Case {
@@ -39,6 +41,8 @@ struct Case {
     rates: Vec<f64>,
     /// Microseconds.
     latencies: Vec<f64>,
+    /// Microseconds on a core for each request, round by round.
+    worked: Vec<f64>,
     failed: usize,
 }
 
@@ -51,12 +55,12 @@ impl Case {
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         let client = with(ClientBuilder::new(client)).build();
         let server = Server::start(plan);
-        Self { name, client, server, rates: vec![], latencies: vec![], failed: 0 }
+        Self { name, client, server, rates: vec![], latencies: vec![], worked: vec![], failed: 0 }
     }
 
     async fn round(&mut self) {
         let (url, sent) = (self.server.url(), Arc::new(AtomicUsize::new(0)));
-        let start = Instant::now();
+        let (start, worked) = (Instant::now(), worked());
         let mut workers: JoinSet<_> = (0..IN_FLIGHT)
             .map(|_| {
                 let (client, url, sent) = (self.client.clone(), url.clone(), Arc::clone(&sent));
@@ -78,25 +82,35 @@ impl Case {
             self.failed += failed;
         }
         self.rates.push(REQUESTS as f64 / start.elapsed().as_secs_f64());
+        self.worked.push((self::worked() - worked) / REQUESTS as f64);
     }
 
-    fn rate(&self) -> f64 {
-        median(self.rates.clone())
+    /// Its rate in percent of the peer's in the same round.
+    fn relative_to(&self, peer: &Self) -> f64 {
+        100.0 * median(self.rates.iter().zip(&peer.rates).map(|(ours, peer)| ours / peer).collect())
     }
 
     fn print(&mut self) {
         self.latencies.sort_by(f64::total_cmp);
         let of = |share: f64| self.latencies[(self.latencies.len() as f64 * share) as usize];
         println!(
-            "{:<20} {:>9.0} {:>8.0} {:>8.0} {:>12} {:>7}",
+            "{:<20} {:>10.0} {:>8.1} {:>8.0} {:>8.0} {:>12} {:>7}",
             self.name,
-            self.rate(),
+            median(self.rates.clone()),
+            median(self.worked.clone()),
             of(0.5),
             of(0.99),
             self.server.connections(),
             self.failed
         );
     }
+}
+
+/// How long this thread has been on a core, in microseconds; other programs do not count.
+fn worked() -> f64 {
+    let times = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let worked = times.split(' ').next().and_then(|it| it.parse::<f64>().ok());
+    worked.map_or(f64::NAN, |it| it / 1e3)
 }
 
 fn ours() -> Resilient {
@@ -123,8 +137,8 @@ fn compare(runtime: &Runtime, title: &str, plan: Plan) -> [Case; 3] {
         cases.iter_mut().for_each(|it| runtime.block_on(it.round()));
     }
     println!(
-        "\n{title:<20} {:>9} {:>8} {:>8} {:>12} {:>7}",
-        "requests/s", "p50 µs", "p99 µs", "connections", "failed"
+        "\n{title:<20} {:>10} {:>8} {:>8} {:>8} {:>12} {:>7}",
+        "requests/s", "core µs", "p50 µs", "p99 µs", "connections", "failed"
     );
     cases.iter_mut().for_each(Case::print);
     cases
@@ -134,16 +148,12 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = &runtime.expect("a runtime");
     let [_, peer, ours] = compare(runtime, "all answered", Plan { fails: 0, late_body: false });
-    bar_at_least("requests/s, all answered, reqwest-retry", ours.rate(), peer.rate(), 0.97);
+    bar_at_least("requests/s, all answered, reqwest-retry", ours.relative_to(&peer), 100.0, 0.97);
     for (title, late_body) in [("10 % 503s", false), ("10 % 503s, late", true)] {
         let [_, peer, ours] = compare(runtime, title, Plan { fails: 10, late_body });
         let connections = [&ours, &peer].map(|it| it.server.connections() as f64);
-        bar_at_least(
-            &format!("requests/s, {title}, reqwest-retry"),
-            ours.rate(),
-            peer.rate(),
-            0.97,
-        );
+        let rate = ours.relative_to(&peer);
+        bar_at_least(&format!("requests/s, {title}, reqwest-retry"), rate, 100.0, 0.97);
         bar(&format!("connections, {title}, reqwest-retry"), connections[0], connections[1], 1.0);
     }
 }

@@ -41,5 +41,5 @@ pub(crate) fn bar_at_least(name: &str, ours: f64, peer: f64, reach: f64) {
 
 fn verdict(name: &str, ours: f64, peer: f64, reach: f64, met: bool) {
     let (ratio, verdict) = (ours / peer, if met { "met" } else { "missed" });
-    println!("bar {name} {ours:.1}/{peer:.1} {ratio:.2} to reach {reach:.2}: {verdict}");
+    println!("bar {name} {ours:.1}/{peer:.1} {ratio:.3} to reach {reach:.2}: {verdict}");
 }
