@@ -132,7 +132,7 @@ fn main() {
         ["reqwest-retry", "reqwest-retry, no failure"],
         ["ours, retry only", "ours, retry only, no failure"],
         ["ours, everything", "ours, everything, no failure"],
-        ["ours, everything, hints", "ours, everything, hints, none"],
+        ["ours, everything, hints", "ours, everything, hints, no failure"],
     ];
     let cases: Vec<_> = [
         pair(runtime, names[0], Loop, Fails::default()),
