@@ -152,8 +152,6 @@ fn main() {
     for (title, late_body) in [("10 % 503s", false), ("10 % 503s, late", true)] {
         let [_, peer, ours] = compare(runtime, title, Plan { fails: 10, late_body });
         let connections = [&ours, &peer].map(|it| it.server.connections() as f64);
-        let rate = ours.relative_to(&peer);
-        bar_at_least(&format!("requests/s, {title}, reqwest-retry"), rate, 100.0, 0.97);
         bar(&format!("connections, {title}, reqwest-retry"), connections[0], connections[1], 1.0);
     }
 }

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rand::seq::SliceRandom;
+
 use super::median;
 
 /// How long a case has its turn: shorter than the slices of time by which a busy machine is shared,
@@ -36,6 +38,8 @@ impl<'a> Case<'a> {
     /// The time from the start of the first thread to the end of the last.
     fn turn(&self, threads: usize, calls: u64) -> Duration {
         if threads == 1 {
+            // What the case before has left in the caches is none of this one's doing.
+            (self.run)(calls / 4);
             let start = Instant::now();
             (self.run)(calls);
             return start.elapsed();
@@ -95,13 +99,16 @@ impl Rounds {
             })
             .collect();
         let mut rounds = Vec::new();
+        let mut order: Vec<_> = (0..cases.len()).collect();
         let until = Instant::now() + time;
         while Instant::now() < until {
-            let turns = cases.iter().zip(&calls).map(|(case, &calls)| {
-                let time = case.turn(threads, calls).as_nanos() as f64;
-                time * cores as f64 / (calls * threads as u64) as f64
-            });
-            rounds.push(turns.collect());
+            let mut round = vec![f64::NAN; cases.len()];
+            order.shuffle(&mut rand::rng());
+            for &it in &order {
+                let time = cases[it].turn(threads, calls[it]).as_nanos() as f64;
+                round[it] = time * cores as f64 / (calls[it] * threads as u64) as f64;
+            }
+            rounds.push(round);
         }
         Self { names: cases.iter().map(|it| it.name).collect(), rounds }
     }
