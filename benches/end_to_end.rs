@@ -20,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rand::seq::SliceRandom;
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use reqwest_resilient::{BudgetConfig, Constant, Jitter, Resilient, ResilientConfig, RetryBudget};
 use reqwest_retry::{RetryTransientMiddleware, policies::ExponentialBackoff};
@@ -133,8 +134,10 @@ fn compare(runtime: &Runtime, title: &str, plan: Plan) -> [Case; 3] {
         Case::new("reqwest-retry", plan, |it| it.with(theirs())),
         Case::new("ours", plan, |it| it.with(ours())),
     ];
+    let mut order = [0, 1, 2];
     for _ in 0..ROUNDS {
-        cases.iter_mut().for_each(|it| runtime.block_on(it.round()));
+        order.shuffle(&mut rand::rng());
+        order.iter().for_each(|it| runtime.block_on(cases[*it].round()));
     }
     println!(
         "\n{title:<20} {:>10} {:>8} {:>8} {:>8} {:>12} {:>7}",

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use http::Extensions;
+use http::{Extensions, Version};
 use reqwest::{Request, Response};
 use reqwest_middleware::{ClientBuilder, Middleware, Next, Result};
 use reqwest_resilient::{
@@ -65,7 +65,7 @@ impl Middleware for End {
             // The request is held, as it is by a connection.
             pending::<()>().await;
         }
-        Ok(answer(request.url(), 503))
+        Ok(answer(request.url(), 503, Version::HTTP_11))
     }
 }
 

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Extensions, HeaderValue, header};
+use http::{Extensions, HeaderValue, Version, header};
 use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next, Result};
 use reqwest_resilient::{
@@ -38,10 +38,17 @@ const WAIT: Duration = Duration::from_millis(1);
 const FAILURES: u32 = 3;
 
 /// The end of the chain: as many failures as are left, then successes.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Fails {
     left: Arc<AtomicU32>,
+    version: Version,
     hint: Option<HeaderValue>,
+}
+
+impl Default for Fails {
+    fn default() -> Self {
+        Self { left: Arc::default(), version: Version::HTTP_2, hint: None }
+    }
 }
 
 #[async_trait::async_trait]
@@ -49,7 +56,8 @@ impl Middleware for Fails {
     async fn handle(&self, request: Request, _: &mut Extensions, _: Next<'_>) -> Result<Response> {
         let left = self.left.load(Ordering::Relaxed);
         self.left.store(left.saturating_sub(1), Ordering::Relaxed);
-        let mut answer = answer(request.url(), if left > 0 { 503 } else { 200 });
+        let status = if left > 0 { 503 } else { 200 };
+        let mut answer = answer(request.url(), status, self.version);
         if let Some(hint) = self.hint.as_ref().filter(|_| left > 0) {
             answer.headers_mut().insert(header::RETRY_AFTER, hint.clone());
         }
@@ -127,12 +135,14 @@ fn main() {
     let peer = RetryTransientMiddleware::new_with_policy(policy);
     let retry_only = config().without_circuit_breaker().without_retry_budget().without_gate();
     let hint = Fails { hint: Some(HeaderValue::from_static("0")), ..Fails::default() };
+    let older = Fails { version: Version::HTTP_11, ..Fails::default() };
     let names = [
         ["a plain loop", "a plain loop, no failure"],
         ["reqwest-retry", "reqwest-retry, no failure"],
         ["ours, retry only", "ours, retry only, no failure"],
         ["ours, everything", "ours, everything, no failure"],
         ["ours, everything, hints", "ours, everything, hints, no failure"],
+        ["ours, everything, HTTP/1.1", "ours, everything, HTTP/1.1, no failure"],
     ];
     let cases: Vec<_> = [
         pair(runtime, names[0], Loop, Fails::default()),
@@ -140,6 +150,7 @@ fn main() {
         pair(runtime, names[2], ours(retry_only), Fails::default()),
         pair(runtime, names[3], everything(), Fails::default()),
         pair(runtime, names[4], everything(), hint),
+        pair(runtime, names[5], everything(), older),
     ]
     .into_iter()
     .flatten()
@@ -148,14 +159,15 @@ fn main() {
     rounds.print("a request");
 
     let failed = names.map(|[failing, not]| rounds.added(failing, not) / f64::from(FAILURES));
-    let [plain, peer, retry_only, everything, hinted] = failed;
-    println!("\n{:<36} {:>8} {:>8}", "a failed attempt", "ns", "deciding");
+    let [plain, peer, retry_only, everything, hinted, drained] = failed;
+    println!("\n{:<40} {:>8} {:>8}", "a failed attempt", "ns", "deciding");
     for ([name, _], failed) in names.iter().zip(failed) {
-        println!("{name:<36} {failed:>8.1} {:>8.1}", failed - plain);
+        println!("{name:<40} {failed:>8.1} {:>8.1}", failed - plain);
     }
     bar("failed attempt, retry only, reqwest-retry", retry_only, peer, 1.0);
     bar("failed attempt, everything, reqwest-retry", everything, peer, 1.0);
     bar("failed attempt, everything and hints, reqwest-retry", hinted, peer, 1.0);
+    bar("failed attempt, everything, HTTP/1.1, reqwest-retry", drained, peer, 1.0);
     bar("deciding, retry only, reqwest-retry", retry_only - plain, peer - plain, 1.0);
     bar("deciding, everything, reqwest-retry", everything - plain, peer - plain, 1.0);
 }

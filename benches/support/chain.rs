@@ -1,13 +1,13 @@
 //! Chains of middleware that end in a mock, so that nothing but the chain is measured.
 
-use http::{Extensions, HeaderValue, Method, header};
+use http::{Extensions, HeaderValue, Method, Version, header};
 use reqwest::{Request, Response, ResponseBuilderExt, Url};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next, Result};
 
 /// An answer without a body.
-pub(crate) fn answer(url: &Url, status: u16) -> Response {
-    let answer = http::Response::builder().status(status).url(url.clone()).body("");
-    answer.expect("a response").into()
+pub(crate) fn answer(url: &Url, status: u16, version: Version) -> Response {
+    let answer = http::Response::builder().status(status).version(version).url(url.clone());
+    answer.body("").expect("a response").into()
 }
 
 /// The end of the chain: answers 200.
@@ -16,7 +16,7 @@ pub(crate) struct Answer;
 #[async_trait::async_trait]
 impl Middleware for Answer {
     async fn handle(&self, request: Request, _: &mut Extensions, _: Next<'_>) -> Result<Response> {
-        Ok(answer(request.url(), 200))
+        Ok(answer(request.url(), 200, Version::HTTP_11))
     }
 }
 

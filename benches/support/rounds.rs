@@ -125,9 +125,9 @@ impl Rounds {
     }
 
     pub(crate) fn print(&self, title: &str) {
-        println!("\n{title:<36} {:>8}", "ns");
+        println!("\n{title:<40} {:>8}", "ns");
         for name in &self.names {
-            println!("{name:<36} {:>8.1}", self.of_case(name));
+            println!("{name:<40} {:>8.1}", self.of_case(name));
         }
     }
 
