@@ -5,37 +5,27 @@
 //! cost of a case is what it adds to the bare chain, by the median of the rounds.
 
 use std::alloc::System;
-use std::future::Future;
 use std::hint::black_box;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use http::{Extensions, HeaderValue, Method, header};
-use reqwest::{Request, Response, ResponseBuilderExt};
+use http::{Extensions, Method};
+use reqwest::{Request, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_resilient::{Resilient, ResilientConfig, RetryOverride};
 use reqwest_retry::{RetryTransientMiddleware, policies::ExponentialBackoff};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
+#[path = "support/mod.rs"]
+mod support;
+
+use support::{
+    bar,
+    chain::{Answer, get_with_headers},
+    drive,
+};
+
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
-
-/// The end of the chain.
-struct Answer;
-
-#[async_trait::async_trait]
-impl Middleware for Answer {
-    async fn handle(
-        &self,
-        request: Request,
-        _: &mut Extensions,
-        _: Next<'_>,
-    ) -> reqwest_middleware::Result<Response> {
-        let answer = http::Response::builder().url(request.url().clone()).body("");
-        Ok(answer.expect("a response").into())
-    }
-}
 
 /// The least that any middleware costs.
 struct PassThrough;
@@ -89,7 +79,7 @@ impl Case {
         };
         let client = client.with(Answer).build();
         let (rounds, with) = (vec![], None);
-        Self { name, client, request: get, with, rounds, allocations: 0, bytes: 0 }
+        Self { name, client, request: get_with_headers, with, rounds, allocations: 0, bytes: 0 }
     }
 
     fn once(&self) {
@@ -121,36 +111,21 @@ impl Case {
     }
 }
 
-fn get() -> Request {
-    let url = "https://api.example.com/v1/things/42?fields=name".parse().expect("a url");
-    let mut request = Request::new(Method::GET, url);
-    for (name, value) in [
-        (header::ACCEPT, "application/json"),
-        (header::USER_AGENT, "bench/1.0"),
-        (header::AUTHORIZATION, "Bearer 0123456789"),
-    ] {
-        request.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    request
-}
-
 /// A body that can be read only once, so that no retry could follow.
 fn post() -> Request {
-    let mut request = get();
+    let mut request = get_with_headers();
     *request.method_mut() = Method::POST;
     *request.body_mut() = Some(reqwest::Body::wrap(String::from("once")));
     request
 }
 
-/// Runs a future that never has to wait.
-fn drive<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
-    let mut context = Context::from_waker(Waker::noop());
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return output;
-        }
-    }
+/// What it takes to know how late it is, which any limit, budget or breaker has to.
+fn clock_reading() -> f64 {
+    let start = Instant::now();
+    (0..1_000_000).for_each(|_| {
+        black_box(Instant::now());
+    });
+    start.elapsed().as_nanos() as f64 / 1e6
 }
 
 fn main() {
@@ -206,17 +181,10 @@ fn main() {
         })
         .collect();
 
-    let bar = |name: &str, ours: f64, peer: f64, reach: f64| {
-        let ratio = ours / peer;
-        let verdict = if ratio <= reach { "met" } else { "missed" };
-        println!("bar {name} {ours:.0}/{peer:.0} {ratio:.2} to reach {reach:.2}: {verdict}");
-    };
     let (peer_time, peer_allocations) = added[3];
-    let share = |of: (f64, f64)| of.0 / peer_time;
+    let [boxed, copied, clock] = [added[1].0, added[2].0, clock_reading()].map(|it| it / peer_time);
     println!(
-        "of reqwest-retry's time: a box {:.2}, a box and a copy {:.2}",
-        share(added[1]),
-        share(added[2])
+        "of reqwest-retry's time: a box {boxed:.2}, a box and a copy {copied:.2}, reading a clock {clock:.2}"
     );
     bar("everything, time", added[5].0, peer_time, 1.0);
     bar("everything, allocations", added[5].1, peer_allocations, 1.0);
