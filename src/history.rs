@@ -168,6 +168,10 @@ fn push<T>(kept: &mut Vec<T>, new: T) {
     if kept.len() == LONGEST {
         kept.remove(0);
     }
+    if kept.is_empty() {
+        // Most have one or two.
+        kept.reserve_exact(1);
+    }
     kept.push(new);
 }
 

@@ -5,7 +5,7 @@ use std::{mem, pin::pin, time::Duration};
 use http::Extensions;
 use reqwest::{Request, Response};
 
-use crate::body::{self, BodyFactory};
+use crate::body::BodyFactory;
 use crate::call::Call;
 use crate::config::ResilientConfig;
 use crate::decision::{Decision, StopReason};
@@ -157,7 +157,15 @@ impl Resilient {
                 let gave = sent.gave::<C>();
                 match call.judge(&request, elapsed, gave, nested, now) {
                     Decision::Retry { after, .. } => {
-                        Box::pin(wait(after, sent, call.retry.left(now))).await;
+                        // Boxed apart, and so gone before the long part of the wait.
+                        let left = call.retry.left(now);
+                        if let Some(draining) = sent.drain(after, left).map(Box::pin) {
+                            draining.await;
+                        }
+                        let rest = after.saturating_sub(now.elapsed());
+                        if !rest.is_zero() {
+                            Box::pin(tokio::time::sleep(rest)).await;
+                        }
                         now = Instant::now();
                     }
                     Decision::Return(stop) => {
@@ -232,19 +240,4 @@ fn take(request: &mut Request, copy: bool) -> (Request, bool) {
     let left =
         copy.unwrap_or_else(|| Request::new(request.method().clone(), request.url().clone()));
     (mem::replace(request, left), is_copied)
-}
-
-/// Lets the time pass; meanwhile the failed response is drained and dropped.
-async fn wait<E>(after: Duration, sent: Sent<E>, left: Option<Duration>) {
-    let start = Instant::now();
-    match sent {
-        Sent::Answer { response, body: None, .. } => {
-            body::drain(response, after, left).await;
-        }
-        other => drop(other),
-    }
-    let left = after.saturating_sub(start.elapsed());
-    if !left.is_zero() {
-        tokio::time::sleep(left).await;
-    }
 }

@@ -69,6 +69,18 @@ impl<E> Sent<E> {
         }
     }
 
+    /// What there is to drain before it is dropped, within the wait before the next attempt.
+    pub(crate) fn drain(
+        self,
+        wait: Duration,
+        left: Option<Duration>,
+    ) -> Option<impl Future<Output = ()>> {
+        match self {
+            Self::Answer { response, body: None, .. } => body::drain(response, wait, left),
+            _ => None,
+        }
+    }
+
     pub(crate) fn gave<C: Chain<Error = E>>(&self) -> Gave<'_> {
         match self {
             Self::Answer { response, body, followed } => Gave::Answer {

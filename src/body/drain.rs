@@ -9,19 +9,27 @@ const MOST_BYTES: usize = 64 * 1024;
 /// A body that stalls is not waited for longer than this.
 const MOST_TIME: Duration = Duration::from_millis(50);
 
-/// Reads up to 64 KiB within 50 ms, then drops the response.
+/// Reads up to 64 KiB within 50 ms, then drops the response; `None` if it is dropped at once,
+/// because that does no harm or reading would not help.
 ///
-/// That may take longer than the wait that it fills, but not where it would use up the time that
+/// It may take longer than the `wait` that it fills, but not where it would use up the time that
 /// is `left` for the next attempt.
-pub(crate) async fn drain(response: Response, wait: Duration, left: Option<Duration>) {
+pub(crate) fn drain(
+    response: Response,
+    wait: Duration,
+    left: Option<Duration>,
+) -> Option<impl Future<Output = ()>> {
     // An HTTP/2 stream is cancelled without harm to its connection.
     let shares = response.version() >= Version::HTTP_2;
-    let long = response.content_length().is_some_and(|it| it > MOST_BYTES as u64);
-    if !shares && !long {
-        let short = left.is_some_and(|it| it <= wait.saturating_add(MOST_TIME));
-        let most = if short { wait.min(MOST_TIME) } else { MOST_TIME };
-        let _ = tokio::time::timeout(most, read(response)).await;
+    let odd = response.content_length().is_some_and(|it| it == 0 || it > MOST_BYTES as u64);
+    if shares || odd {
+        return None;
     }
+    let short = left.is_some_and(|it| it <= wait.saturating_add(MOST_TIME));
+    let most = if short { wait.min(MOST_TIME) } else { MOST_TIME };
+    Some(async move {
+        let _ = tokio::time::timeout(most, read(response)).await;
+    })
 }
 
 async fn read(mut response: Response) {
