@@ -53,7 +53,8 @@ pub(crate) struct Registry {
     /// Tells entries of different registries apart.
     id: u64,
     table: RwLock<Table>,
-    /// Counts look-ups; what an entry remembers of it orders entries by last use.
+    /// Counts look-ups of another entry than before; what an entry remembers of it orders entries
+    /// by last use.
     clock: AtomicU64,
     claimed: AtomicUsize,
 }
@@ -102,13 +103,13 @@ impl Registry {
     /// Finding one allocates nothing and shares the lock with other readers.
     fn entry(&self, key: &str) -> Arc<Entry> {
         if let Some(slot) = self.read().slots.get(key) {
-            slot.last_used.store(self.tick(), Ordering::Relaxed);
+            self.touch(slot);
             return Arc::clone(&slot.entry);
         }
         let mut table = self.write();
         // Another thread may have been quicker between the two locks.
         if let Some(slot) = table.slots.get(key) {
-            slot.last_used.store(self.tick(), Ordering::Relaxed);
+            self.touch(slot);
             return Arc::clone(&slot.entry);
         }
         let room = table.capacity.get() - 1;
@@ -134,8 +135,17 @@ impl Registry {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Writes nothing for the entry that was used last: threads that share it stay out of each
+    /// other's way.
+    fn touch(&self, slot: &Slot) {
+        if slot.last_used.load(Ordering::Relaxed) != self.clock.load(Ordering::Relaxed) {
+            slot.last_used.store(self.tick(), Ordering::Relaxed);
+        }
+    }
+
+    /// A number above all before it.
     fn tick(&self) -> u64 {
-        self.clock.fetch_add(1, Ordering::Relaxed)
+        self.clock.fetch_add(1, Ordering::Relaxed) + 1
     }
 }
 
