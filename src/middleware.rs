@@ -122,65 +122,68 @@ impl Resilient {
                     };
                 }
                 call.retry.turn();
-                let mut own = None;
-                let sent = match call.enter(now) {
-                    Err(open) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
-                    Ok(()) => {
-                        // What stays in its place is sent in the next turn, and names it until then.
-                        let (taken, copied) = take(&mut request, call.retry.may_repeat(&policy));
-                        if !copied {
-                            call.retry.is_last();
+                // A scope, so that what an attempt needs is not kept while waiting for the next.
+                let (after, draining) = {
+                    let mut own = None;
+                    let sent = match call.enter(now) {
+                        Err(open) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
+                        Ok(()) => {
+                            // What stays in its place is sent in the next turn, and names it until then.
+                            let (taken, copied) =
+                                take(&mut request, call.retry.may_repeat(&policy));
+                            if !copied {
+                                call.retry.is_last();
+                            }
+                            call.starts(&request);
+                            own = copied.then(|| extensions.clone());
+                            let target = own.as_mut().unwrap_or(&mut *extensions);
+                            ResendCount::mark(target, sent_before.as_ref(), call.retry.attempts());
+                            call.mark(target);
+                            let terms = Terms {
+                                policy: &policy,
+                                number: call.retry.attempts(),
+                                now,
+                                timeout,
+                                deadline: call.retry.deadline(),
+                                minds_redirects: call.retry.minds_redirects(),
+                            };
+                            let (chain, factory) = (chain.clone(), factory.as_ref());
+                            let sending = send::begin(chain, taken, target, factory, &terms);
+                            let attempt = pin!(send::attempt::<C>(sending, &terms));
+                            call.scopes.around(attempt).await
                         }
-                        call.starts(&request);
-                        own = copied.then(|| extensions.clone());
-                        let target = own.as_mut().unwrap_or(&mut *extensions);
-                        ResendCount::mark(target, sent_before.as_ref(), call.retry.attempts());
-                        call.mark(target);
-                        let terms = Terms {
-                            policy: &policy,
-                            number: call.retry.attempts(),
-                            now,
-                            timeout,
-                            deadline: call.retry.deadline(),
-                            minds_redirects: call.retry.minds_redirects(),
-                        };
-                        let (chain, factory) = (chain.clone(), factory.as_ref());
-                        let sending = send::begin(chain, taken, target, factory, &terms);
-                        let attempt = pin!(send::attempt::<C>(sending, &terms));
-                        call.scopes.around(attempt).await
+                    };
+                    let nested = own.as_ref().unwrap_or(extensions).get::<GaveUp>().is_some();
+
+                    let started = mem::replace(&mut now, Instant::now());
+                    let elapsed = now.saturating_duration_since(started);
+                    let gave = sent.gave::<C>();
+                    match call.judge(&request, elapsed, gave, nested, now) {
+                        Decision::Retry { after, .. } => {
+                            (after, sent.drain(after, call.retry.left(now)).map(Box::pin))
+                        }
+                        Decision::Return(stop) => {
+                            if let Some(own) = own {
+                                *extensions = own;
+                            }
+                            if call.retry.attempts() > 1 {
+                                ResendCount::restore(extensions, sent_before);
+                            }
+                            if stop != StopReason::Success {
+                                extensions.insert(GaveUp);
+                            }
+                            return call.finish::<C>(sent, &request, stop, now);
+                        }
                     }
                 };
-                let nested = own.as_ref().unwrap_or(extensions).get::<GaveUp>().is_some();
-
-                let started = mem::replace(&mut now, Instant::now());
-                let elapsed = now.saturating_duration_since(started);
-                let gave = sent.gave::<C>();
-                match call.judge(&request, elapsed, gave, nested, now) {
-                    Decision::Retry { after, .. } => {
-                        // Boxed apart, and so gone before the long part of the wait.
-                        let left = call.retry.left(now);
-                        if let Some(draining) = sent.drain(after, left).map(Box::pin) {
-                            draining.await;
-                        }
-                        let rest = after.saturating_sub(now.elapsed());
-                        if !rest.is_zero() {
-                            Box::pin(tokio::time::sleep(rest)).await;
-                        }
-                        now = Instant::now();
-                    }
-                    Decision::Return(stop) => {
-                        if let Some(own) = own {
-                            *extensions = own;
-                        }
-                        if call.retry.attempts() > 1 {
-                            ResendCount::restore(extensions, sent_before);
-                        }
-                        if stop != StopReason::Success {
-                            extensions.insert(GaveUp);
-                        }
-                        return call.finish::<C>(sent, &request, stop, now);
-                    }
+                if let Some(draining) = draining {
+                    draining.await;
                 }
+                let rest = after.saturating_sub(now.elapsed());
+                if !rest.is_zero() {
+                    Box::pin(tokio::time::sleep(rest)).await;
+                }
+                now = Instant::now();
             }
         }
     }
