@@ -1,6 +1,6 @@
 //! One logical request under way: what it knows, what it tells, and what it comes back with.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use http::Extensions;
 use reqwest::{Request, Response};
@@ -71,7 +71,9 @@ impl<'p> Call<'p> {
             guard: Guard::new(policy, request, extensions, now),
             policy,
             gate_time: policy.max_wait_time,
-            keyed: !idempotency::is_idempotent(request.method())
+            // Nobody asks where no retry can follow.
+            keyed: repeat != Repeat::Never
+                && !idempotency::is_idempotent(request.method())
                 && idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
             history: History::default(),
             log: extensions.get().cloned(),
@@ -79,6 +81,7 @@ impl<'p> Call<'p> {
     }
 
     /// Whether the gate of the host is closed.
+    #[inline]
     pub(crate) fn is_held_back(&self, now: Instant) -> bool {
         self.guard.is_held_back(now)
     }
@@ -111,6 +114,7 @@ impl<'p> Call<'p> {
     }
 
     /// Asks the circuit breaker.
+    #[inline]
     pub(crate) fn enter(&mut self, now: Instant) -> Result<(), CircuitOpen> {
         let entered = self.guard.enter(now);
         self.tell_changes();
@@ -118,6 +122,7 @@ impl<'p> Call<'p> {
     }
 
     /// Says to whoever is further in what it has to know of this attempt.
+    #[inline]
     pub(crate) fn mark(&self, extensions: &mut Extensions) {
         self.guard.mark(extensions);
     }
@@ -125,17 +130,16 @@ impl<'p> Call<'p> {
     /// Counts an attempt about to be sent and tells it.
     pub(crate) fn starts(&mut self, request: &Request) {
         self.retry.attempt();
-        if self.policy.listeners.is_empty() {
-            return;
+        if !self.policy.listeners.is_empty() {
+            let info = RequestInfo {
+                method: request.method(),
+                url: RedactedUrl::new(request.url()),
+                attempt: self.retry.attempts(),
+                max_retries: self.policy.max_retries,
+            };
+            self.policy.listeners.tell(&Event::AttemptStarted(&info));
+            self.scopes = self.policy.listeners.scopes(&info);
         }
-        let info = RequestInfo {
-            method: request.method(),
-            url: RedactedUrl::new(request.url()),
-            attempt: self.retry.attempts(),
-            max_retries: self.policy.max_retries,
-        };
-        self.policy.listeners.tell(&Event::AttemptStarted(&info));
-        self.scopes = self.policy.listeners.scopes(&info);
     }
 
     /// Decides what follows an attempt or a rejection, records it and tells it.
@@ -347,7 +351,7 @@ impl<'p> Call<'p> {
 
     /// Ends a request before its next attempt.
     pub(crate) fn reject<C: Chain>(
-        mut self,
+        &mut self,
         request: &Request,
         kind: FailureKind,
         error: BoxError,
@@ -370,7 +374,7 @@ impl<'p> Call<'p> {
 
     /// What the caller gets.
     pub(crate) fn finish<C: Chain>(
-        self,
+        &mut self,
         sent: Sent<C::Error>,
         request: &Request,
         stop: StopReason,
@@ -383,7 +387,7 @@ impl<'p> Call<'p> {
                     response = body::until(response, at, limit);
                 }
                 if self.history.total() > 0 {
-                    response.extensions_mut().insert(self.history);
+                    response.extensions_mut().insert(mem::take(&mut self.history));
                 }
                 Ok(response)
             }
@@ -395,19 +399,23 @@ impl<'p> Call<'p> {
                     stop,
                     attempts: self.retry.attempts(),
                     elapsed: self.retry.elapsed(now),
-                    history: self.history,
+                    history: mem::take(&mut self.history),
                     cause: Cause::Failure(kind, source),
                 })))
             }
         }
     }
 
+    #[inline]
     fn tell_changes(&mut self) {
-        for change in self.guard.changes() {
-            self.tell(|call| call.policy.listeners.tell(&Event::BreakerChanged(&change)));
+        if self.guard.has_changes() {
+            for change in self.guard.changes() {
+                self.tell(|call| call.policy.listeners.tell(&Event::BreakerChanged(&change)));
+            }
         }
     }
 
+    #[inline]
     fn tell(&self, event: impl FnOnce(&Self)) {
         if !self.policy.listeners.is_empty() {
             event(self);

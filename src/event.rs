@@ -360,7 +360,10 @@ impl Scopes {
         &self,
         mut attempt: Pin<&mut F>,
     ) -> impl Future<Output = F::Output> {
-        poll_fn(move |context| within(&self.0, &mut || attempt.as_mut().poll(context)))
+        poll_fn(move |context| match &*self.0 {
+            [] => attempt.as_mut().poll(context),
+            scopes => within(scopes, &mut || attempt.as_mut().poll(context)),
+        })
     }
 
     /// The attempt is over, and so are they.

@@ -4,9 +4,8 @@
 //! requests to a server that has asked for silence, each is told the same, and all return at the
 //! same moment. With it the first answer is heard by all, and who waited returns spread out.
 
-use std::any::Any;
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Mutex, MutexGuard, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 use std::{error::Error, fmt, time::Duration};
@@ -149,10 +148,6 @@ impl Part for HostGate {
     /// that find out for themselves.
     fn pinned(&self) -> bool {
         false
-    }
-
-    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
-        self
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is kept for the host of a request: asked before each attempt, told after it.
 
 use std::{
-    mem,
+    mem, ptr,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -9,11 +9,11 @@ use std::{
 use http::Extensions;
 use reqwest::Request;
 
-use crate::breaker::{CircuitBreaker, CircuitOpen, Health, Permit, StateChange};
+use crate::breaker::{CircuitOpen, Health, Home, Permit, StateChange};
 use crate::budget::{Account, Token};
 use crate::gate::{Answer, HostGate, Patience};
 use crate::policy::Policy;
-use crate::registry::host_key;
+use crate::registry::{Entry, Seat, host_key};
 use crate::time::Instant;
 
 /// One request's dealings with breaker, budget and gate.
@@ -22,9 +22,11 @@ use crate::time::Instant;
 /// back.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    breaker: Option<CircuitBreaker>,
-    account: Option<Arc<Account>>,
-    gate: Option<Arc<HostGate>>,
+    /// What is kept for the host, if anything; the seats are places in it.
+    found: Option<Arc<Entry>>,
+    breaker: Option<Seat<Home>>,
+    account: Option<Seat<Account>>,
+    gate: Option<Seat<HostGate>>,
     permit: Option<Permit>,
     /// Lives as long as a permit that is a probe.
     probing: Option<Arc<()>>,
@@ -40,15 +42,18 @@ impl Guard {
         extensions: &Extensions,
         now: Instant,
     ) -> Self {
-        let found = &mut None;
-        let breaker = policy.breaker.as_ref().map(|it| it.of_request(request, found));
+        let mut found = None;
+        let breaker = policy.breaker.as_ref().map(|it| it.of_request(request, &mut found));
+        let account = policy.budget.as_ref().map(|it| it.of_request(request, &mut found, now));
+        let gate = policy
+            .gates
+            .as_ref()
+            .map(|it| it.of_request(request, &mut found, |_| HostGate::default()));
         Self {
-            breaker: breaker.filter(|it| !Probe::covers(extensions, it)),
-            account: policy.budget.as_ref().map(|it| it.of_request(request, found, now)),
-            gate: policy
-                .gates
-                .as_ref()
-                .map(|it| it.of_request(request, found, |_| HostGate::default())),
+            breaker: breaker.filter(|it| !Probe::covers(extensions, it, found.as_deref())),
+            account,
+            gate,
+            found,
             permit: None,
             probing: None,
             token: None,
@@ -56,9 +61,22 @@ impl Guard {
         }
     }
 
+    fn breaker(&self) -> Option<&Home> {
+        self.breaker.as_ref()?.get(self.found.as_deref())
+    }
+
+    fn account(&self) -> Option<&Account> {
+        self.account.as_ref()?.get(self.found.as_deref())
+    }
+
+    fn host_gate(&self) -> Option<&HostGate> {
+        self.gate.as_ref()?.get(self.found.as_deref())
+    }
+
     /// Whether the host's gate is closed.
+    #[inline]
     pub(crate) fn is_held_back(&self, now: Instant) -> bool {
-        self.gate.as_ref().is_some_and(|it| it.is_closed(now))
+        self.host_gate().is_some_and(|it| it.is_closed(now))
     }
 
     /// Whether the host's gate lets a request pass.
@@ -68,16 +86,18 @@ impl Guard {
         patience: Patience,
         random: impl FnOnce() -> f64,
     ) -> Answer {
-        self.gate.as_ref().map_or(Answer::Pass, |it| it.ask(now, patience, random))
+        self.host_gate().map_or(Answer::Pass, |it| it.ask(now, patience, random))
     }
 
     /// Asks the breaker for a permit; with it, a token that was taken is spent.
+    #[inline]
     pub(crate) fn enter(&mut self, now: Instant) -> Result<(), CircuitOpen> {
-        if let Some(breaker) = &self.breaker {
+        if let Some(breaker) = self.breaker() {
             let (permit, change) = breaker.enter(now);
-            self.changes.extend(change);
+            let is_probe = breaker.is_choosy();
+            self.note(change);
             self.permit = Some(permit?);
-            self.probing = breaker.is_choosy().then(Arc::default);
+            self.probing = is_probe.then(Arc::default);
         }
         if let Some(token) = self.token.take() {
             token.spend();
@@ -86,10 +106,11 @@ impl Guard {
     }
 
     /// Says in the extensions of the attempt whether it is a probe.
+    #[inline]
     pub(crate) fn mark(&self, extensions: &mut Extensions) {
         if let (Some(breaker), Some(probing)) = (&self.breaker, &self.probing) {
-            let (breaker, probing) = (breaker.clone(), Arc::downgrade(probing));
-            extensions.insert(Probe { breaker, probing });
+            let Some(breaker) = breaker.to_arc(self.found.as_deref()) else { return };
+            extensions.insert(Probe { breaker, probing: Arc::downgrade(probing) });
         }
     }
 
@@ -111,44 +132,55 @@ impl Guard {
         let other =
             elsewhere.and_then(|url| policy.breaker.as_ref()?.of_other_host(&host_key(url)));
         let Some(other) = other else {
-            self.changes.extend(permit.exit_drawing(health, retry_after, now, random));
+            self.note(permit.exit_drawing(health, retry_after, now, random));
             return;
         };
-        self.changes.extend(permit.exit_drawing(Health::Success, None, now, random));
+        self.note(permit.exit_drawing(Health::Success, None, now, random));
         let (entered, change) = other.enter(now);
-        self.changes.extend(change);
+        self.note(change);
         if let Ok(permit) = entered {
-            self.changes.extend(permit.exit_drawing(health, retry_after, now, random));
+            self.note(permit.exit_drawing(health, retry_after, now, random));
+        }
+    }
+
+    fn note(&mut self, change: Option<StateChange>) {
+        if let Some(change) = change {
+            self.changes.push(change);
         }
     }
 
     /// What this request changed about breakers since it was last asked.
     pub(crate) fn changes(&mut self) -> Vec<StateChange> {
-        if self.changes.is_empty() { vec![] } else { mem::take(&mut self.changes) }
+        mem::take(&mut self.changes)
+    }
+
+    /// Whether there are any.
+    #[inline]
+    pub(crate) fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
     }
 
     /// How long the breaker will reject attempts from now on.
     pub(crate) fn rejects_for(&self, now: Instant) -> Option<Duration> {
-        Some(self.breaker.as_ref()?.rejection(now)?.retry_in())
+        Some(self.breaker()?.rejects(now)?.retry_in())
     }
 
     /// Takes a token for a retry, unless one is held already; `false` if there is none.
     pub(crate) fn withdraw(&mut self, now: Instant) -> bool {
-        let Some(account) = self.account.as_ref().filter(|_| self.token.is_none()) else {
-            return true;
-        };
+        let account = self.account.as_ref().and_then(|it| it.to_arc(self.found.as_deref()));
+        let Some(account) = account.filter(|_| self.token.is_none()) else { return true };
         self.token = Token::withdraw(account, now);
         self.token.is_some()
     }
 
     /// How many retries are paid for.
     pub(crate) fn budget_left(&self, now: Instant) -> Option<f64> {
-        self.account.as_ref().map(|it| it.balance(now))
+        self.account().map(|it| it.balance(now))
     }
 
     /// The request succeeded.
     pub(crate) fn deposit(&self, now: Instant) {
-        if let Some(account) = &self.account {
+        if let Some(account) = self.account() {
             account.deposit(now);
         }
     }
@@ -156,7 +188,7 @@ impl Guard {
     /// The host said when to come back: all requests of this client shall hear it. Says whether
     /// that is news.
     pub(crate) fn close_gate(&self, hint: Duration, longest: Duration, now: Instant) -> bool {
-        self.gate.as_ref().is_some_and(|it| it.close(now, hint, longest))
+        self.host_gate().is_some_and(|it| it.close(now, hint, longest))
     }
 }
 
@@ -165,13 +197,14 @@ impl Guard {
 /// for ever, as the probe itself then ends without a result.
 #[derive(Clone)]
 struct Probe {
-    breaker: CircuitBreaker,
+    breaker: Arc<Home>,
     probing: Weak<()>,
 }
 
 impl Probe {
-    fn covers(extensions: &Extensions, breaker: &CircuitBreaker) -> bool {
-        let probe = extensions.get::<Self>().filter(|it| it.breaker.is(breaker));
-        probe.is_some_and(|it| it.probing.strong_count() > 0)
+    fn covers(extensions: &Extensions, breaker: &Seat<Home>, found: Option<&Entry>) -> bool {
+        let Some(probe) = extensions.get::<Self>() else { return false };
+        let same = breaker.get(found).is_some_and(|it| ptr::eq(it, &*probe.breaker));
+        same && probe.probing.strong_count() > 0
     }
 }

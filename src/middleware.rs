@@ -106,7 +106,7 @@ impl Resilient {
             let mut call = Call::new(&policy, &mut request, extensions, now);
             if let Some(faults) = invalid {
                 extensions.insert(GaveUp);
-                return call.reject::<C>(&request, FailureKind::Builder, faults.into(), now);
+                return call.reject::<C>(&request, FailureKind::Builder, faults, now);
             }
             let factory = extensions.get::<BodyFactory>().cloned();
             let sent_before = extensions.get::<ResendCount>().copied();
@@ -128,9 +128,8 @@ impl Resilient {
                     let sent = match call.enter(now) {
                         Err(open) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
                         Ok(()) => {
-                            // What stays in its place is sent in the next turn, and names it until then.
-                            let (taken, copied) =
-                                take(&mut request, call.retry.may_repeat(&policy));
+                            let copy = call.retry.may_repeat(&policy);
+                            let (outgoing, copied) = outgoing(&mut request, copy);
                             if !copied {
                                 call.retry.is_last();
                             }
@@ -148,7 +147,7 @@ impl Resilient {
                                 minds_redirects: call.retry.minds_redirects(),
                             };
                             let (chain, factory) = (chain.clone(), factory.as_ref());
-                            let sending = send::begin(chain, taken, target, factory, &terms);
+                            let sending = send::begin(chain, outgoing, target, factory, &terms);
                             let attempt = pin!(send::attempt::<C>(sending, &terms));
                             call.scopes.around(attempt).await
                         }
@@ -235,12 +234,13 @@ impl ResendCount {
     }
 }
 
-/// Takes the request out to be sent, and leaves a copy in its place if one is wanted and can be had;
-/// otherwise what it was called, without headers and body. Says whether there is a copy.
-fn take(request: &mut Request, copy: bool) -> (Request, bool) {
-    let copy = if copy { request.try_clone() } else { None };
-    let is_copied = copy.is_some();
-    let left =
-        copy.unwrap_or_else(|| Request::new(request.method().clone(), request.url().clone()));
-    (mem::replace(request, left), is_copied)
+/// What is sent: a copy of the request if one is wanted and can be had, or else the request itself,
+/// which leaves behind what it was called, without headers and body. Says whether it is a copy.
+#[inline]
+fn outgoing(request: &mut Request, copy: bool) -> (Request, bool) {
+    if let Some(copy) = if copy { request.try_clone() } else { None } {
+        return (copy, true);
+    }
+    let left = Request::new(request.method().clone(), request.url().clone());
+    (mem::replace(request, left), false)
 }

@@ -1,6 +1,6 @@
 //! Settings for one request, or for all requests of one task.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use http::Extensions;
 use reqwest::Url;
@@ -79,11 +79,11 @@ impl fmt::Debug for RetryOverride {
 
 /// The policy of one request, and what is wrong with it. What is not there costs nothing: neither
 /// settings of hosts, nor an override.
-pub(crate) fn resolve(
-    configured: &Arc<Policy>,
+pub(crate) fn resolve<'p>(
+    configured: &'p Arc<Policy>,
     url: &Url,
     extensions: &Extensions,
-) -> (Arc<Policy>, Option<ConfigError>) {
+) -> (Cow<'p, Arc<Policy>>, Option<Box<ConfigError>>) {
     let configured = configured.of_host(url).unwrap_or(configured);
     let own = extensions.get::<RetryOverride>();
     SCOPE
@@ -91,13 +91,13 @@ pub(crate) fn resolve(
         .unwrap_or_else(|_| patched(configured, &[], own))
 }
 
-fn patched(
-    configured: &Arc<Policy>,
+fn patched<'p>(
+    configured: &'p Arc<Policy>,
     scopes: &[RetryOverride],
     own: Option<&RetryOverride>,
-) -> (Arc<Policy>, Option<ConfigError>) {
+) -> (Cow<'p, Arc<Policy>>, Option<Box<ConfigError>>) {
     if scopes.is_empty() && own.is_none() {
-        return (Arc::clone(configured), None);
+        return (Cow::Borrowed(configured), None);
     }
     let mut policy = configured.patched(scopes.iter().chain(own).map(|it| &*it.0));
     // The host is found already.
@@ -109,7 +109,7 @@ fn patched(
     {
         policy.attempt_timeout = Some(Some(attempt.min(total)));
     }
-    let faults = policy.check().err();
+    let faults = policy.check().err().map(Box::new);
     policy.settle();
-    (Arc::new(policy), faults)
+    (Cow::Owned(Arc::new(policy)), faults)
 }

@@ -22,8 +22,23 @@ use url::Position;
 pub(crate) trait Part: Any + Debug + Send + Sync {
     /// Whether forgetting it would lose a decision, so that others should go first.
     fn pinned(&self) -> bool;
+}
+
+/// A part of any kind, that is turned into its own again.
+trait AnyPart: Part {
+    fn as_any(&self) -> &dyn Any;
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+}
+
+impl<P: Part> AnyPart for P {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
 }
 
 /// How many kinds of state one registry has room for: a breaker's, a budget's, and the gates of
@@ -34,10 +49,14 @@ const PLACES: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Entry {
     registry: u64,
-    parts: [OnceLock<Arc<dyn Part>>; PLACES],
+    parts: [OnceLock<Arc<dyn AnyPart>>; PLACES],
 }
 
 impl Entry {
+    fn part(&self, place: usize) -> Option<&Arc<dyn AnyPart>> {
+        self.parts.get(place)?.get()
+    }
+
     fn pinned(&self) -> bool {
         self.parts.iter().filter_map(OnceLock::get).any(|it| it.pinned())
     }
@@ -167,20 +186,39 @@ impl Table {
     }
 }
 
+/// What a request has of one kind of state.
+#[derive(Debug)]
+pub(crate) enum Seat<P> {
+    /// In its place in the entry that was found for the request, which keeps it alive: so that
+    /// nothing but the entry is counted in and out for all kinds of state there.
+    InEntry(usize),
+    Apart(Arc<P>),
+}
+
+impl<P: Part> Seat<P> {
+    /// The state itself, given the entry that was found for the request.
+    pub(crate) fn get<'a>(&'a self, found: Option<&'a Entry>) -> Option<&'a P> {
+        match self {
+            // Of what is in the Arc, which is a part itself to whom asks for one of any kind.
+            Self::InEntry(place) => (**found?.part(*place)?).as_any().downcast_ref(),
+            Self::Apart(part) => Some(part),
+        }
+    }
+
+    /// The same, to be kept longer than the request.
+    pub(crate) fn to_arc(&self, found: Option<&Entry>) -> Option<Arc<P>> {
+        match self {
+            Self::InEntry(place) => Arc::clone(found?.part(*place)?).into_any().downcast().ok(),
+            Self::Apart(part) => Some(Arc::clone(part)),
+        }
+    }
+}
+
 /// By what a kind of state is kept.
 pub(crate) enum KeyOf {
     /// Scheme, host and port.
     Host,
     Request(Box<dyn Fn(&Request) -> String + Send + Sync>),
-}
-
-impl KeyOf {
-    fn find<'r>(&self, request: &'r Request) -> Cow<'r, str> {
-        match self {
-            Self::Host => host_key(request.url()),
-            Self::Request(key_of) => Cow::Owned(key_of(request)),
-        }
-    }
 }
 
 impl Debug for KeyOf {
@@ -223,23 +261,26 @@ impl<P: Part> Keyed<P> {
         }
     }
 
-    /// The state for `request`, looked up by its key unless `found` is the entry already.
+    /// The state for `request`, looked up by its key unless `found` is the entry already, or
+    /// becomes it.
     pub(crate) fn of_request(
         &self,
         request: &Request,
         found: &mut Option<Arc<Entry>>,
         create: impl Fn(&str) -> P,
-    ) -> Arc<P> {
-        let room = self.room();
-        let same = found.as_ref().filter(|it| it.registry == room.registry.id);
-        if let (Some(entry), KeyOf::Host) = (same, &self.key_of) {
-            return room.part(entry, || create(&host_key(request.url())));
+    ) -> Seat<P> {
+        match self.key_of {
+            KeyOf::Host => self.room().of_host(request, found, create),
+            KeyOf::Request(_) => Seat::Apart(self.of_key(&self.key(request), create)),
         }
-        let key = self.key_of.find(request);
-        let entry = room.registry.entry(&key);
-        let part = room.part(&entry, || create(&key));
-        *found = Some(entry);
-        part
+    }
+
+    /// By what the state for `request` is kept.
+    pub(crate) fn key<'r>(&self, request: &'r Request) -> Cow<'r, str> {
+        match &self.key_of {
+            KeyOf::Host => host_key(request.url()),
+            KeyOf::Request(key_of) => Cow::Owned(key_of(request)),
+        }
     }
 
     /// The state of `key`.
@@ -251,10 +292,9 @@ impl<P: Part> Keyed<P> {
     /// All there is, in no particular order.
     pub(crate) fn all(&self) -> Vec<(Box<str>, Arc<P>)> {
         let Room { registry, place } = self.room();
-        let part = |entry: &Entry| Some(Arc::clone(entry.parts.get(*place)?.get()?));
-        let typed = |part: Arc<dyn Part>| part.into_any().downcast().ok();
+        let seat = Seat::InEntry(*place);
         let entries = registry.entries().into_iter();
-        entries.filter_map(|(key, entry)| Some((key, typed(part(&entry)?)?))).collect()
+        entries.filter_map(|(key, entry)| Some((key, seat.to_arc(Some(&entry))?))).collect()
     }
 
     pub(crate) fn is_per_host(&self) -> bool {
@@ -281,18 +321,52 @@ impl Room {
         Self { registry, place }
     }
 
+    fn of_host<P: Part>(
+        &self,
+        request: &Request,
+        found: &mut Option<Arc<Entry>>,
+        create: impl Fn(&str) -> P,
+    ) -> Seat<P> {
+        match found {
+            Some(entry) if entry.registry == self.registry.id => {
+                self.seat(entry, || create(&host_key(request.url())))
+            }
+            Some(_) => {
+                let key = host_key(request.url());
+                Seat::Apart(self.part(&self.registry.entry(&key), || create(&key)))
+            }
+            None => {
+                let key = host_key(request.url());
+                let entry = found.insert(self.registry.entry(&key));
+                self.seat(entry, || create(&key))
+            }
+        }
+    }
+
+    /// This room's place in `entry`, with a new part there if there is none yet.
+    fn seat<P: Part>(&self, entry: &Entry, create: impl FnOnce() -> P) -> Seat<P> {
+        match entry.parts.get(self.place) {
+            Some(place) => {
+                place.get_or_init(|| Arc::new(create()));
+                Seat::InEntry(self.place)
+            }
+            None => Seat::Apart(Arc::new(create())),
+        }
+    }
+
     fn part<P: Part>(&self, entry: &Entry, create: impl Fn() -> P) -> Arc<P> {
-        let Some(slot) = entry.parts.get(self.place) else { return Arc::new(create()) };
-        let part = Arc::clone(slot.get_or_init(|| Arc::new(create())));
         // A place is claimed once, so its parts are all of one kind.
-        part.into_any().downcast().unwrap_or_else(|_| Arc::new(create()))
+        let part = self.seat(entry, &create).to_arc(Some(entry));
+        part.unwrap_or_else(|| Arc::new(create()))
     }
 }
 
 /// Scheme, host and port of `url`, never its userinfo; the scheme's own port is left out.
 pub(crate) fn host_key(url: &Url) -> Cow<'_, str> {
-    if url.username().is_empty() && url.password().is_none() {
-        return Cow::Borrowed(&url[..Position::AfterPort]);
+    let key = &url[..Position::AfterPort];
+    // Elsewhere than after userinfo it is escaped.
+    if !key.contains('@') {
+        return Cow::Borrowed(key);
     }
     Cow::Owned(
         [&url[..Position::BeforeUsername], &url[Position::BeforeHost..Position::AfterPort]]
@@ -312,10 +386,6 @@ mod tests {
     impl Part for Thing {
         fn pinned(&self) -> bool {
             self.pinned
-        }
-
-        fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
-            self
         }
     }
 
@@ -351,14 +421,27 @@ mod tests {
         third.join(&first);
         let create = |_: &str| Thing { pinned: false };
         let mut found = None;
-        let one = first.of_request(&request, &mut found, create);
-        let entry = found.clone().unwrap();
-        let two = second.of_request(&request, &mut found, create);
-        assert!(Arc::ptr_eq(&entry, found.as_ref().unwrap()));
+        let seats = [&first, &second, &third].map(|it| it.of_request(&request, &mut found, create));
+        let found = found.as_deref();
+        assert!(matches!(seats, [Seat::InEntry(0), Seat::InEntry(1), Seat::Apart(_)]));
+        for (seat, keyed) in seats.iter().zip([&first, &second, &third]) {
+            let part = seat.to_arc(found).unwrap();
+            assert!(Arc::ptr_eq(&part, &get(keyed, "http://example.com")));
+            assert!(std::ptr::eq(&*part, seat.get(found).unwrap()));
+        }
+        let [one, two, _] = seats.map(|it| it.to_arc(found).unwrap());
         assert!(!Arc::ptr_eq(&one, &two));
-        assert!(Arc::ptr_eq(&two, &get(&second, "http://example.com")));
-        third.of_request(&request, &mut found, create);
-        assert!(!Arc::ptr_eq(&entry, &found.unwrap()), "it had settled before");
+    }
+
+    #[test]
+    fn what_is_kept_by_a_key_is_found_apart() {
+        let request = Request::new(reqwest::Method::GET, "http://a.example".parse().unwrap());
+        let key_of = |request: &Request| request.method().to_string();
+        let things = Keyed::new(KeyOf::Request(Box::new(key_of)));
+        let mut found = None;
+        let seat = things.of_request(&request, &mut found, |_| Thing { pinned: false });
+        assert!(found.is_none());
+        assert!(Arc::ptr_eq(&seat.to_arc(None).unwrap(), &get(&things, "GET")));
     }
 
     #[test]

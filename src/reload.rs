@@ -1,7 +1,8 @@
 //! Settings that can be replaced while requests are under way.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use http::Extensions;
@@ -49,7 +50,9 @@ pub struct ResilientHandle {
 }
 
 struct Shared {
-    policy: ArcSwap<Policy>,
+    first: Arc<Policy>,
+    /// Only there once something was reloaded: until then, requests borrow what does not change.
+    later: OnceLock<ArcSwap<Policy>>,
     /// Held while reloading: two at once could each keep what the other has just replaced.
     reloading: Mutex<()>,
 }
@@ -61,13 +64,22 @@ impl ResilientHandle {
     /// old settings stay in force.
     pub fn reload(&self, config: ResilientConfig) {
         let _one_at_a_time = self.shared.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        let policy = successor(&self.shared.policy.load(), config.policy());
-        self.shared.policy.store(Arc::new(policy));
+        let policy = Arc::new(successor(&self.shared.policy(), config.policy()));
+        match self.shared.later.get() {
+            Some(later) => later.store(policy),
+            None => drop(self.shared.later.set(ArcSwap::new(policy))),
+        }
     }
 
     /// The settings of requests that begin now.
     pub fn config(&self) -> ResilientConfig {
-        ResilientConfig::from_policy(self.shared.policy.load_full())
+        ResilientConfig::from_policy(self.shared.policy())
+    }
+}
+
+impl Shared {
+    fn policy(&self) -> Arc<Policy> {
+        self.later.get().map_or_else(|| Arc::clone(&self.first), ArcSwap::load_full)
     }
 }
 
@@ -83,8 +95,9 @@ pub(crate) struct Current(ResilientHandle);
 
 impl Current {
     pub(crate) fn new(config: ResilientConfig) -> Self {
-        let policy = ArcSwap::new(Arc::clone(config.policy()));
-        Self(ResilientHandle { shared: Arc::new(Shared { policy, reloading: Mutex::new(()) }) })
+        let first = Arc::clone(config.policy());
+        let shared = Shared { first, later: OnceLock::new(), reloading: Mutex::new(()) };
+        Self(ResilientHandle { shared: Arc::new(shared) })
     }
 
     pub(crate) fn config(&self) -> ResilientConfig {
@@ -100,8 +113,14 @@ impl Current {
         &self,
         request: &Request,
         extensions: &Extensions,
-    ) -> (Arc<Policy>, Option<ConfigError>) {
-        overrides::resolve(&self.0.shared.policy.load(), request.url(), extensions)
+    ) -> (Cow<'_, Arc<Policy>>, Option<Box<ConfigError>>) {
+        let Shared { first, later, .. } = &*self.0.shared;
+        let Some(later) = later.get() else {
+            return overrides::resolve(first, request.url(), extensions);
+        };
+        let later = later.load();
+        let (policy, faults) = overrides::resolve(&later, request.url(), extensions);
+        (Cow::Owned(policy.into_owned()), faults)
     }
 }
 

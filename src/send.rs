@@ -112,6 +112,7 @@ pub(crate) struct Terms<'a> {
 /// Sends the request down the chain, with a body made for this attempt where that is asked for.
 ///
 /// Nothing happens before the future is polled.
+#[inline]
 pub(crate) fn begin<'a, C: Chain + 'a>(
     chain: C,
     mut request: Request,

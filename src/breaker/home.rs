@@ -1,22 +1,25 @@
 //! Where a circuit lives while nobody calls.
 
-use std::{
-    any::Any,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
-use crate::breaker::{circuit::Circuit, lane::LANES};
+use crate::breaker::{
+    circuit::Circuit,
+    facts::{CircuitOpen, StateChange},
+    lane::LANES,
+    permit::Permit,
+};
 use crate::registry::Part;
+use crate::time::Instant;
 
 /// The one holder of a circuit's doors that is not a permit.
 ///
 /// Handles and the registry share the home, permits a door: so the count that keeps the door
 /// alive is also the number of permits given out there, and counting them costs nothing.
 #[derive(Debug)]
-pub(super) struct Home {
+pub(crate) struct Home {
     circuit: Arc<Circuit>,
     doors: [Arc<Door>; LANES],
 }
@@ -41,8 +44,27 @@ impl Home {
         &self.circuit
     }
 
+    /// Asks for a permit. Gives the change of state as well, if the asking made one.
+    #[inline]
+    pub(crate) fn enter(&self, now: Instant) -> (Result<Permit, CircuitOpen>, Option<StateChange>) {
+        let (entered, change) = self.circuit.enter(now);
+        (entered.map(|ticket| Permit::new(Arc::clone(self.door()), ticket)), change)
+    }
+
+    /// Whether not every call is let through; a permit that it gives is then a probe's.
+    #[inline]
+    pub(crate) fn is_choosy(&self) -> bool {
+        self.circuit.is_choosy()
+    }
+
+    /// The rejection of a call that would come at `now`; `None` if it would be let through.
+    pub(crate) fn rejects(&self, now: Instant) -> Option<CircuitOpen> {
+        self.circuit.rejects(now)
+    }
+
     /// The door of this thread.
-    pub(super) fn door(&self) -> &Arc<Door> {
+    #[inline]
+    fn door(&self) -> &Arc<Door> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         thread_local!(static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed));
         // A thread that is about to end may have lost its number.
@@ -60,9 +82,5 @@ impl Part for Home {
     /// decided by hand.
     fn pinned(&self) -> bool {
         !self.circuit.is_closed()
-    }
-
-    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
-        self
     }
 }

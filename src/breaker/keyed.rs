@@ -14,7 +14,7 @@ use crate::breaker::{
     home::Home,
 };
 use crate::fault::Fault;
-use crate::registry::{Entry, KeyOf, Keyed, Part};
+use crate::registry::{Entry, KeyOf, Keyed, Part, Seat};
 use crate::time::Instant;
 
 /// A family of circuit breakers, one a key, or a single one for all requests.
@@ -85,7 +85,10 @@ impl CircuitBreakers {
 
     /// The breaker that `request` has to ask.
     pub fn for_request(&self, request: &Request) -> CircuitBreaker {
-        self.of_request(request, &mut None)
+        match &*self.scope {
+            Scope::Single(_) => self.for_key(""),
+            Scope::Keyed { homes, .. } => self.for_key(&homes.key(request)),
+        }
     }
 
     /// The same, noting the entry in which it was found.
@@ -93,15 +96,18 @@ impl CircuitBreakers {
         &self,
         request: &Request,
         found: &mut Option<Arc<Entry>>,
-    ) -> CircuitBreaker {
-        match &*self.scope {
-            Scope::Single(breaker) => breaker.clone(),
+    ) -> Seat<Home> {
+        let seat = match &*self.scope {
+            Scope::Single(breaker) => Seat::Apart(Arc::clone(&breaker.home)),
             Scope::Keyed { common, homes } => {
                 let create = |key: &str| Home::new(Circuit::new(key, Arc::clone(common)));
-                CircuitBreaker { home: homes.of_request(request, found, create) }
+                homes.of_request(request, found, create)
             }
+        };
+        if let Some(home) = seat.get(found.as_deref()) {
+            home.circuit().keep_up();
         }
-        .kept_up()
+        seat
     }
 
     /// The breaker of `key`, a new one if there is none yet.
@@ -166,9 +172,9 @@ impl CircuitBreakers {
     }
 
     /// The breaker of another host than the one that was asked, if there is one a host.
-    pub(crate) fn of_other_host(&self, key: &str) -> Option<CircuitBreaker> {
+    pub(crate) fn of_other_host(&self, key: &str) -> Option<Arc<Home>> {
         let per_host = matches!(&*self.scope, Scope::Keyed { homes, .. } if homes.is_per_host());
-        per_host.then(|| self.for_key(key))
+        per_host.then(|| self.for_key(key).home)
     }
 
     /// What every breaker knows at `now`, in no particular order.

@@ -20,9 +20,9 @@ use std::sync::Arc;
 
 use reqwest::Request;
 
+pub(crate) use self::home::Home;
 use self::{
     circuit::{Circuit, Common},
-    home::Home,
     state::Machine,
 };
 pub use self::{
@@ -153,29 +153,13 @@ impl CircuitBreaker {
     /// [`CircuitOpen`] if the breaker is open, forced open, or half-open with all its probes
     /// under way.
     pub fn try_enter(&self, now: Instant) -> Result<Permit, CircuitOpen> {
-        self.enter(now).0
-    }
-
-    /// The same, and the change of state that this call made.
-    pub(crate) fn enter(&self, now: Instant) -> (Result<Permit, CircuitOpen>, Option<StateChange>) {
-        let (entered, change) = self.home.circuit().enter(now);
-        (entered.map(|ticket| Permit::new(Arc::clone(self.home.door()), ticket)), change)
-    }
-
-    /// Whether not every call is let through; a permit that it gives is then a probe's.
-    pub(crate) fn is_choosy(&self) -> bool {
-        self.home.circuit().is_choosy()
-    }
-
-    /// Whether both are the same.
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.home, &other.home)
+        self.home.enter(now).0
     }
 
     /// The rejection of a call that would come at `now`; `None` if it would be let through.
     /// Changes nothing.
     pub fn rejection(&self, now: Instant) -> Option<CircuitOpen> {
-        self.home.circuit().rejects(now)
+        self.home.rejects(now)
     }
 
     /// What it does with calls.

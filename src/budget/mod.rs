@@ -2,7 +2,6 @@
 
 mod bucket;
 
-use std::any::Any;
 use std::fmt;
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -13,7 +12,7 @@ use reqwest::Request;
 
 use crate::budget::bucket::Bucket;
 use crate::fault::Fault;
-use crate::registry::{Entry, KeyOf, Keyed, Part};
+use crate::registry::{Entry, KeyOf, Keyed, Part, Seat};
 use crate::rules::Rules;
 use crate::time::Instant;
 
@@ -268,16 +267,18 @@ impl RetryBudget {
         request: &Request,
         found: &mut Option<Arc<Entry>>,
         now: Instant,
-    ) -> Arc<Account> {
-        let account = match &self.kept.scope {
-            Scope::Shared(account) => self.shared_account(account, now),
+    ) -> Seat<Account> {
+        let seat = match &self.kept.scope {
+            Scope::Shared(account) => Seat::Apart(self.shared_account(account, now)),
             Scope::Keyed(keyed) => {
                 let create = |key: &str| Account::new(key, &self.kept.rules, now);
                 keyed.of_request(request, found, create)
             }
         };
-        account.keep_up(&self.kept.rules, now);
-        account
+        if let Some(account) = seat.get(found.as_deref()) {
+            account.keep_up(&self.kept.rules, now);
+        }
+        seat
     }
 
     fn shared_account(&self, account: &OnceLock<Arc<Account>>, now: Instant) -> Arc<Account> {
@@ -349,10 +350,6 @@ impl Part for Account {
     fn pinned(&self) -> bool {
         false
     }
-
-    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
-        self
-    }
 }
 
 /// A token taken for a retry, which goes back to its account unless the retry is sent.
@@ -360,8 +357,8 @@ impl Part for Account {
 pub(crate) struct Token(Option<Arc<Account>>);
 
 impl Token {
-    pub(crate) fn withdraw(account: &Arc<Account>, now: Instant) -> Option<Self> {
-        account.withdraw(now).then(|| Self(Some(Arc::clone(account))))
+    pub(crate) fn withdraw(account: Arc<Account>, now: Instant) -> Option<Self> {
+        account.withdraw(now).then(|| Self(Some(account)))
     }
 
     /// The retry is sent.
@@ -396,12 +393,12 @@ mod tests {
     fn a_token_comes_back_unless_it_is_spent() {
         let now = Instant::now();
         let account = Arc::new(Account::new("", &Rules::new(size(2)), now));
-        let token = Token::withdraw(&account, now);
+        let token = Token::withdraw(Arc::clone(&account), now);
         assert_eq!((token.is_some(), account.balance(now)), (true, 1.0));
         drop(token);
         assert_eq!(account.balance(now), 2.0);
-        let [first, second] = [(); 2].map(|()| Token::withdraw(&account, now).unwrap());
-        assert!(Token::withdraw(&account, now).is_none());
+        let [first, second] = [(); 2].map(|()| Token::withdraw(Arc::clone(&account), now).unwrap());
+        assert!(Token::withdraw(account.clone(), now).is_none());
         first.spend();
         drop(second);
         assert_eq!(account.balance(now), 1.0);
