@@ -93,15 +93,24 @@ impl Guard {
     #[inline]
     pub(crate) fn enter(&mut self, now: Instant) -> Result<(), CircuitOpen> {
         if let Some(breaker) = self.breaker() {
-            let (permit, change) = breaker.enter(now);
-            let is_probe = breaker.is_choosy();
-            self.note(change);
-            self.permit = Some(permit?);
-            self.probing = is_probe.then(Arc::default);
+            match breaker.pass(now) {
+                Some(permit) => self.permit = Some(permit),
+                None => self.ask(now)?,
+            }
         }
         if let Some(token) = self.token.take() {
             token.spend();
         }
+        Ok(())
+    }
+
+    fn ask(&mut self, now: Instant) -> Result<(), CircuitOpen> {
+        let Some(breaker) = self.breaker() else { return Ok(()) };
+        let (permit, change) = breaker.enter(now);
+        let is_probe = breaker.is_choosy();
+        self.note(change);
+        self.permit = Some(permit?);
+        self.probing = is_probe.then(Arc::default);
         Ok(())
     }
 

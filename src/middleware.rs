@@ -96,7 +96,15 @@ impl Resilient {
         extensions: &'a mut Extensions,
     ) -> impl Future<Output = Result<Response, C::Error>> + Send + 'a {
         async move {
-            let (policy, invalid) = self.current.resolve(&request, extensions);
+            let policy = match self.current.resolve(&request, extensions) {
+                Ok(policy) => policy,
+                Err(invalid) => {
+                    let ((policy, faults), now) = (*invalid, Instant::now());
+                    let mut call = Call::new(&policy, &mut request, extensions, now);
+                    extensions.insert(GaveUp);
+                    return call.reject::<C>(&request, FailureKind::Builder, faults.into(), now);
+                }
+            };
             let timeout = policy
                 .attempt_timeout
                 .unwrap_or_else(|| self.client_timeout.filter(|_| request.timeout().is_none()));
@@ -104,10 +112,6 @@ impl Resilient {
             extensions.remove::<GaveUp>();
             let mut now = Instant::now();
             let mut call = Call::new(&policy, &mut request, extensions, now);
-            if let Some(faults) = invalid {
-                extensions.insert(GaveUp);
-                return call.reject::<C>(&request, FailureKind::Builder, faults, now);
-            }
             let factory = extensions.get::<BodyFactory>().cloned();
             let sent_before = extensions.get::<ResendCount>().copied();
             loop {

@@ -77,13 +77,16 @@ impl fmt::Debug for RetryOverride {
     }
 }
 
-/// The policy of one request, and what is wrong with it. What is not there costs nothing: neither
+/// A policy that cannot be, and what is wrong with it; boxed, as it is seldom there.
+pub(crate) type Invalid = Box<(Arc<Policy>, ConfigError)>;
+
+/// The policy of one request. What is not there costs nothing: neither
 /// settings of hosts, nor an override.
 pub(crate) fn resolve<'p>(
     configured: &'p Arc<Policy>,
     url: &Url,
     extensions: &Extensions,
-) -> (Cow<'p, Arc<Policy>>, Option<Box<ConfigError>>) {
+) -> Result<Cow<'p, Arc<Policy>>, Invalid> {
     let configured = configured.of_host(url).unwrap_or(configured);
     let own = extensions.get::<RetryOverride>();
     SCOPE
@@ -95,9 +98,9 @@ fn patched<'p>(
     configured: &'p Arc<Policy>,
     scopes: &[RetryOverride],
     own: Option<&RetryOverride>,
-) -> (Cow<'p, Arc<Policy>>, Option<Box<ConfigError>>) {
+) -> Result<Cow<'p, Arc<Policy>>, Invalid> {
     if scopes.is_empty() && own.is_none() {
-        return (Cow::Borrowed(configured), None);
+        return Ok(Cow::Borrowed(configured));
     }
     let mut policy = configured.patched(scopes.iter().chain(own).map(|it| &*it.0));
     // The host is found already.
@@ -109,7 +112,11 @@ fn patched<'p>(
     {
         policy.attempt_timeout = Some(Some(attempt.min(total)));
     }
-    let faults = policy.check().err().map(Box::new);
+    let faults = policy.check().err();
     policy.settle();
-    (Cow::Owned(Arc::new(policy)), faults)
+    let policy = Arc::new(policy);
+    match faults {
+        None => Ok(Cow::Owned(policy)),
+        Some(faults) => Err(Box::new((policy, faults))),
+    }
 }

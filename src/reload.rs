@@ -11,10 +11,9 @@ use reqwest::Request;
 use crate::breaker::CircuitBreakers;
 use crate::budget::RetryBudget;
 use crate::config::ResilientConfig;
-use crate::fault::ConfigError;
 use crate::gate::Gates;
 use crate::hosts::HostMap;
-use crate::overrides;
+use crate::overrides::{self, Invalid};
 use crate::policy::{HostPolicy, Policy};
 
 /// Replaces the settings of a [`Resilient`](crate::Resilient) while it works; made by
@@ -108,19 +107,19 @@ impl Current {
         self.0.clone()
     }
 
-    /// The policy of one request, and what is wrong with it.
+    /// The policy of one request.
     pub(crate) fn resolve(
         &self,
         request: &Request,
         extensions: &Extensions,
-    ) -> (Cow<'_, Arc<Policy>>, Option<Box<ConfigError>>) {
+    ) -> Result<Cow<'_, Arc<Policy>>, Invalid> {
         let Shared { first, later, .. } = &*self.0.shared;
         let Some(later) = later.get() else {
             return overrides::resolve(first, request.url(), extensions);
         };
         let later = later.load();
-        let (policy, faults) = overrides::resolve(&later, request.url(), extensions);
-        (Cow::Owned(policy.into_owned()), faults)
+        let policy = overrides::resolve(&later, request.url(), extensions)?;
+        Ok(Cow::Owned(policy.into_owned()))
     }
 }
 

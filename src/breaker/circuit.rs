@@ -99,17 +99,19 @@ impl Circuit {
 
     /// A call that reads the gate just before another thread closes it counts as having come
     /// before; its result is of an older generation and changes nothing.
-    #[inline]
     pub(super) fn enter(&self, now: Instant) -> (Result<Ticket, CircuitOpen>, Option<StateChange>) {
-        let gate = self.gate();
-        if gate.lets_through() {
-            return (Ok(Ticket { generation: gate.generation(), entered: now }), None);
+        match self.pass(now) {
+            Some(ticket) => (Ok(ticket), None),
+            None => self.drive(|machine, config| machine.enter(config, now)),
         }
-        self.ask(now)
     }
 
-    fn ask(&self, now: Instant) -> (Result<Ticket, CircuitOpen>, Option<StateChange>) {
-        self.drive(|machine, config| machine.enter(config, now))
+    /// Lets a call through while every call is.
+    #[inline]
+    pub(super) fn pass(&self, now: Instant) -> Option<Ticket> {
+        let gate = self.gate();
+        let ticket = || Ticket { generation: gate.generation(), entered: now };
+        gate.lets_through().then(ticket)
     }
 
     /// Takes the result of a call, a success in this lane if the breaker is calm.

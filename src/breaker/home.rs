@@ -44,15 +44,19 @@ impl Home {
         &self.circuit
     }
 
-    /// Asks for a permit. Gives the change of state as well, if the asking made one.
+    /// A permit, if every call gets one.
     #[inline]
+    pub(crate) fn pass(&self, now: Instant) -> Option<Permit> {
+        Some(Permit::new(Arc::clone(self.door()), self.circuit.pass(now)?))
+    }
+
+    /// Asks for a permit. Gives the change of state as well, if the asking made one.
     pub(crate) fn enter(&self, now: Instant) -> (Result<Permit, CircuitOpen>, Option<StateChange>) {
         let (entered, change) = self.circuit.enter(now);
         (entered.map(|ticket| Permit::new(Arc::clone(self.door()), ticket)), change)
     }
 
     /// Whether not every call is let through; a permit that it gives is then a probe's.
-    #[inline]
     pub(crate) fn is_choosy(&self) -> bool {
         self.circuit.is_choosy()
     }
