@@ -133,13 +133,13 @@ async fn an_answer_takes_its_time() {
 
 #[tokio::test]
 async fn an_idle_connection_that_is_closed_is_not_used_again() {
-    for reply in [Reply::status(200).idle_close(ms(10)), Reply::status(200).idle_408(ms(10))] {
+    for reply in [Reply::status(200).idle_close(ms(100)), Reply::status(200).idle_408(ms(100))] {
         let server = Server::h1([reply.into()]);
         let client = client();
         assert_eq!(status(&client, server.url("/")).await, 200);
         assert_eq!(status(&client, server.url("/")).await, 200);
         assert_eq!(server.connections(), 1);
-        tokio::time::sleep(ms(60)).await;
+        tokio::time::sleep(ms(300)).await;
         assert_eq!(status(&client, server.url("/")).await, 200);
         assert_eq!(server.connections(), 2);
     }
