@@ -81,6 +81,8 @@
 
 mod adapter;
 mod backoff;
+#[cfg(resilient_bench)]
+mod bench;
 #[cfg(feature = "blocking")]
 pub mod blocking;
 mod body;
@@ -126,6 +128,9 @@ pub mod testing;
 mod time;
 
 pub use backoff::{Backoff, Constant, Exponential, Fibonacci, Jitter, Linear};
+#[cfg(resilient_bench)]
+#[doc(hidden)]
+pub use bench::Answered;
 pub use body::BodyFactory;
 pub use breaker::{
     BreakerConfig, BreakerSnapshot, BreakerState, ChangeReason, CircuitBreaker, CircuitBreakers,
