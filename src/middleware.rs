@@ -182,9 +182,12 @@ impl Resilient {
                 if let Some(draining) = draining {
                     draining.await;
                 }
-                let rest = after.saturating_sub(now.elapsed());
-                if !rest.is_zero() {
-                    Box::pin(tokio::time::sleep(rest)).await;
+                if !after.is_zero() {
+                    Box::pin(match now.checked_add(after) {
+                        Some(until) => tokio::time::sleep_until(until),
+                        None => tokio::time::sleep(after),
+                    })
+                    .await;
                 }
                 now = Instant::now();
             }

@@ -199,8 +199,7 @@ impl<P: Part> Seat<P> {
     /// The state itself, given the entry that was found for the request.
     pub(crate) fn get<'a>(&'a self, found: Option<&'a Entry>) -> Option<&'a P> {
         match self {
-            // Of what is in the Arc, which is a part itself to whom asks for one of any kind.
-            Self::InEntry(place) => (**found?.part(*place)?).as_any().downcast_ref(),
+            Self::InEntry(place) => found?.part(*place)?.as_any().downcast_ref(),
             Self::Apart(part) => Some(part),
         }
     }

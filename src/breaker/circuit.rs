@@ -97,8 +97,6 @@ impl Circuit {
         }
     }
 
-    /// A call that reads the gate just before another thread closes it counts as having come
-    /// before; its result is of an older generation and changes nothing.
     pub(super) fn enter(&self, now: Instant) -> (Result<Ticket, CircuitOpen>, Option<StateChange>) {
         match self.pass(now) {
             Some(ticket) => (Ok(ticket), None),
@@ -107,6 +105,9 @@ impl Circuit {
     }
 
     /// Lets a call through while every call is.
+    ///
+    /// A call that reads the gate just before another thread closes it counts as having come
+    /// before; its result is of an older generation and changes nothing.
     #[inline]
     pub(super) fn pass(&self, now: Instant) -> Option<Ticket> {
         let gate = self.gate();

@@ -47,7 +47,8 @@ impl Home {
     /// A permit, if every call gets one.
     #[inline]
     pub(crate) fn pass(&self, now: Instant) -> Option<Permit> {
-        Some(Permit::new(Arc::clone(self.door()), self.circuit.pass(now)?))
+        let ticket = self.circuit.pass(now)?;
+        Some(Permit::new(Arc::clone(self.door()), ticket))
     }
 
     /// Asks for a permit. Gives the change of state as well, if the asking made one.
