@@ -97,9 +97,14 @@ impl Circuit {
         }
     }
 
+    #[inline]
     pub(super) fn enter(&self, now: Instant) -> (Result<Ticket, CircuitOpen>, Option<StateChange>) {
-        match self.pass(now) {
-            Some(ticket) => (Ok(ticket), None),
+        if let Some(ticket) = self.pass(now) {
+            return (Ok(ticket), None);
+        }
+        // By itself as well, since a rejection changes nothing.
+        match self.rejects(now) {
+            Some(rejection) => (Err(rejection), None),
             None => self.drive(|machine, config| machine.enter(config, now)),
         }
     }

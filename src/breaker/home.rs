@@ -52,6 +52,7 @@ impl Home {
     }
 
     /// Asks for a permit. Gives the change of state as well, if the asking made one.
+    #[inline]
     pub(crate) fn enter(&self, now: Instant) -> (Result<Permit, CircuitOpen>, Option<StateChange>) {
         let (entered, change) = self.circuit.enter(now);
         (entered.map(|ticket| Permit::new(Arc::clone(self.door()), ticket)), change)
