@@ -33,7 +33,7 @@ pub(crate) struct Call<'p> {
     pub(crate) retry: Retry,
     /// What observers put around the attempt under way.
     pub(crate) scopes: Scopes,
-    guard: Guard,
+    guard: Guard<'p>,
     policy: &'p Policy,
     /// How long it may still wait at the gate.
     gate_time: Duration,

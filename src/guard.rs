@@ -21,12 +21,12 @@ use crate::time::Instant;
 /// Dropped at any moment, it leaves nothing behind: the permit frees its place, the token goes
 /// back.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub(crate) struct Guard<'p> {
     /// What is kept for the host, if anything; the seats are places in it.
     found: Option<Arc<Entry>>,
-    breaker: Option<Seat<Home>>,
-    account: Option<Seat<Account>>,
-    gate: Option<Seat<HostGate>>,
+    breaker: Option<Seat<'p, Home>>,
+    account: Option<Seat<'p, Account>>,
+    gate: Option<Seat<'p, HostGate>>,
     permit: Option<Permit>,
     /// Lives as long as a permit that is a probe.
     probing: Option<Arc<()>>,
@@ -35,9 +35,9 @@ pub(crate) struct Guard {
     changes: Vec<StateChange>,
 }
 
-impl Guard {
+impl<'p> Guard<'p> {
     pub(crate) fn new(
-        policy: &Policy,
+        policy: &'p Policy,
         request: &Request,
         extensions: &Extensions,
         now: Instant,
@@ -211,7 +211,7 @@ struct Probe {
 }
 
 impl Probe {
-    fn covers(extensions: &Extensions, breaker: &Seat<Home>, found: Option<&Entry>) -> bool {
+    fn covers(extensions: &Extensions, breaker: &Seat<'_, Home>, found: Option<&Entry>) -> bool {
         let Some(probe) = extensions.get::<Self>() else { return false };
         let same = breaker.get(found).is_some_and(|it| ptr::eq(it, &*probe.breaker));
         same && probe.probing.strong_count() > 0

@@ -187,19 +187,24 @@ impl Table {
 }
 
 /// What a request has of one kind of state.
+///
+/// Threads that share a state get in each other's way when each counts itself in and out, so that
+/// is done where there is no other way alone.
 #[derive(Debug)]
-pub(crate) enum Seat<P> {
-    /// In its place in the entry that was found for the request, which keeps it alive: so that
-    /// nothing but the entry is counted in and out for all kinds of state there.
+pub(crate) enum Seat<'p, P> {
+    /// In its place in the entry that was found for the request, which is counted for all there.
     InEntry(usize),
+    /// There is one only, and the policy has it.
+    Lent(&'p Arc<P>),
     Apart(Arc<P>),
 }
 
-impl<P: Part> Seat<P> {
+impl<P: Part> Seat<'_, P> {
     /// The state itself, given the entry that was found for the request.
     pub(crate) fn get<'a>(&'a self, found: Option<&'a Entry>) -> Option<&'a P> {
         match self {
             Self::InEntry(place) => found?.part(*place)?.as_any().downcast_ref(),
+            Self::Lent(part) => Some(part),
             Self::Apart(part) => Some(part),
         }
     }
@@ -208,6 +213,7 @@ impl<P: Part> Seat<P> {
     pub(crate) fn to_arc(&self, found: Option<&Entry>) -> Option<Arc<P>> {
         match self {
             Self::InEntry(place) => Arc::clone(found?.part(*place)?).into_any().downcast().ok(),
+            Self::Lent(part) => Some(Arc::clone(part)),
             Self::Apart(part) => Some(Arc::clone(part)),
         }
     }
@@ -267,7 +273,7 @@ impl<P: Part> Keyed<P> {
         request: &Request,
         found: &mut Option<Arc<Entry>>,
         create: impl Fn(&str) -> P,
-    ) -> Seat<P> {
+    ) -> Seat<'static, P> {
         match self.key_of {
             KeyOf::Host => self.room().of_host(request, found, create),
             KeyOf::Request(_) => Seat::Apart(self.of_key(&self.key(request), create)),
@@ -325,7 +331,7 @@ impl Room {
         request: &Request,
         found: &mut Option<Arc<Entry>>,
         create: impl Fn(&str) -> P,
-    ) -> Seat<P> {
+    ) -> Seat<'static, P> {
         match found {
             Some(entry) if entry.registry == self.registry.id => {
                 self.seat(entry, || create(&host_key(request.url())))
@@ -343,7 +349,7 @@ impl Room {
     }
 
     /// This room's place in `entry`, with a new part there if there is none yet.
-    fn seat<P: Part>(&self, entry: &Entry, create: impl FnOnce() -> P) -> Seat<P> {
+    fn seat<P: Part>(&self, entry: &Entry, create: impl FnOnce() -> P) -> Seat<'static, P> {
         match entry.parts.get(self.place) {
             Some(place) => {
                 place.get_or_init(|| Arc::new(create()));

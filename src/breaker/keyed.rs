@@ -96,9 +96,9 @@ impl CircuitBreakers {
         &self,
         request: &Request,
         found: &mut Option<Arc<Entry>>,
-    ) -> Seat<Home> {
+    ) -> Seat<'_, Home> {
         let seat = match &*self.scope {
-            Scope::Single(breaker) => Seat::Apart(Arc::clone(&breaker.home)),
+            Scope::Single(breaker) => Seat::Lent(&breaker.home),
             Scope::Keyed { common, homes } => {
                 let create = |key: &str| Home::new(Circuit::new(key, Arc::clone(common)));
                 homes.of_request(request, found, create)

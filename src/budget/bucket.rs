@@ -66,6 +66,26 @@ impl Bucket {
         self.add(self.deposit);
     }
 
+    /// For so many nanoseconds less one after a success, another one changes nothing but when the
+    /// last one was: it pays for itself, and the bucket stays full.
+    pub(super) fn calm(&self) -> u64 {
+        match self.deposit.checked_div(self.upkeep.into()) {
+            _ if self.balance < self.size => 0,
+            Some(paid_for) => u64::try_from(paid_for).unwrap_or(u64::MAX).saturating_add(1),
+            None => u64::MAX,
+        }
+    }
+
+    /// When the last success was, in nanoseconds from when the bucket was new.
+    pub(super) fn last_success(&self) -> Option<u64> {
+        self.succeeded
+    }
+
+    /// There was a success that changed nothing else.
+    pub(super) fn has_succeeded(&mut self, at: u64) {
+        self.succeeded = self.succeeded.max(Some(at));
+    }
+
     /// Takes a token for a retry, unless there is none.
     #[must_use]
     pub(super) fn withdraw(&mut self, now: Instant) -> bool {

@@ -1,16 +1,14 @@
 //! How many retries successes have paid for.
 
+mod account;
 mod bucket;
 
 use std::fmt;
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, OnceLock};
 
 use reqwest::Request;
 
-use crate::budget::bucket::Bucket;
+pub(crate) use crate::budget::account::{Account, Token};
 use crate::fault::Fault;
 use crate::registry::{Entry, KeyOf, Keyed, Part, Seat};
 use crate::rules::Rules;
@@ -208,7 +206,7 @@ impl RetryBudget {
     /// end); a key not seen yet gets a full bucket. A shared budget is that of every key.
     pub fn balance(&self, key: &str, now: Instant) -> f64 {
         let account = match &self.kept.scope {
-            Scope::Shared(account) => self.shared_account(account, now),
+            Scope::Shared(account) => Arc::clone(self.shared_account(account, now)),
             Scope::Keyed(keyed) => {
                 keyed.of_key(key, |key| Account::new(key, &self.kept.rules, now))
             }
@@ -267,9 +265,9 @@ impl RetryBudget {
         request: &Request,
         found: &mut Option<Arc<Entry>>,
         now: Instant,
-    ) -> Seat<Account> {
+    ) -> Seat<'_, Account> {
         let seat = match &self.kept.scope {
-            Scope::Shared(account) => Seat::Apart(self.shared_account(account, now)),
+            Scope::Shared(account) => Seat::Lent(self.shared_account(account, now)),
             Scope::Keyed(keyed) => {
                 let create = |key: &str| Account::new(key, &self.kept.rules, now);
                 keyed.of_request(request, found, create)
@@ -281,97 +279,12 @@ impl RetryBudget {
         seat
     }
 
-    fn shared_account(&self, account: &OnceLock<Arc<Account>>, now: Instant) -> Arc<Account> {
-        Arc::clone(account.get_or_init(|| Arc::new(Account::new("", &self.kept.rules, now))))
-    }
-}
-
-/// The tokens kept for one key, shared by everything that re-sends to it.
-#[derive(Debug)]
-pub(crate) struct Account {
-    key: Box<str>,
-    /// Of the rules in `bucket`.
-    version: AtomicU64,
-    bucket: Mutex<Bucket>,
-}
-
-impl Account {
-    /// A full account.
-    pub(crate) fn new(key: &str, rules: &Rules<BudgetConfig>, now: Instant) -> Self {
-        let (config, version) = rules.of(key);
-        Self {
-            key: key.into(),
-            version: AtomicU64::new(version),
-            bucket: Mutex::new(Bucket::new(&config, now)),
-        }
-    }
-
-    /// Takes over the rules, if they have changed. The balance stays, as far as it fits.
-    fn keep_up(&self, rules: &Rules<BudgetConfig>, now: Instant) {
-        if self.version.load(Ordering::Relaxed) != rules.version() {
-            let mut bucket = self.lock();
-            // Read under the lock, so that an older reading cannot overwrite a newer one.
-            let (config, version) = rules.of(&self.key);
-            bucket.change_rules(&config, now);
-            self.version.store(version, Ordering::Relaxed);
-        }
-    }
-
-    /// Adds what a successful request pays for.
-    pub(crate) fn deposit(&self, now: Instant) {
-        self.lock().deposit(now);
-    }
-
-    /// Takes a token for a retry, unless there is none.
-    #[must_use]
-    pub(crate) fn withdraw(&self, now: Instant) -> bool {
-        self.lock().withdraw(now)
-    }
-
-    /// Puts back the token of a retry that was never sent.
-    pub(crate) fn refund(&self) {
-        self.lock().refund();
-    }
-
-    /// The tokens there are.
-    pub(crate) fn balance(&self, now: Instant) -> f64 {
-        self.lock().balance(now)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Bucket> {
-        // No step of the bucket can stop halfway.
-        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Part for Account {
-    /// A full bucket is what a forgotten one becomes; an empty one is forgotten like any other,
-    /// lest a crawler's failures fill the registry.
-    fn pinned(&self) -> bool {
-        false
-    }
-}
-
-/// A token taken for a retry, which goes back to its account unless the retry is sent.
-#[derive(Debug)]
-pub(crate) struct Token(Option<Arc<Account>>);
-
-impl Token {
-    pub(crate) fn withdraw(account: Arc<Account>, now: Instant) -> Option<Self> {
-        account.withdraw(now).then(|| Self(Some(account)))
-    }
-
-    /// The retry is sent.
-    pub(crate) fn spend(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Token {
-    fn drop(&mut self) {
-        if let Some(account) = &self.0 {
-            account.refund();
-        }
+    fn shared_account<'a>(
+        &self,
+        account: &'a OnceLock<Arc<Account>>,
+        now: Instant,
+    ) -> &'a Arc<Account> {
+        account.get_or_init(|| Arc::new(Account::new("", &self.kept.rules, now)))
     }
 }
 
@@ -387,22 +300,6 @@ mod tests {
 
     fn per_key(config: BudgetConfig) -> RetryBudget {
         RetryBudget::per_key(config, |_| "key".to_owned())
-    }
-
-    #[test]
-    fn a_token_comes_back_unless_it_is_spent() {
-        let now = Instant::now();
-        let account = Arc::new(Account::new("", &Rules::new(size(2)), now));
-        let token = Token::withdraw(Arc::clone(&account), now);
-        assert_eq!((token.is_some(), account.balance(now)), (true, 1.0));
-        drop(token);
-        assert_eq!(account.balance(now), 2.0);
-        let [first, second] = [(); 2].map(|()| Token::withdraw(Arc::clone(&account), now).unwrap());
-        assert!(Token::withdraw(account.clone(), now).is_none());
-        first.spend();
-        drop(second);
-        assert_eq!(account.balance(now), 1.0);
-        assert!(!account.pinned());
     }
 
     #[test]
@@ -443,22 +340,6 @@ mod tests {
         let budget = RetryBudget::per_host(size(0)).for_host("a.example", size(1).deposit(-1.0));
         let faults: Vec<_> = budget.faults().into_iter().map(|it| it.field).collect();
         assert_eq!(faults, ["retry_budget.size", "hosts.\"a.example\".retry_budget.deposit"]);
-    }
-
-    #[test]
-    fn an_account_is_shared() {
-        let now = Instant::now();
-        let config = BudgetConfig::default().size(100).trickle(0.0).deposit(0.5);
-        let account = Account::new("", &Rules::new(config), now);
-        let taken: usize = std::thread::scope(|scope| {
-            let take = || (0..100).filter(|_| account.withdraw(now)).count();
-            let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
-            threads.into_iter().map(|it| it.join().unwrap()).sum()
-        });
-        assert_eq!(taken, 100);
-        account.deposit(now);
-        account.refund();
-        assert_eq!(account.balance(now), 1.5);
     }
 
     #[test]
