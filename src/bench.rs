@@ -1,19 +1,26 @@
-//! The door of the bench `decide`: what is decided after one attempt, and nothing around it.
+//! Doors for benches: parts of a request that have no entrance of their own.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    hint::black_box,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderMap, Method, StatusCode};
-use reqwest::Url;
+use reqwest::{Request, Url};
 
+use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers};
+use crate::budget::{self, BudgetConfig};
 use crate::classify::Verdict;
 use crate::config::ResilientConfig;
 use crate::decision::Decision;
+use crate::gate::HostGate;
 use crate::hint;
 use crate::outcome::{Gave, Outcome};
 use crate::retry::{Facts, Repeat, Retry, Upload};
+use crate::rules::Rules;
 use crate::time::Instant;
 
-/// A GET with default settings whose first attempt was answered.
+/// A GET with default settings whose first attempt was answered: what is decided then.
 #[derive(Debug)]
 pub struct Answered {
     config: ResilientConfig,
@@ -51,5 +58,51 @@ impl Answered {
             Decision::Retry { after, .. } => Some(after),
             Decision::Return(_) => None,
         }
+    }
+}
+
+/// The retry budget of one host.
+#[derive(Debug)]
+pub struct Account(budget::Account);
+
+impl Account {
+    /// A full one.
+    pub fn new(now: Instant) -> Self {
+        Self(budget::Account::new("", &Rules::new(BudgetConfig::default()), now))
+    }
+
+    /// A request succeeded.
+    pub fn deposit(&self, now: Instant) {
+        self.0.deposit(now);
+    }
+}
+
+/// The gate of one host.
+#[derive(Debug, Default)]
+pub struct Gate(HostGate);
+
+impl Gate {
+    /// Whether requests have to wait.
+    pub fn is_closed(&self, now: Instant) -> bool {
+        self.0.is_closed(now)
+    }
+}
+
+/// What is kept for hosts.
+#[derive(Debug)]
+pub struct Hosts(CircuitBreakers);
+
+impl Default for Hosts {
+    fn default() -> Self {
+        Self(CircuitBreaker::per_host(BreakerConfig::default()))
+    }
+}
+
+impl Hosts {
+    /// Finds what is kept for the host of a request.
+    pub fn find(&self, request: &Request) {
+        let mut found = None;
+        black_box(self.0.of_request(request, &mut found));
+        black_box(found);
     }
 }

@@ -81,8 +81,9 @@
 
 mod adapter;
 mod backoff;
-#[cfg(resilient_bench)]
-mod bench;
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub mod bench;
 #[cfg(feature = "blocking")]
 pub mod blocking;
 mod body;
@@ -128,9 +129,6 @@ pub mod testing;
 mod time;
 
 pub use backoff::{Backoff, Constant, Exponential, Fibonacci, Jitter, Linear};
-#[cfg(resilient_bench)]
-#[doc(hidden)]
-pub use bench::Answered;
 pub use body::BodyFactory;
 pub use breaker::{
     BreakerConfig, BreakerSnapshot, BreakerState, ChangeReason, CircuitBreaker, CircuitBreakers,

@@ -45,8 +45,10 @@ impl<P: Part> AnyPart for P {
 /// two clients that share them.
 const PLACES: usize = 4;
 
-/// Everything that is kept under one key.
+/// Everything that is kept under one key. Aligned so that who reads it need not wait for those who
+/// count themselves in and out beside it.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(crate) struct Entry {
     registry: u64,
     parts: [OnceLock<Arc<dyn AnyPart>>; PLACES],
@@ -74,9 +76,14 @@ pub(crate) struct Registry {
     table: RwLock<Table>,
     /// Counts look-ups of another entry than before; what an entry remembers of it orders entries
     /// by last use.
-    clock: AtomicU64,
+    clock: Clock,
     claimed: AtomicUsize,
 }
+
+/// Aligned for the same reason: it lies beside the lock.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Clock(AtomicU64);
 
 #[derive(Debug)]
 struct Table {
@@ -100,7 +107,7 @@ impl Registry {
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             table: RwLock::new(table),
-            clock: AtomicU64::new(0),
+            clock: Clock::default(),
             claimed: AtomicUsize::new(0),
         }
     }
@@ -157,14 +164,14 @@ impl Registry {
     /// Writes nothing for the entry that was used last: threads that share it stay out of each
     /// other's way.
     fn touch(&self, slot: &Slot) {
-        if slot.last_used.load(Ordering::Relaxed) != self.clock.load(Ordering::Relaxed) {
+        if slot.last_used.load(Ordering::Relaxed) != self.clock.0.load(Ordering::Relaxed) {
             slot.last_used.store(self.tick(), Ordering::Relaxed);
         }
     }
 
     /// A number above all before it.
     fn tick(&self) -> u64 {
-        self.clock.fetch_add(1, Ordering::Relaxed) + 1
+        self.clock.0.fetch_add(1, Ordering::Relaxed) + 1
     }
 }
 

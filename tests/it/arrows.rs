@@ -42,7 +42,7 @@ const ARROWS: &[(&str, &str)] = &[
          policy redact retry send time",
     ),
     ("config", "fault overrides policy"),
-    ("bench", "classify config decision hint outcome retry time"),
+    ("bench", "breaker budget classify config decision gate hint outcome retry rules time"),
     (
         "settings",
         "backoff breaker budget classify config event gate headers hint idempotency outcome \
