@@ -153,7 +153,7 @@ mod tests {
         drop(token);
         assert_eq!(account.balance(now), 2.0);
         let [first, second] = [(); 2].map(|()| Token::withdraw(Arc::clone(&account), now).unwrap());
-        assert!(Token::withdraw(account.clone(), now).is_none());
+        assert!(Token::withdraw(Arc::clone(&account), now).is_none());
         first.spend();
         drop(second);
         assert_eq!(account.balance(now), 1.0);
