@@ -32,6 +32,8 @@ const WAIT: Duration = Duration::from_millis(1);
 const IN_FLIGHT: usize = 64;
 const REQUESTS: usize = 640;
 const ROUNDS: usize = 120;
+/// Of those whose rates are compared, which differ by little.
+const MANY_ROUNDS: usize = 600;
 
 /// One client, its server, and how it did.
 struct Case {
@@ -128,14 +130,14 @@ fn theirs() -> RetryTransientMiddleware<ExponentialBackoff> {
 }
 
 /// The bare client, reqwest-retry and ours.
-fn compare(runtime: &Runtime, title: &str, plan: Plan) -> [Case; 3] {
+fn compare(runtime: &Runtime, title: &str, plan: Plan, rounds: usize) -> [Case; 3] {
     let mut cases = [
         Case::new("reqwest-middleware", plan, |it| it),
         Case::new("reqwest-retry", plan, |it| it.with(theirs())),
         Case::new("ours", plan, |it| it.with(ours())),
     ];
     let mut order = [0, 1, 2];
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         order.shuffle(&mut rand::rng());
         order.iter().for_each(|it| runtime.block_on(cases[*it].round()));
     }
@@ -150,10 +152,11 @@ fn compare(runtime: &Runtime, title: &str, plan: Plan) -> [Case; 3] {
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = &runtime.expect("a runtime");
-    let [_, peer, ours] = compare(runtime, "all answered", Plan { fails: 0, late_body: false });
+    let plan = Plan { fails: 0, late_body: false };
+    let [_, peer, ours] = compare(runtime, "all answered", plan, MANY_ROUNDS);
     bar_at_least("requests/s, all answered, reqwest-retry", ours.relative_to(&peer), 100.0, 0.97);
     for (title, late_body) in [("10 % 503s", false), ("10 % 503s, late", true)] {
-        let [_, peer, ours] = compare(runtime, title, Plan { fails: 10, late_body });
+        let [_, peer, ours] = compare(runtime, title, Plan { fails: 10, late_body }, ROUNDS);
         let connections = [&ours, &peer].map(|it| it.server.connections() as f64);
         bar(&format!("connections, {title}, reqwest-retry"), connections[0], connections[1], 1.0);
     }

@@ -60,7 +60,7 @@ impl Account {
     pub(crate) fn deposit(&self, now: Instant) {
         let mark = nanos(now.saturating_duration_since(self.epoch)).saturating_add(1);
         let last = self.succeeded.load(Ordering::Relaxed);
-        if last > 0 && mark.saturating_sub(last) < self.calm.load(Ordering::Acquire) {
+        if mark.saturating_sub(last) < self.calm.load(Ordering::Acquire) {
             self.succeeded.fetch_max(mark, Ordering::Relaxed);
         } else {
             self.change(|bucket| bucket.deposit(now));
