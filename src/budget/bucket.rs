@@ -51,8 +51,8 @@ impl Bucket {
     pub(super) fn change_rules(&mut self, config: &BudgetConfig, now: Instant) {
         self.fill(self.moment(now));
         let Self { size, deposit, trickle, upkeep, .. } = Self::new(config, now);
-        let balance = self.balance.min(size);
-        *self = Self { balance, size, deposit, trickle, upkeep, ..*self };
+        self.balance = self.balance.min(size);
+        (self.size, self.deposit, self.trickle, self.upkeep) = (size, deposit, trickle, upkeep);
     }
 
     /// Adds what a successful request pays for, after what it costs to have kept the rest.
