@@ -189,6 +189,9 @@ mod tests {
         assert!(account.withdraw(now));
         account.deposit(now);
         assert_eq!(account.balance(now), 1.9, "only a full one may pass a success by");
+        (0..20).for_each(|_| account.deposit(at(6_000)));
+        account.deposit(at(6_400));
+        assert_eq!(account.lock().last_success(), Some(6_000_000_000), "full, it hears of no more");
     }
 
     proptest! {
