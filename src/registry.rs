@@ -203,6 +203,7 @@ pub(crate) enum Seat<'p, P> {
     InEntry(usize),
     /// There is one only, and the policy has it.
     Lent(&'p Arc<P>),
+    /// Kept by another key than the host, or in another registry.
     Apart(Arc<P>),
 }
 
