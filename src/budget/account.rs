@@ -177,6 +177,27 @@ mod tests {
     }
 
     #[test]
+    fn no_success_is_lost_or_counted_twice_between_threads() {
+        let now = Instant::now();
+        let config = size(3_000).trickle(0.0).deposit(0.5).upkeep(0.0);
+        let account = Account::new("", &Rules::new(config), now);
+        let drain = || std::iter::from_fn(|| account.withdraw(now).then_some(())).count();
+        assert_eq!(drain(), 3_000);
+        let taken: usize = std::thread::scope(|scope| {
+            let work = || {
+                let round = |millis| {
+                    account.deposit(now + Duration::from_millis(millis));
+                    usize::from(account.withdraw(now))
+                };
+                (0..1_000).map(round).sum::<usize>()
+            };
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
+            threads.into_iter().map(|it| it.join().unwrap()).sum()
+        });
+        assert_eq!(taken + drain(), 2_000);
+    }
+
+    #[test]
     fn a_success_among_many_takes_no_lock() {
         let now = Instant::now();
         let at = |millis| now + Duration::from_millis(millis);
