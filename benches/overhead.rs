@@ -17,10 +17,9 @@ use http::{Extensions, Method};
 use recloser::Recloser;
 use reqwest::{Request, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
-use reqwest_resilient::{Resilient, ResilientConfig, RetryOverride};
+use reqwest_resilient::{Resilient, ResilientConfig, RetryOverride, bench::Account};
 use reqwest_retry::{RetryTransientMiddleware, policies::ExponentialBackoff};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use tower::retry::budget::{Budget, TpsBudget};
 use url::Position;
 
 #[path = "support/mod.rs"]
@@ -70,16 +69,15 @@ impl Middleware for Copy {
 
 /// The least that any middleware costs which repeats requests within limits of time and, with
 /// `hosts`, has a breaker, a budget and a gate for each: what is done for a request that succeeds,
-/// by the quickest that others have to offer, and nothing decided.
+/// by the quickest there is of each, others' or ours, and nothing decided.
 #[derive(Default)]
 struct Least {
     hosts: Option<RwLock<HashMap<Box<str>, Arc<Host>>>>,
 }
 
-#[derive(Default)]
 struct Host {
     breaker: Recloser,
-    budget: TpsBudget,
+    budget: Account,
     is_closed: AtomicBool,
 }
 
@@ -93,7 +91,10 @@ impl Least {
         let key = &request.url()[..Position::AfterPort];
         let found = hosts.read().expect("no panic").get(key).cloned();
         Some(found.unwrap_or_else(|| {
-            Arc::clone(hosts.write().expect("no panic").entry(key.into()).or_default())
+            let (breaker, budget) = (Recloser::default(), Account::new(Instant::now().into()));
+            let host = Arc::new(Host { breaker, budget, is_closed: AtomicBool::new(false) });
+            hosts.write().expect("no panic").insert(key.into(), Arc::clone(&host));
+            host
         }))
     }
 }
@@ -116,10 +117,8 @@ impl Middleware for Least {
         }
         let response = next.run(request, extensions).await;
         if let Some(host) = &host {
-            // A breaker counts by time.
-            black_box(started.elapsed());
             let _entered_and_left = host.breaker.call(|| Ok::<(), ()>(()));
-            host.budget.deposit();
+            host.budget.deposit(Instant::now().into());
         }
         drop(black_box((copy, name, started)));
         response

@@ -71,9 +71,7 @@ impl<'p> Call<'p> {
             guard: Guard::new(policy, request, extensions, now),
             policy,
             gate_time: policy.max_wait_time,
-            // Nobody asks where no retry can follow.
-            keyed: repeat != Repeat::Never
-                && !idempotency::is_idempotent(request.method())
+            keyed: !idempotency::is_idempotent(request.method())
                 && idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
             history: History::default(),
             log: extensions.get().cloned(),

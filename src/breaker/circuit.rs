@@ -97,12 +97,13 @@ impl Circuit {
         }
     }
 
+    /// Lets a call through or rejects it; a call that finds the open time over makes a change.
     #[inline]
     pub(super) fn enter(&self, now: Instant) -> (Result<Ticket, CircuitOpen>, Option<StateChange>) {
         if let Some(ticket) = self.pass(now) {
             return (Ok(ticket), None);
         }
-        // By itself as well, since a rejection changes nothing.
+        // A rejection changes nothing, and so need not go the way of what does.
         match self.rejects(now) {
             Some(rejection) => (Err(rejection), None),
             None => self.drive(|machine, config| machine.enter(config, now)),

@@ -91,7 +91,7 @@ impl CircuitBreakers {
         }
     }
 
-    /// The same, noting the entry in which it was found.
+    /// What that breaker is, noting the entry in which it was found.
     pub(crate) fn of_request(
         &self,
         request: &Request,

@@ -337,6 +337,17 @@ async fn one_key_serves_all_attempts_of_a_request() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_of_another_request_is_final_even_if_the_body_is_gone() {
+    let config = steady().retry_statuses([StatusCode::UNPROCESSABLE_ENTITY]).build().unwrap();
+    let (client, script) = scripted(config, [Reply::status(422)]);
+    let body = reqwest::Body::wrap_stream(futures_util::stream::iter([Ok::<_, io::Error>("x")]));
+    let request = client.post(URL).header("idempotency-key", "mine").body(body);
+    let response = request.send().await.unwrap();
+    assert_eq!(response.history().unwrap().stop_reason(), Some(StopReason::Final));
+    assert_eq!(script.sent().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_given_up_before_is_no_concern_of_the_next_request() {
     let (client, script) = scripted(
         steady().build().unwrap(),
