@@ -2,11 +2,11 @@
 
 use std::{mem, time::Duration};
 
-use http::Extensions;
+use http::{Extensions, StatusCode};
 use reqwest::{Request, Response};
 
 use crate::body::{self, BodyFactory};
-use crate::breaker::CircuitOpen;
+use crate::breaker::{CircuitOpen, Health};
 use crate::classify::{self, Verdict};
 use crate::decision::{Decision, StopReason, WaitSource};
 use crate::error::{BoxError, Cause, HttpRequestError, Inner};
@@ -19,7 +19,7 @@ use crate::guard::Guard;
 use crate::hint::{self, Advice};
 use crate::history::{Attempt, AttemptLog, History, Hold};
 use crate::idempotency;
-use crate::outcome::{Failure, FailureKind, Gave, Outcome};
+use crate::outcome::{self, Failure, FailureKind, Gave, Outcome};
 use crate::policy::{Policy, RetryAfter};
 use crate::redact::RedactedUrl;
 use crate::retry::{Facts, Repeat, Retry, Upload};
@@ -138,6 +138,27 @@ impl<'p> Call<'p> {
             self.policy.listeners.tell(&Event::AttemptStarted(&info));
             self.scopes = self.policy.listeners.scopes(&info);
         }
+    }
+
+    /// Whether this is the most there is of answers: a first one, good by any rule, and nobody
+    /// wants to know of it.
+    #[inline]
+    pub(crate) fn is_plain(&self, status: StatusCode) -> bool {
+        self.policy.is_good(status) && self.history.is_empty() && self.log.is_none()
+    }
+
+    /// Whether it matters when an answer came that is plain.
+    #[inline]
+    pub(crate) fn goes_by_time(&self) -> bool {
+        self.guard.goes_by_time()
+    }
+
+    /// What [`judge`](Self::judge) comes to for an answer that is plain.
+    #[inline]
+    pub(crate) fn succeeds(&mut self, request: &Request, response: &Response, now: Instant) {
+        let elsewhere = outcome::elsewhere(request.url(), response.url());
+        self.guard.exit(Some(Health::Success), elsewhere, None, now, self.policy);
+        self.guard.deposit(now);
     }
 
     /// Decides what follows an attempt or a rejection, records it and tells it.

@@ -358,12 +358,18 @@ impl Scopes {
     /// The attempt, inside of all of them.
     pub(crate) fn around<F: Future>(
         &self,
-        mut attempt: Pin<&mut F>,
+        mut attempt: Pin<Box<F>>,
     ) -> impl Future<Output = F::Output> {
         poll_fn(move |context| match &*self.0 {
             [] => attempt.as_mut().poll(context),
             scopes => within(scopes, &mut || attempt.as_mut().poll(context)),
         })
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub(crate) fn are_none(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The attempt is over, and so are they.

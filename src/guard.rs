@@ -169,6 +169,12 @@ impl<'p> Guard<'p> {
         !self.changes.is_empty()
     }
 
+    /// Whether a success is told with its moment.
+    #[inline]
+    pub(crate) fn goes_by_time(&self) -> bool {
+        self.permit.is_some() || self.account.is_some()
+    }
+
     /// How long the breaker will reject attempts from now on.
     pub(crate) fn rejects_for(&self, now: Instant) -> Option<Duration> {
         Some(self.breaker()?.rejects(now)?.retry_in())

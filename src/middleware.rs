@@ -1,6 +1,6 @@
 //! The loop: attempt, outcome, verdict, decision, event, wait; or return.
 
-use std::{mem, pin::pin, time::Duration};
+use std::{mem, time::Duration};
 
 use http::Extensions;
 use reqwest::{Request, Response};
@@ -152,8 +152,24 @@ impl Resilient {
                             };
                             let (chain, factory) = (chain.clone(), factory.as_ref());
                             let sending = send::begin(chain, outgoing, target, factory, &terms);
-                            let attempt = pin!(send::attempt::<C>(sending, &terms));
-                            call.scopes.around(attempt).await
+                            if terms.are_none() && call.scopes.are_none() {
+                                let result = sending.await;
+                                let response = result.as_ref().ok();
+                                if let Some(response) = response.filter(|it| call.is_plain(it.status())) {
+                                    if call.goes_by_time() {
+                                        now = Instant::now();
+                                    }
+                                    call.succeeds(&request, response, now);
+                                    if let Some(own) = own {
+                                        *extensions = own;
+                                    }
+                                    return result;
+                                }
+                                Sent::of::<C>(result, false)
+                            } else {
+                                let attempt = Box::pin(send::attempt::<C>(sending, &terms));
+                                call.scopes.around(attempt).await
+                            }
                         }
                     };
                     let nested = own.as_ref().unwrap_or(extensions).get::<GaveUp>().is_some();

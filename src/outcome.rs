@@ -4,6 +4,7 @@ use std::{error::Error, fmt, time::Duration};
 
 use http::{HeaderMap, Method, StatusCode};
 use reqwest::Url;
+use url::Host;
 
 /// How far a request got before its attempt ended.
 ///
@@ -228,9 +229,7 @@ impl<'a> Outcome<'a> {
 
     /// The url that answered, if it is one of another server than the one that was asked.
     pub(crate) fn elsewhere(&self) -> Option<&'a Url> {
-        let by = self.answered_by().filter(|it| it.as_str() != self.url.as_str())?;
-        let server = |url: &'a Url| (url.scheme(), url.host(), url.port_or_known_default());
-        (server(by) != server(self.url)).then_some(by)
+        elsewhere(self.url, self.answered_by()?)
     }
 
     /// Whether time ran out: a connect, attempt or client timeout, or the deadline.
@@ -242,6 +241,16 @@ impl<'a> Outcome<'a> {
     pub fn is_connect(&self) -> bool {
         self.failure() == Some(FailureKind::Connect)
     }
+}
+
+/// The url that answered, if it is one of another server than the one that was asked.
+#[inline]
+pub(crate) fn elsewhere<'a>(asked: &Url, by: &'a Url) -> Option<&'a Url> {
+    fn server(url: &Url) -> (&str, Option<Host<&str>>, Option<u16>) {
+        (url.scheme(), url.host(), url.port_or_known_default())
+    }
+    let is_other = by.as_str() != asked.as_str() && server(by) != server(asked);
+    is_other.then_some(by)
 }
 
 impl fmt::Debug for Outcome<'_> {

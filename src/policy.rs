@@ -138,6 +138,17 @@ impl Policy {
         classify::verdict(outcome, advice, self.retry_if.as_ref(), &self.statuses)
     }
 
+    /// Whether a first answer of this status succeeds and there is nobody to say otherwise or to
+    /// be told.
+    #[inline]
+    pub(crate) fn is_good(&self, status: StatusCode) -> bool {
+        status.is_success()
+            && !self.statuses.contains(status)
+            && self.retry_if.is_none()
+            && self.breaker_health.is_none()
+            && self.listeners.is_empty()
+    }
+
     /// Whether a request may be sent twice whatever becomes of it.
     pub(crate) fn may_repeat(&self, method: &Method, headers: &HeaderMap) -> bool {
         let says = self.idempotent;

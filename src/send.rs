@@ -55,7 +55,8 @@ impl<E> Sent<E> {
         Self::Local(Failure::new(kind, Delivery::NotSent), error)
     }
 
-    fn of<C: Chain<Error = E>>(result: Result<Response, E>, followed: bool) -> Self {
+    #[inline]
+    pub(crate) fn of<C: Chain<Error = E>>(result: Result<Response, E>, followed: bool) -> Self {
         match result {
             Ok(response) => Self::Answer { response, body: None, followed },
             Err(error) => {
@@ -132,6 +133,15 @@ pub(crate) fn begin<'a, C: Chain + 'a>(
 }
 
 impl Terms<'_> {
+    /// Whether an attempt has nothing to keep to, so that it need only be sent.
+    #[inline]
+    pub(crate) fn are_none(&self) -> bool {
+        self.timeout.is_none()
+            && self.deadline.is_none()
+            && !self.minds_redirects
+            && self.policy.read_body.is_none()
+    }
+
     /// Writes into the request what the attempt's number and limits say.
     fn apply(&self, request: &mut Request) {
         let Self { policy, number, now, deadline, .. } = *self;
@@ -160,14 +170,9 @@ pub(crate) async fn attempt<C: Chain>(
     sending: BoxFuture<'_, Result<Response, C::Error>>,
     terms: &Terms<'_>,
 ) -> Sent<C::Error> {
-    let Terms { policy, minds_redirects, .. } = *terms;
-    let limit = Limit::nearest(terms);
-    if limit.is_none() && !minds_redirects && policy.read_body.is_none() {
-        return Sent::of::<C>(sending.await, false);
-    }
     let sending = complete::<C>(sending, terms);
-    let Some(limit) = limit else { return Box::pin(sending).await };
-    match Box::pin(tokio::time::timeout_at(limit.at, sending)).await {
+    let Some(limit) = Limit::nearest(terms) else { return sending.await };
+    match tokio::time::timeout_at(limit.at, sending).await {
         Ok(sent) => sent,
         // Nobody knows how far it got.
         Err(_) => {
