@@ -44,6 +44,7 @@ pub(crate) struct Call<'p> {
 
 impl<'p> Call<'p> {
     /// Begins a request, which gets the key it needs.
+    #[inline]
     pub(crate) fn new(
         policy: &'p Policy,
         request: &mut Request,
@@ -126,6 +127,7 @@ impl<'p> Call<'p> {
     }
 
     /// Counts an attempt about to be sent and tells it.
+    #[inline]
     pub(crate) fn starts(&mut self, request: &Request) {
         self.retry.attempt();
         if !self.policy.listeners.is_empty() {

@@ -132,6 +132,7 @@ pub enum RetryMethods {
 }
 
 impl RetryMethods {
+    #[inline]
     pub(crate) fn contains(&self, method: &Method) -> bool {
         match self {
             Self::Idempotent => idempotency::is_idempotent(method),

@@ -36,6 +36,7 @@ pub(crate) struct Guard<'p> {
 }
 
 impl<'p> Guard<'p> {
+    #[inline]
     pub(crate) fn new(
         policy: &'p Policy,
         request: &Request,
@@ -127,6 +128,7 @@ impl<'p> Guard<'p> {
     ///
     /// After a redirect to `elsewhere` the host that was asked did its work; the other one is
     /// judged, unless its breaker is open and nothing would be counted.
+    #[inline]
     pub(crate) fn exit(
         &mut self,
         health: Option<Health>,
@@ -136,7 +138,20 @@ impl<'p> Guard<'p> {
         policy: &Policy,
     ) {
         self.probing = None;
-        let (Some(permit), Some(health)) = (self.permit.take(), health) else { return };
+        if let (Some(permit), Some(health)) = (self.permit.take(), health) {
+            self.hand_back(permit, health, elsewhere, retry_after, now, policy);
+        }
+    }
+
+    fn hand_back(
+        &mut self,
+        permit: Permit,
+        health: Health,
+        elsewhere: Option<&reqwest::Url>,
+        retry_after: Option<Duration>,
+        now: Instant,
+        policy: &Policy,
+    ) {
         let random = || policy.sources.random();
         let other =
             elsewhere.and_then(|url| policy.breaker.as_ref()?.of_other_host(&host_key(url)));

@@ -104,6 +104,7 @@ pub(crate) fn is_keyed(headers: &HeaderMap, key: Option<&IdempotencyKey>) -> boo
 }
 
 /// [RFC 9110 §9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2), and QUERY.
+#[inline]
 pub(crate) fn is_idempotent(method: &Method) -> bool {
     method.is_idempotent() || method.as_str() == "QUERY"
 }

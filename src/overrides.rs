@@ -82,6 +82,7 @@ pub(crate) type Invalid = Box<(Arc<Policy>, ConfigError)>;
 
 /// The policy of one request. What is not there costs nothing: neither
 /// settings of hosts, nor an override.
+#[inline]
 pub(crate) fn resolve<'p>(
     configured: &'p Arc<Policy>,
     url: &Url,

@@ -150,6 +150,7 @@ impl Policy {
     }
 
     /// Whether a request may be sent twice whatever becomes of it.
+    #[inline]
     pub(crate) fn may_repeat(&self, method: &Method, headers: &HeaderMap) -> bool {
         let says = self.idempotent;
         says.unwrap_or_else(|| {
@@ -159,6 +160,7 @@ impl Policy {
     }
 
     /// The policy for requests to the host of `url`, if it has one of its own.
+    #[inline]
     pub(crate) fn of_host(&self, url: &Url) -> Option<&Arc<Self>> {
         let hosts = self.hosts.as_ref()?;
         Some(&hosts.get(url.host_str()?)?.policy)

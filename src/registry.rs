@@ -19,25 +19,26 @@ use reqwest::{Request, Url};
 use url::Position;
 
 /// One kind of state that is kept per key, such as a circuit or a bucket.
-pub(crate) trait Part: Any + Debug + Send + Sync {
+pub(crate) trait Part: Debug + Send + Sync + 'static {
     /// Whether forgetting it would lose a decision, so that others should go first.
     fn pinned(&self) -> bool;
 }
 
-/// A part of any kind, that is turned into its own again.
-trait AnyPart: Part {
-    fn as_any(&self) -> &dyn Any;
-
-    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+/// A part of any kind, that can be turned into its own again.
+#[derive(Debug)]
+struct AnyPart {
+    part: Arc<dyn Any + Send + Sync>,
+    pinned: fn(&(dyn Any + Send + Sync)) -> bool,
 }
 
-impl<P: Part> AnyPart for P {
-    fn as_any(&self) -> &dyn Any {
-        self
+impl AnyPart {
+    fn new<P: Part>(part: P) -> Self {
+        let pinned = |part: &(dyn Any + Send + Sync)| part.downcast_ref().is_some_and(P::pinned);
+        Self { part: Arc::new(part), pinned }
     }
 
-    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
-        self
+    fn pinned(&self) -> bool {
+        (self.pinned)(&*self.part)
     }
 }
 
@@ -51,16 +52,16 @@ const PLACES: usize = 4;
 #[repr(align(128))]
 pub(crate) struct Entry {
     registry: u64,
-    parts: [OnceLock<Arc<dyn AnyPart>>; PLACES],
+    parts: [OnceLock<AnyPart>; PLACES],
 }
 
 impl Entry {
-    fn part(&self, place: usize) -> Option<&Arc<dyn AnyPart>> {
-        self.parts.get(place)?.get()
+    fn part(&self, place: usize) -> Option<&Arc<dyn Any + Send + Sync>> {
+        Some(&self.parts.get(place)?.get()?.part)
     }
 
     fn pinned(&self) -> bool {
-        self.parts.iter().filter_map(OnceLock::get).any(|it| it.pinned())
+        self.parts.iter().filter_map(OnceLock::get).any(AnyPart::pinned)
     }
 }
 
@@ -211,7 +212,7 @@ impl<P: Part> Seat<'_, P> {
     /// The state itself, given the entry that was found for the request.
     pub(crate) fn get<'a>(&'a self, found: Option<&'a Entry>) -> Option<&'a P> {
         match self {
-            Self::InEntry(place) => found?.part(*place)?.as_any().downcast_ref(),
+            Self::InEntry(place) => found?.part(*place)?.downcast_ref(),
             Self::Lent(part) => Some(part),
             Self::Apart(part) => Some(part),
         }
@@ -220,7 +221,7 @@ impl<P: Part> Seat<'_, P> {
     /// The same, to be kept longer than the request.
     pub(crate) fn to_arc(&self, found: Option<&Entry>) -> Option<Arc<P>> {
         match self {
-            Self::InEntry(place) => Arc::clone(found?.part(*place)?).into_any().downcast().ok(),
+            Self::InEntry(place) => Arc::clone(found?.part(*place)?).downcast().ok(),
             Self::Lent(part) => Some(Arc::clone(part)),
             Self::Apart(part) => Some(Arc::clone(part)),
         }
@@ -360,7 +361,7 @@ impl Room {
     fn seat<P: Part>(&self, entry: &Entry, create: impl FnOnce() -> P) -> Seat<'static, P> {
         match entry.parts.get(self.place) {
             Some(place) => {
-                place.get_or_init(|| Arc::new(create()));
+                place.get_or_init(|| AnyPart::new(create()));
                 Seat::InEntry(self.place)
             }
             None => Seat::Apart(Arc::new(create())),
@@ -376,10 +377,8 @@ impl Room {
 
 /// Scheme, host and port of `url`, never its userinfo; the scheme's own port is left out.
 pub(crate) fn host_key(url: &Url) -> Cow<'_, str> {
-    let key = &url[..Position::AfterPort];
-    // Elsewhere than after userinfo it is escaped.
-    if !key.contains('@') {
-        return Cow::Borrowed(key);
+    if url.username().is_empty() && url.password().is_none() {
+        return Cow::Borrowed(&url[..Position::AfterPort]);
     }
     Cow::Owned(
         [&url[..Position::BeforeUsername], &url[Position::BeforeHost..Position::AfterPort]]

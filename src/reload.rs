@@ -108,6 +108,7 @@ impl Current {
     }
 
     /// The policy of one request.
+    #[inline]
     pub(crate) fn resolve(
         &self,
         request: &Request,

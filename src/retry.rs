@@ -60,6 +60,7 @@ pub(crate) struct Facts {
 }
 
 impl Retry {
+    #[inline]
     pub(crate) fn new(policy: &Policy, repeat: Repeat, upload: Upload, now: Instant) -> Self {
         // A limit too far away for the clock is no limit.
         let deadline = policy.max_total_time.and_then(|it| now.checked_add(it));

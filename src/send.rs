@@ -143,6 +143,7 @@ impl Terms<'_> {
     }
 
     /// Writes into the request what the attempt's number and limits say.
+    #[inline]
     fn apply(&self, request: &mut Request) {
         let Self { policy, number, now, deadline, .. } = *self;
         if let Some(name) = &policy.attempt_header {
