@@ -128,20 +128,21 @@ impl Resilient {
                 call.retry.turn();
                 // A scope, so that what an attempt needs is not kept while waiting for the next.
                 let (after, draining) = {
-                    let mut own = None;
+                    let mut kept = if call.retry.may_repeat(&policy) { request.try_clone() } else { None };
+                    let copied = kept.is_some();
+                    if !copied {
+                        call.retry.is_last();
+                        kept = Some(Request::new(request.method().clone(), request.url().clone()));
+                    }
+                    let mut own = copied.then(|| extensions.clone());
                     let sent = match call.enter(now) {
                         Err(open) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
                         Ok(()) => {
-                            let copy = call.retry.may_repeat(&policy);
-                            let (outgoing, copied) = outgoing(&mut request, copy);
-                            if !copied {
-                                call.retry.is_last();
-                            }
                             call.starts(&request);
-                            own = copied.then(|| extensions.clone());
                             let target = own.as_mut().unwrap_or(&mut *extensions);
                             ResendCount::mark(target, sent_before.as_ref(), call.retry.attempts());
                             call.mark(target);
+                            let (sending, terms) = {
                             let terms = Terms {
                                 policy: &policy,
                                 number: call.retry.attempts(),
@@ -150,28 +151,35 @@ impl Resilient {
                                 deadline: call.retry.deadline(),
                                 minds_redirects: call.retry.minds_redirects(),
                             };
-                            let (chain, factory) = (chain.clone(), factory.as_ref());
-                            let sending = send::begin(chain, outgoing, target, factory, &terms);
-                            if terms.are_none() && call.scopes.are_none() {
+                            terms.apply(&mut request);
+                            let sending = match &factory {
+                                None => chain.clone().send(request, target),
+                                Some(factory) => send::with_body(chain.clone(), request, target, factory),
+                            };
+                            (sending, (!(terms.are_none() && call.scopes.are_none())).then_some(terms))
+                            };
+                            match terms { None => {
                                 let result = sending.await;
                                 let response = result.as_ref().ok();
                                 if let Some(response) = response.filter(|it| call.is_plain(it.status())) {
                                     if call.goes_by_time() {
                                         now = Instant::now();
                                     }
-                                    call.succeeds(&request, response, now);
+                                    call.succeeds(kept.as_ref().unwrap(), response, now);
                                     if let Some(own) = own {
                                         *extensions = own;
                                     }
                                     return result;
                                 }
                                 Sent::of::<C>(result, false)
-                            } else {
-                                let attempt = Box::pin(send::attempt::<C>(sending, &terms));
+                            } Some(terms) => {
+                                let attempt = Box::pin(send::attempt::<C>(sending, terms));
                                 call.scopes.around(attempt).await
+                            }
                             }
                         }
                     };
+                    request = kept.unwrap();
                     let nested = own.as_ref().unwrap_or(extensions).get::<GaveUp>().is_some();
 
                     let started = mem::replace(&mut now, Instant::now());

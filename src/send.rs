@@ -110,26 +110,18 @@ pub(crate) struct Terms<'a> {
     pub(crate) minds_redirects: bool,
 }
 
-/// Sends the request down the chain, with a body made for this attempt where that is asked for.
-///
-/// Nothing happens before the future is polled.
-#[inline]
-pub(crate) fn begin<'a, C: Chain + 'a>(
+/// Sends the request down the chain with a body made for this attempt.
+pub(crate) fn with_body<'a, C: Chain + 'a>(
     chain: C,
-    mut request: Request,
+    request: Request,
     extensions: &'a mut Extensions,
-    body: Option<&'a BodyFactory>,
-    terms: &Terms<'_>,
+    factory: &'a BodyFactory,
 ) -> BoxFuture<'a, Result<Response, C::Error>> {
-    terms.apply(&mut request);
-    match body {
-        None => chain.send(request, extensions),
-        Some(factory) => Box::pin(async move {
-            let request = factory.fill(request).await;
-            let request = request.map_err(|it| C::unmade(Unmade(it)))?;
-            chain.send(request, extensions).await
-        }),
-    }
+    Box::pin(async move {
+        let request = factory.fill(request).await;
+        let request = request.map_err(|it| C::unmade(Unmade(it)))?;
+        chain.send(request, extensions).await
+    })
 }
 
 impl Terms<'_> {
@@ -144,7 +136,7 @@ impl Terms<'_> {
 
     /// Writes into the request what the attempt's number and limits say.
     #[inline]
-    fn apply(&self, request: &mut Request) {
+    pub(crate) fn apply(&self, request: &mut Request) {
         let Self { policy, number, now, deadline, .. } = *self;
         if let Some(name) = &policy.attempt_header {
             request.headers_mut().insert(name, HeaderValue::from(number));
@@ -169,10 +161,10 @@ impl Terms<'_> {
 /// Sees one attempt through, within its limits.
 pub(crate) async fn attempt<C: Chain>(
     sending: BoxFuture<'_, Result<Response, C::Error>>,
-    terms: &Terms<'_>,
+    terms: Terms<'_>,
 ) -> Sent<C::Error> {
-    let sending = complete::<C>(sending, terms);
-    let Some(limit) = Limit::nearest(terms) else { return sending.await };
+    let sending = complete::<C>(sending, &terms);
+    let Some(limit) = Limit::nearest(&terms) else { return sending.await };
     match tokio::time::timeout_at(limit.at, sending).await {
         Ok(sent) => sent,
         // Nobody knows how far it got.
