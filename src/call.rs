@@ -1,6 +1,6 @@
 //! One logical request under way: what it knows, what it tells, and what it comes back with.
 
-use std::{mem, time::Duration};
+use std::time::Duration;
 
 use http::{Extensions, StatusCode};
 use reqwest::{Request, Response};
@@ -38,13 +38,14 @@ pub(crate) struct Call<'p> {
     /// How long it may still wait at the gate.
     gate_time: Duration,
     keyed: bool,
-    history: History,
+    /// Boxed, because most have none.
+    history: Option<Box<History>>,
     log: Option<AttemptLog>,
 }
 
 impl<'p> Call<'p> {
     /// Begins a request, which gets the key it needs.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(
         policy: &'p Policy,
         request: &mut Request,
@@ -74,7 +75,7 @@ impl<'p> Call<'p> {
             gate_time: policy.max_wait_time,
             keyed: !idempotency::is_idempotent(request.method())
                 && idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
-            history: History::default(),
+            history: None,
             log: extensions.get().cloned(),
         }
     }
@@ -146,7 +147,7 @@ impl<'p> Call<'p> {
     /// wants to know of it.
     #[inline]
     pub(crate) fn is_plain(&self, status: StatusCode) -> bool {
-        self.policy.is_good(status) && self.history.is_empty() && self.log.is_none()
+        self.policy.is_good(status) && self.history.is_none() && self.log.is_none()
     }
 
     /// Whether it matters when an answer came that is plain.
@@ -248,7 +249,7 @@ impl<'p> Call<'p> {
             decision => (decision, None),
         };
         if let Decision::Return(stop) = decision {
-            self.history.end(stop);
+            self.history().end(stop);
         }
         self.held_up(FailureKind::CircuitOpen, wait, now);
         self.tell(|call| call.policy.listeners.tell(&Event::Rejected(outcome)));
@@ -319,17 +320,18 @@ impl<'p> Call<'p> {
     /// A first attempt that succeeds leaves no record, unless somebody keeps a log.
     fn record(&mut self, outcome: &Outcome<'_>, decision: &Decision, now: Instant) {
         let plain = outcome.attempt == 1 && *decision == Decision::Return(StopReason::Success);
-        if plain && self.log.is_none() && self.history.is_empty() {
+        if plain && self.log.is_none() && self.history.is_none() {
             return;
         }
-        self.history.push(Attempt::new(outcome, self.retry.elapsed(now)));
+        let at = self.retry.elapsed(now);
+        self.history().push(Attempt::new(outcome, at));
         self.record_decision(decision, now);
     }
 
     fn record_decision(&mut self, decision: &Decision, now: Instant) {
         match decision {
-            Decision::Return(stop) => self.history.end(*stop),
-            Decision::Retry { after, source } => self.history.waits(*after, source),
+            Decision::Return(stop) => self.history().end(*stop),
+            Decision::Retry { after, source } => self.history().waits(*after, source),
         }
         self.keep_log(now);
     }
@@ -337,13 +339,17 @@ impl<'p> Call<'p> {
     /// Records that nothing was sent, and why.
     fn held_up(&mut self, by: FailureKind, wait: Option<(Duration, WaitSource)>, now: Instant) {
         let (attempts, at) = (self.retry.attempts(), self.retry.elapsed(now));
-        self.history.hold(Hold { attempts, at, by, wait });
+        self.history().hold(Hold { attempts, at, by, wait });
         self.keep_log(now);
     }
 
+    fn history(&mut self) -> &mut History {
+        self.history.get_or_insert_default()
+    }
+
     fn keep_log(&self, now: Instant) {
-        if let Some(log) = &self.log {
-            log.set(&self.history, self.retry.elapsed(now));
+        if let (Some(log), Some(history)) = (&self.log, &self.history) {
+            log.set(history, self.retry.elapsed(now));
         }
     }
 
@@ -407,8 +413,8 @@ impl<'p> Call<'p> {
                 {
                     response = body::until(response, at, limit);
                 }
-                if self.history.total() > 0 {
-                    response.extensions_mut().insert(mem::take(&mut self.history));
+                if let Some(history) = self.history.take().filter(|it| it.total() > 0) {
+                    response.extensions_mut().insert(*history);
                 }
                 Ok(response)
             }
@@ -420,7 +426,7 @@ impl<'p> Call<'p> {
                     stop,
                     attempts: self.retry.attempts(),
                     elapsed: self.retry.elapsed(now),
-                    history: mem::take(&mut self.history),
+                    history: self.history.take().map_or_else(History::default, |it| *it),
                     cause: Cause::Failure(kind, source),
                 })))
             }

@@ -36,7 +36,7 @@ pub(crate) struct Guard<'p> {
 }
 
 impl<'p> Guard<'p> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(
         policy: &'p Policy,
         request: &Request,
