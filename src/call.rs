@@ -22,6 +22,7 @@ use crate::idempotency;
 use crate::outcome::{self, Failure, FailureKind, Gave, Outcome};
 use crate::policy::{Policy, RetryAfter};
 use crate::redact::RedactedUrl;
+use crate::registry::Entry;
 use crate::retry::{Facts, Repeat, Retry, Upload};
 use crate::send::{Chain, Sent};
 use crate::time::Instant;
@@ -48,6 +49,7 @@ impl<'p> Call<'p> {
     #[inline(always)]
     pub(crate) fn new(
         policy: &'p Policy,
+        found: Option<&'p Entry>,
         request: &mut Request,
         extensions: &Extensions,
         now: Instant,
@@ -70,7 +72,7 @@ impl<'p> Call<'p> {
         Self {
             retry: Retry::new(policy, repeat, upload, now),
             scopes: Scopes::default(),
-            guard: Guard::new(policy, request, extensions, now),
+            guard: Guard::new(policy, found, request, extensions, now),
             policy,
             gate_time: policy.max_wait_time,
             keyed: !idempotency::is_idempotent(request.method())

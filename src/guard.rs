@@ -1,7 +1,8 @@
 //! What is kept for the host of a request: asked before each attempt, told after it.
 
 use std::{
-    mem, ptr,
+    borrow::Cow,
+    mem,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -13,7 +14,7 @@ use crate::breaker::{CircuitOpen, Health, Home, Permit, StateChange};
 use crate::budget::{Account, Token};
 use crate::gate::{Answer, HostGate, Patience};
 use crate::policy::Policy;
-use crate::registry::{Entry, Seat, host_key};
+use crate::registry::{Entry, host_key};
 use crate::time::Instant;
 
 /// One request's dealings with breaker, budget and gate.
@@ -22,11 +23,9 @@ use crate::time::Instant;
 /// back.
 #[derive(Debug)]
 pub(crate) struct Guard<'p> {
-    /// What is kept for the host, if anything; the seats are places in it.
-    found: Option<Arc<Entry>>,
-    breaker: Option<Seat<'p, Home>>,
-    account: Option<Seat<'p, Account>>,
-    gate: Option<Seat<'p, HostGate>>,
+    breaker: Option<Cow<'p, Arc<Home>>>,
+    account: Option<Cow<'p, Arc<Account>>>,
+    gate: Option<Cow<'p, Arc<HostGate>>>,
     permit: Option<Permit>,
     /// Lives as long as a permit that is a probe.
     probing: Option<Arc<()>>,
@@ -39,22 +38,17 @@ impl<'p> Guard<'p> {
     #[inline(always)]
     pub(crate) fn new(
         policy: &'p Policy,
+        found: Option<&'p Entry>,
         request: &Request,
         extensions: &Extensions,
         now: Instant,
     ) -> Self {
-        let mut found = None;
-        let breaker = policy.breaker.as_ref().map(|it| it.of_request(request, &mut found));
-        let account = policy.budget.as_ref().map(|it| it.of_request(request, &mut found, now));
-        let gate = policy
-            .gates
-            .as_ref()
-            .map(|it| it.of_request(request, &mut found, |_| HostGate::default()));
+        let breaker = policy.breaker.as_ref().map(|it| it.of_request(request, found));
+        let gates = policy.gates.as_ref();
         Self {
-            breaker: breaker.filter(|it| !Probe::covers(extensions, it, found.as_deref())),
-            account,
-            gate,
-            found,
+            breaker: breaker.filter(|it| !Probe::covers(extensions, it)),
+            account: policy.budget.as_ref().map(|it| it.of_request(request, found, now)),
+            gate: gates.map(|it| it.of_request(request, found, |_| HostGate::default())),
             permit: None,
             probing: None,
             token: None,
@@ -62,22 +56,10 @@ impl<'p> Guard<'p> {
         }
     }
 
-    fn breaker(&self) -> Option<&Home> {
-        self.breaker.as_ref()?.get(self.found.as_deref())
-    }
-
-    fn account(&self) -> Option<&Account> {
-        self.account.as_ref()?.get(self.found.as_deref())
-    }
-
-    fn host_gate(&self) -> Option<&HostGate> {
-        self.gate.as_ref()?.get(self.found.as_deref())
-    }
-
     /// Whether the host's gate is closed.
     #[inline]
     pub(crate) fn is_held_back(&self, now: Instant) -> bool {
-        self.host_gate().is_some_and(|it| it.is_closed(now))
+        self.gate.as_ref().is_some_and(|it| it.is_closed(now))
     }
 
     /// Whether the host's gate lets a request pass.
@@ -87,13 +69,13 @@ impl<'p> Guard<'p> {
         patience: Patience,
         random: impl FnOnce() -> f64,
     ) -> Answer {
-        self.host_gate().map_or(Answer::Pass, |it| it.ask(now, patience, random))
+        self.gate.as_ref().map_or(Answer::Pass, |it| it.ask(now, patience, random))
     }
 
     /// Asks the breaker for a permit; with it, a token that was taken is spent.
     #[inline]
     pub(crate) fn enter(&mut self, now: Instant) -> Result<(), CircuitOpen> {
-        if let Some(breaker) = self.breaker() {
+        if let Some(breaker) = &self.breaker {
             match breaker.pass(now) {
                 Some(permit) => self.permit = Some(permit),
                 None => self.ask(now)?,
@@ -106,7 +88,7 @@ impl<'p> Guard<'p> {
     }
 
     fn ask(&mut self, now: Instant) -> Result<(), CircuitOpen> {
-        let Some(breaker) = self.breaker() else { return Ok(()) };
+        let Some(breaker) = &self.breaker else { return Ok(()) };
         let (permit, change) = breaker.enter(now);
         let is_probe = breaker.is_choosy();
         self.note(change);
@@ -119,7 +101,7 @@ impl<'p> Guard<'p> {
     #[inline]
     pub(crate) fn mark(&self, extensions: &mut Extensions) {
         if let (Some(breaker), Some(probing)) = (&self.breaker, &self.probing) {
-            let Some(breaker) = breaker.to_arc(self.found.as_deref()) else { return };
+            let breaker = Arc::clone(breaker);
             extensions.insert(Probe { breaker, probing: Arc::downgrade(probing) });
         }
     }
@@ -192,25 +174,25 @@ impl<'p> Guard<'p> {
 
     /// How long the breaker will reject attempts from now on.
     pub(crate) fn rejects_for(&self, now: Instant) -> Option<Duration> {
-        Some(self.breaker()?.rejects(now)?.retry_in())
+        Some(self.breaker.as_ref()?.rejects(now)?.retry_in())
     }
 
     /// Takes a token for a retry, unless one is held already; `false` if there is none.
     pub(crate) fn withdraw(&mut self, now: Instant) -> bool {
-        let account = self.account.as_ref().and_then(|it| it.to_arc(self.found.as_deref()));
-        let Some(account) = account.filter(|_| self.token.is_none()) else { return true };
-        self.token = Token::withdraw(account, now);
+        let account = self.account.as_ref().filter(|_| self.token.is_none());
+        let Some(account) = account else { return true };
+        self.token = Token::withdraw(Arc::clone(account), now);
         self.token.is_some()
     }
 
     /// How many retries are paid for.
     pub(crate) fn budget_left(&self, now: Instant) -> Option<f64> {
-        self.account().map(|it| it.balance(now))
+        self.account.as_ref().map(|it| it.balance(now))
     }
 
     /// The request succeeded.
     pub(crate) fn deposit(&self, now: Instant) {
-        if let Some(account) = self.account() {
+        if let Some(account) = &self.account {
             account.deposit(now);
         }
     }
@@ -218,7 +200,7 @@ impl<'p> Guard<'p> {
     /// The host said when to come back: all requests of this client shall hear it. Says whether
     /// that is news.
     pub(crate) fn close_gate(&self, hint: Duration, longest: Duration, now: Instant) -> bool {
-        self.host_gate().is_some_and(|it| it.close(now, hint, longest))
+        self.gate.as_ref().is_some_and(|it| it.close(now, hint, longest))
     }
 }
 
@@ -232,9 +214,8 @@ struct Probe {
 }
 
 impl Probe {
-    fn covers(extensions: &Extensions, breaker: &Seat<'_, Home>, found: Option<&Entry>) -> bool {
+    fn covers(extensions: &Extensions, breaker: &Arc<Home>) -> bool {
         let Some(probe) = extensions.get::<Self>() else { return false };
-        let same = breaker.get(found).is_some_and(|it| ptr::eq(it, &*probe.breaker));
-        same && probe.probing.strong_count() > 0
+        Arc::ptr_eq(breaker, &probe.breaker) && probe.probing.strong_count() > 0
     }
 }

@@ -100,7 +100,7 @@ impl Resilient {
                 Ok(policy) => policy,
                 Err(invalid) => {
                     let ((policy, faults), now) = (*invalid, Instant::now());
-                    let mut call = Call::new(&policy, &mut request, extensions, now);
+                    let mut call = Call::new(&policy, None, &mut request, extensions, now);
                     extensions.insert(GaveUp);
                     return call.reject::<C>(&request, FailureKind::Builder, faults.into(), now);
                 }
@@ -111,7 +111,9 @@ impl Resilient {
             // Whatever an earlier request left there is not this one's.
             extensions.remove::<GaveUp>();
             let mut now = Instant::now();
-            let mut call = Call::new(&policy, &mut request, extensions, now);
+            let found = policy.entry(&request);
+            let found = found.as_deref();
+            let mut call = Call::new(&policy, found, &mut request, extensions, now);
             let factory = extensions.get::<BodyFactory>().cloned();
             let sent_before = extensions.get::<ResendCount>().copied();
             loop {

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
-use reqwest::Url;
+use reqwest::{Request, Url};
 
 use crate::backoff::{Backoff, Exponential, Jitter};
 use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers};
@@ -17,7 +17,7 @@ use crate::hint::{Advice, HintFormat, HintHeaders};
 use crate::hosts::{HostMap, ODD_HOST};
 use crate::idempotency::{self, IdempotencyKey};
 use crate::outcome::Outcome;
-use crate::registry::KeyOf;
+use crate::registry::{Entry, KeyOf};
 use crate::sources::Sources;
 
 /// What becomes of a wait that the server asked for.
@@ -157,6 +157,14 @@ impl Policy {
             self.methods.contains(method)
                 || idempotency::is_keyed(headers, self.idempotency_key.as_ref())
         })
+    }
+
+    /// All that is kept for the host of `request`, if anything is.
+    pub(crate) fn entry(&self, request: &Request) -> Option<Arc<Entry>> {
+        let homes = || self.breaker.as_ref()?.homes()?.entry(request);
+        let accounts = || self.budget.as_ref()?.keyed()?.entry(request);
+        let gates = || self.gates.as_ref()?.entry(request);
+        homes().or_else(accounts).or_else(gates)
     }
 
     /// The policy for requests to the host of `url`, if it has one of its own.

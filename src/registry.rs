@@ -24,21 +24,26 @@ pub(crate) trait Part: Debug + Send + Sync + 'static {
     fn pinned(&self) -> bool;
 }
 
-/// A part of any kind, that can be turned into its own again.
+/// A part of any kind, that can be had as its own again.
 #[derive(Debug)]
 struct AnyPart {
-    part: Arc<dyn Any + Send + Sync>,
-    pinned: fn(&(dyn Any + Send + Sync)) -> bool,
+    /// An `Arc` of it.
+    part: Box<dyn Any + Send + Sync>,
+    pinned: fn(&AnyPart) -> bool,
 }
 
 impl AnyPart {
     fn new<P: Part>(part: P) -> Self {
-        let pinned = |part: &(dyn Any + Send + Sync)| part.downcast_ref().is_some_and(P::pinned);
-        Self { part: Arc::new(part), pinned }
+        let pinned = |it: &Self| it.get::<P>().is_some_and(|part| part.pinned());
+        Self { part: Box::new(Arc::new(part)), pinned }
+    }
+
+    fn get<P: Part>(&self) -> Option<&Arc<P>> {
+        self.part.downcast_ref()
     }
 
     fn pinned(&self) -> bool {
-        (self.pinned)(&*self.part)
+        (self.pinned)(self)
     }
 }
 
@@ -56,10 +61,6 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    fn part(&self, place: usize) -> Option<&Arc<dyn Any + Send + Sync>> {
-        Some(&self.parts.get(place)?.get()?.part)
-    }
-
     fn pinned(&self) -> bool {
         self.parts.iter().filter_map(OnceLock::get).any(AnyPart::pinned)
     }
@@ -194,40 +195,6 @@ impl Table {
     }
 }
 
-/// What a request has of one kind of state.
-///
-/// Threads that share a state get in each other's way when each counts itself in and out, so that
-/// is done where there is no other way alone.
-#[derive(Debug)]
-pub(crate) enum Seat<'p, P> {
-    /// In its place in the entry that was found for the request, which is counted for all there.
-    InEntry(usize),
-    /// There is one only, and the policy has it.
-    Lent(&'p Arc<P>),
-    /// Kept by another key than the host, or in another registry.
-    Apart(Arc<P>),
-}
-
-impl<P: Part> Seat<'_, P> {
-    /// The state itself, given the entry that was found for the request.
-    pub(crate) fn get<'a>(&'a self, found: Option<&'a Entry>) -> Option<&'a P> {
-        match self {
-            Self::InEntry(place) => found?.part(*place)?.downcast_ref(),
-            Self::Lent(part) => Some(part),
-            Self::Apart(part) => Some(part),
-        }
-    }
-
-    /// The same, to be kept longer than the request.
-    pub(crate) fn to_arc(&self, found: Option<&Entry>) -> Option<Arc<P>> {
-        match self {
-            Self::InEntry(place) => Arc::clone(found?.part(*place)?).downcast().ok(),
-            Self::Lent(part) => Some(Arc::clone(part)),
-            Self::Apart(part) => Some(Arc::clone(part)),
-        }
-    }
-}
-
 /// By what a kind of state is kept.
 pub(crate) enum KeyOf {
     /// Scheme, host and port.
@@ -275,17 +242,25 @@ impl<P: Part> Keyed<P> {
         }
     }
 
-    /// The state for `request`, looked up by its key unless `found` is the entry already, or
-    /// becomes it.
-    pub(crate) fn of_request(
+    /// All that is kept under the key of `request`, if that is its host.
+    pub(crate) fn entry(&self, request: &Request) -> Option<Arc<Entry>> {
+        self.is_per_host().then(|| self.room().registry.entry(&host_key(request.url())))
+    }
+
+    /// The state for `request`, looked up by its key unless it is in the entry that was found.
+    ///
+    /// Threads that share a state get in each other's way when each counts itself in and out, so
+    /// that is done once for an entry, and what is in it is borrowed.
+    pub(crate) fn of_request<'e>(
         &self,
         request: &Request,
-        found: &mut Option<Arc<Entry>>,
+        found: Option<&'e Entry>,
         create: impl Fn(&str) -> P,
-    ) -> Seat<'static, P> {
-        match self.key_of {
-            KeyOf::Host => self.room().of_host(request, found, create),
-            KeyOf::Request(_) => Seat::Apart(self.of_key(&self.key(request), create)),
+    ) -> Cow<'e, Arc<P>> {
+        let room = self.room();
+        match found.filter(|it| it.registry == room.registry.id) {
+            Some(entry) => room.part(entry, || create(&host_key(request.url()))),
+            None => Cow::Owned(self.of_key(&self.key(request), create)),
         }
     }
 
@@ -300,15 +275,15 @@ impl<P: Part> Keyed<P> {
     /// The state of `key`.
     pub(crate) fn of_key(&self, key: &str, create: impl Fn(&str) -> P) -> Arc<P> {
         let room = self.room();
-        room.part(&room.registry.entry(key), || create(key))
+        room.part(&room.registry.entry(key), || create(key)).into_owned()
     }
 
     /// All there is, in no particular order.
     pub(crate) fn all(&self) -> Vec<(Box<str>, Arc<P>)> {
         let Room { registry, place } = self.room();
-        let seat = Seat::InEntry(*place);
+        let part = |entry: &Entry| entry.parts.get(*place)?.get()?.get().cloned();
         let entries = registry.entries().into_iter();
-        entries.filter_map(|(key, entry)| Some((key, seat.to_arc(Some(&entry))?))).collect()
+        entries.filter_map(|(key, entry)| Some((key, part(&entry)?))).collect()
     }
 
     pub(crate) fn is_per_host(&self) -> bool {
@@ -335,43 +310,12 @@ impl Room {
         Self { registry, place }
     }
 
-    fn of_host<P: Part>(
-        &self,
-        request: &Request,
-        found: &mut Option<Arc<Entry>>,
-        create: impl Fn(&str) -> P,
-    ) -> Seat<'static, P> {
-        match found {
-            Some(entry) if entry.registry == self.registry.id => {
-                self.seat(entry, || create(&host_key(request.url())))
-            }
-            Some(_) => {
-                let key = host_key(request.url());
-                Seat::Apart(self.part(&self.registry.entry(&key), || create(&key)))
-            }
-            None => {
-                let key = host_key(request.url());
-                let entry = found.insert(self.registry.entry(&key));
-                self.seat(entry, || create(&key))
-            }
-        }
-    }
-
-    /// This room's place in `entry`, with a new part there if there is none yet.
-    fn seat<P: Part>(&self, entry: &Entry, create: impl FnOnce() -> P) -> Seat<'static, P> {
-        match entry.parts.get(self.place) {
-            Some(place) => {
-                place.get_or_init(|| AnyPart::new(create()));
-                Seat::InEntry(self.place)
-            }
-            None => Seat::Apart(Arc::new(create())),
-        }
-    }
-
-    fn part<P: Part>(&self, entry: &Entry, create: impl Fn() -> P) -> Arc<P> {
+    /// The part in this room's place in `entry`, a new one if there is none yet.
+    fn part<'e, P: Part>(&self, entry: &'e Entry, create: impl Fn() -> P) -> Cow<'e, Arc<P>> {
+        let place = entry.parts.get(self.place);
+        let part = place.and_then(|it| it.get_or_init(|| AnyPart::new(create())).get());
         // A place is claimed once, so its parts are all of one kind.
-        let part = self.seat(entry, &create).to_arc(Some(entry));
-        part.unwrap_or_else(|| Arc::new(create()))
+        part.map_or_else(|| Cow::Owned(Arc::new(create())), Cow::Borrowed)
     }
 }
 
@@ -432,17 +376,14 @@ mod tests {
         second.join(&first);
         third.join(&first);
         let create = |_: &str| Thing { pinned: false };
-        let mut found = None;
-        let seats = [&first, &second, &third].map(|it| it.of_request(&request, &mut found, create));
-        let found = found.as_deref();
-        assert!(matches!(seats, [Seat::InEntry(0), Seat::InEntry(1), Seat::Apart(_)]));
-        for (seat, keyed) in seats.iter().zip([&first, &second, &third]) {
-            let part = seat.to_arc(found).unwrap();
-            assert!(Arc::ptr_eq(&part, &get(keyed, "http://example.com")));
-            assert!(std::ptr::eq(&*part, seat.get(found).unwrap()));
+        let found = first.entry(&request);
+        let of_request = |it: &Keyed<Thing>| it.of_request(&request, found.as_deref(), create);
+        let parts = [&first, &second, &third].map(of_request);
+        assert!(matches!(parts, [Cow::Borrowed(_), Cow::Borrowed(_), Cow::Owned(_)]));
+        for (part, keyed) in parts.iter().zip([&first, &second, &third]) {
+            assert!(Arc::ptr_eq(part, &get(keyed, "http://example.com")));
         }
-        let [one, two, _] = seats.map(|it| it.to_arc(found).unwrap());
-        assert!(!Arc::ptr_eq(&one, &two));
+        assert!(!Arc::ptr_eq(&parts[0], &parts[1]));
     }
 
     #[test]
@@ -450,10 +391,10 @@ mod tests {
         let request = Request::new(reqwest::Method::GET, "http://a.example".parse().unwrap());
         let key_of = |request: &Request| request.method().to_string();
         let things = Keyed::new(KeyOf::Request(Box::new(key_of)));
-        let mut found = None;
-        let seat = things.of_request(&request, &mut found, |_| Thing { pinned: false });
-        assert!(found.is_none());
-        assert!(Arc::ptr_eq(&seat.to_arc(None).unwrap(), &get(&things, "GET")));
+        assert!(things.entry(&request).is_none());
+        let found = self::things(9).entry(&request);
+        let part = things.of_request(&request, found.as_deref(), |_| Thing { pinned: false });
+        assert!(Arc::ptr_eq(&part, &get(&things, "GET")));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Many breakers under one name.
 
 use std::{
+    borrow::Cow,
     fmt::{self, Debug, Formatter},
     num::NonZeroUsize,
     sync::Arc,
@@ -14,7 +15,7 @@ use crate::breaker::{
     home::Home,
 };
 use crate::fault::Fault;
-use crate::registry::{Entry, KeyOf, Keyed, Part, Seat};
+use crate::registry::{Entry, KeyOf, Keyed, Part};
 use crate::time::Instant;
 
 /// A family of circuit breakers, one a key, or a single one for all requests.
@@ -91,23 +92,21 @@ impl CircuitBreakers {
         }
     }
 
-    /// What that breaker is, noting the entry in which it was found.
-    pub(crate) fn of_request(
-        &self,
+    /// What that breaker is, if need be in the entry that was found for the request.
+    pub(crate) fn of_request<'a>(
+        &'a self,
         request: &Request,
-        found: &mut Option<Arc<Entry>>,
-    ) -> Seat<'_, Home> {
-        let seat = match &*self.scope {
-            Scope::Single(breaker) => Seat::Lent(&breaker.home),
+        found: Option<&'a Entry>,
+    ) -> Cow<'a, Arc<Home>> {
+        let home = match &*self.scope {
+            Scope::Single(breaker) => Cow::Borrowed(&breaker.home),
             Scope::Keyed { common, homes } => {
                 let create = |key: &str| Home::new(Circuit::new(key, Arc::clone(common)));
                 homes.of_request(request, found, create)
             }
         };
-        if let Some(home) = seat.get(found.as_deref()) {
-            home.circuit().keep_up();
-        }
-        seat
+        home.circuit().keep_up();
+        home
     }
 
     /// The breaker of `key`, a new one if there is none yet.

@@ -3,6 +3,7 @@
 mod account;
 mod bucket;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -10,7 +11,7 @@ use reqwest::Request;
 
 pub(crate) use crate::budget::account::{Account, Token};
 use crate::fault::Fault;
-use crate::registry::{Entry, KeyOf, Keyed, Part, Seat};
+use crate::registry::{Entry, KeyOf, Keyed, Part};
 use crate::rules::Rules;
 use crate::time::Instant;
 
@@ -260,23 +261,21 @@ impl RetryBudget {
         }
     }
 
-    pub(crate) fn of_request(
-        &self,
+    pub(crate) fn of_request<'a>(
+        &'a self,
         request: &Request,
-        found: &mut Option<Arc<Entry>>,
+        found: Option<&'a Entry>,
         now: Instant,
-    ) -> Seat<'_, Account> {
-        let seat = match &self.kept.scope {
-            Scope::Shared(account) => Seat::Lent(self.shared_account(account, now)),
+    ) -> Cow<'a, Arc<Account>> {
+        let account = match &self.kept.scope {
+            Scope::Shared(account) => Cow::Borrowed(self.shared_account(account, now)),
             Scope::Keyed(keyed) => {
                 let create = |key: &str| Account::new(key, &self.kept.rules, now);
                 keyed.of_request(request, found, create)
             }
         };
-        if let Some(account) = seat.get(found.as_deref()) {
-            account.keep_up(&self.kept.rules, now);
-        }
-        seat
+        account.keep_up(&self.kept.rules, now);
+        account
     }
 
     fn shared_account<'a>(
