@@ -24,7 +24,7 @@ use crate::policy::{Policy, RetryAfter};
 use crate::redact::RedactedUrl;
 use crate::registry::Entry;
 use crate::retry::{Facts, Repeat, Retry, Upload};
-use crate::send::{Chain, Sent};
+use crate::send::{Chain, Sent, Terms};
 use crate::time::Instant;
 
 /// A longer body may be refused while it is still being sent.
@@ -142,6 +142,19 @@ impl<'p> Call<'p> {
             };
             self.policy.listeners.tell(&Event::AttemptStarted(&info));
             self.scopes = self.policy.listeners.scopes(&info);
+        }
+    }
+
+    /// What the attempt that begins now has to keep to.
+    #[inline]
+    pub(crate) fn terms(&self, now: Instant, timeout: Option<Duration>) -> Terms<'p> {
+        Terms {
+            policy: self.policy,
+            number: self.retry.attempts(),
+            now,
+            timeout,
+            deadline: self.retry.deadline(),
+            minds_redirects: self.retry.minds_redirects(),
         }
     }
 

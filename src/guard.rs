@@ -120,14 +120,14 @@ impl<'p> Guard<'p> {
         policy: &Policy,
     ) {
         self.probing = None;
-        if let (Some(permit), Some(health)) = (self.permit.take(), health) {
-            self.hand_back(permit, health, elsewhere, retry_after, now, policy);
+        if let (Some(_), Some(health)) = (&self.permit, health) {
+            self.report(health, elsewhere, retry_after, now, policy);
         }
+        self.permit = None;
     }
 
-    fn hand_back(
+    fn report(
         &mut self,
-        permit: Permit,
         health: Health,
         elsewhere: Option<&reqwest::Url>,
         retry_after: Option<Duration>,
@@ -137,15 +137,17 @@ impl<'p> Guard<'p> {
         let random = || policy.sources.random();
         let other =
             elsewhere.and_then(|url| policy.breaker.as_ref()?.of_other_host(&host_key(url)));
-        let Some(other) = other else {
-            self.note(permit.exit_drawing(health, retry_after, now, random));
-            return;
+        let (own, hint) = match other {
+            None => (health, retry_after),
+            Some(_) => (Health::Success, None),
         };
-        self.note(permit.exit_drawing(Health::Success, None, now, random));
+        let change = self.permit.as_mut().and_then(|it| it.report(own, hint, now, random));
+        self.note(change);
+        let Some(other) = other else { return };
         let (entered, change) = other.enter(now);
         self.note(change);
-        if let Ok(permit) = entered {
-            self.note(permit.exit_drawing(health, retry_after, now, random));
+        if let Ok(mut permit) = entered {
+            self.note(permit.report(health, retry_after, now, random));
         }
     }
 

@@ -11,7 +11,7 @@ use crate::config::ResilientConfig;
 use crate::decision::{Decision, StopReason};
 use crate::outcome::FailureKind;
 use crate::reload::{Current, ResilientHandle};
-use crate::send::{self, Chain, Sent, Terms};
+use crate::send::{self, Chain, Sent};
 use crate::time::Instant;
 
 /// The middleware: put it into a client, and the client's requests survive what passes.
@@ -144,23 +144,14 @@ impl Resilient {
                             let target = own.as_mut().unwrap_or(&mut *extensions);
                             ResendCount::mark(target, sent_before.as_ref(), call.retry.attempts());
                             call.mark(target);
-                            let (sending, terms) = {
-                            let terms = Terms {
-                                policy: &policy,
-                                number: call.retry.attempts(),
-                                now,
-                                timeout,
-                                deadline: call.retry.deadline(),
-                                minds_redirects: call.retry.minds_redirects(),
-                            };
+                            let terms = call.terms(now, timeout);
+                            let plain = terms.are_none() && call.scopes.are_none();
                             terms.apply(&mut request);
                             let sending = match &factory {
                                 None => chain.clone().send(request, target),
                                 Some(factory) => send::with_body(chain.clone(), request, target, factory),
                             };
-                            (sending, (!(terms.are_none() && call.scopes.are_none())).then_some(terms))
-                            };
-                            match terms { None => {
+                            if plain {
                                 let result = sending.await;
                                 let response = result.as_ref().ok();
                                 if let Some(response) = response.filter(|it| call.is_plain(it.status())) {
@@ -174,10 +165,10 @@ impl Resilient {
                                     return result;
                                 }
                                 Sent::of::<C>(result, false)
-                            } Some(terms) => {
+                            } else {
+                                let terms = call.terms(now, timeout);
                                 let attempt = Box::pin(send::attempt::<C>(sending, terms));
                                 call.scopes.around(attempt).await
-                            }
                             }
                         }
                     };

@@ -125,7 +125,7 @@ impl Circuit {
     pub(super) fn exit(
         &self,
         lane: usize,
-        ticket: Ticket,
+        ticket: &Ticket,
         report: Report,
         now: Instant,
         random: impl FnOnce() -> f64,
@@ -140,7 +140,7 @@ impl Circuit {
         {
             return None;
         }
-        self.drive(|machine, config| ((), machine.exit(ticket, report, config, now, random))).1
+        self.drive(|machine, config| ((), machine.exit(*ticket, report, config, now, random))).1
     }
 
     pub(super) fn rejects(&self, now: Instant) -> Option<CircuitOpen> {

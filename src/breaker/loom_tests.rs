@@ -28,7 +28,7 @@ fn loom_whoever_comes_after_the_opening_is_rejected() {
         let tickets = [enter(&circuit, now).unwrap(), enter(&circuit, now).unwrap()];
         let failing = tickets.map(|ticket| {
             let circuit = Arc::clone(&circuit);
-            thread::spawn(move || circuit.exit(0, ticket, FAILED, now, || 0.0))
+            thread::spawn(move || circuit.exit(0, &ticket, FAILED, now, || 0.0))
         });
         for thread in failing {
             thread.join().unwrap();
@@ -47,11 +47,11 @@ fn loom_a_call_that_slips_through_changes_nothing() {
         let slipping = {
             let circuit = Arc::clone(&circuit);
             thread::spawn(move || match enter(&circuit, now) {
-                Ok(ticket) => drop(circuit.exit(1, ticket, FINE, now, || 0.0)),
+                Ok(ticket) => drop(circuit.exit(1, &ticket, FINE, now, || 0.0)),
                 Err(rejected) => assert_eq!(rejected.failures(), 1),
             })
         };
-        circuit.exit(0, ticket, FAILED, now, || 0.0);
+        circuit.exit(0, &ticket, FAILED, now, || 0.0);
         slipping.join().unwrap();
         assert_eq!(circuit.state(), BreakerState::Open);
     });
@@ -64,7 +64,7 @@ fn loom_half_open_lets_one_probe_through() {
     loom::model(move || {
         let circuit = circuit(1);
         let ticket = enter(&circuit, now).unwrap();
-        circuit.exit(0, ticket, FAILED, now, || 0.0);
+        circuit.exit(0, &ticket, FAILED, now, || 0.0);
         let other = {
             let circuit = Arc::clone(&circuit);
             thread::spawn(move || enter(&circuit, later))
@@ -114,14 +114,14 @@ fn loom_successes_beside_a_failure_are_all_counted() {
     let now = Instant::now();
     loom::model(move || {
         let circuit = circuit(9);
-        circuit.exit(0, enter(&circuit, now).unwrap(), FINE, now, || 0.0);
+        circuit.exit(0, &enter(&circuit, now).unwrap(), FINE, now, || 0.0);
         let tickets = [enter(&circuit, now).unwrap(), enter(&circuit, now).unwrap()];
         let [fine, failed] = tickets;
         let succeeding = {
             let circuit = Arc::clone(&circuit);
-            thread::spawn(move || circuit.exit(1, fine, FINE, now, || 0.0))
+            thread::spawn(move || circuit.exit(1, &fine, FINE, now, || 0.0))
         };
-        circuit.exit(0, failed, FAILED, now, || 0.0);
+        circuit.exit(0, &failed, FAILED, now, || 0.0);
         let seen = circuit.snapshot(0, now);
         succeeding.join().unwrap();
         let last = circuit.snapshot(0, now);
@@ -139,14 +139,14 @@ fn loom_a_success_of_an_older_generation_is_not_counted() {
     let now = Instant::now();
     loom::model(move || {
         let circuit = circuit(9);
-        circuit.exit(0, enter(&circuit, now).unwrap(), FINE, now, || 0.0);
+        circuit.exit(0, &enter(&circuit, now).unwrap(), FINE, now, || 0.0);
         let ticket = enter(&circuit, now).unwrap();
         let succeeding = {
             let circuit = Arc::clone(&circuit);
-            thread::spawn(move || circuit.exit(1, ticket, FINE, now, || 0.0))
+            thread::spawn(move || circuit.exit(1, &ticket, FINE, now, || 0.0))
         };
         circuit.command(Machine::reset);
-        circuit.exit(0, enter(&circuit, now).unwrap(), FINE, now, || 0.0);
+        circuit.exit(0, &enter(&circuit, now).unwrap(), FINE, now, || 0.0);
         succeeding.join().unwrap();
         assert_eq!(circuit.snapshot(0, now).window.total, 1);
     });

@@ -68,14 +68,14 @@ impl Permit {
     /// If this very result opens the breaker, it stays open for `retry_after` at least, within
     /// [`max_retry_after`](crate::BreakerConfig::max_retry_after). Whether the call was slow
     /// follows from `now` and the moment the permit was given.
-    pub fn exit(self, health: Health, retry_after: Option<Duration>, now: Instant) {
-        let _ = self.exit_drawing(health, retry_after, now, rand::random);
+    pub fn exit(mut self, health: Health, retry_after: Option<Duration>, now: Instant) {
+        let _ = self.report(health, retry_after, now, rand::random);
     }
 
     /// The same, with the random number for the open time drawn from `random`, if it is needed.
-    /// Gives the change of state that this result made.
-    pub(crate) fn exit_drawing(
-        mut self,
+    /// Gives the change of state that this result made; a further one says nothing.
+    pub(crate) fn report(
+        &mut self,
         health: Health,
         retry_after: Option<Duration>,
         now: Instant,
@@ -83,7 +83,7 @@ impl Permit {
     ) -> Option<StateChange> {
         let ticket = self.ticket.take()?;
         let Door { circuit, lane } = &*self.door;
-        circuit.exit(*lane, ticket, Report { health, retry_after }, now, random)
+        circuit.exit(*lane, &ticket, Report { health, retry_after }, now, random)
     }
 }
 
