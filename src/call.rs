@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{Extensions, StatusCode};
+use http::Extensions;
 use reqwest::{Request, Response};
 
 use crate::body::{self, BodyFactory};
@@ -158,11 +158,13 @@ impl<'p> Call<'p> {
         }
     }
 
-    /// Whether this is the most there is of answers: a first one, good by any rule, and nobody
-    /// wants to know of it.
+    /// The answer, if it is the most there is: a first one, good by any rule, and nobody wants to
+    /// know of it.
     #[inline]
-    pub(crate) fn is_plain(&self, status: StatusCode) -> bool {
-        self.policy.is_good(status) && self.history.is_none() && self.log.is_none()
+    pub(crate) fn plain<'r, E>(&self, result: &'r Result<Response, E>) -> Option<&'r Response> {
+        let response = result.as_ref().ok()?;
+        let nobody_asks = self.history.is_none() && self.log.is_none();
+        (nobody_asks && self.policy.is_good(response.status())).then_some(response)
     }
 
     /// Whether it matters when an answer came that is plain.
@@ -411,14 +413,14 @@ impl<'p> Call<'p> {
             self.tell(|call| call.policy.listeners.tell(&Event::Rejected(outcome)));
         }
         self.ends(outcome, stop, now);
-        self.finish::<C>(sent, request, stop, now)
+        self.finish::<C>(sent, Some(request), stop, now)
     }
 
     /// What the caller gets.
     pub(crate) fn finish<C: Chain>(
         &mut self,
         sent: Sent<C::Error>,
-        request: &Request,
+        request: Option<&Request>,
         stop: StopReason,
         now: Instant,
     ) -> Result<Response, C::Error> {
@@ -436,8 +438,8 @@ impl<'p> Call<'p> {
             Sent::Failed(_, error) => Err(error),
             Sent::Local(Failure { kind, .. }, source) => {
                 Err(C::local(HttpRequestError::new(Inner {
-                    method: Some(request.method().clone()),
-                    url: Some(request.url().clone()),
+                    method: request.map(|it| it.method().clone()),
+                    url: request.map(|it| it.url().clone()),
                     stop,
                     attempts: self.retry.attempts(),
                     elapsed: self.retry.elapsed(now),

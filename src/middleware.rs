@@ -129,36 +129,41 @@ impl Resilient {
                 }
                 call.retry.turn();
                 // A scope, so that what an attempt needs is not kept while waiting for the next.
-                let (after, draining) = {
-                    let mut kept = if call.retry.may_repeat(&policy) { request.try_clone() } else { None };
-                    let copied = kept.is_some();
-                    if !copied {
-                        call.retry.is_last();
-                        kept = Some(Request::new(request.method().clone(), request.url().clone()));
-                    }
-                    let mut own = copied.then(|| extensions.clone());
-                    let sent = match call.enter(now) {
-                        Err(open) => Sent::unsent(FailureKind::CircuitOpen, open.into()),
-                        Ok(()) => {
-                            call.starts(&request);
+                let (after, draining) = 'turn: {
+                    let entered = call.enter(now).map(|()| call.retry.may_repeat(&policy));
+                    // The copy stays where it is made: what is moved right afterwards is slow.
+                    let mut kept = if let Ok(true) = entered { request.try_clone() } else { None };
+                    let asked: &Request;
+                    let mut own = None;
+                    let sent = match entered {
+                        Err(open) => {
+                            asked = kept.insert(request);
+                            Sent::unsent(FailureKind::CircuitOpen, open.into())
+                        }
+                        Ok(_) => {
+                            match &kept {
+                                Some(_) => own = Some(extensions.clone()),
+                                None => call.retry.is_last(),
+                            }
+                            asked = kept.get_or_insert_with(|| name(&request));
+                            call.starts(asked);
                             let target = own.as_mut().unwrap_or(&mut *extensions);
                             ResendCount::mark(target, sent_before.as_ref(), call.retry.attempts());
                             call.mark(target);
-                            let terms = call.terms(now, timeout);
-                            let plain = terms.are_none() && call.scopes.are_none();
-                            terms.apply(&mut request);
+                            let is_free = call.terms(now, timeout).apply(&mut request)
+                                && call.scopes.are_none();
+                            let chain = chain.clone();
                             let sending = match &factory {
-                                None => chain.clone().send(request, target),
-                                Some(factory) => send::with_body(chain.clone(), request, target, factory),
+                                None => chain.send(request, target),
+                                Some(factory) => send::with_body(chain, request, target, factory),
                             };
-                            if plain {
+                            if is_free {
                                 let result = sending.await;
-                                let response = result.as_ref().ok();
-                                if let Some(response) = response.filter(|it| call.is_plain(it.status())) {
+                                if let Some(response) = call.plain(&result) {
                                     if call.goes_by_time() {
                                         now = Instant::now();
                                     }
-                                    call.succeeds(kept.as_ref().unwrap(), response, now);
+                                    call.succeeds(asked, response, now);
                                     if let Some(own) = own {
                                         *extensions = own;
                                     }
@@ -172,29 +177,32 @@ impl Resilient {
                             }
                         }
                     };
-                    request = kept.unwrap();
                     let nested = own.as_ref().unwrap_or(extensions).get::<GaveUp>().is_some();
 
                     let started = mem::replace(&mut now, Instant::now());
                     let elapsed = now.saturating_duration_since(started);
                     let gave = sent.gave::<C>();
-                    match call.judge(&request, elapsed, gave, nested, now) {
-                        Decision::Retry { after, .. } => {
-                            (after, sent.drain(after, call.retry.left(now)).map(Box::pin))
-                        }
-                        Decision::Return(stop) => {
-                            if let Some(own) = own {
-                                *extensions = own;
+                    let (stop, asked) = match call.judge(asked, elapsed, gave, nested, now) {
+                        Decision::Return(stop) => (stop, Some(asked)),
+                        Decision::Retry { after, .. } => match kept {
+                            Some(again) => {
+                                request = again;
+                                let draining = sent.drain(after, call.retry.left(now));
+                                break 'turn (after, draining.map(Box::pin));
                             }
-                            if call.retry.attempts() > 1 {
-                                ResendCount::restore(extensions, sent_before);
-                            }
-                            if stop != StopReason::Success {
-                                extensions.insert(GaveUp);
-                            }
-                            return call.finish::<C>(sent, &request, stop, now);
-                        }
+                            None => (StopReason::NotReplayable, None),
+                        },
+                    };
+                    if let Some(own) = own {
+                        *extensions = own;
                     }
+                    if call.retry.attempts() > 1 {
+                        ResendCount::restore(extensions, sent_before);
+                    }
+                    if stop != StopReason::Success {
+                        extensions.insert(GaveUp);
+                    }
+                    return call.finish::<C>(sent, asked, stop, now);
                 };
                 if let Some(draining) = draining {
                     draining.await;
@@ -258,13 +266,7 @@ impl ResendCount {
     }
 }
 
-/// What is sent: a copy of the request if one is wanted and can be had, or else the request itself,
-/// which leaves behind what it was called, without headers and body. Says whether it is a copy.
-#[inline]
-fn outgoing(request: &mut Request, copy: bool) -> (Request, bool) {
-    if let Some(copy) = if copy { request.try_clone() } else { None } {
-        return (copy, true);
-    }
-    let left = Request::new(request.method().clone(), request.url().clone());
-    (mem::replace(request, left), false)
+/// What a request is called, without headers and body.
+fn name(request: &Request) -> Request {
+    Request::new(request.method().clone(), request.url().clone())
 }

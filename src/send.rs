@@ -125,19 +125,11 @@ pub(crate) fn with_body<'a, C: Chain + 'a>(
 }
 
 impl Terms<'_> {
-    /// Whether an attempt has nothing to keep to, so that it need only be sent.
+    /// Writes into the request what the attempt's number and limits say. Whether the attempt has
+    /// nothing else to keep to, so that it need only be sent.
     #[inline]
-    pub(crate) fn are_none(&self) -> bool {
-        self.timeout.is_none()
-            && self.deadline.is_none()
-            && !self.minds_redirects
-            && self.policy.read_body.is_none()
-    }
-
-    /// Writes into the request what the attempt's number and limits say.
-    #[inline]
-    pub(crate) fn apply(&self, request: &mut Request) {
-        let Self { policy, number, now, deadline, .. } = *self;
+    pub(crate) fn apply(&self, request: &mut Request) -> bool {
+        let Self { policy, number, now, timeout, deadline, minds_redirects } = *self;
         if let Some(name) = &policy.attempt_header {
             request.headers_mut().insert(name, HeaderValue::from(number));
         }
@@ -155,6 +147,7 @@ impl Terms<'_> {
         if let (Some(own), Some(deadline)) = (request.timeout().copied(), deadline) {
             *request.timeout_mut() = Some(own.min(deadline.saturating_duration_since(now)));
         }
+        timeout.is_none() && deadline.is_none() && !minds_redirects && policy.read_body.is_none()
     }
 }
 

@@ -39,7 +39,7 @@ const ARROWS: &[(&str, &str)] = &[
     (
         "call",
         "body breaker classify decision error event gate guard hint history idempotency outcome \
-         policy redact retry send time",
+         policy redact registry retry send time",
     ),
     ("config", "fault overrides policy"),
     ("bench", "breaker budget classify config decision gate hint outcome retry rules time"),
