@@ -60,6 +60,13 @@ proptest! {
         prop_assert_eq!(story.retries, story.sends.saturating_sub(1));
     }
 
+    /// A first answer that is good ends the request by a shorter way if nobody watches.
+    #[test]
+    fn who_watches_changes_nothing(case in case()) {
+        let case = case.unasked();
+        prop_assert_eq!(case.repeated(false), case.repeated(true));
+    }
+
     #[test]
     fn one_end_is_told(case in case()) {
         let story = case.play();

@@ -405,6 +405,15 @@ async fn after_a_redirect_the_host_that_failed_is_blamed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_redirect_a_success_is_that_of_both_hosts() {
+    let breakers = CircuitBreaker::per_host(consecutive(2));
+    fail(&breakers.for_key("https://cdn.example"), 1, Instant::now());
+    redirected(&breakers, "https://cdn.example/file", 200).get(URL).send().await.unwrap();
+    assert_eq!(counted(&breakers, HOST), (1, 0));
+    assert_eq!(counted(&breakers, "https://cdn.example"), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_redirect_within_a_host_counts_once() {
     let breakers = CircuitBreaker::per_host(consecutive(9));
     let client = redirected(&breakers, "https://api.example.com/login", 503);

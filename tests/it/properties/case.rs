@@ -1,18 +1,21 @@
 //! Any settings, any request, and any replies of a server.
 
 use std::io::ErrorKind;
+use std::num::NonZeroU32;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::header::{CONNECTION, RETRY_AFTER};
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, StatusCode};
 use proptest::option::{of, weighted};
 use proptest::prelude::*;
 use proptest::sample::select;
 use reqwest_resilient::testing::Reply;
 use reqwest_resilient::{
-    Backoff, Constant, Exponential, Fibonacci, Jitter, Linear, ResilientConfig,
-    ResilientConfigBuilder, RetryAfter, RetryMethods, RetryOverride,
+    Backoff, BreakerConfig, BreakerSnapshot, BudgetConfig, CircuitBreaker, Constant, Event,
+    Exponential, Fibonacci, Jitter, Linear, Percent, ResilientConfig, ResilientConfigBuilder,
+    RetryAfter, RetryBudget, RetryMethods, RetryOverride, Window,
 };
+use tokio::time::Instant;
 
 use super::story::{Story, Told};
 use crate::support::{URL, in_virtual_time, scripted};
@@ -40,6 +43,16 @@ pub(super) struct Settings {
     retry_if: Option<bool>,
     read_body: bool,
     random: f64,
+}
+
+/// What came of several requests, and what it left behind.
+#[derive(Debug, PartialEq)]
+pub(super) struct Row {
+    answers: Vec<(Result<StatusCode, String>, Duration)>,
+    sent: Vec<Duration>,
+    breaker: BreakerSnapshot,
+    last_failure: Option<Duration>,
+    tokens: f64,
 }
 
 /// The settings that one request has for itself.
@@ -370,6 +383,50 @@ impl Case {
             }
             _ => None,
         }
+    }
+
+    /// Much the same without what asks about every answer, so that nobody looks at a good one.
+    pub(super) fn unasked(mut self) -> Self {
+        let settings = self.settings;
+        let (max_total, attempt_timeout) = (None, None);
+        let (retry_if, read_body) = (None, false);
+        self.settings = Settings { max_total, attempt_timeout, retry_if, read_body, ..settings };
+        self.overridden = None;
+        self
+    }
+
+    /// Makes as many such requests as there are replies, one after the other, by one client whose
+    /// breaker and budget, if it has one, have little patience.
+    pub(super) fn repeated(&self, watched: bool) -> Row {
+        in_virtual_time(async {
+            let start = Instant::now();
+            let (slow, window) = (Duration::from_secs(3), Window::Time(Duration::from_secs(10)));
+            let breaker = BreakerConfig::slow_call_rate(slow, Percent::HALF, window)
+                .or_consecutive(NonZeroU32::new(3).unwrap())
+                .min_samples(NonZeroU32::new(2).unwrap());
+            let breakers = CircuitBreaker::per_host(breaker);
+            let budget = RetryBudget::per_host(BudgetConfig::default().size(2));
+            let mut config = self.config().circuit_breaker(breakers.clone());
+            config = match self.keyed {
+                true => config.without_retry_budget(),
+                false => config.retry_budget(budget.clone()),
+            };
+            if watched {
+                config = config.observer(|_: &Event<'_>| ());
+            }
+            let (client, script) = scripted(config.build().unwrap(), self.replies());
+            let mut answers = vec![];
+            for _ in &self.replies {
+                let answer = client.request(self.method.clone(), URL).send().await;
+                let answer = answer.map(|it| it.status()).map_err(|it| it.to_string());
+                answers.push((answer, start.elapsed()));
+            }
+            let (host, now) = ("https://api.example.com", Instant::now());
+            let sent = script.sent().iter().map(|it| it.at - start).collect();
+            let mut breaker = breakers.for_key(host).snapshot(now);
+            let last_failure = breaker.last_failure.take().map(|it| it - start);
+            Row { answers, sent, breaker, last_failure, tokens: budget.balance(host, now) }
+        })
     }
 
     /// Makes the request under virtual time.
