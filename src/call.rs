@@ -1,6 +1,6 @@
 //! One logical request under way: what it knows, what it tells, and what it comes back with.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::Extensions;
 use reqwest::{Request, Response};
@@ -49,7 +49,7 @@ impl<'p> Call<'p> {
     #[inline(always)]
     pub(crate) fn new(
         policy: &'p Policy,
-        found: Option<&'p Entry>,
+        found: Option<&'p Arc<Entry>>,
         request: &mut Request,
         extensions: &Extensions,
         now: Instant,

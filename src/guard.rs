@@ -38,7 +38,7 @@ impl<'p> Guard<'p> {
     #[inline(always)]
     pub(crate) fn new(
         policy: &'p Policy,
-        found: Option<&'p Entry>,
+        found: Option<&'p Arc<Entry>>,
         request: &Request,
         extensions: &Extensions,
         now: Instant,

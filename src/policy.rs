@@ -1,6 +1,6 @@
 //! The settings of one request, resolved; and patches, which change some of them.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use reqwest::{Request, Url};
@@ -160,7 +160,7 @@ impl Policy {
     }
 
     /// All that is kept for the host of `request`, if anything is.
-    pub(crate) fn entry(&self, request: &Request) -> Option<Arc<Entry>> {
+    pub(crate) fn entry(&self, request: &Request) -> Option<Cow<'_, Arc<Entry>>> {
         let homes = || self.breaker.as_ref()?.homes()?.entry(request);
         let accounts = || self.budget.as_ref()?.keyed()?.entry(request);
         let gates = || self.gates.as_ref()?.entry(request);

@@ -19,7 +19,7 @@ use reqwest::{Request, Url};
 use url::Position;
 
 /// One kind of state that is kept per key, such as a circuit or a bucket.
-pub(crate) trait Part: Debug + Send + Sync + 'static {
+pub(crate) trait Part: Send + Sync + 'static {
     /// Whether forgetting it would lose a decision, so that others should go first.
     fn pinned(&self) -> bool;
 }
@@ -29,7 +29,7 @@ pub(crate) trait Part: Debug + Send + Sync + 'static {
 struct AnyPart {
     /// An `Arc` of it.
     part: Box<dyn Any + Send + Sync>,
-    pinned: fn(&AnyPart) -> bool,
+    pinned: fn(&Self) -> bool,
 }
 
 impl AnyPart {
@@ -70,11 +70,13 @@ impl Entry {
 ///
 /// When it is full, the entry that was looked up least recently goes, and a pinned one only if
 /// all are pinned. Whoever still holds a part of a dropped entry keeps using it; the next look-up
-/// of its key starts afresh.
+/// of its key starts afresh. The first few stay for ever, unless there is room for few: most
+/// clients talk to one host or two, and what stays need be neither locked nor counted.
 #[derive(Debug)]
 pub(crate) struct Registry {
     /// Tells entries of different registries apart.
     id: u64,
+    residents: Residents,
     table: RwLock<Table>,
     /// Counts look-ups of another entry than before; what an entry remembers of it orders entries
     /// by last use.
@@ -82,7 +84,24 @@ pub(crate) struct Registry {
     claimed: AtomicUsize,
 }
 
-/// Aligned for the same reason: it lies beside the lock.
+/// How many entries stay.
+const RESIDENTS: usize = 4;
+
+/// The entries that stay, which are in the table as well. Aligned for the same reason: it lies
+/// beside the lock.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Residents([OnceLock<(Box<str>, Arc<Entry>)>; RESIDENTS]);
+
+impl Residents {
+    #[inline]
+    fn get(&self, key: &str) -> Option<&Arc<Entry>> {
+        let mut all = self.0.iter().map_while(OnceLock::get);
+        all.find(|(it, _)| **it == *key).map(|(_, entry)| entry)
+    }
+}
+
+/// Aligned for the same reason, too.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Clock(AtomicU64);
@@ -97,6 +116,7 @@ struct Table {
 struct Slot {
     entry: Arc<Entry>,
     last_used: AtomicU64,
+    stays: bool,
 }
 
 impl Registry {
@@ -108,6 +128,7 @@ impl Registry {
         let table = Table { slots: HashMap::default(), capacity: Self::DEFAULT_CAPACITY };
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
+            residents: Residents::default(),
             table: RwLock::new(table),
             clock: Clock::default(),
             claimed: AtomicUsize::new(0),
@@ -128,8 +149,16 @@ impl Registry {
 
     /// The entry of `key`, a new one if there is none.
     ///
-    /// Finding one allocates nothing and shares the lock with other readers.
-    fn entry(&self, key: &str) -> Arc<Entry> {
+    /// Finding one allocates nothing and shares the lock with other readers, if it needs it.
+    #[inline]
+    fn entry(&self, key: &str) -> Cow<'_, Arc<Entry>> {
+        match self.residents.get(key) {
+            Some(entry) => Cow::Borrowed(entry),
+            None => Cow::Owned(self.look_up(key)),
+        }
+    }
+
+    fn look_up(&self, key: &str) -> Arc<Entry> {
         if let Some(slot) = self.read().slots.get(key) {
             self.touch(slot);
             return Arc::clone(&slot.entry);
@@ -140,11 +169,14 @@ impl Registry {
             self.touch(slot);
             return Arc::clone(&slot.entry);
         }
-        let room = table.capacity.get() - 1;
-        table.shrink_to(room);
+        let capacity = table.capacity.get();
+        table.shrink_to(capacity - 1);
         let entry = Arc::new(Entry { registry: self.id, parts: Default::default() });
+        let free = self.residents.0.iter().find(|it| it.get().is_none());
+        let free = free.filter(|_| capacity >= 4 * RESIDENTS);
+        let stays = free.is_some_and(|it| it.set((key.into(), Arc::clone(&entry))).is_ok());
         let last_used = AtomicU64::new(self.tick());
-        table.slots.insert(key.into(), Slot { entry: Arc::clone(&entry), last_used });
+        table.slots.insert(key.into(), Slot { entry: Arc::clone(&entry), last_used, stays });
         entry
     }
 
@@ -185,6 +217,7 @@ impl Table {
             let first_to_go = self
                 .slots
                 .iter()
+                .filter(|(_, slot)| !slot.stays)
                 .min_by_key(|(_, slot)| {
                     (slot.entry.pinned(), slot.last_used.load(Ordering::Relaxed))
                 })
@@ -243,7 +276,7 @@ impl<P: Part> Keyed<P> {
     }
 
     /// All that is kept under the key of `request`, if that is its host.
-    pub(crate) fn entry(&self, request: &Request) -> Option<Arc<Entry>> {
+    pub(crate) fn entry(&self, request: &Request) -> Option<Cow<'_, Arc<Entry>>> {
         self.is_per_host().then(|| self.room().registry.entry(&host_key(request.url())))
     }
 
@@ -254,7 +287,7 @@ impl<P: Part> Keyed<P> {
     pub(crate) fn of_request<'e>(
         &self,
         request: &Request,
-        found: Option<&'e Entry>,
+        found: Option<&'e Arc<Entry>>,
         create: impl Fn(&str) -> P,
     ) -> Cow<'e, Arc<P>> {
         let room = self.room();
@@ -392,7 +425,8 @@ mod tests {
         let key_of = |request: &Request| request.method().to_string();
         let things = Keyed::new(KeyOf::Request(Box::new(key_of)));
         assert!(things.entry(&request).is_none());
-        let found = self::things(9).entry(&request);
+        let others = self::things(9);
+        let found = others.entry(&request);
         let part = things.of_request(&request, found.as_deref(), |_| Thing { pinned: false });
         assert!(Arc::ptr_eq(&part, &get(&things, "GET")));
     }
@@ -426,6 +460,28 @@ mod tests {
             get(&things, key);
         }
         assert_eq!(keys(&things), ["pinned2", "pinned3"], "all pinned: the oldest goes");
+    }
+
+    #[test]
+    fn the_first_keys_stay_where_there_is_room_for_many() {
+        let many = things(16);
+        for key in 0..100 {
+            get(&many, &key.to_string());
+        }
+        let first =
+            |it: &Keyed<Thing>| ["0", "1", "2", "3", "4"].map(|key| keys(it).contains(&key.into()));
+        assert_eq!((keys(&many).len(), first(&many)), (16, [true, true, true, true, false]));
+        let same = get(&many, "3");
+        assert!(many.all().iter().any(|(_, it)| Arc::ptr_eq(it, &same)), "one and the same");
+        many.set_capacity(NonZeroUsize::MIN);
+        get(&many, "100");
+        assert_eq!(keys(&many), ["0", "1", "100", "2", "3"]);
+
+        let few = things(15);
+        for key in 0..100 {
+            get(&few, &key.to_string());
+        }
+        assert_eq!((keys(&few).len(), first(&few)), (15, [false; 5]));
     }
 
     #[test]

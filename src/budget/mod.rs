@@ -143,7 +143,8 @@ impl Default for BudgetConfig {
 /// # Bounded
 ///
 /// At most 1,024 keys are kept, together with the circuit breakers where both are kept per host;
-/// the one used least recently is forgotten first, and then starts with a full bucket again.
+/// the one used least recently is forgotten first, and then starts with a full bucket again. The
+/// first four stay.
 ///
 /// ```
 /// use reqwest_resilient::{BudgetConfig, ResilientConfig, RetryBudget};
@@ -264,7 +265,7 @@ impl RetryBudget {
     pub(crate) fn of_request<'a>(
         &'a self,
         request: &Request,
-        found: Option<&'a Entry>,
+        found: Option<&'a Arc<Entry>>,
         now: Instant,
     ) -> Cow<'a, Arc<Account>> {
         let account = match &self.kept.scope {
