@@ -7,8 +7,9 @@
 use std::alloc::System;
 use std::collections::HashMap;
 use std::hint::black_box;
+use std::pin::Pin;
 use std::sync::{
-    Arc, RwLock,
+    OnceLock,
     atomic::{AtomicBool, Ordering},
 };
 use std::time::{Duration, Instant};
@@ -67,12 +68,12 @@ impl Middleware for Copy {
     }
 }
 
-/// The least that any middleware costs which repeats requests within limits of time and, with
-/// `hosts`, has a breaker, a budget and a gate for each: what is done for a request that succeeds,
-/// by the quickest there is of each, others' or ours, and nothing decided.
+/// The least that any middleware costs which repeats requests, has settings that one request or one
+/// task can change and, with `host`, a breaker, a budget and a gate for each host: the shortest
+/// loop, of the quickest there is of each, others' or ours.
 #[derive(Default)]
 struct Least {
-    hosts: Option<RwLock<HashMap<Box<str>, Arc<Host>>>>,
+    host: Option<OnceLock<(Box<str>, Host)>>,
 }
 
 struct Host {
@@ -81,47 +82,86 @@ struct Host {
     is_closed: AtomicBool,
 }
 
+tokio::task_local! {
+    static SCOPE: RetryOverride;
+}
+
 impl Least {
+    const MAX_RETRIES: u32 = 3;
+
     fn with_hosts() -> Self {
-        Self { hosts: Some(RwLock::default()) }
+        Self { host: Some(OnceLock::new()) }
     }
 
-    fn host(&self, request: &Request) -> Option<Arc<Host>> {
-        let hosts = self.hosts.as_ref()?;
+    /// That there is one host only is as quick as it gets.
+    fn host(&self, request: &Request) -> Option<&Host> {
         let key = &request.url()[..Position::AfterPort];
-        let found = hosts.read().expect("no panic").get(key).cloned();
-        Some(found.unwrap_or_else(|| {
+        let (first, host) = self.host.as_ref()?.get_or_init(|| {
             let (breaker, budget) = (Recloser::default(), Account::new(Instant::now().into()));
-            let host = Arc::new(Host { breaker, budget, is_closed: AtomicBool::new(false) });
-            hosts.write().expect("no panic").insert(key.into(), Arc::clone(&host));
-            host
-        }))
+            (key.into(), Host { breaker, budget, is_closed: AtomicBool::new(false) })
+        });
+        (**first == *key).then_some(host)
     }
 }
 
-#[async_trait::async_trait]
+/// Written out, because the macro moves the request once more.
 impl Middleware for Least {
-    async fn handle(
-        &self,
-        request: Request,
-        extensions: &mut Extensions,
-        next: Next<'_>,
-    ) -> reqwest_middleware::Result<Response> {
-        let started = Instant::now();
-        let host = self.host(&request);
-        let copy = request.try_clone();
-        // Where there can be no copy, an error has to name the request all the same.
-        let name = copy.is_none().then(|| (request.method().clone(), request.url().clone()));
-        if host.as_ref().is_some_and(|it| it.is_closed.load(Ordering::Acquire)) {
-            return Err(reqwest_middleware::Error::middleware(std::io::Error::other("closed")));
-        }
-        let response = next.run(request, extensions).await;
-        if let Some(host) = &host {
-            let _entered_and_left = host.breaker.call(|| Ok::<(), ()>(()));
-            host.budget.deposit(Instant::now().into());
-        }
-        drop(black_box((copy, name, started)));
-        response
+    fn handle<'a, 'extensions, 'next, 'future>(
+        &'a self,
+        mut request: Request,
+        extensions: &'extensions mut Extensions,
+        next: Next<'next>,
+    ) -> Pin<Box<dyn Future<Output = reqwest_middleware::Result<Response>> + Send + 'future>>
+    where
+        'a: 'future,
+        'extensions: 'future,
+        'next: 'future,
+        Self: 'future,
+    {
+        Box::pin(async move {
+            let own = extensions.get::<RetryOverride>().is_some();
+            let as_ever = !own && SCOPE.try_with(|_| ()).is_err();
+            let max_retries = if as_ever { Self::MAX_RETRIES } else { 0 };
+            let host = self.host(&request);
+            let mut retries = 0;
+            loop {
+                let started = Instant::now();
+                if host.is_some_and(|it| it.is_closed.load(Ordering::Acquire)) {
+                    return Err(reqwest_middleware::Error::middleware(std::io::Error::other(
+                        "closed",
+                    )));
+                }
+                let may_repeat = retries < max_retries && request.method().is_idempotent();
+                let kept = if may_repeat { request.try_clone() } else { None };
+                // Where there is no copy, an error has to name the request all the same.
+                let name =
+                    kept.is_none().then(|| (request.method().clone(), request.url().clone()));
+                let mut own = kept.as_ref().map(|_| extensions.clone());
+                let target = own.as_mut().unwrap_or(&mut *extensions);
+                let result = next.clone().run(request, target).await;
+                let failed = match &result {
+                    Ok(answer) => answer.status().is_server_error(),
+                    Err(error) => error.is_connect(),
+                };
+                if let Some(host) = host {
+                    let _permitted_and_told =
+                        host.breaker.call(|| if failed { Err(()) } else { Ok(()) });
+                    host.budget.deposit(Instant::now().into());
+                }
+                match kept {
+                    Some(again) if failed => request = again,
+                    _ => {
+                        drop(black_box((name, started)));
+                        if let Some(own) = own {
+                            *extensions = own;
+                        }
+                        return result;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(100 << retries)).await;
+                retries += 1;
+            }
+        })
     }
 }
 
