@@ -28,7 +28,7 @@ macro_rules! adapter {
                 'next: 'future,
                 Self: 'future,
             {
-                Box::pin(self.run(next, request, extensions))
+                self.run(next, request, extensions)
             }
         }
 

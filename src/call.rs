@@ -1,12 +1,12 @@
 //! One logical request under way: what it knows, what it tells, and what it comes back with.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use http::Extensions;
 use reqwest::{Request, Response};
 
 use crate::body::{self, BodyFactory};
-use crate::breaker::{CircuitOpen, Health};
+use crate::breaker::CircuitOpen;
 use crate::classify::{self, Verdict};
 use crate::decision::{Decision, StopReason, WaitSource};
 use crate::error::{BoxError, Cause, HttpRequestError, Inner};
@@ -19,10 +19,9 @@ use crate::guard::Guard;
 use crate::hint::{self, Advice};
 use crate::history::{Attempt, AttemptLog, History, Hold};
 use crate::idempotency;
-use crate::outcome::{self, Failure, FailureKind, Gave, Outcome};
+use crate::outcome::{Failure, FailureKind, Gave, Outcome};
 use crate::policy::{Policy, RetryAfter};
 use crate::redact::RedactedUrl;
-use crate::registry::Entry;
 use crate::retry::{Facts, Repeat, Retry, Upload};
 use crate::send::{Chain, Sent, Terms};
 use crate::time::Instant;
@@ -35,7 +34,7 @@ pub(crate) struct Call<'p> {
     /// What observers put around the attempt under way.
     pub(crate) scopes: Scopes,
     guard: Guard<'p>,
-    policy: &'p Policy,
+    pub(crate) policy: &'p Policy,
     /// How long it may still wait at the gate.
     gate_time: Duration,
     keyed: bool,
@@ -46,10 +45,9 @@ pub(crate) struct Call<'p> {
 
 impl<'p> Call<'p> {
     /// Begins a request, which gets the key it needs.
-    #[inline(always)]
     pub(crate) fn new(
         policy: &'p Policy,
-        found: Option<&'p Arc<Entry>>,
+        guard: Guard<'p>,
         request: &mut Request,
         extensions: &Extensions,
         now: Instant,
@@ -72,7 +70,7 @@ impl<'p> Call<'p> {
         Self {
             retry: Retry::new(policy, repeat, upload, now),
             scopes: Scopes::default(),
-            guard: Guard::new(policy, found, request, extensions, now),
+            guard,
             policy,
             gate_time: policy.max_wait_time,
             keyed: !idempotency::is_idempotent(request.method())
@@ -156,29 +154,6 @@ impl<'p> Call<'p> {
             deadline: self.retry.deadline(),
             minds_redirects: self.retry.minds_redirects(),
         }
-    }
-
-    /// The answer, if it is the most there is: a first one, good by any rule, and nobody wants to
-    /// know of it.
-    #[inline]
-    pub(crate) fn plain<'r, E>(&self, result: &'r Result<Response, E>) -> Option<&'r Response> {
-        let response = result.as_ref().ok()?;
-        let nobody_asks = self.history.is_none() && self.log.is_none();
-        (nobody_asks && self.policy.is_good(response.status())).then_some(response)
-    }
-
-    /// Whether it matters when an answer came that is plain.
-    #[inline]
-    pub(crate) fn goes_by_time(&self) -> bool {
-        self.guard.goes_by_time()
-    }
-
-    /// What [`judge`](Self::judge) comes to for an answer that is plain.
-    #[inline]
-    pub(crate) fn succeeds(&mut self, request: &Request, response: &Response, now: Instant) {
-        let elsewhere = outcome::elsewhere(request.url(), response.url());
-        self.guard.exit(Some(Health::Success), elsewhere, None, now, self.policy);
-        self.guard.deposit(now);
     }
 
     /// Decides what follows an attempt or a rejection, records it and tells it.
@@ -413,14 +388,14 @@ impl<'p> Call<'p> {
             self.tell(|call| call.policy.listeners.tell(&Event::Rejected(outcome)));
         }
         self.ends(outcome, stop, now);
-        self.finish::<C>(sent, Some(request), stop, now)
+        self.finish::<C>(sent, request, stop, now)
     }
 
     /// What the caller gets.
     pub(crate) fn finish<C: Chain>(
         &mut self,
         sent: Sent<C::Error>,
-        request: Option<&Request>,
+        request: &Request,
         stop: StopReason,
         now: Instant,
     ) -> Result<Response, C::Error> {
@@ -438,8 +413,8 @@ impl<'p> Call<'p> {
             Sent::Failed(_, error) => Err(error),
             Sent::Local(Failure { kind, .. }, source) => {
                 Err(C::local(HttpRequestError::new(Inner {
-                    method: request.map(|it| it.method().clone()),
-                    url: request.map(|it| it.url().clone()),
+                    method: Some(request.method().clone()),
+                    url: Some(request.url().clone()),
                     stop,
                     attempts: self.retry.attempts(),
                     elapsed: self.retry.elapsed(now),

@@ -72,6 +72,20 @@ impl<'p> Guard<'p> {
         self.gate.as_ref().map_or(Answer::Pass, |it| it.ask(now, patience, random))
     }
 
+    /// Asks the breaker for a permit where there is no more to it: the gate is open, and every
+    /// call is let through.
+    #[inline]
+    pub(crate) fn passes(&mut self, now: Instant) -> bool {
+        if self.is_held_back(now) {
+            return false;
+        }
+        if let Some(breaker) = &self.breaker {
+            self.permit = breaker.pass(now);
+            return self.permit.is_some();
+        }
+        true
+    }
+
     /// Asks the breaker for a permit; with it, a token that was taken is spent.
     #[inline]
     pub(crate) fn enter(&mut self, now: Instant) -> Result<(), CircuitOpen> {
@@ -168,9 +182,9 @@ impl<'p> Guard<'p> {
         !self.changes.is_empty()
     }
 
-    /// Whether a success is told with its moment.
+    /// Whether there is anything to tell of a success.
     #[inline]
-    pub(crate) fn goes_by_time(&self) -> bool {
+    pub(crate) fn reports(&self) -> bool {
         self.permit.is_some() || self.account.is_some()
     }
 
@@ -190,6 +204,17 @@ impl<'p> Guard<'p> {
     /// How many retries are paid for.
     pub(crate) fn budget_left(&self, now: Instant) -> Option<f64> {
         self.account.as_ref().map(|it| it.balance(now))
+    }
+
+    /// Tells of the success of an attempt, and so of the request.
+    pub(crate) fn succeeded(
+        &mut self,
+        elsewhere: Option<&reqwest::Url>,
+        now: Instant,
+        policy: &Policy,
+    ) {
+        self.exit(Some(Health::Success), elsewhere, None, now, policy);
+        self.deposit(now);
     }
 
     /// The request succeeded.

@@ -1,15 +1,19 @@
 //! The loop: attempt, outcome, verdict, decision, event, wait; or return.
 
-use std::{mem, time::Duration};
+use std::{borrow::Cow, mem, sync::Arc, time::Duration};
 
 use http::Extensions;
 use reqwest::{Request, Response};
 
-use crate::body::BodyFactory;
+use crate::body::{BodyFactory, BoxFuture};
 use crate::call::Call;
 use crate::config::ResilientConfig;
 use crate::decision::{Decision, StopReason};
-use crate::outcome::FailureKind;
+use crate::guard::Guard;
+use crate::history::AttemptLog;
+use crate::outcome::{self, FailureKind};
+use crate::overrides::Invalid;
+use crate::policy::Policy;
 use crate::reload::{Current, ResilientHandle};
 use crate::send::{self, Chain, Sent};
 use crate::time::Instant;
@@ -86,123 +90,196 @@ impl Resilient {
         self.current.handle()
     }
 
-    /// A block rather than an `async fn`, whose arguments would take their place in the future
-    /// twice; what is seldom awaited is boxed for the same reason.
-    #[expect(clippy::manual_async_fn)]
+    /// Sends the request by the short way if it can go there.
     pub(crate) fn run<'a, C: Chain + 'a>(
         &'a self,
         chain: C,
+        request: Request,
+        extensions: &'a mut Extensions,
+    ) -> BoxFuture<'a, Result<Response, C::Error>> {
+        let policy = self.current.resolve(&request, extensions);
+        // Whatever an earlier request left there is not this one's.
+        extensions.remove::<GaveUp>();
+        match policy {
+            Ok(policy) if self.client_timeout.is_none() && is_simple(&policy, extensions) => {
+                match policy.keeps_copy(&request) {
+                    Some(copies) => {
+                        Box::pin(self.simply(chain, policy, request, copies, extensions))
+                    }
+                    None => Box::pin(self.at_length(chain, Ok(policy), request, extensions)),
+                }
+            }
+            policy => Box::pin(self.at_length(chain, policy, request, extensions)),
+        }
+    }
+
+    /// A first attempt with nothing to keep to and nobody to watch it; if its answer is good, that
+    /// is all.
+    #[expect(clippy::manual_async_fn)]
+    fn simply<'a, C: Chain + 'a>(
+        &'a self,
+        chain: C,
+        policy: Cow<'a, Arc<Policy>>,
+        mut request: Request,
+        copies: bool,
+        extensions: &'a mut Extensions,
+    ) -> impl Future<Output = Result<Response, C::Error>> + Send + 'a {
+        async move {
+            let now = Instant::now();
+            let found = policy.entry(&request);
+            let mut guard = Guard::new(&policy, found.as_deref(), &request, extensions, now);
+            let mut first = None;
+            if guard.passes(now) {
+                // It stays where it is made: what is moved right afterwards is slow.
+                let mut kept = if copies { request.try_clone() } else { None };
+                let mut own = kept.as_ref().map(|_| extensions.clone());
+                let asked = &*kept.get_or_insert_with(|| name(&request));
+                let target = own.as_mut().unwrap_or(&mut *extensions);
+                let result = chain.clone().send(request, target).await;
+                let good = result.as_ref().ok().filter(|it| policy.is_good(it.status()));
+                if let Some(response) = good {
+                    if guard.reports() {
+                        let elsewhere = outcome::elsewhere(asked.url(), response.url());
+                        guard.succeeded(elsewhere, Instant::now(), &policy);
+                    }
+                    if let Some(own) = own {
+                        *extensions = own;
+                    }
+                    return result;
+                }
+                match kept {
+                    Some(kept) => request = kept,
+                    None => return result,
+                }
+                first = Some(Box::new((Sent::of::<C>(result, false), own)));
+            }
+            let call = Call::new(&policy, guard, &mut request, extensions, now);
+            Box::pin(self.attempts(chain, call, first, &mut request, extensions, now)).await
+        }
+    }
+
+    #[expect(clippy::manual_async_fn)]
+    fn at_length<'a, C: Chain + 'a>(
+        &'a self,
+        chain: C,
+        policy: Result<Cow<'a, Arc<Policy>>, Invalid>,
         mut request: Request,
         extensions: &'a mut Extensions,
     ) -> impl Future<Output = Result<Response, C::Error>> + Send + 'a {
         async move {
-            let policy = match self.current.resolve(&request, extensions) {
+            let now = Instant::now();
+            let policy = match policy {
                 Ok(policy) => policy,
                 Err(invalid) => {
-                    let ((policy, faults), now) = (*invalid, Instant::now());
-                    let mut call = Call::new(&policy, None, &mut request, extensions, now);
+                    let (policy, faults) = *invalid;
+                    let guard = Guard::new(&policy, None, &request, extensions, now);
+                    let mut call = Call::new(&policy, guard, &mut request, extensions, now);
                     extensions.insert(GaveUp);
                     return call.reject::<C>(&request, FailureKind::Builder, faults.into(), now);
                 }
             };
-            let timeout = policy
+            let found = policy.entry(&request);
+            let guard = Guard::new(&policy, found.as_deref(), &request, extensions, now);
+            let call = Call::new(&policy, guard, &mut request, extensions, now);
+            self.attempts(chain, call, None, &mut request, extensions, now).await
+        }
+    }
+
+    /// The loop, which may begin with what the first attempt gave.
+    ///
+    /// A block rather than an `async fn`, whose arguments would take their place in the future
+    /// twice; what is seldom awaited is boxed for the same reason.
+    #[expect(clippy::manual_async_fn)]
+    fn attempts<'a, C: Chain + 'a>(
+        &'a self,
+        chain: C,
+        mut call: Call<'a>,
+        mut first: Option<Box<(Sent<C::Error>, Option<Extensions>)>>,
+        request: &'a mut Request,
+        extensions: &'a mut Extensions,
+        mut now: Instant,
+    ) -> impl Future<Output = Result<Response, C::Error>> + Send + 'a {
+        async move {
+            let timeout = call
+                .policy
                 .attempt_timeout
                 .unwrap_or_else(|| self.client_timeout.filter(|_| request.timeout().is_none()));
-            // Whatever an earlier request left there is not this one's.
-            extensions.remove::<GaveUp>();
-            let mut now = Instant::now();
-            let found = policy.entry(&request);
-            let found = found.as_deref();
-            let mut call = Call::new(&policy, found, &mut request, extensions, now);
             let factory = extensions.get::<BodyFactory>().cloned();
             let sent_before = extensions.get::<ResendCount>().copied();
             loop {
-                if call.is_held_back(now) {
-                    now = match Box::pin(call.pass_gate(&request)).await {
+                if first.is_none() && call.is_held_back(now) {
+                    now = match Box::pin(call.pass_gate(request)).await {
                         Ok(now) => now,
                         Err((limited, now)) => {
                             let kind = FailureKind::RateLimited;
                             extensions.insert(GaveUp);
-                            return call.reject::<C>(&request, kind, limited.into(), now);
+                            return call.reject::<C>(request, kind, limited.into(), now);
                         }
                     };
                 }
                 call.retry.turn();
                 // A scope, so that what an attempt needs is not kept while waiting for the next.
-                let (after, draining) = 'turn: {
-                    let entered = call.enter(now).map(|()| call.retry.may_repeat(&policy));
-                    // The copy stays where it is made: what is moved right afterwards is slow.
-                    let mut kept = if let Ok(true) = entered { request.try_clone() } else { None };
-                    let asked: &Request;
+                let (after, draining) = {
+                    let sent;
                     let mut own = None;
-                    let sent = match entered {
-                        Err(open) => {
-                            asked = kept.insert(request);
-                            Sent::unsent(FailureKind::CircuitOpen, open.into())
+                    if let Some(first) = first.take() {
+                        (sent, own) = *first;
+                        if own.is_none() {
+                            call.retry.is_last();
                         }
-                        Ok(_) => {
-                            match &kept {
-                                Some(_) => own = Some(extensions.clone()),
-                                None => call.retry.is_last(),
+                        call.starts(request);
+                    } else if let Err(open) = call.enter(now) {
+                        sent = Sent::unsent(FailureKind::CircuitOpen, open.into());
+                    } else {
+                        let (sending, is_free) = {
+                            let copy = call.retry.may_repeat(call.policy);
+                            let (mut outgoing, copied) = take(request, copy);
+                            match copied {
+                                true => own = Some(extensions.clone()),
+                                false => call.retry.is_last(),
                             }
-                            asked = kept.get_or_insert_with(|| name(&request));
-                            call.starts(asked);
+                            call.starts(request);
                             let target = own.as_mut().unwrap_or(&mut *extensions);
                             ResendCount::mark(target, sent_before.as_ref(), call.retry.attempts());
                             call.mark(target);
-                            let is_free = call.terms(now, timeout).apply(&mut request)
-                                && call.scopes.are_none();
+                            let limits = !call.terms(now, timeout).apply(&mut outgoing);
                             let chain = chain.clone();
                             let sending = match &factory {
-                                None => chain.send(request, target),
-                                Some(factory) => send::with_body(chain, request, target, factory),
+                                None => chain.send(outgoing, target),
+                                Some(factory) => send::with_body(chain, outgoing, target, factory),
                             };
-                            if is_free {
-                                let result = sending.await;
-                                if let Some(response) = call.plain(&result) {
-                                    if call.goes_by_time() {
-                                        now = Instant::now();
-                                    }
-                                    call.succeeds(asked, response, now);
-                                    if let Some(own) = own {
-                                        *extensions = own;
-                                    }
-                                    return result;
-                                }
-                                Sent::of::<C>(result, false)
-                            } else {
-                                let terms = call.terms(now, timeout);
-                                let attempt = Box::pin(send::attempt::<C>(sending, terms));
-                                call.scopes.around(attempt).await
-                            }
-                        }
-                    };
+                            (sending, !limits && call.scopes.are_none())
+                        };
+                        sent = if is_free {
+                            Sent::of::<C>(sending.await, false)
+                        } else {
+                            let terms = call.terms(now, timeout);
+                            let attempt = Box::pin(send::attempt::<C>(sending, terms));
+                            call.scopes.around(attempt).await
+                        };
+                    }
                     let nested = own.as_ref().unwrap_or(extensions).get::<GaveUp>().is_some();
 
                     let started = mem::replace(&mut now, Instant::now());
                     let elapsed = now.saturating_duration_since(started);
                     let gave = sent.gave::<C>();
-                    let (stop, asked) = match call.judge(asked, elapsed, gave, nested, now) {
-                        Decision::Return(stop) => (stop, Some(asked)),
-                        Decision::Retry { after, .. } => match kept {
-                            Some(again) => {
-                                request = again;
-                                let draining = sent.drain(after, call.retry.left(now));
-                                break 'turn (after, draining.map(Box::pin));
+                    match call.judge(request, elapsed, gave, nested, now) {
+                        Decision::Retry { after, .. } => {
+                            (after, sent.drain(after, call.retry.left(now)).map(Box::pin))
+                        }
+                        Decision::Return(stop) => {
+                            if let Some(own) = own {
+                                *extensions = own;
                             }
-                            None => (StopReason::NotReplayable, None),
-                        },
-                    };
-                    if let Some(own) = own {
-                        *extensions = own;
+                            if call.retry.attempts() > 1 {
+                                ResendCount::restore(extensions, sent_before);
+                            }
+                            if stop != StopReason::Success {
+                                extensions.insert(GaveUp);
+                            }
+                            return call.finish::<C>(sent, request, stop, now);
+                        }
                     }
-                    if call.retry.attempts() > 1 {
-                        ResendCount::restore(extensions, sent_before);
-                    }
-                    if stop != StopReason::Success {
-                        extensions.insert(GaveUp);
-                    }
-                    return call.finish::<C>(sent, asked, stop, now);
                 };
                 if let Some(draining) = draining {
                     draining.await;
@@ -218,6 +295,14 @@ impl Resilient {
             }
         }
     }
+}
+
+/// Whether nothing is asked of attempts, and nobody asks about them.
+#[inline]
+fn is_simple(policy: &Policy, extensions: &Extensions) -> bool {
+    policy.is_simple()
+        && extensions.get::<BodyFactory>().is_none()
+        && extensions.get::<AttemptLog>().is_none()
 }
 
 /// Left in the extensions of a request that was given up, so that a further `Resilient` around
@@ -264,6 +349,15 @@ impl ResendCount {
             None => extensions.remove::<Self>(),
         };
     }
+}
+
+/// Takes what is to be sent, and leaves a copy in its place if one is wanted and can be had, or else
+/// its name. Says whether it is a copy.
+fn take(request: &mut Request, copy: bool) -> (Request, bool) {
+    let copy = if copy { request.try_clone() } else { None };
+    let copied = copy.is_some();
+    let kept = copy.unwrap_or_else(|| name(request));
+    (mem::replace(request, kept), copied)
 }
 
 /// What a request is called, without headers and body.

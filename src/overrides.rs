@@ -90,19 +90,18 @@ pub(crate) fn resolve<'p>(
 ) -> Result<Cow<'p, Arc<Policy>>, Invalid> {
     let configured = configured.of_host(url).unwrap_or(configured);
     let own = extensions.get::<RetryOverride>();
-    SCOPE
-        .try_with(|scopes| patched(configured, scopes, own))
-        .unwrap_or_else(|_| patched(configured, &[], own))
+    match SCOPE.try_with(|scopes| patched(configured, scopes, own)) {
+        Ok(patched) => patched.map(Cow::Owned),
+        Err(_) if own.is_none() => Ok(Cow::Borrowed(configured)),
+        Err(_) => patched(configured, &[], own).map(Cow::Owned),
+    }
 }
 
-fn patched<'p>(
-    configured: &'p Arc<Policy>,
+fn patched(
+    configured: &Policy,
     scopes: &[RetryOverride],
     own: Option<&RetryOverride>,
-) -> Result<Cow<'p, Arc<Policy>>, Invalid> {
-    if scopes.is_empty() && own.is_none() {
-        return Ok(Cow::Borrowed(configured));
-    }
+) -> Result<Arc<Policy>, Invalid> {
     let mut policy = configured.patched(scopes.iter().chain(own).map(|it| &*it.0));
     // The host is found already.
     policy.hosts = None;
@@ -117,7 +116,7 @@ fn patched<'p>(
     policy.settle();
     let policy = Arc::new(policy);
     match faults {
-        None => Ok(Cow::Owned(policy)),
+        None => Ok(policy),
         Some(faults) => Err(Box::new((policy, faults))),
     }
 }

@@ -138,15 +138,41 @@ impl Policy {
         classify::verdict(outcome, advice, self.retry_if.as_ref(), &self.statuses)
     }
 
-    /// Whether a first answer of this status succeeds and there is nobody to say otherwise or to
-    /// be told.
+    /// Whether nothing is asked of an attempt, and nobody asks about it.
     #[inline]
-    pub(crate) fn is_good(&self, status: StatusCode) -> bool {
-        status.is_success()
-            && !self.statuses.contains(status)
+    pub(crate) fn is_simple(&self) -> bool {
+        self.attempt_timeout.flatten().is_none()
+            && self.max_total_time.is_none()
+            && self.read_body.is_none()
+            && self.idempotency_key.is_none()
+            && self.deadline_header.is_none()
+            && self.attempt_header.is_none()
             && self.retry_if.is_none()
             && self.breaker_health.is_none()
             && self.listeners.is_empty()
+    }
+
+    /// Whether a copy of the request is to be kept for another attempt, if no more than the status
+    /// of an answer is needed to judge it; or else `None`.
+    #[inline]
+    pub(crate) fn keeps_copy(&self, request: &Request) -> Option<bool> {
+        let (method, headers) = (request.method(), request.headers());
+        let is_stream = request.body().is_some_and(|it| it.as_bytes().is_none());
+        match self.may_repeat(method, headers) {
+            true if !is_stream && self.max_retries > 0 => Some(true),
+            // It is known by its key, even if it is sent once.
+            _ if !idempotency::is_idempotent(method) && idempotency::is_keyed(headers, None) => {
+                None
+            }
+            // Redirects matter to what may not be repeated.
+            may_repeat => (may_repeat || is_stream).then_some(false),
+        }
+    }
+
+    /// Whether an answer of this status succeeds, if there is nobody to say otherwise.
+    #[inline]
+    pub(crate) fn is_good(&self, status: StatusCode) -> bool {
+        status.is_success() && !self.statuses.contains(status)
     }
 
     /// Whether a request may be sent twice whatever becomes of it.
