@@ -39,7 +39,7 @@ const ARROWS: &[(&str, &str)] = &[
     (
         "call",
         "body breaker classify decision error event gate guard hint history idempotency outcome \
-         policy redact registry retry send time",
+         policy redact retry send time",
     ),
     ("config", "fault overrides policy"),
     ("bench", "breaker budget classify config decision gate hint outcome retry rules time"),
@@ -55,7 +55,10 @@ const ARROWS: &[(&str, &str)] = &[
          policy",
     ),
     ("reload", "breaker budget config fault gate hosts overrides policy"),
-    ("middleware", "body call config decision error outcome reload send time"),
+    (
+        "middleware",
+        "body call config decision error guard history outcome overrides policy reload send time",
+    ),
     ("adapter", "body error failure middleware send"),
     ("request", "decision error failure fault history"),
     ("client", "config fault middleware reload request"),
