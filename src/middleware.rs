@@ -90,7 +90,7 @@ impl Resilient {
         self.current.handle()
     }
 
-    /// Sends the request by the short way if it can go there.
+    /// Sends the request the quick way where that comes to the same.
     pub(crate) fn run<'a, C: Chain + 'a>(
         &'a self,
         chain: C,
@@ -100,23 +100,27 @@ impl Resilient {
         let policy = self.current.resolve(&request, extensions);
         // Whatever an earlier request left there is not this one's.
         extensions.remove::<GaveUp>();
-        match policy {
-            Ok(policy) if self.client_timeout.is_none() && is_simple(&policy, extensions) => {
-                match policy.keeps_copy(&request) {
-                    Some(copies) => {
-                        Box::pin(self.simply(chain, policy, request, copies, extensions))
-                    }
-                    None => Box::pin(self.at_length(chain, Ok(policy), request, extensions)),
-                }
+        let copies = match &policy {
+            Ok(policy) if self.client_timeout.is_none() && is_simple(policy, extensions) => {
+                policy.keeps_copy(&request)
             }
-            policy => Box::pin(self.at_length(chain, policy, request, extensions)),
+            _ => None,
+        };
+        match (policy, copies) {
+            (Ok(policy), Some(copies)) => {
+                Box::pin(self.quick(chain, policy, request, copies, extensions))
+            }
+            (policy, _) => Box::pin(self.full(chain, policy, request, extensions)),
         }
     }
 
-    /// A first attempt with nothing to keep to and nobody to watch it; if its answer is good, that
-    /// is all.
+    /// A first attempt that keeps to nothing and that nobody watches: if its answer is good, that
+    /// was all, and the loop need not begin.
+    ///
+    /// A block rather than an `async fn`, whose arguments would take their place in the future
+    /// twice; what is seldom awaited is boxed for the same reason.
     #[expect(clippy::manual_async_fn)]
-    fn simply<'a, C: Chain + 'a>(
+    fn quick<'a, C: Chain + 'a>(
         &'a self,
         chain: C,
         policy: Cow<'a, Arc<Policy>>,
@@ -151,15 +155,16 @@ impl Resilient {
                     Some(kept) => request = kept,
                     None => return result,
                 }
-                first = Some(Box::new((Sent::of::<C>(result, false), own)));
+                first = Some(Box::new(First { sent: Sent::of::<C>(result, false), own }));
             }
             let call = Call::new(&policy, guard, &mut request, extensions, now);
             Box::pin(self.attempts(chain, call, first, &mut request, extensions, now)).await
         }
     }
 
+    /// The loop from its beginning.
     #[expect(clippy::manual_async_fn)]
-    fn at_length<'a, C: Chain + 'a>(
+    fn full<'a, C: Chain + 'a>(
         &'a self,
         chain: C,
         policy: Result<Cow<'a, Arc<Policy>>, Invalid>,
@@ -185,16 +190,13 @@ impl Resilient {
         }
     }
 
-    /// The loop, which may begin with what the first attempt gave.
-    ///
-    /// A block rather than an `async fn`, whose arguments would take their place in the future
-    /// twice; what is seldom awaited is boxed for the same reason.
+    /// The loop, which may begin with what a first attempt gave.
     #[expect(clippy::manual_async_fn)]
     fn attempts<'a, C: Chain + 'a>(
         &'a self,
         chain: C,
         mut call: Call<'a>,
-        mut first: Option<Box<(Sent<C::Error>, Option<Extensions>)>>,
+        mut first: Option<Box<First<C::Error>>>,
         request: &'a mut Request,
         extensions: &'a mut Extensions,
         mut now: Instant,
@@ -223,7 +225,7 @@ impl Resilient {
                     let sent;
                     let mut own = None;
                     if let Some(first) = first.take() {
-                        (sent, own) = *first;
+                        First { sent, own } = *first;
                         if own.is_none() {
                             call.retry.is_last();
                         }
@@ -295,6 +297,12 @@ impl Resilient {
             }
         }
     }
+}
+
+/// What a first attempt gave, and the extensions that were its own.
+struct First<E> {
+    sent: Sent<E>,
+    own: Option<Extensions>,
 }
 
 /// Whether nothing is asked of attempts, and nobody asks about them.

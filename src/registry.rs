@@ -6,7 +6,6 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     fmt::{self, Debug, Formatter},
-    marker::PhantomData,
     num::NonZeroUsize,
     sync::{
         Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -57,6 +56,8 @@ const PLACES: usize = 4;
 #[repr(align(128))]
 pub(crate) struct Entry {
     registry: u64,
+    /// Its number among those that stay, if it is one.
+    resident: Option<usize>,
     parts: [OnceLock<AnyPart>; PLACES],
 }
 
@@ -116,7 +117,6 @@ struct Table {
 struct Slot {
     entry: Arc<Entry>,
     last_used: AtomicU64,
-    stays: bool,
 }
 
 impl Registry {
@@ -171,12 +171,16 @@ impl Registry {
         }
         let capacity = table.capacity.get();
         table.shrink_to(capacity - 1);
-        let entry = Arc::new(Entry { registry: self.id, parts: Default::default() });
-        let free = self.residents.0.iter().find(|it| it.get().is_none());
-        let free = free.filter(|_| capacity >= 4 * RESIDENTS);
-        let stays = free.is_some_and(|it| it.set((key.into(), Arc::clone(&entry))).is_ok());
+        let free = self.residents.0.iter().position(|it| it.get().is_none());
+        let resident = free.filter(|_| capacity >= 4 * RESIDENTS);
+        let parts = Default::default();
+        let entry = Arc::new(Entry { registry: self.id, resident, parts });
+        if let Some(room) = resident.and_then(|it| self.residents.0.get(it)) {
+            // Only set here, under the lock.
+            room.get_or_init(|| (key.into(), Arc::clone(&entry)));
+        }
         let last_used = AtomicU64::new(self.tick());
-        table.slots.insert(key.into(), Slot { entry: Arc::clone(&entry), last_used, stays });
+        table.slots.insert(key.into(), Slot { entry: Arc::clone(&entry), last_used });
         entry
     }
 
@@ -217,7 +221,7 @@ impl Table {
             let first_to_go = self
                 .slots
                 .iter()
-                .filter(|(_, slot)| !slot.stays)
+                .filter(|(_, slot)| slot.entry.resident.is_none())
                 .min_by_key(|(_, slot)| {
                     (slot.entry.pinned(), slot.last_used.load(Ordering::Relaxed))
                 })
@@ -250,7 +254,8 @@ impl Debug for KeyOf {
 pub(crate) struct Keyed<P> {
     key_of: KeyOf,
     room: OnceLock<Room>,
-    kind: PhantomData<fn() -> P>,
+    /// The parts of entries that stay: to tell the kind of a part takes as long as the rest.
+    residents: [OnceLock<Arc<P>>; RESIDENTS],
 }
 
 #[derive(Clone, Debug)]
@@ -261,7 +266,7 @@ struct Room {
 
 impl<P: Part> Keyed<P> {
     pub(crate) fn new(key_of: KeyOf) -> Self {
-        Self { key_of, room: OnceLock::new(), kind: PhantomData }
+        Self { key_of, room: OnceLock::new(), residents: Default::default() }
     }
 
     /// Moves in with `other`, if both are kept per host and this one has not settled yet.
@@ -284,16 +289,21 @@ impl<P: Part> Keyed<P> {
     ///
     /// Threads that share a state get in each other's way when each counts itself in and out, so
     /// that is done once for an entry, and what is in it is borrowed.
+    #[inline]
     pub(crate) fn of_request<'e>(
-        &self,
+        &'e self,
         request: &Request,
         found: Option<&'e Arc<Entry>>,
         create: impl Fn(&str) -> P,
     ) -> Cow<'e, Arc<P>> {
         let room = self.room();
-        match found.filter(|it| it.registry == room.registry.id) {
-            Some(entry) => room.part(entry, || create(&host_key(request.url()))),
-            None => Cow::Owned(self.of_key(&self.key(request), create)),
+        let Some(entry) = found.filter(|it| it.registry == room.registry.id) else {
+            return Cow::Owned(self.of_key(&self.key(request), create));
+        };
+        let part = || room.part(entry, || create(&host_key(request.url())));
+        match entry.resident.and_then(|it| self.residents.get(it)) {
+            Some(kept) => Cow::Borrowed(kept.get_or_init(|| part().into_owned())),
+            None => part(),
         }
     }
 
@@ -405,18 +415,21 @@ mod tests {
     fn one_look_up_finds_what_moved_in_together() {
         let url = "http://example.com/a".parse().unwrap();
         let request = Request::new(reqwest::Method::GET, url);
-        let (first, second, third) = (things(9), Keyed::new(KeyOf::Host), things(9));
-        second.join(&first);
-        third.join(&first);
-        let create = |_: &str| Thing { pinned: false };
-        let found = first.entry(&request);
-        let of_request = |it: &Keyed<Thing>| it.of_request(&request, found.as_deref(), create);
-        let parts = [&first, &second, &third].map(of_request);
-        assert!(matches!(parts, [Cow::Borrowed(_), Cow::Borrowed(_), Cow::Owned(_)]));
-        for (part, keyed) in parts.iter().zip([&first, &second, &third]) {
-            assert!(Arc::ptr_eq(part, &get(keyed, "http://example.com")));
+        // Where entries stay and where none does.
+        for capacity in [9, 16] {
+            let (first, second, third) = (things(capacity), Keyed::new(KeyOf::Host), things(9));
+            second.join(&first);
+            third.join(&first);
+            let create = |_: &str| Thing { pinned: false };
+            let found = first.entry(&request);
+            let parts = [&first, &second, &third]
+                .map(|it| it.of_request(&request, found.as_deref(), create));
+            assert!(matches!(parts, [Cow::Borrowed(_), Cow::Borrowed(_), Cow::Owned(_)]));
+            for (part, keyed) in parts.iter().zip([&first, &second, &third]) {
+                assert!(Arc::ptr_eq(part, &get(keyed, "http://example.com")));
+            }
+            assert!(!Arc::ptr_eq(&parts[0], &parts[1]));
         }
-        assert!(!Arc::ptr_eq(&parts[0], &parts[1]));
     }
 
     #[test]
