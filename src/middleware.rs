@@ -162,7 +162,7 @@ impl Resilient {
         }
     }
 
-    /// The loop from its beginning.
+    /// All that cannot go the quick way: the loop from its beginning.
     #[expect(clippy::manual_async_fn)]
     fn full<'a, C: Chain + 'a>(
         &'a self,

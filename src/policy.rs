@@ -394,3 +394,80 @@ impl Patch {
         policy.sources.replace(&self.sources);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a policy makes of a request to this method with this body.
+    fn keeps_copy(policy: &Policy, method: Method, body: Option<reqwest::Body>) -> Option<bool> {
+        let mut request = Request::new(method, "http://a.example".parse().unwrap());
+        *request.body_mut() = body;
+        let unkeyed = policy.keeps_copy(&request);
+        request.headers_mut().insert("idempotency-key", "a".parse().unwrap());
+        if request.method() == Method::GET {
+            assert_eq!(policy.keeps_copy(&request), unkeyed, "a key says nothing of it");
+        } else {
+            let repeats = policy.max_retries > 0 && policy.idempotent != Some(false);
+            let kept = repeats && request.try_clone().is_some();
+            assert_eq!(policy.keeps_copy(&request), kept.then_some(true), "with a key");
+        }
+        unkeyed
+    }
+
+    #[test]
+    fn what_is_sent_once_is_not_copied_and_what_a_redirect_could_change_is_looked_at() {
+        let stream = || Some(reqwest::Body::wrap(String::from("once")));
+        let policy = Policy::default();
+        for (method, body, copies) in [
+            (Method::GET, None, Some(true)),
+            (Method::GET, stream(), Some(false)),
+            (Method::POST, None, None),
+            (Method::POST, Some("bytes".into()), None),
+            (Method::POST, stream(), Some(false)),
+        ] {
+            assert_eq!(keeps_copy(&policy, method.clone(), body), copies, "{method}");
+        }
+        let once = Policy { max_retries: 0, ..policy.clone() };
+        assert_eq!(keeps_copy(&once, Method::GET, None), Some(false));
+        assert_eq!(keeps_copy(&once, Method::POST, None), None);
+        let never = Policy { idempotent: Some(false), ..policy };
+        assert_eq!(keeps_copy(&never, Method::GET, None), None);
+        assert_eq!(keeps_copy(&never, Method::POST, stream()), Some(false));
+    }
+
+    #[test]
+    fn whatever_looks_at_attempts_takes_their_simplicity() {
+        let changes: [fn(&mut Policy); 13] = [
+            |it| it.attempt_timeout = Some(Some(Duration::MAX)),
+            |it| it.max_total_time = Some(Duration::MAX),
+            |it| it.read_body = Some(1),
+            |it| it.idempotency_key = Some(IdempotencyKey::random()),
+            |it| it.deadline_header = Some(DeadlineHeader::grpc_timeout()),
+            |it| it.attempt_header = Some(header::AGE),
+            |it| it.retry_if = Some(Arc::new(|_| false)),
+            |it| it.breaker_health = Some(Arc::new(|_| None)),
+            |it| it.listeners.on_request = Some(Arc::new(|_| ())),
+            |it| it.listeners.on_retry = Some(Arc::new(|_| ())),
+            |it| it.listeners.on_success = Some(Arc::new(|_| ())),
+            |it| it.listeners.on_failure = Some(Arc::new(|_| ())),
+            |it| it.listeners.observers = vec![Arc::new(|_: &crate::event::Event<'_>| ())],
+        ];
+        let simple = || Policy { attempt_timeout: Some(None), ..Policy::default() };
+        assert!(simple().is_simple() && Policy::default().is_simple());
+        for (at, change) in changes.iter().enumerate() {
+            let mut policy = simple();
+            change(&mut policy);
+            assert!(!policy.is_simple(), "change {at}");
+        }
+    }
+
+    #[test]
+    fn a_success_is_good_unless_it_is_to_be_retried() {
+        let statuses: StatusSet = [StatusCode::ACCEPTED].into_iter().collect();
+        let policy = Policy { statuses, ..Policy::default() };
+        for (status, good) in [(200, true), (202, false), (299, true), (304, false), (404, false)] {
+            assert_eq!(policy.is_good(StatusCode::from_u16(status).unwrap()), good, "{status}");
+        }
+    }
+}
