@@ -140,6 +140,7 @@ impl<'p> Guard<'p> {
         self.permit = None;
     }
 
+    #[inline]
     fn report(
         &mut self,
         health: Health,
@@ -207,6 +208,7 @@ impl<'p> Guard<'p> {
     }
 
     /// Tells of the success of an attempt, and so of the request.
+    #[inline]
     pub(crate) fn succeeded(
         &mut self,
         elsewhere: Option<&reqwest::Url>,

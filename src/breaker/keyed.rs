@@ -94,6 +94,7 @@ impl CircuitBreakers {
     }
 
     /// What that breaker is, if need be in the entry that was found for the request.
+    #[inline]
     pub(crate) fn of_request<'a>(
         &'a self,
         request: &Request,

@@ -74,6 +74,7 @@ impl Permit {
 
     /// The same, with the random number for the open time drawn from `random`, if it is needed.
     /// Gives the change of state that this result made; a further one says nothing.
+    #[inline]
     pub(crate) fn report(
         &mut self,
         health: Health,

@@ -262,6 +262,7 @@ impl RetryBudget {
         }
     }
 
+    #[inline]
     pub(crate) fn of_request<'a>(
         &'a self,
         request: &Request,
