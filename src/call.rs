@@ -1,12 +1,12 @@
 //! One logical request under way: what it knows, what it tells, and what it comes back with.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use http::Extensions;
 use reqwest::{Request, Response};
 
 use crate::body::{self, BodyFactory};
-use crate::breaker::CircuitOpen;
+use crate::breaker::{CircuitOpen, StateChange};
 use crate::classify::{self, Verdict};
 use crate::decision::{Decision, StopReason, WaitSource};
 use crate::error::{BoxError, Cause, HttpRequestError, Inner};
@@ -34,6 +34,8 @@ pub(crate) struct Call<'p> {
     /// What observers put around the attempt under way.
     pub(crate) scopes: Scopes,
     guard: Guard<'p>,
+    /// What breakers changed by this request's doing, and nobody has told yet.
+    changes: Vec<StateChange>,
     pub(crate) policy: &'p Policy,
     /// How long it may still wait at the gate.
     gate_time: Duration,
@@ -71,6 +73,7 @@ impl<'p> Call<'p> {
             retry: Retry::new(policy, repeat, upload, now),
             scopes: Scopes::default(),
             guard,
+            changes: vec![],
             policy,
             gate_time: policy.max_wait_time,
             keyed: !idempotency::is_idempotent(request.method())
@@ -116,7 +119,7 @@ impl<'p> Call<'p> {
     /// Asks the circuit breaker.
     #[inline]
     pub(crate) fn enter(&mut self, now: Instant) -> Result<(), CircuitOpen> {
-        let entered = self.guard.enter(now);
+        let entered = self.guard.enter(now, &mut self.changes);
         self.tell_changes();
         entered
     }
@@ -284,7 +287,7 @@ impl<'p> Call<'p> {
             None => classify::health(outcome, verdict),
         };
         let elsewhere = outcome.elsewhere();
-        self.guard.exit(health, elsewhere, hint, now, self.policy);
+        self.guard.exit(health, elsewhere, hint, now, self.policy, &mut self.changes);
         if verdict == Verdict::Success {
             self.guard.deposit(now);
         }
@@ -427,10 +430,8 @@ impl<'p> Call<'p> {
 
     #[inline]
     fn tell_changes(&mut self) {
-        if self.guard.has_changes() {
-            for change in self.guard.changes() {
-                self.tell(|call| call.policy.listeners.tell(&Event::BreakerChanged(&change)));
-            }
+        for change in mem::take(&mut self.changes) {
+            self.tell(|call| call.policy.listeners.tell(&Event::BreakerChanged(&change)));
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::{
     borrow::Cow,
-    mem,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -30,8 +29,6 @@ pub(crate) struct Guard<'p> {
     /// Lives as long as a permit that is a probe.
     probing: Option<Arc<()>>,
     token: Option<Token>,
-    /// What breakers changed by this request's doing, and nobody has told yet.
-    changes: Vec<StateChange>,
 }
 
 impl<'p> Guard<'p> {
@@ -52,7 +49,6 @@ impl<'p> Guard<'p> {
             permit: None,
             probing: None,
             token: None,
-            changes: vec![],
         }
     }
 
@@ -86,13 +82,18 @@ impl<'p> Guard<'p> {
         true
     }
 
-    /// Asks the breaker for a permit; with it, a token that was taken is spent.
+    /// Asks the breaker for a permit; with it, a token that was taken is spent. Adds to `changes`
+    /// what that changed about the breaker.
     #[inline]
-    pub(crate) fn enter(&mut self, now: Instant) -> Result<(), CircuitOpen> {
+    pub(crate) fn enter(
+        &mut self,
+        now: Instant,
+        changes: &mut Vec<StateChange>,
+    ) -> Result<(), CircuitOpen> {
         if let Some(breaker) = &self.breaker {
             match breaker.pass(now) {
                 Some(permit) => self.permit = Some(permit),
-                None => self.ask(now)?,
+                None => self.ask(now, changes)?,
             }
         }
         if let Some(token) = self.token.take() {
@@ -101,11 +102,11 @@ impl<'p> Guard<'p> {
         Ok(())
     }
 
-    fn ask(&mut self, now: Instant) -> Result<(), CircuitOpen> {
+    fn ask(&mut self, now: Instant, changes: &mut Vec<StateChange>) -> Result<(), CircuitOpen> {
         let Some(breaker) = &self.breaker else { return Ok(()) };
         let (permit, change) = breaker.enter(now);
         let is_probe = breaker.is_choosy();
-        self.note(change);
+        changes.extend(change);
         self.permit = Some(permit?);
         self.probing = is_probe.then(Arc::default);
         Ok(())
@@ -132,10 +133,11 @@ impl<'p> Guard<'p> {
         retry_after: Option<Duration>,
         now: Instant,
         policy: &Policy,
+        changes: &mut Vec<StateChange>,
     ) {
         self.probing = None;
         if let (Some(_), Some(health)) = (&self.permit, health) {
-            self.report(health, elsewhere, retry_after, now, policy);
+            self.report(health, elsewhere, retry_after, now, policy, changes);
         }
         self.permit = None;
     }
@@ -148,6 +150,7 @@ impl<'p> Guard<'p> {
         retry_after: Option<Duration>,
         now: Instant,
         policy: &Policy,
+        changes: &mut Vec<StateChange>,
     ) {
         let random = || policy.sources.random();
         let other =
@@ -156,31 +159,14 @@ impl<'p> Guard<'p> {
             None => (health, retry_after),
             Some(_) => (Health::Success, None),
         };
-        let change = self.permit.as_mut().and_then(|it| it.report(own, hint, now, random));
-        self.note(change);
+        let permit = self.permit.as_mut();
+        changes.extend(permit.and_then(|it| it.report(own, hint, now, random)));
         let Some(other) = other else { return };
         let (entered, change) = other.enter(now);
-        self.note(change);
+        changes.extend(change);
         if let Ok(mut permit) = entered {
-            self.note(permit.report(health, retry_after, now, random));
+            changes.extend(permit.report(health, retry_after, now, random));
         }
-    }
-
-    fn note(&mut self, change: Option<StateChange>) {
-        if let Some(change) = change {
-            self.changes.push(change);
-        }
-    }
-
-    /// What this request changed about breakers since it was last asked.
-    pub(crate) fn changes(&mut self) -> Vec<StateChange> {
-        mem::take(&mut self.changes)
-    }
-
-    /// Whether there are any.
-    #[inline]
-    pub(crate) fn has_changes(&self) -> bool {
-        !self.changes.is_empty()
     }
 
     /// Whether there is anything to tell of a success.
@@ -207,7 +193,7 @@ impl<'p> Guard<'p> {
         self.account.as_ref().map(|it| it.balance(now))
     }
 
-    /// Tells of the success of an attempt, and so of the request.
+    /// Tells of the success of an attempt that nobody watches, and so of the request.
     #[inline]
     pub(crate) fn succeeded(
         &mut self,
@@ -215,7 +201,9 @@ impl<'p> Guard<'p> {
         now: Instant,
         policy: &Policy,
     ) {
-        self.exit(Some(Health::Success), elsewhere, None, now, policy);
+        // Nobody is told.
+        let changes = &mut vec![];
+        self.exit(Some(Health::Success), elsewhere, None, now, policy, changes);
         self.deposit(now);
     }
 

@@ -361,11 +361,15 @@ impl ResendCount {
 
 /// Takes what is to be sent, and leaves a copy in its place if one is wanted and can be had, or else
 /// its name. Says whether it is a copy.
+#[inline]
 fn take(request: &mut Request, copy: bool) -> (Request, bool) {
-    let copy = if copy { request.try_clone() } else { None };
-    let copied = copy.is_some();
-    let kept = copy.unwrap_or_else(|| name(request));
-    (mem::replace(request, kept), copied)
+    match if copy { request.try_clone() } else { None } {
+        Some(copy) => (mem::replace(request, copy), true),
+        None => {
+            let name = name(request);
+            (mem::replace(request, name), false)
+        }
+    }
 }
 
 /// What a request is called, without headers and body.
