@@ -437,6 +437,21 @@ mod tests {
     }
 
     #[test]
+    fn the_first_host_is_found_without_being_counted() {
+        let request = Request::new(Method::GET, "http://a.example".parse().unwrap());
+        let mut policy = Policy::default();
+        for _ in 0..3 {
+            assert!(matches!(policy.entry(&request), Some(Cow::Owned(_))), "made");
+            assert!(matches!(policy.entry(&request), Some(Cow::Borrowed(_))), "found");
+            if policy.breaker.take().is_none() {
+                policy.budget = None;
+            }
+        }
+        policy.gates = None;
+        assert!(policy.entry(&request).is_none());
+    }
+
+    #[test]
     fn whatever_looks_at_attempts_takes_their_simplicity() {
         let changes: [fn(&mut Policy); 13] = [
             |it| it.attempt_timeout = Some(Some(Duration::MAX)),
