@@ -62,9 +62,7 @@ impl Account {
         let last = self.succeeded.load(Ordering::Relaxed);
         if mark.saturating_sub(last) < self.calm.load(Ordering::Acquire) {
             // Of threads that are here at once, an older moment may stay: it is as good.
-            if mark > last {
-                self.succeeded.store(mark, Ordering::Relaxed);
-            }
+            self.succeeded.store(mark.max(last), Ordering::Relaxed);
         } else {
             self.change(|bucket| bucket.deposit(now));
         }
