@@ -2,12 +2,14 @@
 //!
 //! The chain ends in a middleware that answers by itself, so that nothing but the chain is
 //! measured. Every case takes its turn in each round, so that a busy machine is busy for all; the
-//! cost of a case is what it adds to the bare chain, by the median of the rounds.
+//! cost of a case is what it adds to the bare chain, by the median of the rounds. Where a process
+//! happens to lie in memory makes 20 ns, so there are several, and the median of theirs counts.
 
 use std::alloc::System;
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::pin::Pin;
+use std::process::Command;
 use std::sync::{
     OnceLock,
     atomic::{AtomicBool, Ordering},
@@ -263,10 +265,25 @@ fn main() {
         (0..requests.parse().expect("a number")).for_each(|_: u32| case.once());
         return;
     }
+    if std::env::args().any(|it| it == "--part") {
+        let until = Instant::now() + Duration::from_millis(1_500);
+        while Instant::now() < until {
+            cases.iter_mut().for_each(|it| it.round(1_000));
+        }
+        for case in &mut cases {
+            let ns = case.median();
+            println!("{}\t{ns}", case.name);
+        }
+        return;
+    }
     cases.iter_mut().for_each(Case::count);
-    let until = Instant::now() + Duration::from_secs(10);
-    while Instant::now() < until {
-        cases.iter_mut().for_each(|it| it.round(2_000));
+    for _ in 0..15 {
+        let part = std::env::current_exe().and_then(|it| Command::new(it).arg("--part").output());
+        let part = String::from_utf8(part.expect("a part").stdout).expect("text");
+        for (case, line) in cases.iter_mut().zip(part.lines()) {
+            let ns = line.strip_prefix(case.name).expect("the same cases").trim();
+            case.rounds.push(ns.parse().expect("a number"));
+        }
     }
 
     println!("{:<30} {:>8} {:>8} {:>7} {:>7}", "case", "ns", "added", "allocs", "bytes");
