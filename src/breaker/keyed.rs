@@ -60,7 +60,8 @@ impl CircuitBreakers {
 
     /// Keeps at most `keys` breakers; 1,024 by default, some megabytes at worst.
     ///
-    /// Counts for all clones, at once. Says nothing to a single breaker.
+    /// Counts for all clones, at once; four that came while there was room for 16 or more stay all
+    /// the same. Says nothing to a single breaker.
     pub fn max_keys(self, keys: NonZeroUsize) -> Self {
         if let Scope::Keyed { homes, .. } = &*self.scope {
             homes.set_capacity(keys);

@@ -9,11 +9,13 @@ use http::{HeaderValue, Method, StatusCode};
 use proptest::option::{of, weighted};
 use proptest::prelude::*;
 use proptest::sample::select;
+use reqwest_middleware::{ClientWithMiddleware, RequestBuilder};
 use reqwest_resilient::testing::Reply;
 use reqwest_resilient::{
     Backoff, BreakerConfig, BreakerSnapshot, BudgetConfig, CircuitBreaker, Constant, Event,
-    Exponential, Fibonacci, Jitter, Linear, Percent, ResilientConfig, ResilientConfigBuilder,
-    RetryAfter, RetryBudget, RetryMethods, RetryOverride, Window,
+    Exponential, Fibonacci, History, Jitter, Linear, Percent, ResilientConfig,
+    ResilientConfigBuilder, ResponseExt, RetryAfter, RetryBudget, RetryMethods, RetryOverride,
+    Window,
 };
 use tokio::time::Instant;
 
@@ -45,10 +47,12 @@ pub(super) struct Settings {
     random: f64,
 }
 
+type Answer = Result<(StatusCode, Option<History>), String>;
+
 /// What came of several requests, and what it left behind.
 #[derive(Debug, PartialEq)]
 pub(super) struct Row {
-    answers: Vec<(Result<StatusCode, String>, Duration)>,
+    answers: Vec<(Answer, Duration)>,
     sent: Vec<Duration>,
     breaker: BreakerSnapshot,
     last_failure: Option<Duration>,
@@ -385,6 +389,11 @@ impl Case {
         }
     }
 
+    fn request(&self, client: &ClientWithMiddleware) -> RequestBuilder {
+        let request = client.request(self.method.clone(), URL);
+        if self.keyed { request.header("idempotency-key", "a key") } else { request }
+    }
+
     /// Much the same without what asks about every answer, so that nobody looks at a good one.
     pub(super) fn unasked(mut self) -> Self {
         let settings = self.settings;
@@ -417,9 +426,9 @@ impl Case {
             let (client, script) = scripted(config.build().unwrap(), self.replies());
             let mut answers = vec![];
             for _ in &self.replies {
-                let answer = client.request(self.method.clone(), URL).send().await;
-                let answer = answer.map(|it| it.status()).map_err(|it| it.to_string());
-                answers.push((answer, start.elapsed()));
+                let answer = self.request(&client).send().await;
+                let answer = answer.map(|it| (it.status(), it.history().cloned()));
+                answers.push((answer.map_err(|it| it.to_string()), start.elapsed()));
             }
             let (host, now) = ("https://api.example.com", Instant::now());
             let sent = script.sent().iter().map(|it| it.at - start).collect();
@@ -435,10 +444,7 @@ impl Case {
             let told = Told::new(self.clone());
             let config = told.listen(self.config()).build().unwrap();
             let (client, script) = scripted(config, self.replies());
-            let mut request = client.request(self.method.clone(), URL);
-            if self.keyed {
-                request = request.header("idempotency-key", "a key");
-            }
+            let request = self.request(&client);
             let _ = match self.own(|it| Some(it.by_scope)) {
                 None => request.send().await,
                 Some(true) => self.patch().scope(request.send()).await,
