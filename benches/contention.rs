@@ -44,7 +44,7 @@ fn main() {
             let is_closed = |until: Option<Instant>| until.is_some_and(|it| black_box(now) < it);
             black_box(black_box(&mutex).lock().is_ok_and(|it| is_closed(*it)));
         }),
-        Case::new("finding the host", || black_box(&hosts).find(black_box(&request))),
+        Case::new("finding the host", || black_box(&hosts).find(black_box(&request), now)),
         Case::new("finding it in a RwLock<HashMap>", || {
             let key = &black_box(&request).url()[..Position::BeforePath];
             drop(black_box(plain.0.read().map(|it| it.get(key).cloned())));

@@ -8,7 +8,6 @@ use std::{
 use http::{HeaderMap, Method, StatusCode};
 use reqwest::{Request, Url};
 
-use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers};
 use crate::budget::{self, BudgetConfig};
 use crate::classify::Verdict;
 use crate::config::ResilientConfig;
@@ -89,19 +88,12 @@ impl Gate {
 }
 
 /// What is kept for hosts.
-#[derive(Debug)]
-pub struct Hosts(CircuitBreakers);
-
-impl Default for Hosts {
-    fn default() -> Self {
-        Self(CircuitBreaker::per_host(BreakerConfig::default()))
-    }
-}
+#[derive(Debug, Default)]
+pub struct Hosts(ResilientConfig);
 
 impl Hosts {
     /// Finds what is kept for the host of a request.
-    pub fn find(&self, request: &Request) {
-        let found = self.0.homes().and_then(|it| it.entry(request));
-        black_box(self.0.of_request(request, found.as_deref()));
+    pub fn find(&self, request: &Request, now: Instant) {
+        black_box(self.0.policy().kept(request, now));
     }
 }

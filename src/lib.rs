@@ -109,6 +109,7 @@ mod hint;
 mod history;
 mod hosts;
 mod idempotency;
+mod kept;
 mod middleware;
 mod outcome;
 mod overrides;

@@ -115,7 +115,8 @@ impl Resilient {
     }
 
     /// A first attempt that keeps to nothing and that nobody watches: if its answer is good, that
-    /// was all, and the loop need not begin.
+    /// was all, and the loop need not begin. Where breaker or gate has to be asked, or the host is none
+    /// of the first, that is the other way's.
     ///
     /// A block rather than an `async fn`, whose arguments would take their place in the future
     /// twice; what is seldom awaited is boxed for the same reason.
@@ -124,41 +125,42 @@ impl Resilient {
         &'a self,
         chain: C,
         policy: Cow<'a, Arc<Policy>>,
-        mut request: Request,
+        request: Request,
         copies: bool,
         extensions: &'a mut Extensions,
     ) -> impl Future<Output = Result<Response, C::Error>> + Send + 'a {
         async move {
             let now = Instant::now();
-            let found = policy.entry(&request);
-            let mut guard = Guard::new(&policy, found.as_deref(), &request, extensions, now);
-            let mut first = None;
-            if guard.passes(now) {
-                // It stays where it is made: what is moved right afterwards is slow.
-                let mut kept = if copies { request.try_clone() } else { None };
-                let mut own = kept.as_ref().map(|_| extensions.clone());
-                let asked = &*kept.get_or_insert_with(|| name(&request));
-                let target = own.as_mut().unwrap_or(&mut *extensions);
-                let result = chain.clone().send(request, target).await;
-                let good = result.as_ref().ok().filter(|it| policy.is_good(it.status()));
-                if let Some(response) = good {
-                    if guard.reports() {
-                        let elsewhere = outcome::elsewhere(asked.url(), response.url());
-                        guard.succeeded(elsewhere, Instant::now(), &policy);
+            let (kept, permit) = 'passed: {
+                if let Some(kept) = policy.first(&request, now) {
+                    if let Some(permit) = kept.pass(extensions, now) {
+                        break 'passed (kept, permit);
                     }
-                    if let Some(own) = own {
-                        *extensions = own;
-                    }
-                    return result;
                 }
-                match kept {
-                    Some(kept) => request = kept,
-                    None => return result,
+                return Box::pin(self.full(chain, Ok(policy), request, extensions)).await;
+            };
+            let mut left = leave(&request, copies);
+            let mut own = copies.then(|| extensions.clone());
+            let target = own.as_mut().unwrap_or(&mut *extensions);
+            let result = chain.clone().send(request, target).await;
+            let good = result.as_ref().ok().filter(|it| policy.is_good(it.status()));
+            if let Some(response) = good {
+                if permit.is_some() || kept.account.is_some() {
+                    let asked = left.as_ref().map(Request::url);
+                    let elsewhere = asked.and_then(|it| outcome::elsewhere(it, response.url()));
+                    kept.succeeded(permit, elsewhere, Instant::now(), &policy);
                 }
-                first = Some(Box::new(First { sent: Sent::of::<C>(result, false), own }));
+                if let Some(own) = own {
+                    *extensions = own;
+                }
+                return result;
             }
-            let call = Call::new(&policy, guard, &mut request, extensions, now);
-            Box::pin(self.attempts(chain, call, first, &mut request, extensions, now)).await
+            // A body that is bytes can always be copied.
+            let Some(request) = &mut left else { return result };
+            let first = Some(Box::new(First { sent: Sent::of::<C>(result, false), own }));
+            let guard = Guard::new(Cow::Borrowed(kept), extensions).with(permit);
+            let call = Call::new(&policy, guard, request, extensions, now);
+            Box::pin(self.attempts(chain, call, first, request, extensions, now)).await
         }
     }
 
@@ -177,14 +179,13 @@ impl Resilient {
                 Ok(policy) => policy,
                 Err(invalid) => {
                     let (policy, faults) = *invalid;
-                    let guard = Guard::new(&policy, None, &request, extensions, now);
+                    let guard = Guard::new(policy.kept(&request, now), extensions);
                     let mut call = Call::new(&policy, guard, &mut request, extensions, now);
                     extensions.insert(GaveUp);
                     return call.reject::<C>(&request, FailureKind::Builder, faults.into(), now);
                 }
             };
-            let found = policy.entry(&request);
-            let guard = Guard::new(&policy, found.as_deref(), &request, extensions, now);
+            let guard = Guard::new(policy.kept(&request, now), extensions);
             let call = Call::new(&policy, guard, &mut request, extensions, now);
             self.attempts(chain, call, None, &mut request, extensions, now).await
         }
@@ -308,7 +309,7 @@ struct First<E> {
 /// Whether nothing is asked of attempts, and nobody asks about them.
 #[inline]
 fn is_simple(policy: &Policy, extensions: &Extensions) -> bool {
-    policy.is_simple()
+    policy.simple
         && extensions.get::<BodyFactory>().is_none()
         && extensions.get::<AttemptLog>().is_none()
 }
@@ -370,6 +371,14 @@ fn take(request: &mut Request, copy: bool) -> (Request, bool) {
             (mem::replace(request, name), false)
         }
     }
+}
+
+/// What is left of a request when it has been sent: a copy, or its name.
+///
+/// Not inlined, so that it is made right where it stays: what is moved soon after is slow.
+#[inline(never)]
+fn leave(request: &Request, copy: bool) -> Option<Request> {
+    if copy { request.try_clone() } else { Some(name(request)) }
 }
 
 /// What a request is called, without headers and body.

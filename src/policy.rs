@@ -11,14 +11,16 @@ use crate::budget::{BudgetConfig, RetryBudget};
 use crate::classify::{self, Judge, Predicate, RetryMethods, StatusSet, Verdict};
 use crate::event::Listeners;
 use crate::fault::{ConfigError, Fault};
-use crate::gate::Gates;
+use crate::gate::{Gates, HostGate};
 use crate::headers::DeadlineHeader;
 use crate::hint::{Advice, HintFormat, HintHeaders};
 use crate::hosts::{HostMap, ODD_HOST};
 use crate::idempotency::{self, IdempotencyKey};
+use crate::kept::{Firsts, Kept, NOTHING};
 use crate::outcome::Outcome;
-use crate::registry::{Entry, KeyOf};
+use crate::registry::{Entry, KeyOf, host_key};
 use crate::sources::Sources;
+use crate::time::Instant;
 
 /// What becomes of a wait that the server asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +59,10 @@ pub(crate) struct Policy {
     pub(crate) breaker_health: Option<Judge>,
     pub(crate) budget: Option<RetryBudget>,
     pub(crate) gates: Option<Arc<Gates>>,
+    /// What breaker, budget and gates keep for the first hosts.
+    pub(crate) firsts: Arc<Firsts>,
+    /// [`is_simple`](Self::is_simple), which is asked for each request.
+    pub(crate) simple: bool,
     pub(crate) listeners: Listeners,
     pub(crate) sources: Sources,
     pub(crate) hosts: Option<Arc<HostMap<HostPolicy>>>,
@@ -108,6 +114,8 @@ impl Default for Policy {
             breaker_health: None,
             budget: Some(RetryBudget::per_host(BudgetConfig::default())),
             gates: Some(Arc::new(Gates::new(KeyOf::Host))),
+            firsts: Arc::default(),
+            simple: true,
             listeners: Listeners::default(),
             sources: Sources::default(),
             hosts: None,
@@ -139,8 +147,7 @@ impl Policy {
     }
 
     /// Whether nothing is asked of an attempt, and nobody asks about it.
-    #[inline]
-    pub(crate) fn is_simple(&self) -> bool {
+    fn is_simple(&self) -> bool {
         self.attempt_timeout.flatten().is_none()
             && self.max_total_time.is_none()
             && self.read_body.is_none()
@@ -185,12 +192,53 @@ impl Policy {
         })
     }
 
-    /// All that is kept for the host of `request`, if anything is.
-    pub(crate) fn entry(&self, request: &Request) -> Option<Cow<'_, Arc<Entry>>> {
-        let homes = || self.breaker.as_ref()?.homes()?.entry(request);
-        let accounts = || self.budget.as_ref()?.keyed()?.entry(request);
-        let gates = || self.gates.as_ref()?.entry(request);
-        homes().or_else(accounts).or_else(gates)
+    /// What is kept for the host of `request`.
+    pub(crate) fn kept(&self, request: &Request, now: Instant) -> Cow<'_, Kept> {
+        match self.first(request, now) {
+            Some(first) => Cow::Borrowed(first),
+            None => Cow::Owned(self.look_up(request, now)),
+        }
+    }
+
+    /// The same, if it is at hand.
+    #[inline]
+    pub(crate) fn first(&self, request: &Request, now: Instant) -> Option<&Kept> {
+        if self.breaker.is_none() && self.budget.is_none() && self.gates.is_none() {
+            return Some(&NOTHING);
+        }
+        let first = self.firsts.of(request.url())?;
+        if let Some(breaker) = &first.breaker {
+            breaker.keep_up();
+        }
+        if let (Some(budget), Some(account)) = (&self.budget, &first.account) {
+            budget.keep_up(account, now);
+        }
+        Some(first)
+    }
+
+    fn look_up(&self, request: &Request, now: Instant) -> Kept {
+        let homes = self.breaker.as_ref().and_then(CircuitBreakers::homes);
+        let accounts = self.budget.as_ref().and_then(RetryBudget::keyed);
+        let gates = self.gates.as_deref();
+        let found = homes.and_then(|it| it.entry(request));
+        let found = found.or_else(|| accounts.and_then(|it| it.entry(request)));
+        let found = found.or_else(|| gates.and_then(|it| it.entry(request)));
+        let entry = found.as_deref();
+        let kept = Kept {
+            breaker: self.breaker.as_ref().map(|it| it.of_request(request, entry)),
+            account: self.budget.as_ref().map(|it| it.of_request(request, entry, now)),
+            gate: gates.map(|it| it.of_request(request, entry, |_| HostGate::default())),
+        };
+        let stays = |entry: &Entry| {
+            entry.stays
+                && homes.is_none_or(|it| it.is_in(entry))
+                && accounts.is_none_or(|it| it.is_in(entry))
+                && gates.is_none_or(|it| it.is_in(entry))
+        };
+        if entry.is_some_and(stays) {
+            self.firsts.keep(&host_key(request.url()), &kept);
+        }
+        kept
     }
 
     /// The policy for requests to the host of `url`, if it has one of its own.
@@ -223,7 +271,13 @@ impl Policy {
     /// The policy that results from `patches`, later ones winning field by field.
     pub(crate) fn patched<'a>(&self, patches: impl IntoIterator<Item = &'a Patch>) -> Self {
         let mut policy = self.clone();
-        patches.into_iter().for_each(|it| it.apply(&mut policy));
+        for patch in patches {
+            patch.apply(&mut policy);
+            if patch.breaker.is_some() || patch.budget.is_some() || patch.gates.is_some() {
+                policy.firsts = Arc::default();
+            }
+        }
+        policy.simple = policy.is_simple();
         policy
     }
 }
@@ -434,21 +488,6 @@ mod tests {
         let never = Policy { idempotent: Some(false), ..policy };
         assert_eq!(keeps_copy(&never, Method::GET, None), None);
         assert_eq!(keeps_copy(&never, Method::POST, stream()), Some(false));
-    }
-
-    #[test]
-    fn the_first_host_is_found_without_being_counted() {
-        let request = Request::new(Method::GET, "http://a.example".parse().unwrap());
-        let mut policy = Policy::default();
-        for _ in 0..3 {
-            assert!(matches!(policy.entry(&request), Some(Cow::Owned(_))), "made");
-            assert!(matches!(policy.entry(&request), Some(Cow::Borrowed(_))), "found");
-            if policy.breaker.take().is_none() {
-                policy.budget = None;
-            }
-        }
-        policy.gates = None;
-        assert!(policy.entry(&request).is_none());
     }
 
     #[test]

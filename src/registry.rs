@@ -6,6 +6,7 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     fmt::{self, Debug, Formatter},
+    marker::PhantomData,
     num::NonZeroUsize,
     sync::{
         Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -56,8 +57,8 @@ const PLACES: usize = 4;
 #[repr(align(128))]
 pub(crate) struct Entry {
     registry: u64,
-    /// Its number among those that stay, if it is one.
-    resident: Option<usize>,
+    /// Whether it is never forgotten.
+    pub(crate) stays: bool,
     parts: [OnceLock<AnyPart>; PLACES],
 }
 
@@ -71,13 +72,12 @@ impl Entry {
 ///
 /// When it is full, the entry that was looked up least recently goes, and a pinned one only if
 /// all are pinned. Whoever still holds a part of a dropped entry keeps using it; the next look-up
-/// of its key starts afresh. The first few stay for ever, unless there is room for few: most
-/// clients talk to one host or two, and what stays need be neither locked nor counted.
+/// of its key starts afresh. The first few hosts stay for ever, unless there is room for few: what
+/// stays can be kept elsewhere as well, where it is found quickly.
 #[derive(Debug)]
 pub(crate) struct Registry {
     /// Tells entries of different registries apart.
     id: u64,
-    residents: Residents,
     table: RwLock<Table>,
     /// Counts look-ups of another entry than before; what an entry remembers of it orders entries
     /// by last use.
@@ -85,24 +85,10 @@ pub(crate) struct Registry {
     claimed: AtomicUsize,
 }
 
-/// How many entries stay.
-const RESIDENTS: usize = 4;
+/// How many hosts stay.
+pub(crate) const STAYING: usize = 8;
 
-/// The entries that stay, which are in the table as well. Aligned for the same reason: it lies
-/// beside the lock.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Residents([OnceLock<(Box<str>, Arc<Entry>)>; RESIDENTS]);
-
-impl Residents {
-    #[inline]
-    fn get(&self, key: &str) -> Option<&Arc<Entry>> {
-        let mut all = self.0.iter().map_while(OnceLock::get);
-        all.find(|(it, _)| **it == *key).map(|(_, entry)| entry)
-    }
-}
-
-/// Aligned for the same reason, too.
+/// Aligned for the same reason: it lies beside the lock.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Clock(AtomicU64);
@@ -111,6 +97,7 @@ struct Clock(AtomicU64);
 struct Table {
     slots: HashMap<Box<str>, Slot, RandomState>,
     capacity: NonZeroUsize,
+    staying: usize,
 }
 
 #[derive(Debug)]
@@ -125,11 +112,10 @@ impl Registry {
 
     fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let table = Table { slots: HashMap::default(), capacity: Self::DEFAULT_CAPACITY };
+        let (slots, capacity) = (HashMap::default(), Self::DEFAULT_CAPACITY);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            residents: Residents::default(),
-            table: RwLock::new(table),
+            table: RwLock::new(Table { slots, capacity, staying: 0 }),
             clock: Clock::default(),
             claimed: AtomicUsize::new(0),
         }
@@ -147,18 +133,10 @@ impl Registry {
         table.slots.iter().map(|(key, slot)| (key.clone(), Arc::clone(&slot.entry))).collect()
     }
 
-    /// The entry of `key`, a new one if there is none.
+    /// The entry of `key`, a new one if there is none, which stays if it is a host and early.
     ///
-    /// Finding one allocates nothing and shares the lock with other readers, if it needs it.
-    #[inline]
-    fn entry(&self, key: &str) -> Cow<'_, Arc<Entry>> {
-        match self.residents.get(key) {
-            Some(entry) => Cow::Borrowed(entry),
-            None => Cow::Owned(self.look_up(key)),
-        }
-    }
-
-    fn look_up(&self, key: &str) -> Arc<Entry> {
+    /// Finding one allocates nothing and shares the lock with other readers.
+    fn entry(&self, key: &str, is_host: bool) -> Arc<Entry> {
         if let Some(slot) = self.read().slots.get(key) {
             self.touch(slot);
             return Arc::clone(&slot.entry);
@@ -171,14 +149,10 @@ impl Registry {
         }
         let capacity = table.capacity.get();
         table.shrink_to(capacity - 1);
-        let free = self.residents.0.iter().position(|it| it.get().is_none());
-        let resident = free.filter(|_| capacity >= 4 * RESIDENTS);
+        let stays = is_host && table.staying < STAYING && capacity >= 4 * STAYING;
+        table.staying += usize::from(stays);
         let parts = Default::default();
-        let entry = Arc::new(Entry { registry: self.id, resident, parts });
-        if let Some(room) = resident.and_then(|it| self.residents.0.get(it)) {
-            // Only set here, under the lock.
-            room.get_or_init(|| (key.into(), Arc::clone(&entry)));
-        }
+        let entry = Arc::new(Entry { registry: self.id, stays, parts });
         let last_used = AtomicU64::new(self.tick());
         table.slots.insert(key.into(), Slot { entry: Arc::clone(&entry), last_used });
         entry
@@ -221,7 +195,7 @@ impl Table {
             let first_to_go = self
                 .slots
                 .iter()
-                .filter(|(_, slot)| slot.entry.resident.is_none())
+                .filter(|(_, slot)| !slot.entry.stays)
                 .min_by_key(|(_, slot)| {
                     (slot.entry.pinned(), slot.last_used.load(Ordering::Relaxed))
                 })
@@ -254,8 +228,7 @@ impl Debug for KeyOf {
 pub(crate) struct Keyed<P> {
     key_of: KeyOf,
     room: OnceLock<Room>,
-    /// The parts of entries that stay: to tell the kind of a part takes as long as the rest.
-    residents: [OnceLock<Arc<P>>; RESIDENTS],
+    part: PhantomData<fn() -> P>,
 }
 
 #[derive(Clone, Debug)]
@@ -266,7 +239,7 @@ struct Room {
 
 impl<P: Part> Keyed<P> {
     pub(crate) fn new(key_of: KeyOf) -> Self {
-        Self { key_of, room: OnceLock::new(), residents: Default::default() }
+        Self { key_of, room: OnceLock::new(), part: PhantomData }
     }
 
     /// Moves in with `other`, if both are kept per host and this one has not settled yet.
@@ -281,29 +254,26 @@ impl<P: Part> Keyed<P> {
     }
 
     /// All that is kept under the key of `request`, if that is its host.
-    pub(crate) fn entry(&self, request: &Request) -> Option<Cow<'_, Arc<Entry>>> {
-        self.is_per_host().then(|| self.room().registry.entry(&host_key(request.url())))
+    pub(crate) fn entry(&self, request: &Request) -> Option<Arc<Entry>> {
+        let registry = self.is_per_host().then(|| &self.room().registry)?;
+        Some(registry.entry(&host_key(request.url()), true))
+    }
+
+    /// Whether the state of the host of an entry is in that entry.
+    pub(crate) fn is_in(&self, entry: &Entry) -> bool {
+        self.is_per_host() && self.room().registry.id == entry.registry
     }
 
     /// The state for `request`, looked up by its key unless it is in the entry that was found.
-    ///
-    /// Threads that share a state get in each other's way when each counts itself in and out, so
-    /// that is done once for an entry, and what is in it is borrowed.
-    #[inline]
-    pub(crate) fn of_request<'e>(
-        &'e self,
+    pub(crate) fn of_request(
+        &self,
         request: &Request,
-        found: Option<&'e Arc<Entry>>,
+        found: Option<&Entry>,
         create: impl Fn(&str) -> P,
-    ) -> Cow<'e, Arc<P>> {
-        let room = self.room();
-        let Some(entry) = found.filter(|it| it.registry == room.registry.id) else {
-            return Cow::Owned(self.of_key(&self.key(request), create));
-        };
-        let part = || room.part(entry, || create(&host_key(request.url())));
-        match entry.resident.and_then(|it| self.residents.get(it)) {
-            Some(kept) => Cow::Borrowed(kept.get_or_init(|| part().into_owned())),
-            None => part(),
+    ) -> Arc<P> {
+        match found.filter(|it| self.is_in(it)) {
+            Some(entry) => self.room().part(entry, || create(&host_key(request.url()))),
+            None => self.of_key(&self.key(request), create),
         }
     }
 
@@ -318,7 +288,7 @@ impl<P: Part> Keyed<P> {
     /// The state of `key`.
     pub(crate) fn of_key(&self, key: &str, create: impl Fn(&str) -> P) -> Arc<P> {
         let room = self.room();
-        room.part(&room.registry.entry(key), || create(key)).into_owned()
+        room.part(&room.registry.entry(key, self.is_per_host()), || create(key))
     }
 
     /// All there is, in no particular order.
@@ -354,11 +324,11 @@ impl Room {
     }
 
     /// The part in this room's place in `entry`, a new one if there is none yet.
-    fn part<'e, P: Part>(&self, entry: &'e Entry, create: impl Fn() -> P) -> Cow<'e, Arc<P>> {
+    fn part<P: Part>(&self, entry: &Entry, create: impl Fn() -> P) -> Arc<P> {
         let place = entry.parts.get(self.place);
         let part = place.and_then(|it| it.get_or_init(|| AnyPart::new(create())).get());
         // A place is claimed once, so its parts are all of one kind.
-        part.map_or_else(|| Cow::Owned(Arc::new(create())), Cow::Borrowed)
+        part.map_or_else(|| Arc::new(create()), Arc::clone)
     }
 }
 

@@ -83,18 +83,24 @@ impl Circuit {
     }
 
     /// Takes over the rules of the family, if they have changed. The state stays.
+    #[inline]
     pub(super) fn keep_up(&self) {
         if self.version.load(Ordering::Relaxed) != self.common.rules.version() {
-            let mut inner = self.lock();
-            // Read under the lock, so that an older reading cannot overwrite a newer one.
-            let (config, version) = self.common.rules.of(&self.key);
-            self.slow_from.store(config.slow_from(), Ordering::Relaxed);
-            self.step(&mut inner, |machine, current| {
-                machine.change_rules(current, &config);
-                *current = config;
-            });
-            self.version.store(version, Ordering::Relaxed);
+            self.catch_up();
         }
+    }
+
+    #[cold]
+    fn catch_up(&self) {
+        let mut inner = self.lock();
+        // Read under the lock, so that an older reading cannot overwrite a newer one.
+        let (config, version) = self.common.rules.of(&self.key);
+        self.slow_from.store(config.slow_from(), Ordering::Relaxed);
+        self.step(&mut inner, |machine, current| {
+            machine.change_rules(current, &config);
+            *current = config;
+        });
+        self.version.store(version, Ordering::Relaxed);
     }
 
     /// Lets a call through or rejects it; a call that finds the open time over makes a change.
@@ -122,6 +128,7 @@ impl Circuit {
     }
 
     /// Takes the result of a call, a success in this lane if the breaker is calm.
+    #[inline]
     pub(super) fn exit(
         &self,
         lane: usize,

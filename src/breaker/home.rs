@@ -44,6 +44,12 @@ impl Home {
         &self.circuit
     }
 
+    /// Takes over the rules in force.
+    #[inline]
+    pub(crate) fn keep_up(&self) {
+        self.circuit.keep_up();
+    }
+
     /// A permit, if every call gets one.
     #[inline]
     pub(crate) fn pass(&self, now: Instant) -> Option<Permit> {

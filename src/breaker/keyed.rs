@@ -1,7 +1,6 @@
 //! Many breakers under one name.
 
 use std::{
-    borrow::Cow,
     fmt::{self, Debug, Formatter},
     num::NonZeroUsize,
     sync::Arc,
@@ -28,7 +27,7 @@ use crate::time::Instant;
 /// At most 1,024 keys are kept ([`max_keys`](Self::max_keys)). When one more comes, the breaker
 /// used least recently is forgotten, and one that is not closed only if none is: a client that
 /// is asked for ever new hosts must neither grow without end nor forget which are down. The first
-/// four keys stay, where 16 or more are kept: they are found without a lock. Whoever
+/// eight hosts of `per_host` stay, where 32 or more are kept: they are found without a lock. Whoever
 /// still holds the [`CircuitBreaker`] of a forgotten key, or a permit, keeps using that one; the
 /// next request of the key starts with a new, closed one.
 #[derive(Clone, Debug)]
@@ -60,8 +59,8 @@ impl CircuitBreakers {
 
     /// Keeps at most `keys` breakers; 1,024 by default, some megabytes at worst.
     ///
-    /// Counts for all clones, at once; four that came while there was room for 16 or more stay all
-    /// the same. Says nothing to a single breaker.
+    /// Counts for all clones, at once; eight hosts that came while there was room for 32 or more stay
+    /// all the same. Says nothing to a single breaker.
     pub fn max_keys(self, keys: NonZeroUsize) -> Self {
         if let Scope::Keyed { homes, .. } = &*self.scope {
             homes.set_capacity(keys);
@@ -95,20 +94,15 @@ impl CircuitBreakers {
     }
 
     /// What that breaker is, if need be in the entry that was found for the request.
-    #[inline]
-    pub(crate) fn of_request<'a>(
-        &'a self,
-        request: &Request,
-        found: Option<&'a Arc<Entry>>,
-    ) -> Cow<'a, Arc<Home>> {
+    pub(crate) fn of_request(&self, request: &Request, found: Option<&Entry>) -> Arc<Home> {
         let home = match &*self.scope {
-            Scope::Single(breaker) => Cow::Borrowed(&breaker.home),
+            Scope::Single(breaker) => Arc::clone(&breaker.home),
             Scope::Keyed { common, homes } => {
                 let create = |key: &str| Home::new(Circuit::new(key, Arc::clone(common)));
                 homes.of_request(request, found, create)
             }
         };
-        home.circuit().keep_up();
+        home.keep_up();
         home
     }
 

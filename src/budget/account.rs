@@ -45,15 +45,21 @@ impl Account {
     }
 
     /// Takes over the rules, if they have changed. The balance stays, as far as it fits.
+    #[inline]
     pub(super) fn keep_up(&self, rules: &Rules<BudgetConfig>, now: Instant) {
         if self.version.load(Ordering::Relaxed) != rules.version() {
-            self.change(|bucket| {
-                // Read under the lock, so that an older reading cannot overwrite a newer one.
-                let (config, version) = rules.of(&self.key);
-                bucket.change_rules(&config, now);
-                self.version.store(version, Ordering::Relaxed);
-            });
+            self.catch_up(rules, now);
         }
+    }
+
+    #[cold]
+    fn catch_up(&self, rules: &Rules<BudgetConfig>, now: Instant) {
+        self.change(|bucket| {
+            // Read under the lock, so that an older reading cannot overwrite a newer one.
+            let (config, version) = rules.of(&self.key);
+            bucket.change_rules(&config, now);
+            self.version.store(version, Ordering::Relaxed);
+        });
     }
 
     /// Adds what a successful request pays for.

@@ -3,7 +3,6 @@
 mod account;
 mod bucket;
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -262,22 +261,28 @@ impl RetryBudget {
         }
     }
 
-    #[inline]
-    pub(crate) fn of_request<'a>(
-        &'a self,
+    /// The account of `request`, if need be in the entry that was found for it.
+    pub(crate) fn of_request(
+        &self,
         request: &Request,
-        found: Option<&'a Arc<Entry>>,
+        found: Option<&Entry>,
         now: Instant,
-    ) -> Cow<'a, Arc<Account>> {
+    ) -> Arc<Account> {
         let account = match &self.kept.scope {
-            Scope::Shared(account) => Cow::Borrowed(self.shared_account(account, now)),
+            Scope::Shared(account) => Arc::clone(self.shared_account(account, now)),
             Scope::Keyed(keyed) => {
                 let create = |key: &str| Account::new(key, &self.kept.rules, now);
                 keyed.of_request(request, found, create)
             }
         };
-        account.keep_up(&self.kept.rules, now);
+        self.keep_up(&account, now);
         account
+    }
+
+    /// Sees to it that the account has the rules in force.
+    #[inline]
+    pub(crate) fn keep_up(&self, account: &Account, now: Instant) {
+        account.keep_up(&self.kept.rules, now);
     }
 
     fn shared_account<'a>(
