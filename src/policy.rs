@@ -165,12 +165,15 @@ impl Policy {
     pub(crate) fn keeps_copy(&self, request: &Request) -> Option<bool> {
         let (method, headers) = (request.method(), request.headers());
         let is_stream = request.body().is_some_and(|it| it.as_bytes().is_none());
-        match self.may_repeat(method, headers) {
+        let (by_method, is_idempotent) =
+            (self.methods.contains(method), idempotency::is_idempotent(method));
+        // Looked for only where it matters, and once: it takes as long as all the rest.
+        let keyed = !(by_method && is_idempotent)
+            && idempotency::is_keyed(headers, self.idempotency_key.as_ref());
+        match self.idempotent.unwrap_or(by_method || keyed) {
             true if !is_stream && self.max_retries > 0 => Some(true),
             // It is known by its key, even if it is sent once.
-            _ if !idempotency::is_idempotent(method) && idempotency::is_keyed(headers, None) => {
-                None
-            }
+            _ if keyed && !is_idempotent => None,
             // Redirects matter to what may not be repeated.
             may_repeat => (may_repeat || is_stream).then_some(false),
         }
