@@ -7,6 +7,7 @@ use std::{
 };
 
 use http::Extensions;
+use reqwest::Url;
 
 use crate::breaker::{CircuitOpen, Health, Home, Permit, StateChange};
 use crate::budget::Token;
@@ -102,7 +103,7 @@ impl<'p> Guard<'p> {
     pub(crate) fn exit(
         &mut self,
         health: Option<Health>,
-        elsewhere: Option<&reqwest::Url>,
+        elsewhere: Option<&Url>,
         retry_after: Option<Duration>,
         now: Instant,
         policy: &Policy,
@@ -147,15 +148,49 @@ impl<'p> Guard<'p> {
     }
 }
 
+/// A way in, if there is no more to it: the gate is open, and the breaker lets every call through.
+/// There is no permit where no breaker asks for one.
+#[inline]
+pub(crate) fn pass(kept: &Kept, extensions: &Extensions, now: Instant) -> Option<Option<Permit>> {
+    if kept.is_held_back(now) {
+        return None;
+    }
+    match &kept.breaker {
+        Some(breaker) if !Probe::covers(extensions, breaker) => breaker.pass(now).map(Some),
+        _ => Some(None),
+    }
+}
+
+/// Tells of the success of an attempt that nobody watches, and so of the request.
+#[inline]
+pub(crate) fn succeeded(
+    kept: &Kept,
+    permit: Option<Permit>,
+    elsewhere: Option<&Url>,
+    now: Instant,
+    policy: &Policy,
+) {
+    if let Some(mut permit) = permit {
+        // Nobody is told what that changes.
+        if elsewhere.is_some() {
+            report(&mut permit, Health::Success, elsewhere, None, now, policy, &mut vec![]);
+        } else {
+            permit.report(Health::Success, None, now, || policy.sources.random());
+        }
+    }
+    if let Some(account) = &kept.account {
+        account.deposit(now);
+    }
+}
+
 /// Tells the breaker what an attempt said about the health of the service.
 ///
 /// After a redirect to `elsewhere` the host that was asked did its work; the other one is
 /// judged, unless its breaker is open and nothing would be counted.
-#[inline]
-pub(crate) fn report(
+fn report(
     permit: &mut Permit,
     health: Health,
-    elsewhere: Option<&reqwest::Url>,
+    elsewhere: Option<&Url>,
     retry_after: Option<Duration>,
     now: Instant,
     policy: &Policy,
@@ -180,14 +215,14 @@ pub(crate) fn report(
 /// shares the breaker is let through by the same permit. Asking for another, it would be rejected
 /// for ever, as the probe itself then ends without a result.
 #[derive(Clone)]
-pub(crate) struct Probe {
+struct Probe {
     breaker: Arc<Home>,
     probing: Weak<()>,
 }
 
 impl Probe {
     #[inline]
-    pub(crate) fn covers(extensions: &Extensions, breaker: &Arc<Home>) -> bool {
+    fn covers(extensions: &Extensions, breaker: &Arc<Home>) -> bool {
         let Some(probe) = extensions.get::<Self>() else { return false };
         Arc::ptr_eq(breaker, &probe.breaker) && probe.probing.strong_count() > 0
     }

@@ -2,14 +2,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use http::Extensions;
 use reqwest::Url;
 
-use crate::breaker::{Health, Home, Permit};
+use crate::breaker::Home;
 use crate::budget::Account;
 use crate::gate::HostGate;
-use crate::guard::{self, Probe};
-use crate::policy::Policy;
 use crate::registry::STAYING;
 use crate::time::Instant;
 
@@ -25,48 +22,10 @@ pub(crate) struct Kept {
 pub(crate) static NOTHING: Kept = Kept { breaker: None, account: None, gate: None };
 
 impl Kept {
-    /// A way in, if there is no more to it: the gate is open, and the breaker lets every call
-    /// through. There is no permit where nobody asks for one.
-    #[inline]
-    pub(crate) fn pass(&self, extensions: &Extensions, now: Instant) -> Option<Option<Permit>> {
-        if self.is_held_back(now) {
-            return None;
-        }
-        match &self.breaker {
-            Some(breaker) if !Probe::covers(extensions, breaker) => breaker.pass(now).map(Some),
-            _ => Some(None),
-        }
-    }
-
     /// Whether the host's gate is closed.
     #[inline]
     pub(crate) fn is_held_back(&self, now: Instant) -> bool {
         self.gate.as_ref().is_some_and(|it| it.is_closed(now))
-    }
-
-    /// Tells of the success of an attempt that nobody watches, and so of the request.
-    #[inline]
-    pub(crate) fn succeeded(
-        &self,
-        permit: Option<Permit>,
-        elsewhere: Option<&Url>,
-        now: Instant,
-        policy: &Policy,
-    ) {
-        // Nobody is told what changes.
-        match (permit, elsewhere) {
-            (Some(mut permit), None) => {
-                permit.report(Health::Success, None, now, || policy.sources.random());
-            }
-            (Some(mut permit), elsewhere) => {
-                let changes = &mut vec![];
-                guard::report(&mut permit, Health::Success, elsewhere, None, now, policy, changes);
-            }
-            (None, _) => {}
-        }
-        if let Some(account) = &self.account {
-            account.deposit(now);
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::body::{BodyFactory, BoxFuture};
 use crate::call::Call;
 use crate::config::ResilientConfig;
 use crate::decision::{Decision, StopReason};
-use crate::guard::Guard;
+use crate::guard::{self, Guard};
 use crate::history::AttemptLog;
 use crate::outcome::{self, FailureKind};
 use crate::overrides::Invalid;
@@ -133,7 +133,7 @@ impl Resilient {
             let now = Instant::now();
             let (kept, permit) = 'passed: {
                 if let Some(kept) = policy.first(&request, now) {
-                    if let Some(permit) = kept.pass(extensions, now) {
+                    if let Some(permit) = guard::pass(kept, extensions, now) {
                         break 'passed (kept, permit);
                     }
                 }
@@ -148,7 +148,7 @@ impl Resilient {
                 if permit.is_some() || kept.account.is_some() {
                     let asked = left.as_ref().map(Request::url);
                     let elsewhere = asked.and_then(|it| outcome::elsewhere(it, response.url()));
-                    kept.succeeded(permit, elsewhere, Instant::now(), &policy);
+                    guard::succeeded(kept, permit, elsewhere, Instant::now(), &policy);
                 }
                 if let Some(own) = own {
                     *extensions = own;

@@ -1,6 +1,6 @@
 //! The settings of one request, resolved; and patches, which change some of them.
 
-use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, cell::LazyCell, fmt, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use reqwest::{Request, Url};
@@ -18,7 +18,7 @@ use crate::hosts::{HostMap, ODD_HOST};
 use crate::idempotency::{self, IdempotencyKey};
 use crate::kept::{Firsts, Kept, NOTHING};
 use crate::outcome::Outcome;
-use crate::registry::{Entry, KeyOf, host_key};
+use crate::registry::{KeyOf, host_key};
 use crate::sources::Sources;
 use crate::time::Instant;
 
@@ -165,15 +165,12 @@ impl Policy {
     pub(crate) fn keeps_copy(&self, request: &Request) -> Option<bool> {
         let (method, headers) = (request.method(), request.headers());
         let is_stream = request.body().is_some_and(|it| it.as_bytes().is_none());
-        let (by_method, is_idempotent) =
-            (self.methods.contains(method), idempotency::is_idempotent(method));
-        // Looked for only where it matters, and once: it takes as long as all the rest.
-        let keyed = !(by_method && is_idempotent)
-            && idempotency::is_keyed(headers, self.idempotency_key.as_ref());
-        match self.idempotent.unwrap_or(by_method || keyed) {
+        // To look for it takes as long as all the rest.
+        let keyed = LazyCell::new(|| idempotency::is_keyed(headers, self.idempotency_key.as_ref()));
+        match self.repeats(method, || *keyed) {
             true if !is_stream && self.max_retries > 0 => Some(true),
             // It is known by its key, even if it is sent once.
-            _ if keyed && !is_idempotent => None,
+            _ if !idempotency::is_idempotent(method) && *keyed => None,
             // Redirects matter to what may not be repeated.
             may_repeat => (may_repeat || is_stream).then_some(false),
         }
@@ -188,11 +185,12 @@ impl Policy {
     /// Whether a request may be sent twice whatever becomes of it.
     #[inline]
     pub(crate) fn may_repeat(&self, method: &Method, headers: &HeaderMap) -> bool {
-        let says = self.idempotent;
-        says.unwrap_or_else(|| {
-            self.methods.contains(method)
-                || idempotency::is_keyed(headers, self.idempotency_key.as_ref())
-        })
+        self.repeats(method, || idempotency::is_keyed(headers, self.idempotency_key.as_ref()))
+    }
+
+    #[inline]
+    fn repeats(&self, method: &Method, keyed: impl FnOnce() -> bool) -> bool {
+        self.idempotent.unwrap_or_else(|| self.methods.contains(method) || keyed())
     }
 
     /// What is kept for the host of `request`.
@@ -226,19 +224,19 @@ impl Policy {
         let found = homes.and_then(|it| it.entry(request));
         let found = found.or_else(|| accounts.and_then(|it| it.entry(request)));
         let found = found.or_else(|| gates.and_then(|it| it.entry(request)));
-        let entry = found.as_deref();
+        let found = found.as_ref();
+        let breaker = self.breaker.as_ref().map(|it| it.of_request(request, found));
+        let account = self.budget.as_ref().map(|it| it.of_request(request, found, now));
+        let gate = gates.map(|it| it.of_request(request, found, |_| HostGate::default()));
+        let stays = breaker.as_ref().is_none_or(|it| it.1)
+            && account.as_ref().is_none_or(|it| it.1)
+            && gate.as_ref().is_none_or(|it| it.1);
         let kept = Kept {
-            breaker: self.breaker.as_ref().map(|it| it.of_request(request, entry)),
-            account: self.budget.as_ref().map(|it| it.of_request(request, entry, now)),
-            gate: gates.map(|it| it.of_request(request, entry, |_| HostGate::default())),
+            breaker: breaker.map(|it| it.0),
+            account: account.map(|it| it.0),
+            gate: gate.map(|it| it.0),
         };
-        let stays = |entry: &Entry| {
-            entry.stays
-                && homes.is_none_or(|it| it.is_in(entry))
-                && accounts.is_none_or(|it| it.is_in(entry))
-                && gates.is_none_or(|it| it.is_in(entry))
-        };
-        if entry.is_some_and(stays) {
+        if stays {
             self.firsts.keep(&host_key(request.url()), &kept);
         }
         kept
@@ -493,6 +491,82 @@ mod tests {
         assert_eq!(keeps_copy(&never, Method::POST, stream()), Some(false));
     }
 
+    fn get(url: &str) -> Request {
+        Request::new(Method::GET, url.parse().unwrap())
+    }
+
+    /// Whether what is kept for a url is at hand, and all of it.
+    fn find(policy: &Policy, url: &str) -> (bool, [Option<*const ()>; 3]) {
+        fn at<T>(part: &Option<Arc<T>>) -> Option<*const ()> {
+            part.as_ref().map(|it| Arc::as_ptr(it).cast())
+        }
+        let kept = policy.kept(&get(url), Instant::now());
+        let parts = [at(&kept.breaker), at(&kept.account), at(&kept.gate)];
+        (matches!(kept, Cow::Borrowed(_)), parts)
+    }
+
+    #[test]
+    fn what_is_kept_for_the_first_hosts_is_found_at_once() {
+        let mut policy = Policy::default();
+        policy.settle();
+        let (at_hand, parts) = find(&policy, "http://a.example/b");
+        assert!(!at_hand && parts.iter().all(Option::is_some));
+        assert_eq!(find(&policy, "http://a.example?c"), (true, parts));
+        assert_eq!(find(&policy, "http://d@a.example"), (false, parts), "by the longer way");
+        assert_ne!(find(&policy, "http://b.example").1, parts);
+
+        let retries = Patch { max_retries: Some(1), ..Patch::default() };
+        assert_eq!(find(&policy.patched([&retries]), "http://a.example"), (true, parts));
+        let [breaker, account, gate] = parts;
+        for (patch, left) in [
+            (Patch { breaker: Some(None), ..Patch::default() }, [None, account, gate]),
+            (Patch { budget: Some(None), ..Patch::default() }, [breaker, None, gate]),
+            (Patch { gates: Some(None), ..Patch::default() }, [breaker, account, None]),
+        ] {
+            let patched = policy.patched([&patch]);
+            assert_eq!(find(&patched, "http://a.example"), (false, left), "begins afresh");
+            assert_eq!(find(&patched, "http://a.example"), (true, left));
+        }
+        (policy.breaker, policy.budget, policy.gates) = (None, None, None);
+        assert_eq!(find(&policy, "http://e.example"), (true, [None; 3]));
+    }
+
+    #[test]
+    fn only_what_stays_with_its_host_is_kept_at_hand() {
+        let twice = |policy: Policy, urls: [&str; 2]| {
+            policy.settle();
+            let [first, second] = urls.map(|it| find(&policy, it));
+            ([first.0, second.0], first.1[0] == second.1[0], first.1[1] == second.1[1])
+        };
+        let same = ["http://a.example/b"; 2];
+        let single = CircuitBreaker::new(BreakerConfig::default());
+        let single = || Policy { breaker: Some(single.clone().into()), ..Policy::default() };
+        assert_eq!(twice(single(), same), ([false, true], true, true));
+        let hosts = ["http://a.example", "http://b.example"];
+        assert_eq!(twice(single(), hosts), ([false, false], true, false));
+
+        // Of one host, but not of one key.
+        let urls = ["http://a.example/b", "http://a.example/c"];
+        let of_path = |it: &Request| it.url().path().to_owned();
+        let breakers = CircuitBreaker::per_key(BreakerConfig::default(), of_path);
+        let by_path = Policy { breaker: Some(breakers), ..Policy::default() };
+        assert_eq!(twice(by_path, urls), ([false, false], false, true));
+        let budget = RetryBudget::per_key(BudgetConfig::default(), of_path);
+        let by_path = Policy { budget: Some(budget), ..Policy::default() };
+        assert_eq!(twice(by_path, urls), ([false, false], true, false));
+
+        // Kept apart, but both for good.
+        let (ours, theirs) = (Policy::default(), Policy::default());
+        theirs.settle();
+        let shared = Policy { budget: theirs.budget.clone(), ..ours };
+        assert_eq!(twice(shared, same), ([false, true], true, true));
+        // Who is asked may forget.
+        let few = CircuitBreaker::per_host(BreakerConfig::default());
+        let few = few.max_keys(std::num::NonZeroUsize::MIN);
+        let few = Policy { breaker: Some(few), ..Policy::default() };
+        assert_eq!(twice(few, same), ([false, false], true, true));
+    }
+
     #[test]
     fn whatever_looks_at_attempts_takes_their_simplicity() {
         let changes: [fn(&mut Policy); 13] = [
@@ -517,6 +591,10 @@ mod tests {
             change(&mut policy);
             assert!(!policy.is_simple(), "change {at}");
         }
+        let patch = |wait| Patch { max_total_time: Some(wait), ..Patch::default() };
+        let bounded = Policy::default().patched([&patch(Some(Duration::MAX))]);
+        assert!(Policy::default().simple && !bounded.simple);
+        assert!(bounded.patched([&patch(None)]).simple);
     }
 
     #[test]

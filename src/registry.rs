@@ -58,7 +58,7 @@ const PLACES: usize = 4;
 pub(crate) struct Entry {
     registry: u64,
     /// Whether it is never forgotten.
-    pub(crate) stays: bool,
+    stays: bool,
     parts: [OnceLock<AnyPart>; PLACES],
 }
 
@@ -259,22 +259,21 @@ impl<P: Part> Keyed<P> {
         Some(registry.entry(&host_key(request.url()), true))
     }
 
-    /// Whether the state of the host of an entry is in that entry.
-    pub(crate) fn is_in(&self, entry: &Entry) -> bool {
-        self.is_per_host() && self.room().registry.id == entry.registry
-    }
-
-    /// The state for `request`, looked up by its key unless it is in the entry that was found.
+    /// The state for `request`, looked up by its key unless it is in the entry that was found; and
+    /// whether it is never forgotten.
     pub(crate) fn of_request(
         &self,
         request: &Request,
-        found: Option<&Entry>,
+        found: Option<&Arc<Entry>>,
         create: impl Fn(&str) -> P,
-    ) -> Arc<P> {
-        match found.filter(|it| self.is_in(it)) {
-            Some(entry) => self.room().part(entry, || create(&host_key(request.url()))),
-            None => self.of_key(&self.key(request), create),
-        }
+    ) -> (Arc<P>, bool) {
+        let room = self.room();
+        let found = found.filter(|it| self.is_per_host() && it.registry == room.registry.id);
+        let entry = match found {
+            Some(entry) => Cow::Borrowed(entry),
+            None => Cow::Owned(room.registry.entry(&self.key(request), self.is_per_host())),
+        };
+        (room.part(&entry, || create(&self.key(request))), entry.stays)
     }
 
     /// By what the state for `request` is kept.
@@ -385,21 +384,17 @@ mod tests {
     fn one_look_up_finds_what_moved_in_together() {
         let url = "http://example.com/a".parse().unwrap();
         let request = Request::new(reqwest::Method::GET, url);
-        // Where entries stay and where none does.
-        for capacity in [9, 16] {
-            let (first, second, third) = (things(capacity), Keyed::new(KeyOf::Host), things(9));
-            second.join(&first);
-            third.join(&first);
-            let create = |_: &str| Thing { pinned: false };
-            let found = first.entry(&request);
-            let parts = [&first, &second, &third]
-                .map(|it| it.of_request(&request, found.as_deref(), create));
-            assert!(matches!(parts, [Cow::Borrowed(_), Cow::Borrowed(_), Cow::Owned(_)]));
-            for (part, keyed) in parts.iter().zip([&first, &second, &third]) {
-                assert!(Arc::ptr_eq(part, &get(keyed, "http://example.com")));
-            }
-            assert!(!Arc::ptr_eq(&parts[0], &parts[1]));
+        let (first, second, third) = (things(9), Keyed::new(KeyOf::Host), things(9));
+        second.join(&first);
+        third.join(&first);
+        let all = [&first, &second, &third];
+        let create = |_: &str| Thing { pinned: false };
+        let found = first.entry(&request);
+        let parts = all.map(|it| it.of_request(&request, found.as_ref(), create).0);
+        for (part, keyed) in parts.iter().zip(all) {
+            assert!(Arc::ptr_eq(part, &get(keyed, "http://example.com")));
         }
+        assert!(!Arc::ptr_eq(&parts[0], &parts[1]));
     }
 
     #[test]
@@ -410,8 +405,9 @@ mod tests {
         assert!(things.entry(&request).is_none());
         let others = self::things(9);
         let found = others.entry(&request);
-        let part = things.of_request(&request, found.as_deref(), |_| Thing { pinned: false });
-        assert!(Arc::ptr_eq(&part, &get(&things, "GET")));
+        let (part, stays) =
+            things.of_request(&request, found.as_ref(), |_| Thing { pinned: false });
+        assert!(Arc::ptr_eq(&part, &get(&things, "GET")) && !stays);
     }
 
     #[test]
@@ -446,25 +442,25 @@ mod tests {
     }
 
     #[test]
-    fn the_first_keys_stay_where_there_is_room_for_many() {
-        let many = things(16);
-        for key in 0..100 {
-            get(&many, &key.to_string());
-        }
-        let first =
-            |it: &Keyed<Thing>| ["0", "1", "2", "3", "4"].map(|key| keys(it).contains(&key.into()));
-        assert_eq!((keys(&many).len(), first(&many)), (16, [true, true, true, true, false]));
-        let same = get(&many, "3");
-        assert!(many.all().iter().any(|(_, it)| Arc::ptr_eq(it, &same)), "one and the same");
+    fn the_first_hosts_stay_where_there_is_room_for_many() {
+        let after_a_hundred = |capacity: usize, key_of: KeyOf| {
+            let keyed = Keyed::new(key_of);
+            keyed.set_capacity(NonZeroUsize::new(capacity).unwrap());
+            (0..100).for_each(|key| drop(get(&keyed, &key.to_string())));
+            let first: Vec<_> =
+                (0..100).take_while(|it| keys(&keyed).contains(&it.to_string())).collect();
+            (keyed, first.len())
+        };
+        let (many, stay) = after_a_hundred(4 * STAYING, KeyOf::Host);
+        assert_eq!((keys(&many).len(), stay), (4 * STAYING, STAYING));
         many.set_capacity(NonZeroUsize::MIN);
         get(&many, "100");
-        assert_eq!(keys(&many), ["0", "1", "100", "2", "3"]);
+        assert_eq!(keys(&many), ["0", "1", "100", "2", "3", "4", "5", "6", "7"]);
 
-        let few = things(15);
-        for key in 0..100 {
-            get(&few, &key.to_string());
-        }
-        assert_eq!((keys(&few).len(), first(&few)), (15, [false; 5]));
+        let (few, stay) = after_a_hundred(4 * STAYING - 1, KeyOf::Host);
+        assert_eq!((keys(&few).len(), stay), (4 * STAYING - 1, 0));
+        let key_of = KeyOf::Request(Box::new(|it| it.method().to_string()));
+        assert_eq!(after_a_hundred(4 * STAYING, key_of).1, 0, "none is a host");
     }
 
     #[test]

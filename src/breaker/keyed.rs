@@ -93,17 +93,22 @@ impl CircuitBreakers {
         }
     }
 
-    /// What that breaker is, if need be in the entry that was found for the request.
-    pub(crate) fn of_request(&self, request: &Request, found: Option<&Entry>) -> Arc<Home> {
-        let home = match &*self.scope {
-            Scope::Single(breaker) => Arc::clone(&breaker.home),
+    /// What that breaker is, if need be in the entry that was found for the request, and whether it
+    /// is never forgotten.
+    pub(crate) fn of_request(
+        &self,
+        request: &Request,
+        found: Option<&Arc<Entry>>,
+    ) -> (Arc<Home>, bool) {
+        let (home, stays) = match &*self.scope {
+            Scope::Single(breaker) => (Arc::clone(&breaker.home), true),
             Scope::Keyed { common, homes } => {
                 let create = |key: &str| Home::new(Circuit::new(key, Arc::clone(common)));
                 homes.of_request(request, found, create)
             }
         };
         home.keep_up();
-        home
+        (home, stays)
     }
 
     /// The breaker of `key`, a new one if there is none yet.

@@ -143,7 +143,7 @@ impl Default for BudgetConfig {
 ///
 /// At most 1,024 keys are kept, together with the circuit breakers where both are kept per host;
 /// the one used least recently is forgotten first, and then starts with a full bucket again. The
-/// first four stay.
+/// first eight hosts stay.
 ///
 /// ```
 /// use reqwest_resilient::{BudgetConfig, ResilientConfig, RetryBudget};
@@ -261,22 +261,23 @@ impl RetryBudget {
         }
     }
 
-    /// The account of `request`, if need be in the entry that was found for it.
+    /// The account of `request`, if need be in the entry that was found for it, and whether it is
+    /// never forgotten.
     pub(crate) fn of_request(
         &self,
         request: &Request,
-        found: Option<&Entry>,
+        found: Option<&Arc<Entry>>,
         now: Instant,
-    ) -> Arc<Account> {
-        let account = match &self.kept.scope {
-            Scope::Shared(account) => Arc::clone(self.shared_account(account, now)),
+    ) -> (Arc<Account>, bool) {
+        let (account, stays) = match &self.kept.scope {
+            Scope::Shared(account) => (Arc::clone(self.shared_account(account, now)), true),
             Scope::Keyed(keyed) => {
                 let create = |key: &str| Account::new(key, &self.kept.rules, now);
                 keyed.of_request(request, found, create)
             }
         };
         self.keep_up(&account, now);
-        account
+        (account, stays)
     }
 
     /// Sees to it that the account has the rules in force.

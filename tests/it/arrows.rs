@@ -25,13 +25,14 @@ const ARROWS: &[(&str, &str)] = &[
     ("error", "breaker decision failure fault gate history outcome redact"),
     ("event", "breaker decision error outcome redact"),
     ("classify", "breaker hint idempotency outcome"),
+    ("kept", "breaker budget gate registry time"),
     (
         "policy",
-        "backoff breaker budget classify event fault gate headers hint hosts idempotency outcome \
-         registry sources",
+        "backoff breaker budget classify event fault gate headers hint hosts idempotency kept \
+         outcome registry sources time",
     ),
     ("retry", "classify decision hint outcome policy time"),
-    ("guard", "breaker budget gate policy registry time"),
+    ("guard", "breaker budget gate kept policy registry time"),
     ("overrides", "fault policy"),
     ("body", "error time"),
     ("followed", ""),
@@ -69,7 +70,7 @@ const ARROWS: &[(&str, &str)] = &[
 
 /// `now` comes in as an argument, a decision comes out: no clock, no timer, no task.
 const PURE: &str = "redact outcome decision backoff breaker/config breaker/open_time breaker/percent breaker/probing breaker/rules breaker/state breaker/window budget budget/bucket gate headers hint hint/date hint/headers hint/number \
-                    hint/quota failure history classify policy retry fault error event hosts rules file file/apply file/keys file/schema file/shape \
+                    hint/quota failure history classify kept policy retry fault error event hosts rules file file/apply file/keys file/schema file/shape \
                     file/tree";
 
 #[test]

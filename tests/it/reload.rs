@@ -77,6 +77,24 @@ async fn an_open_breaker_stays_open_and_goes_on_under_the_new_rules() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_breaker_stays_though_the_new_settings_are_in_use_elsewhere() {
+    let once = |failures| {
+        let breakers = CircuitBreaker::per_host(consecutive(failures));
+        steady().circuit_breaker(breakers).max_retries(0)
+    };
+    let (client, script, handle) = reloadable(once(1), [Reply::status(503)]);
+    client.get(URL).send().await.unwrap();
+
+    let (other, _, theirs) = reloadable(once(9), [Reply::status(200)]);
+    for _ in 0..2 {
+        other.get(URL).send().await.unwrap();
+    }
+    handle.reload(theirs.config());
+    client.get(URL).send().await.unwrap_err();
+    assert_eq!(script.sent().len(), 1, "rejected: nothing was sent");
+}
+
+#[tokio::test(start_paused = true)]
 async fn counts_stay_unless_the_window_is_another() {
     let breakers = CircuitBreaker::per_host(BreakerConfig::default());
     let (client, _, handle) =
