@@ -140,27 +140,30 @@ impl Resilient {
                 return Box::pin(self.full(chain, Ok(policy), request, extensions)).await;
             };
             let mut left = leave(&request, copies);
-            let mut own = copies.then(|| extensions.clone());
-            let target = own.as_mut().unwrap_or(&mut *extensions);
-            let result = chain.clone().send(request, target).await;
-            let good = result.as_ref().ok().filter(|it| policy.is_good(it.status()));
-            if let Some(response) = good {
-                if permit.is_some() || kept.account.is_some() {
-                    let asked = left.as_ref().map(Request::url);
-                    let elsewhere = asked.and_then(|it| outcome::elsewhere(it, response.url()));
-                    guard::succeeded(kept, permit, elsewhere, Instant::now(), &policy);
+            // A scope, so that what this attempt needs is not kept while others follow.
+            let (request, first) = {
+                let mut own = copies.then(|| extensions.clone());
+                let target = own.as_mut().unwrap_or(&mut *extensions);
+                let result = chain.clone().send(request, target).await;
+                let good = result.as_ref().ok().filter(|it| policy.is_good(it.status()));
+                if let Some(response) = good {
+                    if permit.is_some() || kept.account.is_some() {
+                        let asked = left.as_ref().map(Request::url);
+                        let elsewhere = asked.and_then(|it| outcome::elsewhere(it, response.url()));
+                        guard::succeeded(kept, permit, elsewhere, Instant::now(), &policy);
+                    }
+                    if let Some(own) = own {
+                        *extensions = own;
+                    }
+                    return result;
                 }
-                if let Some(own) = own {
-                    *extensions = own;
-                }
-                return result;
-            }
-            // A body that is bytes can always be copied.
-            let Some(request) = &mut left else { return result };
-            let first = Some(Box::new(First { sent: Sent::of::<C>(result, false), own }));
+                // A body that is bytes can always be copied.
+                let Some(request) = &mut left else { return result };
+                (request, Box::new(First { sent: Sent::of::<C>(result, false), own }))
+            };
             let guard = Guard::new(Cow::Borrowed(kept), extensions).with(permit);
             let call = Call::new(&policy, guard, request, extensions, now);
-            Box::pin(self.attempts(chain, call, first, request, extensions, now)).await
+            Box::pin(self.attempts(chain, call, Some(first), request, extensions, now)).await
         }
     }
 
