@@ -67,6 +67,8 @@ fn is_of(url: &Url, host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -95,6 +97,17 @@ mod tests {
         ] {
             assert_eq!(firsts.of(&url.parse().unwrap()).is_some(), found, "{url}");
         }
+    }
+
+    #[test]
+    fn a_closed_gate_holds_back() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let gate = Arc::new(HostGate::default());
+        let kept = Kept { gate: Some(Arc::clone(&gate)), ..Kept::default() };
+        assert!(!kept.is_held_back(now));
+        gate.close(now, second, second);
+        assert!(kept.is_held_back(now) && !kept.is_held_back(now + second));
+        assert!(!NOTHING.is_held_back(now));
     }
 
     #[test]

@@ -457,8 +457,11 @@ mod tests {
     /// What a policy makes of a request to this method with this body.
     fn keeps_copy(policy: &Policy, method: Method, body: Option<reqwest::Body>) -> Option<bool> {
         let mut request = Request::new(method, "http://a.example".parse().unwrap());
+        let is_stream = body.as_ref().is_some_and(|it| it.as_bytes().is_none());
         *request.body_mut() = body;
         let unkeyed = policy.keeps_copy(&request);
+        let repeats = policy.may_repeat(request.method(), request.headers());
+        assert_eq!(unkeyed == Some(true), repeats && policy.max_retries > 0 && !is_stream);
         request.headers_mut().insert("idempotency-key", "a".parse().unwrap());
         if request.method() == Method::GET {
             assert_eq!(policy.keeps_copy(&request), unkeyed, "a key says nothing of it");

@@ -390,6 +390,7 @@ mod tests {
         let all = [&first, &second, &third];
         let create = |_: &str| Thing { pinned: false };
         let found = first.entry(&request);
+        assert!(found.is_some());
         let parts = all.map(|it| it.of_request(&request, found.as_ref(), create).0);
         for (part, keyed) in parts.iter().zip(all) {
             assert!(Arc::ptr_eq(part, &get(keyed, "http://example.com")));
