@@ -82,7 +82,7 @@ pub(crate) type Invalid = Box<(Arc<Policy>, ConfigError)>;
 
 /// The policy of one request. What is not there costs nothing: neither
 /// settings of hosts, nor an override.
-#[inline]
+#[inline(always)]
 pub(crate) fn resolve<'p>(
     configured: &'p Arc<Policy>,
     url: &Url,
@@ -97,6 +97,7 @@ pub(crate) fn resolve<'p>(
     }
 }
 
+#[cold]
 fn patched(
     configured: &Policy,
     scopes: &[RetryOverride],
