@@ -224,7 +224,7 @@ impl Policy {
         let found = homes.and_then(|it| it.entry(request));
         let found = found.or_else(|| accounts.and_then(|it| it.entry(request)));
         let found = found.or_else(|| gates.and_then(|it| it.entry(request)));
-        let found = found.as_ref();
+        let found = found.as_deref();
         let breaker = self.breaker.as_ref().map(|it| it.of_request(request, found));
         let account = self.budget.as_ref().map(|it| it.of_request(request, found, now));
         let gate = gates.map(|it| it.of_request(request, found, |_| HostGate::default()));
