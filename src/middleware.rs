@@ -115,8 +115,8 @@ impl Resilient {
     }
 
     /// A first attempt that keeps to nothing and that nobody watches: if its answer is good, that
-    /// was all, and the loop need not begin. Where breaker or gate has to be asked, or the host is none
-    /// of the first, that is the other way's.
+    /// was all, and the loop need not begin. Where breaker or gate has to be asked, that is the other
+    /// way's.
     ///
     /// A block rather than an `async fn`, whose arguments would take their place in the future
     /// twice; what is seldom awaited is boxed for the same reason.
@@ -131,12 +131,9 @@ impl Resilient {
     ) -> impl Future<Output = Result<Response, C::Error>> + Send + 'a {
         async move {
             let now = Instant::now();
-            let (kept, permit) = 'passed: {
-                if let Some(kept) = policy.first(&request, now) {
-                    if let Some(permit) = guard::pass(kept, extensions, now) {
-                        break 'passed (kept, permit);
-                    }
-                }
+            let kept = policy.kept(&request, now);
+            let Some(permit) = guard::pass(&kept, extensions, now) else {
+                drop(kept);
                 return Box::pin(self.full(chain, Ok(policy), request, extensions)).await;
             };
             let mut left = leave(&request, copies);
@@ -150,7 +147,7 @@ impl Resilient {
                     if permit.is_some() || kept.account.is_some() {
                         let asked = left.as_ref().map(Request::url);
                         let elsewhere = asked.and_then(|it| outcome::elsewhere(it, response.url()));
-                        guard::succeeded(kept, permit, elsewhere, Instant::now(), &policy);
+                        guard::succeeded(&kept, permit, elsewhere, Instant::now(), &policy);
                     }
                     if let Some(own) = own {
                         *extensions = own;
@@ -161,7 +158,7 @@ impl Resilient {
                 let Some(request) = &mut left else { return result };
                 (request, Box::new(First { sent: Sent::of::<C>(result, false), own }))
             };
-            let guard = Guard::new(Cow::Borrowed(kept), extensions).with(permit);
+            let guard = Guard::new(kept, extensions).with(permit);
             let call = Call::new(&policy, guard, request, extensions, now);
             Box::pin(self.attempts(chain, call, Some(first), request, extensions, now)).await
         }

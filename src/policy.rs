@@ -194,6 +194,7 @@ impl Policy {
     }
 
     /// What is kept for the host of `request`.
+    #[inline]
     pub(crate) fn kept(&self, request: &Request, now: Instant) -> Cow<'_, Kept> {
         match self.first(request, now) {
             Some(first) => Cow::Borrowed(first),
@@ -203,7 +204,7 @@ impl Policy {
 
     /// The same, if it is at hand.
     #[inline]
-    pub(crate) fn first(&self, request: &Request, now: Instant) -> Option<&Kept> {
+    fn first(&self, request: &Request, now: Instant) -> Option<&Kept> {
         if self.breaker.is_none() && self.budget.is_none() && self.gates.is_none() {
             return Some(&NOTHING);
         }
@@ -217,6 +218,7 @@ impl Policy {
         Some(first)
     }
 
+    #[cold]
     fn look_up(&self, request: &Request, now: Instant) -> Kept {
         let homes = self.breaker.as_ref().and_then(CircuitBreakers::homes);
         let accounts = self.budget.as_ref().and_then(RetryBudget::keyed);
