@@ -132,7 +132,7 @@ impl ResilientConfigBuilder {
     /// time, a host that cannot be.
     pub fn build(self) -> Result<ResilientConfig, ConfigError> {
         let hosts = self.hosts.iter().map(|(name, patch)| (&**name, patch));
-        let policy = self.base.patched([&self.patch]).with_hosts(hosts);
+        let policy = self.base.patched([&self.patch]).lasting().with_hosts(hosts);
         policy.check()?;
         policy.settle();
         Ok(ResilientConfig { policy: Arc::new(policy) })

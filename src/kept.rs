@@ -30,8 +30,10 @@ impl Kept {
 }
 
 /// What is kept for the first hosts: most clients talk to a few, and to find what is kept for
-/// those takes neither a lock nor a count.
+/// those takes neither a lock nor a count. Aligned so that who reads it need not wait for those who
+/// count themselves in and out beside it.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(crate) struct Firsts([OnceLock<(Box<str>, Kept)>; STAYING]);
 
 impl Firsts {

@@ -115,8 +115,7 @@ impl Resilient {
     }
 
     /// A first attempt that keeps to nothing and that nobody watches: if its answer is good, that
-    /// was all, and the loop need not begin. Where breaker or gate has to be asked, that is the other
-    /// way's.
+    /// was all, and the loop need not begin. Where breaker or gate has to be asked, it does at once.
     ///
     /// A block rather than an `async fn`, whose arguments would take their place in the future
     /// twice; what is seldom awaited is boxed for the same reason.
@@ -125,7 +124,7 @@ impl Resilient {
         &'a self,
         chain: C,
         policy: Cow<'a, Arc<Policy>>,
-        request: Request,
+        mut request: Request,
         copies: bool,
         extensions: &'a mut Extensions,
     ) -> impl Future<Output = Result<Response, C::Error>> + Send + 'a {
@@ -133,8 +132,10 @@ impl Resilient {
             let now = Instant::now();
             let kept = policy.kept(&request, now);
             let Some(permit) = guard::pass(&kept, extensions, now) else {
-                drop(kept);
-                return Box::pin(self.full(chain, Ok(policy), request, extensions)).await;
+                let guard = Guard::new(kept, extensions);
+                let call = Call::new(&policy, guard, &mut request, extensions, now);
+                let request = &mut request;
+                return Box::pin(self.attempts(chain, call, None, request, extensions, now)).await;
             };
             let mut left = leave(&request, copies);
             // A scope, so that what this attempt needs is not kept while others follow.

@@ -59,9 +59,10 @@ pub(crate) struct Policy {
     pub(crate) breaker_health: Option<Judge>,
     pub(crate) budget: Option<RetryBudget>,
     pub(crate) gates: Option<Arc<Gates>>,
-    /// What breaker, budget and gates keep for the first hosts.
-    pub(crate) firsts: Arc<Firsts>,
-    /// [`is_simple`](Self::is_simple), which is asked for each request.
+    /// What breaker, budget and gates keep for the first hosts; `None` if nobody is to come back
+    /// for it.
+    pub(crate) firsts: Option<Arc<Firsts>>,
+    /// What [`is_simple`](Self::is_simple) says, which each request has to know.
     pub(crate) simple: bool,
     pub(crate) listeners: Listeners,
     pub(crate) sources: Sources,
@@ -114,7 +115,7 @@ impl Default for Policy {
             breaker_health: None,
             budget: Some(RetryBudget::per_host(BudgetConfig::default())),
             gates: Some(Arc::new(Gates::new(KeyOf::Host))),
-            firsts: Arc::default(),
+            firsts: Some(Arc::default()),
             simple: true,
             listeners: Listeners::default(),
             sources: Sources::default(),
@@ -208,7 +209,7 @@ impl Policy {
         if self.breaker.is_none() && self.budget.is_none() && self.gates.is_none() {
             return Some(&NOTHING);
         }
-        let first = self.firsts.of(request.url())?;
+        let first = self.firsts.as_ref()?.of(request.url())?;
         if let Some(breaker) = &first.breaker {
             breaker.keep_up();
         }
@@ -238,8 +239,8 @@ impl Policy {
             account: account.map(|it| it.0),
             gate: gate.map(|it| it.0),
         };
-        if stays {
-            self.firsts.keep(&host_key(request.url()), &kept);
+        if let Some(firsts) = self.firsts.as_ref().filter(|_| stays) {
+            firsts.keep(&host_key(request.url()), &kept);
         }
         kept
     }
@@ -258,11 +259,17 @@ impl Policy {
     ) -> Self {
         self.hosts = None;
         let host = |(name, patch): (&'a str, &'a Arc<Patch>)| {
-            let policy = Arc::new(self.patched([&**patch]));
+            let policy = Arc::new(self.patched([&**patch]).lasting());
             (name, HostPolicy { name: name.into(), patch: Arc::clone(patch), policy })
         };
         let hosts: HostMap<_> = patches.into_iter().map(host).collect();
         self.hosts = (!hosts.is_empty()).then(|| Arc::new(hosts));
+        self
+    }
+
+    /// This policy, for more than one request.
+    pub(crate) fn lasting(mut self) -> Self {
+        self.firsts.get_or_insert_default();
         self
     }
 
@@ -277,7 +284,7 @@ impl Policy {
         for patch in patches {
             patch.apply(&mut policy);
             if patch.breaker.is_some() || patch.budget.is_some() || patch.gates.is_some() {
-                policy.firsts = Arc::default();
+                policy.firsts = None;
             }
         }
         policy.simple = policy.is_simple();
@@ -528,9 +535,12 @@ mod tests {
             (Patch { budget: Some(None), ..Patch::default() }, [breaker, None, gate]),
             (Patch { gates: Some(None), ..Patch::default() }, [breaker, account, None]),
         ] {
-            let patched = policy.patched([&patch]);
-            assert_eq!(find(&patched, "http://a.example"), (false, left), "begins afresh");
-            assert_eq!(find(&patched, "http://a.example"), (true, left));
+            let once = policy.patched([&patch]);
+            assert_eq!(find(&once, "http://a.example"), (false, left));
+            assert_eq!(find(&once, "http://a.example"), (false, left), "nobody comes back");
+            let lasting = once.lasting();
+            assert_eq!(find(&lasting, "http://a.example"), (false, left), "begins afresh");
+            assert_eq!(find(&lasting, "http://a.example"), (true, left));
         }
         (policy.breaker, policy.budget, policy.gates) = (None, None, None);
         assert_eq!(find(&policy, "http://e.example"), (true, [None; 3]));

@@ -70,8 +70,8 @@ impl Entry {
 
 /// A bounded map from key to shared state.
 ///
-/// When it is full, the entry that was looked up least recently goes, and a pinned one only if
-/// all are pinned. Whoever still holds a part of a dropped entry keeps using it; the next look-up
+/// When it is full, the entry that was looked up least recently goes, of those that do not stay, and
+/// a pinned one only if all of them are. Whoever still holds a part of a dropped entry keeps using it; the next look-up
 /// of its key starts afresh. The first few stay for ever, unless there is room for few: most
 /// clients talk to a few hosts, and what stays need be neither locked nor counted.
 #[derive(Debug)]
@@ -292,7 +292,7 @@ impl<P: Part> Keyed<P> {
         create: impl Fn(&str) -> P,
     ) -> (Arc<P>, bool) {
         let room = self.room();
-        let found = found.filter(|it| self.is_per_host() && it.registry == room.registry.id);
+        let found = found.filter(|it| it.registry == room.registry.id);
         let key = self.key(request);
         let entry = found.map_or_else(|| room.registry.entry(&key), Cow::Borrowed);
         (room.part(&entry, || create(&key)), entry.stays && self.is_per_host())

@@ -138,7 +138,7 @@ fn successor(old: &Policy, new: &Policy) -> Policy {
     keep(&olds, &mut news, |it| &it.breaker, |it| &mut it.breaker);
     keep(&olds, &mut news, |it| &it.budget, |it| &mut it.budget);
     keep(&olds, &mut news, |it| &it.gates, |it| &mut it.gates);
-    news.iter_mut().for_each(|it| it.firsts = Arc::default());
+    news.iter_mut().for_each(|it| it.firsts = Some(Arc::default()));
 
     let mut news = news.into_iter();
     let general = news.next().unwrap_or_default();

@@ -27,7 +27,7 @@ use crate::time::Instant;
 /// At most 1,024 keys are kept ([`max_keys`](Self::max_keys)). When one more comes, the breaker
 /// used least recently is forgotten, and one that is not closed only if none is: a client that
 /// is asked for ever new hosts must neither grow without end nor forget which are down. The first
-/// eight keys stay, where 32 or more are kept: they are found without a lock. Whoever
+/// eight keys stay, where 32 or more are kept, closed or not: they are found without a lock. Whoever
 /// still holds the [`CircuitBreaker`] of a forgotten key, or a permit, keeps using that one; the
 /// next request of the key starts with a new, closed one.
 #[derive(Clone, Debug)]

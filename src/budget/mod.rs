@@ -143,7 +143,7 @@ impl Default for BudgetConfig {
 ///
 /// At most 1,024 keys are kept, together with the circuit breakers where both are kept per host;
 /// the one used least recently is forgotten first, and then starts with a full bucket again. The
-/// first eight stay.
+/// first eight stay, where 32 or more are kept.
 ///
 /// ```
 /// use reqwest_resilient::{BudgetConfig, ResilientConfig, RetryBudget};
