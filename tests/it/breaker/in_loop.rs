@@ -238,6 +238,22 @@ async fn each_host_has_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_is_asked_for_once_a_request() {
+    let asked = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&asked);
+    let breakers = CircuitBreaker::per_key(consecutive(1), move |request| {
+        *count.lock().unwrap() += 1;
+        request.url().path().to_owned()
+    });
+    let config = guarded(breakers).max_retries(0).build().unwrap();
+    let (client, script) = scripted(config, [Reply::status(200), Reply::status(503)]);
+    for (request, sent) in [(1, 1), (2, 2), (3, 2)] {
+        let _ = client.get(URL).send().await;
+        assert_eq!((*asked.lock().unwrap(), script.sent().len()), (request, sent));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_key_has_its_own() {
     let by_path = |request: &Request| request.url().path().to_owned();
     let breakers = CircuitBreaker::per_key(consecutive(1), by_path);
