@@ -476,6 +476,8 @@ mod tests {
         assert_eq!((keys(&many).len(), stay), (4 * STAYING, STAYING));
         let same = get(&many, "3");
         assert!(many.all().iter().any(|(_, it)| Arc::ptr_eq(it, &same)), "one and the same");
+        let uncounted = |key| matches!(many.room().registry.entry(key), Cow::Borrowed(_));
+        assert!(uncounted("3") && !uncounted("99"));
         many.set_capacity(NonZeroUsize::MIN);
         get(&many, "100");
         assert_eq!(keys(&many), ["0", "1", "100", "2", "3", "4", "5", "6", "7"]);
