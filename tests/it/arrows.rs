@@ -70,7 +70,7 @@ const ARROWS: &[(&str, &str)] = &[
 
 /// `now` comes in as an argument, a decision comes out: no clock, no timer, no task.
 const PURE: &str = "redact outcome decision backoff breaker/config breaker/open_time breaker/percent breaker/probing breaker/rules breaker/state breaker/window budget budget/bucket gate headers hint hint/date hint/headers hint/number \
-                    hint/quota failure history classify kept policy retry fault error event hosts rules file file/apply file/keys file/schema file/shape \
+                    hint/quota failure history classify kept policy policy/patch retry fault error event hosts rules file file/apply file/keys file/schema file/shape \
                     file/tree";
 
 #[test]
