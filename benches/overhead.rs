@@ -21,7 +21,10 @@ use http::{Extensions, Method};
 use recloser::Recloser;
 use reqwest::{Request, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
-use reqwest_resilient::{Resilient, ResilientConfig, RetryOverride, bench::Account};
+use reqwest_resilient::{
+    Resilient, ResilientConfig, RetryOverride,
+    bench::{Account, Place},
+};
 use reqwest_retry::{RetryTransientMiddleware, policies::ExponentialBackoff};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use url::Position;
@@ -121,7 +124,7 @@ impl Middleware for Least {
         'next: 'future,
         Self: 'future,
     {
-        Box::pin(async move {
+        Place::default().fill(async move {
             let own = extensions.get::<RetryOverride>().is_some();
             let as_ever = !own && SCOPE.try_with(|_| ()).is_err();
             let max_retries = if as_ever { Self::MAX_RETRIES } else { 0 };

@@ -19,6 +19,8 @@ use crate::retry::{Facts, Repeat, Retry, Upload};
 use crate::rules::Rules;
 use crate::time::Instant;
 
+pub use crate::place::Place;
+
 /// A GET with default settings whose first attempt was answered: what is decided then.
 #[derive(Debug)]
 pub struct Answered {

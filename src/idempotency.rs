@@ -94,13 +94,23 @@ impl IdempotencyKey {
     }
 
     fn is_on(&self, headers: &HeaderMap) -> bool {
-        headers.contains_key(&self.header)
+        has(headers, &self.header)
     }
 }
 
 /// Whether a request carries a key: the drafted one or that of the settings.
 pub(crate) fn is_keyed(headers: &HeaderMap, key: Option<&IdempotencyKey>) -> bool {
-    headers.contains_key(&HEADER) || key.is_some_and(|it| it.is_on(headers))
+    has(headers, &HEADER) || key.is_some_and(|it| it.is_on(headers))
+}
+
+/// Whether there is a header of this name.
+fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
+    // To hash a name takes longer than to compare it with a few others, most of which are of the
+    // standard ones, and so no more than a number.
+    match headers.keys_len() {
+        0..=16 => headers.keys().any(|it| it == name),
+        _ => headers.contains_key(name),
+    }
 }
 
 /// [RFC 9110 §9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2), and QUERY.
@@ -142,6 +152,18 @@ mod tests {
         assert_eq!(keyed(&random, Method::PUT, None), None);
         let raw = IdempotencyKey::fixed("order-7").format(KeyFormat::Raw);
         assert_eq!(keyed(&raw, Method::POST, None).as_deref(), Some("order-7"));
+    }
+
+    #[test]
+    fn a_key_is_found_among_few_headers_and_many() {
+        for others in [0, 1, 15, 16, 40] {
+            let mut headers: HeaderMap = (0..others)
+                .map(|it| (format!("x-{it}").parse().unwrap(), HeaderValue::from_static("")))
+                .collect();
+            assert!(!is_keyed(&headers, None), "{others} others");
+            headers.insert(HEADER, HeaderValue::from_static("a"));
+            assert!(is_keyed(&headers, None), "{others} others");
+        }
     }
 
     #[test]

@@ -113,6 +113,7 @@ mod kept;
 mod middleware;
 mod outcome;
 mod overrides;
+mod place;
 mod policy;
 mod redact;
 mod registry;

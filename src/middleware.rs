@@ -13,6 +13,7 @@ use crate::guard::{self, Guard};
 use crate::history::AttemptLog;
 use crate::outcome::{self, FailureKind};
 use crate::overrides::Invalid;
+use crate::place::Place;
 use crate::policy::Policy;
 use crate::reload::{Current, ResilientHandle};
 use crate::send::{self, Chain, Sent};
@@ -108,9 +109,9 @@ impl Resilient {
         };
         match (policy, copies) {
             (Ok(policy), Some(copies)) => {
-                Box::pin(self.quick(chain, policy, request, copies, extensions))
+                Place::default().fill(self.quick(chain, policy, request, copies, extensions))
             }
-            (policy, _) => Box::pin(self.full(chain, policy, request, extensions)),
+            (policy, _) => Place::default().fill(self.full(chain, policy, request, extensions)),
         }
     }
 
@@ -137,7 +138,8 @@ impl Resilient {
                 let request = &mut request;
                 return Box::pin(self.attempts(chain, call, None, request, extensions, now)).await;
             };
-            let mut left = leave(&request, copies);
+            let mut left = if copies { request.try_clone() } else { None };
+            let name = (!copies).then(|| (request.method().clone(), request.url().clone()));
             // A scope, so that what this attempt needs is not kept while others follow.
             let (request, first) = {
                 let mut own = copies.then(|| extensions.clone());
@@ -146,7 +148,8 @@ impl Resilient {
                 let good = result.as_ref().ok().filter(|it| policy.is_good(it.status()));
                 if let Some(response) = good {
                     if permit.is_some() || kept.account.is_some() {
-                        let asked = left.as_ref().map(Request::url);
+                        let asked =
+                            left.as_ref().map(Request::url).or_else(|| Some(&name.as_ref()?.1));
                         let elsewhere = asked.and_then(|it| outcome::elsewhere(it, response.url()));
                         guard::succeeded(&kept, permit, elsewhere, Instant::now(), &policy);
                     }
@@ -156,7 +159,11 @@ impl Resilient {
                     return result;
                 }
                 // A body that is bytes can always be copied.
-                let Some(request) = &mut left else { return result };
+                let request = match (&mut left, name) {
+                    (Some(copy), _) => copy,
+                    (left, Some((method, url))) => left.insert(Request::new(method, url)),
+                    (None, None) => return result,
+                };
                 (request, Box::new(First { sent: Sent::of::<C>(result, false), own }))
             };
             let guard = Guard::new(kept, extensions).with(permit);
@@ -372,14 +379,6 @@ fn take(request: &mut Request, copy: bool) -> (Request, bool) {
             (mem::replace(request, name), false)
         }
     }
-}
-
-/// What is left of a request when it has been sent: a copy, or its name.
-///
-/// Not inlined, so that it is made right where it stays: what is moved soon after is slow.
-#[inline(never)]
-fn leave(request: &Request, copy: bool) -> Option<Request> {
-    if copy { request.try_clone() } else { Some(name(request)) }
 }
 
 /// What a request is called, without headers and body.

@@ -2,7 +2,7 @@
 
 mod patch;
 
-use std::{borrow::Cow, cell::LazyCell, fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use reqwest::{Request, Url};
@@ -169,12 +169,15 @@ impl Policy {
     pub(crate) fn keeps_copy(&self, request: &Request) -> Option<bool> {
         let (method, headers) = (request.method(), request.headers());
         let is_stream = request.body().is_some_and(|it| it.as_bytes().is_none());
+        let is_idempotent = idempotency::is_idempotent(method);
+        let by_method = self.methods.contains(method);
         // To look for it takes as long as all the rest.
-        let keyed = LazyCell::new(|| idempotency::is_keyed(headers, self.idempotency_key.as_ref()));
-        match self.repeats(method, || *keyed) {
+        let keyed = !(by_method && is_idempotent)
+            && idempotency::is_keyed(headers, self.idempotency_key.as_ref());
+        match self.idempotent.unwrap_or(by_method || keyed) {
             true if !is_stream && self.max_retries > 0 => Some(true),
             // It is known by its key, even if it is sent once.
-            _ if !idempotency::is_idempotent(method) && *keyed => None,
+            _ if keyed && !is_idempotent => None,
             // Redirects matter to what may not be repeated.
             may_repeat => (may_repeat || is_stream).then_some(false),
         }
@@ -189,11 +192,7 @@ impl Policy {
     /// Whether a request may be sent twice whatever becomes of it.
     #[inline]
     pub(crate) fn may_repeat(&self, method: &Method, headers: &HeaderMap) -> bool {
-        self.repeats(method, || idempotency::is_keyed(headers, self.idempotency_key.as_ref()))
-    }
-
-    #[inline]
-    fn repeats(&self, method: &Method, keyed: impl FnOnce() -> bool) -> bool {
+        let keyed = || idempotency::is_keyed(headers, self.idempotency_key.as_ref());
         self.idempotent.unwrap_or_else(|| self.methods.contains(method) || keyed())
     }
 

@@ -36,6 +36,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("overrides", "fault policy"),
     ("body", "error time"),
     ("followed", ""),
+    ("place", ""),
     ("send", "body error failure followed outcome policy time"),
     (
         "call",
@@ -43,7 +44,7 @@ const ARROWS: &[(&str, &str)] = &[
          policy redact retry send time",
     ),
     ("config", "fault overrides policy"),
-    ("bench", "breaker budget classify config decision gate hint outcome retry rules time"),
+    ("bench", "breaker budget classify config decision gate hint outcome place retry rules time"),
     (
         "settings",
         "backoff breaker budget classify config event gate headers hint idempotency outcome \
@@ -58,7 +59,8 @@ const ARROWS: &[(&str, &str)] = &[
     ("reload", "breaker budget config fault gate hosts overrides policy"),
     (
         "middleware",
-        "body call config decision error guard history outcome overrides policy reload send time",
+        "body call config decision error guard history outcome overrides place policy reload send \
+         time",
     ),
     ("adapter", "body error failure middleware send"),
     ("request", "decision error failure fault history"),
