@@ -283,7 +283,7 @@ fn main() {
         return;
     }
     cases.iter_mut().for_each(Case::count);
-    for _ in 0..240 {
+    for _ in 0..480 {
         let part = std::env::current_exe().and_then(|it| Command::new(it).arg("--part").output());
         let part = String::from_utf8(part.expect("a part").stdout).expect("text");
         assert_eq!(part.lines().count(), cases.len(), "a part that came to its end");
