@@ -2,8 +2,8 @@
 
 use std::{borrow::Cow, mem, sync::Arc, time::Duration};
 
-use http::Extensions;
-use reqwest::{Request, Response};
+use http::{Extensions, Method};
+use reqwest::{Request, Response, Url};
 
 use crate::body::{BodyFactory, BoxFuture};
 use crate::call::Call;
@@ -101,18 +101,17 @@ impl Resilient {
         let policy = self.current.resolve(&request, extensions);
         // Whatever an earlier request left there is not this one's.
         extensions.remove::<GaveUp>();
-        let copies = match &policy {
-            Ok(policy) if self.client_timeout.is_none() && is_simple(policy, extensions) => {
-                policy.keeps_copy(&request)
+        let policy = match policy {
+            Ok(policy) if self.client_timeout.is_none() && is_simple(&policy, extensions) => {
+                if let Some(copies) = policy.keeps_copy(&request) {
+                    let place = Place::default();
+                    return place.fill(self.quick(chain, policy, request, copies, extensions));
+                }
+                Ok(policy)
             }
-            _ => None,
+            policy => policy,
         };
-        match (policy, copies) {
-            (Ok(policy), Some(copies)) => {
-                Place::default().fill(self.quick(chain, policy, request, copies, extensions))
-            }
-            (policy, _) => Place::default().fill(self.full(chain, policy, request, extensions)),
-        }
+        Place::default().fill(self.full(chain, policy, request, extensions))
     }
 
     /// A first attempt that keeps to nothing and that nobody watches: if its answer is good, that
@@ -139,7 +138,7 @@ impl Resilient {
                 return Box::pin(self.attempts(chain, call, None, request, extensions, now)).await;
             };
             let mut left = if copies { request.try_clone() } else { None };
-            let name = (!copies).then(|| (request.method().clone(), request.url().clone()));
+            let name = if copies { None } else { name(&request) };
             // A scope, so that what this attempt needs is not kept while others follow.
             let (request, first) = {
                 let mut own = copies.then(|| extensions.clone());
@@ -375,13 +374,17 @@ fn take(request: &mut Request, copy: bool) -> (Request, bool) {
     match if copy { request.try_clone() } else { None } {
         Some(copy) => (mem::replace(request, copy), true),
         None => {
-            let name = name(request);
+            let name = Request::new(request.method().clone(), request.url().clone());
             (mem::replace(request, name), false)
         }
     }
 }
 
-/// What a request is called, without headers and body.
-fn name(request: &Request) -> Request {
-    Request::new(request.method().clone(), request.url().clone())
+/// What a request is called, for where there is no copy of it.
+///
+/// Neither inlined nor without its `Some`, so that it is made right where it stays: what is moved
+/// soon after is slow.
+#[inline(never)]
+fn name(request: &Request) -> Option<(Method, Url)> {
+    Some((request.method().clone(), request.url().clone()))
 }
