@@ -418,6 +418,21 @@ mod tests {
     }
 
     #[test]
+    fn a_key_counts_whatever_the_methods() {
+        let only = RetryMethods::Only(vec![Method::POST]);
+        let policy = Policy { methods: only, ..Policy::default() };
+        let keyed = |method, stream: bool| {
+            let mut request = Request::new(method, "http://a.example".parse().unwrap());
+            *request.body_mut() = stream.then(|| reqwest::Body::wrap(String::from("once")));
+            request.headers_mut().insert("idempotency-key", "a".parse().unwrap());
+            policy.keeps_copy(&request)
+        };
+        assert_eq!(keyed(Method::GET, false), Some(true), "repeated for its key");
+        assert_eq!(keyed(Method::POST, false), Some(true));
+        assert_eq!(keyed(Method::POST, true), None, "known by its key");
+    }
+
+    #[test]
     fn what_is_sent_once_is_not_copied_and_what_a_redirect_could_change_is_looked_at() {
         let stream = || Some(reqwest::Body::wrap(String::from("once")));
         let policy = Policy::default();
