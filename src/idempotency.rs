@@ -105,8 +105,8 @@ pub(crate) fn is_keyed(headers: &HeaderMap, key: Option<&IdempotencyKey>) -> boo
 
 /// Whether there is a header of this name.
 fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
-    // To hash a name takes longer than to compare it with a few others, most of which are of the
-    // standard ones, and so no more than a number.
+    // To hash a name takes longer than to compare it with a few: most are standard ones, which are
+    // compared as numbers.
     match headers.keys_len() {
         0..=16 => headers.keys().any(|it| it == name),
         _ => headers.contains_key(name),

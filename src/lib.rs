@@ -113,6 +113,7 @@ mod kept;
 mod middleware;
 mod outcome;
 mod overrides;
+#[cfg_attr(not(feature = "test-util"), allow(unreachable_pub))]
 mod place;
 mod policy;
 mod redact;

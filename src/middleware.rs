@@ -101,6 +101,7 @@ impl Resilient {
         let policy = self.current.resolve(&request, extensions);
         // Whatever an earlier request left there is not this one's.
         extensions.remove::<GaveUp>();
+        // Not matched together with the answer of `keeps_copy`: to move the policy takes 6 ns.
         let policy = match policy {
             Ok(policy) if self.client_timeout.is_none() && is_simple(&policy, extensions) => {
                 if let Some(copies) = policy.keeps_copy(&request) {
@@ -157,10 +158,10 @@ impl Resilient {
                     }
                     return result;
                 }
-                // A body that is bytes can always be copied.
                 let request = match (&mut left, name) {
                     (Some(copy), _) => copy,
                     (left, Some((method, url))) => left.insert(Request::new(method, url)),
+                    // Never, as a body that is bytes can be copied.
                     (None, None) => return result,
                 };
                 (request, Box::new(First { sent: Sent::of::<C>(result, false), own }))
@@ -368,14 +369,14 @@ impl ResendCount {
 }
 
 /// Takes what is to be sent, and leaves a copy in its place if one is wanted and can be had, or else
-/// its name. Says whether it is a copy.
+/// a request without headers and body. Says whether it is a copy.
 #[inline]
 fn take(request: &mut Request, copy: bool) -> (Request, bool) {
     match if copy { request.try_clone() } else { None } {
         Some(copy) => (mem::replace(request, copy), true),
         None => {
-            let name = Request::new(request.method().clone(), request.url().clone());
-            (mem::replace(request, name), false)
+            let bare = Request::new(request.method().clone(), request.url().clone());
+            (mem::replace(request, bare), false)
         }
     }
 }

@@ -1,5 +1,8 @@
-//! A box that is there before the future is which it is for: `Box::pin` would have it made on the
-//! stack, and then move all of it, with the room for what it does not hold yet.
+//! A box that is made before the future that goes into it.
+//!
+//! `Box::pin` makes the future first, on the stack, because the allocation could unwind and then
+//! has to drop it; and moves all of it afterwards, with the room for what it does not hold yet.
+//! From Rust 1.87 on, `Box::write` does what this file does.
 
 use std::{
     mem,
@@ -9,14 +12,13 @@ use std::{
 
 use pin_project_lite::pin_project;
 
-/// Room for a future.
+/// Room for a future. To be made before the future is.
 #[derive(Debug)]
 pub struct Place<F>(Box<Placed<F>>);
 
 pin_project! {
-    /// A future that is where it was made.
     #[derive(Debug)]
-    pub struct Placed<F> {
+    struct Placed<F> {
         #[pin]
         future: Option<F>,
     }
@@ -37,13 +39,14 @@ impl<F> Default for Placed<F> {
     }
 }
 
-impl<F> Place<F> {
+impl<F: Future> Place<F> {
     /// The future, boxed.
     ///
-    /// Inlined, because the future is made by the caller; and nothing is dropped, because the
-    /// compiler would keep the future aside meanwhile.
+    /// Inlined, because the future is made by the caller.
     #[inline(always)]
-    pub fn fill(mut self, future: F) -> Pin<Box<Placed<F>>> {
+    pub fn fill(mut self, future: F) -> Pin<Box<impl Future<Output = F::Output>>> {
+        // What it replaces is `None`. To drop that could unwind for all the compiler knows, and it
+        // would keep the future aside meanwhile.
         mem::forget(self.0.future.replace(future));
         Box::into_pin(self.0)
     }
@@ -56,7 +59,7 @@ impl<F: Future> Future for Placed<F> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         match self.project().future.as_pin_mut() {
             Some(future) => future.poll(context),
-            // It was filled before anybody could poll it.
+            // Nobody gets it before it is filled.
             None => Poll::Pending,
         }
     }
@@ -64,24 +67,30 @@ impl<F: Future> Future for Placed<F> {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, task::Waker};
+    use std::{future::pending, sync::Arc, task::Waker};
 
     use super::*;
 
     #[test]
-    fn a_future_runs_where_it_was_made_and_is_dropped_once() {
+    fn a_future_runs_in_its_place_and_is_dropped_with_it() {
         let kept = Arc::new(());
-        let held = Arc::clone(&kept);
-        let mut future = Place::default().fill(async move {
+        let waits = |held: Arc<()>| async move {
             tokio::task::yield_now().await;
-            Arc::strong_count(&held)
-        });
+            let count = Arc::strong_count(&held);
+            pending::<()>().await;
+            count
+        };
         let mut context = Context::from_waker(Waker::noop());
-        assert_eq!(future.as_mut().poll(&mut context), Poll::Pending);
-        assert_eq!(Arc::strong_count(&kept), 2);
-        assert_eq!(future.as_mut().poll(&mut context), Poll::Ready(2));
+        drop(Place::default().fill(waits(Arc::clone(&kept))));
+        assert_eq!(Arc::strong_count(&kept), 1, "never polled");
+        let mut future = Place::default().fill(waits(Arc::clone(&kept)));
+        for _ in 0..2 {
+            assert!(future.as_mut().poll(&mut context).is_pending());
+            assert_eq!(Arc::strong_count(&kept), 2);
+        }
         drop(future);
-        assert_eq!(Arc::strong_count(&kept), 1);
-        drop(Place::<()>::default());
+        assert_eq!(Arc::strong_count(&kept), 1, "dropped while it waits");
+        let mut future = Place::default().fill(async { 7 });
+        assert_eq!(future.as_mut().poll(&mut context), Poll::Ready(7));
     }
 }

@@ -171,7 +171,7 @@ impl Policy {
         let is_stream = request.body().is_some_and(|it| it.as_bytes().is_none());
         let is_idempotent = idempotency::is_idempotent(method);
         let by_method = self.methods.contains(method);
-        // To look for it takes as long as all the rest.
+        // Not looked for where it makes no difference.
         let keyed = !(by_method && is_idempotent)
             && idempotency::is_keyed(headers, self.idempotency_key.as_ref());
         match self.idempotent.unwrap_or(by_method || keyed) {
