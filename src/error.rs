@@ -6,13 +6,13 @@ use http::{Method, StatusCode};
 use reqwest::{Response, Url};
 
 use crate::breaker::CircuitOpen;
-use crate::decision::StopReason;
-use crate::failure;
-use crate::fault::BuildError;
-use crate::gate::RateLimited;
-use crate::history::{AttemptLog, History};
+use crate::common::fault::BuildError;
+use crate::host::gate::RateLimited;
+use crate::observe::history::{AttemptLog, History};
+use crate::observe::redact::RedactedUrl;
+use crate::outcome::transport_error;
 use crate::outcome::{FailureKind, Gave, Outcome};
-use crate::redact::RedactedUrl;
+use crate::retry::decision::StopReason;
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -215,7 +215,7 @@ impl fmt::Display for HttpRequestError {
         match (&inner.method, &inner.url, &cause) {
             (Some(method), Some(url), _) => Message { method, url, stop, attempts, cause }.fmt(f),
             (_, _, Reported::Failure(_, error)) => {
-                write!(f, "request could not be built: {}", failure::root_text(*error))
+                write!(f, "request could not be built: {}", transport_error::root_text(*error))
             }
             (_, _, Reported::Status(status)) => write!(f, "request failed with status {status}"),
         }
@@ -322,7 +322,7 @@ impl fmt::Display for Message<'_> {
                 write!(f, "was rejected after {attempts} attempts: {error}")
             }
             Reported::Failure(_, error) => {
-                let text = failure::root_text(error);
+                let text = transport_error::root_text(error);
                 write!(f, "failed after {attempts} attempts{}: {text}", because(stop))
             }
         }

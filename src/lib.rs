@@ -79,91 +79,77 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod adapter;
-mod backoff;
-#[cfg(feature = "test-util")]
-#[doc(hidden)]
-pub mod bench;
-#[cfg(feature = "blocking")]
-pub mod blocking;
-mod body;
 mod breaker;
-mod budget;
-mod call;
-mod classify;
 mod client;
+mod common;
 mod config;
-mod decision;
 mod error;
-mod event;
-mod failure;
-mod fault;
-#[cfg(feature = "serde")]
-pub mod file;
-mod followed;
-mod gate;
-mod guard;
-pub mod guide;
-mod headers;
-mod hint;
-mod history;
-mod hosts;
-mod idempotency;
-mod kept;
-mod middleware;
+mod execution;
+mod host;
+mod observe;
 mod outcome;
-mod overrides;
-#[cfg_attr(not(feature = "test-util"), allow(unreachable_pub))]
-mod place;
-mod policy;
-mod redact;
-mod registry;
-mod reload;
-mod request;
 mod retry;
-mod rules;
-mod send;
-mod settings;
-mod sources;
-#[cfg(any(feature = "metrics", feature = "tracing"))]
-pub mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod testing;
-mod time;
 
-pub use backoff::{Backoff, Constant, Exponential, Fibonacci, Jitter, Linear};
-pub use body::BodyFactory;
+/// Guides: how to get here from elsewhere, how to test, what to set.
+pub mod guide {
+    #[doc = include_str!("../docs/choosing_settings.md")]
+    pub mod choosing_settings {}
+
+    #[doc = include_str!("../docs/coming_from_aresilient.md")]
+    pub mod coming_from_aresilient {}
+
+    #[doc = include_str!("../docs/coming_from_reqwest_retry.md")]
+    pub mod coming_from_reqwest_retry {}
+
+    #[cfg(feature = "test-util")]
+    #[doc = include_str!("../docs/testing.md")]
+    pub mod testing {}
+}
+
 pub use breaker::{
     BreakerConfig, BreakerSnapshot, BreakerState, ChangeReason, CircuitBreaker, CircuitBreakers,
     CircuitOpen, Health, Percent, Permit, StateChange, Window, WindowCounts,
 };
-pub use budget::{BudgetConfig, RetryBudget};
-pub use classify::RetryMethods;
-pub use client::functions::*;
-pub use client::{ResilientClient, ResilientClientBuilder};
+#[cfg(feature = "blocking")]
+pub use client::blocking;
+pub use client::middleware::{ResendCount, Resilient};
+pub use client::request::{RequestBuilder, RequestBuilderExt};
+pub use client::resilient_client::functions::*;
+pub use client::resilient_client::{ResilientClient, ResilientClientBuilder};
+pub use common::fault::{BuildError, ConfigError, Fault};
+#[cfg(feature = "serde")]
+pub use config::file;
+pub use config::headers::DeadlineHeader;
+pub use config::overrides::RetryOverride;
+pub use config::policy::RetryAfter;
+pub use config::reload::ResilientHandle;
 pub use config::{ResilientConfig, ResilientConfigBuilder};
-pub use decision::{StopReason, WaitSource};
 pub use error::{ErrorKind, HttpRequestError};
-pub use event::{
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub use execution::bench;
+pub use execution::body::BodyFactory;
+pub use host::gate::RateLimited;
+pub use observe::event::{
     AttemptScope, BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, Observer, RequestInfo,
     ResponseInfo, RetryInfo,
 };
-pub use fault::{BuildError, ConfigError, Fault};
-pub use gate::RateLimited;
-pub use headers::DeadlineHeader;
+pub use observe::history::{Attempt, AttemptLog, History, Hold, ResponseExt};
+pub use observe::redact::RedactedUrl;
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+pub use observe::telemetry;
+pub use outcome::classify::RetryMethods;
 #[cfg(fuzzing)]
 #[doc(hidden)]
-pub use hint::fuzz_hints;
-pub use hint::{HintFormat, HintHeaders};
-pub use history::{Attempt, AttemptLog, History, Hold, ResponseExt};
-pub use idempotency::{IdempotencyKey, KeyFormat};
-pub use middleware::{ResendCount, Resilient};
+pub use outcome::hint::fuzz_hints;
+pub use outcome::hint::{HintFormat, HintHeaders};
+pub use outcome::idempotency::{IdempotencyKey, KeyFormat};
 pub use outcome::{Delivery, FailureKind, Outcome};
-pub use overrides::RetryOverride;
-pub use policy::RetryAfter;
-pub use redact::RedactedUrl;
-pub use reload::ResilientHandle;
-pub use request::{RequestBuilder, RequestBuilderExt};
+pub use retry::backoff::{Backoff, Constant, Exponential, Fibonacci, Jitter, Linear};
+pub use retry::budget::{BudgetConfig, RetryBudget};
+pub use retry::decision::{StopReason, WaitSource};
 
 #[cfg(all(doctest, feature = "blocking"))]
 #[doc = include_str!("../README.md")]

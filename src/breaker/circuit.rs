@@ -17,9 +17,9 @@ use crate::breaker::{
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
     window::nanos_since,
 };
-use crate::fault::Fault;
-use crate::rules::Rules;
-use crate::time::{Instant, nanos};
+use crate::common::clock::{Instant, nanos};
+use crate::common::fault::Fault;
+use crate::common::versioned::Rules;
 
 /// One breaker's state, shared by everyone who asks it.
 #[derive(Debug)]

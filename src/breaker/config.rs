@@ -11,7 +11,7 @@ use crate::breaker::{
     probing::Recovery,
     rules::{Consecutive, SlowCalls},
 };
-use crate::fault::Fault;
+use crate::common::fault::Fault;
 
 /// When a circuit breaker opens, for how long, and what closes it again.
 ///

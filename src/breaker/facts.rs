@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::breaker::window::WindowCounts;
-use crate::time::Instant;
+use crate::common::clock::Instant;
 
 /// What a breaker does with calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -11,8 +11,8 @@ use crate::breaker::{
     lane::LANES,
     permit::Permit,
 };
-use crate::registry::Part;
-use crate::time::Instant;
+use crate::common::clock::Instant;
+use crate::host::registry::Part;
 
 /// The one holder of a circuit's doors that is not a permit.
 ///

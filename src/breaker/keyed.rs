@@ -13,9 +13,9 @@ use crate::breaker::{
     circuit::{Circuit, Common},
     home::Home,
 };
-use crate::fault::Fault;
-use crate::registry::{Entry, KeyOf, Keyed, Part};
-use crate::time::Instant;
+use crate::common::clock::Instant;
+use crate::common::fault::Fault;
+use crate::host::registry::{Entry, KeyOf, Keyed, Part};
 
 /// A family of circuit breakers, one a key, or a single one for all requests.
 ///

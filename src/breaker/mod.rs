@@ -33,7 +33,7 @@ pub use self::{
     permit::{Health, Permit},
     window::WindowCounts,
 };
-use crate::time::Instant;
+use crate::common::clock::Instant;
 
 /// One circuit breaker: lets calls to a service through while it works and rejects them while it
 /// is down.

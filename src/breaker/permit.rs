@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::breaker::{facts::StateChange, home::Door};
-use crate::time::Instant;
+use crate::common::clock::Instant;
 
 /// Proof that a call may run, given by a breaker and handed back with the result.
 ///

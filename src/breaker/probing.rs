@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use crate::breaker::{config::BreakerConfig, percent::Percent, window::Sample};
-use crate::time::Instant;
+use crate::common::clock::Instant;
 
 /// What ends half-open.
 #[derive(Clone, Copy, Debug, PartialEq)]

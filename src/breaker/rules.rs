@@ -8,7 +8,7 @@ use crate::breaker::{
     percent::Percent,
     window::WindowCounts,
 };
-use crate::time::nanos;
+use crate::common::clock::nanos;
 
 /// Failures in a row that open a breaker.
 #[derive(Clone, Copy, Debug, PartialEq)]

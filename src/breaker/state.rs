@@ -13,7 +13,7 @@ use crate::breaker::{
     probing::{Judgement, Probing},
     window::{Results, Sample, WindowCounts},
 };
-use crate::time::Instant;
+use crate::common::clock::Instant;
 
 #[derive(Debug)]
 pub(super) struct Machine {

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::breaker::config::Window;
-use crate::time::{Instant, nanos};
+use crate::common::clock::{Instant, nanos};
 
 /// What a breaker's window holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

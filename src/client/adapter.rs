@@ -1,0 +1,70 @@
+//! `Resilient` as a middleware of reqwest-middleware, and of its fork.
+
+use std::error::Error;
+
+use http::Extensions;
+use reqwest::{Request, Response};
+
+use crate::client::middleware::Resilient;
+use crate::error::HttpRequestError;
+use crate::execution::attempt::Chain;
+use crate::execution::body::BoxFuture;
+use crate::outcome::transport_error::Unmade;
+
+/// A macro, because the traits and types of the two are alike and have nothing in common.
+macro_rules! adapter {
+    ($chain:ident) => {
+        /// Written out, because the macro would wrap the future of `run` into another one.
+        impl $chain::Middleware for Resilient {
+            fn handle<'a, 'extensions, 'next, 'future>(
+                &'a self,
+                request: Request,
+                extensions: &'extensions mut Extensions,
+                next: $chain::Next<'next>,
+            ) -> BoxFuture<'future, $chain::Result<Response>>
+            where
+                'a: 'future,
+                'extensions: 'future,
+                'next: 'future,
+                Self: 'future,
+            {
+                self.run(next, request, extensions)
+            }
+        }
+
+        impl Chain for $chain::Next<'_> {
+            type Error = $chain::Error;
+
+            fn send<'a>(
+                self,
+                request: Request,
+                extensions: &'a mut Extensions,
+            ) -> BoxFuture<'a, Result<Response, Self::Error>>
+            where
+                Self: 'a,
+            {
+                self.run(request, extensions)
+            }
+
+            fn as_error(error: &Self::Error) -> &(dyn Error + 'static) {
+                match error {
+                    $chain::Error::Middleware(error) => error.as_ref(),
+                    $chain::Error::Reqwest(error) => error,
+                }
+            }
+
+            fn local(error: HttpRequestError) -> Self::Error {
+                error.into()
+            }
+
+            fn unmade(error: Unmade) -> Self::Error {
+                Self::Error::middleware(error)
+            }
+        }
+    };
+}
+
+adapter!(reqwest_middleware);
+
+#[cfg(feature = "astral")]
+adapter!(astral_reqwest_middleware);

@@ -1,0 +1,393 @@
+//! The loop: attempt, outcome, verdict, decision, event, wait; or return.
+
+use std::{borrow::Cow, mem, sync::Arc, time::Duration};
+
+use http::{Extensions, Method};
+use reqwest::{Request, Response, Url};
+
+use crate::common::clock::Instant;
+use crate::config::ResilientConfig;
+use crate::config::overrides::Invalid;
+use crate::config::policy::Policy;
+use crate::config::reload::{Current, ResilientHandle};
+use crate::execution::attempt::{self, Chain, Sent};
+use crate::execution::body::{BodyFactory, BoxFuture};
+use crate::execution::boxed::Place;
+use crate::execution::call::Call;
+use crate::host::admission::{self, Guard};
+use crate::observe::history::AttemptLog;
+use crate::outcome::{self, FailureKind};
+use crate::retry::decision::{Decision, StopReason};
+
+/// The middleware: put it into a client, and the client's requests survive what passes.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use reqwest_middleware::ClientBuilder;
+/// use reqwest_resilient::Resilient;
+///
+/// let client = ClientBuilder::new(reqwest::Client::new()).with(Resilient::default()).build();
+/// let response = client.get("https://example.com").send().await?;
+/// # Ok(()) }
+/// ```
+///
+/// # Placement
+///
+/// Middleware added before it sees one request; middleware added after it sees every attempt.
+/// What signs or authenticates a request belongs after it, and so does tracing. Of two `Resilient`s
+/// in one client, the inner one decides: what it gave up, the outer one does not retry. Give each
+/// a breaker and a budget of its own: one that both share counts the outcome of every request once
+/// more.
+///
+/// # What comes back
+///
+/// What reqwest would give: `Ok` with the last response, whatever its status, or the last error
+/// of the transport, untouched. What is decided here (a limit that cut an attempt) comes as an
+/// [`HttpRequestError`](crate::HttpRequestError) inside `reqwest_middleware::Error::Middleware`.
+/// Every attempt runs on a copy of the request's extensions; those of the last attempt are kept.
+///
+/// # reqwest's own retries
+///
+/// A `reqwest::Client` re-sends requests that an HTTP/2 server refused (REFUSED_STREAM, GOAWAY)
+/// up to twice and at once, unseen by any middleware, so that each attempt here may be three on
+/// the wire: three attempts at a server that refuses are nine streams. An attempt here follows
+/// only after the backoff. Switch the others off where it matters:
+/// `reqwest::Client::builder().retry(reqwest::retry::never())`.
+///
+/// # Redirects
+///
+/// reqwest follows them within the attempt, and another attempt starts at the first url again.
+/// So a POST that was redirected is not sent again, whatever became of it then.
+#[derive(Clone, Debug)]
+pub struct Resilient {
+    current: Current,
+    /// The client's own, for requests of which nobody says how long they may take.
+    client_timeout: Option<Duration>,
+}
+
+impl Default for Resilient {
+    fn default() -> Self {
+        Self::new(ResilientConfig::default())
+    }
+}
+
+impl Resilient {
+    /// A middleware with these settings.
+    pub fn new(config: ResilientConfig) -> Self {
+        Self { current: Current::new(config), client_timeout: None }
+    }
+
+    pub(crate) fn with_client_timeout(self, timeout: Duration) -> Self {
+        Self { client_timeout: Some(timeout), ..self }
+    }
+
+    /// Its settings: those of requests that begin now.
+    pub fn config(&self) -> ResilientConfig {
+        self.current.config()
+    }
+
+    /// By which its settings, and those of its clones, can be replaced while it works.
+    pub fn handle(&self) -> ResilientHandle {
+        self.current.handle()
+    }
+
+    /// Sends the request the quick way where that comes to the same.
+    pub(crate) fn run<'a, C: Chain + 'a>(
+        &'a self,
+        chain: C,
+        request: Request,
+        extensions: &'a mut Extensions,
+    ) -> BoxFuture<'a, Result<Response, C::Error>> {
+        let policy = self.current.resolve(&request, extensions);
+        // Whatever an earlier request left there is not this one's.
+        extensions.remove::<GaveUp>();
+        // Not matched together with the answer of `keeps_copy`: to move the policy takes 6 ns.
+        let policy = match policy {
+            Ok(policy) if self.client_timeout.is_none() && is_simple(&policy, extensions) => {
+                if let Some(copies) = policy.keeps_copy(&request) {
+                    let place = Place::default();
+                    return place.fill(self.quick(chain, policy, request, copies, extensions));
+                }
+                Ok(policy)
+            }
+            policy => policy,
+        };
+        Place::default().fill(self.full(chain, policy, request, extensions))
+    }
+
+    /// A first attempt that keeps to nothing and that nobody watches: if its answer is good, that
+    /// was all, and the loop need not begin. Where breaker or gate has to be asked, it does at once.
+    ///
+    /// A block rather than an `async fn`, whose arguments would take their place in the future
+    /// twice; what is seldom awaited is boxed for the same reason.
+    #[expect(clippy::manual_async_fn)]
+    fn quick<'a, C: Chain + 'a>(
+        &'a self,
+        chain: C,
+        policy: Cow<'a, Arc<Policy>>,
+        mut request: Request,
+        copies: bool,
+        extensions: &'a mut Extensions,
+    ) -> impl Future<Output = Result<Response, C::Error>> + Send + 'a {
+        async move {
+            let now = Instant::now();
+            let kept = policy.kept(&request, now);
+            let Some(permit) = admission::pass(&kept, extensions, now) else {
+                let guard = Guard::new(kept, extensions);
+                let call = Call::new(&policy, guard, &mut request, extensions, now);
+                let request = &mut request;
+                return Box::pin(self.attempts(chain, call, None, request, extensions, now)).await;
+            };
+            let mut left = if copies { request.try_clone() } else { None };
+            let name = if copies { None } else { name(&request) };
+            // A scope, so that what this attempt needs is not kept while others follow.
+            let (request, first) = {
+                let mut own = copies.then(|| extensions.clone());
+                let target = own.as_mut().unwrap_or(&mut *extensions);
+                let result = chain.clone().send(request, target).await;
+                let good = result.as_ref().ok().filter(|it| policy.is_good(it.status()));
+                if let Some(response) = good {
+                    if permit.is_some() || kept.account.is_some() {
+                        let asked =
+                            left.as_ref().map(Request::url).or_else(|| Some(&name.as_ref()?.1));
+                        let elsewhere = asked.and_then(|it| outcome::elsewhere(it, response.url()));
+                        admission::succeeded(&kept, permit, elsewhere, Instant::now(), &policy);
+                    }
+                    if let Some(own) = own {
+                        *extensions = own;
+                    }
+                    return result;
+                }
+                let request = match (&mut left, name) {
+                    (Some(copy), _) => copy,
+                    (left, Some((method, url))) => left.insert(Request::new(method, url)),
+                    // Never, as a body that is bytes can be copied.
+                    (None, None) => return result,
+                };
+                (request, Box::new(First { sent: Sent::of::<C>(result, false), own }))
+            };
+            let guard = Guard::new(kept, extensions).with(permit);
+            let call = Call::new(&policy, guard, request, extensions, now);
+            Box::pin(self.attempts(chain, call, Some(first), request, extensions, now)).await
+        }
+    }
+
+    /// All that cannot go the quick way: the loop from its beginning.
+    #[expect(clippy::manual_async_fn)]
+    fn full<'a, C: Chain + 'a>(
+        &'a self,
+        chain: C,
+        policy: Result<Cow<'a, Arc<Policy>>, Invalid>,
+        mut request: Request,
+        extensions: &'a mut Extensions,
+    ) -> impl Future<Output = Result<Response, C::Error>> + Send + 'a {
+        async move {
+            let now = Instant::now();
+            let policy = match policy {
+                Ok(policy) => policy,
+                Err(invalid) => {
+                    let (policy, faults) = *invalid;
+                    let guard = Guard::new(policy.kept(&request, now), extensions);
+                    let mut call = Call::new(&policy, guard, &mut request, extensions, now);
+                    extensions.insert(GaveUp);
+                    return call.reject::<C>(&request, FailureKind::Builder, faults.into(), now);
+                }
+            };
+            let guard = Guard::new(policy.kept(&request, now), extensions);
+            let call = Call::new(&policy, guard, &mut request, extensions, now);
+            self.attempts(chain, call, None, &mut request, extensions, now).await
+        }
+    }
+
+    /// The loop, which may begin with what a first attempt gave.
+    #[expect(clippy::manual_async_fn)]
+    fn attempts<'a, C: Chain + 'a>(
+        &'a self,
+        chain: C,
+        mut call: Call<'a>,
+        mut first: Option<Box<First<C::Error>>>,
+        request: &'a mut Request,
+        extensions: &'a mut Extensions,
+        mut now: Instant,
+    ) -> impl Future<Output = Result<Response, C::Error>> + Send + 'a {
+        async move {
+            let timeout = call
+                .policy
+                .attempt_timeout
+                .unwrap_or_else(|| self.client_timeout.filter(|_| request.timeout().is_none()));
+            let factory = extensions.get::<BodyFactory>().cloned();
+            let sent_before = extensions.get::<ResendCount>().copied();
+            loop {
+                if first.is_none() && call.is_held_back(now) {
+                    now = match Box::pin(call.pass_gate(request)).await {
+                        Ok(now) => now,
+                        Err((limited, now)) => {
+                            let kind = FailureKind::RateLimited;
+                            extensions.insert(GaveUp);
+                            return call.reject::<C>(request, kind, limited.into(), now);
+                        }
+                    };
+                }
+                call.retry.turn();
+                // A scope, so that what an attempt needs is not kept while waiting for the next.
+                let (after, draining) = {
+                    let sent;
+                    let mut own = None;
+                    if let Some(first) = first.take() {
+                        First { sent, own } = *first;
+                        if own.is_none() {
+                            call.retry.is_last();
+                        }
+                        call.starts(request);
+                    } else if let Err(open) = call.enter(now) {
+                        sent = Sent::unsent(FailureKind::CircuitOpen, open.into());
+                    } else {
+                        let (sending, is_free) = {
+                            let copy = call.retry.may_repeat(call.policy);
+                            let (mut outgoing, copied) = take(request, copy);
+                            match copied {
+                                true => own = Some(extensions.clone()),
+                                false => call.retry.is_last(),
+                            }
+                            call.starts(request);
+                            let target = own.as_mut().unwrap_or(&mut *extensions);
+                            ResendCount::mark(target, sent_before.as_ref(), call.retry.attempts());
+                            call.mark(target);
+                            let limits = !call.terms(now, timeout).apply(&mut outgoing);
+                            let chain = chain.clone();
+                            let sending = match &factory {
+                                None => chain.send(outgoing, target),
+                                Some(factory) => {
+                                    attempt::with_body(chain, outgoing, target, factory)
+                                }
+                            };
+                            (sending, !limits && call.scopes.are_none())
+                        };
+                        sent = if is_free {
+                            Sent::of::<C>(sending.await, false)
+                        } else {
+                            let terms = call.terms(now, timeout);
+                            let attempt = Box::pin(attempt::attempt::<C>(sending, terms));
+                            call.scopes.around(attempt).await
+                        };
+                    }
+                    let nested = own.as_ref().unwrap_or(extensions).get::<GaveUp>().is_some();
+
+                    let started = mem::replace(&mut now, Instant::now());
+                    let elapsed = now.saturating_duration_since(started);
+                    let gave = sent.gave::<C>();
+                    match call.judge(request, elapsed, gave, nested, now) {
+                        Decision::Retry { after, .. } => {
+                            (after, sent.drain(after, call.retry.left(now)).map(Box::pin))
+                        }
+                        Decision::Return(stop) => {
+                            if let Some(own) = own {
+                                *extensions = own;
+                            }
+                            if call.retry.attempts() > 1 {
+                                ResendCount::restore(extensions, sent_before);
+                            }
+                            if stop != StopReason::Success {
+                                extensions.insert(GaveUp);
+                            }
+                            return call.finish::<C>(sent, request, stop, now);
+                        }
+                    }
+                };
+                if let Some(draining) = draining {
+                    draining.await;
+                }
+                if !after.is_zero() {
+                    Box::pin(match now.checked_add(after) {
+                        Some(until) => tokio::time::sleep_until(until),
+                        None => tokio::time::sleep(after),
+                    })
+                    .await;
+                }
+                now = Instant::now();
+            }
+        }
+    }
+}
+
+/// What a first attempt gave, and the extensions that were its own.
+struct First<E> {
+    sent: Sent<E>,
+    own: Option<Extensions>,
+}
+
+/// Whether nothing is asked of attempts, and nobody asks about them.
+#[inline]
+fn is_simple(policy: &Policy, extensions: &Extensions) -> bool {
+    policy.simple
+        && extensions.get::<BodyFactory>().is_none()
+        && extensions.get::<AttemptLog>().is_none()
+}
+
+/// Left in the extensions of a request that was given up, so that a further `Resilient` around
+/// this one does not multiply its attempts.
+#[derive(Clone, Copy)]
+struct GaveUp;
+
+/// How often a request was sent before, in the extensions of every attempt but the first: what
+/// OpenTelemetry calls `http.request.resend_count`.
+///
+/// For middleware further in, which sees one attempt only; absent means 0. Re-sends of a
+/// [`Resilient`] further out count too. Redirects, which the client follows by itself, do not.
+///
+/// ```
+/// use http::Extensions;
+/// use reqwest_resilient::ResendCount;
+///
+/// fn on_request_start(extensions: &Extensions) {
+///     // A field of the span; tracing-opentelemetry makes numbers of signed ones only.
+///     let resend_count = extensions.get::<ResendCount>().map(|it| i64::from(it.get()));
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResendCount(u32);
+
+impl ResendCount {
+    /// The number: 1 or more.
+    pub fn get(&self) -> u32 {
+        self.0
+    }
+
+    /// Says it to whoever is further in; a first attempt costs nothing.
+    fn mark(extensions: &mut Extensions, before: Option<&Self>, attempt: u32) {
+        if attempt > 1 {
+            let before = before.map_or(0, Self::get);
+            extensions.insert(Self(before.saturating_add(attempt - 1)));
+        }
+    }
+
+    /// Leaves the extensions as they came: the next request is none of this one's re-sends.
+    fn restore(extensions: &mut Extensions, before: Option<Self>) {
+        match before {
+            Some(before) => extensions.insert(before),
+            None => extensions.remove::<Self>(),
+        };
+    }
+}
+
+/// Takes what is to be sent, and leaves a copy in its place if one is wanted and can be had, or else
+/// a request without headers and body. Says whether it is a copy.
+#[inline]
+fn take(request: &mut Request, copy: bool) -> (Request, bool) {
+    match if copy { request.try_clone() } else { None } {
+        Some(copy) => (mem::replace(request, copy), true),
+        None => {
+            let bare = Request::new(request.method().clone(), request.url().clone());
+            (mem::replace(request, bare), false)
+        }
+    }
+}
+
+/// What a request is called, for where there is no copy of it.
+///
+/// Neither inlined nor without its `Some`, so that it is made right where it stays: what is moved
+/// soon after is slow.
+#[inline(never)]
+fn name(request: &Request) -> Option<(Method, Url)> {
+    Some((request.method().clone(), request.url().clone()))
+}

@@ -1,0 +1,8 @@
+//! Ways in: `Resilient` as a middleware, the clients and request builders around it.
+
+pub(crate) mod adapter;
+#[cfg(feature = "blocking")]
+pub mod blocking;
+pub(crate) mod middleware;
+pub(crate) mod request;
+pub(crate) mod resilient_client;

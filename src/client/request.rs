@@ -1,0 +1,288 @@
+//! A request from its first setting to its outcome as one type: success, or all there is to know.
+
+use std::mem;
+
+use http::{Extensions, Method};
+use reqwest::{Request, Response, Url};
+use reqwest_middleware::ClientWithMiddleware;
+
+use crate::common::fault::BuildError;
+use crate::error::{Cause, HttpRequestError, Inner};
+use crate::observe::history::AttemptLog;
+use crate::outcome::transport_error;
+use crate::retry::decision::StopReason;
+
+/// The methods of every request builder of this crate, whatever sends the request in the end.
+///
+/// The type has a method `map` that hands the builder of reqwest-middleware to a closure.
+macro_rules! building {
+    ($Type:ty) => {
+        /// What the request is made of, as in reqwest.
+        impl $Type {
+            /// Adds a header. A name or value that cannot be one is an error at sending.
+            pub fn header<K, V>(self, name: K, value: V) -> Self
+            where
+                http::HeaderName: TryFrom<K>,
+                <http::HeaderName as TryFrom<K>>::Error: Into<http::Error>,
+                http::HeaderValue: TryFrom<V>,
+                <http::HeaderValue as TryFrom<V>>::Error: Into<http::Error>,
+            {
+                self.map(|it| it.header(name, value))
+            }
+
+            /// Adds headers, in place of those of the same names.
+            pub fn headers(self, headers: http::HeaderMap) -> Self {
+                self.map(|it| it.headers(headers))
+            }
+
+            /// Sets the version of HTTP.
+            pub fn version(self, version: http::Version) -> Self {
+                self.map(|it| it.version(version))
+            }
+
+            /// Adds a user name, and maybe a password, as `Authorization: Basic`.
+            pub fn basic_auth(
+                self,
+                user: impl std::fmt::Display,
+                password: Option<impl std::fmt::Display>,
+            ) -> Self {
+                self.map(|it| it.basic_auth(user, password))
+            }
+
+            /// Adds a token as `Authorization: Bearer`.
+            pub fn bearer_auth(self, token: impl std::fmt::Display) -> Self {
+                self.map(|it| it.bearer_auth(token))
+            }
+
+            /// Sets the body. One that is a stream can be read only once, so that the request is
+            /// sent only once; see [`BodyFactory`](crate::BodyFactory).
+            pub fn body(self, body: impl Into<reqwest::Body>) -> Self {
+                self.map(|it| it.body(body))
+            }
+
+            /// The longest an attempt may take, body included, in place of the client's timeout,
+            /// be it shorter or longer. The limits of the settings hold besides.
+            pub fn timeout(self, timeout: std::time::Duration) -> Self {
+                self.map(|it| it.timeout(timeout))
+            }
+
+            /// Sets a form of several parts as body.
+            #[cfg(feature = "multipart")]
+            pub fn multipart(self, form: reqwest::multipart::Form) -> Self {
+                self.map(|it| it.multipart(form))
+            }
+
+            /// Adds to the query of the url, by serde: a list of pairs, a map or a struct.
+            #[cfg(feature = "query")]
+            pub fn query(self, query: &(impl serde::Serialize + ?Sized)) -> Self {
+                self.map(|it| it.query(query))
+            }
+
+            /// Sets a url-encoded form as body, by serde.
+            #[cfg(feature = "form")]
+            pub fn form(self, form: &(impl serde::Serialize + ?Sized)) -> Self {
+                self.map(|it| it.form(form))
+            }
+
+            /// Sets JSON as body, by serde.
+            #[cfg(feature = "json")]
+            pub fn json(self, json: &(impl serde::Serialize + ?Sized)) -> Self {
+                self.map(|it| it.json(json))
+            }
+
+            /// Attaches a value to the request: a [`RetryOverride`](crate::RetryOverride), an
+            /// [`AttemptLog`](crate::AttemptLog), a [`BodyFactory`](crate::BodyFactory), or what
+            /// another middleware reads. One of each type; the last one stays.
+            pub fn with_extension(self, extension: impl Clone + Send + Sync + 'static) -> Self {
+                self.map(|it| it.with_extension(extension))
+            }
+        }
+    };
+}
+#[cfg(feature = "blocking")]
+pub(crate) use building;
+
+/// Adds [`send_resilient`](Self::send_resilient) to the request builder of reqwest-middleware, or
+/// of its fork (feature `astral`).
+pub trait RequestBuilderExt {
+    /// Sends the request; a status below 400 is `Ok`, everything else an [`HttpRequestError`].
+    ///
+    /// The error tells method, url, status, attempts, time, history and the reason why no further
+    /// attempt was made; it gives back the last response if there is one.
+    ///
+    /// ```no_run
+    /// # async fn example(client: reqwest_middleware::ClientWithMiddleware) {
+    /// use reqwest_resilient::RequestBuilderExt;
+    ///
+    /// match client.get("https://example.com").send_resilient().await {
+    ///     Ok(response) => println!("{}", response.status()),
+    ///     // GET request to https://example.com/ failed with status 503 after 4 attempts
+    ///     Err(error) => eprintln!("{error}\n{}", error.history()),
+    /// }
+    /// # }
+    /// ```
+    fn send_resilient(self) -> impl Future<Output = Result<Response, HttpRequestError>> + Send;
+}
+
+/// A request put together, with what an error says of it.
+pub(crate) struct Prepared<C = ClientWithMiddleware> {
+    client: C,
+    request: Request,
+    extensions: Extensions,
+    pub(crate) told: Told,
+}
+
+/// What is known of a request while somebody else sends it.
+#[derive(Clone)]
+pub(crate) struct Told {
+    method: Method,
+    url: Url,
+    log: AttemptLog,
+}
+
+impl Told {
+    /// The error of a request that ended so.
+    pub(crate) fn error(self, cause: Cause) -> HttpRequestError {
+        let Self { method, url, log } = self;
+        HttpRequestError::new(Inner::logged(Some(method), Some(url), cause, &log))
+    }
+}
+
+/// A macro, because the builders of reqwest-middleware and its fork have nothing in common.
+macro_rules! sending {
+    ($chain:ident) => {
+        impl RequestBuilderExt for $chain::RequestBuilder {
+            async fn send_resilient(self) -> Result<Response, HttpRequestError> {
+                Prepared::<$chain::ClientWithMiddleware>::new(self)?.send().await
+            }
+        }
+
+        impl Prepared<$chain::ClientWithMiddleware> {
+            pub(crate) fn new(
+                mut builder: $chain::RequestBuilder,
+            ) -> Result<Self, HttpRequestError> {
+                // `build_split` drops the extensions.
+                let mut extensions = mem::take(builder.extensions());
+                let log = extensions.get_or_insert_default::<AttemptLog>().clone();
+                let (client, request) = builder.build_split();
+                let request = request.map_err(|error| {
+                    HttpRequestError::unbuilt(transport_error::read(&error).kind, error.into())
+                })?;
+                let (method, url) = (request.method().clone(), request.url().clone());
+                Ok(Self { client, request, extensions, told: Told { method, url, log } })
+            }
+
+            pub(crate) async fn send(mut self) -> Result<Response, HttpRequestError> {
+                let Self { client, request, told, .. } = self;
+                let cause =
+                    match client.execute_with_extensions(request, &mut self.extensions).await {
+                        Ok(response)
+                            if response.status().as_u16() < 400 && !still_failing(&told.log) =>
+                        {
+                            return Ok(response);
+                        }
+                        Ok(response) => Cause::Answer(response),
+                        Err($chain::Error::Reqwest(error)) => {
+                            Cause::Failure(transport_error::read(&error).kind, error.into())
+                        }
+                        Err($chain::Error::Middleware(error)) => match error.downcast() {
+                            Ok(ours) => return Err(ours),
+                            // Its plain conversion would hide the type from whoever asks the source for it.
+                            Err(error) => Cause::Failure(
+                                transport_error::read(error.as_ref()).kind,
+                                error.reallocate_into_boxed_dyn_error_without_backtrace(),
+                            ),
+                        },
+                    };
+                Err(told.error(cause))
+            }
+        }
+    };
+}
+
+sending!(reqwest_middleware);
+
+#[cfg(feature = "astral")]
+sending!(astral_reqwest_middleware);
+
+/// Whether the last answer was one that the settings call a failure, such as a 202 in the list.
+fn still_failing(log: &AttemptLog) -> bool {
+    !matches!(log.history().stop_reason(), None | Some(StopReason::Success))
+}
+
+/// A request being put together: the methods of reqwest's builder, and two ways to send it.
+///
+/// What cannot be (a url, a header, the shared client of the free functions) is an error at
+/// sending, never a panic.
+#[must_use = "a request does nothing until it is sent"]
+pub struct RequestBuilder(Result<reqwest_middleware::RequestBuilder, BuildError>);
+
+impl std::fmt::Debug for RequestBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // reqwest's own would show url and headers, secrets included.
+        f.debug_struct("RequestBuilder").finish_non_exhaustive()
+    }
+}
+
+building!(RequestBuilder);
+
+impl RequestBuilder {
+    pub(crate) fn new(inner: reqwest_middleware::RequestBuilder) -> Self {
+        Self(Ok(inner))
+    }
+
+    pub(crate) fn unbuilt(error: BuildError) -> Self {
+        Self(Err(error))
+    }
+
+    /// Sends the request with reqwest's conventions: the last response, whatever its status, or
+    /// the last error.
+    ///
+    /// # Errors
+    ///
+    /// The transport's own error, untouched, or an [`HttpRequestError`] for what was decided here,
+    /// where [`HttpRequestError::find`] finds it.
+    pub async fn send(self) -> reqwest_middleware::Result<Response> {
+        self.0.map_err(reqwest_middleware::Error::middleware)?.send().await
+    }
+
+    /// Sends the request; a status below 400 is `Ok`, everything else an [`HttpRequestError`].
+    ///
+    /// ```no_run
+    /// # async fn example() {
+    /// match reqwest_resilient::get("http://example.com/").send_resilient().await {
+    ///     Ok(response) => println!("{}", response.status()),
+    ///     // GET request to http://example.com/ failed with status 503 after 4 attempts
+    ///     Err(error) => eprintln!("{error}\n{}", error.history()),
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Whatever is no success, with method, url, status, attempts, time, history and the reason
+    /// why no further attempt was made.
+    pub async fn send_resilient(self) -> Result<Response, HttpRequestError> {
+        self.prepare()?.send().await
+    }
+
+    /// The builder of reqwest-middleware inside, for what takes one.
+    ///
+    /// # Errors
+    ///
+    /// The shared client of the free functions could not be built.
+    pub fn into_inner(self) -> Result<reqwest_middleware::RequestBuilder, BuildError> {
+        self.0
+    }
+
+    pub(crate) fn prepare(self) -> Result<Prepared, HttpRequestError> {
+        <Prepared>::new(self.0?)
+    }
+
+    pub(crate) fn map(
+        self,
+        change: impl FnOnce(reqwest_middleware::RequestBuilder) -> reqwest_middleware::RequestBuilder,
+    ) -> Self {
+        Self(self.0.map(change))
+    }
+}

@@ -1,0 +1,240 @@
+//! The client with everything in place, and the functions for one request without a client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use reqwest::IntoUrl;
+use reqwest_middleware::{ClientWithMiddleware, Middleware};
+
+use crate::client::middleware::Resilient;
+use crate::client::request::RequestBuilder;
+use crate::common::fault::BuildError;
+use crate::config::ResilientConfig;
+use crate::config::reload::ResilientHandle;
+
+/// The one list of verbs: as methods beside a `request(&self, method, url)`, or as functions that
+/// share a `ResilientClient`.
+macro_rules! verbs {
+    ($form:ident -> $Built:ty) => {
+        $crate::client::resilient_client::verbs! {
+            @$form $Built: get GET, post POST, put PUT, patch PATCH, delete DELETE, head HEAD,
+            options OPTIONS
+        }
+    };
+    (@methods $Built:ty: $($name:ident $METHOD:ident),*) => {$(
+        #[doc = concat!("Starts a ", stringify!($METHOD), " request.")]
+        ///
+        /// A url that cannot be one is an error at sending.
+        pub fn $name(&self, url: impl ::reqwest::IntoUrl) -> $Built {
+            self.request(::http::Method::$METHOD, url)
+        }
+    )*};
+    (@functions $Built:ty: $($name:ident $METHOD:ident),*) => {
+        $(
+            #[doc = concat!("Starts a ", stringify!($METHOD), " request of the shared client; see [`request`].")]
+            pub fn $name(url: impl ::reqwest::IntoUrl) -> $Built {
+                request(::http::Method::$METHOD, url)
+            }
+        )*
+
+        /// Starts a request of a client that all of these functions share, built on first use with
+        /// the default settings; [`RetryOverride`](crate::RetryOverride) changes them for a
+        /// request.
+        ///
+        /// If that client cannot be built, sending is an error, and the next request tries again.
+        pub fn request(method: ::http::Method, url: impl ::reqwest::IntoUrl) -> $Built {
+            static SHARED: ::std::sync::OnceLock<ResilientClient> = ::std::sync::OnceLock::new();
+            let built = match SHARED.get() {
+                Some(client) => Ok(client),
+                // Of two that are built at once, one is dropped unused.
+                None => ResilientClient::builder().build().map(|it| SHARED.get_or_init(|| it)),
+            };
+            match built {
+                Ok(client) => client.request(method, url),
+                Err(error) => <$Built>::unbuilt(error),
+            }
+        }
+    };
+}
+pub(crate) use verbs;
+
+/// What both builders of clients can be told; each has a method `map`.
+macro_rules! assembling {
+    ($Type:ty) => {
+        /// What the client is made of.
+        impl $Type {
+            /// The settings. Default: those of
+            /// [`ResilientConfig::default`](crate::ResilientConfig).
+            pub fn config(self, config: $crate::config::ResilientConfig) -> Self {
+                self.map(|it| it.config = config)
+            }
+
+            /// Adds a middleware before the retries: it sees each request once.
+            pub fn before(self, middleware: impl ::reqwest_middleware::Middleware) -> Self {
+                self.map(|it| it.before.push(::std::sync::Arc::new(middleware)))
+            }
+
+            /// Adds a middleware after the retries: it sees every attempt. What signs or
+            /// authenticates requests belongs here, and so does tracing.
+            pub fn with(self, middleware: impl ::reqwest_middleware::Middleware) -> Self {
+                self.map(|it| it.after.push(::std::sync::Arc::new(middleware)))
+            }
+
+            /// Uses this client of reqwest, its timeouts and pool included, in place of one with
+            /// [the usual settings](crate::ResilientClient::reqwest_builder).
+            pub fn reqwest_client(self, client: ::reqwest::Client) -> Self {
+                self.map(|it| it.client = Some(client))
+            }
+        }
+    };
+}
+#[cfg(feature = "blocking")]
+pub(crate) use assembling;
+
+/// How long an attempt may take where nobody says: as in the Python library, and longer than
+/// anyone waits for a page.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an unused connection is kept. Servers close theirs after 5 s (Node.js) or later, and a
+/// request sent into one that is being closed fails.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// A client of reqwest with [`Resilient`] in place and settings that suit it.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use reqwest_resilient::{ResilientClient, ResilientConfig};
+///
+/// let client = ResilientClient::new(ResilientConfig::default())?;
+/// let response = client.get("http://example.com/").send_resilient().await?;
+/// println!("{}", response.text().await?);
+/// # Ok(()) }
+/// ```
+///
+/// Clones share connections and all that is kept per host. The connections are closed when the
+/// last clone is dropped; those of a [client of your own](ResilientClientBuilder::reqwest_client)
+/// live as long as that.
+///
+/// # Settings
+///
+/// | setting | value | why |
+/// |---|---|---|
+/// | attempt timeout | 10 s up to the response head | a server that never answers is to be met with a retry; a request's own [`timeout`](RequestBuilder::timeout) and [`attempt_timeout`](crate::ResilientConfigBuilder::attempt_timeout) come in its place |
+/// | reqwest's own retries | off | one attempt told is one attempt made |
+/// | idle connections | closed after 4 s | sooner than servers do (Node.js: 5 s) |
+///
+/// A body may take as long as it likes;
+/// [`max_total_time`](crate::ResilientConfigBuilder::max_total_time) limits it.
+#[derive(Clone, Debug)]
+pub struct ResilientClient {
+    inner: ClientWithMiddleware,
+    handle: ResilientHandle,
+}
+
+impl ResilientClient {
+    /// A client with these settings.
+    ///
+    /// # Errors
+    ///
+    /// reqwest could not build its client: TLS found no certificates to trust, say.
+    pub fn new(config: ResilientConfig) -> Result<Self, BuildError> {
+        Self::builder().config(config).build()
+    }
+
+    /// A builder, for more than settings.
+    pub fn builder() -> ResilientClientBuilder {
+        ResilientClientBuilder::default()
+    }
+
+    /// The client of reqwest that is built where none is given, to go on from: its own retries
+    /// off, idle connections closed after 4 s.
+    ///
+    /// ```
+    /// use reqwest_resilient::ResilientClient;
+    ///
+    /// let inner = ResilientClient::reqwest_builder().user_agent("crawler/1.0").build()?;
+    /// let client = ResilientClient::builder().reqwest_client(inner).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// The attempt timeout is not in it: a client that was given keeps its own.
+    pub fn reqwest_builder() -> reqwest::ClientBuilder {
+        reqwest::Client::builder()
+            .retry(reqwest::retry::never())
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+    }
+
+    verbs!(methods -> RequestBuilder);
+
+    /// Starts a request with any method, also one of your own.
+    ///
+    /// A url that cannot be one is an error at sending.
+    pub fn request(&self, method: Method, url: impl IntoUrl) -> RequestBuilder {
+        RequestBuilder::new(self.inner.request(method, url))
+    }
+
+    /// By which the settings can be replaced while the client works.
+    pub fn reload_handle(&self) -> ResilientHandle {
+        self.handle.clone()
+    }
+
+    /// The client of reqwest-middleware inside, for what takes one.
+    pub fn inner(&self) -> &ClientWithMiddleware {
+        &self.inner
+    }
+}
+
+/// Builds a [`ResilientClient`].
+#[derive(Clone, Default)]
+#[must_use = "a builder does nothing until it builds"]
+pub struct ResilientClientBuilder {
+    pub(crate) config: ResilientConfig,
+    pub(crate) before: Vec<Arc<dyn Middleware>>,
+    pub(crate) after: Vec<Arc<dyn Middleware>>,
+    pub(crate) client: Option<reqwest::Client>,
+}
+
+assembling!(ResilientClientBuilder);
+
+impl ResilientClientBuilder {
+    /// The client.
+    ///
+    /// # Errors
+    ///
+    /// reqwest could not build its client. Cannot happen where one was given.
+    pub fn build(self) -> Result<ResilientClient, BuildError> {
+        let resilient = Resilient::new(self.config);
+        let (client, resilient) = match self.client {
+            Some(client) => (client, resilient),
+            None => {
+                let client = ResilientClient::reqwest_builder().build()?;
+                (client, resilient.with_client_timeout(ATTEMPT_TIMEOUT))
+            }
+        };
+        let handle = resilient.handle();
+        let resilient: Arc<dyn Middleware> = Arc::new(resilient);
+        let chain: Vec<_> = self.before.into_iter().chain([resilient]).chain(self.after).collect();
+        Ok(ResilientClient { inner: ClientWithMiddleware::new(client, chain), handle })
+    }
+
+    pub(crate) fn map(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+}
+
+impl std::fmt::Debug for ResilientClientBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResilientClientBuilder")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One request, without a client.
+pub(crate) mod functions {
+    use super::{RequestBuilder, ResilientClient};
+
+    verbs!(functions -> RequestBuilder);
+}

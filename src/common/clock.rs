@@ -1,0 +1,51 @@
+//! The clock's type, and where randomness and wall-clock time come from: the system, or what a test
+//! puts in its place.
+
+use std::time::{Duration, SystemTime};
+
+pub(crate) use tokio::time::Instant;
+
+/// Saturates after 584 years.
+pub(crate) fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(feature = "test-util")]
+type Source<T> = Option<std::sync::Arc<dyn Fn() -> T + Send + Sync>>;
+
+#[derive(Clone, Default)]
+pub(crate) struct Sources {
+    #[cfg(feature = "test-util")]
+    pub(crate) random: Source<f64>,
+    #[cfg(feature = "test-util")]
+    pub(crate) wall_clock: Source<SystemTime>,
+}
+
+impl Sources {
+    /// A sample of the unit interval.
+    pub(crate) fn random(&self) -> f64 {
+        #[cfg(feature = "test-util")]
+        if let Some(random) = &self.random {
+            return random().clamp(0.0, 1.0);
+        }
+        rand::random()
+    }
+
+    /// The wall clock, which serves to read HTTP-dates and nothing else.
+    pub(crate) fn wall_clock(&self) -> SystemTime {
+        #[cfg(feature = "test-util")]
+        if let Some(wall_clock) = &self.wall_clock {
+            return wall_clock();
+        }
+        SystemTime::now()
+    }
+
+    #[cfg_attr(not(feature = "test-util"), expect(clippy::needless_pass_by_ref_mut))]
+    pub(crate) fn replace(&mut self, _other: &Self) {
+        #[cfg(feature = "test-util")]
+        {
+            self.random = _other.random.clone().or_else(|| self.random.clone());
+            self.wall_clock = _other.wall_clock.clone().or_else(|| self.wall_clock.clone());
+        }
+    }
+}

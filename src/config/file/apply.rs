@@ -1,0 +1,427 @@
+//! From what was understood to the settings themselves.
+
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+use http::HeaderName;
+
+use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers, Percent, Window};
+use crate::common::fault::Fault;
+use crate::config::file::shape::{Table, Value};
+use crate::config::headers::DeadlineHeader;
+use crate::config::overrides::RetryOverride;
+use crate::config::policy::RetryAfter;
+use crate::config::{ResilientConfig, ResilientConfigBuilder};
+use crate::outcome::classify::RetryMethods;
+use crate::outcome::hint::{HintFormat, HintHeaders};
+use crate::outcome::idempotency::{IdempotencyKey, KeyFormat};
+use crate::retry::backoff::{Constant, Exponential, Fibonacci, Jitter, Linear};
+use crate::retry::budget::{BudgetConfig, RetryBudget};
+
+/// The builder that `table` makes, with what only shows where values meet added to `faults`.
+pub(super) fn builder(table: &Table, faults: &mut Vec<Fault>) -> ResilientConfigBuilder {
+    let ported = get(table, "preset") == Some(&Value::Word("aresilient"));
+    let preset = if ported { ResilientConfig::aresilient() } else { ResilientConfig::default() };
+    let mut general = Parts::of_preset(ported);
+    let settings = general.apply(RetryOverride::new(), table, "", faults);
+
+    let hosts = get_table(table, "hosts");
+    let mut special = vec![];
+    for (name, settings) in hosts {
+        let Value::Table(settings) = settings else { continue };
+        let mut parts = general.clone();
+        let path = format!("hosts.{name:?}.");
+        let settings = parts.apply(RetryOverride::new(), settings, &path, faults);
+        special.push((name.as_str(), parts, settings));
+    }
+
+    let breaker = get_table(table, "circuit_breaker");
+    let budget = get_table(table, "retry_budget");
+    for (field, scope, differs) in [
+        ("circuit_breaker", breaker, differing(&special, &general, |it| &it.breaker)),
+        ("retry_budget", budget, differing(&special, &general, |it| &it.budget)),
+    ] {
+        if let (true, Some(host)) = (is_shared(scope), differs) {
+            let field = format!("hosts.{host:?}.{field}");
+            let rule = "can only differ where there is one per host";
+            faults.push(Fault::new(field, rule, "shared"));
+        }
+    }
+    let family = |config: &BreakerConfig| new_breakers(config, breaker);
+    let breakers = Family::new(
+        &special,
+        &general,
+        |it| &it.breaker,
+        family,
+        |all, host, it| all.for_host(host, it),
+    );
+    let family = |config: &BudgetConfig| match is_shared(budget) {
+        true => RetryBudget::shared(*config),
+        false => RetryBudget::per_host(*config),
+    };
+    let budgets = Family::new(
+        &special,
+        &general,
+        |it| &it.budget,
+        family,
+        |all, host, it| all.for_host(host, it),
+    );
+
+    // Neither breaker nor budget comes from the preset, so that hosts share theirs.
+    let dress = |settings: RetryOverride, parts: &Parts| {
+        let settings = match breakers.of(parts.breaker.is_some()) {
+            Some(all) => settings.circuit_breaker(all.clone()),
+            None => settings.without_circuit_breaker(),
+        };
+        match budgets.of(parts.budget.is_some()) {
+            Some(all) => settings.retry_budget(all.clone()),
+            None => settings.without_retry_budget(),
+        }
+    };
+    let builder = preset.to_builder().settings(dress(settings, &general));
+    special.into_iter().fold(builder, |builder, (name, parts, settings)| {
+        builder.host(name, dress(settings, &parts))
+    })
+}
+
+/// Settings that are made of several values, some of which a host may change.
+#[derive(Clone)]
+struct Parts {
+    backoff: &'static str,
+    delay: Duration,
+    max_delay: Option<Duration>,
+    breaker: Option<BreakerConfig>,
+    budget: Option<BudgetConfig>,
+}
+
+impl Parts {
+    fn of_preset(ported: bool) -> Self {
+        Self {
+            backoff: "exponential",
+            delay: Duration::from_millis(300),
+            max_delay: (!ported).then_some(Duration::from_secs(20)),
+            breaker: (!ported).then(BreakerConfig::default),
+            budget: (!ported).then(BudgetConfig::default),
+        }
+    }
+
+    /// Takes over what `table` says. `path` is that of the table, with a dot.
+    fn apply(
+        &mut self,
+        mut settings: RetryOverride,
+        table: &Table,
+        path: &str,
+        faults: &mut Vec<Fault>,
+    ) -> RetryOverride {
+        for (name, value) in table {
+            settings = match (name.as_str(), value) {
+                ("backoff", Value::Table(table)) => {
+                    clash(table, "kind", Some("constant"), "max_delay", path, faults);
+                    self.apply_backoff(settings, table)
+                }
+                ("circuit_breaker", value) => {
+                    if let Value::Table(table) = value {
+                        let path = format!("{path}circuit_breaker.");
+                        clash(table, "consecutive", None, "consecutive_while_few", &path, faults);
+                        clash(table, "close_after", None, "close_unless", &path, faults);
+                    }
+                    self.breaker = switched(self.breaker.take(), value, breaker);
+                    settings
+                }
+                ("retry_budget", value) => {
+                    self.budget = switched(self.budget.take(), value, budget);
+                    settings
+                }
+                (name, value) => set(settings, name, value),
+            };
+        }
+        settings
+    }
+
+    fn apply_backoff(&mut self, settings: RetryOverride, table: &Table) -> RetryOverride {
+        for (name, value) in table {
+            match (name.as_str(), value) {
+                ("kind", Value::Word(kind)) => self.backoff = kind,
+                ("delay", Value::Time(delay)) => self.delay = *delay,
+                ("max_delay", Value::Time(cap)) => self.max_delay = Some(*cap),
+                ("max_delay", _) => self.max_delay = None,
+                _ => {}
+            }
+        }
+        let cap = self.max_delay.unwrap_or(Duration::MAX);
+        match (self.backoff, self.max_delay) {
+            ("constant", _) => settings.backoff(Constant::new(self.delay)),
+            ("linear", _) => settings.backoff(Linear::new(self.delay).max_delay(cap)),
+            ("fibonacci", _) => settings.backoff(Fibonacci::new(self.delay).max_delay(cap)),
+            _ => settings.backoff(Exponential::new(self.delay).max_delay(cap)),
+        }
+    }
+}
+
+fn set(settings: RetryOverride, name: &str, value: &Value) -> RetryOverride {
+    match (name, value) {
+        ("max_retries", Value::Whole(it)) => settings.max_retries(count(*it)),
+        ("jitter", Value::Word("full")) => settings.jitter(Jitter::Full),
+        ("jitter", Value::Word("equal")) => settings.jitter(Jitter::Equal),
+        ("jitter", Value::Word(_)) => settings.jitter(Jitter::None),
+        ("jitter", Value::Number(share)) => settings.jitter(Jitter::Proportional(*share)),
+        ("retry_statuses", Value::List(list)) => {
+            settings.retry_statuses(list.iter().filter_map(|it| match it {
+                Value::Status(status) => Some(*status),
+                _ => None,
+            }))
+        }
+        ("retry_methods", Value::Word("all")) => settings.retry_methods(RetryMethods::All),
+        ("retry_methods", Value::Word(_)) => settings.retry_methods(RetryMethods::Idempotent),
+        ("retry_methods", Value::List(list)) => {
+            let methods = list.iter().filter_map(|it| match it {
+                Value::Method(method) => Some(method.clone()),
+                _ => None,
+            });
+            settings.retry_methods(RetryMethods::Only(methods.collect()))
+        }
+        ("attempt_timeout", Value::Time(it)) => settings.attempt_timeout(*it),
+        ("attempt_timeout", Value::Off) => settings.without_attempt_timeout(),
+        ("max_total_time", Value::Time(it)) => settings.max_total_time(*it),
+        ("max_total_time", Value::Off) => settings.without_max_total_time(),
+        ("max_wait_time", Value::Time(it)) => settings.max_wait_time(*it),
+        ("retry_after", Value::Word("replaces")) => settings.retry_after(RetryAfter::Replaces),
+        ("retry_after", Value::Word("ignored")) => settings.retry_after(RetryAfter::Ignored),
+        ("retry_after", Value::Word(_)) => settings.retry_after(RetryAfter::Floor),
+        ("hint_headers", Value::Off) => settings.hint_headers(HintHeaders::none()),
+        ("hint_headers", Value::Table(table)) => settings.hint_headers(hints(table)),
+        ("read_body", Value::Whole(it)) => {
+            settings.read_body(usize::try_from(*it).unwrap_or(usize::MAX))
+        }
+        ("read_body", Value::Off) => settings.without_read_body(),
+        ("idempotency_key", Value::Off) => settings.without_idempotency_key(),
+        ("idempotency_key", Value::On) => settings.idempotency_key(IdempotencyKey::random()),
+        ("idempotency_key", Value::Table(table)) => settings.idempotency_key(table.iter().fold(
+            IdempotencyKey::random(),
+            |key, it| match it {
+                (_, Value::Header(header)) => key.header(header.clone()),
+                (_, Value::Word("raw")) => key.format(KeyFormat::Raw),
+                _ => key,
+            },
+        )),
+        ("deadline_header", Value::Off) => settings.without_deadline_header(),
+        ("deadline_header", Value::Header(name)) if name == "grpc-timeout" => {
+            settings.deadline_header(DeadlineHeader::grpc_timeout())
+        }
+        ("deadline_header", Value::Header(name)) => {
+            settings.deadline_header(DeadlineHeader::millis(name.clone()))
+        }
+        ("attempt_header", Value::Off) => settings.without_attempt_header(),
+        ("attempt_header", Value::Header(name)) => settings.attempt_header(name.clone()),
+        ("gate", Value::On) => settings.gate(),
+        ("gate", Value::Off) => settings.without_gate(),
+        // `preset` and `hosts` are no settings of their own.
+        _ => settings,
+    }
+}
+
+fn hints(table: &Table) -> HintHeaders {
+    use HintFormat::*;
+
+    table.iter().fold(HintHeaders::default(), |hints, (name, value)| {
+        let Ok(header) = HeaderName::try_from(name) else { return hints };
+        let format = match value {
+            Value::Word("epoch_or_delta") => EpochOrDelta,
+            Value::Word("go_duration") => GoDuration,
+            Value::Word("millis") => Millis,
+            Value::Word("pushback") => Pushback,
+            Value::Word("rate_limit") => RateLimit,
+            Value::Word("retry_after") => RetryAfter,
+            Value::Word("rfc3339") => Rfc3339,
+            Value::Word("seconds") => Seconds,
+            Value::Word("should_retry") => ShouldRetry,
+            Value::Word("veto") => Veto,
+            _ => return hints.without(&header),
+        };
+        hints.with(header, format)
+    })
+}
+
+fn breaker(config: BreakerConfig, name: &str, value: &Value) -> BreakerConfig {
+    match (name, value) {
+        ("open_for", Value::Time(it)) => config.open_for(*it),
+        ("open_growth", Value::Off) => config.without_open_growth(),
+        ("open_growth", Value::Table(it)) => {
+            config.open_growth(get_count(it, "factor"), get_time(it, "max"))
+        }
+        ("open_jitter", Value::Off) => config.without_open_jitter(),
+        ("open_jitter", Value::Whole(it)) => config.open_jitter(percent(*it)),
+        ("max_retry_after", Value::Time(it)) => config.max_retry_after(*it),
+        ("window", Value::Time(it)) => config.window(Window::Time(*it)),
+        ("window", Value::Whole(it)) => {
+            let len = u16::try_from(*it).ok().and_then(NonZeroU16::new);
+            config.window(Window::Count(len.unwrap_or(NonZeroU16::MAX)))
+        }
+        ("min_samples", Value::Whole(it)) => config.min_samples(positive(*it)),
+        ("failure_rate", Value::Off) => config.without_failure_rate(),
+        ("failure_rate", Value::Whole(it)) => config.or_failure_rate(percent(*it)),
+        ("consecutive" | "consecutive_while_few", Value::Off) => config.without_consecutive(),
+        ("consecutive", Value::Whole(it)) => config.or_consecutive(positive(*it)),
+        ("consecutive_while_few", Value::Whole(it)) => {
+            config.or_consecutive_while_few(positive(*it))
+        }
+        ("slow_calls", Value::Off) => config.without_slow_calls(),
+        ("slow_calls", Value::Table(it)) => {
+            config.or_slow_calls(get_time(it, "slower_than"), get_percent(it))
+        }
+        ("max_probes", Value::Whole(it)) => config.max_probes(positive(*it)),
+        ("close_after", Value::Whole(it)) => config.close_after(positive(*it)),
+        ("close_unless", Value::Table(it)) => {
+            config.close_unless(get_percent(it), get_count(it, "probes"))
+        }
+        ("half_open_max_wait", Value::Time(it)) => config.half_open_max_wait(*it),
+        // `scope` and `max_keys` are those of the family.
+        _ => config,
+    }
+}
+
+fn budget(config: BudgetConfig, name: &str, value: &Value) -> BudgetConfig {
+    match (name, value) {
+        ("size", Value::Whole(it)) => config.size(count(*it)),
+        ("deposit", Value::Number(it)) => config.deposit(*it),
+        ("trickle", Value::Number(it)) => config.trickle(*it),
+        ("upkeep", Value::Number(it)) => config.upkeep(*it),
+        _ => config,
+    }
+}
+
+/// What `value` makes of a part that can be switched off; a table switches it on.
+fn switched<C: Default>(
+    before: Option<C>,
+    value: &Value,
+    set: fn(C, &str, &Value) -> C,
+) -> Option<C> {
+    match value {
+        Value::Off => None,
+        Value::Table(table) => {
+            let start = before.unwrap_or_default();
+            Some(table.iter().fold(start, |config, (name, value)| set(config, name, value)))
+        }
+        _ => Some(before.unwrap_or_default()),
+    }
+}
+
+/// What general settings and hosts share, each by rules of its own.
+struct Family<T>(Option<T>);
+
+impl<T> Family<T> {
+    fn new<C: Clone + PartialEq>(
+        special: &[(&str, Parts, RetryOverride)],
+        general: &Parts,
+        part: fn(&Parts) -> &Option<C>,
+        family: impl Fn(&C) -> T,
+        for_host: fn(T, &str, C) -> T,
+    ) -> Self {
+        let configs = special.iter().filter_map(|(name, it, _)| Some((*name, part(it).clone()?)));
+        // Without a general rule that of any host will do: no other host will ask.
+        let start = part(general).clone().or_else(|| Some(configs.clone().next()?.1));
+        let Some(start) = start else { return Self(None) };
+        let differing = configs.filter(|(_, it)| *it != start);
+        Self(Some(differing.fold(family(&start), |all, (name, it)| for_host(all, name, it))))
+    }
+
+    fn of(&self, on: bool) -> Option<&T> {
+        self.0.as_ref().filter(|_| on)
+    }
+}
+
+fn new_breakers(config: &BreakerConfig, table: &Table) -> CircuitBreakers {
+    if is_shared(table) {
+        return CircuitBreaker::new(config.clone()).into();
+    }
+    let breakers = CircuitBreaker::per_host(config.clone());
+    match get(table, "max_keys") {
+        Some(Value::Whole(keys)) => {
+            let keys = usize::try_from(*keys).ok().and_then(NonZeroUsize::new);
+            breakers.max_keys(keys.unwrap_or(NonZeroUsize::MAX))
+        }
+        _ => breakers,
+    }
+}
+
+/// A host whose rule is another than that of all.
+fn differing<'h, C: PartialEq>(
+    special: &[(&'h str, Parts, RetryOverride)],
+    general: &Parts,
+    part: fn(&Parts) -> &Option<C>,
+) -> Option<&'h str> {
+    let differs = |it: &Parts| part(it).is_some() && part(it) != part(general);
+    special.iter().find(|(_, it, _)| differs(it)).map(|(host, ..)| *host)
+}
+
+/// Refuses two keys of a table that exclude each other: `other` and `name`, if that is `value`.
+fn clash(
+    table: &Table,
+    name: &str,
+    value: Option<&'static str>,
+    other: &str,
+    path: &str,
+    faults: &mut Vec<Fault>,
+) {
+    let found = get(table, name).filter(|it| value.is_none_or(|value| **it == Value::Word(value)));
+    if let (Some(_), Some(Value::Time(_) | Value::Whole(_) | Value::Table(_))) =
+        (found, get(table, other))
+    {
+        let path = if name == "kind" { format!("{path}backoff.") } else { path.to_owned() };
+        let rule = format!("excludes {name}");
+        faults.push(Fault::new(format!("{path}{other}"), rule, value.unwrap_or("both")));
+    }
+}
+
+fn get<'t>(table: &'t Table, name: &str) -> Option<&'t Value> {
+    table.iter().find(|(it, _)| it == name).map(|(_, it)| it)
+}
+
+fn get_table<'t>(table: &'t Table, name: &str) -> &'t Table {
+    const EMPTY: &Table = &Table::new();
+    match get(table, name) {
+        Some(Value::Table(table)) => table,
+        _ => EMPTY,
+    }
+}
+
+fn is_shared(table: &Table) -> bool {
+    get(table, "scope") == Some(&Value::Word("shared"))
+}
+
+// A required value is missing only where a fault says so already; anything will do there.
+
+fn get_time(table: &Table, name: &str) -> Duration {
+    match get(table, name) {
+        Some(Value::Time(time)) => *time,
+        _ => Duration::MAX,
+    }
+}
+
+fn get_count(table: &Table, name: &str) -> NonZeroU32 {
+    match get(table, name) {
+        Some(Value::Whole(whole)) => positive(*whole),
+        _ => NonZeroU32::MIN,
+    }
+}
+
+fn get_percent(table: &Table) -> Percent {
+    match get(table, "percent") {
+        Some(Value::Whole(whole)) => percent(*whole),
+        _ => Percent::HALF,
+    }
+}
+
+// Shapes bound what gets here, so none of these is ever cut.
+
+fn count(whole: u64) -> u32 {
+    u32::try_from(whole).unwrap_or(u32::MAX)
+}
+
+fn positive(whole: u64) -> NonZeroU32 {
+    NonZeroU32::new(count(whole)).unwrap_or(NonZeroU32::MIN)
+}
+
+fn percent(whole: u64) -> Percent {
+    u8::try_from(whole).ok().and_then(Percent::new).unwrap_or(Percent::HALF)
+}

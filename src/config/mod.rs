@@ -1,0 +1,165 @@
+//! The settings of a `Resilient`: presets, and a builder that names every fault.
+
+#[cfg(feature = "serde")]
+pub mod file;
+pub(crate) mod headers;
+pub(crate) mod overrides;
+pub(crate) mod policy;
+pub(crate) mod reload;
+mod settings;
+
+use std::{fmt, sync::Arc};
+
+use crate::common::fault::ConfigError;
+use crate::config::overrides::RetryOverride;
+use crate::config::policy::{HostPolicy, Patch, Policy};
+
+/// The settings of a [`Resilient`](crate::Resilient). Cheap to clone.
+///
+/// # Default
+///
+/// Meant to be shipped by a fleet of strangers without meeting:
+///
+/// | setting | default |
+/// |---|---|
+/// | `max_retries` | 3 |
+/// | `backoff`, `jitter` | exponential from 300 ms, at most 20 s; full jitter |
+/// | `retry_statuses` | 408, 425, 429, 500, 502, 503, 504 |
+/// | `retry_methods` | idempotent ones |
+/// | `retry_after` | waits at least as long as the server says |
+/// | `max_wait_time` | 60 s |
+/// | `circuit_breaker` | one per host, [`BreakerConfig::default`](crate::BreakerConfig) |
+/// | `retry_budget` | one per host, [`BudgetConfig::default`](crate::BudgetConfig) |
+/// | `gate` | on |
+/// | `attempt_timeout`, `max_total_time` | none |
+///
+/// ```
+/// use std::time::Duration;
+/// use reqwest_resilient::{Exponential, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .max_retries(5)
+///     .backoff(Exponential::new(Duration::from_millis(100)))
+///     .max_total_time(Duration::from_secs(30))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct ResilientConfig {
+    policy: Arc<Policy>,
+}
+
+impl ResilientConfig {
+    /// A builder that starts from the defaults.
+    pub fn builder() -> ResilientConfigBuilder {
+        Self::default().to_builder()
+    }
+
+    /// The defaults of the Python library *aresilient*, for people who port.
+    ///
+    /// 429, 500, 502, 503 and 504, exponential from 0.3 s without a cap, no jitter, every method,
+    /// 3 retries, and a Retry-After in place of the backoff. It re-sends a POST that may have been
+    /// processed, as the reference does. Where the reference would sleep without end on a server's
+    /// word, this gives up: `max_wait_time` is just under an hour.
+    pub fn aresilient() -> Self {
+        Self { policy: Arc::new(Policy::aresilient()) }
+    }
+
+    /// A builder that starts from these settings.
+    pub fn to_builder(&self) -> ResilientConfigBuilder {
+        let host = |it: &HostPolicy| (Arc::clone(&it.name), Arc::clone(&it.patch));
+        let hosts = self.policy.all_hosts().map(host).collect();
+        ResilientConfigBuilder { base: Arc::clone(&self.policy), patch: Patch::default(), hosts }
+    }
+
+    pub(crate) fn from_policy(policy: Arc<Policy>) -> Self {
+        Self { policy }
+    }
+
+    pub(crate) fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+}
+
+impl Default for ResilientConfig {
+    fn default() -> Self {
+        let policy = Policy::default();
+        policy.settle();
+        Self { policy: Arc::new(policy) }
+    }
+}
+
+/// Everything that is data, and of the backoff the first delays.
+impl fmt::Debug for ResilientConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("ResilientConfig");
+        self.policy.describe(&mut out);
+        out.finish_non_exhaustive()
+    }
+}
+
+/// Builds a [`ResilientConfig`].
+#[derive(Clone)]
+#[must_use]
+pub struct ResilientConfigBuilder {
+    base: Arc<Policy>,
+    patch: Patch,
+    hosts: Vec<(Arc<str>, Arc<Patch>)>,
+}
+
+impl ResilientConfigBuilder {
+    /// Settings that differ for a host, such as `api.example.com`, or for all hosts below a domain,
+    /// `*.example.com`, on any port. The most specific name wins; a second time for the same name
+    /// replaces the first.
+    ///
+    /// They win over the settings here, one by one, and an override or a scope wins over them.
+    /// After a redirect those of the first host stay. Where only the rule of breaker or budget
+    /// shall differ, see [`CircuitBreakers::for_host`](crate::CircuitBreakers::for_host) and
+    /// [`RetryBudget::for_host`](crate::RetryBudget::for_host).
+    ///
+    /// ```
+    /// use reqwest_resilient::{ResilientConfig, RetryOverride};
+    ///
+    /// let config = ResilientConfig::builder()
+    ///     .max_retries(5)
+    ///     .host("payments.example.com", RetryOverride::new().max_retries(1))
+    ///     .build()?;
+    /// # Ok::<(), reqwest_resilient::ConfigError>(())
+    /// ```
+    pub fn host(mut self, name: &str, settings: RetryOverride) -> Self {
+        self.hosts.push((name.into(), settings.into_patch()));
+        self
+    }
+
+    /// The settings, if they can be.
+    ///
+    /// # Errors
+    ///
+    /// All faults at once, each with its field and value: a duration of zero where that means
+    /// nothing, a jitter that is negative or no number, an attempt timeout longer than the total
+    /// time, a host that cannot be.
+    pub fn build(self) -> Result<ResilientConfig, ConfigError> {
+        let hosts = self.hosts.iter().map(|(name, patch)| (&**name, patch));
+        let policy = self.base.patched([&self.patch]).lasting().with_hosts(hosts);
+        policy.check()?;
+        policy.settle();
+        Ok(ResilientConfig { policy: Arc::new(policy) })
+    }
+
+    /// Sets all that `settings` sets, on top of the base alone.
+    #[cfg(feature = "serde")]
+    pub(crate) fn settings(mut self, settings: RetryOverride) -> Self {
+        self.patch = Arc::unwrap_or_clone(settings.into_patch());
+        self
+    }
+
+    pub(crate) fn patch(&mut self) -> &mut Patch {
+        &mut self.patch
+    }
+}
+
+impl fmt::Debug for ResilientConfigBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResilientConfigBuilder").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,123 @@
+//! Settings for one request, or for all requests of one task.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use http::Extensions;
+use reqwest::Url;
+
+use crate::common::fault::ConfigError;
+use crate::config::policy::{Patch, Policy};
+
+/// Settings that differ for one request.
+///
+/// Put it into the request's extensions; what it does not set stays as configured. A setting that
+/// cannot be, such as a wait of zero, ends the request before anything is sent, with the
+/// [`ConfigError`] as its source.
+///
+/// ```no_run
+/// # async fn example(client: reqwest_middleware::ClientWithMiddleware) -> Result<(), reqwest_middleware::Error> {
+/// use reqwest_resilient::RetryOverride;
+///
+/// // Ten retries are more than the default budget has saved up.
+/// let patient = RetryOverride::new().max_retries(10).without_retry_budget();
+/// client.get("https://example.com").with_extension(patient).send().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Default)]
+pub struct RetryOverride(Arc<Patch>);
+
+tokio::task_local! {
+    static SCOPE: Vec<RetryOverride>;
+}
+
+impl RetryOverride {
+    /// An override that sets nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Applies to every request that `future` makes, also through libraries that build their own.
+    ///
+    /// A request's own override wins over it, and an inner scope over an outer one, setting by
+    /// setting. The scope belongs to the task: what `future` spawns is outside of it.
+    ///
+    /// ```no_run
+    /// # async fn example(client: reqwest_middleware::ClientWithMiddleware) -> Result<(), reqwest_middleware::Error> {
+    /// use reqwest_resilient::RetryOverride;
+    ///
+    /// let once = RetryOverride::new().max_retries(0);
+    /// once.scope(async { client.get("https://example.com").send().await }).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn scope<F: Future>(self, future: F) -> F::Output {
+        let mut scopes = SCOPE.try_with(Clone::clone).unwrap_or_default();
+        scopes.push(self);
+        SCOPE.scope(scopes, future).await
+    }
+
+    /// Says whether the request may take effect twice, whatever its method: a POST that the
+    /// server recognises as a repeat, or a PUT that it does not.
+    pub fn idempotent(mut self, idempotent: bool) -> Self {
+        self.patch().idempotent = Some(idempotent);
+        self
+    }
+
+    pub(crate) fn patch(&mut self) -> &mut Patch {
+        Arc::make_mut(&mut self.0)
+    }
+
+    pub(crate) fn into_patch(self) -> Arc<Patch> {
+        self.0
+    }
+}
+
+impl fmt::Debug for RetryOverride {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RetryOverride").finish_non_exhaustive()
+    }
+}
+
+/// A policy that cannot be, and what is wrong with it; boxed, as it is seldom there.
+pub(crate) type Invalid = Box<(Arc<Policy>, ConfigError)>;
+
+/// The policy of one request. What is not there costs nothing: neither
+/// settings of hosts, nor an override.
+#[inline(always)]
+pub(crate) fn resolve<'p>(
+    configured: &'p Arc<Policy>,
+    url: &Url,
+    extensions: &Extensions,
+) -> Result<Cow<'p, Arc<Policy>>, Invalid> {
+    let configured = configured.of_host(url).unwrap_or(configured);
+    let own = extensions.get::<RetryOverride>();
+    match SCOPE.try_with(|scopes| patched(configured, scopes, own)) {
+        Ok(patched) => patched.map(Cow::Owned),
+        Err(_) if own.is_none() => Ok(Cow::Borrowed(configured)),
+        Err(_) => patched(configured, &[], own).map(Cow::Owned),
+    }
+}
+
+#[cold]
+fn patched(
+    configured: &Policy,
+    scopes: &[RetryOverride],
+    own: Option<&RetryOverride>,
+) -> Result<Arc<Policy>, Invalid> {
+    let mut policy = configured.patched(scopes.iter().chain(own).map(|it| &*it.0));
+    // The host is found already.
+    policy.hosts = None;
+    // A shorter whole shortens an attempt_timeout that was set elsewhere.
+    let says = scopes.iter().chain(own).any(|it| it.0.attempt_timeout.is_some());
+    if let (false, Some(Some(attempt)), Some(total)) =
+        (says, policy.attempt_timeout, policy.max_total_time)
+    {
+        policy.attempt_timeout = Some(Some(attempt.min(total)));
+    }
+    let faults = policy.check().err();
+    policy.settle();
+    let policy = Arc::new(policy);
+    match faults {
+        None => Ok(policy),
+        Some(faults) => Err(Box::new((policy, faults))),
+    }
+}

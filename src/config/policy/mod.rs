@@ -1,0 +1,573 @@
+//! The settings of one request, resolved.
+
+mod patch;
+
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use reqwest::{Request, Url};
+
+pub(crate) use self::patch::Patch;
+use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers};
+use crate::common::clock::Instant;
+use crate::common::clock::Sources;
+use crate::common::fault::{ConfigError, Fault};
+use crate::common::host_pattern::{HostMap, ODD_HOST};
+use crate::config::headers::DeadlineHeader;
+use crate::host::gate::{Gates, HostGate};
+use crate::host::registry::{KeyOf, host_key};
+use crate::host::state::{Firsts, Kept, NOTHING};
+use crate::observe::event::Listeners;
+use crate::outcome::Outcome;
+use crate::outcome::classify::{self, Judge, Predicate, RetryMethods, StatusSet, Verdict};
+use crate::outcome::hint::{Advice, HintFormat, HintHeaders};
+use crate::outcome::idempotency::{self, IdempotencyKey};
+use crate::retry::backoff::{Backoff, Exponential, Jitter};
+use crate::retry::budget::{BudgetConfig, RetryBudget};
+
+/// What becomes of a wait that the server asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RetryAfter {
+    /// Wait at least as long as the server said, longer if the backoff is. The default.
+    #[default]
+    Floor,
+    /// Wait as long as the server said, even where the backoff is longer.
+    Replaces,
+    /// Wait as the backoff says.
+    Ignored,
+}
+
+/// Every setting that the loop reads.
+#[derive(Clone)]
+pub(crate) struct Policy {
+    pub(crate) max_retries: u32,
+    pub(crate) backoff: Arc<dyn Backoff>,
+    pub(crate) jitter: Jitter,
+    pub(crate) statuses: StatusSet,
+    pub(crate) retry_if: Option<Predicate>,
+    pub(crate) methods: RetryMethods,
+    pub(crate) idempotent: Option<bool>,
+    /// `None` where nothing is said, so that a client may have a timeout of its own.
+    pub(crate) attempt_timeout: Option<Option<Duration>>,
+    pub(crate) max_total_time: Option<Duration>,
+    pub(crate) max_wait_time: Duration,
+    pub(crate) retry_after: RetryAfter,
+    pub(crate) hints: Arc<HintHeaders>,
+    pub(crate) read_body: Option<usize>,
+    pub(crate) idempotency_key: Option<IdempotencyKey>,
+    pub(crate) deadline_header: Option<DeadlineHeader>,
+    pub(crate) attempt_header: Option<HeaderName>,
+    pub(crate) breaker: Option<CircuitBreakers>,
+    pub(crate) breaker_health: Option<Judge>,
+    pub(crate) budget: Option<RetryBudget>,
+    pub(crate) gates: Option<Arc<Gates>>,
+    /// What breaker, budget and gates keep for the first hosts; `None` if nobody is to come back
+    /// for it.
+    pub(crate) firsts: Option<Arc<Firsts>>,
+    /// What [`is_simple`](Self::is_simple) says, which each request has to know.
+    pub(crate) simple: bool,
+    pub(crate) listeners: Listeners,
+    pub(crate) sources: Sources,
+    pub(crate) hosts: Option<Arc<HostMap<HostPolicy>>>,
+}
+
+/// The settings of one host.
+#[derive(Clone)]
+pub(crate) struct HostPolicy {
+    pub(crate) name: Arc<str>,
+    /// What differs from the policy that this one stands in for.
+    pub(crate) patch: Arc<Patch>,
+    /// Both together.
+    pub(crate) policy: Arc<Policy>,
+}
+
+/// 408, 425, 429, 500, 502, 503, 504: the statuses that tell of a passing state. Not 501 and 505,
+/// which no retry changes.
+const TRANSIENT: [StatusCode; 7] = [
+    StatusCode::REQUEST_TIMEOUT,
+    StatusCode::TOO_EARLY,
+    StatusCode::TOO_MANY_REQUESTS,
+    StatusCode::INTERNAL_SERVER_ERROR,
+    StatusCode::BAD_GATEWAY,
+    StatusCode::SERVICE_UNAVAILABLE,
+    StatusCode::GATEWAY_TIMEOUT,
+];
+
+impl Default for Policy {
+    fn default() -> Self {
+        let backoff = Exponential::new(Duration::from_millis(300));
+        Self {
+            max_retries: 3,
+            backoff: Arc::new(backoff.max_delay(Duration::from_secs(20))),
+            jitter: Jitter::Full,
+            statuses: TRANSIENT.into_iter().collect::<StatusSet>().with_limited_403(),
+            retry_if: None,
+            methods: RetryMethods::Idempotent,
+            idempotent: None,
+            attempt_timeout: None,
+            max_total_time: None,
+            max_wait_time: Duration::from_secs(60),
+            retry_after: RetryAfter::Floor,
+            hints: Arc::default(),
+            read_body: None,
+            idempotency_key: None,
+            deadline_header: None,
+            attempt_header: None,
+            breaker: Some(CircuitBreaker::per_host(BreakerConfig::default())),
+            breaker_health: None,
+            budget: Some(RetryBudget::per_host(BudgetConfig::default())),
+            gates: Some(Arc::new(Gates::new(KeyOf::Host))),
+            firsts: Some(Arc::default()),
+            simple: true,
+            listeners: Listeners::default(),
+            sources: Sources::default(),
+            hosts: None,
+        }
+    }
+}
+
+impl Policy {
+    /// The Python library's defaults.
+    pub(crate) fn aresilient() -> Self {
+        Self {
+            backoff: Arc::new(Exponential::new(Duration::from_millis(300))),
+            jitter: Jitter::None,
+            statuses: TRANSIENT.into_iter().skip(2).collect(),
+            methods: RetryMethods::All,
+            // The reference has no limit, and sleeps for years if told to.
+            max_wait_time: Duration::from_secs(3_599),
+            retry_after: RetryAfter::Replaces,
+            hints: Arc::new(HintHeaders::none().with(header::RETRY_AFTER, HintFormat::RetryAfter)),
+            breaker: None,
+            budget: None,
+            gates: None,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn verdict(&self, outcome: &Outcome<'_>, advice: &Advice) -> Verdict {
+        classify::verdict(outcome, advice, self.retry_if.as_ref(), &self.statuses)
+    }
+
+    /// Whether nothing is asked of an attempt, and nobody asks about it.
+    fn is_simple(&self) -> bool {
+        self.attempt_timeout.flatten().is_none()
+            && self.max_total_time.is_none()
+            && self.read_body.is_none()
+            && self.idempotency_key.is_none()
+            && self.deadline_header.is_none()
+            && self.attempt_header.is_none()
+            && self.retry_if.is_none()
+            && self.breaker_health.is_none()
+            && self.listeners.is_empty()
+    }
+
+    /// Whether a copy of the request is to be kept for another attempt, if no more than the status
+    /// of an answer is needed to judge it; or else `None`.
+    #[inline]
+    pub(crate) fn keeps_copy(&self, request: &Request) -> Option<bool> {
+        let (method, headers) = (request.method(), request.headers());
+        let is_stream = request.body().is_some_and(|it| it.as_bytes().is_none());
+        let is_idempotent = idempotency::is_idempotent(method);
+        let by_method = self.methods.contains(method);
+        // Not looked for where it makes no difference.
+        let keyed = !(by_method && is_idempotent)
+            && idempotency::is_keyed(headers, self.idempotency_key.as_ref());
+        match self.idempotent.unwrap_or(by_method || keyed) {
+            true if !is_stream && self.max_retries > 0 => Some(true),
+            // It is known by its key, even if it is sent once.
+            _ if keyed && !is_idempotent => None,
+            // Redirects matter to what may not be repeated.
+            may_repeat => (may_repeat || is_stream).then_some(false),
+        }
+    }
+
+    /// Whether an answer of this status succeeds, if there is nobody to say otherwise.
+    #[inline]
+    pub(crate) fn is_good(&self, status: StatusCode) -> bool {
+        status.is_success() && !self.statuses.contains(status)
+    }
+
+    /// Whether a request may be sent twice whatever becomes of it.
+    #[inline]
+    pub(crate) fn may_repeat(&self, method: &Method, headers: &HeaderMap) -> bool {
+        let keyed = || idempotency::is_keyed(headers, self.idempotency_key.as_ref());
+        self.idempotent.unwrap_or_else(|| self.methods.contains(method) || keyed())
+    }
+
+    /// What is kept for the host of `request`.
+    #[inline]
+    pub(crate) fn kept(&self, request: &Request, now: Instant) -> Cow<'_, Kept> {
+        match self.first(request, now) {
+            Some(first) => Cow::Borrowed(first),
+            None => Cow::Owned(self.look_up(request, now)),
+        }
+    }
+
+    /// The same, if it is at hand.
+    #[inline]
+    fn first(&self, request: &Request, now: Instant) -> Option<&Kept> {
+        if self.breaker.is_none() && self.budget.is_none() && self.gates.is_none() {
+            return Some(&NOTHING);
+        }
+        let first = self.firsts.as_ref()?.of(request.url())?;
+        if let Some(breaker) = &first.breaker {
+            breaker.keep_up();
+        }
+        if let (Some(budget), Some(account)) = (&self.budget, &first.account) {
+            budget.keep_up(account, now);
+        }
+        Some(first)
+    }
+
+    #[cold]
+    fn look_up(&self, request: &Request, now: Instant) -> Kept {
+        let homes = self.breaker.as_ref().and_then(CircuitBreakers::homes);
+        let accounts = self.budget.as_ref().and_then(RetryBudget::keyed);
+        let gates = self.gates.as_deref();
+        let found = homes.and_then(|it| it.entry(request));
+        let found = found.or_else(|| accounts.and_then(|it| it.entry(request)));
+        let found = found.or_else(|| gates.and_then(|it| it.entry(request)));
+        let found = found.as_deref();
+        let breaker = self.breaker.as_ref().map(|it| it.of_request(request, found));
+        let account = self.budget.as_ref().map(|it| it.of_request(request, found, now));
+        let gate = gates.map(|it| it.of_request(request, found, |_| HostGate::default()));
+        let stays = breaker.as_ref().is_none_or(|it| it.1)
+            && account.as_ref().is_none_or(|it| it.1)
+            && gate.as_ref().is_none_or(|it| it.1);
+        let kept = Kept {
+            breaker: breaker.map(|it| it.0),
+            account: account.map(|it| it.0),
+            gate: gate.map(|it| it.0),
+        };
+        if let Some(firsts) = self.firsts.as_ref().filter(|_| stays) {
+            firsts.keep(&host_key(request.url()), &kept);
+        }
+        kept
+    }
+
+    /// The policy for requests to the host of `url`, if it has one of its own.
+    #[inline]
+    pub(crate) fn of_host(&self, url: &Url) -> Option<&Arc<Self>> {
+        let hosts = self.hosts.as_ref()?;
+        Some(&hosts.get(url.host_str()?)?.policy)
+    }
+
+    /// This policy, with others beside it for the hosts in `patches`.
+    pub(crate) fn with_hosts<'a>(
+        mut self,
+        patches: impl IntoIterator<Item = (&'a str, &'a Arc<Patch>)>,
+    ) -> Self {
+        self.hosts = None;
+        let host = |(name, patch): (&'a str, &'a Arc<Patch>)| {
+            let policy = Arc::new(self.patched([&**patch]).lasting());
+            (name, HostPolicy { name: name.into(), patch: Arc::clone(patch), policy })
+        };
+        let hosts: HostMap<_> = patches.into_iter().map(host).collect();
+        self.hosts = (!hosts.is_empty()).then(|| Arc::new(hosts));
+        self
+    }
+
+    /// This policy, for more than one request.
+    pub(crate) fn lasting(mut self) -> Self {
+        self.firsts.get_or_insert_default();
+        self
+    }
+
+    /// Every host that has settings of its own.
+    pub(crate) fn all_hosts(&self) -> impl Iterator<Item = &HostPolicy> {
+        self.hosts.iter().flat_map(|it| it.values())
+    }
+
+    /// The policy that results from `patches`, later ones winning field by field.
+    pub(crate) fn patched<'a>(&self, patches: impl IntoIterator<Item = &'a Patch>) -> Self {
+        let mut policy = self.clone();
+        patches.into_iter().for_each(|it| it.apply(&mut policy));
+        policy.simple = policy.is_simple();
+        policy
+    }
+}
+
+impl Policy {
+    /// Refuses what cannot be meant.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        ConfigError::unless_none(self.faults())
+    }
+
+    pub(crate) fn faults(&self) -> Vec<Fault> {
+        let mut faults = vec![];
+        let mut refuse = |broken: bool, field, rule, value: &dyn fmt::Debug| {
+            if broken {
+                faults.push(Fault::new(field, rule, value));
+            }
+        };
+        let positive = "must be > 0";
+        let is_zero = |it: Option<Duration>| it == Some(Duration::ZERO);
+        let cap = self.backoff.max_delay();
+        refuse(is_zero(cap), "max_delay", positive, &Duration::ZERO);
+        if let Jitter::Proportional(share) = self.jitter {
+            refuse(!share.is_finite(), "jitter", "must be finite", &share);
+            refuse(share < 0.0 && share.is_finite(), "jitter", "must be >= 0", &share);
+        }
+        if let Some(timeout) = self.attempt_timeout.flatten() {
+            refuse(timeout.is_zero(), "attempt_timeout", positive, &timeout);
+            let longer = self.max_total_time.is_some_and(|it| timeout > it);
+            let rule = "must not be longer than max_total_time";
+            refuse(longer, "attempt_timeout", rule, &timeout);
+        }
+        refuse(is_zero(self.max_total_time), "max_total_time", positive, &Duration::ZERO);
+        let no_wait = self.max_wait_time.is_zero();
+        refuse(no_wait, "max_wait_time", positive, &self.max_wait_time);
+        refuse(self.read_body == Some(0), "read_body", positive, &0);
+        if let Some(key) = self.idempotency_key.as_ref().and_then(IdempotencyKey::fault) {
+            let rule = "must be printable ASCII without quotes and backslashes";
+            refuse(true, "idempotency_key", rule, &key);
+        }
+        faults.extend(self.breaker.iter().flat_map(CircuitBreakers::faults));
+        faults.extend(self.budget.iter().flat_map(RetryBudget::faults));
+        faults.extend(self.host_faults(&faults));
+        faults
+    }
+
+    /// What is wrong with the settings of hosts and was not wrong before: `known` has the rest.
+    fn host_faults(&self, known: &[Fault]) -> Vec<Fault> {
+        let Some(hosts) = &self.hosts else { return vec![] };
+        let mut faults: Vec<_> = hosts.odd().map(|it| Fault::new("hosts", ODD_HOST, it)).collect();
+        for host in hosts.values() {
+            let own = host.policy.faults().into_iter().filter(|it| !known.contains(it));
+            faults.extend(own.map(|it| it.within(&format!("hosts.{:?}", host.name))));
+        }
+        // The order of a map is none.
+        faults.sort_by(|a, b| a.field.cmp(&b.field));
+        faults
+    }
+
+    /// Keeps all that is kept per host in one place, so that one look-up finds it.
+    pub(crate) fn settle(&self) {
+        let breakers = self.breaker.as_ref().and_then(CircuitBreakers::homes);
+        if let (Some(budget), Some(breakers)) = (&self.budget, breakers) {
+            budget.join(breakers);
+        }
+        match (&self.gates, breakers, self.budget.as_ref().and_then(RetryBudget::keyed)) {
+            (Some(gates), Some(breakers), _) => gates.join(breakers),
+            (Some(gates), None, Some(budget)) => gates.join(budget),
+            _ => {}
+        }
+        self.all_hosts().for_each(|it| it.policy.settle());
+    }
+}
+
+impl Policy {
+    /// Adds what can be shown to `out`.
+    pub(crate) fn describe(&self, out: &mut fmt::DebugStruct<'_, '_>) {
+        let delays = [0, 1, 2, 3].map(|retry| self.backoff.delay(retry));
+        out.field("max_retries", &self.max_retries)
+            .field("backoff", &delays)
+            .field("max_delay", &self.backoff.max_delay().filter(|it| *it < Duration::MAX))
+            .field("jitter", &self.jitter)
+            .field("retry_statuses", &self.statuses)
+            .field("retry_methods", &self.methods)
+            .field("attempt_timeout", &self.attempt_timeout)
+            .field("max_total_time", &self.max_total_time)
+            .field("max_wait_time", &self.max_wait_time)
+            .field("retry_after", &self.retry_after)
+            .field("hint_headers", &self.hints)
+            .field("read_body", &self.read_body)
+            .field("idempotency_key", &self.idempotency_key)
+            .field("deadline_header", &self.deadline_header)
+            .field("attempt_header", &self.attempt_header)
+            .field("circuit_breaker", &self.breaker.as_ref().map(CircuitBreakers::rules))
+            .field("retry_budget", &self.budget.as_ref().map(RetryBudget::rules))
+            .field("gate", &self.gates.is_some());
+        if let Some(hosts) = &self.hosts {
+            out.field("hosts", hosts);
+        }
+    }
+}
+
+impl fmt::Debug for HostPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("HostPolicy");
+        self.policy.describe(&mut out);
+        out.finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a policy makes of a request to this method with this body.
+    fn keeps_copy(policy: &Policy, method: Method, body: Option<reqwest::Body>) -> Option<bool> {
+        let mut request = Request::new(method, "http://a.example".parse().unwrap());
+        let is_stream = body.as_ref().is_some_and(|it| it.as_bytes().is_none());
+        *request.body_mut() = body;
+        let unkeyed = policy.keeps_copy(&request);
+        let repeats = policy.may_repeat(request.method(), request.headers());
+        assert_eq!(unkeyed == Some(true), repeats && policy.max_retries > 0 && !is_stream);
+        request.headers_mut().insert("idempotency-key", "a".parse().unwrap());
+        if request.method() == Method::GET {
+            assert_eq!(policy.keeps_copy(&request), unkeyed, "a key says nothing of it");
+        } else {
+            let repeats = policy.max_retries > 0 && policy.idempotent != Some(false);
+            let kept = repeats && request.try_clone().is_some();
+            assert_eq!(policy.keeps_copy(&request), kept.then_some(true), "with a key");
+        }
+        unkeyed
+    }
+
+    #[test]
+    fn a_key_counts_whatever_the_methods() {
+        let only = RetryMethods::Only(vec![Method::POST]);
+        let policy = Policy { methods: only, ..Policy::default() };
+        let keyed = |method, stream: bool| {
+            let mut request = Request::new(method, "http://a.example".parse().unwrap());
+            *request.body_mut() = stream.then(|| reqwest::Body::wrap(String::from("once")));
+            request.headers_mut().insert("idempotency-key", "a".parse().unwrap());
+            policy.keeps_copy(&request)
+        };
+        assert_eq!(keyed(Method::GET, false), Some(true), "repeated for its key");
+        assert_eq!(keyed(Method::POST, false), Some(true));
+        assert_eq!(keyed(Method::POST, true), None, "known by its key");
+    }
+
+    #[test]
+    fn what_is_sent_once_is_not_copied_and_what_a_redirect_could_change_is_looked_at() {
+        let stream = || Some(reqwest::Body::wrap(String::from("once")));
+        let policy = Policy::default();
+        for (method, body, copies) in [
+            (Method::GET, None, Some(true)),
+            (Method::GET, stream(), Some(false)),
+            (Method::POST, None, None),
+            (Method::POST, Some("bytes".into()), None),
+            (Method::POST, stream(), Some(false)),
+        ] {
+            assert_eq!(keeps_copy(&policy, method.clone(), body), copies, "{method}");
+        }
+        let once = Policy { max_retries: 0, ..policy.clone() };
+        assert_eq!(keeps_copy(&once, Method::GET, None), Some(false));
+        assert_eq!(keeps_copy(&once, Method::POST, None), None);
+        let never = Policy { idempotent: Some(false), ..policy };
+        assert_eq!(keeps_copy(&never, Method::GET, None), None);
+        assert_eq!(keeps_copy(&never, Method::POST, stream()), Some(false));
+    }
+
+    fn get(url: &str) -> Request {
+        Request::new(Method::GET, url.parse().unwrap())
+    }
+
+    /// Whether what is kept for a url is at hand, and all of it.
+    fn find(policy: &Policy, url: &str) -> (bool, [Option<*const ()>; 3]) {
+        fn at<T>(part: &Option<Arc<T>>) -> Option<*const ()> {
+            part.as_ref().map(|it| Arc::as_ptr(it).cast())
+        }
+        let kept = policy.kept(&get(url), Instant::now());
+        let parts = [at(&kept.breaker), at(&kept.account), at(&kept.gate)];
+        (matches!(kept, Cow::Borrowed(_)), parts)
+    }
+
+    #[test]
+    fn what_is_kept_for_the_first_hosts_is_found_at_once() {
+        let mut policy = Policy::default();
+        policy.settle();
+        let (at_hand, parts) = find(&policy, "http://a.example/b");
+        assert!(!at_hand && parts.iter().all(Option::is_some));
+        assert_eq!(find(&policy, "http://a.example?c"), (true, parts));
+        assert_eq!(find(&policy, "http://d@a.example"), (false, parts), "by the longer way");
+        assert_ne!(find(&policy, "http://b.example").1, parts);
+
+        let retries = Patch { max_retries: Some(1), ..Patch::default() };
+        assert_eq!(find(&policy.patched([&retries]), "http://a.example"), (true, parts));
+        let [breaker, account, gate] = parts;
+        for (patch, left) in [
+            (Patch { breaker: Some(None), ..Patch::default() }, [None, account, gate]),
+            (Patch { budget: Some(None), ..Patch::default() }, [breaker, None, gate]),
+            (Patch { gates: Some(None), ..Patch::default() }, [breaker, account, None]),
+        ] {
+            let once = policy.patched([&patch]);
+            assert_eq!(find(&once, "http://a.example"), (false, left));
+            assert_eq!(find(&once, "http://a.example"), (false, left), "nobody comes back");
+            let lasting = once.lasting();
+            assert_eq!(find(&lasting, "http://a.example"), (false, left), "begins afresh");
+            assert_eq!(find(&lasting, "http://a.example"), (true, left));
+        }
+        (policy.breaker, policy.budget, policy.gates) = (None, None, None);
+        assert_eq!(find(&policy, "http://e.example"), (true, [None; 3]));
+    }
+
+    #[test]
+    fn only_what_stays_with_its_host_is_kept_at_hand() {
+        let twice = |policy: Policy, urls: [&str; 2]| {
+            policy.settle();
+            let [first, second] = urls.map(|it| find(&policy, it));
+            ([first.0, second.0], first.1[0] == second.1[0], first.1[1] == second.1[1])
+        };
+        let same = ["http://a.example/b"; 2];
+        let single = CircuitBreaker::new(BreakerConfig::default());
+        let single = || Policy { breaker: Some(single.clone().into()), ..Policy::default() };
+        assert_eq!(twice(single(), same), ([false, true], true, true));
+        let hosts = ["http://a.example", "http://b.example"];
+        assert_eq!(twice(single(), hosts), ([false, false], true, false));
+
+        // Of one host, but not of one key.
+        let urls = ["http://a.example/b", "http://a.example/c"];
+        let of_path = |it: &Request| it.url().path().to_owned();
+        let breakers = CircuitBreaker::per_key(BreakerConfig::default(), of_path);
+        let by_path = Policy { breaker: Some(breakers), ..Policy::default() };
+        assert_eq!(twice(by_path, urls), ([false, false], false, true));
+        let budget = RetryBudget::per_key(BudgetConfig::default(), of_path);
+        let by_path = Policy { budget: Some(budget), ..Policy::default() };
+        assert_eq!(twice(by_path, urls), ([false, false], true, false));
+
+        // Kept apart, but both for good.
+        let (ours, theirs) = (Policy::default(), Policy::default());
+        theirs.settle();
+        let shared = Policy { budget: theirs.budget.clone(), ..ours };
+        assert_eq!(twice(shared, same), ([false, true], true, true));
+        // Who is asked may forget.
+        let few = CircuitBreaker::per_host(BreakerConfig::default());
+        let few = few.max_keys(std::num::NonZeroUsize::MIN);
+        let few = Policy { breaker: Some(few), ..Policy::default() };
+        assert_eq!(twice(few, same), ([false, false], true, true));
+    }
+
+    #[test]
+    fn whatever_looks_at_attempts_takes_their_simplicity() {
+        let changes: [fn(&mut Policy); 13] = [
+            |it| it.attempt_timeout = Some(Some(Duration::MAX)),
+            |it| it.max_total_time = Some(Duration::MAX),
+            |it| it.read_body = Some(1),
+            |it| it.idempotency_key = Some(IdempotencyKey::random()),
+            |it| it.deadline_header = Some(DeadlineHeader::grpc_timeout()),
+            |it| it.attempt_header = Some(header::AGE),
+            |it| it.retry_if = Some(Arc::new(|_| false)),
+            |it| it.breaker_health = Some(Arc::new(|_| None)),
+            |it| it.listeners.on_request = Some(Arc::new(|_| ())),
+            |it| it.listeners.on_retry = Some(Arc::new(|_| ())),
+            |it| it.listeners.on_success = Some(Arc::new(|_| ())),
+            |it| it.listeners.on_failure = Some(Arc::new(|_| ())),
+            |it| it.listeners.observers = vec![Arc::new(|_: &crate::observe::event::Event<'_>| ())],
+        ];
+        let simple = || Policy { attempt_timeout: Some(None), ..Policy::default() };
+        assert!(simple().is_simple() && Policy::default().is_simple());
+        for (at, change) in changes.iter().enumerate() {
+            let mut policy = simple();
+            change(&mut policy);
+            assert!(!policy.is_simple(), "change {at}");
+        }
+        let patch = |wait| Patch { max_total_time: Some(wait), ..Patch::default() };
+        let bounded = Policy::default().patched([&patch(Some(Duration::MAX))]);
+        assert!(Policy::default().simple && !bounded.simple);
+        assert!(bounded.patched([&patch(None)]).simple);
+    }
+
+    #[test]
+    fn a_success_is_good_unless_it_is_to_be_retried() {
+        let statuses: StatusSet = [StatusCode::ACCEPTED].into_iter().collect();
+        let policy = Policy { statuses, ..Policy::default() };
+        for (status, good) in [(200, true), (202, false), (299, true), (304, false), (404, false)] {
+            assert_eq!(policy.is_good(StatusCode::from_u16(status).unwrap()), good, "{status}");
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! Every setting, written once: the methods that the config's builder and the override share.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderName, StatusCode};
+
+use crate::breaker::{CircuitBreakers, Health};
+use crate::config::ResilientConfigBuilder;
+use crate::config::headers::DeadlineHeader;
+use crate::config::overrides::RetryOverride;
+use crate::config::policy::RetryAfter;
+use crate::host::gate::Gates;
+use crate::host::registry::KeyOf;
+use crate::observe::event::{FailureInfo, Observer, RequestInfo, ResponseInfo, RetryInfo};
+use crate::outcome::Outcome;
+use crate::outcome::classify::RetryMethods;
+use crate::outcome::hint::HintHeaders;
+use crate::outcome::idempotency::IdempotencyKey;
+use crate::retry::backoff::{Backoff, Jitter};
+use crate::retry::budget::RetryBudget;
+
+macro_rules! settings {
+    ($Type:ty) => {
+        /// Settings; see [`ResilientConfig`](crate::ResilientConfig) for the defaults.
+        impl $Type {
+            /// The most retries after the first attempt: `attempts <= retries + 1`. Default: 3,
+            /// after which a fourth failure is hardly news. The default
+            /// [budget](crate::BudgetConfig) saves up three at most per host, so for more than
+            /// that raise it too, or switch it off.
+            pub fn max_retries(mut self, retries: u32) -> Self {
+                self.patch().max_retries = Some(retries);
+                self
+            }
+
+            /// The delay before each retry. Default: exponential from 300 ms, at most 20 s.
+            pub fn backoff(mut self, backoff: impl Backoff) -> Self {
+                self.patch().backoff = Some(Arc::new(backoff));
+                self
+            }
+
+            /// How delays are spread. Default: [`Jitter::Full`].
+            pub fn jitter(mut self, jitter: Jitter) -> Self {
+                self.patch().jitter = Some(jitter);
+                self
+            }
+
+            /// The statuses that are retried, in place of the default 408, 425, 429, 500, 502,
+            /// 503 and 504 (and 403 where it tells of an exhausted rate limit, as GitHub's does).
+            /// Statuses below 400 are honoured too.
+            pub fn retry_statuses(
+                mut self,
+                statuses: impl IntoIterator<Item = StatusCode>,
+            ) -> Self {
+                self.patch().statuses = Some(statuses.into_iter().collect());
+                self
+            }
+
+            /// Decides by a predicate what is retried, in place of the statuses and of what is
+            /// known about errors, for answers below 400 too. Asked once per attempt.
+            ///
+            /// What is not safe to repeat is still not repeated; see
+            /// [`retry_methods`](Self::retry_methods). A panic in the predicate is the caller's.
+            pub fn retry_if(
+                mut self,
+                predicate: impl Fn(&Outcome<'_>) -> bool + Send + Sync + 'static,
+            ) -> Self {
+                self.patch().retry_if = Some(Some(Arc::new(predicate)));
+                self
+            }
+
+            /// Decides by the statuses again.
+            pub fn without_retry_if(mut self) -> Self {
+                self.patch().retry_if = Some(None);
+                self
+            }
+
+            /// The methods that may be sent again after they may have been processed. Default:
+            /// the idempotent ones, because a second POST may charge a card twice.
+            pub fn retry_methods(mut self, methods: RetryMethods) -> Self {
+                self.patch().methods = Some(methods);
+                self
+            }
+
+            /// The longest an attempt may take, up to the response head (up to the end of the
+            /// body where [`read_body`](Self::read_body) is set). Default: none; the client's
+            /// own timeouts apply, which this never loosens.
+            pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+                self.patch().attempt_timeout = Some(Some(timeout));
+                self
+            }
+
+            /// Does not limit attempts.
+            pub fn without_attempt_timeout(mut self) -> Self {
+                self.patch().attempt_timeout = Some(None);
+                self
+            }
+
+            /// The longest everything may take: attempts, waits and the response's body. An
+            /// attempt under way is cut, and no wait begins that would not end in time. Default:
+            /// none.
+            pub fn max_total_time(mut self, limit: Duration) -> Self {
+                self.patch().max_total_time = Some(Some(limit));
+                self
+            }
+
+            /// Does not limit the whole.
+            pub fn without_max_total_time(mut self) -> Self {
+                self.patch().max_total_time = Some(None);
+                self
+            }
+
+            /// The longest single wait. A backoff is cut to it; a server that asks for more ends
+            /// the request at once, with its answer in hand. Default: 60 s, because whoever waits
+            /// for an answer has given up by then.
+            pub fn max_wait_time(mut self, limit: Duration) -> Self {
+                self.patch().max_wait_time = Some(limit);
+                self
+            }
+
+            /// What becomes of a wait that the server asked for. Default: [`RetryAfter::Floor`].
+            pub fn retry_after(mut self, retry_after: RetryAfter) -> Self {
+                self.patch().retry_after = Some(retry_after);
+                self
+            }
+
+            /// The headers by which a server may ask to wait. Default: all that are known.
+            pub fn hint_headers(mut self, headers: HintHeaders) -> Self {
+                self.patch().hints = Some(Arc::new(headers));
+                self
+            }
+
+            /// Reads response bodies of up to `limit` bytes within the attempt: a body that
+            /// breaks off is then retried like any failure, and
+            /// [`Outcome::body`](crate::Outcome::body) shows it to [`retry_if`](Self::retry_if).
+            /// Longer bodies are passed on unread. Default: off; bodies are streamed.
+            pub fn read_body(mut self, limit: usize) -> Self {
+                self.patch().read_body = Some(Some(limit));
+                self
+            }
+
+            /// Streams response bodies.
+            pub fn without_read_body(mut self) -> Self {
+                self.patch().read_body = Some(None);
+                self
+            }
+
+            /// Adds a key to requests whose method is not idempotent, by which their server
+            /// recognises a repeat: see [`IdempotencyKey`]. Default: none is added.
+            pub fn idempotency_key(mut self, key: IdempotencyKey) -> Self {
+                self.patch().idempotency_key = Some(Some(key));
+                self
+            }
+
+            /// Adds no key.
+            pub fn without_idempotency_key(mut self) -> Self {
+                self.patch().idempotency_key = Some(None);
+                self
+            }
+
+            /// Tells the server how long its answer is waited for: see [`DeadlineHeader`].
+            /// Default: it is not told.
+            pub fn deadline_header(mut self, header: DeadlineHeader) -> Self {
+                self.patch().deadline_header = Some(Some(header));
+                self
+            }
+
+            /// Does not tell the server how long its answer is waited for.
+            pub fn without_deadline_header(mut self) -> Self {
+                self.patch().deadline_header = Some(None);
+                self
+            }
+
+            /// Tells the server in this header which attempt it sees, counted from 1. Default: it
+            /// is not told.
+            pub fn attempt_header(mut self, name: HeaderName) -> Self {
+                self.patch().attempt_header = Some(Some(name));
+                self
+            }
+
+            /// Does not tell the server which attempt it sees.
+            pub fn without_attempt_header(mut self) -> Self {
+                self.patch().attempt_header = Some(None);
+                self
+            }
+
+            /// Asked before every attempt; takes a [`CircuitBreaker`](crate::CircuitBreaker) or
+            /// a family of them. Default: one per host, with the default rule of
+            /// [`BreakerConfig`](crate::BreakerConfig).
+            pub fn circuit_breaker(mut self, breaker: impl Into<CircuitBreakers>) -> Self {
+                self.patch().breaker = Some(Some(breaker.into()));
+                self
+            }
+
+            /// Asks no circuit breaker.
+            pub fn without_circuit_breaker(mut self) -> Self {
+                self.patch().breaker = Some(None);
+                self
+            }
+
+            /// Decides what an outcome says to the circuit breaker, `None` for nothing. Default:
+            /// what would be retried and every 5xx is a failure, 429 is throttling, any other
+            /// answer a success, and errors that are not the service's say nothing.
+            pub fn breaker_health(
+                mut self,
+                judge: impl Fn(&Outcome<'_>) -> Option<Health> + Send + Sync + 'static,
+            ) -> Self {
+                self.patch().breaker_health = Some(Some(Arc::new(judge)));
+                self
+            }
+
+            /// Pays for retries; see [`BudgetConfig`](crate::BudgetConfig). Default: one bucket
+            /// per host, which begins with 3 retries; every ten successes pay for one more.
+            pub fn retry_budget(mut self, budget: RetryBudget) -> Self {
+                self.patch().budget = Some(Some(budget));
+                self
+            }
+
+            /// Retries without a budget.
+            pub fn without_retry_budget(mut self) -> Self {
+                self.patch().budget = Some(None);
+                self
+            }
+
+            /// Lets a host's word, by 429 or 503, on when to come back hold back all requests of
+            /// this client to that host, up to `max_wait_time`. Default: on.
+            ///
+            /// Those that cannot wait that long end at once with an error that says when. Those
+            /// that wait are spread over half the time of the hint, at most 5 s, lest they come
+            /// back together.
+            pub fn gate(mut self) -> Self {
+                self.patch().gates = Some(Some(Arc::new(Gates::new(KeyOf::Host))));
+                self
+            }
+
+            /// Lets every request find out for itself.
+            pub fn without_gate(mut self) -> Self {
+                self.patch().gates = Some(None);
+                self
+            }
+
+            /// Called before each attempt. A panic in a callback is caught and changes nothing.
+            pub fn on_request(
+                mut self,
+                callback: impl Fn(&RequestInfo<'_>) + Send + Sync + 'static,
+            ) -> Self {
+                self.patch().listeners.on_request = Some(Arc::new(callback));
+                self
+            }
+
+            /// Called before each wait for another attempt.
+            pub fn on_retry(
+                mut self,
+                callback: impl Fn(&RetryInfo<'_>) + Send + Sync + 'static,
+            ) -> Self {
+                self.patch().listeners.on_retry = Some(Arc::new(callback));
+                self
+            }
+
+            /// Called once a request has succeeded.
+            pub fn on_success(
+                mut self,
+                callback: impl Fn(&ResponseInfo<'_>) + Send + Sync + 'static,
+            ) -> Self {
+                self.patch().listeners.on_success = Some(Arc::new(callback));
+                self
+            }
+
+            /// Called once a request has ended without success: every request ends in exactly one
+            /// of `on_success` and `on_failure`, unless its future is dropped.
+            pub fn on_failure(
+                mut self,
+                callback: impl Fn(&FailureInfo<'_>) + Send + Sync + 'static,
+            ) -> Self {
+                self.patch().listeners.on_failure = Some(Arc::new(callback));
+                self
+            }
+
+            /// Adds an observer of every [`Event`](crate::Event), besides those there are.
+            pub fn observer(mut self, observer: impl Observer) -> Self {
+                self.patch().listeners.observers.push(Arc::new(observer));
+                self
+            }
+
+            /// Where jitter draws from: samples of the unit interval. For tests and simulations.
+            #[cfg(feature = "test-util")]
+            pub fn random(mut self, random: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
+                self.patch().sources.random = Some(Arc::new(random));
+                self
+            }
+
+            /// The wall clock by which HTTP-dates are read. For tests and simulations.
+            #[cfg(feature = "test-util")]
+            pub fn wall_clock(
+                mut self,
+                clock: impl Fn() -> std::time::SystemTime + Send + Sync + 'static,
+            ) -> Self {
+                self.patch().sources.wall_clock = Some(Arc::new(clock));
+                self
+            }
+        }
+    };
+}
+
+settings!(ResilientConfigBuilder);
+settings!(RetryOverride);

@@ -1,0 +1,101 @@
+//! Doors for benches: parts of a request that have no entrance of their own.
+
+use std::{
+    hint::black_box,
+    time::{Duration, SystemTime},
+};
+
+use http::{HeaderMap, Method, StatusCode};
+use reqwest::{Request, Url};
+
+use crate::common::clock::Instant;
+use crate::common::versioned::Rules;
+use crate::config::ResilientConfig;
+use crate::execution::decide::{Facts, Repeat, Retry, Upload};
+use crate::host::gate::HostGate;
+use crate::outcome::classify::Verdict;
+use crate::outcome::hint;
+use crate::outcome::{Gave, Outcome};
+use crate::retry::budget::{self, BudgetConfig};
+use crate::retry::decision::Decision;
+
+pub use crate::execution::boxed::Place;
+
+/// A GET with default settings whose first attempt was answered: what is decided then.
+#[derive(Debug)]
+pub struct Answered {
+    config: ResilientConfig,
+    url: Url,
+    status: StatusCode,
+    headers: HeaderMap,
+    retry: Retry,
+    now: Instant,
+}
+
+impl Answered {
+    /// What it was answered with, at `now`.
+    pub fn new(url: Url, status: StatusCode, headers: HeaderMap, now: Instant) -> Self {
+        let config = ResilientConfig::default();
+        let mut retry = Retry::new(config.policy(), Repeat::Always, Upload::Small, now);
+        retry.turn();
+        retry.attempt();
+        Self { config, url, status, headers, retry, now }
+    }
+
+    /// How long to wait before the next attempt, if there is to be one.
+    pub fn decide(&self, now: SystemTime, random: f64) -> Option<Duration> {
+        let Self { config, url, headers, .. } = self;
+        let policy = config.policy();
+        let (status, body, followed) = (self.status, None, false);
+        let gave = Gave::Answer { status, headers, url, body, followed };
+        let (method, elapsed) = (&Method::GET, Duration::ZERO);
+        let outcome = Outcome { method, url, attempt: 1, elapsed, keyed: false, gave };
+        let advice = hint::read(headers, &policy.hints, now);
+        if policy.verdict(&outcome, &advice) != Verdict::Transient {
+            return None;
+        }
+        let facts = Facts { now: self.now, random, advice, rejected_for: None };
+        match self.retry.clone().decide(policy, &outcome, &facts) {
+            Decision::Retry { after, .. } => Some(after),
+            Decision::Return(_) => None,
+        }
+    }
+}
+
+/// The retry budget of one host.
+#[derive(Debug)]
+pub struct Account(budget::Account);
+
+impl Account {
+    /// A full one.
+    pub fn new(now: Instant) -> Self {
+        Self(budget::Account::new("", &Rules::new(BudgetConfig::default()), now))
+    }
+
+    /// A request succeeded.
+    pub fn deposit(&self, now: Instant) {
+        self.0.deposit(now);
+    }
+}
+
+/// The gate of one host.
+#[derive(Debug, Default)]
+pub struct Gate(HostGate);
+
+impl Gate {
+    /// Whether requests have to wait.
+    pub fn is_closed(&self, now: Instant) -> bool {
+        self.0.is_closed(now)
+    }
+}
+
+/// What is kept for hosts.
+#[derive(Debug, Default)]
+pub struct Hosts(ResilientConfig);
+
+impl Hosts {
+    /// Finds what is kept for the host of a request.
+    pub fn find(&self, request: &Request, now: Instant) {
+        black_box(self.0.policy().kept(request, now));
+    }
+}

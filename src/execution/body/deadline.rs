@@ -1,0 +1,54 @@
+//! The deadline of a request, carried on into the body of its response.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::{io, time::Duration};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use reqwest::{Body, Response};
+use tokio::time::Sleep;
+
+use crate::common::clock::Instant;
+use crate::error::{BoxError, Elapsed};
+
+/// The same response, whose body fails at `deadline` if it has not come to its end by then.
+pub(crate) fn until(response: Response, deadline: Instant, limit: Duration) -> Response {
+    super::rebuild(response, |inner| {
+        let sleep = Box::pin(tokio::time::sleep_until(deadline));
+        Body::wrap(Until { inner, sleep, limit })
+    })
+}
+
+struct Until {
+    inner: Body,
+    sleep: Pin<Box<Sleep>>,
+    limit: Duration,
+}
+
+impl http_body::Body for Until {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
+            return Poll::Ready(frame.map(|it| it.map_err(Into::into)));
+        }
+        self.sleep.as_mut().poll(cx).map(|()| {
+            // As an io error of this kind, so that `reqwest::Error::is_timeout` sees it.
+            let elapsed = Elapsed { limit: "max_total_time", after: self.limit };
+            Some(Err(io::Error::new(io::ErrorKind::TimedOut, elapsed).into()))
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

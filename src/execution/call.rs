@@ -1,0 +1,444 @@
+//! One logical request under way: what it knows, what it tells, and what it comes back with.
+
+use std::{mem, time::Duration};
+
+use http::Extensions;
+use reqwest::{Request, Response};
+
+use crate::breaker::{CircuitOpen, StateChange};
+use crate::common::clock::Instant;
+use crate::config::policy::{Policy, RetryAfter};
+use crate::error::{BoxError, Cause, HttpRequestError, Inner};
+use crate::execution::attempt::{Chain, Sent, Terms};
+use crate::execution::body::{self, BodyFactory};
+use crate::execution::decide::{Facts, Repeat, Retry, Upload};
+use crate::host::admission::Guard;
+use crate::host::gate::{Answer, Patience, RateLimited};
+use crate::observe::event::{
+    BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, RequestInfo, ResponseInfo, RetryInfo,
+    Scopes,
+};
+use crate::observe::history::{Attempt, AttemptLog, History, Hold};
+use crate::observe::redact::RedactedUrl;
+use crate::outcome::classify::{self, Verdict};
+use crate::outcome::hint::{self, Advice};
+use crate::outcome::idempotency;
+use crate::outcome::{Failure, FailureKind, Gave, Outcome};
+use crate::retry::decision::{Decision, StopReason, WaitSource};
+
+/// A longer body may be refused while it is still being sent.
+const LARGE: usize = 64 * 1024;
+
+pub(crate) struct Call<'p> {
+    pub(crate) retry: Retry,
+    /// What observers put around the attempt under way.
+    pub(crate) scopes: Scopes,
+    guard: Guard<'p>,
+    /// What breakers changed by this request's doing, and nobody has told yet.
+    changes: Vec<StateChange>,
+    pub(crate) policy: &'p Policy,
+    /// How long it may still wait at the gate.
+    gate_time: Duration,
+    keyed: bool,
+    /// Boxed, because most have none.
+    history: Option<Box<History>>,
+    log: Option<AttemptLog>,
+}
+
+impl<'p> Call<'p> {
+    /// Begins a request, which gets the key it needs.
+    pub(crate) fn new(
+        policy: &'p Policy,
+        guard: Guard<'p>,
+        request: &mut Request,
+        extensions: &Extensions,
+        now: Instant,
+    ) -> Self {
+        if let Some(key) = &policy.idempotency_key {
+            key.apply(request, rand::random);
+        }
+        let made = extensions.get::<BodyFactory>().is_some();
+        if made {
+            // Each attempt gets a body of its own.
+            *request.body_mut() = None;
+        }
+        let repeat = match request.body() {
+            Some(body) if body.as_bytes().is_none() => Repeat::Never,
+            _ if policy.may_repeat(request.method(), request.headers()) => Repeat::Always,
+            _ => Repeat::IfNotProcessed,
+        };
+        let length = request.body().map_or(0, |it| it.as_bytes().map_or(usize::MAX, <[u8]>::len));
+        let upload = if made || length > LARGE { Upload::Large } else { Upload::Small };
+        Self {
+            retry: Retry::new(policy, repeat, upload, now),
+            scopes: Scopes::default(),
+            guard,
+            changes: vec![],
+            policy,
+            gate_time: policy.max_wait_time,
+            keyed: !idempotency::is_idempotent(request.method())
+                && idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
+            history: None,
+            log: extensions.get().cloned(),
+        }
+    }
+
+    /// Whether the gate of the host is closed.
+    #[inline]
+    pub(crate) fn is_held_back(&self, now: Instant) -> bool {
+        self.guard.is_held_back(now)
+    }
+
+    /// Waits until the gate of the host is open, if there is the time for it.
+    ///
+    /// The waits of one request at the gate add up to no more than `max_wait_time`.
+    pub(crate) async fn pass_gate(
+        &mut self,
+        request: &Request,
+    ) -> Result<Instant, (RateLimited, Instant)> {
+        let mut now = Instant::now();
+        loop {
+            let left = self.retry.left(now).unwrap_or(Duration::MAX);
+            let patience = Patience { wait: self.gate_time, left };
+            let wait = match self.guard.gate(now, patience, || self.policy.sources.random()) {
+                Answer::Pass => return Ok(now),
+                Answer::TooLate(retry_in) => return Err((RateLimited { retry_in }, now)),
+                Answer::Wait(wait) => wait,
+            };
+            self.held_up(FailureKind::RateLimited, Some((wait, WaitSource::Gate)), now);
+            self.tell(|call| {
+                let (method, url) = (request.method(), RedactedUrl::new(request.url()));
+                call.policy.listeners.tell(&Event::HeldBack(&HeldInfo { method, url, wait }));
+            });
+            tokio::time::sleep(wait).await;
+            self.gate_time = self.gate_time.saturating_sub(wait);
+            now = Instant::now();
+        }
+    }
+
+    /// Asks the circuit breaker.
+    #[inline]
+    pub(crate) fn enter(&mut self, now: Instant) -> Result<(), CircuitOpen> {
+        let entered = self.guard.enter(now, &mut self.changes);
+        self.tell_changes();
+        entered
+    }
+
+    /// Says to whoever is further in what it has to know of this attempt.
+    #[inline]
+    pub(crate) fn mark(&self, extensions: &mut Extensions) {
+        self.guard.mark(extensions);
+    }
+
+    /// Counts an attempt about to be sent and tells it.
+    #[inline]
+    pub(crate) fn starts(&mut self, request: &Request) {
+        self.retry.attempt();
+        if !self.policy.listeners.is_empty() {
+            let info = RequestInfo {
+                method: request.method(),
+                url: RedactedUrl::new(request.url()),
+                attempt: self.retry.attempts(),
+                max_retries: self.policy.max_retries,
+            };
+            self.policy.listeners.tell(&Event::AttemptStarted(&info));
+            self.scopes = self.policy.listeners.scopes(&info);
+        }
+    }
+
+    /// What the attempt that begins now has to keep to.
+    #[inline]
+    pub(crate) fn terms(&self, now: Instant, timeout: Option<Duration>) -> Terms<'p> {
+        Terms {
+            policy: self.policy,
+            number: self.retry.attempts(),
+            now,
+            timeout,
+            deadline: self.retry.deadline(),
+            minds_redirects: self.retry.minds_redirects(),
+        }
+    }
+
+    /// Decides what follows an attempt or a rejection, records it and tells it.
+    pub(crate) fn judge(
+        &mut self,
+        request: &Request,
+        elapsed: Duration,
+        gave: Gave<'_>,
+        nested: bool,
+        now: Instant,
+    ) -> Decision {
+        let outcome = &self.outcome(request, elapsed, gave);
+        let decision = match outcome.failure() {
+            Some(FailureKind::CircuitOpen) => self.rejected(outcome, now),
+            _ => self.attempted(outcome, nested, now),
+        };
+        match &decision {
+            Decision::Return(stop) => self.ends(outcome, *stop, now),
+            Decision::Retry { after, source } => self.tell(|call| {
+                let info = RetryInfo {
+                    method: outcome.method,
+                    url: RedactedUrl::new(outcome.url),
+                    attempt: call.retry.attempts().saturating_add(1),
+                    max_retries: call.policy.max_retries,
+                    wait: *after,
+                    source,
+                    tokens: call.guard.budget_left(now),
+                    outcome,
+                };
+                call.policy.listeners.tell(&Event::Waiting(&info));
+            }),
+        }
+        decision
+    }
+
+    fn outcome<'a>(&self, request: &'a Request, elapsed: Duration, gave: Gave<'a>) -> Outcome<'a> {
+        let (method, url) = (request.method(), request.url());
+        Outcome { method, url, attempt: self.retry.attempts(), elapsed, keyed: self.keyed, gave }
+    }
+
+    fn attempted(&mut self, outcome: &Outcome<'_>, nested: bool, now: Instant) -> Decision {
+        let advice = self.advice(outcome);
+        let verdict = self.policy.verdict(outcome, &advice);
+        let closed_gate = self.report(outcome, verdict, &advice, now);
+        let decision = match verdict {
+            _ if outcome.failure() == Some(FailureKind::Deadline) => {
+                Decision::Return(StopReason::Deadline)
+            }
+            Verdict::Success => Decision::Return(StopReason::Success),
+            Verdict::Final => Decision::Return(StopReason::Final),
+            Verdict::Transient if nested => Decision::Return(StopReason::Vetoed),
+            Verdict::Transient => self.decide(outcome, advice, self.guard.rejects_for(now), now),
+        };
+        self.record(outcome, &decision, now);
+        self.tell(|call| call.policy.listeners.tell(&Event::AttemptEnded(outcome)));
+        self.scopes.end(outcome);
+        self.tell_changes();
+        if let Some(closed_for) = closed_gate {
+            self.tell(|call| {
+                let (method, url) = (outcome.method, RedactedUrl::new(outcome.url));
+                let info = GateInfo { method, url, closed_for };
+                call.policy.listeners.tell(&Event::GateClosed(&info));
+            });
+        }
+        decision
+    }
+
+    /// A first attempt that is rejected ends the request; a later one uses up a retry.
+    fn rejected(&mut self, outcome: &Outcome<'_>, now: Instant) -> Decision {
+        let decision = match self.retry.attempts() {
+            0 => Decision::Return(StopReason::CircuitOpen),
+            _ => {
+                let rejected_for = self.guard.rejects_for(now).unwrap_or_default();
+                self.decide(outcome, Advice::default(), Some(rejected_for), now)
+            }
+        };
+        let (decision, wait) = match decision {
+            Decision::Retry { after, source } => {
+                let wait = Some((after, source.clone()));
+                (Decision::Retry { after, source }, wait)
+            }
+            Decision::Return(StopReason::Exhausted) => {
+                (Decision::Return(StopReason::CircuitOpen), None)
+            }
+            decision => (decision, None),
+        };
+        if let Decision::Return(stop) = decision {
+            self.history().end(stop);
+        }
+        self.held_up(FailureKind::CircuitOpen, wait, now);
+        self.tell(|call| call.policy.listeners.tell(&Event::Rejected(outcome)));
+        decision
+    }
+
+    fn decide(
+        &mut self,
+        outcome: &Outcome<'_>,
+        advice: Advice,
+        rejected_for: Option<Duration>,
+        now: Instant,
+    ) -> Decision {
+        // Nothing is drawn for a wait that cannot follow.
+        let waits = self.retry.may_repeat(self.policy);
+        let random = if waits { self.policy.sources.random() } else { 0.0 };
+        let facts = Facts { now, random, advice, rejected_for };
+        match self.retry.decide(self.policy, outcome, &facts) {
+            Decision::Retry { source, .. }
+                if source != WaitSource::Immediate && !self.guard.withdraw(now) =>
+            {
+                Decision::Return(StopReason::Budget)
+            }
+            decision => decision,
+        }
+    }
+
+    /// Tells breaker, budget and gate of an attempt. For how long that closed the gate, if it did.
+    fn report(
+        &mut self,
+        outcome: &Outcome<'_>,
+        verdict: Verdict,
+        advice: &Advice,
+        now: Instant,
+    ) -> Option<Duration> {
+        let listens = self.policy.retry_after != RetryAfter::Ignored;
+        let hint = advice.hint.as_ref().map(|it| it.after).filter(|_| listens);
+        let health = match &self.policy.breaker_health {
+            Some(judge) => judge(outcome),
+            None => classify::health(outcome, verdict),
+        };
+        let elsewhere = outcome.elsewhere();
+        self.guard.exit(health, elsewhere, hint, now, self.policy, &mut self.changes);
+        if verdict == Verdict::Success {
+            self.guard.deposit(now);
+        }
+        let heard = classify::holds_back(outcome, verdict) && elsewhere.is_none();
+        let longest = self.policy.max_wait_time;
+        hint.filter(|hint| heard && self.guard.close_gate(*hint, longest, now))
+            .map(|hint| hint.min(longest))
+    }
+
+    /// What the answer says about coming back; a success is not asked, unless somebody may
+    /// retry it.
+    fn advice(&self, outcome: &Outcome<'_>) -> Advice {
+        match outcome.gave {
+            Gave::Answer { status, headers, .. }
+                if status.as_u16() >= 300
+                    || self.policy.retry_if.is_some()
+                    || self.policy.statuses.contains(status) =>
+            {
+                hint::read(headers, &self.policy.hints, self.policy.sources.wall_clock())
+            }
+            _ => Advice::default(),
+        }
+    }
+
+    /// A first attempt that succeeds leaves no record, unless somebody keeps a log.
+    fn record(&mut self, outcome: &Outcome<'_>, decision: &Decision, now: Instant) {
+        let plain = outcome.attempt == 1 && *decision == Decision::Return(StopReason::Success);
+        if plain && self.log.is_none() && self.history.is_none() {
+            return;
+        }
+        let at = self.retry.elapsed(now);
+        self.history().push(Attempt::new(outcome, at));
+        self.record_decision(decision, now);
+    }
+
+    fn record_decision(&mut self, decision: &Decision, now: Instant) {
+        match decision {
+            Decision::Return(stop) => self.history().end(*stop),
+            Decision::Retry { after, source } => self.history().waits(*after, source),
+        }
+        self.keep_log(now);
+    }
+
+    /// Records that nothing was sent, and why.
+    fn held_up(&mut self, by: FailureKind, wait: Option<(Duration, WaitSource)>, now: Instant) {
+        let (attempts, at) = (self.retry.attempts(), self.retry.elapsed(now));
+        self.history().hold(Hold { attempts, at, by, wait });
+        self.keep_log(now);
+    }
+
+    fn history(&mut self) -> &mut History {
+        self.history.get_or_insert_default()
+    }
+
+    fn keep_log(&self, now: Instant) {
+        if let (Some(log), Some(history)) = (&self.log, &self.history) {
+            log.set(history, self.retry.elapsed(now));
+        }
+    }
+
+    fn ends(&self, outcome: &Outcome<'_>, stop: StopReason, now: Instant) {
+        let Outcome { method, url, .. } = *outcome;
+        let url = RedactedUrl::new(url);
+        self.tell(|call| {
+            let listeners = &call.policy.listeners;
+            let (attempts, elapsed) = (call.retry.attempts(), call.retry.elapsed(now));
+            let (max_retries, stop_reason) = (call.policy.max_retries, stop);
+            let tokens = call.guard.budget_left(now);
+            if stop == StopReason::Success {
+                let info =
+                    ResponseInfo { method, url, attempts, max_retries, elapsed, tokens, outcome };
+                return listeners.tell(&Event::Succeeded(&info));
+            }
+            if let (StopReason::Budget, Some(tokens)) = (stop, tokens) {
+                let info = BudgetInfo { method, url, attempts, tokens };
+                listeners.tell(&Event::BudgetRefused(&info));
+            }
+            let info =
+                FailureInfo { method, url, attempts, max_retries, elapsed, stop_reason, outcome };
+            listeners.tell(&Event::GaveUp(&info));
+        });
+    }
+
+    /// Ends a request before its next attempt.
+    pub(crate) fn reject<C: Chain>(
+        &mut self,
+        request: &Request,
+        kind: FailureKind,
+        error: BoxError,
+        now: Instant,
+    ) -> Result<Response, C::Error> {
+        let stop = match kind {
+            FailureKind::RateLimited => StopReason::RateLimited,
+            _ => StopReason::Final,
+        };
+        self.record_decision(&Decision::Return(stop), now);
+        let sent = Sent::unsent(kind, error);
+        let outcome = &self.outcome(request, Duration::ZERO, sent.gave::<C>());
+        if kind == FailureKind::RateLimited {
+            self.held_up(kind, None, now);
+            self.tell(|call| call.policy.listeners.tell(&Event::Rejected(outcome)));
+        }
+        self.ends(outcome, stop, now);
+        self.finish::<C>(sent, request, stop, now)
+    }
+
+    /// What the caller gets.
+    pub(crate) fn finish<C: Chain>(
+        &mut self,
+        sent: Sent<C::Error>,
+        request: &Request,
+        stop: StopReason,
+        now: Instant,
+    ) -> Result<Response, C::Error> {
+        match sent {
+            Sent::Answer { mut response, .. } => {
+                if let (Some(at), Some(limit)) = (self.retry.deadline(), self.policy.max_total_time)
+                {
+                    response = body::until(response, at, limit);
+                }
+                if let Some(history) = self.history.take().filter(|it| it.total() > 0) {
+                    response.extensions_mut().insert(*history);
+                }
+                Ok(response)
+            }
+            Sent::Failed(_, error) => Err(error),
+            Sent::Local(Failure { kind, .. }, source) => {
+                Err(C::local(HttpRequestError::new(Inner {
+                    method: Some(request.method().clone()),
+                    url: Some(request.url().clone()),
+                    stop,
+                    attempts: self.retry.attempts(),
+                    elapsed: self.retry.elapsed(now),
+                    history: self.history.take().map_or_else(History::default, |it| *it),
+                    cause: Cause::Failure(kind, source),
+                })))
+            }
+        }
+    }
+
+    #[inline]
+    fn tell_changes(&mut self) {
+        for change in mem::take(&mut self.changes) {
+            self.tell(|call| call.policy.listeners.tell(&Event::BreakerChanged(&change)));
+        }
+    }
+
+    #[inline]
+    fn tell(&self, event: impl FnOnce(&Self)) {
+        if !self.policy.listeners.is_empty() {
+            event(self);
+        }
+    }
+}

@@ -1,0 +1,489 @@
+//! The state of one logical request, and the decision after each of its attempts.
+
+use std::{mem, time::Duration};
+
+use http::{HeaderMap, StatusCode, header};
+
+use crate::common::clock::Instant;
+use crate::config::policy::{Policy, RetryAfter};
+use crate::outcome::classify;
+use crate::outcome::hint::{Advice, Hint, Wish};
+use crate::outcome::{Delivery, FailureKind, Gave, Outcome};
+use crate::retry::decision::{Decision, StopReason, WaitSource};
+
+/// Where one logical request stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Retry {
+    started: Instant,
+    deadline: Option<Instant>,
+    repeat: Repeat,
+    /// Sends so far.
+    attempts: u32,
+    /// Sends and rejections so far: what `max_retries` bounds.
+    turns: u32,
+    went_at_once: bool,
+    upload: Upload,
+}
+
+/// What a request carries: a server that will not have a large upload cuts it short, and its answer
+/// (413, as a rule) is lost with the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Upload {
+    /// Little enough to be sent as often as anything else.
+    Small,
+    /// More than is buffered on its way, or nobody knows how much.
+    Large,
+    /// It was cut once: a second time would be no accident.
+    Cut,
+}
+
+/// Whether a request may be sent twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// Whatever became of it.
+    Always,
+    /// Only if it was certainly not processed.
+    IfNotProcessed,
+    /// Never: its body is gone.
+    Never,
+}
+
+/// What a decision takes from outside, drawn only once an attempt has failed.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    pub(crate) now: Instant,
+    /// A sample of the unit interval, for the jitter.
+    pub(crate) random: f64,
+    pub(crate) advice: Advice,
+    /// How long the circuit breaker will reject from now on.
+    pub(crate) rejected_for: Option<Duration>,
+}
+
+impl Retry {
+    #[inline]
+    pub(crate) fn new(policy: &Policy, repeat: Repeat, upload: Upload, now: Instant) -> Self {
+        // A limit too far away for the clock is no limit.
+        let deadline = policy.max_total_time.and_then(|it| now.checked_add(it));
+        Self { started: now, deadline, repeat, attempts: 0, turns: 0, went_at_once: false, upload }
+    }
+
+    /// Begins a turn, which ends in an attempt or in a rejection.
+    pub(crate) fn turn(&mut self) {
+        self.turns = self.turns.saturating_add(1);
+    }
+
+    /// Counts an attempt about to be sent.
+    pub(crate) fn attempt(&mut self) {
+        self.attempts = self.attempts.saturating_add(1);
+    }
+
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    pub(crate) fn elapsed(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started)
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// There is no copy of the request that is about to be sent.
+    pub(crate) fn is_last(&mut self) {
+        self.repeat = Repeat::Never;
+    }
+
+    /// Whether it matters that the client follows a redirect: what was answered by one may have
+    /// been processed.
+    pub(crate) fn minds_redirects(&self) -> bool {
+        self.repeat == Repeat::IfNotProcessed
+    }
+
+    /// Whether another attempt could follow the one under way, whatever comes of it.
+    pub(crate) fn may_repeat(&self, policy: &Policy) -> bool {
+        self.repeat != Repeat::Never && self.turns <= policy.max_retries
+    }
+
+    /// How much of the time is left, if it is limited.
+    pub(crate) fn left(&self, now: Instant) -> Option<Duration> {
+        self.deadline.map(|it| it.saturating_duration_since(now))
+    }
+
+    /// What follows an attempt that another one may better.
+    ///
+    /// The order of the questions is the order of the reasons given: may it be repeated at all,
+    /// does the server mind, does the wait fit.
+    pub(crate) fn decide(
+        &mut self,
+        policy: &Policy,
+        outcome: &Outcome<'_>,
+        facts: &Facts,
+    ) -> Decision {
+        // The end of a quota says nothing of this request; only "come back later" does.
+        let hint = facts.advice.hint.as_ref();
+        let hinted = hint.is_some_and(|it| it.header.as_str().contains("retry-after"));
+        let left = self.left(facts.now);
+        let cut_again = self.is_cut_again(outcome);
+        let stop = match self.repeat {
+            _ if left == Some(Duration::ZERO) => StopReason::Deadline,
+            _ if self.turns > policy.max_retries => StopReason::Exhausted,
+            Repeat::Never => StopReason::NotReplayable,
+            Repeat::IfNotProcessed if !classify::not_processed(outcome, hinted) => {
+                StopReason::UnsafeToRepeat
+            }
+            _ if matches!(facts.advice.wish, Wish::StayAway(_)) => StopReason::Vetoed,
+            _ if cut_again => StopReason::Final,
+            _ => return self.wait(policy, outcome, facts, left),
+        };
+        Decision::Return(stop)
+    }
+
+    fn wait(
+        &mut self,
+        policy: &Policy,
+        outcome: &Outcome<'_>,
+        facts: &Facts,
+        left: Option<Duration>,
+    ) -> Decision {
+        let hint = facts.advice.hint.as_ref();
+        let hint = hint.filter(|_| policy.retry_after != RetryAfter::Ignored);
+        if hint.is_none() && facts.rejected_for.is_none() && self.goes_at_once(outcome) {
+            return Decision::Retry { after: Duration::ZERO, source: WaitSource::Immediate };
+        }
+        let longest = policy.max_wait_time;
+        let cap = policy.backoff.max_delay().map_or(longest, |it| it.min(longest));
+        let delay = policy.backoff.delay(self.turns.saturating_sub(1));
+        let backoff = policy.jitter.spread(delay, cap, facts.random);
+
+        let (mut after, mut source) = (backoff, WaitSource::Backoff);
+        if let Some(Hint { after: hint, header }) = hint {
+            if *hint > longest {
+                return Decision::Return(StopReason::HintTooLong);
+            }
+            let hinted = policy.jitter.above(*hint, facts.random).min(longest);
+            if policy.retry_after == RetryAfter::Replaces || hinted >= after {
+                (after, source) = (hinted, WaitSource::Hint(header.clone()));
+            }
+        }
+        if let Some(rejected_for) = facts.rejected_for.filter(|it| *it > after) {
+            if rejected_for > longest {
+                return Decision::Return(StopReason::CircuitOpen);
+            }
+            (after, source) = (rejected_for, WaitSource::CircuitBreaker);
+        }
+        match source {
+            _ if left.is_none_or(|it| after < it) => Decision::Retry { after, source },
+            WaitSource::CircuitBreaker => Decision::Return(StopReason::CircuitOpen),
+            _ => Decision::Return(StopReason::Deadline),
+        }
+    }
+
+    fn is_cut_again(&mut self, outcome: &Outcome<'_>) -> bool {
+        let cut = self.upload != Upload::Small
+            && outcome.failure() == Some(FailureKind::Disconnect)
+            && outcome.delivery() == Delivery::MaybeProcessed;
+        cut && mem::replace(&mut self.upload, Upload::Cut) == Upload::Cut
+    }
+
+    /// Once per request, a connection that was stale is replaced without a wait: the server had
+    /// closed it while it was idle, before or while the request was written (RFC 9112 §9.5), or
+    /// says so by 408. A large upload may as well have been cut because of what it is.
+    fn goes_at_once(&mut self, outcome: &Outcome<'_>) -> bool {
+        let stale = match outcome.gave {
+            Gave::Failure(failure, _) => failure.may_be_stale,
+            Gave::Answer { status, headers, .. } => {
+                status == StatusCode::REQUEST_TIMEOUT && says_close(headers)
+            }
+        };
+        stale && self.upload == Upload::Small && !mem::replace(&mut self.went_at_once, true)
+    }
+}
+
+fn says_close(headers: &HeaderMap) -> bool {
+    let options = headers.get_all(header::CONNECTION).iter().filter_map(|it| it.to_str().ok());
+    options.flat_map(|it| it.split(',')).any(|it| it.trim().eq_ignore_ascii_case("close"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::{HeaderName, Method};
+    use reqwest::Url;
+
+    use super::*;
+    use crate::outcome::Failure;
+    use crate::retry::backoff::{Constant, Jitter};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    const MAYBE: Failure = Failure::new(FailureKind::Disconnect, Delivery::MaybeProcessed);
+    const NOT_SENT: Failure = Failure::new(FailureKind::Connect, Delivery::NotSent);
+
+    /// Three retries, a second apart.
+    fn policy() -> Policy {
+        let backoff = Arc::new(Constant::new(SECOND));
+        Policy { backoff, jitter: Jitter::None, ..Policy::default() }
+    }
+
+    fn request(policy: &Policy, repeat: Repeat, upload: Upload) -> (Retry, Facts) {
+        let now = Instant::now();
+        let mut retry = Retry::new(policy, repeat, upload, now);
+        retry.turn();
+        let facts = Facts { now, random: 0.0, advice: Advice::default(), rejected_for: None };
+        (retry, facts)
+    }
+
+    fn small(policy: &Policy) -> (Retry, Facts) {
+        request(policy, Repeat::Always, Upload::Small)
+    }
+
+    fn hint(header: &'static str, after: Duration) -> Advice {
+        let header = HeaderName::from_static(header);
+        Advice { hint: Some(Hint { after, header }), wish: Wish::Silent }
+    }
+
+    fn decide(retry: &mut Retry, policy: &Policy, facts: &Facts, gave: Gave<'_>) -> Decision {
+        let (method, url) = (&Method::GET, &Url::parse("http://a.example/").unwrap());
+        let (attempt, elapsed, keyed) = (1, SECOND, false);
+        retry.decide(policy, &Outcome { method, url, attempt, elapsed, keyed, gave }, facts)
+    }
+
+    fn after_failure(
+        retry: &mut Retry,
+        policy: &Policy,
+        facts: &Facts,
+        failure: Failure,
+    ) -> Decision {
+        decide(retry, policy, facts, Gave::Failure(failure, &std::fmt::Error))
+    }
+
+    fn after_answer(
+        retry: &mut Retry,
+        policy: &Policy,
+        facts: &Facts,
+        status: StatusCode,
+        connection: &'static str,
+    ) -> Decision {
+        let url = &Url::parse("http://a.example/").unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONNECTION, connection.parse().unwrap());
+        let headers = &headers;
+        decide(
+            retry,
+            policy,
+            facts,
+            Gave::Answer { status, headers, url, body: None, followed: false },
+        )
+    }
+
+    fn waits(after: Duration, source: WaitSource) -> Decision {
+        Decision::Retry { after, source }
+    }
+
+    fn backoff() -> Decision {
+        waits(SECOND, WaitSource::Backoff)
+    }
+
+    #[test]
+    fn a_request_knows_its_attempts_and_its_time() {
+        let limited = Policy { max_total_time: Some(10 * SECOND), ..policy() };
+        let (mut retry, Facts { now, .. }) = small(&limited);
+        assert_eq!(retry.attempts(), 0);
+        retry.attempt();
+        retry.attempt();
+        assert_eq!(retry.attempts(), 2);
+        assert_eq!(retry.elapsed(now + 3 * SECOND), 3 * SECOND);
+        assert_eq!(retry.deadline(), Some(now + 10 * SECOND));
+        assert_eq!(retry.left(now + 3 * SECOND), Some(7 * SECOND));
+        assert_eq!(small(&policy()).0.left(now), None);
+        let endless = Policy { max_total_time: Some(Duration::MAX), ..policy() };
+        assert_eq!(small(&endless).0.deadline(), None);
+    }
+
+    #[test]
+    fn a_copy_is_kept_while_a_retry_could_follow() {
+        let policy = policy();
+        let (mut retry, _) = small(&policy);
+        assert!(retry.may_repeat(&policy) && !retry.minds_redirects());
+        retry.turn();
+        retry.turn();
+        assert!(retry.may_repeat(&policy));
+        retry.turn();
+        assert!(!retry.may_repeat(&policy));
+        let (mut retry, _) = request(&policy, Repeat::IfNotProcessed, Upload::Small);
+        assert!(retry.may_repeat(&policy) && retry.minds_redirects());
+        retry.is_last();
+        assert!(!retry.may_repeat(&policy));
+    }
+
+    #[test]
+    fn time_and_retries_run_out() {
+        let policy = Policy { max_total_time: Some(10 * SECOND), ..policy() };
+        let (mut retry, mut facts) = small(&policy);
+        retry.turn();
+        retry.turn();
+        assert_eq!(after_failure(&mut retry, &policy, &facts, MAYBE), backoff());
+        retry.turn();
+        let decision = after_failure(&mut retry, &policy, &facts, MAYBE);
+        assert_eq!(decision, Decision::Return(StopReason::Exhausted));
+        facts.now += 10 * SECOND;
+        let decision = after_failure(&mut retry, &policy, &facts, MAYBE);
+        assert_eq!(decision, Decision::Return(StopReason::Deadline));
+    }
+
+    #[test]
+    fn what_may_have_been_processed_is_not_repeated() {
+        let policy = policy();
+        let stops = |reason| Decision::Return(reason);
+        let (mut never, facts) = request(&policy, Repeat::Never, Upload::Small);
+        let decision = after_failure(&mut never, &policy, &facts, NOT_SENT);
+        assert_eq!(decision, stops(StopReason::NotReplayable));
+
+        let (mut unsafe_, mut facts) = request(&policy, Repeat::IfNotProcessed, Upload::Small);
+        assert_eq!(after_failure(&mut unsafe_, &policy, &facts, NOT_SENT), backoff());
+        let decision = after_failure(&mut unsafe_, &policy, &facts, MAYBE);
+        assert_eq!(decision, stops(StopReason::UnsafeToRepeat));
+        let mut after_503 = |advice| {
+            facts.advice = advice;
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            after_answer(&mut unsafe_, &policy, &facts, status, "keep-alive")
+        };
+        let come_back = hint("x-ms-retry-after-ms", SECOND);
+        assert!(matches!(after_503(come_back), Decision::Retry { .. }));
+        let quota = hint("ratelimit", SECOND);
+        assert_eq!(after_503(quota), stops(StopReason::UnsafeToRepeat));
+    }
+
+    #[test]
+    fn a_server_may_send_the_client_away() {
+        let policy = policy();
+        let (mut retry, mut facts) = small(&policy);
+        facts.advice.wish = Wish::StayAway(header::RETRY_AFTER);
+        let decision = after_failure(&mut retry, &policy, &facts, MAYBE);
+        assert_eq!(decision, Decision::Return(StopReason::Vetoed));
+        facts.advice.wish = Wish::Retry;
+        assert_eq!(after_failure(&mut retry, &policy, &facts, MAYBE), backoff());
+    }
+
+    #[test]
+    fn a_large_upload_is_not_cut_a_third_time() {
+        let policy = policy();
+        let ends = Decision::Return(StopReason::Final);
+        let (mut large, facts) = request(&policy, Repeat::Always, Upload::Large);
+        for harmless in [NOT_SENT, Failure { kind: FailureKind::Timeout, ..MAYBE }] {
+            assert_eq!(after_failure(&mut large, &policy, &facts, harmless), backoff());
+        }
+        let refused = Failure { delivery: Delivery::NotProcessed, ..MAYBE };
+        assert_eq!(after_failure(&mut large, &policy, &facts, refused), backoff());
+        assert_eq!(after_failure(&mut large, &policy, &facts, MAYBE), backoff());
+        assert_eq!(after_failure(&mut large, &policy, &facts, refused), backoff());
+        assert_eq!(after_failure(&mut large, &policy, &facts, MAYBE), ends);
+        let (mut small, facts) = small(&policy);
+        for _ in 0..3 {
+            assert_eq!(after_failure(&mut small, &policy, &facts, MAYBE), backoff());
+        }
+    }
+
+    #[test]
+    fn backoff_grows_with_each_turn_up_to_the_longest_wait() {
+        let seconds = |retry: u32| SECOND * (10 + 30 * retry);
+        let growing = Policy { backoff: Arc::new(seconds), ..policy() };
+        let (mut retry, facts) = small(&growing);
+        for expected in [10, 40, 60] {
+            let decision = after_failure(&mut retry, &growing, &facts, MAYBE);
+            assert_eq!(decision, waits(expected * SECOND, WaitSource::Backoff));
+            retry.turn();
+        }
+        let spread = Policy { jitter: Jitter::Full, ..policy() };
+        let (mut retry, mut facts) = small(&spread);
+        facts.random = 0.5;
+        let decision = after_failure(&mut retry, &spread, &facts, MAYBE);
+        assert_eq!(decision, waits(SECOND / 2, WaitSource::Backoff));
+    }
+
+    #[test]
+    fn hints_are_obeyed_as_the_policy_says() {
+        use RetryAfter::{Floor, Ignored, Replaces};
+        let by_hint = |after| waits(after, WaitSource::Hint(header::RETRY_AFTER));
+        let too_long = Decision::Return(StopReason::HintTooLong);
+        for (retry_after, jitter, after, expected) in [
+            (Floor, Jitter::None, SECOND / 2, backoff()),
+            (Floor, Jitter::None, SECOND, by_hint(SECOND)),
+            (Floor, Jitter::None, 60 * SECOND, by_hint(60 * SECOND)),
+            (Floor, Jitter::None, 61 * SECOND, too_long.clone()),
+            (Floor, Jitter::Proportional(0.5), 4 * SECOND, by_hint(6 * SECOND)),
+            (Floor, Jitter::Proportional(0.5), 50 * SECOND, by_hint(60 * SECOND)),
+            (Replaces, Jitter::None, SECOND / 2, by_hint(SECOND / 2)),
+            (Replaces, Jitter::None, 61 * SECOND, too_long),
+            (Ignored, Jitter::None, 61 * SECOND, backoff()),
+        ] {
+            let policy = Policy { retry_after, jitter, ..policy() };
+            let (mut retry, facts) = small(&policy);
+            let facts = Facts { random: 1.0, advice: hint("retry-after", after), ..facts };
+            let decision = after_failure(&mut retry, &policy, &facts, MAYBE);
+            assert_eq!(decision, expected, "{retry_after:?} {jitter:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn an_open_breaker_is_waited_for_within_the_longest_wait() {
+        let policy = policy();
+        for (rejected_for, expected) in [
+            (SECOND, backoff()),
+            (2 * SECOND, waits(2 * SECOND, WaitSource::CircuitBreaker)),
+            (60 * SECOND, waits(60 * SECOND, WaitSource::CircuitBreaker)),
+            (61 * SECOND, Decision::Return(StopReason::CircuitOpen)),
+        ] {
+            let (mut retry, facts) = small(&policy);
+            let facts = Facts { rejected_for: Some(rejected_for), ..facts };
+            assert_eq!(after_failure(&mut retry, &policy, &facts, MAYBE), expected);
+        }
+    }
+
+    #[test]
+    fn no_wait_ends_at_the_deadline_or_after_it() {
+        let millis = Duration::from_millis;
+        for (total, rejected_for, expected) in [
+            (1001, None, backoff()),
+            (1000, None, Decision::Return(StopReason::Deadline)),
+            (2001, Some(2 * SECOND), waits(2 * SECOND, WaitSource::CircuitBreaker)),
+            (2000, Some(2 * SECOND), Decision::Return(StopReason::CircuitOpen)),
+        ] {
+            let policy = Policy { max_total_time: Some(millis(total)), ..policy() };
+            let (mut retry, facts) = small(&policy);
+            let facts = Facts { rejected_for, ..facts };
+            assert_eq!(after_failure(&mut retry, &policy, &facts, MAYBE), expected);
+        }
+    }
+
+    #[test]
+    fn a_stale_connection_is_replaced_at_once_but_only_once() {
+        let policy = policy();
+        let stale = Failure { may_be_stale: true, ..MAYBE };
+        let at_once = waits(Duration::ZERO, WaitSource::Immediate);
+        let (mut retry, facts) = small(&policy);
+        assert_eq!(after_failure(&mut retry, &policy, &facts, stale), at_once);
+        assert_eq!(after_failure(&mut retry, &policy, &facts, stale), backoff());
+        let (mut large, _) = request(&policy, Repeat::Always, Upload::Large);
+        assert_eq!(after_failure(&mut large, &policy, &facts, stale), backoff());
+
+        let rejected = Facts { rejected_for: Some(SECOND), ..facts.clone() };
+        assert_eq!(after_failure(&mut small(&policy).0, &policy, &rejected, stale), backoff());
+        let hinted = Facts { advice: hint("retry-after", SECOND), ..facts.clone() };
+        let decision = after_failure(&mut small(&policy).0, &policy, &hinted, stale);
+        assert_eq!(decision, waits(SECOND, WaitSource::Hint(header::RETRY_AFTER)));
+
+        for (status, connection, expected) in [
+            (StatusCode::REQUEST_TIMEOUT, "close", &at_once),
+            (StatusCode::REQUEST_TIMEOUT, "keep-alive, Close", &at_once),
+            (StatusCode::REQUEST_TIMEOUT, "keep-alive", &backoff()),
+            (StatusCode::BAD_GATEWAY, "close", &backoff()),
+        ] {
+            let (mut retry, facts) = small(&policy);
+            let decision = after_answer(&mut retry, &policy, &facts, status, connection);
+            assert_eq!(decision, *expected, "{status} {connection}");
+        }
+    }
+}

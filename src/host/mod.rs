@@ -1,0 +1,6 @@
+//! What a client keeps for each host: breaker, budget and gate, and the admission of attempts.
+
+pub(crate) mod admission;
+pub(crate) mod gate;
+pub(crate) mod registry;
+pub(crate) mod state;

@@ -1,0 +1,360 @@
+//! What happened, attempt by attempt, kept for whoever asks afterwards.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{fmt, time::Duration};
+
+use http::StatusCode;
+
+use crate::outcome::{Delivery, FailureKind, Outcome};
+use crate::retry::decision::{StopReason, WaitSource};
+
+/// The most attempts a history keeps; of a longer request the last ones stay.
+const LONGEST: usize = 64;
+
+/// One attempt, as it went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// Counted from 1.
+    pub number: u32,
+    /// When it started, from the start of the request.
+    pub started: Duration,
+    /// How long it took, up to the response head or the failure.
+    pub duration: Duration,
+    /// What came of it: a status, or the kind of failure.
+    pub result: Result<StatusCode, FailureKind>,
+    /// How far the request got.
+    pub delivery: Delivery,
+    /// The host that answered, with its port unless that is the scheme's own, where it is another
+    /// one than was asked (after a redirect).
+    pub answered_by: Option<String>,
+    /// The wait that followed, and where its length came from; `None` after the last attempt.
+    pub wait: Option<(Duration, WaitSource)>,
+}
+
+impl Attempt {
+    pub(crate) fn new(outcome: &Outcome<'_>, ended: Duration) -> Self {
+        Self {
+            number: outcome.attempt,
+            started: ended.saturating_sub(outcome.elapsed),
+            duration: outcome.elapsed,
+            result: match (outcome.status(), outcome.failure()) {
+                (Some(status), _) => Ok(status),
+                (None, failure) => Err(failure.unwrap_or(FailureKind::Other)),
+            },
+            delivery: outcome.delivery(),
+            answered_by: outcome.elsewhere().and_then(|it| {
+                let host = it.host_str()?;
+                Some(it.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+            }),
+            wait: None,
+        }
+    }
+}
+
+/// `#2 +0.412s 1.003s timeout (maybe processed), then 0.6s by backoff`
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (started, duration) = (self.started.as_secs_f64(), self.duration.as_secs_f64());
+        write!(f, "#{} +{started:.3}s {duration:.3}s ", self.number)?;
+        match self.result {
+            Ok(status) => write!(f, "status {}", status.as_u16())?,
+            Err(kind) => write!(f, "{kind} ({})", self.delivery)?,
+        }
+        if let Some(host) = &self.answered_by {
+            write!(f, " from {host}")?;
+        }
+        then(f, self.wait.as_ref())
+    }
+}
+
+/// A moment at which a request was not sent: the circuit breaker rejected it, or the gate of the
+/// host held it back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Hold {
+    /// How many attempts there had been.
+    pub attempts: u32,
+    /// When it was, from the start of the request.
+    pub at: Duration,
+    /// By what: [`FailureKind::CircuitOpen`] or [`FailureKind::RateLimited`].
+    pub by: FailureKind,
+    /// The wait that followed; `None` where the request ended by it.
+    pub wait: Option<(Duration, WaitSource)>,
+}
+
+/// `-- +0.412s circuit_open, then 0.6s by circuit breaker`
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "-- +{:.3}s {}", self.at.as_secs_f64(), self.by)?;
+        then(f, self.wait.as_ref())
+    }
+}
+
+fn then(f: &mut fmt::Formatter<'_>, wait: Option<&(Duration, WaitSource)>) -> fmt::Result {
+    match wait {
+        Some((wait, source)) => write!(f, ", then {:.3}s by {source}", wait.as_secs_f64()),
+        None => Ok(()),
+    }
+}
+
+/// All attempts of one request, and what held it up besides. Keeps the last 64 of each.
+///
+/// `Display` is a timeline:
+///
+/// ```text
+/// -- +0.000s rate_limited, then 1.250s by gate
+/// #1 +1.250s 0.080s status 503, then 2.000s by retry-after
+/// #2 +3.330s 0.500s timeout (maybe processed), then 0.412s by backoff
+/// -- +4.242s circuit_open, then 4.900s by circuit breaker
+/// #3 +9.142s 0.071s status 200
+/// ended: success
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    attempts: Vec<Attempt>,
+    holds: Vec<Hold>,
+    total: u32,
+    stop: Option<StopReason>,
+}
+
+impl History {
+    /// The attempts that are kept, oldest first.
+    pub fn attempts(&self) -> &[Attempt] {
+        &self.attempts
+    }
+
+    /// When it was not sent, oldest first, as far as that is kept.
+    pub fn holds(&self) -> &[Hold] {
+        &self.holds
+    }
+
+    /// How many attempts there were, those not kept included.
+    pub fn total(&self) -> u32 {
+        self.total
+    }
+
+    /// Why the request ended; `None` while it runs.
+    pub fn stop_reason(&self) -> Option<StopReason> {
+        self.stop
+    }
+
+    pub(crate) fn push(&mut self, attempt: Attempt) {
+        self.total = attempt.number;
+        push(&mut self.attempts, attempt);
+    }
+
+    pub(crate) fn hold(&mut self, hold: Hold) {
+        push(&mut self.holds, hold);
+    }
+
+    /// Adds the wait after the last attempt.
+    pub(crate) fn waits(&mut self, wait: Duration, source: &WaitSource) {
+        if let Some(last) = self.attempts.last_mut() {
+            last.wait = Some((wait, source.clone()));
+        }
+    }
+
+    pub(crate) fn end(&mut self, stop: StopReason) {
+        self.stop = Some(stop);
+    }
+}
+
+fn push<T>(kept: &mut Vec<T>, new: T) {
+    if kept.len() == LONGEST {
+        kept.remove(0);
+    }
+    if kept.is_empty() {
+        // Most have one or two.
+        kept.reserve_exact(1);
+    }
+    kept.push(new);
+}
+
+/// A timeline: one line per attempt, and one for each time it was not sent.
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut holds = self.holds.iter().peekable();
+        for attempt in &self.attempts {
+            while let Some(hold) = holds.next_if(|it| it.attempts < attempt.number) {
+                writeln!(f, "{hold}")?;
+            }
+            writeln!(f, "{attempt}")?;
+        }
+        for hold in holds {
+            writeln!(f, "{hold}")?;
+        }
+        match self.stop {
+            Some(stop) => write!(f, "ended: {stop}"),
+            None => f.write_str("under way"),
+        }
+    }
+}
+
+/// What [`Resilient`](crate::Resilient) leaves on a response.
+pub trait ResponseExt {
+    /// How many attempts it took.
+    fn attempts(&self) -> u32;
+
+    /// What happened, attempt by attempt. `None` where the first attempt succeeded: there is
+    /// nothing to tell, and telling nothing costs nothing. An [`AttemptLog`] is kept always.
+    fn history(&self) -> Option<&History>;
+}
+
+impl ResponseExt for reqwest::Response {
+    fn attempts(&self) -> u32 {
+        self.history().map_or(1, History::total)
+    }
+
+    fn history(&self) -> Option<&History> {
+        self.extensions().get()
+    }
+}
+
+/// A handle to the history of a request, to be read after, or while, the request runs.
+///
+/// Put a clone of it into the request's extensions:
+///
+/// ```no_run
+/// # async fn example(client: reqwest_middleware::ClientWithMiddleware) -> Result<(), reqwest_middleware::Error> {
+/// use reqwest_resilient::AttemptLog;
+///
+/// let log = AttemptLog::new();
+/// let result = client.get("https://example.com").with_extension(log.clone()).send().await;
+/// println!("{}", log.history());
+/// # Ok(()) }
+/// ```
+///
+/// One log serves one request at a time; a further request starts it anew.
+#[derive(Clone, Debug, Default)]
+pub struct AttemptLog(Arc<Mutex<Logged>>);
+
+#[derive(Debug, Default)]
+struct Logged {
+    history: History,
+    elapsed: Duration,
+}
+
+impl AttemptLog {
+    /// An empty log.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What happened so far.
+    pub fn history(&self) -> History {
+        self.lock(|it| it.history.clone())
+    }
+
+    /// How many attempts there were so far.
+    pub fn attempts(&self) -> u32 {
+        self.lock(|it| it.history.total)
+    }
+
+    /// How long the request took, waits included; up to its last attempt while it runs.
+    pub fn elapsed(&self) -> Duration {
+        self.lock(|it| it.elapsed)
+    }
+
+    pub(crate) fn set(&self, history: &History, elapsed: Duration) {
+        self.lock(|it| {
+            it.history.clone_from(history);
+            it.elapsed = elapsed;
+        });
+    }
+
+    fn lock<T>(&self, read: impl FnOnce(&mut Logged) -> T) -> T {
+        read(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method, header};
+    use reqwest::Url;
+
+    use super::*;
+    use crate::outcome::{Failure, Gave};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn attempt(number: u32, gave: Gave<'_>) -> Attempt {
+        let url = &Url::parse("http://a.example/").unwrap();
+        let (method, elapsed) = (&Method::GET, SECOND / 4);
+        let outcome = Outcome { method, url, attempt: number, elapsed, keyed: false, gave };
+        Attempt::new(&outcome, number * SECOND)
+    }
+
+    fn answered(number: u32, status: StatusCode, by: &str) -> Attempt {
+        let (url, headers) = (&Url::parse(by).unwrap(), &HeaderMap::new());
+        attempt(number, Gave::Answer { status, headers, url, body: None, followed: false })
+    }
+
+    fn timed_out(number: u32) -> Attempt {
+        let failure = Failure::new(FailureKind::Timeout, Delivery::MaybeProcessed);
+        attempt(number, Gave::Failure(failure, &fmt::Error))
+    }
+
+    fn held(attempts: u32, by: FailureKind) -> Hold {
+        Hold { attempts, at: attempts * SECOND, by, wait: None }
+    }
+
+    #[test]
+    fn a_history_is_a_timeline() {
+        let mut history = History::default();
+        assert_eq!(history.to_string(), "under way");
+        let wait = Some((SECOND / 2, WaitSource::Gate));
+        history.hold(Hold { wait, ..held(0, FailureKind::RateLimited) });
+        history.push(answered(1, StatusCode::SERVICE_UNAVAILABLE, "http://b.example:81/"));
+        history.waits(SECOND * 3 / 2, &WaitSource::Hint(header::RETRY_AFTER));
+        history.hold(held(1, FailureKind::CircuitOpen));
+        history.push(answered(2, StatusCode::BAD_GATEWAY, "https://c.example/"));
+        history.push(timed_out(3));
+        history.hold(held(3, FailureKind::CircuitOpen));
+        history.end(StopReason::CircuitOpen);
+        let lines = [
+            "-- +0.000s rate_limited, then 0.500s by gate",
+            "#1 +0.750s 0.250s status 503 from b.example:81, then 1.500s by retry-after",
+            "-- +1.000s circuit_open",
+            "#2 +1.750s 0.250s status 502 from c.example",
+            "#3 +2.750s 0.250s timeout (maybe processed)",
+            "-- +3.000s circuit_open",
+            "ended: circuit_open",
+        ];
+        assert_eq!(history.to_string(), lines.join("\n"));
+        assert_eq!(history.stop_reason(), Some(StopReason::CircuitOpen));
+        assert_eq!(history.holds().len(), 3);
+    }
+
+    #[test]
+    fn a_history_keeps_the_last_attempts_and_counts_all() {
+        let mut history = History::default();
+        for number in 1..=65 {
+            history.push(timed_out(number));
+        }
+        let kept: Vec<_> = history.attempts().iter().map(|it| it.number).collect();
+        assert_eq!(kept, (2..=65).collect::<Vec<_>>());
+        assert_eq!(history.total(), 65);
+    }
+
+    #[test]
+    fn a_response_without_a_history_took_one_attempt() {
+        let mut response = reqwest::Response::from(http::Response::new(""));
+        assert_eq!((response.attempts(), response.history()), (1, None));
+        let mut history = History::default();
+        history.push(timed_out(3));
+        response.extensions_mut().insert(history.clone());
+        assert_eq!((response.attempts(), response.history()), (3, Some(&history)));
+    }
+
+    #[test]
+    fn a_log_shows_what_was_last_written() {
+        let log = AttemptLog::new();
+        assert_eq!((log.attempts(), log.elapsed()), (0, Duration::ZERO));
+        let mut history = History::default();
+        history.push(timed_out(3));
+        log.clone().set(&history, SECOND);
+        assert_eq!((log.attempts(), log.elapsed()), (3, SECOND));
+        assert_eq!(log.history(), history);
+    }
+}

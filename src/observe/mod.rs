@@ -1,0 +1,7 @@
+//! What listeners and callers learn of a request: events, history, messages, telemetry.
+
+pub(crate) mod event;
+pub(crate) mod history;
+pub(crate) mod redact;
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+pub mod telemetry;

@@ -1,0 +1,245 @@
+//! A span around each attempt and a log line for each decision, through `tracing`.
+
+use http::Method;
+use tracing::{Level, Span, field};
+
+use crate::breaker::BreakerState;
+use crate::observe::event::{AttemptScope, Event, Observer, RequestInfo};
+use crate::outcome::Outcome;
+
+/// Logs what happens to requests, and puts a span around each attempt.
+///
+/// # Spans
+///
+/// One span named `http_attempt`, level info, for each attempt. Spans and logs of middleware
+/// further in, and of the client, are inside it. It is a child of the span that makes the request.
+/// There is no span for the whole of the attempts, as
+/// [OpenTelemetry](https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-client-span)
+/// would have it; the caller's own span is that.
+///
+/// | field | value |
+/// |---|---|
+/// | `otel.name` | the method |
+/// | `otel.kind` | `client` or `internal`, see [`AttemptSpan`] |
+/// | `http.request.method` | the method; `_OTHER` for one that HTTP does not define |
+/// | `server.address`, `server.port` | of the request's url |
+/// | `url.full` | the url without userinfo, query and fragment |
+/// | `http.request.resend_count` | from 1, on every attempt but the first |
+/// | `http.response.status_code` | the status, if there was an answer |
+/// | `error.type` | the status from 400 on, or a [`FailureKind`](crate::FailureKind) such as `timeout`; `_OTHER` for what has no name |
+/// | `otel.status_code` | `ERROR` where `error.type` is set |
+///
+/// An attempt whose future the caller drops has a span without any of the last three: nothing
+/// failed.
+///
+/// # With reqwest-tracing
+///
+/// `reqwest-tracing`, put after [`Resilient`](crate::Resilient), makes a CLIENT span for each
+/// attempt by itself. There must be one only: say [`AttemptSpan::Internal`] here, and its span is
+/// inside ours, or [`AttemptSpan::Off`]. Its span backend finds the
+/// [`ResendCount`](crate::ResendCount) in the extensions.
+///
+/// # Logs
+///
+/// | what | level |
+/// |---|---|
+/// | a wait before a retry, a wait at the gate, a rejection, a gate closed, a budget empty | [`retries`](Self::retries), debug |
+/// | a request given up after more than one attempt | [`give_ups`](Self::give_ups), warn |
+/// | a request given up after one attempt or none | as retries: there the caller's error says it all |
+/// | a circuit breaker opened | [`breaker_openings`](Self::breaker_openings), warn |
+/// | a circuit breaker changed otherwise | info, unless breaker openings are off |
+///
+/// Their message is the event's `Display`, which shows neither userinfo nor query. The target of
+/// spans and logs is `reqwest_resilient`.
+#[derive(Clone, Debug)]
+pub struct TracingObserver {
+    span: AttemptSpan,
+    retries: Option<Level>,
+    give_ups: Option<Level>,
+    breaker_openings: Option<Level>,
+}
+
+/// What span is put around an attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AttemptSpan {
+    /// One of kind CLIENT: the span of the HTTP request. The default.
+    #[default]
+    Client,
+    /// One of kind INTERNAL, for another middleware's CLIENT span to be inside.
+    Internal,
+    /// None.
+    Off,
+}
+
+const TARGET: &str = "reqwest_resilient";
+
+impl TracingObserver {
+    /// Spans of kind CLIENT and the levels above.
+    pub fn new() -> Self {
+        Self {
+            span: AttemptSpan::Client,
+            retries: Some(Level::DEBUG),
+            give_ups: Some(Level::WARN),
+            breaker_openings: Some(Level::WARN),
+        }
+    }
+
+    /// What span is put around an attempt.
+    pub fn span(mut self, span: AttemptSpan) -> Self {
+        self.span = span;
+        self
+    }
+
+    /// At what level waits and their like are logged; `None` for not at all.
+    pub fn retries(mut self, level: impl Into<Option<Level>>) -> Self {
+        self.retries = level.into();
+        self
+    }
+
+    /// At what level it is logged that a request is given up after more than one attempt; `None`
+    /// for not at all.
+    pub fn give_ups(mut self, level: impl Into<Option<Level>>) -> Self {
+        self.give_ups = level.into();
+        self
+    }
+
+    /// At what level it is logged that a circuit breaker opened; `None` for no changes at all.
+    pub fn breaker_openings(mut self, level: impl Into<Option<Level>>) -> Self {
+        self.breaker_openings = level.into();
+        self
+    }
+
+    fn level(&self, event: &Event<'_>) -> Option<Level> {
+        match event {
+            Event::GaveUp(it) if it.attempts > 1 => self.give_ups,
+            Event::BreakerChanged(it) => match it.to {
+                BreakerState::Open | BreakerState::ForcedOpen => self.breaker_openings,
+                _ => self.breaker_openings.and(Some(Level::INFO)),
+            },
+            // The spans tell of attempts, and a success is no news.
+            Event::AttemptStarted(_) | Event::AttemptEnded(_) | Event::Succeeded(_) => None,
+            _ => self.retries,
+        }
+    }
+}
+
+impl Default for TracingObserver {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Logs at a level that is known only now: each level has a place of its own in the code, so that
+/// filters by level cost as little as anywhere.
+macro_rules! log {
+    ($level:expr, $($fields:tt)+) => {
+        match $level {
+            Level::ERROR => tracing::error!(target: TARGET, $($fields)+),
+            Level::WARN => tracing::warn!(target: TARGET, $($fields)+),
+            Level::INFO => tracing::info!(target: TARGET, $($fields)+),
+            Level::DEBUG => tracing::debug!(target: TARGET, $($fields)+),
+            Level::TRACE => tracing::trace!(target: TARGET, $($fields)+),
+        }
+    };
+}
+
+impl Observer for TracingObserver {
+    fn on_event(&self, event: &Event<'_>) {
+        let Some(level) = self.level(event) else { return };
+        match event {
+            Event::Waiting(it) => {
+                let (wait, source) = (it.wait.as_secs_f64(), field::display(it.source));
+                log!(level, attempt = it.attempt, wait, source, "{event}");
+            }
+            Event::HeldBack(it) => {
+                log!(level, wait = it.wait.as_secs_f64(), source = "gate", "{event}");
+            }
+            Event::GaveUp(it) => {
+                let why = it.stop_reason.as_str();
+                log!(
+                    level,
+                    attempts = it.attempts,
+                    elapsed = it.elapsed.as_secs_f64(),
+                    why,
+                    "{event}"
+                );
+            }
+            _ => log!(level, "{event}"),
+        }
+    }
+
+    fn around_attempt(&self, info: &RequestInfo<'_>) -> Option<Box<dyn AttemptScope>> {
+        let kind = match self.span {
+            AttemptSpan::Client => "client",
+            AttemptSpan::Internal => "internal",
+            AttemptSpan::Off => return None,
+        };
+        // What is computed for a field is computed only where the span is wanted. Numbers are i64,
+        // because tracing-opentelemetry makes text of the unsigned ones.
+        let span = tracing::info_span!(
+            target: TARGET,
+            "http_attempt",
+            otel.name = name(info.method).0,
+            otel.kind = kind,
+            http.request.method = name(info.method).1,
+            server.address = info.url.host_str().map(unbracketed),
+            server.port = info.url.port_or_known_default().map(i64::from),
+            url.full = %info.url,
+            http.request.resend_count = resend_count(info),
+            http.response.status_code = field::Empty,
+            "error.type" = field::Empty,
+            otel.status_code = field::Empty,
+        );
+        if span.is_disabled() { None } else { Some(Box::new(AttemptSpanScope(span))) }
+    }
+}
+
+/// A span's name and the method in it: methods that HTTP does not define are the caller's data.
+fn name(method: &Method) -> (&str, &str) {
+    match *method {
+        Method::CONNECT
+        | Method::DELETE
+        | Method::GET
+        | Method::HEAD
+        | Method::OPTIONS
+        | Method::PATCH
+        | Method::POST
+        | Method::PUT
+        | Method::TRACE => (method.as_str(), method.as_str()),
+        _ => ("HTTP", "_OTHER"),
+    }
+}
+
+fn unbracketed(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+fn resend_count(info: &RequestInfo<'_>) -> Option<i64> {
+    Some(i64::from(info.attempt) - 1).filter(|it| *it > 0)
+}
+
+struct AttemptSpanScope(Span);
+
+impl AttemptScope for AttemptSpanScope {
+    fn run(&self, step: &mut dyn FnMut()) {
+        self.0.in_scope(step);
+    }
+
+    fn end(&self, outcome: &Outcome<'_>) {
+        let span = &self.0;
+        let status = outcome.status();
+        if let Some(status) = status {
+            span.record("http.response.status_code", i64::from(status.as_u16()));
+        }
+        let error = match (status, outcome.failure()) {
+            (Some(status), _) if status.as_u16() < 400 => return,
+            (Some(status), _) => span.record("error.type", status.as_str()),
+            (None, Some(kind)) if kind.as_str() != "other" => {
+                span.record("error.type", kind.as_str())
+            }
+            (None, _) => span.record("error.type", "_OTHER"),
+        };
+        error.record("otel.status_code", "ERROR");
+    }
+}

@@ -1,0 +1,421 @@
+//! Outcome and request in, verdict out; and which requests may be sent twice.
+
+use std::{fmt, sync::Arc};
+
+use http::{Method, StatusCode};
+
+use crate::breaker::Health;
+use crate::outcome::hint::{self, Advice, Wish};
+use crate::outcome::idempotency;
+use crate::outcome::{Delivery, FailureKind, Gave, Outcome};
+
+pub(crate) type Predicate = Arc<dyn Fn(&Outcome<'_>) -> bool + Send + Sync>;
+
+/// An outcome, classified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Success,
+    /// Another attempt may end better.
+    Transient,
+    /// No other attempt would end better.
+    Final,
+}
+
+/// Classifies an outcome. The predicate, where there is one, replaces all other rules; without
+/// one, a server that asks for a retry of its error gets it.
+pub(crate) fn verdict(
+    outcome: &Outcome<'_>,
+    advice: &Advice,
+    retry_if: Option<&Predicate>,
+    statuses: &StatusSet,
+) -> Verdict {
+    let transient = match (retry_if, outcome.gave) {
+        (Some(retry_if), _) => retry_if(outcome),
+        // 409: the first copy is still at work; 422: the key belongs to another request.
+        (None, Gave::Answer { status: StatusCode::CONFLICT, .. })
+            if outcome.keyed && outcome.attempt > 1 =>
+        {
+            true
+        }
+        (None, Gave::Answer { status: StatusCode::UNPROCESSABLE_ENTITY, .. }) if outcome.keyed => {
+            false
+        }
+        (None, Gave::Answer { status, headers, .. }) => {
+            statuses.contains(status)
+                || status.as_u16() >= 400 && advice.wish == Wish::Retry
+                || statuses.limited_403 && hint::is_rate_limit_403(status, headers)
+        }
+        (None, Gave::Failure(failure, _)) => is_transient(failure.kind),
+    };
+    match outcome.status() {
+        _ if transient => Verdict::Transient,
+        Some(status) if status.as_u16() < 400 => Verdict::Success,
+        _ => Verdict::Final,
+    }
+}
+
+/// Whether re-sending can help at all. An allow-list: what is not known to pass is final.
+pub(crate) fn is_transient(kind: FailureKind) -> bool {
+    match kind {
+        FailureKind::CircuitOpen
+        | FailureKind::Connect
+        | FailureKind::Deadline
+        | FailureKind::Disconnect
+        | FailureKind::Protocol
+        | FailureKind::Refused
+        | FailureKind::Throttled
+        | FailureKind::Timeout => true,
+        FailureKind::Builder
+        | FailureKind::Certificate
+        | FailureKind::Decode
+        | FailureKind::RateLimited
+        | FailureKind::Redirect
+        | FailureKind::Other => false,
+    }
+}
+
+pub(crate) type Judge = Arc<dyn Fn(&Outcome<'_>) -> Option<Health> + Send + Sync>;
+
+/// What an outcome says about the health of the service; `None` if nothing.
+///
+/// Apart from the verdict in part: whether a retry would help is one thing, whether the service
+/// did its work another. A 404 is a sign of life, a 501 none of health.
+pub(crate) fn health(outcome: &Outcome<'_>, verdict: Verdict) -> Option<Health> {
+    match outcome.gave {
+        Gave::Answer { status: StatusCode::TOO_MANY_REQUESTS, .. } => Some(Health::Throttled),
+        Gave::Answer { status: StatusCode::FORBIDDEN, .. } if verdict == Verdict::Transient => {
+            Some(Health::Throttled)
+        }
+        Gave::Answer { status, .. } => {
+            let failed = verdict == Verdict::Transient
+                || status.is_server_error()
+                || status == StatusCode::REQUEST_TIMEOUT;
+            Some(if failed { Health::Failure } else { Health::Success })
+        }
+        Gave::Failure(failure, _) => match failure.kind {
+            FailureKind::Throttled => Some(Health::Throttled),
+            FailureKind::Certificate => Some(Health::Failure),
+            FailureKind::CircuitOpen => None,
+            kind if is_transient(kind) => Some(Health::Failure),
+            _ => None,
+        },
+    }
+}
+
+/// Whether what an answer says about coming back is for every request to its host: those that say
+/// that there were too many. Asked of the answer itself, whatever the user makes of its health.
+pub(crate) fn holds_back(outcome: &Outcome<'_>, verdict: Verdict) -> bool {
+    match outcome.status() {
+        Some(StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => true,
+        // GitHub's way to say the same.
+        Some(StatusCode::FORBIDDEN) => verdict == Verdict::Transient,
+        _ => false,
+    }
+}
+
+/// Which methods may be sent again after they may have been processed.
+///
+/// The guard concerns only that: a request that was provably not processed (never sent, refused
+/// by the protocol, answered with 425, 429, or 503 and a Retry-After) may always be re-sent, and
+/// so may one that carries an `Idempotency-Key`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RetryMethods {
+    /// The idempotent methods of [RFC 9110 §9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2):
+    /// GET, HEAD, OPTIONS, TRACE, PUT, DELETE, and QUERY. The default.
+    #[default]
+    Idempotent,
+    /// These methods and no others.
+    Only(Vec<Method>),
+    /// Every method: switches the guard off. A POST may then take effect twice.
+    All,
+}
+
+impl RetryMethods {
+    #[inline]
+    pub(crate) fn contains(&self, method: &Method) -> bool {
+        match self {
+            Self::Idempotent => idempotency::is_idempotent(method),
+            Self::Only(methods) => methods.contains(method),
+            Self::All => true,
+        }
+    }
+}
+
+/// Whether this outcome proves that the server did not act on the request. After a redirect there
+/// is no such proof: whoever redirected may have acted.
+pub(crate) fn not_processed(outcome: &Outcome<'_>, hinted: bool) -> bool {
+    match outcome.delivery() {
+        _ if outcome.is_redirected() => false,
+        Delivery::NotSent | Delivery::NotProcessed => true,
+        Delivery::MaybeProcessed => false,
+        Delivery::Answered => match outcome.status() {
+            Some(StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS) => true,
+            Some(StatusCode::SERVICE_UNAVAILABLE) => hinted,
+            _ => false,
+        },
+    }
+}
+
+/// A set of status codes, as bits.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct StatusSet {
+    bits: [u64; 15],
+    /// Whether a 403 that tells of an exhausted rate limit belongs to it.
+    limited_403: bool,
+}
+
+impl StatusSet {
+    pub(crate) fn contains(&self, status: StatusCode) -> bool {
+        let (word, bit) = Self::place(status);
+        self.bits.get(word).is_some_and(|it| it & bit != 0)
+    }
+
+    pub(crate) fn with_limited_403(mut self) -> Self {
+        self.limited_403 = true;
+        self
+    }
+
+    fn place(status: StatusCode) -> (usize, u64) {
+        let index = usize::from(status.as_u16()).saturating_sub(100);
+        (index / 64, 1 << (index % 64))
+    }
+}
+
+impl fmt::Debug for StatusSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = (100..=999).filter_map(|it| StatusCode::from_u16(it).ok());
+        f.debug_set().entries(all.filter(|it| self.contains(*it)).map(|it| it.as_u16())).finish()
+    }
+}
+
+impl FromIterator<StatusCode> for StatusSet {
+    fn from_iter<I: IntoIterator<Item = StatusCode>>(statuses: I) -> Self {
+        let mut set = Self::default();
+        for status in statuses {
+            let (word, bit) = Self::place(status);
+            if let Some(it) = set.bits.get_mut(word) {
+                *it |= bit;
+            }
+        }
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, header};
+    use reqwest::Url;
+
+    use super::*;
+    use crate::outcome::Failure;
+
+    const TRANSIENT: [FailureKind; 8] = [
+        FailureKind::CircuitOpen,
+        FailureKind::Connect,
+        FailureKind::Deadline,
+        FailureKind::Disconnect,
+        FailureKind::Protocol,
+        FailureKind::Refused,
+        FailureKind::Throttled,
+        FailureKind::Timeout,
+    ];
+
+    const FINAL: [FailureKind; 6] = [
+        FailureKind::Builder,
+        FailureKind::Certificate,
+        FailureKind::Decode,
+        FailureKind::RateLimited,
+        FailureKind::Redirect,
+        FailureKind::Other,
+    ];
+
+    /// An outcome as it matters here, for tests to change.
+    #[derive(Clone, Copy)]
+    struct Case {
+        result: Result<u16, FailureKind>,
+        delivery: Delivery,
+        retry_after: bool,
+        keyed: bool,
+        attempt: u32,
+        followed: bool,
+    }
+
+    impl Case {
+        fn failed(kind: FailureKind) -> Self {
+            Self { result: Err(kind), ..answered(0) }
+        }
+
+        fn judge<T>(self, judge: impl FnOnce(&Outcome<'_>) -> T) -> T {
+            let url = &Url::parse("http://a.example/").unwrap();
+            let mut headers = HeaderMap::new();
+            if self.retry_after {
+                headers.insert(header::RETRY_AFTER, 1.into());
+            }
+            let gave = match self.result {
+                Ok(status) => Gave::Answer {
+                    status: StatusCode::from_u16(status).unwrap(),
+                    headers: &headers,
+                    url,
+                    body: None,
+                    followed: self.followed,
+                },
+                Err(kind) => Gave::Failure(Failure::new(kind, self.delivery), &fmt::Error),
+            };
+            let Self { keyed, attempt, .. } = self;
+            let elapsed = std::time::Duration::ZERO;
+            judge(&Outcome { method: &Method::GET, url, attempt, elapsed, keyed, gave })
+        }
+
+        fn verdict(self, advice: &Advice, retry_if: Option<&Predicate>) -> Verdict {
+            let statuses: StatusSet =
+                [422, 503].map(|it| StatusCode::from_u16(it).unwrap()).into_iter().collect();
+            self.judge(|it| verdict(it, advice, retry_if, &statuses))
+        }
+    }
+
+    fn answered(status: u16) -> Case {
+        Case {
+            result: Ok(status),
+            delivery: Delivery::MaybeProcessed,
+            retry_after: false,
+            keyed: false,
+            attempt: 1,
+            followed: false,
+        }
+    }
+
+    #[test]
+    fn a_verdict_goes_by_status_key_and_wish() {
+        use Verdict::{Final, Success, Transient};
+        let silent = Advice::default();
+        let retry = Advice { wish: Wish::Retry, ..Advice::default() };
+        let keyed = |status| Case { keyed: true, ..answered(status) };
+        let again = |case| Case { attempt: 2, ..case };
+        for (case, advice, expected) in [
+            (answered(200), &silent, Success),
+            (answered(399), &silent, Success),
+            (answered(400), &silent, Final),
+            (answered(503), &silent, Transient),
+            (answered(399), &retry, Success),
+            (answered(400), &retry, Transient),
+            (answered(401), &retry, Transient),
+            (again(keyed(409)), &silent, Transient),
+            (keyed(409), &silent, Final),
+            (again(answered(409)), &silent, Final),
+            (answered(422), &silent, Transient),
+            (keyed(422), &silent, Final),
+            (Case { retry_after: true, ..answered(403) }, &silent, Final),
+        ] {
+            assert_eq!(case.verdict(advice, None), expected, "{:?}", case.result);
+        }
+        for kind in TRANSIENT {
+            assert_eq!(Case::failed(kind).verdict(&silent, None), Transient);
+        }
+        for kind in FINAL {
+            assert_eq!(Case::failed(kind).verdict(&silent, None), Final);
+        }
+    }
+
+    #[test]
+    fn a_403_is_transient_where_it_tells_of_a_limit() {
+        let limited = StatusSet::default().with_limited_403();
+        let verdict = |case: Case| case.judge(|it| verdict(it, &Advice::default(), None, &limited));
+        let told = Case { retry_after: true, ..answered(403) };
+        assert_eq!(verdict(told), Verdict::Transient);
+        assert_eq!(verdict(answered(403)), Verdict::Final);
+    }
+
+    #[test]
+    fn a_predicate_replaces_all_other_rules() {
+        let silent = Advice::default();
+        let always: Predicate = Arc::new(|_| true);
+        let never: Predicate = Arc::new(|_| false);
+        assert_eq!(answered(200).verdict(&silent, Some(&always)), Verdict::Transient);
+        assert_eq!(answered(200).verdict(&silent, Some(&never)), Verdict::Success);
+        assert_eq!(answered(503).verdict(&silent, Some(&never)), Verdict::Final);
+        let failed = Case::failed(FailureKind::Connect);
+        assert_eq!(failed.verdict(&silent, Some(&never)), Verdict::Final);
+    }
+
+    #[test]
+    fn health_is_whether_the_service_did_its_work() {
+        let health = |case: Case, verdict| case.judge(|it| health(it, verdict));
+        for (status, verdict, expected) in [
+            (200, Verdict::Success, Health::Success),
+            (200, Verdict::Transient, Health::Failure),
+            (403, Verdict::Final, Health::Success),
+            (403, Verdict::Transient, Health::Throttled),
+            (404, Verdict::Final, Health::Success),
+            (408, Verdict::Final, Health::Failure),
+            (429, Verdict::Final, Health::Throttled),
+            (501, Verdict::Final, Health::Failure),
+        ] {
+            assert_eq!(health(answered(status), verdict), Some(expected), "{status}");
+        }
+        for kind in TRANSIENT.into_iter().chain(FINAL) {
+            let expected = match kind {
+                FailureKind::Throttled => Some(Health::Throttled),
+                FailureKind::CircuitOpen => None,
+                FailureKind::Certificate => Some(Health::Failure),
+                _ => TRANSIENT.contains(&kind).then_some(Health::Failure),
+            };
+            assert_eq!(health(Case::failed(kind), Verdict::Final), expected, "{kind}");
+        }
+    }
+
+    #[test]
+    fn only_answers_that_tell_of_too_many_requests_hold_others_back() {
+        let holds = |case: Case, verdict| case.judge(|it| holds_back(it, verdict));
+        for (status, verdict, expected) in [
+            (429, Verdict::Final, true),
+            (503, Verdict::Final, true),
+            (403, Verdict::Transient, true),
+            (403, Verdict::Final, false),
+            (500, Verdict::Transient, false),
+        ] {
+            assert_eq!(holds(answered(status), verdict), expected, "{status}");
+        }
+        assert!(!holds(Case::failed(FailureKind::Throttled), Verdict::Transient));
+    }
+
+    #[test]
+    fn few_outcomes_prove_that_nothing_was_processed() {
+        let proof = |case: Case, hinted| case.judge(|it| not_processed(it, hinted));
+        for (status, hinted, expected) in [
+            (425, false, true),
+            (429, false, true),
+            (503, true, true),
+            (503, false, false),
+            (500, true, false),
+        ] {
+            assert_eq!(proof(answered(status), hinted), expected, "{status}");
+            assert!(!proof(Case { followed: true, ..answered(status) }, hinted));
+        }
+        let failed = |delivery| Case { delivery, ..Case::failed(FailureKind::Disconnect) };
+        assert!(proof(failed(Delivery::NotSent), false));
+        assert!(proof(failed(Delivery::NotProcessed), false));
+        assert!(!proof(failed(Delivery::MaybeProcessed), true));
+    }
+
+    #[test]
+    fn a_status_set_holds_what_was_put_in() {
+        let all = || (100..=999).filter_map(|it| StatusCode::from_u16(it).ok());
+        let even: StatusSet = all().filter(|it| it.as_u16() % 2 == 0).collect();
+        assert!(all().all(|it| even.contains(it) == (it.as_u16() % 2 == 0)));
+        let few: StatusSet = all().filter(|it| it.as_u16() % 499 == 0).collect();
+        assert_eq!(format!("{few:?}"), "{499, 998}");
+    }
+
+    #[test]
+    fn idempotent_methods_are_those_of_the_rfc_and_query() {
+        let yes = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY"];
+        let no = ["POST", "PATCH", "CONNECT", "PURGE"];
+        let method = |it: &str| Method::from_bytes(it.as_bytes()).unwrap();
+        assert!(yes.iter().all(|it| RetryMethods::Idempotent.contains(&method(it))));
+        assert!(no.iter().all(|it| !RetryMethods::Idempotent.contains(&method(it))));
+        assert!(no.iter().all(|it| RetryMethods::All.contains(&method(it))));
+        let only = RetryMethods::Only(vec![Method::POST]);
+        assert!(only.contains(&Method::POST) && !only.contains(&Method::GET));
+    }
+}

@@ -1,0 +1,367 @@
+//! How many retries successes have paid for.
+
+mod account;
+mod bucket;
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use reqwest::Request;
+
+use crate::common::clock::Instant;
+use crate::common::fault::Fault;
+use crate::common::versioned::Rules;
+use crate::host::registry::{Entry, KeyOf, Keyed, Part};
+pub(crate) use crate::retry::budget::account::{Account, Token};
+
+/// How a retry budget fills and how much it holds.
+///
+/// # Why a budget
+///
+/// Retries turn a blip into an outage. Three plain retries send every request four times just when
+/// the server can least bear it. `examples/storm.rs` lets clients of this crate loose on a simulated
+/// server of 500 requests a second, first come, first served, that still works for clients that have
+/// left. For 10 s nothing answers: fifty clients with three plain retries then keep it down at 50 %
+/// load as at 90 %, with 3.9 attempts per request, until nobody watches any more.
+///
+/// # Why funded by successes
+///
+/// A budget that refills with time refills during the outage as well, once per client: 20 % plus
+/// 10 retries a second is harmless for five clients in that outage, and a second outage for fifty,
+/// from 70 % load on for ever. A success is the only evidence that the server has room. A tenth of
+/// a retry for each bounds the extra load at 10 % whatever the number of clients, and when nothing
+/// succeeds, next to nothing is re-sent.
+///
+/// # What costs, and what comes back
+///
+/// A retry costs one token, taken before the wait. It is refunded if the retry is never sent, and
+/// only then: how it went makes no difference. Free are retries the server cannot have seen as
+/// load, such as the one on a connection that had gone stale. With the bucket empty, the request
+/// ends at once with what it has; nobody waits for a token.
+///
+/// # Default
+///
+/// Size 3, 0.1 per success, 0.005 per second, upkeep 0.2. With these and a breaker per host, at 50 %
+/// to 90 % load, five to five hundred simulated clients are back within 6 s of that outage and
+/// within 8 s of a brownout (30 s at a fifth of the capacity), 5,000 clients within 4 s and 100 s.
+/// Any 5 s have at most 1.1 attempts per request with five or fifty clients, 1.4 with five hundred,
+/// and 3.2 with 5,000, each of which asks so seldom that one retry is much.
+///
+/// So a new client, one that has been silent for ten minutes and one of more than two successes a
+/// second have three retries saved up; one that steadily makes fewer has one, and what it earns. A
+/// client on its own that repeats much may have a larger budget.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::BudgetConfig;
+///
+/// // A batch job on its own: one retry for every five successes, bursts of fifty.
+/// let budget = BudgetConfig::default().size(50).deposit(0.2).upkeep(0.0);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BudgetConfig {
+    size: u32,
+    deposit: f64,
+    trickle: f64,
+    upkeep: f64,
+}
+
+impl BudgetConfig {
+    /// The most retries that can be saved up; a new budget is full. Default 3.
+    ///
+    /// It bounds the burst at the start of an outage, which all clients together make. Three let one
+    /// request use all its retries. With ten, five hundred simulated clients make up to 2.0 attempts
+    /// per request, and 5,000 never recover from a brownout at a load of 70 % or more.
+    pub const fn size(mut self, retries: u32) -> Self {
+        self.size = retries;
+        self
+    }
+
+    /// The retries each successful request pays for, a fraction as a rule. Default 0.1.
+    ///
+    /// It bounds the share of load that is retries, in the long run. A client whose attempts fail
+    /// at random has about one retry to pay per failure: 0.1 feeds a failure rate of 9 %, and the
+    /// bucket outlasts higher ones for a while.
+    pub const fn deposit(mut self, per_success: f64) -> Self {
+        self.deposit = per_success;
+        self
+    }
+
+    /// The retries that come back by themselves each second. Default 0.005, so that a bucket is
+    /// full again after ten minutes.
+    ///
+    /// Without any, a client too quiet to earn a retry would never get one again. Every client
+    /// adds it up during an outage: at 0.05 the retries of 5,000 clients take half of a simulated
+    /// server of 500 requests a second, for ever.
+    pub const fn trickle(mut self, per_second: f64) -> Self {
+        self.trickle = per_second;
+        self
+    }
+
+    /// What it costs each second to keep more than one retry, taken at each success for the time
+    /// since the success before it. Default 0.2: what two successes a second earn.
+    ///
+    /// It bounds the burst at the start of an outage where many clients make few requests each. A
+    /// client of one request in two seconds that has three retries saved up sends nearly twice as
+    /// much in the first five seconds of an outage, as do the 499 others. A busy client's three are
+    /// nothing beside its requests, and one that is new or seldom there has had no success to pay
+    /// at. Nothing is taken during an outage. Without upkeep (0) what is saved stays.
+    pub const fn upkeep(mut self, per_second: f64) -> Self {
+        self.upkeep = per_second;
+        self
+    }
+
+    /// Every setting that makes no sense: its name, and what is wrong with its value.
+    pub(crate) fn faults(&self) -> Vec<Fault> {
+        let size =
+            (self.size == 0).then(|| Fault::new("retry_budget.size", "must be > 0", self.size));
+        let rate = |field, rate: f64| {
+            let broken = !(0.0..=f64::from(u32::MAX)).contains(&rate);
+            broken.then(|| Fault::new(field, "must be from 0 to 4294967295", rate))
+        };
+        let deposit = rate("retry_budget.deposit", self.deposit);
+        let trickle = rate("retry_budget.trickle", self.trickle);
+        let upkeep = rate("retry_budget.upkeep", self.upkeep);
+        [size, deposit, trickle, upkeep].into_iter().flatten().collect()
+    }
+}
+
+impl Default for BudgetConfig {
+    fn default() -> Self {
+        Self { size: 3, deposit: 0.1, trickle: 0.005, upkeep: 0.2 }
+    }
+}
+
+/// A retry budget: one bucket for all requests, or one a host or key.
+///
+/// Asked before every retry, and never waited for: with the bucket empty, the request ends at
+/// once with what it has. Cheap to clone; clones share the buckets. See [`BudgetConfig`] for the
+/// reasons.
+///
+/// # Bounded
+///
+/// At most 1,024 keys are kept, together with the circuit breakers where both are kept per host;
+/// the one used least recently is forgotten first, and then starts with a full bucket again. The
+/// first eight stay, where 32 or more are kept.
+///
+/// ```
+/// use reqwest_resilient::{BudgetConfig, ResilientConfig, RetryBudget};
+///
+/// let config = ResilientConfig::builder()
+///     .retry_budget(RetryBudget::per_host(BudgetConfig::default().size(20)))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct RetryBudget {
+    kept: Arc<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    rules: Rules<BudgetConfig>,
+    scope: Scope,
+}
+
+#[derive(Debug)]
+enum Scope {
+    Shared(OnceLock<Arc<Account>>),
+    Keyed(Keyed<Account>),
+}
+
+impl RetryBudget {
+    /// One bucket for all requests.
+    pub fn shared(config: BudgetConfig) -> Self {
+        Self::new(config, Scope::Shared(OnceLock::new()))
+    }
+
+    /// A bucket for each scheme, host and port of the requests.
+    pub fn per_host(config: BudgetConfig) -> Self {
+        Self::new(config, Scope::Keyed(Keyed::new(KeyOf::Host)))
+    }
+
+    /// A bucket for each key that `key_of` finds in the requests.
+    pub fn per_key(
+        config: BudgetConfig,
+        key_of: impl Fn(&Request) -> String + Send + Sync + 'static,
+    ) -> Self {
+        Self::new(config, Scope::Keyed(Keyed::new(KeyOf::Request(Box::new(key_of)))))
+    }
+
+    fn new(config: BudgetConfig, scope: Scope) -> Self {
+        Self { kept: Arc::new(Kept { rules: Rules::new(config), scope }) }
+    }
+
+    /// Gives a host, such as `api.example.com`, or all hosts below a domain, `*.example.com`,
+    /// buckets of another kind; for all clones, from the next request on.
+    ///
+    /// For a budget that is kept per host. A name that no host can have is refused by
+    /// [`build`](crate::ResilientConfigBuilder::build).
+    pub fn for_host(self, host: &str, config: BudgetConfig) -> Self {
+        self.kept.rules.set_host(host, config);
+        self
+    }
+
+    /// How many retries are left at `now` for a key, such as `https://example.com` (no slash at its
+    /// end); a key not seen yet gets a full bucket. A shared budget is that of every key.
+    pub fn balance(&self, key: &str, now: Instant) -> f64 {
+        let account = match &self.kept.scope {
+            Scope::Shared(account) => Arc::clone(self.shared_account(account, now)),
+            Scope::Keyed(keyed) => {
+                keyed.of_key(key, |key| Account::new(key, &self.kept.rules, now))
+            }
+        };
+        account.keep_up(&self.kept.rules, now);
+        account.balance(now)
+    }
+
+    /// The rules, to be shown.
+    pub(crate) fn rules(&self) -> &dyn fmt::Debug {
+        &self.kept.rules
+    }
+
+    pub(crate) fn faults(&self) -> Vec<Fault> {
+        self.kept.rules.faults(BudgetConfig::faults, "retry_budget.for_host")
+    }
+
+    /// Whether both are the same.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.kept, &other.kept)
+    }
+
+    /// Whether this budget, with its balances, can stand in for `other`: it is kept in the same
+    /// way, and has then taken over its rules.
+    pub(crate) fn replaces(&self, other: &Self) -> bool {
+        let alike = match (&self.kept.scope, &other.kept.scope) {
+            (Scope::Shared(_), Scope::Shared(_)) => true,
+            (Scope::Keyed(ours), Scope::Keyed(theirs)) => {
+                ours.is_per_host() && theirs.is_per_host()
+            }
+            _ => false,
+        };
+        if alike {
+            self.kept.rules.replace(&other.kept.rules);
+        }
+        alike
+    }
+
+    /// Keeps its buckets where `other` is kept, so that one look-up finds both.
+    pub(crate) fn join<Q: Part>(&self, other: &Keyed<Q>) {
+        if let Scope::Keyed(keyed) = &self.kept.scope {
+            keyed.join(other);
+        }
+    }
+
+    /// Where the buckets are kept, if there are several.
+    pub(crate) fn keyed(&self) -> Option<&Keyed<Account>> {
+        match &self.kept.scope {
+            Scope::Shared(_) => None,
+            Scope::Keyed(keyed) => Some(keyed),
+        }
+    }
+
+    /// The account of `request`, if need be in the entry that was found for it, and whether it is
+    /// never forgotten.
+    pub(crate) fn of_request(
+        &self,
+        request: &Request,
+        found: Option<&Arc<Entry>>,
+        now: Instant,
+    ) -> (Arc<Account>, bool) {
+        let (account, stays) = match &self.kept.scope {
+            Scope::Shared(account) => (Arc::clone(self.shared_account(account, now)), true),
+            Scope::Keyed(keyed) => {
+                let create = |key: &str| Account::new(key, &self.kept.rules, now);
+                keyed.of_request(request, found, create)
+            }
+        };
+        self.keep_up(&account, now);
+        (account, stays)
+    }
+
+    /// Sees to it that the account has the rules in force.
+    #[inline]
+    pub(crate) fn keep_up(&self, account: &Account, now: Instant) {
+        account.keep_up(&self.kept.rules, now);
+    }
+
+    fn shared_account<'a>(
+        &self,
+        account: &'a OnceLock<Arc<Account>>,
+        now: Instant,
+    ) -> &'a Arc<Account> {
+        account.get_or_init(|| Arc::new(Account::new("", &self.kept.rules, now)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+
+    fn size(retries: u32) -> BudgetConfig {
+        BudgetConfig::default().size(retries)
+    }
+
+    fn per_key(config: BudgetConfig) -> RetryBudget {
+        RetryBudget::per_key(config, |_| "key".to_owned())
+    }
+
+    #[test]
+    fn a_budget_stands_in_for_one_kept_in_the_same_way_and_takes_its_rules() {
+        let now = Instant::now();
+        let kinds: [fn(BudgetConfig) -> RetryBudget; 3] =
+            [RetryBudget::shared, RetryBudget::per_host, per_key];
+        for (i, ours) in kinds.iter().enumerate() {
+            for (j, theirs) in kinds.iter().enumerate() {
+                let budget = ours(size(9));
+                assert_eq!(budget.balance("http://a.example", now), 9.0);
+                // What differs from key to key differs in a way that nobody can compare.
+                let alike = i == j && i < 2;
+                assert_eq!(budget.replaces(&theirs(size(4))), alike, "{i} {j}");
+                let left = if alike { 4.0 } else { 9.0 };
+                assert_eq!(budget.balance("http://a.example", now), left, "{i} {j}");
+            }
+        }
+    }
+
+    #[test]
+    fn clones_of_a_budget_are_the_same() {
+        let (one, other) = (RetryBudget::shared(size(3)), RetryBudget::shared(size(3)));
+        assert!(one.is(&one.clone()) && !one.is(&other));
+    }
+
+    #[test]
+    fn a_budget_per_host_may_be_kept_with_others() {
+        let (budget, other) = (RetryBudget::per_host(size(3)), Keyed::<Account>::new(KeyOf::Host));
+        budget.join(&other);
+        other.set_capacity(NonZeroUsize::new(7).unwrap());
+        assert_eq!(budget.keyed().map(|it| it.capacity().get()), Some(7));
+        assert!(RetryBudget::shared(size(3)).keyed().is_none());
+    }
+
+    #[test]
+    fn a_budget_names_the_faults_of_all_its_rules() {
+        let budget = RetryBudget::per_host(size(0)).for_host("a.example", size(1).deposit(-1.0));
+        let faults: Vec<_> = budget.faults().into_iter().map(|it| it.field).collect();
+        assert_eq!(faults, ["retry_budget.size", "hosts.\"a.example\".retry_budget.deposit"]);
+    }
+
+    #[test]
+    fn faults_name_field_and_value() {
+        assert_eq!(BudgetConfig::default().faults(), []);
+        let config = BudgetConfig::default().size(0).deposit(f64::NAN).trickle(-0.5).upkeep(-1.0);
+        let faults: Vec<_> = config.faults().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            faults,
+            [
+                "retry_budget.size must be > 0, got 0",
+                "retry_budget.deposit must be from 0 to 4294967295, got NaN",
+                "retry_budget.trickle must be from 0 to 4294967295, got -0.5",
+                "retry_budget.upkeep must be from 0 to 4294967295, got -1.0",
+            ]
+        );
+    }
+}

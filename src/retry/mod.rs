@@ -1,0 +1,5 @@
+//! Retries: the decision's words, backoff and budget.
+
+pub(crate) mod backoff;
+pub(crate) mod budget;
+pub(crate) mod decision;

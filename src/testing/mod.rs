@@ -1,0 +1,234 @@
+//! A scripted end of the middleware chain, to test retry settings without a network.
+//!
+//! Put a [`Script`] behind [`Resilient`](crate::Resilient), pause tokio's clock, and hours of
+//! backoff pass in a millisecond, exactly:
+//!
+//! ```
+//! use std::time::Duration;
+//! use reqwest_middleware::ClientBuilder;
+//! use reqwest_resilient::{Constant, Jitter, Resilient, ResilientConfig};
+//! use reqwest_resilient::testing::{Reply, Script};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = ResilientConfig::builder()
+//!     .backoff(Constant::new(Duration::from_secs(60)))
+//!     .jitter(Jitter::None)
+//!     .build()?;
+//! let script = Script::new([Reply::status(503), Reply::status(200)]);
+//! let client = ClientBuilder::new(reqwest::Client::new())
+//!     .with(Resilient::new(config))
+//!     .with(script.clone())
+//!     .build();
+//!
+//! let start = tokio::time::Instant::now();
+//! let response = client.get("https://example.com").send().await?;
+//! assert_eq!((response.status().as_u16(), script.sent().len()), (200, 2));
+//! assert_eq!(start.elapsed(), Duration::from_secs(60));
+//! # Ok(()) }
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{fmt, io, time::Duration};
+
+use bytes::Bytes;
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method};
+use reqwest::{Request, Response, ResponseBuilderExt, Url};
+use reqwest_middleware::{Error, Middleware, Next, Result};
+
+use crate::common::clock::Instant;
+use crate::observe::redact::RedactedUrl;
+
+/// The most requests a script remembers; of more, the last ones.
+const MOST_SENT: usize = 4_096;
+
+/// Answers requests as it is told, in order; the last reply repeats for ever. Sends nothing.
+///
+/// Clones share the script and what it has seen.
+#[derive(Clone)]
+pub struct Script(Arc<Mutex<Played>>);
+
+struct Played {
+    replies: VecDeque<Reply>,
+    sent: VecDeque<SentRequest>,
+}
+
+/// A request that reached a [`Script`]. `Debug` shows neither userinfo nor query nor the values of
+/// headers nor the body.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct SentRequest {
+    /// When it came, on tokio's clock.
+    pub at: Instant,
+    /// Its method.
+    pub method: Method,
+    /// Its url.
+    pub url: Url,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, unless it is a stream.
+    pub body: Option<Bytes>,
+    /// Its own timeout.
+    pub timeout: Option<Duration>,
+}
+
+impl Script {
+    /// A script of these replies. An empty one answers 200.
+    pub fn new(replies: impl IntoIterator<Item = Reply>) -> Self {
+        let replies = replies.into_iter().collect();
+        Self(Arc::new(Mutex::new(Played { replies, sent: VecDeque::new() })))
+    }
+
+    /// Every request so far, oldest first; of more than 4,096 the last ones.
+    pub fn sent(&self) -> Vec<SentRequest> {
+        self.lock(|it| it.sent.iter().cloned().collect())
+    }
+
+    async fn answer(&self, request: &Request) -> Result<Response> {
+        let reply = self.next(request);
+        if !reply.latency.is_zero() {
+            tokio::time::sleep(reply.latency).await;
+        }
+        match reply.gives {
+            Gives::Answer { status, headers, body } => {
+                let answer = http::Response::builder().status(status).url(request.url().clone());
+                let mut answer = answer.body(body).map_err(Error::middleware)?;
+                *answer.headers_mut() = headers;
+                Ok(answer.into())
+            }
+            Gives::Error(error) => Err(error()),
+        }
+    }
+
+    fn next(&self, request: &Request) -> Reply {
+        let sent = SentRequest {
+            at: Instant::now(),
+            method: request.method().clone(),
+            url: request.url().clone(),
+            headers: request.headers().clone(),
+            body: request
+                .body()
+                .map_or_else(|| Some(Bytes::new()), |it| it.as_bytes().map(Bytes::copy_from_slice)),
+            timeout: request.timeout().copied(),
+        };
+        self.lock(|it| {
+            if it.sent.len() == MOST_SENT {
+                it.sent.pop_front();
+            }
+            it.sent.push_back(sent);
+            match it.replies.len() {
+                0 => Reply::status(200),
+                1 => it.replies[0].clone(),
+                _ => it.replies.pop_front().unwrap_or_else(|| Reply::status(200)),
+            }
+        })
+    }
+
+    fn lock<T>(&self, with: impl FnOnce(&mut Played) -> T) -> T {
+        with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lock(|it| {
+            f.debug_struct("Script").field("sent", &it.sent.len()).finish_non_exhaustive()
+        })
+    }
+}
+
+impl fmt::Debug for SentRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SentRequest")
+            .field("at", &self.at)
+            .field("method", &self.method)
+            .field("url", &RedactedUrl::new(&self.url))
+            .field("headers", &self.headers.keys().collect::<Vec<_>>())
+            .field("body_len", &self.body.as_ref().map(Bytes::len))
+            .field("timeout", &self.timeout)
+            .finish()
+    }
+}
+
+#[async_trait::async_trait]
+impl Middleware for Script {
+    async fn handle(&self, request: Request, _: &mut Extensions, _: Next<'_>) -> Result<Response> {
+        self.answer(&request).await
+    }
+}
+
+#[cfg(feature = "astral")]
+#[async_trait::async_trait]
+impl astral_reqwest_middleware::Middleware for Script {
+    async fn handle(
+        &self,
+        request: Request,
+        _: &mut Extensions,
+        _: astral_reqwest_middleware::Next<'_>,
+    ) -> astral_reqwest_middleware::Result<Response> {
+        self.answer(&request).await.map_err(|error| match error {
+            Error::Middleware(error) => error.into(),
+            Error::Reqwest(error) => error.into(),
+        })
+    }
+}
+
+/// One reply of a [`Script`].
+#[derive(Clone)]
+pub struct Reply {
+    latency: Duration,
+    gives: Gives,
+}
+
+#[derive(Clone)]
+enum Gives {
+    Answer { status: u16, headers: HeaderMap, body: Bytes },
+    Error(Arc<dyn Fn() -> Error + Send + Sync>),
+}
+
+impl Reply {
+    /// An answer with this status. One that no response can have gives an error.
+    pub fn status(status: u16) -> Self {
+        let (headers, body) = (HeaderMap::new(), Bytes::new());
+        Self { latency: Duration::ZERO, gives: Gives::Answer { status, headers, body } }
+    }
+
+    /// A failure of the connection of this kind.
+    pub fn io_error(kind: io::ErrorKind) -> Self {
+        Self::error(move || Error::middleware(io::Error::from(kind)))
+    }
+
+    /// A failure with this error.
+    pub fn error(error: impl Fn() -> Error + Send + Sync + 'static) -> Self {
+        Self { latency: Duration::ZERO, gives: Gives::Error(Arc::new(error)) }
+    }
+
+    /// Adds a header to an answer.
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        if let Gives::Answer { headers, .. } = &mut self.gives {
+            headers.append(name, value);
+        }
+        self
+    }
+
+    /// Gives an answer this body.
+    pub fn body(mut self, with: impl Into<Bytes>) -> Self {
+        if let Gives::Answer { body, .. } = &mut self.gives {
+            *body = with.into();
+        }
+        self
+    }
+
+    /// Lets this much time pass before the reply.
+    pub fn after(mut self, latency: Duration) -> Self {
+        self.latency = latency;
+        self
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply").field("latency", &self.latency).finish_non_exhaustive()
+    }
+}
