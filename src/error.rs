@@ -11,7 +11,7 @@ use crate::host::gate::RateLimited;
 use crate::observe::history::{AttemptLog, History};
 use crate::observe::redact::RedactedUrl;
 use crate::outcome::transport_error;
-use crate::outcome::{FailureKind, Gave, Outcome};
+use crate::outcome::{FailureKind, Outcome, OutcomeResult};
 use crate::retry::decision::StopReason;
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
@@ -54,7 +54,7 @@ impl Inner {
 
 /// What the request ended with.
 pub(crate) enum Cause {
-    Answer(Response),
+    Response(Response),
     Failure(FailureKind, BoxError),
 }
 
@@ -99,7 +99,7 @@ impl HttpRequestError {
     /// What this error is about.
     pub fn kind(&self) -> ErrorKind {
         match &self.inner.cause {
-            Cause::Answer(response) => ErrorKind::Status(response.status()),
+            Cause::Response(response) => ErrorKind::Status(response.status()),
             Cause::Failure(kind, _) => ErrorKind::Failure(*kind),
         }
     }
@@ -167,7 +167,7 @@ impl HttpRequestError {
     /// The last answer, if the last attempt got one. Its body is unread.
     pub fn response(&self) -> Option<&Response> {
         match &self.inner.cause {
-            Cause::Answer(response) => Some(response),
+            Cause::Response(response) => Some(response),
             Cause::Failure(..) => None,
         }
     }
@@ -175,7 +175,7 @@ impl HttpRequestError {
     #[cfg(feature = "blocking")]
     pub(crate) fn response_mut(&mut self) -> Option<&mut Response> {
         match &mut self.inner.cause {
-            Cause::Answer(response) => Some(response),
+            Cause::Response(response) => Some(response),
             Cause::Failure(..) => None,
         }
     }
@@ -183,7 +183,7 @@ impl HttpRequestError {
     /// Takes the last answer out, to read its body.
     pub fn into_response(self) -> Option<Response> {
         match self.inner.cause {
-            Cause::Answer(response) => Some(response),
+            Cause::Response(response) => Some(response),
             Cause::Failure(..) => None,
         }
     }
@@ -208,7 +208,7 @@ impl fmt::Display for HttpRequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.inner;
         let cause = match &inner.cause {
-            Cause::Answer(response) => Reported::Status(response.status()),
+            Cause::Response(response) => Reported::Status(response.status()),
             Cause::Failure(kind, source) => Reported::Failure(*kind, source.as_ref()),
         };
         let Inner { stop, attempts, .. } = *inner;
@@ -237,7 +237,7 @@ impl fmt::Debug for HttpRequestError {
 impl Error for HttpRequestError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.inner.cause {
-            Cause::Answer(_) => None,
+            Cause::Response(_) => None,
             Cause::Failure(_, source) => Some(source.as_ref()),
         }
     }
@@ -295,9 +295,9 @@ pub(crate) enum Reported<'a> {
 
 impl<'a> From<&Outcome<'a>> for Reported<'a> {
     fn from(outcome: &Outcome<'a>) -> Self {
-        match outcome.gave {
-            Gave::Answer { status, .. } => Self::Status(status),
-            Gave::Failure(failure, error) => Self::Failure(failure.kind, error),
+        match outcome.result {
+            OutcomeResult::Response { status, .. } => Self::Status(status),
+            OutcomeResult::Failure(failure, error) => Self::Failure(failure.kind, error),
         }
     }
 }

@@ -64,7 +64,7 @@
 //!
 //! # Features
 //!
-//! - `http2` (default): HTTP/2, and telling its refusals from failures that may have been processed.
+//! - `http2` (default): HTTP/2, and notifying its refusals from failures that may have been processed.
 //! - `rustls` (default): tells refused certificates from connections worth another try. It brings
 //!   no TLS; choose that on `reqwest`.
 //! - `astral`: all of it for clients of `astral-reqwest-middleware`, a fork, except
@@ -92,7 +92,7 @@ mod retry;
 #[cfg(feature = "test-util")]
 pub mod testing;
 
-/// Guides: how to get here from elsewhere, how to test, what to set.
+/// Guides: how to get here from cross_host_url, how to test, what to set.
 pub mod guide {
     #[doc = include_str!("../docs/choosing_settings.md")]
     pub mod choosing_settings {}
@@ -118,7 +118,7 @@ pub use client::middleware::{ResendCount, Resilient};
 pub use client::request::{RequestBuilder, RequestBuilderExt};
 pub use client::resilient_client::functions::*;
 pub use client::resilient_client::{ResilientClient, ResilientClientBuilder};
-pub use common::fault::{BuildError, ConfigError, Fault};
+pub use common::fault::{BuildError, ConfigError, ConfigFault};
 #[cfg(feature = "serde")]
 pub use config::file;
 pub use config::headers::DeadlineHeader;

@@ -1,4 +1,4 @@
-//! The machine behind its lock, and the telling of its changes once the lock is free.
+//! The machine behind its lock, and the notifying of its changes once the lock is free.
 
 use std::{
     collections::VecDeque,
@@ -18,7 +18,7 @@ use crate::breaker::{
     window::nanos_since,
 };
 use crate::common::clock::{Instant, nanos};
-use crate::common::fault::Fault;
+use crate::common::fault::ConfigFault;
 use crate::common::versioned::Rules;
 
 /// One breaker's state, shared by everyone who asks it.
@@ -54,10 +54,10 @@ struct Inner {
     machine: Machine,
     config: Arc<BreakerConfig>,
     lanes_open: bool,
-    untold: VecDeque<Transition>,
-    /// Someone is telling; what others add to `untold` meanwhile, that one tells too. This keeps
+    unreported: VecDeque<Transition>,
+    /// Someone is notifying; what others add to `unreported` meanwhile, that one tells too. This keeps
     /// the order and lets an observer call back into the breaker.
-    telling: bool,
+    notifying: bool,
 }
 
 impl Circuit {
@@ -75,8 +75,8 @@ impl Circuit {
                 machine,
                 config,
                 lanes_open: false,
-                untold: VecDeque::new(),
-                telling: false,
+                unreported: VecDeque::new(),
+                notifying: false,
             }),
             common,
         }
@@ -179,7 +179,7 @@ impl Circuit {
         self.gate().is_closed()
     }
 
-    pub(super) fn is_choosy(&self) -> bool {
+    pub(super) fn is_probing(&self) -> bool {
         !self.gate().lets_through()
     }
 
@@ -211,8 +211,8 @@ impl Circuit {
         let (result, transition) = self.step(&mut inner, |machine, config| step(machine, config));
         let change = transition.map(|transition| {
             let change = self.change(&transition);
-            inner.untold.push_back(transition);
-            self.tell(inner);
+            inner.unreported.push_back(transition);
+            self.notify(inner);
             change
         });
         (result, change)
@@ -245,17 +245,17 @@ impl Circuit {
         result
     }
 
-    fn tell<'a>(&'a self, mut inner: MutexGuard<'a, Inner>) {
-        if inner.telling {
+    fn notify<'a>(&'a self, mut inner: MutexGuard<'a, Inner>) {
+        if inner.notifying {
             return;
         }
-        inner.telling = true;
-        while let Some(transition) = inner.untold.pop_front() {
+        inner.notifying = true;
+        while let Some(transition) = inner.unreported.pop_front() {
             drop(inner);
-            self.common.tell(&self.change(&transition));
+            self.common.notify(&self.change(&transition));
             inner = self.lock();
         }
-        inner.telling = false;
+        inner.notifying = false;
     }
 
     fn gate(&self) -> Gate {
@@ -272,7 +272,7 @@ impl Common {
         Self { rules: Rules::new(Arc::new(config)), observers: RwLock::default() }
     }
 
-    pub(super) fn faults(&self) -> Vec<Fault> {
+    pub(super) fn faults(&self) -> Vec<ConfigFault> {
         self.rules.faults(|config| config.faults(), "circuit_breaker.for_host")
     }
 
@@ -280,7 +280,7 @@ impl Common {
         self.observers.write().unwrap_or_else(PoisonError::into_inner).push(observer);
     }
 
-    fn tell(&self, change: &StateChange) {
+    fn notify(&self, change: &StateChange) {
         // On a copy, so that no lock is held while observers run.
         let observers = self.observers.read().unwrap_or_else(PoisonError::into_inner).clone();
         for observer in observers {

@@ -11,7 +11,7 @@ use crate::breaker::{
     probing::Recovery,
     rules::{Consecutive, SlowCalls},
 };
-use crate::common::fault::Fault;
+use crate::common::fault::ConfigFault;
 
 /// When a circuit breaker opens, for how long, and what closes it again.
 ///
@@ -229,7 +229,7 @@ impl BreakerConfig {
     ///
     /// A breaker made of such a config still works to the letter of it: an open time of zero lets
     /// the next call through as a probe, a minimum the window cannot hold is never reached.
-    pub(crate) fn faults(&self) -> Vec<Fault> {
+    pub(crate) fn faults(&self) -> Vec<ConfigFault> {
         let window = match self.window {
             Window::Time(span) => Some(span),
             Window::Count(_) => None,
@@ -241,16 +241,16 @@ impl BreakerConfig {
             ("circuit_breaker.window", window),
         ];
         let zero = |(field, time): (_, Option<Duration>)| {
-            time.filter(Duration::is_zero).map(|time| Fault::new(field, "must be > 0", time))
+            time.filter(Duration::is_zero).map(|time| ConfigFault::new(field, "must be > 0", time))
         };
         let growth = self.growth.filter(|growth| growth.max < self.open_for).map(|growth| {
             let rule = "must not be shorter than open_for";
-            Fault::new("circuit_breaker.open_growth", rule, growth.max)
+            ConfigFault::new("circuit_breaker.open_growth", rule, growth.max)
         });
         let samples = match (self.window, self.min_samples) {
             (Window::Count(len), Some(samples)) if samples.get() > len.get().into() => {
                 let rule = "must fit into the count window";
-                Some(Fault::new("circuit_breaker.min_samples", rule, samples))
+                Some(ConfigFault::new("circuit_breaker.min_samples", rule, samples))
             }
             _ => None,
         };

@@ -19,24 +19,24 @@ use crate::host::registry::Part;
 /// Handles and the registry share the home, permits a door: so the count that keeps the door
 /// alive is also the number of permits given out there, and counting them costs nothing.
 #[derive(Debug)]
-pub(crate) struct Home {
+pub(crate) struct BreakerHandle {
     circuit: Arc<Circuit>,
-    doors: [Arc<Door>; LANES],
+    doors: [Arc<LaneHandle>; LANES],
 }
 
 /// A way to the circuit with a count of its own, so that threads at other doors need not wait
 /// for it.
 #[derive(Debug)]
 #[repr(align(128))]
-pub(super) struct Door {
+pub(super) struct LaneHandle {
     pub(super) circuit: Arc<Circuit>,
     pub(super) lane: usize,
 }
 
-impl Home {
+impl BreakerHandle {
     pub(super) fn new(circuit: Circuit) -> Self {
         let circuit = Arc::new(circuit);
-        let door = |lane| Arc::new(Door { circuit: Arc::clone(&circuit), lane });
+        let door = |lane| Arc::new(LaneHandle { circuit: Arc::clone(&circuit), lane });
         Self { doors: std::array::from_fn(door), circuit }
     }
 
@@ -65,8 +65,8 @@ impl Home {
     }
 
     /// Whether not every call is let through; a permit that it gives is then a probe's.
-    pub(crate) fn is_choosy(&self) -> bool {
-        self.circuit.is_choosy()
+    pub(crate) fn is_probing(&self) -> bool {
+        self.circuit.is_probing()
     }
 
     /// The rejection of a call that would come at `now`; `None` if it would be let through.
@@ -76,7 +76,7 @@ impl Home {
 
     /// The door of this thread.
     #[inline]
-    fn door(&self) -> &Arc<Door> {
+    fn door(&self) -> &Arc<LaneHandle> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         thread_local!(static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed));
         // A thread that is about to end may have lost its number.
@@ -89,7 +89,7 @@ impl Home {
     }
 }
 
-impl Part for Home {
+impl Part for BreakerHandle {
     /// A breaker that is not closed knows something: that the service is down, or what someone
     /// decided by hand.
     fn pinned(&self) -> bool {

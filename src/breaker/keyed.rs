@@ -11,10 +11,10 @@ use reqwest::Request;
 use crate::breaker::{
     BreakerConfig, BreakerSnapshot, CircuitBreaker, StateChange,
     circuit::{Circuit, Common},
-    home::Home,
+    home::BreakerHandle,
 };
 use crate::common::clock::Instant;
-use crate::common::fault::Fault;
+use crate::common::fault::ConfigFault;
 use crate::host::registry::{Entry, KeyOf, Keyed, Part};
 
 /// A family of circuit breakers, one a key, or a single one for all requests.
@@ -37,7 +37,7 @@ pub struct CircuitBreakers {
 
 enum Scope {
     Single(CircuitBreaker),
-    Keyed { common: Arc<Common>, homes: Keyed<Home> },
+    Keyed { common: Arc<Common>, homes: Keyed<BreakerHandle> },
 }
 
 impl CircuitBreakers {
@@ -99,11 +99,11 @@ impl CircuitBreakers {
         &self,
         request: &Request,
         found: Option<&Arc<Entry>>,
-    ) -> (Arc<Home>, bool) {
+    ) -> (Arc<BreakerHandle>, bool) {
         let (home, stays) = match &*self.scope {
             Scope::Single(breaker) => (Arc::clone(&breaker.home), true),
             Scope::Keyed { common, homes } => {
-                let create = |key: &str| Home::new(Circuit::new(key, Arc::clone(common)));
+                let create = |key: &str| BreakerHandle::new(Circuit::new(key, Arc::clone(common)));
                 homes.of_request(request, found, create)
             }
         };
@@ -119,14 +119,14 @@ impl CircuitBreakers {
         match &*self.scope {
             Scope::Single(breaker) => breaker.clone(),
             Scope::Keyed { common, homes } => {
-                let create = |key: &str| Home::new(Circuit::new(key, Arc::clone(common)));
+                let create = |key: &str| BreakerHandle::new(Circuit::new(key, Arc::clone(common)));
                 CircuitBreaker { home: homes.of_key(key, create) }
             }
         }
         .kept_up()
     }
 
-    pub(crate) fn faults(&self) -> Vec<Fault> {
+    pub(crate) fn faults(&self) -> Vec<ConfigFault> {
         self.common().faults()
     }
 
@@ -173,7 +173,7 @@ impl CircuitBreakers {
     }
 
     /// The breaker of another host than the one that was asked, if there is one a host.
-    pub(crate) fn of_other_host(&self, key: &str) -> Option<Arc<Home>> {
+    pub(crate) fn of_other_host(&self, key: &str) -> Option<Arc<BreakerHandle>> {
         let per_host = matches!(&*self.scope, Scope::Keyed { homes, .. } if homes.is_per_host());
         per_host.then(|| self.for_key(key).home)
     }

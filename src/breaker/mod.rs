@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use reqwest::Request;
 
-pub(crate) use self::home::Home;
+pub(crate) use self::home::BreakerHandle;
 use self::{
     circuit::{Circuit, Common},
     state::Machine,
@@ -109,14 +109,14 @@ use crate::common::clock::Instant;
 /// ```
 #[derive(Clone, Debug)]
 pub struct CircuitBreaker {
-    home: Arc<Home>,
+    home: Arc<BreakerHandle>,
 }
 
 impl CircuitBreaker {
     /// A single breaker, closed.
     pub fn new(config: BreakerConfig) -> Self {
         let common = Arc::new(Common::new(config));
-        Self { home: Arc::new(Home::new(Circuit::new("", common))) }
+        Self { home: Arc::new(BreakerHandle::new(Circuit::new("", common))) }
     }
 
     /// A breaker for each scheme, host and port of the requests.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::breaker::{facts::StateChange, home::Door};
+use crate::breaker::{facts::StateChange, home::LaneHandle};
 use crate::common::clock::Instant;
 
 /// Proof that a call may run, given by a breaker and handed back with the result.
@@ -16,7 +16,7 @@ use crate::common::clock::Instant;
 /// state is ignored: it tells of another time.
 #[must_use = "a permit that is dropped reports nothing"]
 pub struct Permit {
-    door: Arc<Door>,
+    door: Arc<LaneHandle>,
     /// `None` once the result is in.
     ticket: Option<Ticket>,
 }
@@ -49,7 +49,7 @@ pub(super) struct Report {
 }
 
 impl Permit {
-    pub(super) fn new(door: Arc<Door>, ticket: Ticket) -> Self {
+    pub(super) fn new(door: Arc<LaneHandle>, ticket: Ticket) -> Self {
         Self { door, ticket: Some(ticket) }
     }
 
@@ -83,7 +83,7 @@ impl Permit {
         random: impl FnOnce() -> f64,
     ) -> Option<StateChange> {
         let ticket = self.ticket.take()?;
-        let Door { circuit, lane } = &*self.door;
+        let LaneHandle { circuit, lane } = &*self.door;
         circuit.exit(*lane, &ticket, Report { health, retry_after }, now, random)
     }
 }

@@ -9,7 +9,7 @@ use crate::client::middleware::Resilient;
 use crate::error::HttpRequestError;
 use crate::execution::attempt::Chain;
 use crate::execution::body::BoxFuture;
-use crate::outcome::transport_error::Unmade;
+use crate::outcome::transport_error::BodyFactoryError;
 
 /// A macro, because the traits and types of the two are alike and have nothing in common.
 macro_rules! adapter {
@@ -57,7 +57,7 @@ macro_rules! adapter {
                 error.into()
             }
 
-            fn unmade(error: Unmade) -> Self::Error {
+            fn body_factory_error(error: BodyFactoryError) -> Self::Error {
                 Self::Error::middleware(error)
             }
         }

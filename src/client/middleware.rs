@@ -10,10 +10,10 @@ use crate::config::ResilientConfig;
 use crate::config::overrides::Invalid;
 use crate::config::policy::Policy;
 use crate::config::reload::{Current, ResilientHandle};
-use crate::execution::attempt::{self, Chain, Sent};
+use crate::execution::attempt::{self, AttemptResult, Chain};
 use crate::execution::body::{BodyFactory, BoxFuture};
 use crate::execution::boxed::Place;
-use crate::execution::call::Call;
+use crate::execution::call::Execution;
 use crate::host::admission::{self, Guard};
 use crate::observe::history::AttemptLog;
 use crate::outcome::{self, FailureKind};
@@ -134,7 +134,7 @@ impl Resilient {
             let kept = policy.kept(&request, now);
             let Some(permit) = admission::pass(&kept, extensions, now) else {
                 let guard = Guard::new(kept, extensions);
-                let call = Call::new(&policy, guard, &mut request, extensions, now);
+                let call = Execution::new(&policy, guard, &mut request, extensions, now);
                 let request = &mut request;
                 return Box::pin(self.attempts(chain, call, None, request, extensions, now)).await;
             };
@@ -150,8 +150,15 @@ impl Resilient {
                     if permit.is_some() || kept.account.is_some() {
                         let asked =
                             left.as_ref().map(Request::url).or_else(|| Some(&name.as_ref()?.1));
-                        let elsewhere = asked.and_then(|it| outcome::elsewhere(it, response.url()));
-                        admission::succeeded(&kept, permit, elsewhere, Instant::now(), &policy);
+                        let cross_host_url =
+                            asked.and_then(|it| outcome::cross_host_url(it, response.url()));
+                        admission::succeeded(
+                            &kept,
+                            permit,
+                            cross_host_url,
+                            Instant::now(),
+                            &policy,
+                        );
                     }
                     if let Some(own) = own {
                         *extensions = own;
@@ -164,10 +171,10 @@ impl Resilient {
                     // Never, as a body that is bytes can be copied.
                     (None, None) => return result,
                 };
-                (request, Box::new(First { sent: Sent::of::<C>(result, false), own }))
+                (request, Box::new(First { sent: AttemptResult::of::<C>(result, false), own }))
             };
             let guard = Guard::new(kept, extensions).with(permit);
-            let call = Call::new(&policy, guard, request, extensions, now);
+            let call = Execution::new(&policy, guard, request, extensions, now);
             Box::pin(self.attempts(chain, call, Some(first), request, extensions, now)).await
         }
     }
@@ -188,13 +195,13 @@ impl Resilient {
                 Err(invalid) => {
                     let (policy, faults) = *invalid;
                     let guard = Guard::new(policy.kept(&request, now), extensions);
-                    let mut call = Call::new(&policy, guard, &mut request, extensions, now);
+                    let mut call = Execution::new(&policy, guard, &mut request, extensions, now);
                     extensions.insert(GaveUp);
                     return call.reject::<C>(&request, FailureKind::Builder, faults.into(), now);
                 }
             };
             let guard = Guard::new(policy.kept(&request, now), extensions);
-            let call = Call::new(&policy, guard, &mut request, extensions, now);
+            let call = Execution::new(&policy, guard, &mut request, extensions, now);
             self.attempts(chain, call, None, &mut request, extensions, now).await
         }
     }
@@ -204,7 +211,7 @@ impl Resilient {
     fn attempts<'a, C: Chain + 'a>(
         &'a self,
         chain: C,
-        mut call: Call<'a>,
+        mut call: Execution<'a>,
         mut first: Option<Box<First<C::Error>>>,
         request: &'a mut Request,
         extensions: &'a mut Extensions,
@@ -236,18 +243,18 @@ impl Resilient {
                     if let Some(first) = first.take() {
                         First { sent, own } = *first;
                         if own.is_none() {
-                            call.retry.is_last();
+                            call.retry.forbid_retry();
                         }
                         call.starts(request);
                     } else if let Err(open) = call.enter(now) {
-                        sent = Sent::unsent(FailureKind::CircuitOpen, open.into());
+                        sent = AttemptResult::unsent(FailureKind::CircuitOpen, open.into());
                     } else {
                         let (sending, is_free) = {
                             let copy = call.retry.may_repeat(call.policy);
                             let (mut outgoing, copied) = take(request, copy);
                             match copied {
                                 true => own = Some(extensions.clone()),
-                                false => call.retry.is_last(),
+                                false => call.retry.forbid_retry(),
                             }
                             call.starts(request);
                             let target = own.as_mut().unwrap_or(&mut *extensions);
@@ -264,7 +271,7 @@ impl Resilient {
                             (sending, !limits && call.scopes.are_none())
                         };
                         sent = if is_free {
-                            Sent::of::<C>(sending.await, false)
+                            AttemptResult::of::<C>(sending.await, false)
                         } else {
                             let terms = call.terms(now, timeout);
                             let attempt = Box::pin(attempt::attempt::<C>(sending, terms));
@@ -275,8 +282,8 @@ impl Resilient {
 
                     let started = mem::replace(&mut now, Instant::now());
                     let elapsed = now.saturating_duration_since(started);
-                    let gave = sent.gave::<C>();
-                    match call.judge(request, elapsed, gave, nested, now) {
+                    let result = sent.outcome_result::<C>();
+                    match call.judge(request, elapsed, result, nested, now) {
                         Decision::Retry { after, .. } => {
                             (after, sent.drain(after, call.retry.left(now)).map(Box::pin))
                         }
@@ -312,7 +319,7 @@ impl Resilient {
 
 /// What a first attempt gave, and the extensions that were its own.
 struct First<E> {
-    sent: Sent<E>,
+    sent: AttemptResult<E>,
     own: Option<Extensions>,
 }
 

@@ -129,18 +129,18 @@ pub(crate) struct Prepared<C = ClientWithMiddleware> {
     client: C,
     request: Request,
     extensions: Extensions,
-    pub(crate) told: Told,
+    pub(crate) told: RequestIdentity,
 }
 
 /// What is known of a request while somebody else sends it.
 #[derive(Clone)]
-pub(crate) struct Told {
+pub(crate) struct RequestIdentity {
     method: Method,
     url: Url,
     log: AttemptLog,
 }
 
-impl Told {
+impl RequestIdentity {
     /// The error of a request that ended so.
     pub(crate) fn error(self, cause: Cause) -> HttpRequestError {
         let Self { method, url, log } = self;
@@ -169,7 +169,7 @@ macro_rules! sending {
                     HttpRequestError::unbuilt(transport_error::read(&error).kind, error.into())
                 })?;
                 let (method, url) = (request.method().clone(), request.url().clone());
-                Ok(Self { client, request, extensions, told: Told { method, url, log } })
+                Ok(Self { client, request, extensions, told: RequestIdentity { method, url, log } })
             }
 
             pub(crate) async fn send(mut self) -> Result<Response, HttpRequestError> {
@@ -181,7 +181,7 @@ macro_rules! sending {
                         {
                             return Ok(response);
                         }
-                        Ok(response) => Cause::Answer(response),
+                        Ok(response) => Cause::Response(response),
                         Err($chain::Error::Reqwest(error)) => {
                             Cause::Failure(transport_error::read(&error).kind, error.into())
                         }

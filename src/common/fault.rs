@@ -5,7 +5,7 @@ use std::{borrow::Cow, error::Error, fmt};
 /// One setting that cannot be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Fault {
+pub struct ConfigFault {
     /// The setting's name, with its path: `circuit_breaker.open_for`.
     pub field: Cow<'static, str>,
     /// The rule it breaks, such as `must be > 0`.
@@ -14,7 +14,7 @@ pub struct Fault {
     pub value: String,
 }
 
-impl Fault {
+impl ConfigFault {
     pub(crate) fn new(
         field: impl Into<Cow<'static, str>>,
         rule: impl Into<Cow<'static, str>>,
@@ -30,7 +30,7 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ConfigFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}, got {}", self.field, self.rule, self.value)
     }
@@ -39,17 +39,17 @@ impl fmt::Display for Fault {
 /// A configuration that was refused, with all its faults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    faults: Vec<Fault>,
+    faults: Vec<ConfigFault>,
 }
 
 impl ConfigError {
     /// Nothing, or all faults as one error.
-    pub(crate) fn unless_none(faults: Vec<Fault>) -> Result<(), Self> {
+    pub(crate) fn unless_none(faults: Vec<ConfigFault>) -> Result<(), Self> {
         if faults.is_empty() { Ok(()) } else { Err(Self { faults }) }
     }
 
     /// Every fault, in the order of the settings.
-    pub fn faults(&self) -> &[Fault] {
+    pub fn faults(&self) -> &[ConfigFault] {
         &self.faults
     }
 }
@@ -121,8 +121,8 @@ mod tests {
     fn a_config_error_names_all_faults() {
         assert_eq!(ConfigError::unless_none(vec![]), Ok(()));
         let faults = vec![
-            Fault::new("max_delay", "must be > 0", 0),
-            Fault::new("open_for", "must be > 0", 0).within("circuit_breaker"),
+            ConfigFault::new("max_delay", "must be > 0", 0),
+            ConfigFault::new("open_for", "must be > 0", 0).within("circuit_breaker"),
         ];
         let error = ConfigError::unless_none(faults.clone()).unwrap_err();
         assert_eq!(error.faults(), faults);

@@ -12,7 +12,7 @@ pub(crate) struct HostMap<T> {
     /// Hosts as urls have them; those below a domain as `.example.com`.
     by_name: HashMap<Box<str>, T>,
     /// Names that no host can have.
-    odd: Vec<Box<str>>,
+    invalid: Vec<Box<str>>,
 }
 
 impl<T> HostMap<T> {
@@ -21,7 +21,7 @@ impl<T> HostMap<T> {
     pub(crate) fn insert(&mut self, name: &str, value: T) {
         match canonical(name) {
             Some(key) => drop(self.by_name.insert(key, value)),
-            None => self.odd.push(name.into()),
+            None => self.invalid.push(name.into()),
         }
     }
 
@@ -35,7 +35,7 @@ impl<T> HostMap<T> {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.by_name.is_empty() && self.odd.is_empty()
+        self.by_name.is_empty() && self.invalid.is_empty()
     }
 
     /// What was put in under this very name.
@@ -54,8 +54,8 @@ impl<T> HostMap<T> {
         self.by_name.values()
     }
 
-    pub(crate) fn odd(&self) -> impl Iterator<Item = &str> {
-        self.odd.iter().map(|it| &**it)
+    pub(crate) fn invalid(&self) -> impl Iterator<Item = &str> {
+        self.invalid.iter().map(|it| &**it)
     }
 }
 
@@ -76,12 +76,12 @@ impl<N: AsRef<str>, T> FromIterator<(N, T)> for HostMap<T> {
 
 impl<T> Default for HostMap<T> {
     fn default() -> Self {
-        Self { by_name: HashMap::new(), odd: Vec::new() }
+        Self { by_name: HashMap::new(), invalid: Vec::new() }
     }
 }
 
 /// What is wrong with a name that [`HostMap`] keeps apart.
-pub(crate) const ODD_HOST: &str = "must be a host such as api.example.com or *.example.com";
+pub(crate) const INVALID_HOST: &str = "must be a host such as api.example.com or *.example.com";
 
 /// The name as urls have it, lower case and without Unicode; `None` unless it is a host alone.
 fn canonical(name: &str) -> Option<Box<str>> {
@@ -134,7 +134,7 @@ mod tests {
         assert!(none.is_empty());
         let odd: HostMap<u32> = [("c/d", 4)].into_iter().collect();
         assert!(!odd.is_empty() && odd.iter().next().is_none());
-        assert_eq!(odd.odd().collect::<Vec<_>>(), ["c/d"]);
+        assert_eq!(odd.invalid().collect::<Vec<_>>(), ["c/d"]);
 
         let hosts: HostMap<u32> = [("*.example.com", 1), ("a.example", 2)].into_iter().collect();
         assert!(!hosts.is_empty());
@@ -142,7 +142,7 @@ mod tests {
         let expected = [("*.example.com".to_owned(), 1), ("a.example".to_owned(), 2)];
         assert_eq!(listed, BTreeMap::from(expected));
         assert_eq!(hosts.values().sum::<u32>(), 3);
-        assert_eq!(hosts.odd().count(), 0);
+        assert_eq!(hosts.invalid().count(), 0);
         assert_eq!(format!("{hosts:?}"), r#"{"*.example.com": 1, "a.example": 2}"#);
     }
 

@@ -6,8 +6,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::common::fault::Fault;
-use crate::common::host_pattern::{HostMap, ODD_HOST, host_of};
+use crate::common::fault::ConfigFault;
+use crate::common::host_pattern::{HostMap, INVALID_HOST, host_of};
 
 /// The rules by which something is kept for each host or key.
 ///
@@ -55,7 +55,11 @@ impl<C: Clone> Rules<C> {
     }
 
     /// What `of` finds in the rules, and host names that cannot be; `field` takes them.
-    pub(crate) fn faults(&self, of: impl Fn(&C) -> Vec<Fault>, field: &'static str) -> Vec<Fault> {
+    pub(crate) fn faults(
+        &self,
+        of: impl Fn(&C) -> Vec<ConfigFault>,
+        field: &'static str,
+    ) -> Vec<ConfigFault> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         let mut faults = of(&current.general);
         let known = faults.clone();
@@ -64,7 +68,7 @@ impl<C: Clone> Rules<C> {
             let own = of(rules).into_iter().filter(|it| !known.contains(it));
             faults.extend(own.map(|it| it.within(&format!("hosts.{name:?}"))));
         }
-        faults.extend(current.hosts.odd().map(|it| Fault::new(field, ODD_HOST, it)));
+        faults.extend(current.hosts.invalid().map(|it| ConfigFault::new(field, INVALID_HOST, it)));
         faults
     }
 
@@ -117,7 +121,7 @@ mod tests {
     fn what_hosts_have_in_common_is_a_fault_once() {
         let of = |rules: &u32| match rules {
             0 => vec![],
-            value => vec![Fault::new("size", "must be 0", value)],
+            value => vec![ConfigFault::new("size", "must be 0", value)],
         };
         let rules = Rules::new(1);
         rules.set_host("a.example", 1);

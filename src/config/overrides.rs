@@ -106,7 +106,7 @@ fn patched(
     let mut policy = configured.patched(scopes.iter().chain(own).map(|it| &*it.0));
     // The host is found already.
     policy.hosts = None;
-    // A shorter whole shortens an attempt_timeout that was set elsewhere.
+    // A shorter whole shortens an attempt_timeout that was set cross_host_url.
     let says = scopes.iter().chain(own).any(|it| it.0.attempt_timeout.is_some());
     if let (false, Some(Some(attempt)), Some(total)) =
         (says, policy.attempt_timeout, policy.max_total_time)

@@ -11,8 +11,8 @@ use crate::config::policy::Policy;
 use crate::error::{BoxError, Elapsed, HttpRequestError};
 use crate::execution::body::{self, BodyFactory, BoxFuture};
 use crate::execution::redirect;
-use crate::outcome::transport_error::{self, Unmade};
-use crate::outcome::{Delivery, Failure, FailureKind, Gave};
+use crate::outcome::transport_error::{self, BodyFactoryError};
+use crate::outcome::{Delivery, Failure, FailureKind, OutcomeResult};
 
 /// What follows `Resilient` in a client's chain of middleware: all that the loop needs to know of
 /// the crate that defines the chain.
@@ -34,12 +34,12 @@ pub(crate) trait Chain: Clone + Send + Sync {
     fn local(error: HttpRequestError) -> Self::Error;
 
     /// An error of the caller's own body factory.
-    fn unmade(error: Unmade) -> Self::Error;
+    fn body_factory_error(error: BodyFactoryError) -> Self::Error;
 }
 
 /// What came of an attempt.
-pub(crate) enum Sent<E> {
-    Answer {
+pub(crate) enum AttemptResult<E> {
+    Response {
         response: Response,
         body: Option<Bytes>,
         followed: bool,
@@ -49,7 +49,7 @@ pub(crate) enum Sent<E> {
     Local(Failure, BoxError),
 }
 
-impl<E> Sent<E> {
+impl<E> AttemptResult<E> {
     /// Nothing was sent.
     pub(crate) fn unsent(kind: FailureKind, error: BoxError) -> Self {
         Self::Local(Failure::new(kind, Delivery::NotSent), error)
@@ -58,7 +58,7 @@ impl<E> Sent<E> {
     #[inline]
     pub(crate) fn of<C: Chain<Error = E>>(result: Result<Response, E>, followed: bool) -> Self {
         match result {
-            Ok(response) => Self::Answer { response, body: None, followed },
+            Ok(response) => Self::Response { response, body: None, followed },
             Err(error) => {
                 let mut failure = transport_error::read(C::as_error(&error));
                 if followed {
@@ -77,28 +77,28 @@ impl<E> Sent<E> {
         left: Option<Duration>,
     ) -> Option<impl Future<Output = ()>> {
         match self {
-            Self::Answer { response, body: None, .. } => body::drain(response, wait, left),
+            Self::Response { response, body: None, .. } => body::drain(response, wait, left),
             _ => None,
         }
     }
 
-    pub(crate) fn gave<C: Chain<Error = E>>(&self) -> Gave<'_> {
+    pub(crate) fn outcome_result<C: Chain<Error = E>>(&self) -> OutcomeResult<'_> {
         match self {
-            Self::Answer { response, body, followed } => Gave::Answer {
+            Self::Response { response, body, followed } => OutcomeResult::Response {
                 status: response.status(),
                 headers: response.headers(),
                 url: response.url(),
                 body: body.as_deref(),
                 followed: *followed,
             },
-            Self::Failed(failure, error) => Gave::Failure(*failure, C::as_error(error)),
-            Self::Local(failure, error) => Gave::Failure(*failure, error.as_ref()),
+            Self::Failed(failure, error) => OutcomeResult::Failure(*failure, C::as_error(error)),
+            Self::Local(failure, error) => OutcomeResult::Failure(*failure, error.as_ref()),
         }
     }
 }
 
 /// What one attempt has to keep to.
-pub(crate) struct Terms<'a> {
+pub(crate) struct AttemptLimits<'a> {
     pub(crate) policy: &'a Policy,
     /// The attempt's number.
     pub(crate) number: u32,
@@ -107,7 +107,7 @@ pub(crate) struct Terms<'a> {
     pub(crate) timeout: Option<Duration>,
     pub(crate) deadline: Option<Instant>,
     /// Whether a redirect that the client follows is to be noticed.
-    pub(crate) minds_redirects: bool,
+    pub(crate) watches_redirects: bool,
 }
 
 /// Sends the request down the chain with a body made for this attempt.
@@ -119,17 +119,17 @@ pub(crate) fn with_body<'a, C: Chain + 'a>(
 ) -> BoxFuture<'a, Result<Response, C::Error>> {
     Box::pin(async move {
         let request = factory.fill(request).await;
-        let request = request.map_err(|it| C::unmade(Unmade(it)))?;
+        let request = request.map_err(|it| C::body_factory_error(BodyFactoryError(it)))?;
         chain.send(request, extensions).await
     })
 }
 
-impl Terms<'_> {
+impl AttemptLimits<'_> {
     /// Writes into the request what the attempt's number and limits say. Whether the attempt has
     /// nothing else to keep to, so that it need only be sent.
     #[inline]
     pub(crate) fn apply(&self, request: &mut Request) -> bool {
-        let Self { policy, number, now, timeout, deadline, minds_redirects } = *self;
+        let Self { policy, number, now, timeout, deadline, watches_redirects } = *self;
         if let Some(name) = &policy.attempt_header {
             request.headers_mut().insert(name, HeaderValue::from(number));
         }
@@ -147,15 +147,15 @@ impl Terms<'_> {
         if let (Some(own), Some(deadline)) = (request.timeout().copied(), deadline) {
             *request.timeout_mut() = Some(own.min(deadline.saturating_duration_since(now)));
         }
-        timeout.is_none() && deadline.is_none() && !minds_redirects && policy.read_body.is_none()
+        timeout.is_none() && deadline.is_none() && !watches_redirects && policy.read_body.is_none()
     }
 }
 
 /// Sees one attempt through, within its limits.
 pub(crate) async fn attempt<C: Chain>(
     sending: BoxFuture<'_, Result<Response, C::Error>>,
-    terms: Terms<'_>,
-) -> Sent<C::Error> {
+    terms: AttemptLimits<'_>,
+) -> AttemptResult<C::Error> {
     let sending = complete::<C>(sending, &terms);
     let Some(limit) = Limit::nearest(&terms) else { return sending.await };
     match tokio::time::timeout_at(limit.at, sending).await {
@@ -163,26 +163,31 @@ pub(crate) async fn attempt<C: Chain>(
         // Nobody knows how far it got.
         Err(_) => {
             let failure = Failure::new(limit.kind, Delivery::MaybeProcessed);
-            Sent::Local(failure, Box::new(limit.elapsed))
+            AttemptResult::Local(failure, Box::new(limit.elapsed))
         }
     }
 }
 
 async fn complete<C: Chain>(
     sending: BoxFuture<'_, Result<Response, C::Error>>,
-    terms: &Terms<'_>,
-) -> Sent<C::Error> {
-    let (result, followed) =
-        if terms.minds_redirects { redirect::watch(sending).await } else { (sending.await, false) };
-    match (Sent::of::<C>(result, followed), terms.policy.read_body) {
-        (Sent::Answer { response, .. }, Some(limit)) => match body::read(response, limit).await {
-            Ok((response, body)) => Sent::Answer { response, body, followed },
-            Err(error) => {
-                // The connection was not stale: a head came by it.
-                let failure = Failure { may_be_stale: false, ..transport_error::read(&error) };
-                Sent::Failed(failure, error.into())
+    terms: &AttemptLimits<'_>,
+) -> AttemptResult<C::Error> {
+    let (result, followed) = if terms.watches_redirects {
+        redirect::watch(sending).await
+    } else {
+        (sending.await, false)
+    };
+    match (AttemptResult::of::<C>(result, followed), terms.policy.read_body) {
+        (AttemptResult::Response { response, .. }, Some(limit)) => {
+            match body::read(response, limit).await {
+                Ok((response, body)) => AttemptResult::Response { response, body, followed },
+                Err(error) => {
+                    // The connection was not stale: a head came by it.
+                    let failure = Failure { may_be_stale: false, ..transport_error::read(&error) };
+                    AttemptResult::Failed(failure, error.into())
+                }
             }
-        },
+        }
         (sent, _) => sent,
     }
 }
@@ -195,8 +200,8 @@ struct Limit {
 }
 
 impl Limit {
-    fn nearest(terms: &Terms<'_>) -> Option<Self> {
-        let Terms { policy, now, timeout, deadline, .. } = *terms;
+    fn nearest(terms: &AttemptLimits<'_>) -> Option<Self> {
+        let AttemptLimits { policy, now, timeout, deadline, .. } = *terms;
         let attempt = timeout.and_then(|after| {
             let elapsed = Elapsed { limit: "attempt_timeout", after };
             Some(Self { at: now.checked_add(after)?, kind: FailureKind::Timeout, elapsed })

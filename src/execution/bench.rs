@@ -11,11 +11,11 @@ use reqwest::{Request, Url};
 use crate::common::clock::Instant;
 use crate::common::versioned::Rules;
 use crate::config::ResilientConfig;
-use crate::execution::decide::{Facts, Repeat, Retry, Upload};
+use crate::execution::decide::{DecisionInput, Repeat, Retry, Upload};
 use crate::host::gate::HostGate;
 use crate::outcome::classify::Verdict;
 use crate::outcome::hint;
-use crate::outcome::{Gave, Outcome};
+use crate::outcome::{Outcome, OutcomeResult};
 use crate::retry::budget::{self, BudgetConfig};
 use crate::retry::decision::Decision;
 
@@ -47,14 +47,14 @@ impl Answered {
         let Self { config, url, headers, .. } = self;
         let policy = config.policy();
         let (status, body, followed) = (self.status, None, false);
-        let gave = Gave::Answer { status, headers, url, body, followed };
+        let result = OutcomeResult::Response { status, headers, url, body, followed };
         let (method, elapsed) = (&Method::GET, Duration::ZERO);
-        let outcome = Outcome { method, url, attempt: 1, elapsed, keyed: false, gave };
+        let outcome = Outcome { method, url, attempt: 1, elapsed, keyed: false, result };
         let advice = hint::read(headers, &policy.hints, now);
         if policy.verdict(&outcome, &advice) != Verdict::Transient {
             return None;
         }
-        let facts = Facts { now: self.now, random, advice, rejected_for: None };
+        let facts = DecisionInput { now: self.now, random, advice, rejected_for: None };
         match self.retry.clone().decide(policy, &outcome, &facts) {
             Decision::Retry { after, .. } => Some(after),
             Decision::Return(_) => None,

@@ -9,9 +9,9 @@ use crate::breaker::{CircuitOpen, StateChange};
 use crate::common::clock::Instant;
 use crate::config::policy::{Policy, RetryAfter};
 use crate::error::{BoxError, Cause, HttpRequestError, Inner};
-use crate::execution::attempt::{Chain, Sent, Terms};
+use crate::execution::attempt::{AttemptLimits, AttemptResult, Chain};
 use crate::execution::body::{self, BodyFactory};
-use crate::execution::decide::{Facts, Repeat, Retry, Upload};
+use crate::execution::decide::{DecisionInput, Repeat, Retry, Upload};
 use crate::host::admission::Guard;
 use crate::host::gate::{Answer, Patience, RateLimited};
 use crate::observe::event::{
@@ -23,13 +23,13 @@ use crate::observe::redact::RedactedUrl;
 use crate::outcome::classify::{self, Verdict};
 use crate::outcome::hint::{self, Advice};
 use crate::outcome::idempotency;
-use crate::outcome::{Failure, FailureKind, Gave, Outcome};
+use crate::outcome::{Failure, FailureKind, Outcome, OutcomeResult};
 use crate::retry::decision::{Decision, StopReason, WaitSource};
 
 /// A longer body may be refused while it is still being sent.
 const LARGE: usize = 64 * 1024;
 
-pub(crate) struct Call<'p> {
+pub(crate) struct Execution<'p> {
     pub(crate) retry: Retry,
     /// What observers put around the attempt under way.
     pub(crate) scopes: Scopes,
@@ -45,7 +45,7 @@ pub(crate) struct Call<'p> {
     log: Option<AttemptLog>,
 }
 
-impl<'p> Call<'p> {
+impl<'p> Execution<'p> {
     /// Begins a request, which gets the key it needs.
     pub(crate) fn new(
         policy: &'p Policy,
@@ -106,9 +106,9 @@ impl<'p> Call<'p> {
                 Answer::Wait(wait) => wait,
             };
             self.held_up(FailureKind::RateLimited, Some((wait, WaitSource::Gate)), now);
-            self.tell(|call| {
+            self.notify(|call| {
                 let (method, url) = (request.method(), RedactedUrl::new(request.url()));
-                call.policy.listeners.tell(&Event::HeldBack(&HeldInfo { method, url, wait }));
+                call.policy.listeners.notify(&Event::HeldBack(&HeldInfo { method, url, wait }));
             });
             tokio::time::sleep(wait).await;
             self.gate_time = self.gate_time.saturating_sub(wait);
@@ -120,7 +120,7 @@ impl<'p> Call<'p> {
     #[inline]
     pub(crate) fn enter(&mut self, now: Instant) -> Result<(), CircuitOpen> {
         let entered = self.guard.enter(now, &mut self.changes);
-        self.tell_changes();
+        self.notify_changes();
         entered
     }
 
@@ -141,21 +141,21 @@ impl<'p> Call<'p> {
                 attempt: self.retry.attempts(),
                 max_retries: self.policy.max_retries,
             };
-            self.policy.listeners.tell(&Event::AttemptStarted(&info));
+            self.policy.listeners.notify(&Event::AttemptStarted(&info));
             self.scopes = self.policy.listeners.scopes(&info);
         }
     }
 
     /// What the attempt that begins now has to keep to.
     #[inline]
-    pub(crate) fn terms(&self, now: Instant, timeout: Option<Duration>) -> Terms<'p> {
-        Terms {
+    pub(crate) fn terms(&self, now: Instant, timeout: Option<Duration>) -> AttemptLimits<'p> {
+        AttemptLimits {
             policy: self.policy,
             number: self.retry.attempts(),
             now,
             timeout,
             deadline: self.retry.deadline(),
-            minds_redirects: self.retry.minds_redirects(),
+            watches_redirects: self.retry.watches_redirects(),
         }
     }
 
@@ -164,18 +164,18 @@ impl<'p> Call<'p> {
         &mut self,
         request: &Request,
         elapsed: Duration,
-        gave: Gave<'_>,
+        result: OutcomeResult<'_>,
         nested: bool,
         now: Instant,
     ) -> Decision {
-        let outcome = &self.outcome(request, elapsed, gave);
+        let outcome = &self.outcome(request, elapsed, result);
         let decision = match outcome.failure() {
             Some(FailureKind::CircuitOpen) => self.rejected(outcome, now),
             _ => self.attempted(outcome, nested, now),
         };
         match &decision {
             Decision::Return(stop) => self.ends(outcome, *stop, now),
-            Decision::Retry { after, source } => self.tell(|call| {
+            Decision::Retry { after, source } => self.notify(|call| {
                 let info = RetryInfo {
                     method: outcome.method,
                     url: RedactedUrl::new(outcome.url),
@@ -186,15 +186,20 @@ impl<'p> Call<'p> {
                     tokens: call.guard.budget_left(now),
                     outcome,
                 };
-                call.policy.listeners.tell(&Event::Waiting(&info));
+                call.policy.listeners.notify(&Event::Waiting(&info));
             }),
         }
         decision
     }
 
-    fn outcome<'a>(&self, request: &'a Request, elapsed: Duration, gave: Gave<'a>) -> Outcome<'a> {
+    fn outcome<'a>(
+        &self,
+        request: &'a Request,
+        elapsed: Duration,
+        result: OutcomeResult<'a>,
+    ) -> Outcome<'a> {
         let (method, url) = (request.method(), request.url());
-        Outcome { method, url, attempt: self.retry.attempts(), elapsed, keyed: self.keyed, gave }
+        Outcome { method, url, attempt: self.retry.attempts(), elapsed, keyed: self.keyed, result }
     }
 
     fn attempted(&mut self, outcome: &Outcome<'_>, nested: bool, now: Instant) -> Decision {
@@ -211,14 +216,14 @@ impl<'p> Call<'p> {
             Verdict::Transient => self.decide(outcome, advice, self.guard.rejects_for(now), now),
         };
         self.record(outcome, &decision, now);
-        self.tell(|call| call.policy.listeners.tell(&Event::AttemptEnded(outcome)));
+        self.notify(|call| call.policy.listeners.notify(&Event::AttemptEnded(outcome)));
         self.scopes.end(outcome);
-        self.tell_changes();
+        self.notify_changes();
         if let Some(closed_for) = closed_gate {
-            self.tell(|call| {
+            self.notify(|call| {
                 let (method, url) = (outcome.method, RedactedUrl::new(outcome.url));
                 let info = GateInfo { method, url, closed_for };
-                call.policy.listeners.tell(&Event::GateClosed(&info));
+                call.policy.listeners.notify(&Event::GateClosed(&info));
             });
         }
         decision
@@ -247,7 +252,7 @@ impl<'p> Call<'p> {
             self.history().end(stop);
         }
         self.held_up(FailureKind::CircuitOpen, wait, now);
-        self.tell(|call| call.policy.listeners.tell(&Event::Rejected(outcome)));
+        self.notify(|call| call.policy.listeners.notify(&Event::Rejected(outcome)));
         decision
     }
 
@@ -261,7 +266,7 @@ impl<'p> Call<'p> {
         // Nothing is drawn for a wait that cannot follow.
         let waits = self.retry.may_repeat(self.policy);
         let random = if waits { self.policy.sources.random() } else { 0.0 };
-        let facts = Facts { now, random, advice, rejected_for };
+        let facts = DecisionInput { now, random, advice, rejected_for };
         match self.retry.decide(self.policy, outcome, &facts) {
             Decision::Retry { source, .. }
                 if source != WaitSource::Immediate && !self.guard.withdraw(now) =>
@@ -286,12 +291,12 @@ impl<'p> Call<'p> {
             Some(judge) => judge(outcome),
             None => classify::health(outcome, verdict),
         };
-        let elsewhere = outcome.elsewhere();
-        self.guard.exit(health, elsewhere, hint, now, self.policy, &mut self.changes);
+        let cross_host_url = outcome.cross_host_url();
+        self.guard.exit(health, cross_host_url, hint, now, self.policy, &mut self.changes);
         if verdict == Verdict::Success {
             self.guard.deposit(now);
         }
-        let heard = classify::holds_back(outcome, verdict) && elsewhere.is_none();
+        let heard = classify::holds_back(outcome, verdict) && cross_host_url.is_none();
         let longest = self.policy.max_wait_time;
         hint.filter(|hint| heard && self.guard.close_gate(*hint, longest, now))
             .map(|hint| hint.min(longest))
@@ -300,8 +305,8 @@ impl<'p> Call<'p> {
     /// What the answer says about coming back; a success is not asked, unless somebody may
     /// retry it.
     fn advice(&self, outcome: &Outcome<'_>) -> Advice {
-        match outcome.gave {
-            Gave::Answer { status, headers, .. }
+        match outcome.result {
+            OutcomeResult::Response { status, headers, .. }
                 if status.as_u16() >= 300
                     || self.policy.retry_if.is_some()
                     || self.policy.statuses.contains(status) =>
@@ -351,7 +356,7 @@ impl<'p> Call<'p> {
     fn ends(&self, outcome: &Outcome<'_>, stop: StopReason, now: Instant) {
         let Outcome { method, url, .. } = *outcome;
         let url = RedactedUrl::new(url);
-        self.tell(|call| {
+        self.notify(|call| {
             let listeners = &call.policy.listeners;
             let (attempts, elapsed) = (call.retry.attempts(), call.retry.elapsed(now));
             let (max_retries, stop_reason) = (call.policy.max_retries, stop);
@@ -359,15 +364,15 @@ impl<'p> Call<'p> {
             if stop == StopReason::Success {
                 let info =
                     ResponseInfo { method, url, attempts, max_retries, elapsed, tokens, outcome };
-                return listeners.tell(&Event::Succeeded(&info));
+                return listeners.notify(&Event::Succeeded(&info));
             }
             if let (StopReason::Budget, Some(tokens)) = (stop, tokens) {
                 let info = BudgetInfo { method, url, attempts, tokens };
-                listeners.tell(&Event::BudgetRefused(&info));
+                listeners.notify(&Event::BudgetRefused(&info));
             }
             let info =
                 FailureInfo { method, url, attempts, max_retries, elapsed, stop_reason, outcome };
-            listeners.tell(&Event::GaveUp(&info));
+            listeners.notify(&Event::GaveUp(&info));
         });
     }
 
@@ -384,11 +389,11 @@ impl<'p> Call<'p> {
             _ => StopReason::Final,
         };
         self.record_decision(&Decision::Return(stop), now);
-        let sent = Sent::unsent(kind, error);
-        let outcome = &self.outcome(request, Duration::ZERO, sent.gave::<C>());
+        let sent = AttemptResult::unsent(kind, error);
+        let outcome = &self.outcome(request, Duration::ZERO, sent.outcome_result::<C>());
         if kind == FailureKind::RateLimited {
             self.held_up(kind, None, now);
-            self.tell(|call| call.policy.listeners.tell(&Event::Rejected(outcome)));
+            self.notify(|call| call.policy.listeners.notify(&Event::Rejected(outcome)));
         }
         self.ends(outcome, stop, now);
         self.finish::<C>(sent, request, stop, now)
@@ -397,13 +402,13 @@ impl<'p> Call<'p> {
     /// What the caller gets.
     pub(crate) fn finish<C: Chain>(
         &mut self,
-        sent: Sent<C::Error>,
+        sent: AttemptResult<C::Error>,
         request: &Request,
         stop: StopReason,
         now: Instant,
     ) -> Result<Response, C::Error> {
         match sent {
-            Sent::Answer { mut response, .. } => {
+            AttemptResult::Response { mut response, .. } => {
                 if let (Some(at), Some(limit)) = (self.retry.deadline(), self.policy.max_total_time)
                 {
                     response = body::until(response, at, limit);
@@ -413,8 +418,8 @@ impl<'p> Call<'p> {
                 }
                 Ok(response)
             }
-            Sent::Failed(_, error) => Err(error),
-            Sent::Local(Failure { kind, .. }, source) => {
+            AttemptResult::Failed(_, error) => Err(error),
+            AttemptResult::Local(Failure { kind, .. }, source) => {
                 Err(C::local(HttpRequestError::new(Inner {
                     method: Some(request.method().clone()),
                     url: Some(request.url().clone()),
@@ -429,14 +434,14 @@ impl<'p> Call<'p> {
     }
 
     #[inline]
-    fn tell_changes(&mut self) {
+    fn notify_changes(&mut self) {
         for change in mem::take(&mut self.changes) {
-            self.tell(|call| call.policy.listeners.tell(&Event::BreakerChanged(&change)));
+            self.notify(|call| call.policy.listeners.notify(&Event::BreakerChanged(&change)));
         }
     }
 
     #[inline]
-    fn tell(&self, event: impl FnOnce(&Self)) {
+    fn notify(&self, event: impl FnOnce(&Self)) {
         if !self.policy.listeners.is_empty() {
             event(self);
         }

@@ -7,8 +7,8 @@ use http::{HeaderMap, StatusCode, header};
 use crate::common::clock::Instant;
 use crate::config::policy::{Policy, RetryAfter};
 use crate::outcome::classify;
-use crate::outcome::hint::{Advice, Hint, Wish};
-use crate::outcome::{Delivery, FailureKind, Gave, Outcome};
+use crate::outcome::hint::{Advice, Hint, RetryDirective};
+use crate::outcome::{Delivery, FailureKind, Outcome, OutcomeResult};
 use crate::retry::decision::{Decision, StopReason, WaitSource};
 
 /// Where one logical request stands.
@@ -50,7 +50,7 @@ pub(crate) enum Repeat {
 
 /// What a decision takes from outside, drawn only once an attempt has failed.
 #[derive(Clone, Debug)]
-pub(crate) struct Facts {
+pub(crate) struct DecisionInput {
     pub(crate) now: Instant,
     /// A sample of the unit interval, for the jitter.
     pub(crate) random: f64,
@@ -90,13 +90,13 @@ impl Retry {
     }
 
     /// There is no copy of the request that is about to be sent.
-    pub(crate) fn is_last(&mut self) {
+    pub(crate) fn forbid_retry(&mut self) {
         self.repeat = Repeat::Never;
     }
 
     /// Whether it matters that the client follows a redirect: what was answered by one may have
     /// been processed.
-    pub(crate) fn minds_redirects(&self) -> bool {
+    pub(crate) fn watches_redirects(&self) -> bool {
         self.repeat == Repeat::IfNotProcessed
     }
 
@@ -118,13 +118,13 @@ impl Retry {
         &mut self,
         policy: &Policy,
         outcome: &Outcome<'_>,
-        facts: &Facts,
+        facts: &DecisionInput,
     ) -> Decision {
         // The end of a quota says nothing of this request; only "come back later" does.
         let hint = facts.advice.hint.as_ref();
         let hinted = hint.is_some_and(|it| it.header.as_str().contains("retry-after"));
         let left = self.left(facts.now);
-        let cut_again = self.is_cut_again(outcome);
+        let cut_again = self.note_interruption(outcome);
         let stop = match self.repeat {
             _ if left == Some(Duration::ZERO) => StopReason::Deadline,
             _ if self.turns > policy.max_retries => StopReason::Exhausted,
@@ -132,7 +132,9 @@ impl Retry {
             Repeat::IfNotProcessed if !classify::not_processed(outcome, hinted) => {
                 StopReason::UnsafeToRepeat
             }
-            _ if matches!(facts.advice.wish, Wish::StayAway(_)) => StopReason::Vetoed,
+            _ if matches!(facts.advice.directive, RetryDirective::DoNotRetry(_)) => {
+                StopReason::Vetoed
+            }
             _ if cut_again => StopReason::Final,
             _ => return self.wait(policy, outcome, facts, left),
         };
@@ -143,12 +145,12 @@ impl Retry {
         &mut self,
         policy: &Policy,
         outcome: &Outcome<'_>,
-        facts: &Facts,
+        facts: &DecisionInput,
         left: Option<Duration>,
     ) -> Decision {
         let hint = facts.advice.hint.as_ref();
         let hint = hint.filter(|_| policy.retry_after != RetryAfter::Ignored);
-        if hint.is_none() && facts.rejected_for.is_none() && self.goes_at_once(outcome) {
+        if hint.is_none() && facts.rejected_for.is_none() && self.take_immediate_retry(outcome) {
             return Decision::Retry { after: Duration::ZERO, source: WaitSource::Immediate };
         }
         let longest = policy.max_wait_time;
@@ -179,7 +181,7 @@ impl Retry {
         }
     }
 
-    fn is_cut_again(&mut self, outcome: &Outcome<'_>) -> bool {
+    fn note_interruption(&mut self, outcome: &Outcome<'_>) -> bool {
         let cut = self.upload != Upload::Small
             && outcome.failure() == Some(FailureKind::Disconnect)
             && outcome.delivery() == Delivery::MaybeProcessed;
@@ -189,10 +191,10 @@ impl Retry {
     /// Once per request, a connection that was stale is replaced without a wait: the server had
     /// closed it while it was idle, before or while the request was written (RFC 9112 §9.5), or
     /// says so by 408. A large upload may as well have been cut because of what it is.
-    fn goes_at_once(&mut self, outcome: &Outcome<'_>) -> bool {
-        let stale = match outcome.gave {
-            Gave::Failure(failure, _) => failure.may_be_stale,
-            Gave::Answer { status, headers, .. } => {
+    fn take_immediate_retry(&mut self, outcome: &Outcome<'_>) -> bool {
+        let stale = match outcome.result {
+            OutcomeResult::Failure(failure, _) => failure.may_be_stale,
+            OutcomeResult::Response { status, headers, .. } => {
                 status == StatusCode::REQUEST_TIMEOUT && says_close(headers)
             }
         };
@@ -227,42 +229,48 @@ mod tests {
         Policy { backoff, jitter: Jitter::None, ..Policy::default() }
     }
 
-    fn request(policy: &Policy, repeat: Repeat, upload: Upload) -> (Retry, Facts) {
+    fn request(policy: &Policy, repeat: Repeat, upload: Upload) -> (Retry, DecisionInput) {
         let now = Instant::now();
         let mut retry = Retry::new(policy, repeat, upload, now);
         retry.turn();
-        let facts = Facts { now, random: 0.0, advice: Advice::default(), rejected_for: None };
+        let facts =
+            DecisionInput { now, random: 0.0, advice: Advice::default(), rejected_for: None };
         (retry, facts)
     }
 
-    fn small(policy: &Policy) -> (Retry, Facts) {
+    fn small(policy: &Policy) -> (Retry, DecisionInput) {
         request(policy, Repeat::Always, Upload::Small)
     }
 
     fn hint(header: &'static str, after: Duration) -> Advice {
         let header = HeaderName::from_static(header);
-        Advice { hint: Some(Hint { after, header }), wish: Wish::Silent }
+        Advice { hint: Some(Hint { after, header }), directive: RetryDirective::Unspecified }
     }
 
-    fn decide(retry: &mut Retry, policy: &Policy, facts: &Facts, gave: Gave<'_>) -> Decision {
+    fn decide(
+        retry: &mut Retry,
+        policy: &Policy,
+        facts: &DecisionInput,
+        result: OutcomeResult<'_>,
+    ) -> Decision {
         let (method, url) = (&Method::GET, &Url::parse("http://a.example/").unwrap());
         let (attempt, elapsed, keyed) = (1, SECOND, false);
-        retry.decide(policy, &Outcome { method, url, attempt, elapsed, keyed, gave }, facts)
+        retry.decide(policy, &Outcome { method, url, attempt, elapsed, keyed, result }, facts)
     }
 
     fn after_failure(
         retry: &mut Retry,
         policy: &Policy,
-        facts: &Facts,
+        facts: &DecisionInput,
         failure: Failure,
     ) -> Decision {
-        decide(retry, policy, facts, Gave::Failure(failure, &std::fmt::Error))
+        decide(retry, policy, facts, OutcomeResult::Failure(failure, &std::fmt::Error))
     }
 
     fn after_answer(
         retry: &mut Retry,
         policy: &Policy,
-        facts: &Facts,
+        facts: &DecisionInput,
         status: StatusCode,
         connection: &'static str,
     ) -> Decision {
@@ -274,7 +282,7 @@ mod tests {
             retry,
             policy,
             facts,
-            Gave::Answer { status, headers, url, body: None, followed: false },
+            OutcomeResult::Response { status, headers, url, body: None, followed: false },
         )
     }
 
@@ -289,7 +297,7 @@ mod tests {
     #[test]
     fn a_request_knows_its_attempts_and_its_time() {
         let limited = Policy { max_total_time: Some(10 * SECOND), ..policy() };
-        let (mut retry, Facts { now, .. }) = small(&limited);
+        let (mut retry, DecisionInput { now, .. }) = small(&limited);
         assert_eq!(retry.attempts(), 0);
         retry.attempt();
         retry.attempt();
@@ -306,15 +314,15 @@ mod tests {
     fn a_copy_is_kept_while_a_retry_could_follow() {
         let policy = policy();
         let (mut retry, _) = small(&policy);
-        assert!(retry.may_repeat(&policy) && !retry.minds_redirects());
+        assert!(retry.may_repeat(&policy) && !retry.watches_redirects());
         retry.turn();
         retry.turn();
         assert!(retry.may_repeat(&policy));
         retry.turn();
         assert!(!retry.may_repeat(&policy));
         let (mut retry, _) = request(&policy, Repeat::IfNotProcessed, Upload::Small);
-        assert!(retry.may_repeat(&policy) && retry.minds_redirects());
-        retry.is_last();
+        assert!(retry.may_repeat(&policy) && retry.watches_redirects());
+        retry.forbid_retry();
         assert!(!retry.may_repeat(&policy));
     }
 
@@ -360,10 +368,10 @@ mod tests {
     fn a_server_may_send_the_client_away() {
         let policy = policy();
         let (mut retry, mut facts) = small(&policy);
-        facts.advice.wish = Wish::StayAway(header::RETRY_AFTER);
+        facts.advice.directive = RetryDirective::DoNotRetry(header::RETRY_AFTER);
         let decision = after_failure(&mut retry, &policy, &facts, MAYBE);
         assert_eq!(decision, Decision::Return(StopReason::Vetoed));
-        facts.advice.wish = Wish::Retry;
+        facts.advice.directive = RetryDirective::Retry;
         assert_eq!(after_failure(&mut retry, &policy, &facts, MAYBE), backoff());
     }
 
@@ -421,7 +429,7 @@ mod tests {
         ] {
             let policy = Policy { retry_after, jitter, ..policy() };
             let (mut retry, facts) = small(&policy);
-            let facts = Facts { random: 1.0, advice: hint("retry-after", after), ..facts };
+            let facts = DecisionInput { random: 1.0, advice: hint("retry-after", after), ..facts };
             let decision = after_failure(&mut retry, &policy, &facts, MAYBE);
             assert_eq!(decision, expected, "{retry_after:?} {jitter:?} {after:?}");
         }
@@ -437,7 +445,7 @@ mod tests {
             (61 * SECOND, Decision::Return(StopReason::CircuitOpen)),
         ] {
             let (mut retry, facts) = small(&policy);
-            let facts = Facts { rejected_for: Some(rejected_for), ..facts };
+            let facts = DecisionInput { rejected_for: Some(rejected_for), ..facts };
             assert_eq!(after_failure(&mut retry, &policy, &facts, MAYBE), expected);
         }
     }
@@ -453,7 +461,7 @@ mod tests {
         ] {
             let policy = Policy { max_total_time: Some(millis(total)), ..policy() };
             let (mut retry, facts) = small(&policy);
-            let facts = Facts { rejected_for, ..facts };
+            let facts = DecisionInput { rejected_for, ..facts };
             assert_eq!(after_failure(&mut retry, &policy, &facts, MAYBE), expected);
         }
     }
@@ -469,9 +477,9 @@ mod tests {
         let (mut large, _) = request(&policy, Repeat::Always, Upload::Large);
         assert_eq!(after_failure(&mut large, &policy, &facts, stale), backoff());
 
-        let rejected = Facts { rejected_for: Some(SECOND), ..facts.clone() };
+        let rejected = DecisionInput { rejected_for: Some(SECOND), ..facts.clone() };
         assert_eq!(after_failure(&mut small(&policy).0, &policy, &rejected, stale), backoff());
-        let hinted = Facts { advice: hint("retry-after", SECOND), ..facts.clone() };
+        let hinted = DecisionInput { advice: hint("retry-after", SECOND), ..facts.clone() };
         let decision = after_failure(&mut small(&policy).0, &policy, &hinted, stale);
         assert_eq!(decision, waits(SECOND, WaitSource::Hint(header::RETRY_AFTER)));
 

@@ -9,7 +9,7 @@ use std::{
 use http::Extensions;
 use reqwest::Url;
 
-use crate::breaker::{CircuitOpen, Health, Home, Permit, StateChange};
+use crate::breaker::{BreakerHandle, CircuitOpen, Health, Permit, StateChange};
 use crate::common::clock::Instant;
 use crate::config::policy::Policy;
 use crate::host::gate::{Answer, Patience};
@@ -82,7 +82,7 @@ impl<'p> Guard<'p> {
     fn ask(&mut self, now: Instant, changes: &mut Vec<StateChange>) -> Result<(), CircuitOpen> {
         let Some(breaker) = &self.kept.breaker else { return Ok(()) };
         let (permit, change) = breaker.enter(now);
-        let is_probe = breaker.is_choosy();
+        let is_probe = breaker.is_probing();
         changes.extend(change);
         self.permit = Some(permit?);
         self.probing = is_probe.then(Arc::default);
@@ -103,7 +103,7 @@ impl<'p> Guard<'p> {
     pub(crate) fn exit(
         &mut self,
         health: Option<Health>,
-        elsewhere: Option<&Url>,
+        cross_host_url: Option<&Url>,
         retry_after: Option<Duration>,
         now: Instant,
         policy: &Policy,
@@ -111,7 +111,7 @@ impl<'p> Guard<'p> {
     ) {
         self.probing = None;
         if let (Some(permit), Some(health)) = (&mut self.permit, health) {
-            report(permit, health, elsewhere, retry_after, now, policy, changes);
+            report(permit, health, cross_host_url, retry_after, now, policy, changes);
         }
         self.permit = None;
     }
@@ -166,14 +166,14 @@ pub(crate) fn pass(kept: &Kept, extensions: &Extensions, now: Instant) -> Option
 pub(crate) fn succeeded(
     kept: &Kept,
     permit: Option<Permit>,
-    elsewhere: Option<&Url>,
+    cross_host_url: Option<&Url>,
     now: Instant,
     policy: &Policy,
 ) {
     if let Some(mut permit) = permit {
         // Nobody is told what that changes.
-        if elsewhere.is_some() {
-            report(&mut permit, Health::Success, elsewhere, None, now, policy, &mut vec![]);
+        if cross_host_url.is_some() {
+            report(&mut permit, Health::Success, cross_host_url, None, now, policy, &mut vec![]);
         } else {
             permit.report(Health::Success, None, now, || policy.sources.random());
         }
@@ -190,14 +190,15 @@ pub(crate) fn succeeded(
 fn report(
     permit: &mut Permit,
     health: Health,
-    elsewhere: Option<&Url>,
+    cross_host_url: Option<&Url>,
     retry_after: Option<Duration>,
     now: Instant,
     policy: &Policy,
     changes: &mut Vec<StateChange>,
 ) {
     let random = || policy.sources.random();
-    let other = elsewhere.and_then(|url| policy.breaker.as_ref()?.of_other_host(&host_key(url)));
+    let other =
+        cross_host_url.and_then(|url| policy.breaker.as_ref()?.of_other_host(&host_key(url)));
     let (own, hint) = match other {
         None => (health, retry_after),
         Some(_) => (Health::Success, None),
@@ -216,13 +217,13 @@ fn report(
 /// for ever, as the probe itself then ends without a result.
 #[derive(Clone)]
 struct Probe {
-    breaker: Arc<Home>,
+    breaker: Arc<BreakerHandle>,
     probing: Weak<()>,
 }
 
 impl Probe {
     #[inline]
-    fn covers(extensions: &Extensions, breaker: &Arc<Home>) -> bool {
+    fn covers(extensions: &Extensions, breaker: &Arc<BreakerHandle>) -> bool {
         let Some(probe) = extensions.get::<Self>() else { return false };
         Arc::ptr_eq(breaker, &probe.breaker) && probe.probing.strong_count() > 0
     }

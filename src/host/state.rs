@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use reqwest::Url;
 
-use crate::breaker::Home;
+use crate::breaker::BreakerHandle;
 use crate::common::clock::Instant;
 use crate::host::gate::HostGate;
 use crate::host::registry::STAYING;
@@ -13,7 +13,7 @@ use crate::retry::budget::Account;
 /// What is kept for one host.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Kept {
-    pub(crate) breaker: Option<Arc<Home>>,
+    pub(crate) breaker: Option<Arc<BreakerHandle>>,
     pub(crate) account: Option<Arc<Account>>,
     pub(crate) gate: Option<Arc<HostGate>>,
 }

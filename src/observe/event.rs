@@ -29,7 +29,7 @@ pub enum Event<'a> {
     /// Breaker or gate refused to let the request through: nothing was sent. The outcome is that
     /// refusal, and its number that of the attempt before.
     Rejected(&'a Outcome<'a>),
-    /// A circuit breaker changed its state by this request's doing. Told once, by the request that
+    /// A circuit breaker changed its state by this request's doing. RequestIdentity once, by the request that
     /// did it, however many clients share the breaker; see [`Observer`].
     BreakerChanged(&'a StateChange),
     /// The answer closed the gate of the host, or keeps it closed for longer.
@@ -76,7 +76,7 @@ impl fmt::Display for Event<'_> {
             }
             Self::HeldBack(it) => write!(f, "held back for {:.3}s by gate", seconds(it.wait)),
             Self::AttemptEnded(it) => {
-                write!(f, "attempt {} gave {it} after {:.3}s", it.attempt, seconds(it.elapsed))
+                write!(f, "attempt {} result {it} after {:.3}s", it.attempt, seconds(it.elapsed))
             }
             Self::Rejected(it) => write!(f, "rejected after {} attempts: {it}", it.attempt),
             Self::BreakerChanged(it) => it.fmt(f),
@@ -325,7 +325,7 @@ impl Listeners {
     }
 
     /// Tells everyone. A listener cannot change what happens: its panic is caught.
-    pub(crate) fn tell(&self, event: &Event<'_>) {
+    pub(crate) fn notify(&self, event: &Event<'_>) {
         match event {
             Event::AttemptStarted(info) => {
                 isolated(|| self.on_request.iter().for_each(|it| it(info)));

@@ -43,7 +43,7 @@ impl Attempt {
                 (None, failure) => Err(failure.unwrap_or(FailureKind::Other)),
             },
             delivery: outcome.delivery(),
-            answered_by: outcome.elsewhere().and_then(|it| {
+            answered_by: outcome.cross_host_url().and_then(|it| {
                 let host = it.host_str()?;
                 Some(it.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
             }),
@@ -197,7 +197,7 @@ pub trait ResponseExt {
     fn attempts(&self) -> u32;
 
     /// What happened, attempt by attempt. `None` where the first attempt succeeded: there is
-    /// nothing to tell, and telling nothing costs nothing. An [`AttemptLog`] is kept always.
+    /// nothing to tell, and notifying nothing costs nothing. An [`AttemptLog`] is kept always.
     fn history(&self) -> Option<&History>;
 }
 
@@ -274,25 +274,28 @@ mod tests {
     use reqwest::Url;
 
     use super::*;
-    use crate::outcome::{Failure, Gave};
+    use crate::outcome::{Failure, OutcomeResult};
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn attempt(number: u32, gave: Gave<'_>) -> Attempt {
+    fn attempt(number: u32, result: OutcomeResult<'_>) -> Attempt {
         let url = &Url::parse("http://a.example/").unwrap();
         let (method, elapsed) = (&Method::GET, SECOND / 4);
-        let outcome = Outcome { method, url, attempt: number, elapsed, keyed: false, gave };
+        let outcome = Outcome { method, url, attempt: number, elapsed, keyed: false, result };
         Attempt::new(&outcome, number * SECOND)
     }
 
     fn answered(number: u32, status: StatusCode, by: &str) -> Attempt {
         let (url, headers) = (&Url::parse(by).unwrap(), &HeaderMap::new());
-        attempt(number, Gave::Answer { status, headers, url, body: None, followed: false })
+        attempt(
+            number,
+            OutcomeResult::Response { status, headers, url, body: None, followed: false },
+        )
     }
 
     fn timed_out(number: u32) -> Attempt {
         let failure = Failure::new(FailureKind::Timeout, Delivery::MaybeProcessed);
-        attempt(number, Gave::Failure(failure, &fmt::Error))
+        attempt(number, OutcomeResult::Failure(failure, &fmt::Error))
     }
 
     fn held(attempts: u32, by: FailureKind) -> Hold {

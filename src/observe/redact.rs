@@ -29,7 +29,7 @@ impl fmt::Display for RedactedUrl<'_> {
         let url = self.0;
         match url.host_str() {
             Some(host) => write!(f, "{}://{host}", url.scheme())?,
-            // Without a host there is no telling where a secret may stand.
+            // Without a host there is no notifying where a secret may stand.
             None => return write!(f, "{}:…", url.scheme()),
         }
         if let Some(port) = url.port() {

@@ -5,9 +5,9 @@ use std::{fmt, sync::Arc};
 use http::{Method, StatusCode};
 
 use crate::breaker::Health;
-use crate::outcome::hint::{self, Advice, Wish};
+use crate::outcome::hint::{self, Advice, RetryDirective};
 use crate::outcome::idempotency;
-use crate::outcome::{Delivery, FailureKind, Gave, Outcome};
+use crate::outcome::{Delivery, FailureKind, Outcome, OutcomeResult};
 
 pub(crate) type Predicate = Arc<dyn Fn(&Outcome<'_>) -> bool + Send + Sync>;
 
@@ -29,23 +29,25 @@ pub(crate) fn verdict(
     retry_if: Option<&Predicate>,
     statuses: &StatusSet,
 ) -> Verdict {
-    let transient = match (retry_if, outcome.gave) {
+    let transient = match (retry_if, outcome.result) {
         (Some(retry_if), _) => retry_if(outcome),
         // 409: the first copy is still at work; 422: the key belongs to another request.
-        (None, Gave::Answer { status: StatusCode::CONFLICT, .. })
+        (None, OutcomeResult::Response { status: StatusCode::CONFLICT, .. })
             if outcome.keyed && outcome.attempt > 1 =>
         {
             true
         }
-        (None, Gave::Answer { status: StatusCode::UNPROCESSABLE_ENTITY, .. }) if outcome.keyed => {
+        (None, OutcomeResult::Response { status: StatusCode::UNPROCESSABLE_ENTITY, .. })
+            if outcome.keyed =>
+        {
             false
         }
-        (None, Gave::Answer { status, headers, .. }) => {
+        (None, OutcomeResult::Response { status, headers, .. }) => {
             statuses.contains(status)
-                || status.as_u16() >= 400 && advice.wish == Wish::Retry
+                || status.as_u16() >= 400 && advice.directive == RetryDirective::Retry
                 || statuses.limited_403 && hint::is_rate_limit_403(status, headers)
         }
-        (None, Gave::Failure(failure, _)) => is_transient(failure.kind),
+        (None, OutcomeResult::Failure(failure, _)) => is_transient(failure.kind),
     };
     match outcome.status() {
         _ if transient => Verdict::Transient,
@@ -81,18 +83,22 @@ pub(crate) type Judge = Arc<dyn Fn(&Outcome<'_>) -> Option<Health> + Send + Sync
 /// Apart from the verdict in part: whether a retry would help is one thing, whether the service
 /// did its work another. A 404 is a sign of life, a 501 none of health.
 pub(crate) fn health(outcome: &Outcome<'_>, verdict: Verdict) -> Option<Health> {
-    match outcome.gave {
-        Gave::Answer { status: StatusCode::TOO_MANY_REQUESTS, .. } => Some(Health::Throttled),
-        Gave::Answer { status: StatusCode::FORBIDDEN, .. } if verdict == Verdict::Transient => {
+    match outcome.result {
+        OutcomeResult::Response { status: StatusCode::TOO_MANY_REQUESTS, .. } => {
             Some(Health::Throttled)
         }
-        Gave::Answer { status, .. } => {
+        OutcomeResult::Response { status: StatusCode::FORBIDDEN, .. }
+            if verdict == Verdict::Transient =>
+        {
+            Some(Health::Throttled)
+        }
+        OutcomeResult::Response { status, .. } => {
             let failed = verdict == Verdict::Transient
                 || status.is_server_error()
                 || status == StatusCode::REQUEST_TIMEOUT;
             Some(if failed { Health::Failure } else { Health::Success })
         }
-        Gave::Failure(failure, _) => match failure.kind {
+        OutcomeResult::Failure(failure, _) => match failure.kind {
             FailureKind::Throttled => Some(Health::Throttled),
             FailureKind::Certificate => Some(Health::Failure),
             FailureKind::CircuitOpen => None,
@@ -252,19 +258,19 @@ mod tests {
             if self.retry_after {
                 headers.insert(header::RETRY_AFTER, 1.into());
             }
-            let gave = match self.result {
-                Ok(status) => Gave::Answer {
+            let result = match self.result {
+                Ok(status) => OutcomeResult::Response {
                     status: StatusCode::from_u16(status).unwrap(),
                     headers: &headers,
                     url,
                     body: None,
                     followed: self.followed,
                 },
-                Err(kind) => Gave::Failure(Failure::new(kind, self.delivery), &fmt::Error),
+                Err(kind) => OutcomeResult::Failure(Failure::new(kind, self.delivery), &fmt::Error),
             };
             let Self { keyed, attempt, .. } = self;
             let elapsed = std::time::Duration::ZERO;
-            judge(&Outcome { method: &Method::GET, url, attempt, elapsed, keyed, gave })
+            judge(&Outcome { method: &Method::GET, url, attempt, elapsed, keyed, result })
         }
 
         fn verdict(self, advice: &Advice, retry_if: Option<&Predicate>) -> Verdict {
@@ -289,7 +295,7 @@ mod tests {
     fn a_verdict_goes_by_status_key_and_wish() {
         use Verdict::{Final, Success, Transient};
         let silent = Advice::default();
-        let retry = Advice { wish: Wish::Retry, ..Advice::default() };
+        let retry = Advice { directive: RetryDirective::Retry, ..Advice::default() };
         let keyed = |status| Case { keyed: true, ..answered(status) };
         let again = |case| Case { attempt: 2, ..case };
         for (case, advice, expected) in [

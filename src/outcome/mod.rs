@@ -129,12 +129,12 @@ pub struct Outcome<'a> {
     pub(crate) elapsed: Duration,
     /// Whether the request carries a key by which its server recognises a repeat.
     pub(crate) keyed: bool,
-    pub(crate) gave: Gave<'a>,
+    pub(crate) result: OutcomeResult<'a>,
 }
 
 #[derive(Clone, Copy)]
-pub(crate) enum Gave<'a> {
-    Answer {
+pub(crate) enum OutcomeResult<'a> {
+    Response {
         status: StatusCode,
         headers: &'a HeaderMap,
         url: &'a Url,
@@ -168,59 +168,59 @@ impl<'a> Outcome<'a> {
 
     /// The answer's status, if there was an answer.
     pub fn status(&self) -> Option<StatusCode> {
-        match self.gave {
-            Gave::Answer { status, .. } => Some(status),
-            Gave::Failure(..) => None,
+        match self.result {
+            OutcomeResult::Response { status, .. } => Some(status),
+            OutcomeResult::Failure(..) => None,
         }
     }
 
     /// The answer's headers, if there was an answer.
     pub fn headers(&self) -> Option<&'a HeaderMap> {
-        match self.gave {
-            Gave::Answer { headers, .. } => Some(headers),
-            Gave::Failure(..) => None,
+        match self.result {
+            OutcomeResult::Response { headers, .. } => Some(headers),
+            OutcomeResult::Failure(..) => None,
         }
     }
 
     /// The answer's whole body, if the config [reads bodies](crate::ResilientConfigBuilder::read_body)
     /// within the attempt and this one fitted its limit.
     pub fn body(&self) -> Option<&'a [u8]> {
-        match self.gave {
-            Gave::Answer { body, .. } => body,
-            Gave::Failure(..) => None,
+        match self.result {
+            OutcomeResult::Response { body, .. } => body,
+            OutcomeResult::Failure(..) => None,
         }
     }
 
     /// The url that answered or failed, where that is known: another one than [`url`](Self::url)
     /// after a redirect.
     pub fn answered_by(&self) -> Option<&'a Url> {
-        match self.gave {
-            Gave::Answer { url, .. } => Some(url),
-            Gave::Failure(_, error) => error.downcast_ref::<reqwest::Error>()?.url(),
+        match self.result {
+            OutcomeResult::Response { url, .. } => Some(url),
+            OutcomeResult::Failure(_, error) => error.downcast_ref::<reqwest::Error>()?.url(),
         }
     }
 
     /// The kind of failure, if there was no answer.
     pub fn failure(&self) -> Option<FailureKind> {
-        match self.gave {
-            Gave::Answer { .. } => None,
-            Gave::Failure(failure, _) => Some(failure.kind),
+        match self.result {
+            OutcomeResult::Response { .. } => None,
+            OutcomeResult::Failure(failure, _) => Some(failure.kind),
         }
     }
 
     /// The error, if there was no answer.
     pub fn error(&self) -> Option<&'a (dyn Error + 'static)> {
-        match self.gave {
-            Gave::Answer { .. } => None,
-            Gave::Failure(_, error) => Some(error),
+        match self.result {
+            OutcomeResult::Response { .. } => None,
+            OutcomeResult::Failure(_, error) => Some(error),
         }
     }
 
     /// How far the request got.
     pub fn delivery(&self) -> Delivery {
-        match self.gave {
-            Gave::Answer { .. } => Delivery::Answered,
-            Gave::Failure(failure, _) => failure.delivery,
+        match self.result {
+            OutcomeResult::Response { .. } => Delivery::Answered,
+            OutcomeResult::Failure(failure, _) => failure.delivery,
         }
     }
 
@@ -228,13 +228,13 @@ impl<'a> Outcome<'a> {
     pub(crate) fn is_redirected(&self) -> bool {
         // The url of an answer has no fragment.
         let bare = |url: &'a Url| url.as_str().split('#').next();
-        matches!(self.gave, Gave::Answer { followed: true, .. })
+        matches!(self.result, OutcomeResult::Response { followed: true, .. })
             || self.answered_by().is_some_and(|it| bare(it) != bare(self.url))
     }
 
     /// The url that answered, if it is one of another server than the one that was asked.
-    pub(crate) fn elsewhere(&self) -> Option<&'a Url> {
-        elsewhere(self.url, self.answered_by()?)
+    pub(crate) fn cross_host_url(&self) -> Option<&'a Url> {
+        cross_host_url(self.url, self.answered_by()?)
     }
 
     /// Whether time ran out: a connect, attempt or client timeout, or the deadline.
@@ -250,7 +250,7 @@ impl<'a> Outcome<'a> {
 
 /// The url that answered, if it is one of another server than the one that was asked.
 #[inline]
-pub(crate) fn elsewhere<'a>(asked: &Url, by: &'a Url) -> Option<&'a Url> {
+pub(crate) fn cross_host_url<'a>(asked: &Url, by: &'a Url) -> Option<&'a Url> {
     fn server(url: &Url) -> (&str, Option<Host<&str>>, Option<u16>) {
         (url.scheme(), url.host(), url.port_or_known_default())
     }
@@ -267,9 +267,11 @@ impl fmt::Debug for Outcome<'_> {
 /// `status 503` or `disconnect (maybe processed)`: never the url, never the error's own text.
 impl fmt::Display for Outcome<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.gave {
-            Gave::Answer { status, .. } => write!(f, "status {}", status.as_u16()),
-            Gave::Failure(failure, _) => write!(f, "{} ({})", failure.kind, failure.delivery),
+        match self.result {
+            OutcomeResult::Response { status, .. } => write!(f, "status {}", status.as_u16()),
+            OutcomeResult::Failure(failure, _) => {
+                write!(f, "{} ({})", failure.kind, failure.delivery)
+            }
         }
     }
 }
@@ -282,14 +284,20 @@ mod tests {
         Url::parse(text).unwrap()
     }
 
-    fn check(asked: &str, gave: Gave<'_>, check: impl FnOnce(&Outcome<'_>)) {
+    fn check(asked: &str, result: OutcomeResult<'_>, check: impl FnOnce(&Outcome<'_>)) {
         let elapsed = Duration::from_secs(2);
         let (method, url) = (&Method::PUT, &url(asked));
-        check(&Outcome { method, url, attempt: 3, elapsed, keyed: false, gave });
+        check(&Outcome { method, url, attempt: 3, elapsed, keyed: false, result });
     }
 
-    fn answer<'a>(headers: &'a HeaderMap, url: &'a Url, followed: bool) -> Gave<'a> {
-        Gave::Answer { status: StatusCode::BAD_GATEWAY, headers, url, body: Some(b"x"), followed }
+    fn answer<'a>(headers: &'a HeaderMap, url: &'a Url, followed: bool) -> OutcomeResult<'a> {
+        OutcomeResult::Response {
+            status: StatusCode::BAD_GATEWAY,
+            headers,
+            url,
+            body: Some(b"x"),
+            followed,
+        }
     }
 
     #[test]
@@ -315,8 +323,8 @@ mod tests {
             (FailureKind::Connect, false, true),
             (FailureKind::Disconnect, false, false),
         ] {
-            let gave = Gave::Failure(Failure::new(kind, Delivery::NotSent), &fmt::Error);
-            check("http://a.example/", gave, |it| {
+            let result = OutcomeResult::Failure(Failure::new(kind, Delivery::NotSent), &fmt::Error);
+            check("http://a.example/", result, |it| {
                 assert_eq!((it.failure(), it.delivery()), (Some(kind), Delivery::NotSent));
                 assert!(it.error().is_some_and(|it| it.is::<fmt::Error>()));
                 assert_eq!((it.status(), it.body(), it.headers()), (None, None, None));
@@ -329,7 +337,7 @@ mod tests {
 
     #[test]
     fn redirects_show_in_the_url_or_were_seen() {
-        for (asked, by, followed, redirected, elsewhere) in [
+        for (asked, by, followed, redirected, cross_host_url) in [
             ("http://a.example/", "http://a.example/", false, false, false),
             ("http://a.example/#part", "http://a.example/", false, false, false),
             ("http://a.example:80/", "http://a.example/", false, false, false),
@@ -342,7 +350,7 @@ mod tests {
             let by = url(by);
             check(asked, answer(&HeaderMap::new(), &by, followed), |it| {
                 assert_eq!(it.is_redirected(), redirected, "{asked} {by}");
-                assert_eq!(it.elsewhere().is_some(), elsewhere, "{asked} {by}");
+                assert_eq!(it.cross_host_url().is_some(), cross_host_url, "{asked} {by}");
             });
         }
     }
@@ -353,9 +361,9 @@ mod tests {
         let error = reqwest::Response::from(response).error_for_status().unwrap_err();
         let error = error.with_url(url("http://b.example/"));
         let failure = Failure::new(FailureKind::Disconnect, Delivery::MaybeProcessed);
-        check("http://a.example/", Gave::Failure(failure, &error), |it| {
+        check("http://a.example/", OutcomeResult::Failure(failure, &error), |it| {
             assert_eq!(it.answered_by(), error.url());
-            assert!(it.is_redirected() && it.elsewhere().is_some());
+            assert!(it.is_redirected() && it.cross_host_url().is_some());
         });
     }
 

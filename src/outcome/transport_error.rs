@@ -12,15 +12,15 @@ const LONGEST_CHAIN: usize = 16;
 
 /// A body that its factory could not make: the caller's own affair, whatever its sources are.
 #[derive(Debug)]
-pub(crate) struct Unmade(pub(crate) Box<dyn Error + Send + Sync>);
+pub(crate) struct BodyFactoryError(pub(crate) Box<dyn Error + Send + Sync>);
 
-impl fmt::Display for Unmade {
+impl fmt::Display for BodyFactoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the body of the request could not be made")
     }
 }
 
-impl Error for Unmade {
+impl Error for BodyFactoryError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(self.0.as_ref())
     }
@@ -28,7 +28,7 @@ impl Error for Unmade {
 
 /// Reads what `error` says about itself.
 pub(crate) fn read(error: &(dyn Error + 'static)) -> Failure {
-    if error.is::<Unmade>() {
+    if error.is::<BodyFactoryError>() {
         return Failure::new(FailureKind::Other, NotSent);
     }
     let chain = || chain(error);

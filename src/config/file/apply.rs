@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers, Percent, Window};
-use crate::common::fault::Fault;
+use crate::common::fault::ConfigFault;
 use crate::config::file::shape::{Table, Value};
 use crate::config::headers::DeadlineHeader;
 use crate::config::overrides::RetryOverride;
@@ -19,7 +19,7 @@ use crate::retry::backoff::{Constant, Exponential, Fibonacci, Jitter, Linear};
 use crate::retry::budget::{BudgetConfig, RetryBudget};
 
 /// The builder that `table` makes, with what only shows where values meet added to `faults`.
-pub(super) fn builder(table: &Table, faults: &mut Vec<Fault>) -> ResilientConfigBuilder {
+pub(super) fn builder(table: &Table, faults: &mut Vec<ConfigFault>) -> ResilientConfigBuilder {
     let ported = get(table, "preset") == Some(&Value::Word("aresilient"));
     let preset = if ported { ResilientConfig::aresilient() } else { ResilientConfig::default() };
     let mut general = Parts::of_preset(ported);
@@ -44,7 +44,7 @@ pub(super) fn builder(table: &Table, faults: &mut Vec<Fault>) -> ResilientConfig
         if let (true, Some(host)) = (is_shared(scope), differs) {
             let field = format!("hosts.{host:?}.{field}");
             let rule = "can only differ where there is one per host";
-            faults.push(Fault::new(field, rule, "shared"));
+            faults.push(ConfigFault::new(field, rule, "shared"));
         }
     }
     let family = |config: &BreakerConfig| new_breakers(config, breaker);
@@ -111,7 +111,7 @@ impl Parts {
         mut settings: RetryOverride,
         table: &Table,
         path: &str,
-        faults: &mut Vec<Fault>,
+        faults: &mut Vec<ConfigFault>,
     ) -> RetryOverride {
         for (name, value) in table {
             settings = match (name.as_str(), value) {
@@ -361,7 +361,7 @@ fn clash(
     value: Option<&'static str>,
     other: &str,
     path: &str,
-    faults: &mut Vec<Fault>,
+    faults: &mut Vec<ConfigFault>,
 ) {
     let found = get(table, name).filter(|it| value.is_none_or(|value| **it == Value::Word(value)));
     if let (Some(_), Some(Value::Time(_) | Value::Whole(_) | Value::Table(_))) =
@@ -369,7 +369,7 @@ fn clash(
     {
         let path = if name == "kind" { format!("{path}backoff.") } else { path.to_owned() };
         let rule = format!("excludes {name}");
-        faults.push(Fault::new(format!("{path}{other}"), rule, value.unwrap_or("both")));
+        faults.push(ConfigFault::new(format!("{path}{other}"), rule, value.unwrap_or("both")));
     }
 }
 

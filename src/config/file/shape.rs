@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode};
 
-use crate::common::fault::Fault;
-use crate::common::host_pattern::{self, ODD_HOST};
+use crate::common::fault::ConfigFault;
+use crate::common::host_pattern::{self, INVALID_HOST};
 use crate::config::file::tree::Tree;
 
 /// One setting: its name, what it may be, and a line about it for those who write one.
@@ -73,13 +73,18 @@ pub(super) type Table = Vec<(String, Value)>;
 
 impl Kind {
     /// Understands `tree`, or adds to `faults` what is wrong with it.
-    pub(super) fn read(&self, tree: &Tree, path: &str, faults: &mut Vec<Fault>) -> Option<Value> {
+    pub(super) fn read(
+        &self,
+        tree: &Tree,
+        path: &str,
+        faults: &mut Vec<ConfigFault>,
+    ) -> Option<Value> {
         match (self, tree) {
             (Self::Table(keys), Tree::Table(entries)) => {
                 Some(Value::Table(read_table(keys, entries, path, faults)))
             }
             (Self::Hosts(keys), Tree::Table(entries)) => {
-                let host = (host_pattern::is_host as fn(&str) -> bool, ODD_HOST);
+                let host = (host_pattern::is_host as fn(&str) -> bool, INVALID_HOST);
                 Some(Value::Table(read_named(&Self::Table(keys), host, entries, path, faults)))
             }
             (Self::Headers(kind), Tree::Table(entries)) => {
@@ -107,8 +112,8 @@ impl Kind {
         }
     }
 
-    fn refuse(&self, tree: &Tree, path: &str, faults: &mut Vec<Fault>) -> Option<Value> {
-        faults.push(Fault::new(path.to_owned(), format!("must be {}", self.wanted()), tree));
+    fn refuse(&self, tree: &Tree, path: &str, faults: &mut Vec<ConfigFault>) -> Option<Value> {
+        faults.push(ConfigFault::new(path.to_owned(), format!("must be {}", self.wanted()), tree));
         None
     }
 
@@ -207,7 +212,7 @@ fn read_table(
     keys: &[&[Key]],
     entries: &[(String, Tree)],
     path: &str,
-    faults: &mut Vec<Fault>,
+    faults: &mut Vec<ConfigFault>,
 ) -> Table {
     let full = |name: &str| match path {
         "" => name.to_owned(),
@@ -217,16 +222,16 @@ fn read_table(
     for (i, (name, tree)) in entries.iter().enumerate() {
         let path = full(name);
         if entries[..i].iter().any(|(it, _)| it == name) {
-            faults.push(Fault::new(path, "is given twice", tree));
+            faults.push(ConfigFault::new(path, "is given twice", tree));
         } else if let Some(key) = keys.iter().copied().flatten().find(|it| it.name == name) {
             table.extend(key.kind.read(tree, &path, faults).map(|it| (name.clone(), it)));
         } else {
-            faults.push(Fault::new(path, unknown(name, keys), tree));
+            faults.push(ConfigFault::new(path, unknown(name, keys), tree));
         }
     }
     for key in keys.iter().copied().flatten().filter(|it| it.required) {
         if !entries.iter().any(|(it, _)| it == key.name) {
-            faults.push(Fault::new(full(key.name), "is needed", &Tree::Null));
+            faults.push(ConfigFault::new(full(key.name), "is needed", &Tree::Null));
         }
     }
     table
@@ -238,16 +243,16 @@ fn read_named(
     (is_name, rule): (fn(&str) -> bool, &'static str),
     entries: &[(String, Tree)],
     path: &str,
-    faults: &mut Vec<Fault>,
+    faults: &mut Vec<ConfigFault>,
 ) -> Table {
     let mut table = Table::new();
     for (i, (name, tree)) in entries.iter().enumerate() {
         let path = format!("{path}.{name:?}");
         let value = kind.read(tree, &path, faults);
         if !is_name(name) {
-            faults.push(Fault::new(path, rule, tree));
+            faults.push(ConfigFault::new(path, rule, tree));
         } else if entries[..i].iter().any(|(it, _)| it.eq_ignore_ascii_case(name)) {
-            faults.push(Fault::new(path, "is given twice", tree));
+            faults.push(ConfigFault::new(path, "is given twice", tree));
         } else {
             table.extend(value.map(|it| (name.clone(), it)));
         }

@@ -11,8 +11,8 @@ pub(crate) use self::patch::Patch;
 use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers};
 use crate::common::clock::Instant;
 use crate::common::clock::Sources;
-use crate::common::fault::{ConfigError, Fault};
-use crate::common::host_pattern::{HostMap, ODD_HOST};
+use crate::common::fault::{ConfigError, ConfigFault};
+use crate::common::host_pattern::{HostMap, INVALID_HOST};
 use crate::config::headers::DeadlineHeader;
 use crate::host::gate::{Gates, HostGate};
 use crate::host::registry::{KeyOf, host_key};
@@ -295,11 +295,11 @@ impl Policy {
         ConfigError::unless_none(self.faults())
     }
 
-    pub(crate) fn faults(&self) -> Vec<Fault> {
+    pub(crate) fn faults(&self) -> Vec<ConfigFault> {
         let mut faults = vec![];
         let mut refuse = |broken: bool, field, rule, value: &dyn fmt::Debug| {
             if broken {
-                faults.push(Fault::new(field, rule, value));
+                faults.push(ConfigFault::new(field, rule, value));
             }
         };
         let positive = "must be > 0";
@@ -331,9 +331,10 @@ impl Policy {
     }
 
     /// What is wrong with the settings of hosts and was not wrong before: `known` has the rest.
-    fn host_faults(&self, known: &[Fault]) -> Vec<Fault> {
+    fn host_faults(&self, known: &[ConfigFault]) -> Vec<ConfigFault> {
         let Some(hosts) = &self.hosts else { return vec![] };
-        let mut faults: Vec<_> = hosts.odd().map(|it| Fault::new("hosts", ODD_HOST, it)).collect();
+        let mut faults: Vec<_> =
+            hosts.invalid().map(|it| ConfigFault::new("hosts", INVALID_HOST, it)).collect();
         for host in hosts.values() {
             let own = host.policy.faults().into_iter().filter(|it| !known.contains(it));
             faults.extend(own.map(|it| it.within(&format!("hosts.{:?}", host.name))));

@@ -44,7 +44,7 @@ use http::{HeaderName, header};
 /// ```
 #[derive(Clone)]
 pub struct HintHeaders {
-    pub(super) spellings: Vec<Spelling>,
+    pub(super) spellings: Vec<HintRule>,
 }
 
 /// How the value of a hint header is written.
@@ -92,12 +92,12 @@ impl HintHeaders {
 
     /// Reads `header` too, before all others, in place of what it meant so far.
     pub fn with(self, header: HeaderName, format: HintFormat) -> Self {
-        self.put_first(Spelling::new(header, format))
+        self.put_first(HintRule::new(header, format))
     }
 
     /// Like [`with`](Self::with), but the header counts only while `remaining` says 0.
     pub fn with_reset(self, header: HeaderName, format: HintFormat, remaining: HeaderName) -> Self {
-        self.put_first(Spelling { remaining: Some(remaining), ..Spelling::new(header, format) })
+        self.put_first(HintRule { remaining: Some(remaining), ..HintRule::new(header, format) })
     }
 
     /// Ignores `header`.
@@ -112,7 +112,7 @@ impl HintHeaders {
         self
     }
 
-    fn put_first(self, spelling: Spelling) -> Self {
+    fn put_first(self, spelling: HintRule) -> Self {
         let mut all = self.without(&spelling.header);
         all.spellings.insert(0, spelling);
         all
@@ -130,12 +130,12 @@ impl Default for HintHeaders {
     fn default() -> Self {
         use HintFormat::*;
 
-        let plain = |header, format| Spelling::new(HeaderName::from_static(header), format);
-        let reset = |header, format, remaining| Spelling {
+        let plain = |header, format| HintRule::new(HeaderName::from_static(header), format);
+        let reset = |header, format, remaining| HintRule {
             remaining: Some(HeaderName::from_static(remaining)),
             ..plain(header, format)
         };
-        let joined = |spelling| Spelling { joins: true, ..spelling };
+        let joined = |spelling| HintRule { joins: true, ..spelling };
         Self {
             spellings: vec![
                 plain("x-should-retry", ShouldRetry),
@@ -143,7 +143,7 @@ impl Default for HintHeaders {
                 plain("retry-after-ms", Millis),
                 plain("x-ms-retry-after-ms", Millis),
                 plain("x-amz-retry-after", Millis),
-                Spelling::new(header::RETRY_AFTER, RetryAfter),
+                HintRule::new(header::RETRY_AFTER, RetryAfter),
                 plain("ratelimit", RateLimit),
                 reset("ratelimit-reset", EpochOrDelta, "ratelimit-remaining"),
                 reset("x-ratelimit-reset", EpochOrDelta, "x-ratelimit-remaining"),
@@ -182,7 +182,7 @@ impl Default for HintHeaders {
 
 /// One header that may carry a hint.
 #[derive(Clone, Debug)]
-pub(super) struct Spelling {
+pub(super) struct HintRule {
     pub(super) header: HeaderName,
     pub(super) format: HintFormat,
     /// The header that has to say 0 for this one to count.
@@ -193,7 +193,7 @@ pub(super) struct Spelling {
     pub(super) mark: u64,
 }
 
-impl Spelling {
+impl HintRule {
     fn new(header: HeaderName, format: HintFormat) -> Self {
         let mark = mark(&header);
         Self { header, format, remaining: None, joins: false, mark }

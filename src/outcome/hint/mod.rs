@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, StatusCode, header};
 pub use self::headers::{HintFormat, HintHeaders};
 use self::{
     date::http_date,
-    headers::{Spelling, mark},
+    headers::{HintRule, mark},
 };
 
 /// Everything a response head says about coming back.
@@ -21,7 +21,7 @@ pub(crate) struct Advice {
     /// When to come back, if the server said so.
     pub(crate) hint: Option<Hint>,
     /// Whether to come back at all.
-    pub(crate) wish: Wish,
+    pub(crate) directive: RetryDirective,
 }
 
 /// How long to wait, and who says so.
@@ -36,14 +36,14 @@ pub(crate) struct Hint {
 
 /// Whether the server wants the request again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum RetryDirective {
     /// It asks for a retry, whatever the status says.
     Retry,
     /// It does not say.
     #[default]
-    Silent,
+    Unspecified,
     /// It asks the client to stay away, by this header.
-    StayAway(HeaderName),
+    DoNotRetry(HeaderName),
 }
 
 /// Reads what a response head says about coming back; see [`HintHeaders`] for the rules.
@@ -64,8 +64,12 @@ pub(crate) fn read(headers: &HeaderMap, listened_to: &HintHeaders, now: SystemTi
                     advice.hint = Some(Hint { after, header: spelling.header.clone() });
                 }
             }
-            Some(Said::Retry) if advice.wish == Wish::Silent => advice.wish = Wish::Retry,
-            Some(Said::StayAway) => advice.wish = Wish::StayAway(spelling.header.clone()),
+            Some(Said::Retry) if advice.directive == RetryDirective::Unspecified => {
+                advice.directive = RetryDirective::Retry
+            }
+            Some(Said::StayAway) => {
+                advice.directive = RetryDirective::DoNotRetry(spelling.header.clone())
+            }
             Some(Said::Retry) | None => {}
         }
     }
@@ -86,8 +90,8 @@ enum Said {
     Wait(Duration),
 }
 
-fn said(spelling: &Spelling, headers: &HeaderMap, now: SystemTime) -> Option<Said> {
-    let Spelling { header, format, remaining, .. } = spelling;
+fn said(spelling: &HintRule, headers: &HeaderMap, now: SystemTime) -> Option<Said> {
+    let HintRule { header, format, remaining, .. } = spelling;
     if !headers.contains_key(header) || remaining.as_ref().is_some_and(|it| !is_zero(headers, it)) {
         return None;
     }
@@ -220,7 +224,11 @@ mod tests {
     ) {
         let advice = default_advice(&format!("{others}\n{header}: {value}"));
         let expected = seconds.into().and_then(|it| hint(header, it));
-        assert_eq!(advice, Advice { hint: expected, wish: Wish::Silent }, "{header}: {value}");
+        assert_eq!(
+            advice,
+            Advice { hint: expected, directive: RetryDirective::Unspecified },
+            "{header}: {value}"
+        );
     }
 
     #[test]
@@ -385,25 +393,25 @@ mod tests {
 
     #[test]
     fn wishes() {
-        let wish = |text: &str| default_advice(text).wish;
-        let stay_away = |by| Wish::StayAway(HeaderName::from_static(by));
-        assert_eq!(wish("x-should-retry: true"), Wish::Retry);
-        assert_eq!(wish("x-should-retry: FALSE"), stay_away("x-should-retry"));
-        assert_eq!(wish("x-should-retry: maybe"), Wish::Silent);
-        assert_eq!(wish("x-envoy-ratelimited: true"), stay_away("x-envoy-ratelimited"));
-        assert_eq!(wish("x-envoy-ratelimited: false"), Wish::Silent);
+        let directive = |text: &str| default_advice(text).directive;
+        let stay_away = |by| RetryDirective::DoNotRetry(HeaderName::from_static(by));
+        assert_eq!(directive("x-should-retry: true"), RetryDirective::Retry);
+        assert_eq!(directive("x-should-retry: FALSE"), stay_away("x-should-retry"));
+        assert_eq!(directive("x-should-retry: maybe"), RetryDirective::Unspecified);
+        assert_eq!(directive("x-envoy-ratelimited: true"), stay_away("x-envoy-ratelimited"));
+        assert_eq!(directive("x-envoy-ratelimited: false"), RetryDirective::Unspecified);
         for bad in ["-1", "", "soon", "2147483648", "1.5", "+1"] {
             let text = format!("grpc-retry-pushback-ms: {bad}");
-            assert_eq!(wish(&text), stay_away("grpc-retry-pushback-ms"), "{bad:?}");
+            assert_eq!(directive(&text), stay_away("grpc-retry-pushback-ms"), "{bad:?}");
         }
-        assert_eq!(wish("grpc-retry-pushback-ms: 2147483647"), Wish::Silent);
+        assert_eq!(directive("grpc-retry-pushback-ms: 2147483647"), RetryDirective::Unspecified);
         let both = "x-should-retry: true\nx-envoy-ratelimited: true\nretry-after: 5";
         let expected =
-            Advice { hint: hint("retry-after", 5.0), wish: stay_away("x-envoy-ratelimited") };
+            Advice { hint: hint("retry-after", 5.0), directive: stay_away("x-envoy-ratelimited") };
         assert_eq!(default_advice(both), expected);
         // Heard even where another header has said when.
         assert_eq!(
-            wish("retry-after: 5\ngrpc-retry-pushback-ms: -1"),
+            directive("retry-after: 5\ngrpc-retry-pushback-ms: -1"),
             stay_away("grpc-retry-pushback-ms")
         );
     }
@@ -426,8 +434,9 @@ mod tests {
         let first_vetoes = HintHeaders::none()
             .with(backoff(), HintFormat::ShouldRetry)
             .with(HeaderName::from_static("x-left"), HintFormat::Veto);
-        let wish = read(&headers("x-backoff: true\nx-left: 1"), &first_vetoes, now()).wish;
-        assert_eq!(wish, Wish::StayAway(HeaderName::from_static("x-left")));
+        let directive =
+            read(&headers("x-backoff: true\nx-left: 1"), &first_vetoes, now()).directive;
+        assert_eq!(directive, RetryDirective::DoNotRetry(HeaderName::from_static("x-left")));
         let absent = HeaderName::from_static("x-other");
         let reset = HintHeaders::none().with_reset(backoff(), HintFormat::Seconds, absent);
         assert_eq!(hint_of(reset), None);

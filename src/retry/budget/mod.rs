@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use reqwest::Request;
 
 use crate::common::clock::Instant;
-use crate::common::fault::Fault;
+use crate::common::fault::ConfigFault;
 use crate::common::versioned::Rules;
 use crate::host::registry::{Entry, KeyOf, Keyed, Part};
 pub(crate) use crate::retry::budget::account::{Account, Token};
@@ -113,12 +113,12 @@ impl BudgetConfig {
     }
 
     /// Every setting that makes no sense: its name, and what is wrong with its value.
-    pub(crate) fn faults(&self) -> Vec<Fault> {
-        let size =
-            (self.size == 0).then(|| Fault::new("retry_budget.size", "must be > 0", self.size));
+    pub(crate) fn faults(&self) -> Vec<ConfigFault> {
+        let size = (self.size == 0)
+            .then(|| ConfigFault::new("retry_budget.size", "must be > 0", self.size));
         let rate = |field, rate: f64| {
             let broken = !(0.0..=f64::from(u32::MAX)).contains(&rate);
-            broken.then(|| Fault::new(field, "must be from 0 to 4294967295", rate))
+            broken.then(|| ConfigFault::new(field, "must be from 0 to 4294967295", rate))
         };
         let deposit = rate("retry_budget.deposit", self.deposit);
         let trickle = rate("retry_budget.trickle", self.trickle);
@@ -221,7 +221,7 @@ impl RetryBudget {
         &self.kept.rules
     }
 
-    pub(crate) fn faults(&self) -> Vec<Fault> {
+    pub(crate) fn faults(&self) -> Vec<ConfigFault> {
         self.kept.rules.faults(BudgetConfig::faults, "retry_budget.for_host")
     }
 
