@@ -9,9 +9,10 @@ use crate::breaker::CircuitOpen;
 use crate::common::fault::BuildError;
 use crate::host::gate::RateLimited;
 use crate::observe::history::{AttemptLog, History};
+use crate::observe::message::{Message, Reported};
 use crate::observe::redact::RedactedUrl;
+use crate::outcome::FailureKind;
 use crate::outcome::transport_error;
-use crate::outcome::{FailureKind, Outcome, OutcomeResult};
 use crate::retry::decision::StopReason;
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
@@ -276,73 +277,6 @@ impl fmt::Display for Elapsed {
 }
 
 impl Error for Elapsed {}
-
-/// The sentence that says what happened to a request, without secrets.
-#[derive(Clone, Copy)]
-pub(crate) struct Message<'a> {
-    pub(crate) method: &'a Method,
-    pub(crate) url: &'a Url,
-    pub(crate) stop: StopReason,
-    pub(crate) attempts: u32,
-    pub(crate) cause: Reported<'a>,
-}
-
-#[derive(Clone, Copy)]
-pub(crate) enum Reported<'a> {
-    Status(StatusCode),
-    Failure(FailureKind, &'a (dyn Error + 'static)),
-}
-
-impl<'a> From<&Outcome<'a>> for Reported<'a> {
-    fn from(outcome: &Outcome<'a>) -> Self {
-        match outcome.result {
-            OutcomeResult::Response { status, .. } => Self::Status(status),
-            OutcomeResult::Failure(failure, error) => Self::Failure(failure.kind, error),
-        }
-    }
-}
-
-impl fmt::Display for Message<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { method, attempts, stop, .. } = *self;
-        write!(f, "{method} request to {} ", RedactedUrl::new(self.url))?;
-        match self.cause {
-            Reported::Status(status) => {
-                let verb = if status.as_u16() < 400 { "is still to be retried" } else { "failed" };
-                write!(f, "{verb} with status {}", status.as_u16())?;
-                match stop {
-                    StopReason::Final | StopReason::Success => Ok(()),
-                    _ => write!(f, " after {attempts} attempts{}", because(stop)),
-                }
-            }
-            Reported::Failure(FailureKind::Timeout, _) if stop != StopReason::Deadline => {
-                write!(f, "timed out ({attempts} attempts){}", because(stop))
-            }
-            Reported::Failure(FailureKind::CircuitOpen | FailureKind::RateLimited, error) => {
-                write!(f, "was rejected after {attempts} attempts: {error}")
-            }
-            Reported::Failure(_, error) => {
-                let text = transport_error::root_text(error);
-                write!(f, "failed after {attempts} attempts{}: {text}", because(stop))
-            }
-        }
-    }
-}
-
-/// The reason, in brackets, where the sentence does not say it already.
-fn because(stop: StopReason) -> &'static str {
-    match stop {
-        StopReason::Exhausted | StopReason::Final | StopReason::Success => "",
-        StopReason::Budget => " (retry budget exhausted)",
-        StopReason::CircuitOpen => " (circuit breaker open)",
-        StopReason::Deadline => " (max_total_time exceeded)",
-        StopReason::HintTooLong => " (server asks to wait longer than max_wait_time)",
-        StopReason::NotReplayable => " (body cannot be sent again)",
-        StopReason::RateLimited => " (host is rate limited)",
-        StopReason::UnsafeToRepeat => " (not safe to repeat)",
-        StopReason::Vetoed => " (told not to retry)",
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -132,6 +132,7 @@ pub use error::{ErrorKind, HttpRequestError};
 pub use execution::bench;
 pub use execution::body::BodyFactory;
 pub use host::gate::RateLimited;
+pub use host::states::HostStates;
 pub use observe::event::{
     AttemptScope, BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, Observer, RequestInfo,
     ResponseInfo, RetryInfo,

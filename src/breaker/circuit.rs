@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::breaker::{
+    CircuitBreakers,
     config::BreakerConfig,
     facts::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
     lane::Lanes,
@@ -18,14 +19,12 @@ use crate::breaker::{
     window::nanos_since,
 };
 use crate::common::clock::{Instant, nanos};
-use crate::common::fault::ConfigFault;
-use crate::common::versioned::Rules;
 
 /// One breaker's state, shared by everyone who asks it.
 #[derive(Debug)]
 pub(super) struct Circuit {
     key: Arc<str>,
-    common: Arc<Common>,
+    observers: Arc<Observers>,
     /// What a call must know of the machine while it is closed, readable without the lock.
     gate: AtomicU64,
     lanes: Lanes,
@@ -38,11 +37,9 @@ pub(super) struct Circuit {
     inner: Mutex<Inner>,
 }
 
-/// What all breakers of one family have in common.
-pub(super) struct Common {
-    pub(super) rules: Rules<Arc<BreakerConfig>>,
-    observers: RwLock<Vec<Observer>>,
-}
+/// The observers of a breaker's state changes, or of all breakers of one map.
+#[derive(Default)]
+pub(crate) struct Observers(RwLock<Vec<Observer>>);
 
 type Observer = Arc<dyn Fn(&StateChange) + Send + Sync>;
 
@@ -61,8 +58,8 @@ struct Inner {
 }
 
 impl Circuit {
-    pub(super) fn new(key: &str, common: Arc<Common>) -> Self {
-        let (config, version) = common.rules.of(key);
+    pub(super) fn new(key: &str, rules: &CircuitBreakers, observers: Arc<Observers>) -> Self {
+        let (config, version) = (Arc::clone(&rules.config), rules.version);
         let machine = Machine::new(&config);
         Self {
             key: key.into(),
@@ -78,29 +75,40 @@ impl Circuit {
                 unreported: VecDeque::new(),
                 notifying: false,
             }),
-            common,
+            observers,
         }
     }
 
-    /// Takes over the rules of the family, if they have changed. The state stays.
+    /// Follows `rules` from now on, unless it does already. State and window stay, as the rules may
+    /// be those of one request only; a breaker that has had no rules yet takes their window.
     #[inline]
-    pub(super) fn keep_up(&self) {
-        if self.version.load(Ordering::Relaxed) != self.common.rules.version() {
-            self.catch_up();
+    pub(super) fn adopt(&self, rules: &CircuitBreakers) {
+        let version = self.version.load(Ordering::Relaxed);
+        if version != rules.version && rules.version != 0 {
+            self.follow(rules, version == 0);
         }
+    }
+
+    /// Follows `rules` from now on; a window of another size starts empty.
+    pub(super) fn adopt_window(&self, rules: &CircuitBreakers) {
+        self.follow(rules, true);
     }
 
     #[cold]
-    fn catch_up(&self) {
+    fn follow(&self, rules: &CircuitBreakers, with_window: bool) {
         let mut inner = self.lock();
-        // Read under the lock, so that an older reading cannot overwrite a newer one.
-        let (config, version) = self.common.rules.of(&self.key);
-        self.slow_from.store(config.slow_from(), Ordering::Relaxed);
+        self.slow_from.store(rules.config.slow_from(), Ordering::Relaxed);
         self.step(&mut inner, |machine, current| {
-            machine.change_rules(current, &config);
-            *current = config;
+            if with_window {
+                machine.change_window(rules.config.window);
+            }
+            current.clone_from(&rules.config);
         });
-        self.version.store(version, Ordering::Relaxed);
+        self.version.store(rules.version, Ordering::Relaxed);
+    }
+
+    pub(super) fn config(&self) -> Arc<BreakerConfig> {
+        Arc::clone(&self.lock().config)
     }
 
     /// Lets a call through or rejects it; a call that finds the open time over makes a change.
@@ -175,10 +183,6 @@ impl Circuit {
         self.lock().machine.state()
     }
 
-    pub(super) fn is_closed(&self) -> bool {
-        self.gate().is_closed()
-    }
-
     pub(super) fn is_probing(&self) -> bool {
         !self.gate().lets_through()
     }
@@ -197,8 +201,8 @@ impl Circuit {
         })
     }
 
-    pub(super) fn common(&self) -> &Arc<Common> {
-        &self.common
+    pub(super) fn observers(&self) -> &Observers {
+        &self.observers
     }
 
     /// Runs one step of the machine and sees to it that its outcome is known to all. Whoever ran
@@ -252,7 +256,7 @@ impl Circuit {
         inner.notifying = true;
         while let Some(transition) = inner.unreported.pop_front() {
             drop(inner);
-            self.common.notify(&self.change(&transition));
+            self.observers.notify(&self.change(&transition));
             inner = self.lock();
         }
         inner.notifying = false;
@@ -267,22 +271,14 @@ impl Circuit {
     }
 }
 
-impl Common {
-    pub(super) fn new(config: BreakerConfig) -> Self {
-        Self { rules: Rules::new(Arc::new(config)), observers: RwLock::default() }
-    }
-
-    pub(super) fn faults(&self) -> Vec<ConfigFault> {
-        self.rules.faults(|config| config.faults(), "circuit_breaker.for_host")
-    }
-
-    pub(super) fn observe(&self, observer: Observer) {
-        self.observers.write().unwrap_or_else(PoisonError::into_inner).push(observer);
+impl Observers {
+    pub(crate) fn add(&self, observer: Observer) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push(observer);
     }
 
     fn notify(&self, change: &StateChange) {
         // On a copy, so that no lock is held while observers run.
-        let observers = self.observers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let observers = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
         for observer in observers {
             // Whoever happens to tell has a request to finish and is not to blame for a panic.
             drop(catch_unwind(AssertUnwindSafe(|| observer(change))));
@@ -290,40 +286,35 @@ impl Common {
     }
 }
 
-impl Debug for Common {
+impl Debug for Observers {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Common").field("rules", &self.rules).finish_non_exhaustive()
+        f.debug_struct("Observers").finish_non_exhaustive()
     }
 }
 
-/// The machine's generation, whether it lets every call through, and whether it is closed, in
-/// one word.
+/// The machine's generation, and whether it admits every call, in one word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Gate(u64);
 
 impl Gate {
     const LETS_THROUGH: u64 = 1;
-    const CLOSED: u64 = 2;
 
     fn of(machine: &Machine) -> Self {
         let bits = match machine.state() {
-            BreakerState::Closed => Self::LETS_THROUGH | Self::CLOSED,
-            BreakerState::Disabled | BreakerState::MetricsOnly => Self::LETS_THROUGH,
+            BreakerState::Closed | BreakerState::Disabled | BreakerState::MetricsOnly => {
+                Self::LETS_THROUGH
+            }
             BreakerState::Open | BreakerState::HalfOpen | BreakerState::ForcedOpen => 0,
         };
-        Self(machine.generation() << 2 | bits)
+        Self(machine.generation() << 1 | bits)
     }
 
     fn generation(self) -> u64 {
-        self.0 >> 2
+        self.0 >> 1
     }
 
     fn lets_through(self) -> bool {
         self.0 & Self::LETS_THROUGH != 0
-    }
-
-    fn is_closed(self) -> bool {
-        self.0 & Self::CLOSED != 0
     }
 }
 

@@ -13,7 +13,8 @@ const FINE: Report = Report { health: Health::Success, retry_after: None };
 fn circuit(failures: u32) -> Arc<Circuit> {
     let config =
         BreakerConfig::consecutive(NonZeroU32::new(failures).unwrap()).without_open_jitter();
-    Arc::new(Circuit::new("", Arc::new(Common::new(config))))
+    let rules = CircuitBreakers::new(BreakerScope::Host, config);
+    Arc::new(Circuit::new("", &rules, Arc::default()))
 }
 
 fn enter(circuit: &Circuit, now: Instant) -> Result<Ticket, CircuitOpen> {
@@ -90,7 +91,7 @@ fn loom_changes_are_told_once_and_in_order() {
         let circuit = circuit(1);
         let told = Arc::new(std::sync::Mutex::new(Vec::new()));
         let log = Arc::clone(&told);
-        circuit.common.observe(Arc::new(move |change| {
+        circuit.observers.add(Arc::new(move |change| {
             log.lock().unwrap().push((change.from, change.to));
         }));
         let other = {

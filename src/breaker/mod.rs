@@ -4,14 +4,14 @@
 mod circuit;
 mod config;
 mod facts;
-mod home;
-mod keyed;
+mod handle;
 mod lane;
 mod open_time;
 mod percent;
 mod permit;
 mod probing;
 mod rules;
+mod scope;
 mod state;
 mod sync;
 mod window;
@@ -20,17 +20,13 @@ use std::sync::Arc;
 
 use reqwest::Request;
 
-pub(crate) use self::home::BreakerHandle;
-use self::{
-    circuit::{Circuit, Common},
-    state::Machine,
-};
+pub(crate) use self::{circuit::Observers, handle::BreakerHandle, scope::BreakerScope};
 pub use self::{
     config::{BreakerConfig, Window},
     facts::{BreakerSnapshot, BreakerState, ChangeReason, CircuitOpen, StateChange},
-    keyed::CircuitBreakers,
     percent::Percent,
     permit::{Health, Permit},
+    scope::CircuitBreakers,
     window::WindowCounts,
 };
 use crate::common::clock::Instant;
@@ -109,41 +105,63 @@ use crate::common::clock::Instant;
 /// ```
 #[derive(Clone, Debug)]
 pub struct CircuitBreaker {
-    home: Arc<BreakerHandle>,
+    handle: Arc<BreakerHandle>,
 }
 
 impl CircuitBreaker {
-    /// A single breaker, closed.
+    /// Creates a breaker of the caller's own, closed.
     pub fn new(config: BreakerConfig) -> Self {
-        let common = Arc::new(Common::new(config));
-        Self { home: Arc::new(BreakerHandle::new(Circuit::new("", common))) }
+        let rules = CircuitBreakers::new(BreakerScope::Host, config);
+        Self { handle: Arc::new(BreakerHandle::new("", &rules, Arc::default())) }
     }
 
-    /// A breaker for each scheme, host and port of the requests.
+    /// Builds the rules of one breaker a host: for each scheme, host and port.
     pub fn per_host(config: BreakerConfig) -> CircuitBreakers {
-        CircuitBreakers::per_host(config)
+        CircuitBreakers::new(BreakerScope::Host, config)
     }
 
-    /// A breaker for each key that `key_of` finds in the requests, such as a tenant or a route.
+    /// Builds the rules of one breaker a key that `key_of` finds in the requests, such as a tenant
+    /// or a route.
     pub fn per_key(
         config: BreakerConfig,
         key_of: impl Fn(&Request) -> String + Send + Sync + 'static,
     ) -> CircuitBreakers {
-        CircuitBreakers::per_key(config, key_of)
+        CircuitBreakers::new(BreakerScope::Key(Arc::new(key_of)), config)
     }
 
-    /// Adds an observer of state changes, for all clones and, if the breaker is one of a family,
-    /// for the whole family.
+    /// Builds the rules of one breaker for all requests of a client.
+    pub fn shared(config: BreakerConfig) -> CircuitBreakers {
+        CircuitBreakers::new(BreakerScope::Shared, config)
+    }
+
+    pub(crate) fn of_handle(handle: Arc<BreakerHandle>) -> Self {
+        Self { handle }
+    }
+
+    pub(crate) fn unruled() -> CircuitBreakers {
+        CircuitBreakers::unruled()
+    }
+
+    pub(crate) fn handle(&self) -> &Arc<BreakerHandle> {
+        &self.handle
+    }
+
+    fn config(&self) -> Arc<BreakerConfig> {
+        self.handle.circuit().config()
+    }
+
+    /// Adds an observer of the state changes of this breaker, for all clones; for a breaker of
+    /// [`HostStates`](crate::HostStates), of all breakers there.
     ///
     /// It is called once for every change, in order for each breaker, on the thread whose call
     /// changed the state or was changing it meanwhile. No lock is held: it may call back into the
     /// breaker. A panic in it is caught and goes no further.
     pub fn on_state_change(self, observer: impl Fn(&StateChange) + Send + Sync + 'static) -> Self {
-        self.common().observe(Arc::new(observer));
+        self.handle.circuit().observers().add(Arc::new(observer));
         self
     }
 
-    /// Asks for a call to be let through.
+    /// Admits a call or rejects it.
     ///
     /// Takes no lock while the breaker is closed. Nor does the report of a success as long as all
     /// is well; it is then counted where threads do not get in each other's way.
@@ -153,58 +171,48 @@ impl CircuitBreaker {
     /// [`CircuitOpen`] if the breaker is open, forced open, or half-open with all its probes
     /// under way.
     pub fn try_enter(&self, now: Instant) -> Result<Permit, CircuitOpen> {
-        self.home.enter(now).0
+        self.handle.enter(now).0
     }
 
-    /// The rejection of a call that would come at `now`; `None` if it would be let through.
+    /// Returns the rejection of a call that would come at `now`; `None` if it would be admitted.
     /// Changes nothing.
     pub fn rejection(&self, now: Instant) -> Option<CircuitOpen> {
-        self.home.rejects(now)
+        self.handle.rejects(now)
     }
 
-    /// What it does with calls.
+    /// Returns what it does with calls.
     ///
     /// It changes when something happens, not with time: an open breaker whose time is over stays
     /// [`Open`](BreakerState::Open) until a call comes and becomes its probe.
     pub fn state(&self) -> BreakerState {
-        self.home.circuit().state()
+        self.handle.state()
     }
 
-    /// Everything it knows at `now`.
+    /// Returns everything it knows at `now`.
     pub fn snapshot(&self, now: Instant) -> BreakerSnapshot {
-        self.home.circuit().snapshot(self.home.permits_out(), now)
+        self.handle.snapshot(now)
     }
 
-    /// Rejects every call until told otherwise by one of the next methods or
-    /// [`reset`](Self::reset).
+    /// Rejects every call until another of these methods or [`reset`](Self::reset) is called.
     pub fn force_open(&self) {
-        self.home.circuit().command(Machine::force_open);
+        self.handle.force_open();
     }
 
-    /// Lets every call through and records nothing until told otherwise.
+    /// Admits every call and records nothing until another of these methods or
+    /// [`reset`](Self::reset) is called.
     pub fn force_closed(&self) {
-        self.home.circuit().command(Machine::disable);
+        self.handle.force_closed();
     }
 
-    /// Lets every call through and keeps counting, but never opens, until told otherwise: to see
-    /// what a service is like before choosing a rule for it.
+    /// Admits every call and keeps counting, but never opens, until another of these methods or
+    /// [`reset`](Self::reset) is called: to see what a service is like before choosing a rule.
     pub fn metrics_only(&self) {
-        self.home.circuit().command(Machine::only_measure);
+        self.handle.metrics_only();
     }
 
-    /// Closes it and forgets all counts, also if it is closed already. Calls under way then
-    /// report to nobody.
+    /// Closes it and clears all counts, also if it is closed already. Reports of calls under way are
+    /// then ignored.
     pub fn reset(&self) {
-        self.home.circuit().command(Machine::reset);
-    }
-
-    fn common(&self) -> &Arc<Common> {
-        self.home.circuit().common()
-    }
-
-    /// The same, under the newest rules.
-    fn kept_up(self) -> Self {
-        self.home.circuit().keep_up();
-        self
+        self.handle.reset();
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::breaker::{facts::StateChange, home::LaneHandle};
+use crate::breaker::{facts::StateChange, handle::LaneHandle};
 use crate::common::clock::Instant;
 
 /// Proof that a call may run, given by a breaker and handed back with the result.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::breaker::{
-    config::BreakerConfig,
+    config::{BreakerConfig, Window},
     facts::{BreakerState, ChangeReason, CircuitOpen},
     open_time::open_time,
     permit::{Health, Report, Ticket},
@@ -23,6 +23,7 @@ pub(super) struct Machine {
     /// Openings since the last close: what a growing open time grows with.
     openings: u32,
     last_failure: Option<Instant>,
+    window: Window,
     results: Results,
 }
 
@@ -51,14 +52,15 @@ impl Machine {
             consecutive: 0,
             openings: 0,
             last_failure: None,
+            window: config.window,
             results: Results::new(config.window),
         }
     }
 
-    /// Goes on under other rules; a window of another size starts empty.
-    pub(super) fn change_rules(&mut self, from: &BreakerConfig, to: &BreakerConfig) {
-        if from.window != to.window {
-            self.results = Results::new(to.window);
+    /// Counts in another window, which starts empty.
+    pub(super) fn change_window(&mut self, window: Window) {
+        if self.window != window {
+            (self.window, self.results) = (window, Results::new(window));
         }
     }
 

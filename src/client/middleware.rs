@@ -14,7 +14,8 @@ use crate::execution::attempt::{self, AttemptResult, Chain};
 use crate::execution::body::{BodyFactory, BoxFuture};
 use crate::execution::boxed::Place;
 use crate::execution::call::Execution;
-use crate::host::admission::{self, Guard};
+use crate::host::admission::{self, Admission, Parts};
+use crate::host::states::HostStates;
 use crate::observe::history::AttemptLog;
 use crate::outcome::{self, FailureKind};
 use crate::retry::decision::{Decision, StopReason};
@@ -74,11 +75,27 @@ impl Default for Resilient {
 impl Resilient {
     /// A middleware with these settings.
     pub fn new(config: ResilientConfig) -> Self {
-        Self { current: Current::new(config), client_timeout: None }
+        let hosts = HostStates::with_max_hosts(config.policy().max_hosts);
+        Self { current: Current::new(config, hosts), client_timeout: None }
     }
 
     pub(crate) fn with_client_timeout(self, timeout: Duration) -> Self {
         Self { client_timeout: Some(timeout), ..self }
+    }
+
+    /// Keeps what it learns of hosts in `hosts`, which other clients may share.
+    pub fn with_hosts(mut self, hosts: HostStates) -> Self {
+        self.current.set_hosts(hosts);
+        self
+    }
+
+    /// Returns what it knows of hosts.
+    pub fn hosts(&self) -> &HostStates {
+        self.current.hosts()
+    }
+
+    fn parts(&self, policy: &Policy, request: &Request, now: Instant) -> Parts<'_> {
+        Parts::find(self.current.hosts().map(), policy.host_rules(), request, now)
     }
 
     /// Its settings: those of requests that begin now.
@@ -131,9 +148,9 @@ impl Resilient {
     ) -> impl Future<Output = Result<Response, C::Error>> + Send + 'a {
         async move {
             let now = Instant::now();
-            let kept = policy.kept(&request, now);
-            let Some(permit) = admission::pass(&kept, extensions, now) else {
-                let guard = Guard::new(kept, extensions);
+            let parts = self.parts(&policy, &request, now);
+            let Some(permit) = admission::pass(&parts, extensions, now) else {
+                let guard = Admission::new(parts, extensions);
                 let call = Execution::new(&policy, guard, &mut request, extensions, now);
                 let request = &mut request;
                 return Box::pin(self.attempts(chain, call, None, request, extensions, now)).await;
@@ -147,17 +164,17 @@ impl Resilient {
                 let result = chain.clone().send(request, target).await;
                 let good = result.as_ref().ok().filter(|it| policy.is_good(it.status()));
                 if let Some(response) = good {
-                    if permit.is_some() || kept.account.is_some() {
+                    if permit.is_some() || parts.budget().is_some() {
                         let asked =
                             left.as_ref().map(Request::url).or_else(|| Some(&name.as_ref()?.1));
                         let cross_host_url =
                             asked.and_then(|it| outcome::cross_host_url(it, response.url()));
                         admission::succeeded(
-                            &kept,
+                            &parts,
                             permit,
                             cross_host_url,
                             Instant::now(),
-                            &policy,
+                            &policy.sources,
                         );
                     }
                     if let Some(own) = own {
@@ -173,7 +190,7 @@ impl Resilient {
                 };
                 (request, Box::new(First { sent: AttemptResult::of::<C>(result, false), own }))
             };
-            let guard = Guard::new(kept, extensions).with(permit);
+            let guard = Admission::new(parts, extensions).with(permit);
             let call = Execution::new(&policy, guard, request, extensions, now);
             Box::pin(self.attempts(chain, call, Some(first), request, extensions, now)).await
         }
@@ -194,13 +211,13 @@ impl Resilient {
                 Ok(policy) => policy,
                 Err(invalid) => {
                     let (policy, faults) = *invalid;
-                    let guard = Guard::new(policy.kept(&request, now), extensions);
+                    let guard = Admission::new(self.parts(&policy, &request, now), extensions);
                     let mut call = Execution::new(&policy, guard, &mut request, extensions, now);
                     extensions.insert(GaveUp);
                     return call.reject::<C>(&request, FailureKind::Builder, faults.into(), now);
                 }
             };
-            let guard = Guard::new(policy.kept(&request, now), extensions);
+            let guard = Admission::new(self.parts(&policy, &request, now), extensions);
             let call = Execution::new(&policy, guard, &mut request, extensions, now);
             self.attempts(chain, call, None, &mut request, extensions, now).await
         }

@@ -12,6 +12,7 @@ use crate::client::request::RequestBuilder;
 use crate::common::fault::BuildError;
 use crate::config::ResilientConfig;
 use crate::config::reload::ResilientHandle;
+use crate::host::states::HostStates;
 
 /// The one list of verbs: as methods beside a `request(&self, method, url)`, or as functions that
 /// share a `ResilientClient`.
@@ -85,6 +86,11 @@ macro_rules! assembling {
             /// [the usual settings](crate::ResilientClient::reqwest_builder).
             pub fn reqwest_client(self, client: ::reqwest::Client) -> Self {
                 self.map(|it| it.client = Some(client))
+            }
+
+            /// Keeps what the client learns of hosts in `hosts`, which other clients may share.
+            pub fn hosts(self, hosts: $crate::host::states::HostStates) -> Self {
+                self.map(|it| it.hosts = Some(hosts))
             }
         }
     };
@@ -179,6 +185,11 @@ impl ResilientClient {
         self.handle.clone()
     }
 
+    /// Returns what the client knows of hosts.
+    pub fn hosts(&self) -> &HostStates {
+        self.handle.hosts()
+    }
+
     /// The client of reqwest-middleware inside, for what takes one.
     pub fn inner(&self) -> &ClientWithMiddleware {
         &self.inner
@@ -193,6 +204,7 @@ pub struct ResilientClientBuilder {
     pub(crate) before: Vec<Arc<dyn Middleware>>,
     pub(crate) after: Vec<Arc<dyn Middleware>>,
     pub(crate) client: Option<reqwest::Client>,
+    pub(crate) hosts: Option<HostStates>,
 }
 
 assembling!(ResilientClientBuilder);
@@ -204,7 +216,10 @@ impl ResilientClientBuilder {
     ///
     /// reqwest could not build its client. Cannot happen where one was given.
     pub fn build(self) -> Result<ResilientClient, BuildError> {
-        let resilient = Resilient::new(self.config);
+        let mut resilient = Resilient::new(self.config);
+        if let Some(hosts) = self.hosts {
+            resilient = resilient.with_hosts(hosts);
+        }
         let (client, resilient) = match self.client {
             Some(client) => (client, resilient),
             None => {

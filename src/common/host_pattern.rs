@@ -8,14 +8,14 @@ use reqwest::Url;
 /// One thing a host name: for a single host such as `api.example.com`, or for all hosts below a
 /// domain, `*.example.com`. The most specific name wins.
 #[derive(Clone)]
-pub(crate) struct HostMap<T> {
+pub(crate) struct HostPatterns<T> {
     /// Hosts as urls have them; those below a domain as `.example.com`.
     by_name: HashMap<Box<str>, T>,
     /// Names that no host can have.
     invalid: Vec<Box<str>>,
 }
 
-impl<T> HostMap<T> {
+impl<T> HostPatterns<T> {
     /// Puts in what belongs to `name`, in place of what there was. A name that no host can have
     /// is kept apart, to be named as a fault.
     pub(crate) fn insert(&mut self, name: &str, value: T) {
@@ -38,11 +38,6 @@ impl<T> HostMap<T> {
         self.by_name.is_empty() && self.invalid.is_empty()
     }
 
-    /// What was put in under this very name.
-    pub(crate) fn named(&self, name: &str) -> Option<&T> {
-        self.by_name.get(&*canonical(name)?)
-    }
-
     /// Everything, under the names as one writes them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (String, &T)> {
         let name =
@@ -60,13 +55,13 @@ impl<T> HostMap<T> {
 }
 
 /// In the order of the names.
-impl<T: fmt::Debug> fmt::Debug for HostMap<T> {
+impl<T: fmt::Debug> fmt::Debug for HostPatterns<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter().collect::<BTreeMap<_, _>>()).finish()
     }
 }
 
-impl<N: AsRef<str>, T> FromIterator<(N, T)> for HostMap<T> {
+impl<N: AsRef<str>, T> FromIterator<(N, T)> for HostPatterns<T> {
     fn from_iter<I: IntoIterator<Item = (N, T)>>(entries: I) -> Self {
         let mut hosts = Self::default();
         entries.into_iter().for_each(|(name, value)| hosts.insert(name.as_ref(), value));
@@ -74,13 +69,13 @@ impl<N: AsRef<str>, T> FromIterator<(N, T)> for HostMap<T> {
     }
 }
 
-impl<T> Default for HostMap<T> {
+impl<T> Default for HostPatterns<T> {
     fn default() -> Self {
         Self { by_name: HashMap::new(), invalid: Vec::new() }
     }
 }
 
-/// What is wrong with a name that [`HostMap`] keeps apart.
+/// What is wrong with a name that [`HostPatterns`] keeps apart.
 pub(crate) const INVALID_HOST: &str = "must be a host such as api.example.com or *.example.com";
 
 /// The name as urls have it, lower case and without Unicode; `None` unless it is a host alone.
@@ -101,16 +96,6 @@ pub(crate) fn is_host(name: &str) -> bool {
     canonical(name).is_some()
 }
 
-/// The host of a key such as `https://example.com:8443`.
-pub(crate) fn host_of(key: &str) -> &str {
-    let authority = key.split_once("://").map_or(key, |(_, it)| it);
-    match authority.rsplit_once(':') {
-        // Not the colons of an IPv6 address.
-        Some((host, port)) if !port.ends_with(']') => host,
-        _ => authority,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,25 +103,25 @@ mod tests {
     #[test]
     fn the_most_specific_name_wins() {
         let names = [("*.example.com", 1), ("API.example.com", 2), ("*.eu.example.com", 3)];
-        let hosts: HostMap<u32> = names.into_iter().collect();
+        let hosts: HostPatterns<u32> = names.into_iter().collect();
         let check = |host, expected: Option<u32>| assert_eq!(hosts.get(host).copied(), expected);
         check("api.example.com", Some(2));
         check("www.example.com", Some(1));
         check("a.b.eu.example.com", Some(3));
         check("example.com", None);
         check("badexample.com", None);
-        assert_eq!(hosts.named("*.EXAMPLE.com"), Some(&1));
     }
 
     #[test]
     fn all_is_listed_under_the_names_that_were_given() {
-        let none = HostMap::<u32>::default();
+        let none = HostPatterns::<u32>::default();
         assert!(none.is_empty());
-        let odd: HostMap<u32> = [("c/d", 4)].into_iter().collect();
+        let odd: HostPatterns<u32> = [("c/d", 4)].into_iter().collect();
         assert!(!odd.is_empty() && odd.iter().next().is_none());
         assert_eq!(odd.invalid().collect::<Vec<_>>(), ["c/d"]);
 
-        let hosts: HostMap<u32> = [("*.example.com", 1), ("a.example", 2)].into_iter().collect();
+        let hosts: HostPatterns<u32> =
+            [("*.example.com", 1), ("a.example", 2)].into_iter().collect();
         assert!(!hosts.is_empty());
         let listed: BTreeMap<_, _> = hosts.iter().map(|(name, it)| (name, *it)).collect();
         let expected = [("*.example.com".to_owned(), 1), ("a.example".to_owned(), 2)];
@@ -163,19 +148,6 @@ mod tests {
             assert_eq!(canonical(name).as_deref(), key, "{name}");
             #[cfg(feature = "serde")]
             assert_eq!(is_host(name), key.is_some(), "{name}");
-        }
-    }
-
-    #[test]
-    fn the_host_of_a_key() {
-        for (key, host) in [
-            ("https://example.com", "example.com"),
-            ("http://example.com:81", "example.com"),
-            ("http://[::1]", "[::1]"),
-            ("http://[::1]:81", "[::1]"),
-            ("tenant", "tenant"),
-        ] {
-            assert_eq!(host_of(key), host);
         }
     }
 }

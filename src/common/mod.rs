@@ -3,4 +3,3 @@
 pub(crate) mod clock;
 pub(crate) mod fault;
 pub(crate) mod host_pattern;
-pub(crate) mod versioned;

@@ -8,7 +8,7 @@ pub(crate) mod policy;
 pub(crate) mod reload;
 mod settings;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, num::NonZeroUsize, sync::Arc};
 
 use crate::common::fault::ConfigError;
 use crate::config::overrides::RetryOverride;
@@ -69,7 +69,8 @@ impl ResilientConfig {
     pub fn to_builder(&self) -> ResilientConfigBuilder {
         let host = |it: &HostPolicy| (Arc::clone(&it.name), Arc::clone(&it.patch));
         let hosts = self.policy.all_hosts().map(host).collect();
-        ResilientConfigBuilder { base: Arc::clone(&self.policy), patch: Patch::default(), hosts }
+        let (base, max_hosts) = (Arc::clone(&self.policy), self.policy.max_hosts);
+        ResilientConfigBuilder { base, patch: Patch::default(), hosts, max_hosts }
     }
 
     pub(crate) fn from_policy(policy: Arc<Policy>) -> Self {
@@ -83,9 +84,7 @@ impl ResilientConfig {
 
 impl Default for ResilientConfig {
     fn default() -> Self {
-        let policy = Policy::default();
-        policy.settle();
-        Self { policy: Arc::new(policy) }
+        Self { policy: Arc::default() }
     }
 }
 
@@ -105,6 +104,7 @@ pub struct ResilientConfigBuilder {
     base: Arc<Policy>,
     patch: Patch,
     hosts: Vec<(Arc<str>, Arc<Patch>)>,
+    max_hosts: NonZeroUsize,
 }
 
 impl ResilientConfigBuilder {
@@ -113,9 +113,7 @@ impl ResilientConfigBuilder {
     /// replaces the first.
     ///
     /// They win over the settings here, one by one, and an override or a scope wins over them.
-    /// After a redirect those of the first host stay. Where only the rule of breaker or budget
-    /// shall differ, see [`CircuitBreakers::for_host`](crate::CircuitBreakers::for_host) and
-    /// [`RetryBudget::for_host`](crate::RetryBudget::for_host).
+    /// After a redirect those of the first host stay.
     ///
     /// ```
     /// use reqwest_resilient::{ResilientConfig, RetryOverride};
@@ -131,6 +129,15 @@ impl ResilientConfigBuilder {
         self
     }
 
+    /// Sets how many hosts a client keeps breakers, budgets and gates for; see
+    /// [`HostStates`](crate::HostStates). Default: 1,024.
+    ///
+    /// A client has its map for life: a reload does not change this.
+    pub fn max_hosts(mut self, hosts: NonZeroUsize) -> Self {
+        self.max_hosts = hosts;
+        self
+    }
+
     /// The settings, if they can be.
     ///
     /// # Errors
@@ -140,9 +147,9 @@ impl ResilientConfigBuilder {
     /// time, a host that cannot be.
     pub fn build(self) -> Result<ResilientConfig, ConfigError> {
         let hosts = self.hosts.iter().map(|(name, patch)| (&**name, patch));
-        let policy = self.base.patched([&self.patch]).lasting().with_hosts(hosts);
+        let mut policy = self.base.patched([&self.patch]).with_hosts(hosts);
+        policy.max_hosts = self.max_hosts;
         policy.check()?;
-        policy.settle();
         Ok(ResilientConfig { policy: Arc::new(policy) })
     }
 

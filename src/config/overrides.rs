@@ -114,7 +114,6 @@ fn patched(
         policy.attempt_timeout = Some(Some(attempt.min(total)));
     }
     let faults = policy.check().err();
-    policy.settle();
     let policy = Arc::new(policy);
     match faults {
         None => Ok(policy),

@@ -1,38 +1,31 @@
-//! Settings that can be replaced while requests are under way.
+//! Settings that are replaced at runtime.
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use http::Extensions;
 use reqwest::Request;
 
-use crate::breaker::CircuitBreakers;
-use crate::common::host_pattern::HostMap;
 use crate::config::ResilientConfig;
 use crate::config::overrides::{self, Invalid};
-use crate::config::policy::{HostPolicy, Policy};
-use crate::host::gate::Gates;
-use crate::retry::budget::RetryBudget;
+use crate::config::policy::Policy;
+use crate::host::states::HostStates;
 
-/// Replaces the settings of a [`Resilient`](crate::Resilient) while it works; made by
+/// Replaces the settings of a [`Resilient`](crate::Resilient) at runtime; returned by
 /// [`Resilient::handle`](crate::Resilient::handle). Cheap to clone.
 ///
 /// # What changes, and what stays
 ///
 /// A request that begins after [`reload`](Self::reload) has all the new settings, one that is under
-/// way keeps all of its old ones. No request waits for a reload, and none sees a mixture.
+/// way keeps all of its old ones. No request waits for a reload, and none sees a mixture. The old
+/// settings, their closures included, are dropped with the last request that has them.
 ///
-/// What is known of hosts stays: an open circuit breaker stays open for the time it was opened for,
-/// a retry budget keeps its balance (as far as the new size holds it), a closed gate stays closed.
-/// That goes for breakers and budgets that are kept in the same way before and after, per host or
-/// as a single one; they take over the new rules when the next request asks for them, and counts
-/// stay unless the window is another. What is kept by keys of your own starts afresh, unless it is
-/// the very same handle in both.
-///
-/// Handles and observers of the breakers and budgets there were stay in use as well; those of the
-/// ones that came with the new settings then belong to nothing.
+/// What is known of hosts stays, as it belongs to the client and not to the settings: an open
+/// circuit breaker stays open for the time it was opened for, a retry budget keeps its balance (as
+/// far as the new size holds it), a closed gate stays closed. The next request of a host brings the
+/// new rules to them. Counts stay unless the breaker's window is another.
 ///
 /// ```
 /// use reqwest_resilient::{Resilient, ResilientConfig};
@@ -46,33 +39,37 @@ use crate::retry::budget::RetryBudget;
 #[derive(Clone)]
 pub struct ResilientHandle {
     shared: Arc<Shared>,
+    hosts: HostStates,
 }
 
 struct Shared {
     first: Arc<Policy>,
     /// Only there once something was reloaded: until then, requests borrow what does not change.
     later: OnceLock<ArcSwap<Policy>>,
-    /// Held while reloading: two at once could each keep what the other has just replaced.
-    reloading: Mutex<()>,
 }
 
 impl ResilientHandle {
-    /// Puts these settings in place of those there are, for requests that begin from now on.
+    /// Replaces the settings for requests that begin from now on.
     ///
-    /// Only a config that can be gets here: one that cannot is an error before it is one, and the
-    /// old settings stay in force.
+    /// Cannot fail: every `ResilientConfig` has been validated.
     pub fn reload(&self, config: ResilientConfig) {
-        let _one_at_a_time = self.shared.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        let policy = Arc::new(successor(&self.shared.policy(), config.policy()));
-        match self.shared.later.get() {
-            Some(later) => later.store(policy),
-            None => drop(self.shared.later.set(ArcSwap::new(policy))),
-        }
+        let policy = Arc::clone(config.policy());
+        let later = self.shared.later.get_or_init(|| ArcSwap::new(Arc::clone(&policy)));
+        later.store(policy);
+        self.hosts.map().adopt_windows(|url| {
+            let policy = url.and_then(|it| config.policy().of_host(it)).unwrap_or(config.policy());
+            policy.breaker.as_ref()
+        });
     }
 
-    /// The settings of requests that begin now.
+    /// Returns the settings of requests that begin now.
     pub fn config(&self) -> ResilientConfig {
         ResilientConfig::from_policy(self.shared.policy())
+    }
+
+    /// Returns what is known of hosts.
+    pub fn hosts(&self) -> &HostStates {
+        &self.hosts
     }
 }
 
@@ -93,10 +90,18 @@ impl fmt::Debug for ResilientHandle {
 pub(crate) struct Current(ResilientHandle);
 
 impl Current {
-    pub(crate) fn new(config: ResilientConfig) -> Self {
+    pub(crate) fn new(config: ResilientConfig, hosts: HostStates) -> Self {
         let first = Arc::clone(config.policy());
-        let shared = Shared { first, later: OnceLock::new(), reloading: Mutex::new(()) };
-        Self(ResilientHandle { shared: Arc::new(shared) })
+        let shared = Arc::new(Shared { first, later: OnceLock::new() });
+        Self(ResilientHandle { shared, hosts })
+    }
+
+    pub(crate) fn hosts(&self) -> &HostStates {
+        &self.0.hosts
+    }
+
+    pub(crate) fn set_hosts(&mut self, hosts: HostStates) {
+        self.0.hosts = hosts;
     }
 
     pub(crate) fn config(&self) -> ResilientConfig {
@@ -121,89 +126,5 @@ impl Current {
         let later = later.load();
         let policy = overrides::resolve(&later, request.url(), extensions)?;
         Ok(Cow::Owned(policy.into_owned()))
-    }
-}
-
-/// The policy `new`, with what `old` keeps for hosts wherever both keep the same.
-fn successor(old: &Policy, new: &Policy) -> Policy {
-    let mut hosts: Vec<HostPolicy> = new.all_hosts().cloned().collect();
-    // What new and old have for the same host is a pair; the general policies are the first one.
-    let named = |it: &HostPolicy| old.hosts.as_ref()?.named(&it.name).map(|it| &*it.policy);
-    let olds: Vec<_> =
-        [old].into_iter().chain(hosts.iter().map(|it| named(it).unwrap_or(old))).collect();
-    let general = Policy { hosts: None, ..new.clone() };
-    let mut news: Vec<_> =
-        [general].into_iter().chain(hosts.iter().map(|it| (*it.policy).clone())).collect();
-
-    keep(&olds, &mut news, |it| &it.breaker, |it| &mut it.breaker);
-    keep(&olds, &mut news, |it| &it.budget, |it| &mut it.budget);
-    keep(&olds, &mut news, |it| &it.gates, |it| &mut it.gates);
-    news.iter_mut().for_each(|it| it.firsts = Some(Arc::default()));
-
-    let mut news = news.into_iter();
-    let general = news.next().unwrap_or_default();
-    hosts.iter_mut().zip(news).for_each(|(host, policy)| host.policy = Arc::new(policy));
-    let hosts: HostMap<_> = hosts.into_iter().map(|it| (Arc::clone(&it.name), it)).collect();
-    Policy { hosts: (!hosts.is_empty()).then(|| Arc::new(hosts)), ..general }
-}
-
-/// One kind of state that policies keep for hosts, behind a handle.
-trait Kept: Clone {
-    fn is(&self, other: &Self) -> bool;
-
-    /// Whether this one, with its state, can stand in for `other`, whose rules it has then.
-    fn replaces(&self, other: &Self) -> bool;
-}
-
-/// Puts what is kept in `olds` in the place of its counterpart in `news`, each for one of them.
-fn keep<T: Kept>(
-    olds: &[&Policy],
-    news: &mut [Policy],
-    of_old: fn(&Policy) -> &Option<T>,
-    of_new: fn(&mut Policy) -> &mut Option<T>,
-) {
-    let mut settled: Vec<(T, T)> = vec![];
-    for (old, new) in olds.iter().zip(news) {
-        let Some(new) = of_new(new) else { continue };
-        if let Some((_, stays)) = settled.iter().find(|(it, _)| it.is(new)) {
-            new.clone_from(stays);
-            continue;
-        }
-        let in_use = olds.iter().filter_map(|it| of_old(it).as_ref()).any(|it| it.is(new));
-        let free = of_old(old).as_ref().filter(|it| !settled.iter().any(|(_, stays)| stays.is(it)));
-        let stays = free.filter(|it| !in_use && it.replaces(new)).unwrap_or(new).clone();
-        settled.push((new.clone(), stays.clone()));
-        *new = stays;
-    }
-}
-
-impl Kept for CircuitBreakers {
-    fn is(&self, other: &Self) -> bool {
-        self.is(other)
-    }
-
-    fn replaces(&self, other: &Self) -> bool {
-        self.replaces(other)
-    }
-}
-
-impl Kept for RetryBudget {
-    fn is(&self, other: &Self) -> bool {
-        self.is(other)
-    }
-
-    fn replaces(&self, other: &Self) -> bool {
-        self.replaces(other)
-    }
-}
-
-impl Kept for Arc<Gates> {
-    fn is(&self, other: &Self) -> bool {
-        Self::ptr_eq(self, other)
-    }
-
-    fn replaces(&self, _: &Self) -> bool {
-        // Gates have no rules, and are always kept per host.
-        true
     }
 }

@@ -9,8 +9,6 @@ use crate::config::ResilientConfigBuilder;
 use crate::config::headers::DeadlineHeader;
 use crate::config::overrides::RetryOverride;
 use crate::config::policy::RetryAfter;
-use crate::host::gate::Gates;
-use crate::host::registry::KeyOf;
 use crate::observe::event::{FailureInfo, Observer, RequestInfo, ResponseInfo, RetryInfo};
 use crate::outcome::Outcome;
 use crate::outcome::classify::RetryMethods;
@@ -183,9 +181,11 @@ macro_rules! settings {
                 self
             }
 
-            /// Asked before every attempt; takes a [`CircuitBreaker`](crate::CircuitBreaker) or
-            /// a family of them. Default: one per host, with the default rule of
-            /// [`BreakerConfig`](crate::BreakerConfig).
+            /// Sets the rules of the circuit breakers that are asked before every attempt: a
+            /// [`BreakerConfig`](crate::BreakerConfig) for one a host, other
+            /// [`CircuitBreakers`](crate::CircuitBreakers), or a
+            /// [`CircuitBreaker`](crate::CircuitBreaker) of the caller's own. Default: one per
+            /// host, with the default rule of [`BreakerConfig`](crate::BreakerConfig).
             pub fn circuit_breaker(mut self, breaker: impl Into<CircuitBreakers>) -> Self {
                 self.patch().breaker = Some(Some(breaker.into()));
                 self
@@ -210,8 +210,8 @@ macro_rules! settings {
 
             /// Pays for retries; see [`BudgetConfig`](crate::BudgetConfig). Default: one bucket
             /// per host, which begins with 3 retries; every ten successes pay for one more.
-            pub fn retry_budget(mut self, budget: RetryBudget) -> Self {
-                self.patch().budget = Some(Some(budget));
+            pub fn retry_budget(mut self, budget: impl Into<RetryBudget>) -> Self {
+                self.patch().budget = Some(Some(budget.into()));
                 self
             }
 
@@ -228,13 +228,13 @@ macro_rules! settings {
             /// that wait are spread over half the time of the hint, at most 5 s, lest they come
             /// back together.
             pub fn gate(mut self) -> Self {
-                self.patch().gates = Some(Some(Arc::new(Gates::new(KeyOf::Host))));
+                self.patch().gate = Some(true);
                 self
             }
 
             /// Lets every request find out for itself.
             pub fn without_gate(mut self) -> Self {
-                self.patch().gates = Some(None);
+                self.patch().gate = Some(false);
                 self
             }
 

@@ -2,6 +2,7 @@
 
 use std::{
     hint::black_box,
+    num::NonZeroUsize,
     time::{Duration, SystemTime},
 };
 
@@ -9,10 +10,11 @@ use http::{HeaderMap, Method, StatusCode};
 use reqwest::{Request, Url};
 
 use crate::common::clock::Instant;
-use crate::common::versioned::Rules;
 use crate::config::ResilientConfig;
 use crate::execution::decide::{DecisionInput, Repeat, Retry, Upload};
+use crate::host::admission::Parts;
 use crate::host::gate::HostGate;
+use crate::host::states::HostStates;
 use crate::outcome::classify::Verdict;
 use crate::outcome::hint;
 use crate::outcome::{Outcome, OutcomeResult};
@@ -69,7 +71,7 @@ pub struct Account(budget::Account);
 impl Account {
     /// A full one.
     pub fn new(now: Instant) -> Self {
-        Self(budget::Account::new("", &Rules::new(BudgetConfig::default()), now))
+        Self(budget::Account::new(&BudgetConfig::default().into(), now))
     }
 
     /// A request succeeded.
@@ -91,11 +93,17 @@ impl Gate {
 
 /// What is kept for hosts.
 #[derive(Debug, Default)]
-pub struct Hosts(ResilientConfig);
+pub struct Hosts(ResilientConfig, HostStates);
 
 impl Hosts {
-    /// Finds what is kept for the host of a request.
+    /// A map for so many hosts.
+    pub fn with_max_hosts(hosts: NonZeroUsize) -> Self {
+        Self(ResilientConfig::default(), HostStates::with_max_hosts(hosts))
+    }
+
+    /// Finds what a request uses of the state of its host.
     pub fn find(&self, request: &Request, now: Instant) {
-        black_box(self.0.policy().kept(request, now));
+        let rules = self.0.policy().host_rules();
+        black_box(Parts::find(self.1.map(), rules, request, now));
     }
 }

@@ -12,7 +12,7 @@ use crate::error::{BoxError, Cause, HttpRequestError, Inner};
 use crate::execution::attempt::{AttemptLimits, AttemptResult, Chain};
 use crate::execution::body::{self, BodyFactory};
 use crate::execution::decide::{DecisionInput, Repeat, Retry, Upload};
-use crate::host::admission::Guard;
+use crate::host::admission::Admission;
 use crate::host::gate::{Answer, Patience, RateLimited};
 use crate::observe::event::{
     BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, RequestInfo, ResponseInfo, RetryInfo,
@@ -33,7 +33,7 @@ pub(crate) struct Execution<'p> {
     pub(crate) retry: Retry,
     /// What observers put around the attempt under way.
     pub(crate) scopes: Scopes,
-    guard: Guard<'p>,
+    guard: Admission<'p>,
     /// What breakers changed by this request's doing, and nobody has told yet.
     changes: Vec<StateChange>,
     pub(crate) policy: &'p Policy,
@@ -49,7 +49,7 @@ impl<'p> Execution<'p> {
     /// Begins a request, which gets the key it needs.
     pub(crate) fn new(
         policy: &'p Policy,
-        guard: Guard<'p>,
+        guard: Admission<'p>,
         request: &mut Request,
         extensions: &Extensions,
         now: Instant,
@@ -292,7 +292,7 @@ impl<'p> Execution<'p> {
             None => classify::health(outcome, verdict),
         };
         let cross_host_url = outcome.cross_host_url();
-        self.guard.exit(health, cross_host_url, hint, now, self.policy, &mut self.changes);
+        self.guard.exit(health, cross_host_url, hint, now, &self.policy.sources, &mut self.changes);
         if verdict == Verdict::Success {
             self.guard.deposit(now);
         }

@@ -1,4 +1,4 @@
-//! What is kept for the host of a request: asked before each attempt, told after it.
+//! Admission of a request's attempts: breaker, budget and gate are asked before, and told after.
 
 use std::{
     borrow::Cow,
@@ -7,38 +7,167 @@ use std::{
 };
 
 use http::Extensions;
-use reqwest::Url;
+use reqwest::{Request, Url};
 
-use crate::breaker::{BreakerHandle, CircuitOpen, Health, Permit, StateChange};
-use crate::common::clock::Instant;
-use crate::config::policy::Policy;
-use crate::host::gate::{Answer, Patience};
-use crate::host::registry::host_key;
-use crate::host::state::Kept;
-use crate::retry::budget::Token;
+use crate::breaker::{
+    BreakerHandle, BreakerScope, CircuitBreakers, CircuitOpen, Health, Permit, StateChange,
+};
+use crate::common::clock::{Instant, Sources};
+use crate::host::gate::{Answer, HostGate, Patience};
+use crate::host::map::{HostMap, host_key};
+use crate::host::state::HostState;
+use crate::retry::budget::{Account, BudgetScope, RetryBudget, Token};
+
+/// The settings of one request that concern its host.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostRules<'p> {
+    pub(crate) breaker: Option<&'p CircuitBreakers>,
+    pub(crate) budget: Option<&'p RetryBudget>,
+    pub(crate) gate: bool,
+}
+
+/// What one request uses of the state of its host.
+#[derive(Debug)]
+pub(crate) struct Parts<'p> {
+    hosts: &'p HostMap,
+    host: Cow<'p, Arc<HostState>>,
+    breaker: Part<BreakerHandle>,
+    budget: Part<Account>,
+    gate: bool,
+}
+
+/// A part of a host's state, as one request uses it.
+#[derive(Debug)]
+enum Part<T> {
+    Unused,
+    OfHost,
+    /// Kept elsewhere: by a key, for all requests, or by the caller.
+    Other(Arc<T>),
+}
+
+impl<'p> Parts<'p> {
+    /// Finds what `request` uses by these rules.
+    #[inline]
+    pub(crate) fn find(
+        hosts: &'p HostMap,
+        rules: HostRules<'_>,
+        request: &Request,
+        now: Instant,
+    ) -> Self {
+        let host = hosts.find(request.url(), now);
+        let breaker = match rules.breaker {
+            None => Part::Unused,
+            Some(rules) => match &rules.scope {
+                BreakerScope::Host => {
+                    host.breaker(rules);
+                    Part::OfHost
+                }
+                _ => Part::Other(other_breaker(hosts, rules, request, now)),
+            },
+        };
+        let budget = match rules.budget {
+            None => Part::Unused,
+            Some(rules) => match &rules.scope {
+                BudgetScope::Host => {
+                    host.budget(rules, now);
+                    Part::OfHost
+                }
+                _ => Part::Other(other_budget(hosts, rules, request, now)),
+            },
+        };
+        Self { hosts, host, breaker, budget, gate: rules.gate }
+    }
+
+    #[inline]
+    pub(crate) fn breaker(&self) -> Option<&Arc<BreakerHandle>> {
+        match &self.breaker {
+            Part::Unused => None,
+            Part::OfHost => self.host.used_breaker(),
+            Part::Other(breaker) => Some(breaker),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn budget(&self) -> Option<&Arc<Account>> {
+        match &self.budget {
+            Part::Unused => None,
+            Part::OfHost => self.host.used_budget(),
+            Part::Other(account) => Some(account),
+        }
+    }
+
+    #[inline]
+    fn gate(&self) -> Option<&HostGate> {
+        self.gate.then_some(&self.host.gate)
+    }
+
+    /// Returns the breaker of another host that is known, if breakers are kept per host.
+    fn breaker_of_other(&self, url: &Url) -> Option<Arc<BreakerHandle>> {
+        let per_host = matches!(self.breaker, Part::OfHost);
+        let host = per_host.then(|| self.hosts.peek(&host_key(url)))??;
+        host.used_breaker().cloned()
+    }
+
+    /// Returns whether the host's gate is closed.
+    #[inline]
+    pub(crate) fn is_held_back(&self, now: Instant) -> bool {
+        self.gate().is_some_and(|it| it.is_closed(now))
+    }
+}
+
+#[cold]
+fn other_breaker(
+    hosts: &HostMap,
+    rules: &CircuitBreakers,
+    request: &Request,
+    now: Instant,
+) -> Arc<BreakerHandle> {
+    match &rules.scope {
+        BreakerScope::Host => Arc::clone(hosts.find(request.url(), now).breaker(rules)),
+        BreakerScope::Key(key_of) => Arc::clone(hosts.of_key(&key_of(request), now).breaker(rules)),
+        BreakerScope::Shared => Arc::clone(hosts.shared().breaker(rules)),
+        BreakerScope::Own(breaker) => Arc::clone(breaker.handle()),
+    }
+}
+
+#[cold]
+fn other_budget(
+    hosts: &HostMap,
+    rules: &RetryBudget,
+    request: &Request,
+    now: Instant,
+) -> Arc<Account> {
+    match &rules.scope {
+        BudgetScope::Host => Arc::clone(hosts.find(request.url(), now).budget(rules, now)),
+        BudgetScope::Key(key_of) => {
+            Arc::clone(hosts.of_key(&key_of(request), now).budget(rules, now))
+        }
+        BudgetScope::Shared => Arc::clone(hosts.shared().budget(rules, now)),
+    }
+}
 
 /// One request's dealings with breaker, budget and gate.
 ///
 /// Dropped at any moment, it leaves nothing behind: the permit frees its place, the token goes
 /// back.
 #[derive(Debug)]
-pub(crate) struct Guard<'p> {
-    kept: Cow<'p, Kept>,
+pub(crate) struct Admission<'p> {
+    parts: Parts<'p>,
     permit: Option<Permit>,
     /// Lives as long as a permit that is a probe.
     probing: Option<Arc<()>>,
     token: Option<Token>,
 }
 
-impl<'p> Guard<'p> {
-    pub(crate) fn new(mut kept: Cow<'p, Kept>, extensions: &Extensions) -> Self {
-        if kept.breaker.as_ref().is_some_and(|it| Probe::covers(extensions, it)) {
-            kept.to_mut().breaker = None;
+impl<'p> Admission<'p> {
+    pub(crate) fn new(mut parts: Parts<'p>, extensions: &Extensions) -> Self {
+        if parts.breaker().is_some_and(|it| Probe::covers(extensions, it)) {
+            parts.breaker = Part::Unused;
         }
-        Self { kept, permit: None, probing: None, token: None }
+        Self { parts, permit: None, probing: None, token: None }
     }
 
-    /// The same, with what let the request in already.
+    /// Takes over the permit of an attempt that is under way.
     pub(crate) fn with(self, permit: Option<Permit>) -> Self {
         Self { permit, ..self }
     }
@@ -46,7 +175,7 @@ impl<'p> Guard<'p> {
     /// Whether the host's gate is closed.
     #[inline]
     pub(crate) fn is_held_back(&self, now: Instant) -> bool {
-        self.kept.is_held_back(now)
+        self.parts.is_held_back(now)
     }
 
     /// Whether the host's gate lets a request pass.
@@ -56,7 +185,7 @@ impl<'p> Guard<'p> {
         patience: Patience,
         random: impl FnOnce() -> f64,
     ) -> Answer {
-        self.kept.gate.as_ref().map_or(Answer::Pass, |it| it.ask(now, patience, random))
+        self.parts.gate().map_or(Answer::Pass, |it| it.ask(now, patience, random))
     }
 
     /// Asks the breaker for a permit; with it, a token that was taken is spent. Adds to `changes`
@@ -67,7 +196,7 @@ impl<'p> Guard<'p> {
         now: Instant,
         changes: &mut Vec<StateChange>,
     ) -> Result<(), CircuitOpen> {
-        if let Some(breaker) = &self.kept.breaker {
+        if let Some(breaker) = self.parts.breaker() {
             match breaker.pass(now) {
                 Some(permit) => self.permit = Some(permit),
                 None => self.ask(now, changes)?,
@@ -80,7 +209,7 @@ impl<'p> Guard<'p> {
     }
 
     fn ask(&mut self, now: Instant, changes: &mut Vec<StateChange>) -> Result<(), CircuitOpen> {
-        let Some(breaker) = &self.kept.breaker else { return Ok(()) };
+        let Some(breaker) = self.parts.breaker() else { return Ok(()) };
         let (permit, change) = breaker.enter(now);
         let is_probe = breaker.is_probing();
         changes.extend(change);
@@ -92,7 +221,7 @@ impl<'p> Guard<'p> {
     /// Says in the extensions of the attempt whether it is a probe.
     #[inline]
     pub(crate) fn mark(&self, extensions: &mut Extensions) {
-        if let (Some(breaker), Some(probing)) = (&self.kept.breaker, &self.probing) {
+        if let (Some(breaker), Some(probing)) = (self.parts.breaker(), &self.probing) {
             let breaker = Arc::clone(breaker);
             extensions.insert(Probe { breaker, probing: Arc::downgrade(probing) });
         }
@@ -106,24 +235,25 @@ impl<'p> Guard<'p> {
         cross_host_url: Option<&Url>,
         retry_after: Option<Duration>,
         now: Instant,
-        policy: &Policy,
+        sources: &Sources,
         changes: &mut Vec<StateChange>,
     ) {
         self.probing = None;
         if let (Some(permit), Some(health)) = (&mut self.permit, health) {
-            report(permit, health, cross_host_url, retry_after, now, policy, changes);
+            let parts = &self.parts;
+            report(parts, permit, health, cross_host_url, retry_after, now, sources, changes);
         }
         self.permit = None;
     }
 
     /// How long the breaker will reject attempts from now on.
     pub(crate) fn rejects_for(&self, now: Instant) -> Option<Duration> {
-        Some(self.kept.breaker.as_ref()?.rejects(now)?.retry_in())
+        Some(self.parts.breaker()?.rejects(now)?.retry_in())
     }
 
     /// Takes a token for a retry, unless one is held already; `false` if there is none.
     pub(crate) fn withdraw(&mut self, now: Instant) -> bool {
-        let account = self.kept.account.as_ref().filter(|_| self.token.is_none());
+        let account = self.parts.budget().filter(|_| self.token.is_none());
         let Some(account) = account else { return true };
         self.token = Token::withdraw(Arc::clone(account), now);
         self.token.is_some()
@@ -131,12 +261,12 @@ impl<'p> Guard<'p> {
 
     /// How many retries are paid for.
     pub(crate) fn budget_left(&self, now: Instant) -> Option<f64> {
-        self.kept.account.as_ref().map(|it| it.balance(now))
+        self.parts.budget().map(|it| it.balance(now))
     }
 
     /// The request succeeded.
     pub(crate) fn deposit(&self, now: Instant) {
-        if let Some(account) = &self.kept.account {
+        if let Some(account) = self.parts.budget() {
             account.deposit(now);
         }
     }
@@ -144,18 +274,22 @@ impl<'p> Guard<'p> {
     /// The host said when to come back: all requests of this client shall hear it. Says whether
     /// that is news.
     pub(crate) fn close_gate(&self, hint: Duration, longest: Duration, now: Instant) -> bool {
-        self.kept.gate.as_ref().is_some_and(|it| it.close(now, hint, longest))
+        self.parts.gate().is_some_and(|it| it.close(now, hint, longest))
     }
 }
 
 /// A way in, if there is no more to it: the gate is open, and the breaker lets every call through.
 /// There is no permit where no breaker asks for one.
 #[inline]
-pub(crate) fn pass(kept: &Kept, extensions: &Extensions, now: Instant) -> Option<Option<Permit>> {
-    if kept.is_held_back(now) {
+pub(crate) fn pass(
+    parts: &Parts<'_>,
+    extensions: &Extensions,
+    now: Instant,
+) -> Option<Option<Permit>> {
+    if parts.is_held_back(now) {
         return None;
     }
-    match &kept.breaker {
+    match parts.breaker() {
         Some(breaker) if !Probe::covers(extensions, breaker) => breaker.pass(now).map(Some),
         _ => Some(None),
     }
@@ -164,21 +298,22 @@ pub(crate) fn pass(kept: &Kept, extensions: &Extensions, now: Instant) -> Option
 /// Tells of the success of an attempt that nobody watches, and so of the request.
 #[inline]
 pub(crate) fn succeeded(
-    kept: &Kept,
+    parts: &Parts<'_>,
     permit: Option<Permit>,
     cross_host_url: Option<&Url>,
     now: Instant,
-    policy: &Policy,
+    sources: &Sources,
 ) {
     if let Some(mut permit) = permit {
         // Nobody is told what that changes.
         if cross_host_url.is_some() {
-            report(&mut permit, Health::Success, cross_host_url, None, now, policy, &mut vec![]);
+            let (permit, changes) = (&mut permit, &mut vec![]);
+            report(parts, permit, Health::Success, cross_host_url, None, now, sources, changes);
         } else {
-            permit.report(Health::Success, None, now, || policy.sources.random());
+            permit.report(Health::Success, None, now, || sources.random());
         }
     }
-    if let Some(account) = &kept.account {
+    if let Some(account) = parts.budget() {
         account.deposit(now);
     }
 }
@@ -187,18 +322,19 @@ pub(crate) fn succeeded(
 ///
 /// After a redirect to `elsewhere` the host that was asked did its work; the other one is
 /// judged, unless its breaker is open and nothing would be counted.
+#[expect(clippy::too_many_arguments)]
 fn report(
+    parts: &Parts<'_>,
     permit: &mut Permit,
     health: Health,
     cross_host_url: Option<&Url>,
     retry_after: Option<Duration>,
     now: Instant,
-    policy: &Policy,
+    sources: &Sources,
     changes: &mut Vec<StateChange>,
 ) {
-    let random = || policy.sources.random();
-    let other =
-        cross_host_url.and_then(|url| policy.breaker.as_ref()?.of_other_host(&host_key(url)));
+    let random = || sources.random();
+    let other = cross_host_url.and_then(|url| parts.breaker_of_other(url));
     let (own, hint) = match other {
         None => (health, retry_after),
         Some(_) => (Health::Success, None),

@@ -11,7 +11,6 @@ use std::sync::{
 use std::{error::Error, fmt, time::Duration};
 
 use crate::common::clock::Instant;
-use crate::host::registry::{Keyed, Part};
 
 /// What one host's hints have closed; open unless told otherwise.
 #[derive(Clone, Copy, Debug, Default)]
@@ -106,9 +105,6 @@ impl Gate {
     }
 }
 
-/// Each host's gate, where it is kept.
-pub(crate) type Gates = Keyed<HostGate>;
-
 /// A host's gate behind its lock.
 #[derive(Debug, Default)]
 pub(crate) struct HostGate {
@@ -140,14 +136,6 @@ impl HostGate {
 
     fn lock(&self) -> MutexGuard<'_, Gate> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Part for HostGate {
-    /// A closed gate opens by itself within the longest wait; forgetting one costs a few requests
-    /// that find out for themselves.
-    fn pinned(&self) -> bool {
-        false
     }
 }
 

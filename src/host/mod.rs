@@ -2,5 +2,6 @@
 
 pub(crate) mod admission;
 pub(crate) mod gate;
-pub(crate) mod registry;
+pub(crate) mod map;
 pub(crate) mod state;
+pub(crate) mod states;

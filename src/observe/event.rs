@@ -9,7 +9,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::Method;
 
 use crate::breaker::StateChange;
-use crate::error::{Message, Reported};
+use crate::observe::message::{Message, Reported};
 use crate::observe::redact::RedactedUrl;
 use crate::outcome::Outcome;
 use crate::retry::decision::{StopReason, WaitSource};

@@ -2,6 +2,7 @@
 
 pub(crate) mod event;
 pub(crate) mod history;
+pub(crate) mod message;
 pub(crate) mod redact;
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 pub mod telemetry;

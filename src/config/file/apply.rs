@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers, Percent, Window};
+use crate::breaker::{BreakerConfig, CircuitBreaker, Percent, Window};
 use crate::common::fault::ConfigFault;
 use crate::config::file::shape::{Table, Value};
 use crate::config::headers::DeadlineHeader;
@@ -47,38 +47,25 @@ pub(super) fn builder(table: &Table, faults: &mut Vec<ConfigFault>) -> Resilient
             faults.push(ConfigFault::new(field, rule, "shared"));
         }
     }
-    let family = |config: &BreakerConfig| new_breakers(config, breaker);
-    let breakers = Family::new(
-        &special,
-        &general,
-        |it| &it.breaker,
-        family,
-        |all, host, it| all.for_host(host, it),
-    );
-    let family = |config: &BudgetConfig| match is_shared(budget) {
-        true => RetryBudget::shared(*config),
-        false => RetryBudget::per_host(*config),
-    };
-    let budgets = Family::new(
-        &special,
-        &general,
-        |it| &it.budget,
-        family,
-        |all, host, it| all.for_host(host, it),
-    );
-
-    // Neither breaker nor budget comes from the preset, so that hosts share theirs.
     let dress = |settings: RetryOverride, parts: &Parts| {
-        let settings = match breakers.of(parts.breaker.is_some()) {
-            Some(all) => settings.circuit_breaker(all.clone()),
+        let settings = match &parts.breaker {
+            Some(config) if is_shared(breaker) => {
+                settings.circuit_breaker(CircuitBreaker::shared(config.clone()))
+            }
+            Some(config) => settings.circuit_breaker(config.clone()),
             None => settings.without_circuit_breaker(),
         };
-        match budgets.of(parts.budget.is_some()) {
-            Some(all) => settings.retry_budget(all.clone()),
+        match parts.budget {
+            Some(config) if is_shared(budget) => settings.retry_budget(RetryBudget::shared(config)),
+            Some(config) => settings.retry_budget(config),
             None => settings.without_retry_budget(),
         }
     };
-    let builder = preset.to_builder().settings(dress(settings, &general));
+    let mut builder = preset.to_builder().settings(dress(settings, &general));
+    if let Some(Value::Whole(hosts)) = get(table, "max_hosts") {
+        let hosts = usize::try_from(*hosts).ok().and_then(NonZeroUsize::new);
+        builder = builder.max_hosts(hosts.unwrap_or(NonZeroUsize::MAX));
+    }
     special.into_iter().fold(builder, |builder, (name, parts, settings)| {
         builder.host(name, dress(settings, &parts))
     })
@@ -215,7 +202,7 @@ fn set(settings: RetryOverride, name: &str, value: &Value) -> RetryOverride {
         ("attempt_header", Value::Header(name)) => settings.attempt_header(name.clone()),
         ("gate", Value::On) => settings.gate(),
         ("gate", Value::Off) => settings.without_gate(),
-        // `preset` and `hosts` are no settings of their own.
+        // `preset`, `hosts` and `max_hosts` are no settings of a request.
         _ => settings,
     }
 }
@@ -275,7 +262,7 @@ fn breaker(config: BreakerConfig, name: &str, value: &Value) -> BreakerConfig {
             config.close_unless(get_percent(it), get_count(it, "probes"))
         }
         ("half_open_max_wait", Value::Time(it)) => config.half_open_max_wait(*it),
-        // `scope` and `max_keys` are those of the family.
+        // `scope` is that of all.
         _ => config,
     }
 }
@@ -303,44 +290,6 @@ fn switched<C: Default>(
             Some(table.iter().fold(start, |config, (name, value)| set(config, name, value)))
         }
         _ => Some(before.unwrap_or_default()),
-    }
-}
-
-/// What general settings and hosts share, each by rules of its own.
-struct Family<T>(Option<T>);
-
-impl<T> Family<T> {
-    fn new<C: Clone + PartialEq>(
-        special: &[(&str, Parts, RetryOverride)],
-        general: &Parts,
-        part: fn(&Parts) -> &Option<C>,
-        family: impl Fn(&C) -> T,
-        for_host: fn(T, &str, C) -> T,
-    ) -> Self {
-        let configs = special.iter().filter_map(|(name, it, _)| Some((*name, part(it).clone()?)));
-        // Without a general rule that of any host will do: no other host will ask.
-        let start = part(general).clone().or_else(|| Some(configs.clone().next()?.1));
-        let Some(start) = start else { return Self(None) };
-        let differing = configs.filter(|(_, it)| *it != start);
-        Self(Some(differing.fold(family(&start), |all, (name, it)| for_host(all, name, it))))
-    }
-
-    fn of(&self, on: bool) -> Option<&T> {
-        self.0.as_ref().filter(|_| on)
-    }
-}
-
-fn new_breakers(config: &BreakerConfig, table: &Table) -> CircuitBreakers {
-    if is_shared(table) {
-        return CircuitBreaker::new(config.clone()).into();
-    }
-    let breakers = CircuitBreaker::per_host(config.clone());
-    match get(table, "max_keys") {
-        Some(Value::Whole(keys)) => {
-            let keys = usize::try_from(*keys).ok().and_then(NonZeroUsize::new);
-            breakers.max_keys(keys.unwrap_or(NonZeroUsize::MAX))
-        }
-        _ => breakers,
     }
 }
 

@@ -47,6 +47,7 @@ const TOP: &[Key] = &[
         Kind::Any(&[Kind::Table(&[BUDGET_SCOPE, BUDGET]), Kind::On, Kind::Off]),
         "How many retries successes pay for. Default: on, one for each host.",
     ),
+    key("max_hosts", COUNT, "How many hosts are kept; not changed by a reload. Default: 1024."),
     key(
         "hosts",
         Kind::Hosts(&[HOST, SETTINGS]),
@@ -170,10 +171,8 @@ const IDEMPOTENCY_KEY: &[Key] = &[
     key("format", Kind::Word(&["quoted", "raw"]), "How it is written. Default: quoted."),
 ];
 
-const BREAKER_SCOPE: &[Key] = &[
-    key("scope", SCOPES, "One for each host, or one for all requests. Default: per_host."),
-    key("max_keys", COUNT, "How many hosts are remembered. Default: 1024."),
-];
+const BREAKER_SCOPE: &[Key] =
+    &[key("scope", SCOPES, "One for each host, or one for all requests. Default: per_host.")];
 
 const BREAKER: &[Key] = &[
     key("open_for", TIME, "How long it stays open. Default: 5s."),

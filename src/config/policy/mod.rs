@@ -2,21 +2,19 @@
 
 mod patch;
 
-use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use reqwest::{Request, Url};
 
 pub(crate) use self::patch::Patch;
-use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers};
-use crate::common::clock::Instant;
+use crate::breaker::{BreakerConfig, CircuitBreakers};
 use crate::common::clock::Sources;
 use crate::common::fault::{ConfigError, ConfigFault};
-use crate::common::host_pattern::{HostMap, INVALID_HOST};
+use crate::common::host_pattern::{HostPatterns, INVALID_HOST};
 use crate::config::headers::DeadlineHeader;
-use crate::host::gate::{Gates, HostGate};
-use crate::host::registry::{KeyOf, host_key};
-use crate::host::state::{Firsts, Kept, NOTHING};
+use crate::host::admission::HostRules;
+use crate::host::map::DEFAULT_MAX_HOSTS;
 use crate::observe::event::Listeners;
 use crate::outcome::Outcome;
 use crate::outcome::classify::{self, Judge, Predicate, RetryMethods, StatusSet, Verdict};
@@ -61,15 +59,14 @@ pub(crate) struct Policy {
     pub(crate) breaker: Option<CircuitBreakers>,
     pub(crate) breaker_health: Option<Judge>,
     pub(crate) budget: Option<RetryBudget>,
-    pub(crate) gates: Option<Arc<Gates>>,
-    /// What breaker, budget and gates keep for the first hosts; `None` if nobody is to come back
-    /// for it.
-    pub(crate) firsts: Option<Arc<Firsts>>,
+    pub(crate) gate: bool,
     /// What [`is_simple`](Self::is_simple) says, which each request has to know.
     pub(crate) simple: bool,
     pub(crate) listeners: Listeners,
     pub(crate) sources: Sources,
-    pub(crate) hosts: Option<Arc<HostMap<HostPolicy>>>,
+    pub(crate) hosts: Option<Arc<HostPatterns<HostPolicy>>>,
+    /// Read once, when a client is built.
+    pub(crate) max_hosts: NonZeroUsize,
 }
 
 /// The settings of one host.
@@ -114,15 +111,15 @@ impl Default for Policy {
             idempotency_key: None,
             deadline_header: None,
             attempt_header: None,
-            breaker: Some(CircuitBreaker::per_host(BreakerConfig::default())),
+            breaker: Some(BreakerConfig::default().into()),
             breaker_health: None,
-            budget: Some(RetryBudget::per_host(BudgetConfig::default())),
-            gates: Some(Arc::new(Gates::new(KeyOf::Host))),
-            firsts: Some(Arc::default()),
+            budget: Some(BudgetConfig::default().into()),
+            gate: true,
             simple: true,
             listeners: Listeners::default(),
             sources: Sources::default(),
             hosts: None,
+            max_hosts: DEFAULT_MAX_HOSTS,
         }
     }
 }
@@ -141,7 +138,7 @@ impl Policy {
             hints: Arc::new(HintHeaders::none().with(header::RETRY_AFTER, HintFormat::RetryAfter)),
             breaker: None,
             budget: None,
-            gates: None,
+            gate: false,
             ..Self::default()
         }
     }
@@ -196,55 +193,11 @@ impl Policy {
         self.idempotent.unwrap_or_else(|| self.methods.contains(method) || keyed())
     }
 
-    /// What is kept for the host of `request`.
+    /// Returns the settings that concern the host of a request.
     #[inline]
-    pub(crate) fn kept(&self, request: &Request, now: Instant) -> Cow<'_, Kept> {
-        match self.first(request, now) {
-            Some(first) => Cow::Borrowed(first),
-            None => Cow::Owned(self.look_up(request, now)),
-        }
-    }
-
-    /// The same, if it is at hand.
-    #[inline]
-    fn first(&self, request: &Request, now: Instant) -> Option<&Kept> {
-        if self.breaker.is_none() && self.budget.is_none() && self.gates.is_none() {
-            return Some(&NOTHING);
-        }
-        let first = self.firsts.as_ref()?.of(request.url())?;
-        if let Some(breaker) = &first.breaker {
-            breaker.keep_up();
-        }
-        if let (Some(budget), Some(account)) = (&self.budget, &first.account) {
-            budget.keep_up(account, now);
-        }
-        Some(first)
-    }
-
-    #[cold]
-    fn look_up(&self, request: &Request, now: Instant) -> Kept {
-        let homes = self.breaker.as_ref().and_then(CircuitBreakers::homes);
-        let accounts = self.budget.as_ref().and_then(RetryBudget::keyed);
-        let gates = self.gates.as_deref();
-        let found = homes.and_then(|it| it.entry(request));
-        let found = found.or_else(|| accounts.and_then(|it| it.entry(request)));
-        let found = found.or_else(|| gates.and_then(|it| it.entry(request)));
-        let found = found.as_deref();
-        let breaker = self.breaker.as_ref().map(|it| it.of_request(request, found));
-        let account = self.budget.as_ref().map(|it| it.of_request(request, found, now));
-        let gate = gates.map(|it| it.of_request(request, found, |_| HostGate::default()));
-        let stays = breaker.as_ref().is_none_or(|it| it.1)
-            && account.as_ref().is_none_or(|it| it.1)
-            && gate.as_ref().is_none_or(|it| it.1);
-        let kept = Kept {
-            breaker: breaker.map(|it| it.0),
-            account: account.map(|it| it.0),
-            gate: gate.map(|it| it.0),
-        };
-        if let Some(firsts) = self.firsts.as_ref().filter(|_| stays) {
-            firsts.keep(&host_key(request.url()), &kept);
-        }
-        kept
+    pub(crate) fn host_rules(&self) -> HostRules<'_> {
+        let (breaker, budget) = (self.breaker.as_ref(), self.budget.as_ref());
+        HostRules { breaker, budget, gate: self.gate }
     }
 
     /// The policy for requests to the host of `url`, if it has one of its own.
@@ -261,17 +214,11 @@ impl Policy {
     ) -> Self {
         self.hosts = None;
         let host = |(name, patch): (&'a str, &'a Arc<Patch>)| {
-            let policy = Arc::new(self.patched([&**patch]).lasting());
+            let policy = Arc::new(self.patched([&**patch]));
             (name, HostPolicy { name: name.into(), patch: Arc::clone(patch), policy })
         };
-        let hosts: HostMap<_> = patches.into_iter().map(host).collect();
+        let hosts: HostPatterns<_> = patches.into_iter().map(host).collect();
         self.hosts = (!hosts.is_empty()).then(|| Arc::new(hosts));
-        self
-    }
-
-    /// This policy, for more than one request.
-    pub(crate) fn lasting(mut self) -> Self {
-        self.firsts.get_or_insert_default();
         self
     }
 
@@ -343,20 +290,6 @@ impl Policy {
         faults.sort_by(|a, b| a.field.cmp(&b.field));
         faults
     }
-
-    /// Keeps all that is kept per host in one place, so that one look-up finds it.
-    pub(crate) fn settle(&self) {
-        let breakers = self.breaker.as_ref().and_then(CircuitBreakers::homes);
-        if let (Some(budget), Some(breakers)) = (&self.budget, breakers) {
-            budget.join(breakers);
-        }
-        match (&self.gates, breakers, self.budget.as_ref().and_then(RetryBudget::keyed)) {
-            (Some(gates), Some(breakers), _) => gates.join(breakers),
-            (Some(gates), None, Some(budget)) => gates.join(budget),
-            _ => {}
-        }
-        self.all_hosts().for_each(|it| it.policy.settle());
-    }
 }
 
 impl Policy {
@@ -378,9 +311,10 @@ impl Policy {
             .field("idempotency_key", &self.idempotency_key)
             .field("deadline_header", &self.deadline_header)
             .field("attempt_header", &self.attempt_header)
-            .field("circuit_breaker", &self.breaker.as_ref().map(CircuitBreakers::rules))
-            .field("retry_budget", &self.budget.as_ref().map(RetryBudget::rules))
-            .field("gate", &self.gates.is_some());
+            .field("circuit_breaker", &self.breaker.as_ref().map(CircuitBreakers::config))
+            .field("retry_budget", &self.budget.as_ref().map(RetryBudget::config))
+            .field("gate", &self.gate)
+            .field("max_hosts", &self.max_hosts);
         if let Some(hosts) = &self.hosts {
             out.field("hosts", hosts);
         }
@@ -452,85 +386,6 @@ mod tests {
         let never = Policy { idempotent: Some(false), ..policy };
         assert_eq!(keeps_copy(&never, Method::GET, None), None);
         assert_eq!(keeps_copy(&never, Method::POST, stream()), Some(false));
-    }
-
-    fn get(url: &str) -> Request {
-        Request::new(Method::GET, url.parse().unwrap())
-    }
-
-    /// Whether what is kept for a url is at hand, and all of it.
-    fn find(policy: &Policy, url: &str) -> (bool, [Option<*const ()>; 3]) {
-        fn at<T>(part: &Option<Arc<T>>) -> Option<*const ()> {
-            part.as_ref().map(|it| Arc::as_ptr(it).cast())
-        }
-        let kept = policy.kept(&get(url), Instant::now());
-        let parts = [at(&kept.breaker), at(&kept.account), at(&kept.gate)];
-        (matches!(kept, Cow::Borrowed(_)), parts)
-    }
-
-    #[test]
-    fn what_is_kept_for_the_first_hosts_is_found_at_once() {
-        let mut policy = Policy::default();
-        policy.settle();
-        let (at_hand, parts) = find(&policy, "http://a.example/b");
-        assert!(!at_hand && parts.iter().all(Option::is_some));
-        assert_eq!(find(&policy, "http://a.example?c"), (true, parts));
-        assert_eq!(find(&policy, "http://d@a.example"), (false, parts), "by the longer way");
-        assert_ne!(find(&policy, "http://b.example").1, parts);
-
-        let retries = Patch { max_retries: Some(1), ..Patch::default() };
-        assert_eq!(find(&policy.patched([&retries]), "http://a.example"), (true, parts));
-        let [breaker, account, gate] = parts;
-        for (patch, left) in [
-            (Patch { breaker: Some(None), ..Patch::default() }, [None, account, gate]),
-            (Patch { budget: Some(None), ..Patch::default() }, [breaker, None, gate]),
-            (Patch { gates: Some(None), ..Patch::default() }, [breaker, account, None]),
-        ] {
-            let once = policy.patched([&patch]);
-            assert_eq!(find(&once, "http://a.example"), (false, left));
-            assert_eq!(find(&once, "http://a.example"), (false, left), "nobody comes back");
-            let lasting = once.lasting();
-            assert_eq!(find(&lasting, "http://a.example"), (false, left), "begins afresh");
-            assert_eq!(find(&lasting, "http://a.example"), (true, left));
-        }
-        (policy.breaker, policy.budget, policy.gates) = (None, None, None);
-        assert_eq!(find(&policy, "http://e.example"), (true, [None; 3]));
-    }
-
-    #[test]
-    fn only_what_stays_with_its_host_is_kept_at_hand() {
-        let twice = |policy: Policy, urls: [&str; 2]| {
-            policy.settle();
-            let [first, second] = urls.map(|it| find(&policy, it));
-            ([first.0, second.0], first.1[0] == second.1[0], first.1[1] == second.1[1])
-        };
-        let same = ["http://a.example/b"; 2];
-        let single = CircuitBreaker::new(BreakerConfig::default());
-        let single = || Policy { breaker: Some(single.clone().into()), ..Policy::default() };
-        assert_eq!(twice(single(), same), ([false, true], true, true));
-        let hosts = ["http://a.example", "http://b.example"];
-        assert_eq!(twice(single(), hosts), ([false, false], true, false));
-
-        // Of one host, but not of one key.
-        let urls = ["http://a.example/b", "http://a.example/c"];
-        let of_path = |it: &Request| it.url().path().to_owned();
-        let breakers = CircuitBreaker::per_key(BreakerConfig::default(), of_path);
-        let by_path = Policy { breaker: Some(breakers), ..Policy::default() };
-        assert_eq!(twice(by_path, urls), ([false, false], false, true));
-        let budget = RetryBudget::per_key(BudgetConfig::default(), of_path);
-        let by_path = Policy { budget: Some(budget), ..Policy::default() };
-        assert_eq!(twice(by_path, urls), ([false, false], true, false));
-
-        // Kept apart, but both for good.
-        let (ours, theirs) = (Policy::default(), Policy::default());
-        theirs.settle();
-        let shared = Policy { budget: theirs.budget.clone(), ..ours };
-        assert_eq!(twice(shared, same), ([false, true], true, true));
-        // Who is asked may forget.
-        let few = CircuitBreaker::per_host(BreakerConfig::default());
-        let few = few.max_keys(std::num::NonZeroUsize::MIN);
-        let few = Policy { breaker: Some(few), ..Policy::default() };
-        assert_eq!(twice(few, same), ([false, false], true, true));
     }
 
     #[test]

@@ -8,7 +8,6 @@ use crate::breaker::CircuitBreakers;
 use crate::common::clock::Sources;
 use crate::config::headers::DeadlineHeader;
 use crate::config::policy::{Policy, RetryAfter};
-use crate::host::gate::Gates;
 use crate::observe::event::Listeners;
 use crate::outcome::classify::{Judge, Predicate, RetryMethods, StatusSet};
 use crate::outcome::hint::HintHeaders;
@@ -38,7 +37,7 @@ pub(crate) struct Patch {
     pub(crate) breaker: Option<Option<CircuitBreakers>>,
     pub(crate) breaker_health: Option<Option<Judge>>,
     pub(crate) budget: Option<Option<RetryBudget>>,
-    pub(crate) gates: Option<Option<Arc<Gates>>>,
+    pub(crate) gate: Option<bool>,
     pub(crate) listeners: Listeners,
     pub(crate) sources: Sources,
 }
@@ -69,13 +68,10 @@ impl Patch {
         set(&mut policy.idempotency_key, self.idempotency_key.as_ref());
         set(&mut policy.deadline_header, self.deadline_header.as_ref());
         set(&mut policy.attempt_header, self.attempt_header.as_ref());
-        if self.breaker.is_some() || self.budget.is_some() || self.gates.is_some() {
-            policy.firsts = None;
-        }
         set(&mut policy.breaker, self.breaker.as_ref());
         set(&mut policy.breaker_health, self.breaker_health.as_ref());
         set(&mut policy.budget, self.budget.as_ref());
-        set(&mut policy.gates, self.gates.as_ref());
+        set(&mut policy.gate, self.gate.as_ref());
         policy.listeners.add(&self.listeners);
         policy.sources.replace(&self.sources);
     }

@@ -6,9 +6,7 @@ use std::sync::{
 };
 
 use crate::common::clock::{Instant, nanos};
-use crate::common::versioned::Rules;
-use crate::host::registry::Part;
-use crate::retry::budget::{BudgetConfig, bucket::Bucket};
+use crate::retry::budget::{RetryBudget, bucket::Bucket};
 
 /// The tokens kept for one key, shared by everything that re-sends to it.
 ///
@@ -17,7 +15,6 @@ use crate::retry::budget::{BudgetConfig, bucket::Bucket};
 /// having come before it.
 #[derive(Debug)]
 pub(crate) struct Account {
-    key: Box<str>,
     /// Of the rules in `bucket`.
     version: AtomicU64,
     bucket: Mutex<Bucket>,
@@ -30,13 +27,11 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// A full account.
-    pub(crate) fn new(key: &str, rules: &Rules<BudgetConfig>, now: Instant) -> Self {
-        let (config, version) = rules.of(key);
-        let bucket = Bucket::new(&config, now);
+    /// Creates a full account.
+    pub(crate) fn new(rules: &RetryBudget, now: Instant) -> Self {
+        let bucket = Bucket::new(&rules.config, now);
         Self {
-            key: key.into(),
-            version: AtomicU64::new(version),
+            version: AtomicU64::new(rules.version),
             epoch: now,
             succeeded: AtomicU64::new(0),
             calm: AtomicU64::new(bucket.calm()),
@@ -44,21 +39,19 @@ impl Account {
         }
     }
 
-    /// Takes over the rules, if they have changed. The balance stays, as far as it fits.
+    /// Follows `rules` from now on, unless it does already. The balance stays, as far as it fits.
     #[inline]
-    pub(super) fn keep_up(&self, rules: &Rules<BudgetConfig>, now: Instant) {
-        if self.version.load(Ordering::Relaxed) != rules.version() {
-            self.catch_up(rules, now);
+    pub(crate) fn adopt(&self, rules: &RetryBudget, now: Instant) {
+        if self.version.load(Ordering::Relaxed) != rules.version {
+            self.follow(rules, now);
         }
     }
 
     #[cold]
-    fn catch_up(&self, rules: &Rules<BudgetConfig>, now: Instant) {
+    fn follow(&self, rules: &RetryBudget, now: Instant) {
         self.change(|bucket| {
-            // Read under the lock, so that an older reading cannot overwrite a newer one.
-            let (config, version) = rules.of(&self.key);
-            bucket.change_rules(&config, now);
-            self.version.store(version, Ordering::Relaxed);
+            bucket.change_rules(&rules.config, now);
+            self.version.store(rules.version, Ordering::Relaxed);
         });
     }
 
@@ -105,14 +98,6 @@ impl Account {
     fn lock(&self) -> MutexGuard<'_, Bucket> {
         // No step of the bucket can stop halfway.
         self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Part for Account {
-    /// A full bucket is what a forgotten one becomes; an empty one is forgotten like any other,
-    /// lest a crawler's failures fill the registry.
-    fn pinned(&self) -> bool {
-        false
     }
 }
 

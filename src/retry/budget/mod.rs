@@ -4,14 +4,14 @@ mod account;
 mod bucket;
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use reqwest::Request;
 
-use crate::common::clock::Instant;
 use crate::common::fault::ConfigFault;
-use crate::common::versioned::Rules;
-use crate::host::registry::{Entry, KeyOf, Keyed, Part};
 pub(crate) use crate::retry::budget::account::{Account, Token};
 
 /// How a retry budget fills and how much it holds.
@@ -133,17 +133,12 @@ impl Default for BudgetConfig {
     }
 }
 
-/// A retry budget: one bucket for all requests, or one a host or key.
+/// The rules of a client's retry budgets, and by what they are kept: one bucket a host, one a key, or
+/// one for all requests.
 ///
 /// Asked before every retry, and never waited for: with the bucket empty, the request ends at
-/// once with what it has. Cheap to clone; clones share the buckets. See [`BudgetConfig`] for the
-/// reasons.
-///
-/// # Bounded
-///
-/// At most 1,024 keys are kept, together with the circuit breakers where both are kept per host;
-/// the one used least recently is forgotten first, and then starts with a full bucket again. The
-/// first eight stay, where 32 or more are kept.
+/// once with what it has. Holds no state: the balances are in the client's
+/// [`HostStates`](crate::HostStates). See [`BudgetConfig`] for the reasons.
 ///
 /// ```
 /// use reqwest_resilient::{BudgetConfig, ResilientConfig, RetryBudget};
@@ -155,199 +150,72 @@ impl Default for BudgetConfig {
 /// ```
 #[derive(Clone, Debug)]
 pub struct RetryBudget {
-    kept: Arc<Kept>,
+    pub(crate) scope: BudgetScope,
+    config: BudgetConfig,
+    /// Tells these rules from all others, so that an account notices new ones by one comparison.
+    version: u64,
 }
 
-#[derive(Debug)]
-struct Kept {
-    rules: Rules<BudgetConfig>,
-    scope: Scope,
-}
-
-#[derive(Debug)]
-enum Scope {
-    Shared(OnceLock<Arc<Account>>),
-    Keyed(Keyed<Account>),
+/// By what budgets are kept.
+#[derive(Clone)]
+pub(crate) enum BudgetScope {
+    Host,
+    Key(Arc<dyn Fn(&Request) -> String + Send + Sync>),
+    Shared,
 }
 
 impl RetryBudget {
-    /// One bucket for all requests.
+    /// Builds the rules of one bucket for all requests of a client.
     pub fn shared(config: BudgetConfig) -> Self {
-        Self::new(config, Scope::Shared(OnceLock::new()))
+        Self::new(config, BudgetScope::Shared)
     }
 
-    /// A bucket for each scheme, host and port of the requests.
+    /// Builds the rules of one bucket a host: for each scheme, host and port.
     pub fn per_host(config: BudgetConfig) -> Self {
-        Self::new(config, Scope::Keyed(Keyed::new(KeyOf::Host)))
+        Self::new(config, BudgetScope::Host)
     }
 
-    /// A bucket for each key that `key_of` finds in the requests.
+    /// Builds the rules of one bucket a key that `key_of` finds in the requests.
     pub fn per_key(
         config: BudgetConfig,
         key_of: impl Fn(&Request) -> String + Send + Sync + 'static,
     ) -> Self {
-        Self::new(config, Scope::Keyed(Keyed::new(KeyOf::Request(Box::new(key_of)))))
+        Self::new(config, BudgetScope::Key(Arc::new(key_of)))
     }
 
-    fn new(config: BudgetConfig, scope: Scope) -> Self {
-        Self { kept: Arc::new(Kept { rules: Rules::new(config), scope }) }
+    fn new(config: BudgetConfig, scope: BudgetScope) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self { scope, config, version: NEXT.fetch_add(1, Ordering::Relaxed) }
     }
 
-    /// Gives a host, such as `api.example.com`, or all hosts below a domain, `*.example.com`,
-    /// buckets of another kind; for all clones, from the next request on.
-    ///
-    /// For a budget that is kept per host. A name that no host can have is refused by
-    /// [`build`](crate::ResilientConfigBuilder::build).
-    pub fn for_host(self, host: &str, config: BudgetConfig) -> Self {
-        self.kept.rules.set_host(host, config);
-        self
-    }
-
-    /// How many retries are left at `now` for a key, such as `https://example.com` (no slash at its
-    /// end); a key not seen yet gets a full bucket. A shared budget is that of every key.
-    pub fn balance(&self, key: &str, now: Instant) -> f64 {
-        let account = match &self.kept.scope {
-            Scope::Shared(account) => Arc::clone(self.shared_account(account, now)),
-            Scope::Keyed(keyed) => {
-                keyed.of_key(key, |key| Account::new(key, &self.kept.rules, now))
-            }
-        };
-        account.keep_up(&self.kept.rules, now);
-        account.balance(now)
-    }
-
-    /// The rules, to be shown.
-    pub(crate) fn rules(&self) -> &dyn fmt::Debug {
-        &self.kept.rules
+    pub(crate) fn config(&self) -> &BudgetConfig {
+        &self.config
     }
 
     pub(crate) fn faults(&self) -> Vec<ConfigFault> {
-        self.kept.rules.faults(BudgetConfig::faults, "retry_budget.for_host")
+        self.config.faults()
     }
+}
 
-    /// Whether both are the same.
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.kept, &other.kept)
+impl From<BudgetConfig> for RetryBudget {
+    fn from(config: BudgetConfig) -> Self {
+        Self::per_host(config)
     }
+}
 
-    /// Whether this budget, with its balances, can stand in for `other`: it is kept in the same
-    /// way, and has then taken over its rules.
-    pub(crate) fn replaces(&self, other: &Self) -> bool {
-        let alike = match (&self.kept.scope, &other.kept.scope) {
-            (Scope::Shared(_), Scope::Shared(_)) => true,
-            (Scope::Keyed(ours), Scope::Keyed(theirs)) => {
-                ours.is_per_host() && theirs.is_per_host()
-            }
-            _ => false,
-        };
-        if alike {
-            self.kept.rules.replace(&other.kept.rules);
-        }
-        alike
-    }
-
-    /// Keeps its buckets where `other` is kept, so that one look-up finds both.
-    pub(crate) fn join<Q: Part>(&self, other: &Keyed<Q>) {
-        if let Scope::Keyed(keyed) = &self.kept.scope {
-            keyed.join(other);
-        }
-    }
-
-    /// Where the buckets are kept, if there are several.
-    pub(crate) fn keyed(&self) -> Option<&Keyed<Account>> {
-        match &self.kept.scope {
-            Scope::Shared(_) => None,
-            Scope::Keyed(keyed) => Some(keyed),
-        }
-    }
-
-    /// The account of `request`, if need be in the entry that was found for it, and whether it is
-    /// never forgotten.
-    pub(crate) fn of_request(
-        &self,
-        request: &Request,
-        found: Option<&Arc<Entry>>,
-        now: Instant,
-    ) -> (Arc<Account>, bool) {
-        let (account, stays) = match &self.kept.scope {
-            Scope::Shared(account) => (Arc::clone(self.shared_account(account, now)), true),
-            Scope::Keyed(keyed) => {
-                let create = |key: &str| Account::new(key, &self.kept.rules, now);
-                keyed.of_request(request, found, create)
-            }
-        };
-        self.keep_up(&account, now);
-        (account, stays)
-    }
-
-    /// Sees to it that the account has the rules in force.
-    #[inline]
-    pub(crate) fn keep_up(&self, account: &Account, now: Instant) {
-        account.keep_up(&self.kept.rules, now);
-    }
-
-    fn shared_account<'a>(
-        &self,
-        account: &'a OnceLock<Arc<Account>>,
-        now: Instant,
-    ) -> &'a Arc<Account> {
-        account.get_or_init(|| Arc::new(Account::new("", &self.kept.rules, now)))
+impl fmt::Debug for BudgetScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "Host",
+            Self::Key(_) => "Key",
+            Self::Shared => "Shared",
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroUsize;
-
     use super::*;
-
-    fn size(retries: u32) -> BudgetConfig {
-        BudgetConfig::default().size(retries)
-    }
-
-    fn per_key(config: BudgetConfig) -> RetryBudget {
-        RetryBudget::per_key(config, |_| "key".to_owned())
-    }
-
-    #[test]
-    fn a_budget_stands_in_for_one_kept_in_the_same_way_and_takes_its_rules() {
-        let now = Instant::now();
-        let kinds: [fn(BudgetConfig) -> RetryBudget; 3] =
-            [RetryBudget::shared, RetryBudget::per_host, per_key];
-        for (i, ours) in kinds.iter().enumerate() {
-            for (j, theirs) in kinds.iter().enumerate() {
-                let budget = ours(size(9));
-                assert_eq!(budget.balance("http://a.example", now), 9.0);
-                // What differs from key to key differs in a way that nobody can compare.
-                let alike = i == j && i < 2;
-                assert_eq!(budget.replaces(&theirs(size(4))), alike, "{i} {j}");
-                let left = if alike { 4.0 } else { 9.0 };
-                assert_eq!(budget.balance("http://a.example", now), left, "{i} {j}");
-            }
-        }
-    }
-
-    #[test]
-    fn clones_of_a_budget_are_the_same() {
-        let (one, other) = (RetryBudget::shared(size(3)), RetryBudget::shared(size(3)));
-        assert!(one.is(&one.clone()) && !one.is(&other));
-    }
-
-    #[test]
-    fn a_budget_per_host_may_be_kept_with_others() {
-        let (budget, other) = (RetryBudget::per_host(size(3)), Keyed::<Account>::new(KeyOf::Host));
-        budget.join(&other);
-        other.set_capacity(NonZeroUsize::new(7).unwrap());
-        assert_eq!(budget.keyed().map(|it| it.capacity().get()), Some(7));
-        assert!(RetryBudget::shared(size(3)).keyed().is_none());
-    }
-
-    #[test]
-    fn a_budget_names_the_faults_of_all_its_rules() {
-        let budget = RetryBudget::per_host(size(0)).for_host("a.example", size(1).deposit(-1.0));
-        let faults: Vec<_> = budget.faults().into_iter().map(|it| it.field).collect();
-        assert_eq!(faults, ["retry_budget.size", "hosts.\"a.example\".retry_budget.deposit"]);
-    }
 
     #[test]
     fn faults_name_field_and_value() {

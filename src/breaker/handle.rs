@@ -6,13 +6,14 @@ use std::sync::{
 };
 
 use crate::breaker::{
+    CircuitBreakers, Observers,
     circuit::Circuit,
-    facts::{CircuitOpen, StateChange},
+    facts::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
     lane::LANES,
     permit::Permit,
+    state::Machine,
 };
 use crate::common::clock::Instant;
-use crate::host::registry::Part;
 
 /// The one holder of a circuit's doors that is not a permit.
 ///
@@ -34,8 +35,8 @@ pub(super) struct LaneHandle {
 }
 
 impl BreakerHandle {
-    pub(super) fn new(circuit: Circuit) -> Self {
-        let circuit = Arc::new(circuit);
+    pub(crate) fn new(key: &str, rules: &CircuitBreakers, observers: Arc<Observers>) -> Self {
+        let circuit = Arc::new(Circuit::new(key, rules, observers));
         let door = |lane| Arc::new(LaneHandle { circuit: Arc::clone(&circuit), lane });
         Self { doors: std::array::from_fn(door), circuit }
     }
@@ -44,10 +45,39 @@ impl BreakerHandle {
         &self.circuit
     }
 
-    /// Takes over the rules in force.
+    /// Follows `rules` from now on; the state and the window stay.
     #[inline]
-    pub(crate) fn keep_up(&self) {
-        self.circuit.keep_up();
+    pub(crate) fn adopt(&self, rules: &CircuitBreakers) {
+        self.circuit.adopt(rules);
+    }
+
+    /// Follows `rules` from now on; a window of another size starts empty.
+    pub(crate) fn adopt_window(&self, rules: &CircuitBreakers) {
+        self.circuit.adopt_window(rules);
+    }
+
+    pub(crate) fn state(&self) -> BreakerState {
+        self.circuit.state()
+    }
+
+    pub(crate) fn snapshot(&self, now: Instant) -> BreakerSnapshot {
+        self.circuit.snapshot(self.permits_out(), now)
+    }
+
+    pub(crate) fn force_open(&self) {
+        self.circuit.command(Machine::force_open);
+    }
+
+    pub(crate) fn force_closed(&self) {
+        self.circuit.command(Machine::disable);
+    }
+
+    pub(crate) fn metrics_only(&self) {
+        self.circuit.command(Machine::only_measure);
+    }
+
+    pub(crate) fn reset(&self) {
+        self.circuit.command(Machine::reset);
     }
 
     /// A permit, if every call gets one.
@@ -84,15 +114,7 @@ impl BreakerHandle {
         &self.doors[mine % LANES]
     }
 
-    pub(super) fn permits_out(&self) -> usize {
+    fn permits_out(&self) -> usize {
         self.doors.iter().map(|it| Arc::strong_count(it) - 1).sum()
-    }
-}
-
-impl Part for BreakerHandle {
-    /// A breaker that is not closed knows something: that the service is down, or what someone
-    /// decided by hand.
-    fn pinned(&self) -> bool {
-        !self.circuit.is_closed()
     }
 }

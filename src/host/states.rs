@@ -1,0 +1,113 @@
+//! The handle to what a client knows of its hosts.
+
+use std::{num::NonZeroUsize, sync::Arc};
+
+use crate::breaker::{BreakerSnapshot, CircuitBreaker, StateChange};
+use crate::common::clock::Instant;
+use crate::host::map::HostMap;
+use crate::host::state::Mode;
+
+/// What a client knows of the hosts it talks to: circuit breakers, retry budgets and gates, in one
+/// bounded map. Cheap to clone; clones share the map.
+///
+/// Every [`Resilient`](crate::Resilient) has one of its own, or the one it is
+/// [given](crate::Resilient::with_hosts). Clients that are given the same one share what they know;
+/// each judges by its own settings. Settings hold no state: clients built from clones of one
+/// [`ResilientConfig`](crate::ResilientConfig) share nothing.
+///
+/// # Keys
+///
+/// A host's key is scheme, host and port, such as `https://example.com` or `http://localhost:8080`.
+/// With [`CircuitBreaker::per_key`] and [`RetryBudget::per_key`](crate::RetryBudget::per_key) it is
+/// the user's own, and what all requests share has the empty key.
+///
+/// # Bounded
+///
+/// At most 1,024 hosts are kept ([`with_max_hosts`](Self::with_max_hosts)); the least recently used
+/// is evicted first, one whose breaker is open only if nothing else can be. A breaker that was set
+/// by hand is never evicted, nor are the first eight hosts of a map for 32 or more. Who still holds
+/// an evicted breaker keeps using that one; the next request of its host starts with a new one.
+///
+/// ```
+/// use reqwest_resilient::{HostStates, Resilient, ResilientConfig};
+///
+/// let hosts = HostStates::new();
+/// let one = Resilient::new(ResilientConfig::default()).with_hosts(hosts.clone());
+/// let other = Resilient::new(ResilientConfig::default()).with_hosts(hosts.clone());
+/// // Maintenance: no client sends anything there until `reset`.
+/// hosts.breaker("https://api.example.com").force_open();
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct HostStates(Arc<HostMap>);
+
+impl HostStates {
+    /// Creates an empty map for at most 1,024 hosts.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Creates an empty map for at most `hosts` hosts. Each takes about 3 KiB.
+    pub fn with_max_hosts(hosts: NonZeroUsize) -> Self {
+        Self(Arc::new(HostMap::new(hosts)))
+    }
+
+    /// Returns the breaker of a host, or of a key if one is kept under it; creates a closed one for a
+    /// host that was not asked yet. It follows the rules of the request that last used it.
+    pub fn breaker(&self, key: &str) -> CircuitBreaker {
+        let state = match key {
+            "" => Arc::clone(self.0.shared()),
+            key => {
+                self.0.peek(key).unwrap_or_else(|| self.0.of_host(key, Instant::now()).into_owned())
+            }
+        };
+        CircuitBreaker::of_handle(Arc::clone(state.breaker(&CircuitBreaker::unruled())))
+    }
+
+    /// Returns how many retries the budget of a host or key holds at `now`; `None` before its first
+    /// request.
+    pub fn budget_left(&self, key: &str, now: Instant) -> Option<f64> {
+        let state = match key {
+            "" => Arc::clone(self.0.shared()),
+            key => self.0.peek(key)?,
+        };
+        state.used_budget().map(|it| it.balance(now))
+    }
+
+    /// Returns what every breaker knows at `now`, in no particular order.
+    pub fn snapshot(&self, now: Instant) -> Vec<BreakerSnapshot> {
+        self.0.all().iter().filter_map(|it| Some(it.used_breaker()?.snapshot(now))).collect()
+    }
+
+    /// Rejects every request to every host, those not met yet included, until another mode is set
+    /// or all are [`reset`](Self::reset).
+    pub fn force_open(&self) {
+        self.0.set_mode(Some(Mode::ForcedOpen));
+    }
+
+    /// Admits every request to every host, those not met yet included, and records nothing, until
+    /// another mode is set or all are [`reset`](Self::reset).
+    pub fn force_closed(&self) {
+        self.0.set_mode(Some(Mode::Disabled));
+    }
+
+    /// Admits every request to every host, those not met yet included, and keeps counting, until
+    /// another mode is set or all are [`reset`](Self::reset).
+    pub fn metrics_only(&self) {
+        self.0.set_mode(Some(Mode::MetricsOnly));
+    }
+
+    /// Closes every breaker and clears its counts; ends the modes above.
+    pub fn reset(&self) {
+        self.0.set_mode(None);
+    }
+
+    /// Adds an observer of the state changes of all breakers, those to come included; see
+    /// [`CircuitBreaker::on_state_change`].
+    pub fn on_state_change(&self, observer: impl Fn(&StateChange) + Send + Sync + 'static) {
+        self.0.family().observers.add(Arc::new(observer));
+    }
+
+    pub(crate) fn map(&self) -> &HostMap {
+        &self.0
+    }
+}
