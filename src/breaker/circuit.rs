@@ -9,11 +9,11 @@ use std::{
 };
 
 use crate::breaker::{
-    CircuitBreakers,
     config::BreakerConfig,
     facts::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
     lane::Lanes,
     permit::{Health, Report, Ticket},
+    rule_set::RuleSet,
     state::{Machine, Transition},
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
     window::nanos_since,
@@ -58,7 +58,7 @@ struct Inner {
 }
 
 impl Circuit {
-    pub(super) fn new(key: &str, rules: &CircuitBreakers, observers: Arc<Observers>) -> Self {
+    pub(super) fn new(key: &str, rules: &RuleSet, observers: Arc<Observers>) -> Self {
         let (config, version) = (Arc::clone(&rules.config), rules.version);
         let machine = Machine::new(&config);
         Self {
@@ -82,7 +82,7 @@ impl Circuit {
     /// Follows `rules` from now on, unless it does already. State and window stay, as the rules may
     /// be those of one request only; a breaker that has had no rules yet takes their window.
     #[inline]
-    pub(super) fn adopt(&self, rules: &CircuitBreakers) {
+    pub(super) fn adopt(&self, rules: &RuleSet) {
         let version = self.version.load(Ordering::Relaxed);
         if version != rules.version && rules.version != 0 {
             self.follow(rules, version == 0);
@@ -90,12 +90,12 @@ impl Circuit {
     }
 
     /// Follows `rules` from now on; a window of another size starts empty.
-    pub(super) fn adopt_window(&self, rules: &CircuitBreakers) {
+    pub(super) fn adopt_window(&self, rules: &RuleSet) {
         self.follow(rules, true);
     }
 
     #[cold]
-    fn follow(&self, rules: &CircuitBreakers, with_window: bool) {
+    fn follow(&self, rules: &RuleSet, with_window: bool) {
         let mut inner = self.lock();
         self.slow_from.store(rules.config.slow_from(), Ordering::Relaxed);
         self.step(&mut inner, |machine, current| {

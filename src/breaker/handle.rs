@@ -6,11 +6,11 @@ use std::sync::{
 };
 
 use crate::breaker::{
-    CircuitBreakers, Observers,
-    circuit::Circuit,
+    circuit::{Circuit, Observers},
     facts::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
     lane::LANES,
     permit::Permit,
+    rule_set::RuleSet,
     state::Machine,
 };
 use crate::common::clock::Instant;
@@ -35,7 +35,7 @@ pub(super) struct LaneHandle {
 }
 
 impl BreakerHandle {
-    pub(crate) fn new(key: &str, rules: &CircuitBreakers, observers: Arc<Observers>) -> Self {
+    pub(crate) fn new(key: &str, rules: &RuleSet, observers: Arc<Observers>) -> Self {
         let circuit = Arc::new(Circuit::new(key, rules, observers));
         let door = |lane| Arc::new(LaneHandle { circuit: Arc::clone(&circuit), lane });
         Self { doors: std::array::from_fn(door), circuit }
@@ -47,12 +47,12 @@ impl BreakerHandle {
 
     /// Follows `rules` from now on; the state and the window stay.
     #[inline]
-    pub(crate) fn adopt(&self, rules: &CircuitBreakers) {
+    pub(crate) fn adopt(&self, rules: &RuleSet) {
         self.circuit.adopt(rules);
     }
 
     /// Follows `rules` from now on; a window of another size starts empty.
-    pub(crate) fn adopt_window(&self, rules: &CircuitBreakers) {
+    pub(crate) fn adopt_window(&self, rules: &RuleSet) {
         self.circuit.adopt_window(rules);
     }
 

@@ -13,8 +13,7 @@ const FINE: Report = Report { health: Health::Success, retry_after: None };
 fn circuit(failures: u32) -> Arc<Circuit> {
     let config =
         BreakerConfig::consecutive(NonZeroU32::new(failures).unwrap()).without_open_jitter();
-    let rules = CircuitBreakers::new(BreakerScope::Host, config);
-    Arc::new(Circuit::new("", &rules, Arc::default()))
+    Arc::new(Circuit::new("", &RuleSet::new(config), Arc::default()))
 }
 
 fn enter(circuit: &Circuit, now: Instant) -> Result<Ticket, CircuitOpen> {

@@ -2,6 +2,7 @@
 //! back by probing.
 
 mod circuit;
+mod circuit_breaker;
 mod config;
 mod facts;
 mod handle;
@@ -10,18 +11,18 @@ mod open_time;
 mod percent;
 mod permit;
 mod probing;
+mod rule_set;
 mod rules;
 mod scope;
 mod state;
 mod sync;
 mod window;
 
-use std::sync::Arc;
-
-use reqwest::Request;
-
-pub(crate) use self::{circuit::Observers, handle::BreakerHandle, scope::BreakerScope};
+pub(crate) use self::{
+    circuit::Observers, handle::BreakerHandle, rule_set::RuleSet, scope::BreakerScope,
+};
 pub use self::{
+    circuit_breaker::CircuitBreaker,
     config::{BreakerConfig, Window},
     facts::{BreakerSnapshot, BreakerState, ChangeReason, CircuitOpen, StateChange},
     percent::Percent,
@@ -29,190 +30,3 @@ pub use self::{
     scope::CircuitBreakers,
     window::WindowCounts,
 };
-use crate::common::clock::Instant;
-
-/// One circuit breaker: lets calls to a service through while it works and rejects them while it
-/// is down.
-///
-/// Cheap to clone; clones share the state. A family of them, one a host or one a key, is a
-/// [`CircuitBreakers`].
-///
-/// # States
-///
-/// ```text
-///                 a rule of the config says so
-///        Closed ────────────────────────────────▶ Open ◀───────────┐
-///          ▲                                        │              │
-///          │                          open time over, a call comes │
-///          │                                        │              │
-///          │      enough probes succeed             ▼    a probe fails, or
-///          └──────────────────────────────────── HalfOpen   too many do
-///                                                          ────────┘
-///        by hand, from anywhere:  ForcedOpen   Disabled   MetricsOnly
-///        and with reset():        Closed
-/// ```
-///
-/// Every change, and every reset, starts a new generation. A permit belongs to the generation
-/// that gave it, and what it reports in a later one is ignored: the late answer of a call that
-/// was let through before the outage says nothing about the recovery.
-///
-/// # In the loop
-///
-/// [`Resilient`](crate::Resilient) asks the breaker of a request before every attempt. A first
-/// attempt is rejected at once: nothing is sent, and the error says
-/// [`is_circuit_open`](crate::HttpRequestError::is_circuit_open). At a retry the open time is a
-/// floor for the wait, if it fits into `max_wait_time` and `max_total_time`; if not, the request
-/// ends with the answer or the error in hand. Who is rejected after the wait, because another
-/// request is the probe, has used up a retry.
-///
-/// Every attempt reports once: 5xx, lost connections and cut attempts as failures, 429 as
-/// throttling, any other answer as a success, unless
-/// [`breaker_health`](crate::ResilientConfigBuilder::breaker_health) says otherwise. After a
-/// redirect to another host, the breaker of that host takes the report. A request whose future is
-/// dropped says nothing.
-///
-/// # Time
-///
-/// No method reads a clock: `now` comes from the caller, who has usually read it anyway, and
-/// tests can bring whatever they like. It is expected not to run backwards; a little disorder
-/// between threads does no harm.
-///
-/// # Example
-///
-/// ```
-/// use std::{num::NonZeroU32, time::Duration};
-/// use reqwest_resilient::{BreakerConfig, BreakerState, CircuitBreaker};
-/// use tokio::time::Instant;
-///
-/// let two = NonZeroU32::new(2).unwrap();
-/// let config = BreakerConfig::consecutive(two).without_open_jitter();
-/// let breaker = CircuitBreaker::new(config);
-///
-/// let now = Instant::now();
-/// for _ in 0..2 {
-///     let permit = breaker.try_enter(now)?;
-///     // … the call fails …
-///     permit.failure(now);
-/// }
-/// let rejected = breaker.try_enter(now).unwrap_err();
-/// assert_eq!(rejected.retry_in(), Duration::from_secs(5));
-///
-/// let later = now + rejected.retry_in();
-/// let probe = breaker.try_enter(later)?;
-/// probe.success(later);
-/// assert_eq!(breaker.state(), BreakerState::Closed);
-/// # Ok::<(), reqwest_resilient::CircuitOpen>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct CircuitBreaker {
-    handle: Arc<BreakerHandle>,
-}
-
-impl CircuitBreaker {
-    /// Creates a breaker of the caller's own, closed.
-    pub fn new(config: BreakerConfig) -> Self {
-        let rules = CircuitBreakers::new(BreakerScope::Host, config);
-        Self { handle: Arc::new(BreakerHandle::new("", &rules, Arc::default())) }
-    }
-
-    /// Builds the rules of one breaker a host: for each scheme, host and port.
-    pub fn per_host(config: BreakerConfig) -> CircuitBreakers {
-        CircuitBreakers::new(BreakerScope::Host, config)
-    }
-
-    /// Builds the rules of one breaker a key that `key_of` finds in the requests, such as a tenant
-    /// or a route.
-    pub fn per_key(
-        config: BreakerConfig,
-        key_of: impl Fn(&Request) -> String + Send + Sync + 'static,
-    ) -> CircuitBreakers {
-        CircuitBreakers::new(BreakerScope::Key(Arc::new(key_of)), config)
-    }
-
-    /// Builds the rules of one breaker for all requests of a client.
-    pub fn shared(config: BreakerConfig) -> CircuitBreakers {
-        CircuitBreakers::new(BreakerScope::Shared, config)
-    }
-
-    pub(crate) fn of_handle(handle: Arc<BreakerHandle>) -> Self {
-        Self { handle }
-    }
-
-    pub(crate) fn unruled() -> CircuitBreakers {
-        CircuitBreakers::unruled()
-    }
-
-    pub(crate) fn handle(&self) -> &Arc<BreakerHandle> {
-        &self.handle
-    }
-
-    fn config(&self) -> Arc<BreakerConfig> {
-        self.handle.circuit().config()
-    }
-
-    /// Adds an observer of the state changes of this breaker, for all clones; for a breaker of
-    /// [`HostStates`](crate::HostStates), of all breakers there.
-    ///
-    /// It is called once for every change, in order for each breaker, on the thread whose call
-    /// changed the state or was changing it meanwhile. No lock is held: it may call back into the
-    /// breaker. A panic in it is caught and goes no further.
-    pub fn on_state_change(self, observer: impl Fn(&StateChange) + Send + Sync + 'static) -> Self {
-        self.handle.circuit().observers().add(Arc::new(observer));
-        self
-    }
-
-    /// Admits a call or rejects it.
-    ///
-    /// Takes no lock while the breaker is closed. Nor does the report of a success as long as all
-    /// is well; it is then counted where threads do not get in each other's way.
-    ///
-    /// # Errors
-    ///
-    /// [`CircuitOpen`] if the breaker is open, forced open, or half-open with all its probes
-    /// under way.
-    pub fn try_enter(&self, now: Instant) -> Result<Permit, CircuitOpen> {
-        self.handle.enter(now).0
-    }
-
-    /// Returns the rejection of a call that would come at `now`; `None` if it would be admitted.
-    /// Changes nothing.
-    pub fn rejection(&self, now: Instant) -> Option<CircuitOpen> {
-        self.handle.rejects(now)
-    }
-
-    /// Returns what it does with calls.
-    ///
-    /// It changes when something happens, not with time: an open breaker whose time is over stays
-    /// [`Open`](BreakerState::Open) until a call comes and becomes its probe.
-    pub fn state(&self) -> BreakerState {
-        self.handle.state()
-    }
-
-    /// Returns everything it knows at `now`.
-    pub fn snapshot(&self, now: Instant) -> BreakerSnapshot {
-        self.handle.snapshot(now)
-    }
-
-    /// Rejects every call until another of these methods or [`reset`](Self::reset) is called.
-    pub fn force_open(&self) {
-        self.handle.force_open();
-    }
-
-    /// Admits every call and records nothing until another of these methods or
-    /// [`reset`](Self::reset) is called.
-    pub fn force_closed(&self) {
-        self.handle.force_closed();
-    }
-
-    /// Admits every call and keeps counting, but never opens, until another of these methods or
-    /// [`reset`](Self::reset) is called: to see what a service is like before choosing a rule.
-    pub fn metrics_only(&self) {
-        self.handle.metrics_only();
-    }
-
-    /// Closes it and clears all counts, also if it is closed already. Reports of calls under way are
-    /// then ignored.
-    pub fn reset(&self) {
-        self.handle.reset();
-    }
-}

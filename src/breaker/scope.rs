@@ -2,15 +2,12 @@
 
 use std::{
     fmt::{self, Debug, Formatter},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
 
 use reqwest::Request;
 
-use crate::breaker::{BreakerConfig, CircuitBreaker};
+use crate::breaker::{circuit_breaker::CircuitBreaker, config::BreakerConfig, rule_set::RuleSet};
 use crate::common::fault::ConfigFault;
 
 /// The rules of a client's circuit breakers, and by what they are kept: one a host, one a key, one
@@ -36,9 +33,7 @@ use crate::common::fault::ConfigFault;
 #[derive(Clone, Debug)]
 pub struct CircuitBreakers {
     pub(crate) scope: BreakerScope,
-    pub(super) config: Arc<BreakerConfig>,
-    /// Tells these rules from all others, so that a breaker notices new ones by one comparison.
-    pub(super) version: u64,
+    pub(crate) rules: RuleSet,
 }
 
 /// By what breakers are kept.
@@ -52,24 +47,38 @@ pub(crate) enum BreakerScope {
 }
 
 impl CircuitBreakers {
-    pub(super) fn new(scope: BreakerScope, config: BreakerConfig) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let version = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self { scope, config: Arc::new(config), version }
-    }
-
-    /// Rules that no breaker adopts: for a breaker that is asked for before its first request.
-    pub(super) fn unruled() -> Self {
-        let config = Arc::new(BreakerConfig::default());
-        Self { scope: BreakerScope::Host, config, version: 0 }
+    fn new(scope: BreakerScope, config: BreakerConfig) -> Self {
+        Self { scope, rules: RuleSet::new(config) }
     }
 
     pub(crate) fn faults(&self) -> Vec<ConfigFault> {
-        self.config.faults()
+        self.rules.config.faults()
     }
 
     pub(crate) fn config(&self) -> &BreakerConfig {
-        &self.config
+        &self.rules.config
+    }
+}
+
+/// Rules for the breakers of a client.
+impl CircuitBreaker {
+    /// Builds the rules of one breaker a host: for each scheme, host and port.
+    pub fn per_host(config: BreakerConfig) -> CircuitBreakers {
+        CircuitBreakers::new(BreakerScope::Host, config)
+    }
+
+    /// Builds the rules of one breaker a key that `key_of` finds in the requests, such as a tenant
+    /// or a route.
+    pub fn per_key(
+        config: BreakerConfig,
+        key_of: impl Fn(&Request) -> String + Send + Sync + 'static,
+    ) -> CircuitBreakers {
+        CircuitBreakers::new(BreakerScope::Key(Arc::new(key_of)), config)
+    }
+
+    /// Builds the rules of one breaker for all requests of a client.
+    pub fn shared(config: BreakerConfig) -> CircuitBreakers {
+        CircuitBreakers::new(BreakerScope::Shared, config)
     }
 }
 
@@ -81,8 +90,8 @@ impl From<BreakerConfig> for CircuitBreakers {
 
 impl From<CircuitBreaker> for CircuitBreakers {
     fn from(breaker: CircuitBreaker) -> Self {
-        let config = breaker.config();
-        Self { scope: BreakerScope::Own(breaker), config, version: 0 }
+        let rules = RuleSet { config: breaker.config(), version: 0 };
+        Self { scope: BreakerScope::Own(breaker), rules }
     }
 }
 

@@ -59,7 +59,7 @@ impl<'p> Parts<'p> {
             None => Part::Unused,
             Some(rules) => match &rules.scope {
                 BreakerScope::Host => {
-                    host.breaker(rules);
+                    host.breaker(&rules.rules);
                     Part::OfHost
                 }
                 _ => Part::Other(other_breaker(hosts, rules, request, now)),
@@ -123,9 +123,11 @@ fn other_breaker(
     now: Instant,
 ) -> Arc<BreakerHandle> {
     match &rules.scope {
-        BreakerScope::Host => Arc::clone(hosts.find(request.url(), now).breaker(rules)),
-        BreakerScope::Key(key_of) => Arc::clone(hosts.of_key(&key_of(request), now).breaker(rules)),
-        BreakerScope::Shared => Arc::clone(hosts.shared().breaker(rules)),
+        BreakerScope::Host => Arc::clone(hosts.find(request.url(), now).breaker(&rules.rules)),
+        BreakerScope::Key(key_of) => {
+            Arc::clone(hosts.of_key(&key_of(request), now).breaker(&rules.rules))
+        }
+        BreakerScope::Shared => Arc::clone(hosts.shared().breaker(&rules.rules)),
         BreakerScope::Own(breaker) => Arc::clone(breaker.handle()),
     }
 }

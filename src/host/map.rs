@@ -145,7 +145,7 @@ impl HostMap {
         for state in self.all() {
             let url = Url::parse(state.key()).ok();
             if let (Some(breaker), Some(rules)) = (state.used_breaker(), rules(url.as_ref())) {
-                breaker.adopt_window(rules);
+                breaker.adopt_window(&rules.rules);
             }
         }
     }

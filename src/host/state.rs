@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::breaker::{BreakerHandle, BreakerState, CircuitBreakers, Observers};
+use crate::breaker::{BreakerHandle, BreakerState, Observers, RuleSet};
 use crate::common::clock::Instant;
 use crate::host::gate::HostGate;
 use crate::retry::budget::{Account, RetryBudget};
@@ -92,7 +92,7 @@ impl HostState {
 
     /// Returns the breaker, which then follows `rules`; creates it if there is none.
     #[inline]
-    pub(crate) fn breaker(&self, rules: &CircuitBreakers) -> &Arc<BreakerHandle> {
+    pub(crate) fn breaker(&self, rules: &RuleSet) -> &Arc<BreakerHandle> {
         match self.breaker.get() {
             Some(breaker) => {
                 breaker.adopt(rules);
@@ -103,7 +103,7 @@ impl HostState {
     }
 
     #[cold]
-    fn new_breaker(&self, rules: &CircuitBreakers) -> &Arc<BreakerHandle> {
+    fn new_breaker(&self, rules: &RuleSet) -> &Arc<BreakerHandle> {
         let mut created = false;
         let breaker = self.breaker.get_or_init(|| {
             created = true;

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use crate::breaker::{BreakerSnapshot, CircuitBreaker, StateChange};
+use crate::breaker::{BreakerSnapshot, CircuitBreaker, RuleSet, StateChange};
 use crate::common::clock::Instant;
 use crate::host::map::HostMap;
 use crate::host::state::Mode;
@@ -60,7 +60,7 @@ impl HostStates {
                 self.0.peek(key).unwrap_or_else(|| self.0.of_host(key, Instant::now()).into_owned())
             }
         };
-        CircuitBreaker::of_handle(Arc::clone(state.breaker(&CircuitBreaker::unruled())))
+        CircuitBreaker::of_handle(Arc::clone(state.breaker(&RuleSet::provisional())))
     }
 
     /// Returns how many retries the budget of a host or key holds at `now`; `None` before its first
