@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    collections::HashMap,
     num::NonZeroUsize,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
@@ -18,9 +19,9 @@ use crate::host::state::{Eviction, Family, HostState, Mode};
 /// A bounded, sharded map from a host's key to its state.
 ///
 /// When a shard is full, its least recently used state goes that is free to go. Eviction looks at
-/// [`LOOKED_AT`] states, whatever the size of the map. States that were set by hand stay, and the map
-/// grows beyond its bound by those. Whoever still holds an evicted state keeps using it; the next
-/// request of its host starts with a new one.
+/// [`LOOKED_AT`] states, whatever the size of the map. States that were set by hand stay, beside the
+/// bound. A caller that still holds an evicted state keeps using it; the next request of its host
+/// starts with a new one.
 #[derive(Debug)]
 pub(crate) struct HostMap {
     first: FirstHosts,
@@ -34,7 +35,16 @@ pub(crate) struct HostMap {
 
 #[derive(Debug)]
 #[repr(align(128))]
-struct Shard(Mutex<LruCache<Box<str>, Arc<HostState>, RandomState>>);
+struct Shard(Mutex<Table>);
+
+#[derive(Debug)]
+struct Table {
+    /// At most the bound.
+    recent: LruCache<Box<str>, Arc<HostState>, RandomState>,
+    /// What eviction met and may not take, as it was set by hand; back among the recent ones when
+    /// it is used after a reset.
+    by_hand: HashMap<Box<str>, Arc<HostState>, RandomState>,
+}
 
 /// How many states a map keeps by default.
 pub(crate) const DEFAULT_MAX_HOSTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1_023);
@@ -63,7 +73,11 @@ impl HostMap {
         let rest = bound.get() - first.0.len();
         let shards = (rest / LEAST_PER_SHARD).clamp(1, SHARDS);
         let hasher = RandomState::default();
-        let shard = |_| Shard(Mutex::new(LruCache::unbounded_with_hasher(hasher.clone())));
+        let table = || Table {
+            recent: LruCache::unbounded_with_hasher(hasher.clone()),
+            by_hand: HashMap::with_hasher(hasher.clone()),
+        };
+        let shard = |_| Shard(Mutex::new(table()));
         let family = Arc::default();
         Self {
             first,
@@ -106,8 +120,8 @@ impl HostMap {
     pub(crate) fn peek(&self, key: &str) -> Option<Arc<HostState>> {
         let own = || own_key(key);
         self.first.get(key).cloned().or_else(|| {
-            let host = self.shard(key).peek(key).cloned();
-            host.or_else(|| self.shard(&own()).peek(&*own()).cloned())
+            let host = self.shard(key).peek(key);
+            host.or_else(|| self.shard(&own()).peek(&own()))
         })
     }
 
@@ -116,7 +130,9 @@ impl HostMap {
         let first = self.first.0.iter().map_while(OnceLock::get).map(|(_, it)| Arc::clone(it));
         let mut all: Vec<_> = first.collect();
         for shard in &self.shards {
-            all.extend(shard.lock().iter().map(|(_, it)| Arc::clone(it)));
+            let table = shard.lock();
+            all.extend(table.recent.iter().map(|(_, it)| Arc::clone(it)));
+            all.extend(table.by_hand.values().cloned());
         }
         if self.shared.used_breaker().is_some() {
             all.push(Arc::clone(&self.shared));
@@ -156,21 +172,20 @@ impl HostMap {
 
     fn look_up(&self, key: &str, now: Instant) -> Cow<'_, Arc<HostState>> {
         let mut shard = self.shard(key);
-        if let Some(state) = shard.get(key) {
-            return Cow::Owned(Arc::clone(state));
+        if let Some(state) = shard.get(key, self.bound, now) {
+            return Cow::Owned(state);
         }
         let state = Arc::new(HostState::new(key.trim_start_matches(OWN_KEY), &self.family));
         match self.first.keep(key, &state) {
             Some(state) => Cow::Borrowed(state),
             None => {
-                make_room(&mut shard, self.bound, now);
-                shard.put(key.into(), Arc::clone(&state));
+                shard.insert(key.into(), Arc::clone(&state), self.bound, now);
                 Cow::Owned(state)
             }
         }
     }
 
-    fn shard(&self, key: &str) -> MutexGuard<'_, LruCache<Box<str>, Arc<HostState>, RandomState>> {
+    fn shard(&self, key: &str) -> MutexGuard<'_, Table> {
         use std::hash::BuildHasher;
 
         let shard = match self.shards.len() {
@@ -183,33 +198,50 @@ impl HostMap {
 }
 
 impl Shard {
-    fn lock(&self) -> MutexGuard<'_, LruCache<Box<str>, Arc<HostState>, RandomState>> {
+    fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Evicts states until one more fits: the least recently used that is free to go, or else the first
-/// whose breaker is merely open. What it passes over counts as used.
-fn make_room(
-    shard: &mut LruCache<Box<str>, Arc<HostState>, RandomState>,
-    bound: usize,
-    now: Instant,
-) {
-    let mut costly = None;
-    for _ in 0..LOOKED_AT {
-        if shard.len() + usize::from(costly.is_some()) < bound {
-            break;
+impl Table {
+    fn get(&mut self, key: &str, bound: usize, now: Instant) -> Option<Arc<HostState>> {
+        if let Some(state) = self.recent.get(key) {
+            return Some(Arc::clone(state));
         }
-        let Some((key, state)) = shard.pop_lru() else { break };
-        match state.eviction(now) {
-            Eviction::Free => {
-                if let Some((key, state)) = costly.take() {
-                    shard.put(key, state);
-                }
+        let state = Arc::clone(self.by_hand.get(key)?);
+        if state.eviction(now) != Eviction::Never {
+            self.by_hand.remove(key);
+            self.insert(key.into(), Arc::clone(&state), bound, now);
+        }
+        Some(state)
+    }
+
+    fn peek(&self, key: &str) -> Option<Arc<HostState>> {
+        self.recent.peek(key).or_else(|| self.by_hand.get(key)).cloned()
+    }
+
+    /// Inserts a state. In a full table the least recently used one goes that is free to go, or else
+    /// the first that was looked at, whose breaker is open; what is passed over counts as used.
+    fn insert(&mut self, key: Box<str>, state: Arc<HostState>, bound: usize, now: Instant) {
+        let mut costly = None;
+        for _ in 0..LOOKED_AT.min(self.recent.len()) {
+            if self.recent.len() + usize::from(costly.is_some()) < bound {
+                break;
             }
-            Eviction::Costly if costly.is_none() => costly = Some((key, state)),
-            Eviction::Costly | Eviction::Never => drop(shard.put(key, state)),
+            let Some((oldest, state)) = self.recent.pop_lru() else { break };
+            match state.eviction(now) {
+                Eviction::Free => {
+                    if let Some((key, state)) = costly.take() {
+                        self.recent.put(key, state);
+                    }
+                    break;
+                }
+                Eviction::Costly if costly.is_none() => costly = Some((oldest, state)),
+                Eviction::Costly => drop(self.recent.put(oldest, state)),
+                Eviction::Never => drop(self.by_hand.insert(oldest, state)),
+            }
         }
+        self.recent.put(key, state);
     }
 }
 
@@ -275,4 +307,263 @@ pub(crate) fn host_key(url: &Url) -> Cow<'_, str> {
 
 fn own_key(key: &str) -> String {
     format!("{OWN_KEY}{key}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{num::NonZeroU32, time::Duration};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::breaker::{BreakerConfig, BreakerState, CircuitBreaker};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn map(bound: usize) -> HostMap {
+        HostMap::new(NonZeroUsize::new(bound).unwrap())
+    }
+
+    fn url(url: &str) -> Url {
+        url.parse().unwrap()
+    }
+
+    /// Rules by which one failure opens a breaker for a second.
+    fn rules() -> CircuitBreakers {
+        let config = BreakerConfig::consecutive(NonZeroU32::MIN).open_for(SECOND);
+        config.without_open_jitter().without_open_growth().into()
+    }
+
+    fn open(state: &HostState, rules: &CircuitBreakers, now: Instant) {
+        let breaker = CircuitBreaker::of_handle(Arc::clone(state.breaker(&rules.rules)));
+        breaker.reset();
+        breaker.try_enter(now).unwrap().failure(now);
+    }
+
+    #[test]
+    fn a_host_is_found_by_any_of_its_urls() {
+        for bound in [1_024, 8] {
+            let (map, now) = (map(bound), Instant::now());
+            for (first, second, same) in [
+                ("https://a.example", "https://a.example:443/b", true),
+                ("https://a.example?b", "https://me:secret@a.example#c", true),
+                ("http://a.example:81", "http://a.example:81/b@c", true),
+                ("http://a.example:81", "http://a.example:8", false),
+                ("https://a.example", "https://a.example.com", false),
+                ("https://a.example", "http://a.example", false),
+            ] {
+                let (first, second) =
+                    (map.find(&url(first), now).into_owned(), map.find(&url(second), now));
+                assert_eq!(Arc::ptr_eq(&first, &second), same, "{} {}", first.key(), second.key());
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_hosts_stay_and_are_found_without_a_count() {
+        let (map, now) = (map(64), Instant::now());
+        let host = |it: usize| url(&format!("http://{it}.example"));
+        let first = map.find(&host(0), now).into_owned();
+        for other in 1..1_000 {
+            map.find(&host(other), now);
+        }
+        assert!(matches!(map.find(&host(0), now), Cow::Borrowed(it) if Arc::ptr_eq(it, &first)));
+        assert!(matches!(map.find(&host(8), now), Cow::Owned(_)));
+        assert!(map.all().len() <= 64, "{}", map.all().len());
+    }
+
+    #[test]
+    fn a_key_of_the_user_s_is_never_a_host() {
+        let (map, now) = (map(64), Instant::now());
+        let host = map.find(&url("http://a.example"), now).into_owned();
+        let key = map.of_key("http://a.example", now);
+        assert!(!Arc::ptr_eq(&host, &key));
+        assert_eq!((host.key(), key.key()), ("http://a.example", "http://a.example"));
+        assert!(Arc::ptr_eq(&map.of_key("tenant", now), &map.peek("tenant").unwrap()));
+    }
+
+    #[test]
+    fn a_mode_of_all_reaches_hosts_to_come() {
+        let (map, now, rules) = (map(8), Instant::now(), rules());
+        let state_of = |host: &str| map.of_host(host, now).breaker(&rules.rules).state();
+        assert_eq!(state_of("a"), BreakerState::Closed);
+        map.set_mode(Some(Mode::ForcedOpen));
+        assert_eq!(
+            (state_of("a"), state_of("b")),
+            (BreakerState::ForcedOpen, BreakerState::ForcedOpen)
+        );
+        map.set_mode(Some(Mode::MetricsOnly));
+        assert_eq!(
+            (state_of("b"), state_of("c")),
+            (BreakerState::MetricsOnly, BreakerState::MetricsOnly)
+        );
+        map.set_mode(None);
+        assert_eq!((state_of("c"), state_of("d")), (BreakerState::Closed, BreakerState::Closed));
+    }
+
+    #[test]
+    fn what_is_set_by_hand_stays_though_the_map_is_full_of_it() {
+        let (map, now, rules) = (map(4), Instant::now(), rules());
+        for host in 0..10 {
+            map.of_host(&host.to_string(), now).breaker(&rules.rules).force_open();
+        }
+        assert_eq!(map.all().len(), 10);
+        map.of_host("one more", now);
+        map.of_host("two more", now);
+        let forced = map.all().iter().filter(|it| it.eviction(now) == Eviction::Never).count();
+        assert_eq!((forced, map.all().len()), (10, 12), "none of them is lost");
+        map.set_mode(None);
+        for host in 0..20 {
+            map.of_host(&host.to_string(), now);
+        }
+        assert!(map.all().len() <= 4, "{}", map.all().len());
+    }
+
+    #[test]
+    fn a_report_about_another_host_creates_nothing() {
+        let map = map(8);
+        assert!(map.peek("http://a.example").is_none() && map.all().is_empty());
+    }
+
+    /// One step of a client's life.
+    #[derive(Clone, Debug)]
+    enum Act {
+        Use(u8),
+        Open(u8),
+        Force(u8),
+        Reset(u8),
+        Wait,
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            6 => (0_u8..24).prop_map(Act::Use),
+            2 => (0_u8..24).prop_map(Act::Open),
+            1 => (0_u8..24).prop_map(Act::Force),
+            1 => (0_u8..24).prop_map(Act::Reset),
+            1 => Just(Act::Wait),
+        ]
+    }
+
+    /// The simple map: a list, least recently used first, and those set by hand beside it.
+    #[derive(Default)]
+    struct Model {
+        recent: Vec<Modelled>,
+        by_hand: Vec<Modelled>,
+    }
+
+    #[derive(Clone, Copy)]
+    struct Modelled {
+        host: u8,
+        opened: Option<Instant>,
+        forced: bool,
+    }
+
+    impl Model {
+        fn touch(&mut self, host: u8, bound: usize, now: Instant) -> &mut Modelled {
+            if let Some(at) = self.by_hand.iter().position(|it| it.host == host) {
+                if self.by_hand[at].forced {
+                    return &mut self.by_hand[at];
+                }
+                let known = self.by_hand.remove(at);
+                self.insert(known, bound, now);
+            } else if let Some(at) = self.recent.iter().position(|it| it.host == host) {
+                let known = self.recent.remove(at);
+                self.recent.push(known);
+            } else {
+                self.insert(Modelled { host, opened: None, forced: false }, bound, now);
+            }
+            self.recent.last_mut().unwrap()
+        }
+
+        fn insert(&mut self, new: Modelled, bound: usize, now: Instant) {
+            let mut costly: Option<Modelled> = None;
+            for _ in 0..LOOKED_AT.min(self.recent.len()) {
+                if self.recent.len() + usize::from(costly.is_some()) < bound {
+                    break;
+                }
+                let oldest = self.recent.remove(0);
+                let is_open = oldest.opened.is_some_and(|it| now < it + SECOND);
+                match (oldest.forced, is_open) {
+                    (true, _) => self.by_hand.push(oldest),
+                    (false, true) if costly.is_none() => costly = Some(oldest),
+                    (false, true) => self.recent.push(oldest),
+                    (false, false) => {
+                        self.recent.extend(costly.take());
+                        break;
+                    }
+                }
+            }
+            self.recent.push(new);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_bounded_and_the_least_recently_used_of_the_free_ones_goes(
+            bound in 1_usize..12,
+            acts in proptest::collection::vec(act(), 1..200),
+        ) {
+            let (map, rules) = (map(bound), rules());
+            let (mut model, mut now) = (Model::default(), Instant::now());
+            for act in acts {
+                match act {
+                    Act::Wait => now += SECOND,
+                    Act::Use(host) => {
+                        map.of_host(&host.to_string(), now);
+                        model.touch(host, bound, now);
+                    }
+                    Act::Open(host) => {
+                        open(&map.of_host(&host.to_string(), now), &rules, now);
+                        let it = model.touch(host, bound, now);
+                        (it.opened, it.forced) = (Some(now), false);
+                    }
+                    Act::Force(host) => {
+                        map.of_host(&host.to_string(), now).breaker(&rules.rules).force_open();
+                        model.touch(host, bound, now).forced = true;
+                    }
+                    Act::Reset(host) => {
+                        map.of_host(&host.to_string(), now).breaker(&rules.rules).reset();
+                        let it = model.touch(host, bound, now);
+                        (it.opened, it.forced) = (None, false);
+                    }
+                }
+                let mut kept: Vec<u8> =
+                    map.all().iter().map(|it| it.key().parse().unwrap()).collect();
+                let all = || model.recent.iter().chain(&model.by_hand);
+                let mut modelled: Vec<u8> = all().map(|it| it.host).collect();
+                kept.sort_unstable();
+                modelled.sort_unstable();
+                prop_assert_eq!(kept, modelled);
+                prop_assert!(model.recent.len() <= bound);
+            }
+        }
+
+        #[test]
+        fn permits_survive_eviction(hosts in 1_usize..40) {
+            let (map, rules, now) = (map(4), rules(), Instant::now());
+            let states: Vec<_> = (0..hosts).map(|it| map.of_host(&it.to_string(), now).into_owned()).collect();
+            let handles: Vec<_> = states.iter().map(|it| Arc::clone(it.breaker(&rules.rules))).collect();
+            let permits: Vec<_> = handles.iter().map(|it| it.enter(now).0.unwrap()).collect();
+            for (permit, handle) in permits.into_iter().zip(&handles) {
+                prop_assert_eq!(handle.snapshot(now).permits_out, 1);
+                permit.failure(now);
+                prop_assert_eq!(handle.snapshot(now).permits_out, 0);
+                prop_assert_eq!(handle.state(), BreakerState::Open);
+            }
+        }
+
+        #[test]
+        fn a_url_finds_the_host_of_its_key(
+            [url, other] in [(); 2].map(|()| {
+                "(http|https|a)://(b@)?(a|b|a[.]b|)(:8|:80|:81)?(/|/a|[?]b|#c|@|:)?|a:(/|b)"
+            }),
+        ) {
+            if let (Ok(url), Ok(other)) = (url.parse::<Url>(), other.parse::<Url>()) {
+                let (map, now) = (map(64), Instant::now());
+                let (one, two) = (map.find(&url, now).into_owned(), map.find(&other, now));
+                prop_assert_eq!(Arc::ptr_eq(&one, &two), host_key(&url) == host_key(&other));
+            }
+        }
+    }
 }
