@@ -6,10 +6,17 @@ mod support;
 
 use std::{
     collections::HashMap,
+    hash::{BuildHasher, RandomState},
     hint::black_box,
-    sync::{Arc, Mutex, RwLock},
+    num::NonZeroUsize,
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
+
+use reqwest::{Method, Request};
 
 use reqwest_resilient::bench::{Account, Gate, Hosts};
 use support::{
@@ -30,6 +37,9 @@ fn main() {
     let now = Instant::now();
     let request = get();
     let (hosts, account, gate) = (Hosts::default(), Account::new(now), Gate::default());
+    let hundredth = to(99);
+    (0..100).for_each(|it| hosts.find(&to(it), now));
+    let sharded = Sharded::of((0..100).map(host));
     let entry = (String::from("https://api.example.com"), Arc::new(Apart(0)));
     let plain = Apart(RwLock::new(HashMap::from([entry])));
     let tower = TpsBudget::default();
@@ -45,6 +55,11 @@ fn main() {
             black_box(black_box(&mutex).lock().is_ok_and(|it| is_closed(*it)));
         }),
         Case::new("finding the host", || black_box(&hosts).find(black_box(&request), now)),
+        Case::new("finding the 100th host", || black_box(&hosts).find(black_box(&hundredth), now)),
+        Case::new("finding it in a sharded map", || {
+            let key = &black_box(&hundredth).url()[..Position::BeforePath];
+            drop(black_box(sharded.get(key)));
+        }),
         Case::new("finding it in a RwLock<HashMap>", || {
             let key = &black_box(&request).url()[..Position::BeforePath];
             drop(black_box(plain.0.read().map(|it| it.get(key).cloned())));
@@ -66,5 +81,73 @@ fn main() {
             let ours = rounds.of_case("finding the host");
             bar(&format!("look-up, {threads} thread(s), 250 ns"), ours, 250.0, 1.0);
         }
+        let hundredth = rounds.of_case("finding the 100th host");
+        if threads == 1 {
+            bar("the 100th host, 60 ns", hundredth, 60.0, 1.0);
+        } else {
+            let sharded = rounds.of_case("finding it in a sharded map");
+            bar(
+                &format!("the 100th host, a sharded map, {threads} thread(s)"),
+                hundredth,
+                sharded,
+                1.5,
+            );
+        }
+    }
+    newcomers(now);
+}
+
+/// What a host costs that was never asked before, in a map that is full.
+fn newcomers(now: Instant) {
+    let full = |size: u64| {
+        let hosts =
+            Hosts::with_max_hosts(NonZeroUsize::new(size as usize).unwrap_or(NonZeroUsize::MIN));
+        (0..2 * size).for_each(|it| hosts.find(&to(it), now));
+        hosts
+    };
+    let (small, large) = (full(1_024), full(65_536));
+    let requests: Vec<_> = (0..200_000).map(|it| to(1_000_000 + it)).collect();
+    let next = AtomicUsize::new(0);
+    let newcomer = || &requests[next.fetch_add(1, Ordering::Relaxed) % requests.len()];
+    let cases = [
+        Case::new("a new host, map of 1,024", || small.find(black_box(newcomer()), now)),
+        Case::new("a new host, map of 65,536", || large.find(black_box(newcomer()), now)),
+    ];
+    let rounds = Rounds::of(1, Duration::from_secs(4), &cases);
+    rounds.print("a call");
+    let [small, large] =
+        ["a new host, map of 1,024", "a new host, map of 65,536"].map(|it| rounds.of_case(it));
+    bar("a new host in a full map of 65,536, 2 us", large, 2_000.0, 1.0);
+    bar("a new host, map of 1,024", large, small, 1.3);
+}
+
+fn host(number: u64) -> String {
+    format!("https://host-{number}.example.com")
+}
+
+fn to(number: u64) -> Request {
+    Request::new(Method::GET, format!("{}/", host(number)).parse().expect("a URL"))
+}
+
+/// The usual way to find shared state by name.
+struct Sharded([Apart<RwLock<HashMap<String, Arc<Apart<u64>>>>>; 16], RandomState);
+
+impl Sharded {
+    fn of(keys: impl Iterator<Item = String>) -> Self {
+        let map = Self(Default::default(), RandomState::new());
+        for key in keys {
+            if let Ok(mut shard) = map.shard(&key).write() {
+                shard.insert(key, Arc::default());
+            }
+        }
+        map
+    }
+
+    fn get(&self, key: &str) -> Option<Arc<Apart<u64>>> {
+        self.shard(key).read().ok()?.get(key).cloned()
+    }
+
+    fn shard(&self, key: &str) -> &RwLock<HashMap<String, Arc<Apart<u64>>>> {
+        &self.0[self.1.hash_one(key) as usize % 16].0
     }
 }

@@ -9,7 +9,7 @@ fn text(file: &str) -> String {
 
 #[test]
 fn texts_stay_short() {
-    for (file, most) in [("README.md", 120), ("ARCHITECTURE.md", 160), ("CONTRIBUTING.md", 80)] {
+    for (file, most) in [("README.md", 120), ("ARCHITECTURE.md", 90), ("CONTRIBUTING.md", 80)] {
         let lines = text(file).lines().count();
         assert!(lines <= most, "{file} has {lines} lines");
     }
@@ -45,23 +45,29 @@ fn the_changelog_knows_this_version() {
 }
 
 #[test]
-fn every_file_says_what_it_is_and_has_its_line_in_the_codemap() {
-    let architecture = text("ARCHITECTURE.md");
+fn every_file_says_what_it_is() {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
-    let src = folders[0].clone();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
+            match path.is_dir() {
+                true => folders.push(path),
+                false => {
+                    let text = fs::read_to_string(&path).unwrap();
+                    assert!(text.starts_with("//! "), "{}: no `//!`", path.display());
+                }
             }
-            let file = path.strip_prefix(&src).unwrap().display().to_string().replace('\\', "/");
-            assert!(fs::read_to_string(&path).unwrap().starts_with("//! "), "{file}: no `//!`");
-            assert!(
-                architecture.lines().any(|it| it.starts_with(&format!("{file} "))),
-                "{file} has no line in ARCHITECTURE.md"
-            );
         }
+    }
+}
+
+#[test]
+fn every_folder_has_its_row_in_the_architecture() {
+    let architecture = text("ARCHITECTURE.md");
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy();
+        let row = if path.is_dir() { format!("| `{name}/` |") } else { format!("| `{name}` |") };
+        assert!(name == "lib.rs" || architecture.contains(&row), "no `{row}` in ARCHITECTURE.md");
     }
 }
