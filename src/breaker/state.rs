@@ -440,10 +440,9 @@ mod tests {
         let (config, now) = (config(), Instant::now());
         let mut machine = Machine::new(&config);
         call(&mut machine, FAILED, &config, now);
-        machine.change_rules(&config, &config.clone().open_for(Duration::ZERO));
+        machine.change_window(config.window);
         assert_eq!(machine.counts(now), counts(1, 1));
-        let other = config.clone().window(Window::Time(Duration::from_secs(10)));
-        machine.change_rules(&config, &other);
+        machine.change_window(Window::Count(NonZeroU16::MIN));
         assert_eq!(machine.counts(now), counts(0, 0));
     }
 }

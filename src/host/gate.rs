@@ -260,7 +260,6 @@ mod tests {
         assert!(!gate.close(now, SECOND, Duration::MAX));
         assert!(gate.is_closed(now + SECOND) && !gate.is_closed(now + 2 * SECOND));
         assert_eq!(gate.ask(now, PATIENT, || 0.0), Answer::Wait(2 * SECOND));
-        assert!(!gate.pinned());
     }
 
     #[test]

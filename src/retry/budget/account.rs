@@ -131,6 +131,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::retry::budget::BudgetConfig;
 
     fn size(retries: u32) -> BudgetConfig {
         BudgetConfig::default().size(retries)
@@ -139,7 +140,7 @@ mod tests {
     #[test]
     fn a_token_comes_back_unless_it_is_spent() {
         let now = Instant::now();
-        let account = Arc::new(Account::new("", &Rules::new(size(2)), now));
+        let account = Arc::new(Account::new(&size(2).into(), now));
         let token = Token::withdraw(Arc::clone(&account), now);
         assert_eq!((token.is_some(), account.balance(now)), (true, 1.0));
         drop(token);
@@ -149,14 +150,13 @@ mod tests {
         first.spend();
         drop(second);
         assert_eq!(account.balance(now), 1.0);
-        assert!(!account.pinned());
     }
 
     #[test]
     fn an_account_is_shared() {
         let now = Instant::now();
         let config = BudgetConfig::default().size(100).trickle(0.0).deposit(0.5);
-        let account = Account::new("", &Rules::new(config), now);
+        let account = Account::new(&config.into(), now);
         let taken: usize = std::thread::scope(|scope| {
             let take = || (0..100).filter(|_| account.withdraw(now)).count();
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
@@ -172,7 +172,7 @@ mod tests {
     fn no_success_is_lost_or_counted_twice_between_threads() {
         let now = Instant::now();
         let config = size(3_000).trickle(0.0).deposit(0.5).upkeep(0.0);
-        let account = Account::new("", &Rules::new(config), now);
+        let account = Account::new(&config.into(), now);
         let drain = || std::iter::from_fn(|| account.withdraw(now).then_some(())).count();
         assert_eq!(drain(), 3_000);
         let taken: usize = std::thread::scope(|scope| {
@@ -193,7 +193,7 @@ mod tests {
     fn a_success_among_many_takes_no_lock() {
         let now = Instant::now();
         let at = |millis| now + Duration::from_millis(millis);
-        let account = Account::new("", &Rules::new(size(3)), now);
+        let account = Account::new(&size(3).into(), now);
         (0..10).for_each(|half_seconds| account.deposit(at(500 * half_seconds)));
         assert_eq!(account.lock().last_success(), None, "the bucket heard of none");
         assert_eq!(account.balance(now), 3.0);
@@ -219,8 +219,8 @@ mod tests {
             let config = size(3).deposit(f64::from(deposit) / 1000.0);
             let config = config.upkeep(f64::from(upkeep) / 1000.0);
             let mut now = Instant::now();
-            let rules = Rules::new(config);
-            let (account, mut bucket) = (Account::new("", &rules, now), Bucket::new(&config, now));
+            let (account, mut bucket) =
+                (Account::new(&config.into(), now), Bucket::new(&config, now));
             for (step, millis) in steps {
                 match step {
                     0 => prop_assert_eq!(account.withdraw(now), bucket.withdraw(now)),
