@@ -5,15 +5,19 @@ mod in_loop;
 mod model;
 
 use std::{
+    collections::BTreeSet,
     num::{NonZeroU32, NonZeroUsize},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use reqwest_resilient::{
-    BreakerConfig, BreakerState, ChangeReason, CircuitBreaker, Health, Percent, StateChange,
+    BreakerConfig, BreakerState, ChangeReason, CircuitBreaker, CircuitBreakers, Health, HostStates,
+    Percent, StateChange, testing::Reply,
 };
 use tokio::time::Instant;
+
+use crate::support::{scripted_on, steady};
 
 fn number(n: u32) -> NonZeroU32 {
     NonZeroU32::new(n).unwrap()
@@ -254,53 +258,64 @@ fn panicking_observer_harms_nobody() {
     assert_eq!(told.lock().unwrap().len(), 3);
 }
 
-#[test]
-fn hosts_are_apart_and_userinfo_is_no_part_of_them() {
-    let now = Instant::now();
-    let breakers = CircuitBreaker::per_host(consecutive(1));
-    let of = |url: &str| {
-        let url = reqwest::Url::parse(url).unwrap();
-        breakers.for_request(&reqwest::Request::new(reqwest::Method::GET, url))
-    };
-    fail(&of("http://user:secret@a.example/x?token=1"), 1, now);
-    assert_eq!(of("http://a.example:80/y").state(), BreakerState::Open);
-    for other in ["https://a.example/", "http://a.example:81/", "http://b.example/"] {
-        assert_eq!(of(other).state(), BreakerState::Closed, "{other}");
-    }
-    assert_eq!(&*of("http://user:secret@a.example").snapshot(now).key, "http://a.example");
-    breakers.reset();
-    assert!(breakers.snapshot(now).iter().all(|one| one.state == BreakerState::Closed));
+/// Asks for `url` once, which fails; the hosts that are then known.
+async fn hosts_after_a_failure(breaker: impl Into<CircuitBreakers>, url: &str) -> HostStates {
+    let hosts = HostStates::new();
+    let config = steady().max_retries(0).circuit_breaker(breaker).build().unwrap();
+    let (client, _) = scripted_on(&hosts, config, [Reply::status(503)]);
+    client.get(url).send().await.unwrap();
+    hosts
 }
 
-#[test]
-fn keys_come_from_the_request_and_a_single_breaker_has_none() {
-    let url = reqwest::Url::parse("http://a.example/tenant/7").unwrap();
-    let request = reqwest::Request::new(reqwest::Method::GET, url);
+#[tokio::test(start_paused = true)]
+async fn hosts_are_apart_and_userinfo_is_no_part_of_them() {
     let now = Instant::now();
+    let url = "http://user:secret@a.example/x?token=1";
+    let hosts = hosts_after_a_failure(consecutive(1), url).await;
+    let config = steady().max_retries(0).circuit_breaker(consecutive(1)).build().unwrap();
+    let (client, _) = scripted_on(&hosts, config, [Reply::status(200)]);
+    for same in ["http://a.example:80/y", "http://user:secret@a.example", "http://b@a.example/"] {
+        assert!(client.get(same).send().await.is_err(), "{same}");
+    }
+    for other in ["https://a.example/", "http://a.example:81/", "http://b.example/"] {
+        client.get(other).send().await.unwrap();
+    }
+    let keys: BTreeSet<_> = hosts.snapshot(now).iter().map(|it| it.key.to_string()).collect();
+    let expected =
+        ["http://a.example", "http://a.example:81", "http://b.example", "https://a.example"];
+    assert!(keys.iter().eq(expected.iter()), "{keys:?}");
+    assert_eq!(hosts.breaker("http://a.example").state(), BreakerState::Open);
+    hosts.reset();
+    assert!(hosts.snapshot(now).iter().all(|one| one.state == BreakerState::Closed));
+}
 
-    let breakers =
-        CircuitBreaker::per_key(consecutive(1), |request| request.url().path().to_owned());
-    fail(&breakers.for_request(&request), 1, now);
-    assert_eq!(breakers.for_key("/tenant/7").state(), BreakerState::Open);
-    assert_eq!(breakers.for_key("/tenant/8").state(), BreakerState::Closed);
+#[tokio::test(start_paused = true)]
+async fn keys_come_from_the_request_and_a_single_breaker_has_none() {
+    let url = "http://a.example/tenant/7";
+    let by_path = CircuitBreaker::per_key(consecutive(1), |it| it.url().path().to_owned());
+    let hosts = hosts_after_a_failure(by_path, url).await;
+    assert_eq!(hosts.breaker("/tenant/7").state(), BreakerState::Open);
+    assert_eq!(hosts.breaker("/tenant/8").state(), BreakerState::Closed);
+
+    let hosts = hosts_after_a_failure(CircuitBreaker::shared(consecutive(1)), url).await;
+    assert_eq!(hosts.breaker("").state(), BreakerState::Open);
 
     let breaker = CircuitBreaker::new(consecutive(1));
-    let breakers = reqwest_resilient::CircuitBreakers::from(breaker.clone());
-    fail(&breakers.for_request(&request), 1, now);
+    let hosts = hosts_after_a_failure(breaker.clone(), url).await;
     assert_eq!(breaker.state(), BreakerState::Open);
+    assert_eq!(hosts.snapshot(Instant::now()).len(), 0, "it stays the caller's");
 }
 
 #[test]
-fn keys_are_bounded_and_an_open_breaker_is_forgotten_last() {
+fn hosts_are_bounded_and_an_open_breaker_is_evicted_last() {
     let now = Instant::now();
-    let breakers =
-        CircuitBreaker::per_host(consecutive(1)).max_keys(NonZeroUsize::new(10).unwrap());
-    fail(&breakers.for_key("down"), 1, now);
+    let hosts = HostStates::with_max_hosts(NonZeroUsize::new(10).unwrap());
+    fail(&hosts.breaker("down"), 5, now);
     for n in 0..10_000 {
-        succeed(&breakers.for_key(&n.to_string()), 1, now);
+        succeed(&hosts.breaker(&n.to_string()), 1, now);
     }
-    assert_eq!(breakers.snapshot(now).len(), 10);
-    assert_eq!(breakers.for_key("down").state(), BreakerState::Open);
+    assert_eq!(hosts.snapshot(now).len(), 10);
+    assert_eq!(hosts.breaker("down").state(), BreakerState::Open);
 }
 
 #[test]

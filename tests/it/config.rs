@@ -200,13 +200,11 @@ async fn the_builder_has_hosts_too_and_an_override_wins_over_them() {
     assert_eq!(script.sent().len(), 1);
 
     let odd = ResilientConfig::builder().host("a/b", RetryOverride::new());
-    let odd = odd.circuit_breaker(
-        CircuitBreaker::per_host(BreakerConfig::default()).for_host("", BreakerConfig::default()),
-    );
+    let odd = odd.host("", RetryOverride::new().circuit_breaker(BreakerConfig::default()));
     assert_eq!(
         odd.build().unwrap_err().to_string(),
-        "circuit_breaker.for_host must be a host such as api.example.com or *.example.com, got \
-         \"\"; hosts must be a host such as api.example.com or *.example.com, got \"a/b\""
+        "hosts must be a host such as api.example.com or *.example.com, got \"a/b\"; \
+         hosts must be a host such as api.example.com or *.example.com, got \"\""
     );
 }
 
@@ -280,9 +278,9 @@ fn a_file_can_say_what_the_builder_can() {
         attempt_header = 'x-attempt'
         idempotency_key = { header = 'x-key', format = 'raw' }
         gate = true
+        max_hosts = 9
         [circuit_breaker]
         scope = 'per_host'
-        max_keys = 9
         window = 100
         min_samples = 10
         failure_rate = 30
@@ -345,7 +343,8 @@ fn a_file_can_say_what_the_builder_can() {
         .deadline_header(reqwest_resilient::DeadlineHeader::millis(header("x-left-ms")))
         .attempt_header(header("x-attempt"))
         .gate()
-        .circuit_breaker(CircuitBreaker::per_host(breaker).max_keys(9.try_into().unwrap()))
+        .circuit_breaker(breaker)
+        .max_hosts(9.try_into().unwrap())
         .retry_budget(RetryBudget::shared(budget))
         .build()
         .unwrap();

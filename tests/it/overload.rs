@@ -10,22 +10,25 @@ use reqwest_middleware::ClientWithMiddleware;
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
     AttemptLog, BreakerConfig, BudgetConfig, CircuitBreaker, DeadlineHeader, Health,
-    HttpRequestError, RequestBuilderExt, ResilientConfig, ResilientConfigBuilder, ResponseExt,
+    HostStates, HttpRequestError, RequestBuilderExt, ResilientConfig, ResilientConfigBuilder, ResponseExt,
     RetryAfter, RetryBudget, RetryOverride, StopReason, WaitSource,
 };
 use tokio::time::{Instant, advance, sleep, timeout};
 
-use crate::support::{URL, scripted, steady};
+use crate::support::{URL, scripted, scripted_on, steady};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOST: &str = "https://api.example.com";
 const OTHER: &str = "https://other.example.com/";
 
-/// With a budget that only deposits fill.
-fn budgeted(size: u32, deposit: f64) -> (ResilientConfigBuilder, RetryBudget) {
-    let budget =
-        RetryBudget::per_host(BudgetConfig::default().size(size).deposit(deposit).trickle(0.0));
-    (steady().retry_budget(budget.clone()), budget)
+/// With a budget a host that only deposits fill.
+fn budgeted(size: u32, deposit: f64) -> ResilientConfigBuilder {
+    steady().retry_budget(BudgetConfig::default().size(size).deposit(deposit).trickle(0.0))
+}
+
+/// The balance of the host of [`URL`].
+fn balance(hosts: &HostStates) -> Option<f64> {
+    hosts.budget_left(HOST, Instant::now())
 }
 
 fn status(status: u16, headers: &[(&'static str, &'static str)]) -> Reply {
@@ -49,14 +52,14 @@ const BUSY: Option<StatusCode> = Some(StatusCode::SERVICE_UNAVAILABLE);
 
 #[tokio::test(start_paused = true)]
 async fn an_empty_budget_ends_the_request_at_once_with_its_last_outcome() {
-    let (config, budget) = budgeted(2, 0.0);
-    let (client, script) = scripted(config.build().unwrap(), [Reply::status(503)]);
+    let (config, hosts) = (budgeted(2, 0.0), HostStates::new());
+    let (client, script) = scripted_on(&hosts, config.build().unwrap(), [Reply::status(503)]);
     let start = Instant::now();
     assert_eq!(get(&client, URL).await, (BUSY, StopReason::Budget));
     assert_eq!((script.sent().len(), start.elapsed()), (3, 2 * SECOND));
     assert_eq!(get(&client, URL).await, (BUSY, StopReason::Budget));
     assert_eq!((script.sent().len(), start.elapsed()), (4, 2 * SECOND));
-    assert_eq!(budget.balance(HOST, Instant::now()), 0.0);
+    assert_eq!(balance(&hosts), Some(0.0));
 
     let error = client.get(URL).send_resilient().await.unwrap_err();
     assert_eq!((error.stop_reason(), error.status()), (StopReason::Budget, BUSY));
@@ -87,7 +90,7 @@ async fn who_is_new_or_busy_or_seldom_there_has_all_retries_and_a_slow_stream_ha
 
 #[tokio::test(start_paused = true)]
 async fn an_error_comes_back_untouched_when_the_budget_is_empty() {
-    let (config, _) = budgeted(1, 0.0);
+    let config = budgeted(1, 0.0);
     let (client, _) = scripted(config.build().unwrap(), [Reply::io_error(ErrorKind::TimedOut)]);
     let error = client.get(URL).send().await.unwrap_err();
     assert!(HttpRequestError::find(&error).is_none(), "{error:?}");
@@ -96,7 +99,7 @@ async fn an_error_comes_back_untouched_when_the_budget_is_empty() {
 #[tokio::test(start_paused = true)]
 async fn successes_pay_to_the_fraction() {
     for (deposit, successes, retries) in [(0.4, 5, 2), (0.4, 4, 1), (0.1, 10, 1), (0.1, 9, 0)] {
-        let (config, _) = budgeted(2, deposit);
+        let config = budgeted(2, deposit);
         let mut replies = vec![Reply::status(503); 3];
         replies.extend(vec![Reply::status(200); successes]);
         replies.push(Reply::status(503));
@@ -113,12 +116,14 @@ async fn successes_pay_to_the_fraction() {
 
 #[tokio::test(start_paused = true)]
 async fn hosts_have_budgets_of_their_own_unless_shared() {
-    let (config, budget) = budgeted(1, 0.0);
-    let (client, script) = scripted(config.build().unwrap(), [Reply::status(503)]);
+    let (config, hosts) = (budgeted(1, 0.0), HostStates::new());
+    let (client, script) = scripted_on(&hosts, config.build().unwrap(), [Reply::status(503)]);
     get(&client, URL).await;
     get(&client, OTHER).await;
     assert_eq!(script.sent().len(), 4);
-    assert_eq!(budget.balance("https://third.example.com", Instant::now()), 1.0);
+    let others = ["https://other.example.com", "https://third.example.com"];
+    let others = others.map(|host| hosts.budget_left(host, Instant::now()));
+    assert_eq!((balance(&hosts), others), (Some(0.0), [Some(0.0), None]));
 
     let shared = RetryBudget::shared(BudgetConfig::default().size(1).trickle(0.0));
     let config = steady().retry_budget(shared).build().unwrap();
@@ -130,55 +135,55 @@ async fn hosts_have_budgets_of_their_own_unless_shared() {
 
 #[tokio::test(start_paused = true)]
 async fn one_request_may_do_without_the_budget() {
-    let (config, budget) = budgeted(1, 0.0);
-    let (client, script) = scripted(config.build().unwrap(), [Reply::status(503)]);
+    let (config, hosts) = (budgeted(1, 0.0), HostStates::new());
+    let (client, script) = scripted_on(&hosts, config.build().unwrap(), [Reply::status(503)]);
     let unpaid = RetryOverride::new().without_retry_budget();
     client.get(URL).with_extension(unpaid).send().await.unwrap();
-    assert_eq!((script.sent().len(), budget.balance(HOST, Instant::now())), (4, 1.0));
+    assert_eq!((script.sent().len(), balance(&hosts)), (4, None), "it was not asked");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_that_is_dropped_while_it_waits_is_refunded() {
-    let (config, budget) = budgeted(5, 0.0);
-    let (client, script) = scripted(config.build().unwrap(), [Reply::status(503)]);
+    let (config, hosts) = (budgeted(5, 0.0), HostStates::new());
+    let (client, script) = scripted_on(&hosts, config.build().unwrap(), [Reply::status(503)]);
     let request = client.get(URL).send();
     assert!(timeout(SECOND / 2, request).await.is_err());
-    assert_eq!((script.sent().len(), budget.balance(HOST, Instant::now())), (1, 5.0));
+    assert_eq!((script.sent().len(), balance(&hosts)), (1, Some(5.0)));
     // One that was sent is not, however it went.
     let request = client.get(URL).send();
     assert!(timeout(SECOND * 3 / 2, request).await.is_err());
-    assert_eq!((script.sent().len(), budget.balance(HOST, Instant::now())), (3, 4.0));
+    assert_eq!((script.sent().len(), balance(&hosts)), (3, Some(4.0)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_that_the_breaker_rejects_is_refunded() {
-    let (config, budget) = budgeted(5, 0.0);
+    let (config, hosts) = (budgeted(5, 0.0), HostStates::new());
     let breaker = CircuitBreaker::new(BreakerConfig::default());
     let config = config.circuit_breaker(breaker.clone()).max_retries(1).build().unwrap();
-    let (client, script) = scripted(config, [Reply::status(503)]);
+    let (client, script) = scripted_on(&hosts, config, [Reply::status(503)]);
     let opens_meanwhile = async {
         sleep(SECOND / 2).await;
-        assert_eq!(budget.balance(HOST, Instant::now()), 4.0);
+        assert_eq!(balance(&hosts), Some(4.0));
         breaker.force_open();
     };
     let (error, ()) = tokio::join!(client.get(URL).send_resilient(), opens_meanwhile);
     let error = error.unwrap_err();
     assert!(error.is_circuit_open());
     assert_eq!(error.history().stop_reason(), Some(StopReason::CircuitOpen));
-    assert_eq!((script.sent().len(), budget.balance(HOST, Instant::now())), (1, 5.0));
+    assert_eq!((script.sent().len(), balance(&hosts)), (1, Some(5.0)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn replacing_a_stale_connection_costs_nothing() {
-    let (config, budget) = budgeted(1, 0.0);
+    let (config, hosts) = (budgeted(1, 0.0), HostStates::new());
     let stale = status(408, &[("connection", "close")]);
-    let (client, script) = scripted(config.build().unwrap(), [stale, Reply::status(503)]);
+    let (client, script) = scripted_on(&hosts, config.build().unwrap(), [stale, Reply::status(503)]);
     let log = AttemptLog::new();
     client.get(URL).with_extension(log.clone()).send().await.unwrap();
     let waits: Vec<_> = log.history().attempts().iter().map(|it| it.wait.clone()).collect();
     let backoff = Some((SECOND, WaitSource::Backoff));
     assert_eq!(waits, [Some((Duration::ZERO, WaitSource::Immediate)), backoff, None]);
-    assert_eq!((script.sent().len(), budget.balance(HOST, Instant::now())), (3, 0.0));
+    assert_eq!((script.sent().len(), balance(&hosts)), (3, Some(0.0)));
 }
 
 proptest! {
@@ -329,15 +334,15 @@ async fn one_request_may_pass_a_closed_gate() {
 
 #[tokio::test(start_paused = true)]
 async fn a_dropped_waiter_leaves_nothing_behind() {
-    let (config, budget) = budgeted(3, 0.0);
+    let (config, hosts) = (budgeted(3, 0.0), HostStates::new());
     let breaker = CircuitBreaker::new(BreakerConfig::default());
     let config = config.circuit_breaker(breaker.clone()).gate().build().unwrap();
-    let (client, script) = scripted(config, throttled_then_fine("2"));
+    let (client, script) = scripted_on(&hosts, config, throttled_then_fine("2"));
     client.get(URL).with_extension(RetryOverride::new().max_retries(0)).send().await.unwrap();
     let waiters = (0..50).map(|_| timeout(SECOND, client.get(URL).send()));
     assert!(join_all(waiters).await.iter().all(Result::is_err));
     let now = Instant::now();
-    assert_eq!((script.sent().len(), budget.balance(HOST, now)), (1, 3.0));
+    assert_eq!((script.sent().len(), balance(&hosts)), (1, Some(3.0)));
     assert_eq!((breaker.snapshot(now).permits_out, breaker.snapshot(now).window.total), (0, 1));
     assert_eq!(client.get(URL).send().await.unwrap().status(), 200);
 }

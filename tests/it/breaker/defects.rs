@@ -6,7 +6,7 @@ use std::{
 };
 
 use reqwest_resilient::{
-    BreakerConfig, BreakerState, CircuitBreaker, CircuitBreakers, Health, Percent, Window,
+    BreakerConfig, BreakerState, CircuitBreaker, Health, HostStates, Percent, Window,
 };
 use tokio::time::{Duration, Instant};
 
@@ -114,12 +114,11 @@ fn failsafe_rs_1_half_open_does_not_admit_everyone() {
 #[test]
 fn failsafe_rs_2_state_can_be_read_and_changes_carry_data() {
     let now = Instant::now();
-    let breakers = CircuitBreaker::per_host(consecutive(1));
-    let (breaker, told) = log(breakers.for_key("https://example.com"));
-    fail(&breaker, 1, now);
+    let (breaker, told) = log(HostStates::new().breaker("https://example.com"));
+    fail(&breaker, 5, now);
     let snapshot = breaker.snapshot(now);
     assert_eq!(snapshot.state, BreakerState::Open);
-    assert_eq!(snapshot.retry_in, Some(secs(5)));
+    assert!(snapshot.retry_in.is_some_and(|it| (secs(5)..=secs(6)).contains(&it)));
     assert_eq!(&*told.lock().unwrap()[0].key, "https://example.com");
 }
 
@@ -303,13 +302,13 @@ fn failsafe_go_9_places_do_not_inflate() {
 #[test]
 fn gobreaker_22_a_key_is_local_and_needs_no_turn() {
     let now = Instant::now();
-    let breakers: CircuitBreakers = CircuitBreaker::per_host(consecutive(2));
-    let calls: Vec<_> = (0..100).map(|_| breakers.for_key("a").try_enter(now).unwrap()).collect();
-    assert_eq!(breakers.for_key("a").snapshot(now).permits_out, 100, "none waits for another");
+    let hosts = HostStates::new();
+    let calls: Vec<_> = (0..100).map(|_| hosts.breaker("a").try_enter(now).unwrap()).collect();
+    assert_eq!(hosts.breaker("a").snapshot(now).permits_out, 100, "none waits for another");
     for permit in calls {
         permit.exit(Health::Throttled, None, now);
     }
-    assert_eq!(breakers.for_key("a").snapshot(now).window.total, 100, "none is lost");
+    assert_eq!(hosts.breaker("a").snapshot(now).window.total, 100, "none is lost");
 }
 
 #[test]

@@ -12,14 +12,14 @@ use reqwest::{Request, Response, ResponseBuilderExt, Url};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_resilient::{
     AttemptLog, BodyFactory, BreakerConfig, BreakerSnapshot, BreakerState, CircuitBreaker,
-    CircuitBreakers, Constant, Event, Health, HttpRequestError, Jitter, RequestBuilderExt,
+    CircuitBreakers, Constant, Event, Health, HostStates, HttpRequestError, Jitter, RequestBuilderExt,
     Resilient, ResilientConfig, ResilientConfigBuilder, ResponseExt, RetryOverride, StopReason,
     WaitSource, testing::Reply,
 };
 use tokio::time::{Instant, timeout};
 
 use super::{consecutive, fail, number, secs};
-use crate::support::{URL, scripted};
+use crate::support::{URL, scripted, scripted_on};
 
 const HOST: &str = "https://api.example.com";
 
@@ -257,13 +257,15 @@ async fn a_key_is_asked_for_once_a_request() {
 async fn each_key_has_its_own() {
     let by_path = |request: &Request| request.url().path().to_owned();
     let breakers = CircuitBreaker::per_key(consecutive(1), by_path);
-    let config = guarded(breakers.clone()).max_retries(0).build().unwrap();
-    let (client, script) = scripted(config, [Reply::status(503), Reply::status(200)]);
+    let config = guarded(breakers).max_retries(0).build().unwrap();
+    let hosts = HostStates::new();
+    let (client, script) =
+        scripted_on(&hosts, config, [Reply::status(503), Reply::status(200)]);
     client.get("http://one.example/search").send().await.unwrap();
     assert!(client.get("http://two.example/search").send().await.is_err());
     client.get("http://one.example/pay").send().await.unwrap();
     assert_eq!(script.sent().len(), 2);
-    assert_eq!(breakers.for_key("/search").state(), BreakerState::Open);
+    assert_eq!(hosts.breaker("/search").state(), BreakerState::Open);
 }
 
 #[tokio::test(start_paused = true)]
@@ -391,70 +393,93 @@ impl Middleware for Redirected {
     }
 }
 
-fn redirected(breakers: &CircuitBreakers, to: &'static str, status: u16) -> ClientWithMiddleware {
-    let config = guarded(breakers.clone()).max_retries(0).build().unwrap();
+fn redirected(
+    hosts: &HostStates,
+    breaker: impl Into<CircuitBreakers>,
+    to: &'static str,
+    status: u16,
+) -> ClientWithMiddleware {
+    let config = guarded(breaker).max_retries(0).build().unwrap();
     ClientBuilder::new(reqwest::Client::new())
-        .with(Resilient::new(config))
+        .with(Resilient::new(config).with_hosts(hosts.clone()))
         .with(Redirected(to, status))
         .build()
 }
 
 /// Results and failures in a row.
-fn counted(breakers: &CircuitBreakers, key: &str) -> (u32, u32) {
-    let snapshot = breakers.for_key(key).snapshot(Instant::now());
+fn counted(breaker: &CircuitBreaker) -> (u32, u32) {
+    let snapshot = breaker.snapshot(Instant::now());
     (snapshot.window.total, snapshot.consecutive_failures)
 }
 
+const CDN: &str = "https://cdn.example";
+
 #[tokio::test(start_paused = true)]
 async fn after_a_redirect_the_host_that_failed_is_blamed() {
-    let breakers = CircuitBreaker::per_host(consecutive(2));
-    let client = redirected(&breakers, "https://cdn.example/file", 503);
+    let hosts = HostStates::new();
+    let config = guarded(consecutive(2)).build().unwrap();
+    let (client, _) = scripted_on(&hosts, config, [Reply::status(200)]);
+    client.get(CDN).send().await.unwrap();
+
+    let client = redirected(&hosts, consecutive(2), "https://cdn.example/file", 503);
     client.get(URL).send().await.unwrap();
-    assert_eq!(counted(&breakers, HOST), (1, 0));
-    assert_eq!(counted(&breakers, "https://cdn.example"), (1, 1));
+    assert_eq!(counted(&hosts.breaker(HOST)), (1, 0));
+    assert_eq!(counted(&hosts.breaker(CDN)), (2, 1));
 
     // Not even once that one is open.
     client.get(URL).send().await.unwrap();
     client.get(URL).send().await.unwrap();
-    assert_eq!(breakers.for_key("https://cdn.example").state(), BreakerState::Open);
-    assert_eq!(counted(&breakers, HOST), (3, 0));
+    assert_eq!(hosts.breaker(CDN).state(), BreakerState::Open);
+    assert_eq!(counted(&hosts.breaker(HOST)), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_redirect_to_a_host_that_was_never_asked_the_one_that_was_asked_is_blamed() {
+    let hosts = HostStates::new();
+    let client = redirected(&hosts, consecutive(2), "https://cdn.example/file", 503);
+    client.get(URL).send().await.unwrap();
+    assert_eq!(counted(&hosts.breaker(HOST)), (1, 1));
+    assert_eq!(hosts.snapshot(Instant::now()).len(), 1, "the other one is not kept");
 }
 
 #[tokio::test(start_paused = true)]
 async fn after_a_redirect_a_success_is_that_of_both_hosts() {
-    let breakers = CircuitBreaker::per_host(consecutive(2));
-    fail(&breakers.for_key("https://cdn.example"), 1, Instant::now());
-    redirected(&breakers, "https://cdn.example/file", 200).get(URL).send().await.unwrap();
-    assert_eq!(counted(&breakers, HOST), (1, 0));
-    assert_eq!(counted(&breakers, "https://cdn.example"), (2, 0));
+    let hosts = HostStates::new();
+    fail(&hosts.breaker(CDN), 1, Instant::now());
+    let client = redirected(&hosts, consecutive(2), "https://cdn.example/file", 200);
+    client.get(URL).send().await.unwrap();
+    assert_eq!(counted(&hosts.breaker(HOST)), (1, 0));
+    assert_eq!(counted(&hosts.breaker(CDN)), (2, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_redirect_within_a_host_counts_once() {
-    let breakers = CircuitBreaker::per_host(consecutive(9));
-    let client = redirected(&breakers, "https://api.example.com/login", 503);
+    let hosts = HostStates::new();
+    let client = redirected(&hosts, consecutive(9), "https://api.example.com/login", 503);
     for _ in 0..3 {
         client.get(URL).send().await.unwrap();
     }
-    assert_eq!(counted(&breakers, HOST), (3, 3));
+    assert_eq!(counted(&hosts.breaker(HOST)), (3, 3));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_single_breaker_is_one_for_redirects_too() {
-    let breakers = CircuitBreakers::from(breaker(9));
-    let client = redirected(&breakers, "https://cdn.example/file", 503);
+    let (hosts, breaker) = (HostStates::new(), breaker(9));
+    let client = redirected(&hosts, breaker.clone(), "https://cdn.example/file", 503);
     client.get(URL).send().await.unwrap();
-    assert_eq!(counted(&breakers, "any"), (1, 1));
+    assert_eq!(counted(&breaker), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn clones_of_a_config_share_it_and_another_config_does_not() {
-    let config = guarded(CircuitBreaker::per_host(consecutive(1))).max_retries(0).build().unwrap();
-    let (one, _) = scripted(config.clone(), [Reply::status(503)]);
-    let (two, script) = scripted(config, [Reply::status(200)]);
+async fn clones_of_a_config_share_nothing_and_clients_with_the_same_hosts_do() {
+    let (config, hosts) = (guarded(consecutive(1)).max_retries(0).build().unwrap(), HostStates::new());
+    let (one, _) = scripted_on(&hosts, config.clone(), [Reply::status(503)]);
+    let (apart, other) = scripted(config.clone(), [Reply::status(200)]);
+    let (beside, same) = scripted_on(&hosts, config, [Reply::status(200)]);
     one.get(URL).send().await.unwrap();
-    assert!(two.get(URL).send().await.is_err());
-    assert_eq!(script.sent().len(), 0);
+    apart.get(URL).send().await.unwrap();
+    assert!(beside.get(URL).send().await.is_err());
+    assert_eq!((other.sent().len(), same.sent().len()), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! Two `Resilient`s in one client that share what they keep for a host.
+//! Two `Resilient`s in one client that share what they know of hosts.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use http::Extensions;
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    BreakerConfig, BreakerState, BudgetConfig, CircuitBreaker, Resilient, ResilientConfig,
+    BreakerConfig, BreakerState, BudgetConfig, CircuitBreaker, HostStates, Resilient, ResilientConfig,
     RetryBudget,
 };
 use tokio::time::{Instant, sleep};
@@ -14,13 +14,14 @@ use tokio::time::{Instant, sleep};
 use crate::support::{URL, idle_client, steady};
 
 fn twice(
+    hosts: &HostStates,
     config: &ResilientConfig,
     replies: impl IntoIterator<Item = Reply>,
 ) -> (ClientWithMiddleware, Script) {
     let script = Script::new(replies);
     let client = ClientBuilder::new(idle_client())
-        .with(Resilient::new(config.clone()))
-        .with(Resilient::new(config.clone()))
+        .with(Resilient::new(config.clone()).with_hosts(hosts.clone()))
+        .with(Resilient::new(config.clone()).with_hosts(hosts.clone()))
         .with(script.clone())
         .build();
     (client, script)
@@ -29,10 +30,11 @@ fn twice(
 #[tokio::test(start_paused = true)]
 async fn a_shared_budget_pays_for_each_retry_once() {
     let budget = RetryBudget::shared(BudgetConfig::default().size(10).deposit(0.5).trickle(0.0));
-    let config = steady().max_retries(2).retry_budget(budget.clone()).build().unwrap();
-    let (client, script) = twice(&config, [Reply::status(503)]);
+    let config = steady().max_retries(2).retry_budget(budget).build().unwrap();
+    let hosts = HostStates::new();
+    let (client, script) = twice(&hosts, &config, [Reply::status(503)]);
     client.get(URL).send().await.unwrap();
-    assert_eq!((script.sent().len(), budget.balance("", Instant::now())), (3, 8.0));
+    assert_eq!((script.sent().len(), hosts.budget_left("", Instant::now())), (3, Some(8.0)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -413,17 +413,16 @@ impl Case {
             let breaker = BreakerConfig::slow_call_rate(slow, Percent::HALF, window)
                 .or_consecutive(NonZeroU32::new(3).unwrap())
                 .min_samples(NonZeroU32::new(2).unwrap());
-            let breakers = CircuitBreaker::per_host(breaker);
-            let budget = RetryBudget::per_host(BudgetConfig::default().size(2));
-            let mut config = self.config().circuit_breaker(breakers.clone());
+            let mut config = self.config().circuit_breaker(breaker);
             config = match self.keyed {
                 true => config.without_retry_budget(),
-                false => config.retry_budget(budget.clone()),
+                false => config.retry_budget(BudgetConfig::default().size(2)),
             };
             if watched {
                 config = config.observer(|_: &Event<'_>| ());
             }
-            let (client, script) = scripted(config.build().unwrap(), self.replies());
+            let hosts = HostStates::new();
+            let (client, script) = scripted_on(&hosts, config.build().unwrap(), self.replies());
             let mut answers = vec![];
             for _ in &self.replies {
                 let answer = self.request(&client).send().await;
@@ -432,9 +431,9 @@ impl Case {
             }
             let (host, now) = ("https://api.example.com", Instant::now());
             let sent = script.sent().iter().map(|it| it.at - start).collect();
-            let mut breaker = breakers.for_key(host).snapshot(now);
+            let mut breaker = hosts.breaker(host).snapshot(now);
             let last_failure = breaker.last_failure.take().map(|it| it - start);
-            Row { answers, sent, breaker, last_failure, tokens: budget.balance(host, now) }
+            Row { answers, sent, breaker, last_failure, tokens: hosts.budget_left(host, now) }
         })
     }
 

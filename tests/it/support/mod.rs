@@ -33,7 +33,9 @@ use std::{sync::LazyLock, time::Duration};
 
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use reqwest_resilient::testing::{Reply, Script};
-use reqwest_resilient::{Constant, Jitter, Resilient, ResilientConfig, ResilientConfigBuilder};
+use reqwest_resilient::{
+    Constant, HostStates, Jitter, Resilient, ResilientConfig, ResilientConfigBuilder,
+};
 
 pub(crate) const URL: &str = "https://api.example.com/data";
 
@@ -52,9 +54,24 @@ pub(crate) fn scripted(
     config: ResilientConfig,
     replies: impl IntoIterator<Item = Reply>,
 ) -> (ClientWithMiddleware, Script) {
+    ending_in(Resilient::new(config), replies)
+}
+
+/// The same for a client that keeps what it learns in `hosts`.
+pub(crate) fn scripted_on(
+    hosts: &HostStates,
+    config: ResilientConfig,
+    replies: impl IntoIterator<Item = Reply>,
+) -> (ClientWithMiddleware, Script) {
+    ending_in(Resilient::new(config).with_hosts(hosts.clone()), replies)
+}
+
+fn ending_in(
+    resilient: Resilient,
+    replies: impl IntoIterator<Item = Reply>,
+) -> (ClientWithMiddleware, Script) {
     let script = Script::new(replies);
-    let client =
-        ClientBuilder::new(idle_client()).with(Resilient::new(config)).with(script.clone()).build();
+    let client = ClientBuilder::new(idle_client()).with(resilient).with(script.clone()).build();
     (client, script)
 }
 
