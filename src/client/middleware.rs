@@ -1,6 +1,6 @@
 //! The loop: attempt, outcome, verdict, decision, event, wait; or return.
 
-use std::{borrow::Cow, mem, sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use http::{Extensions, Method};
 use reqwest::{Request, Response, Url};
@@ -141,7 +141,7 @@ impl Resilient {
     fn quick<'a, C: Chain + 'a>(
         &'a self,
         chain: C,
-        policy: Cow<'a, Arc<Policy>>,
+        policy: Arc<Policy>,
         mut request: Request,
         copies: bool,
         extensions: &'a mut Extensions,
@@ -201,7 +201,7 @@ impl Resilient {
     fn full<'a, C: Chain + 'a>(
         &'a self,
         chain: C,
-        policy: Result<Cow<'a, Arc<Policy>>, Invalid>,
+        policy: Result<Arc<Policy>, Invalid>,
         mut request: Request,
         extensions: &'a mut Extensions,
     ) -> impl Future<Output = Result<Response, C::Error>> + Send + 'a {

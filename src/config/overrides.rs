@@ -1,6 +1,6 @@
 //! Settings for one request, or for all requests of one task.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use http::Extensions;
 use reqwest::Url;
@@ -83,17 +83,17 @@ pub(crate) type Invalid = Box<(Arc<Policy>, ConfigError)>;
 /// The policy of one request. What is not there costs nothing: neither
 /// settings of hosts, nor an override.
 #[inline(always)]
-pub(crate) fn resolve<'p>(
-    configured: &'p Arc<Policy>,
+pub(crate) fn resolve(
+    configured: &Arc<Policy>,
     url: &Url,
     extensions: &Extensions,
-) -> Result<Cow<'p, Arc<Policy>>, Invalid> {
+) -> Result<Arc<Policy>, Invalid> {
     let configured = configured.of_host(url).unwrap_or(configured);
     let own = extensions.get::<RetryOverride>();
     match SCOPE.try_with(|scopes| patched(configured, scopes, own)) {
-        Ok(patched) => patched.map(Cow::Owned),
-        Err(_) if own.is_none() => Ok(Cow::Borrowed(configured)),
-        Err(_) => patched(configured, &[], own).map(Cow::Owned),
+        Ok(patched) => patched,
+        Err(_) if own.is_none() => Ok(Arc::clone(configured)),
+        Err(_) => patched(configured, &[], own),
     }
 }
 

@@ -1,8 +1,7 @@
 //! Settings that are replaced at runtime.
 
-use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::Extensions;
@@ -38,14 +37,8 @@ use crate::host::states::HostStates;
 /// ```
 #[derive(Clone)]
 pub struct ResilientHandle {
-    shared: Arc<Shared>,
+    policy: Arc<ArcSwap<Policy>>,
     hosts: HostStates,
-}
-
-struct Shared {
-    first: Arc<Policy>,
-    /// Only there once something was reloaded: until then, requests borrow what does not change.
-    later: OnceLock<ArcSwap<Policy>>,
 }
 
 impl ResilientHandle {
@@ -53,9 +46,7 @@ impl ResilientHandle {
     ///
     /// Cannot fail: every `ResilientConfig` has been validated.
     pub fn reload(&self, config: ResilientConfig) {
-        let policy = Arc::clone(config.policy());
-        let later = self.shared.later.get_or_init(|| ArcSwap::new(Arc::clone(&policy)));
-        later.store(policy);
+        self.policy.store(Arc::clone(config.policy()));
         self.hosts.map().adopt_windows(|url| {
             let policy = url.and_then(|it| config.policy().of_host(it)).unwrap_or(config.policy());
             policy.breaker.as_ref()
@@ -64,18 +55,12 @@ impl ResilientHandle {
 
     /// Returns the settings of requests that begin now.
     pub fn config(&self) -> ResilientConfig {
-        ResilientConfig::from_policy(self.shared.policy())
+        ResilientConfig::from_policy(self.policy.load_full())
     }
 
     /// Returns what is known of hosts.
     pub fn hosts(&self) -> &HostStates {
         &self.hosts
-    }
-}
-
-impl Shared {
-    fn policy(&self) -> Arc<Policy> {
-        self.later.get().map_or_else(|| Arc::clone(&self.first), ArcSwap::load_full)
     }
 }
 
@@ -91,9 +76,8 @@ pub(crate) struct Current(ResilientHandle);
 
 impl Current {
     pub(crate) fn new(config: ResilientConfig, hosts: HostStates) -> Self {
-        let first = Arc::clone(config.policy());
-        let shared = Arc::new(Shared { first, later: OnceLock::new() });
-        Self(ResilientHandle { shared, hosts })
+        let policy = Arc::new(ArcSwap::new(Arc::clone(config.policy())));
+        Self(ResilientHandle { policy, hosts })
     }
 
     pub(crate) fn hosts(&self) -> &HostStates {
@@ -118,13 +102,7 @@ impl Current {
         &self,
         request: &Request,
         extensions: &Extensions,
-    ) -> Result<Cow<'_, Arc<Policy>>, Invalid> {
-        let Shared { first, later, .. } = &*self.0.shared;
-        let Some(later) = later.get() else {
-            return overrides::resolve(first, request.url(), extensions);
-        };
-        let later = later.load();
-        let policy = overrides::resolve(&later, request.url(), extensions)?;
-        Ok(Cow::Owned(policy.into_owned()))
+    ) -> Result<Arc<Policy>, Invalid> {
+        overrides::resolve(&self.0.policy.load(), request.url(), extensions)
     }
 }

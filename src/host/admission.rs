@@ -101,11 +101,13 @@ impl<'p> Parts<'p> {
         self.gate.then_some(&self.host.gate)
     }
 
-    /// Returns the breaker of another host that is known, if breakers are kept per host.
-    fn breaker_of_other(&self, url: &Url) -> Option<Arc<BreakerHandle>> {
-        let per_host = matches!(self.breaker, Part::OfHost);
-        let host = per_host.then(|| self.hosts.peek(&host_key(url)))??;
-        host.used_breaker().cloned()
+    fn is_per_host(&self) -> bool {
+        matches!(self.breaker, Part::OfHost)
+    }
+
+    /// Returns the breaker of another host, if that host was asked before.
+    fn breaker_of(&self, url: &Url) -> Option<Arc<BreakerHandle>> {
+        self.hosts.peek(&host_key(url))?.used_breaker().cloned()
     }
 
     /// Returns whether the host's gate is closed.
@@ -320,10 +322,10 @@ pub(crate) fn succeeded(
     }
 }
 
-/// Tells the breaker what an attempt said about the health of the service.
+/// Reports to the breaker what an attempt said about the health of the service.
 ///
-/// After a redirect to `elsewhere` the host that was asked did its work; the other one is
-/// judged, unless its breaker is open and nothing would be counted.
+/// The breaker that admitted the attempt hears its outcome, always. After a redirect to another host
+/// the breaker of that one hears it as well, if the host was asked before.
 #[expect(clippy::too_many_arguments)]
 fn report(
     parts: &Parts<'_>,
@@ -336,13 +338,9 @@ fn report(
     changes: &mut Vec<StateChange>,
 ) {
     let random = || sources.random();
-    let other = cross_host_url.and_then(|url| parts.breaker_of_other(url));
-    let (own, hint) = match other {
-        None => (health, retry_after),
-        Some(_) => (Health::Success, None),
-    };
-    changes.extend(permit.report(own, hint, now, random));
-    let Some(other) = other else { return };
+    changes.extend(permit.report(health, retry_after, now, random));
+    let elsewhere = cross_host_url.filter(|_| parts.is_per_host());
+    let Some(other) = elsewhere.and_then(|url| parts.breaker_of(url)) else { return };
     let (entered, change) = other.enter(now);
     changes.extend(change);
     if let Ok(mut permit) = entered {

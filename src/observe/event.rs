@@ -76,7 +76,7 @@ impl fmt::Display for Event<'_> {
             }
             Self::HeldBack(it) => write!(f, "held back for {:.3}s by gate", seconds(it.wait)),
             Self::AttemptEnded(it) => {
-                write!(f, "attempt {} result {it} after {:.3}s", it.attempt, seconds(it.elapsed))
+                write!(f, "attempt {} gave {it} after {:.3}s", it.attempt, seconds(it.elapsed))
             }
             Self::Rejected(it) => write!(f, "rejected after {} attempts: {it}", it.attempt),
             Self::BreakerChanged(it) => it.fmt(f),

@@ -248,11 +248,13 @@ impl<'a> Outcome<'a> {
     }
 }
 
-/// The url that answered, if it is one of another server than the one that was asked.
+/// Returns the URL that responded, if it is one of another host than the one that was asked.
+///
+/// `http://a` and `https://a` are one host, as are all schemes of a name on the same port.
 #[inline]
 pub(crate) fn cross_host_url<'a>(asked: &Url, by: &'a Url) -> Option<&'a Url> {
-    fn server(url: &Url) -> (&str, Option<Host<&str>>, Option<u16>) {
-        (url.scheme(), url.host(), url.port_or_known_default())
+    fn server(url: &Url) -> (Option<Host<&str>>, Option<u16>) {
+        (url.host(), url.port())
     }
     let is_other = by.as_str() != asked.as_str() && server(by) != server(asked);
     is_other.then_some(by)

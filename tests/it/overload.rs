@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use reqwest_middleware::ClientWithMiddleware;
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    AttemptLog, BreakerConfig, BudgetConfig, CircuitBreaker, DeadlineHeader, Health,
-    HostStates, HttpRequestError, RequestBuilderExt, ResilientConfig, ResilientConfigBuilder, ResponseExt,
+    AttemptLog, BreakerConfig, BudgetConfig, CircuitBreaker, DeadlineHeader, Health, HostStates,
+    HttpRequestError, RequestBuilderExt, ResilientConfig, ResilientConfigBuilder, ResponseExt,
     RetryAfter, RetryBudget, RetryOverride, StopReason, WaitSource,
 };
 use tokio::time::{Instant, advance, sleep, timeout};
@@ -177,7 +177,8 @@ async fn a_retry_that_the_breaker_rejects_is_refunded() {
 async fn replacing_a_stale_connection_costs_nothing() {
     let (config, hosts) = (budgeted(1, 0.0), HostStates::new());
     let stale = status(408, &[("connection", "close")]);
-    let (client, script) = scripted_on(&hosts, config.build().unwrap(), [stale, Reply::status(503)]);
+    let (client, script) =
+        scripted_on(&hosts, config.build().unwrap(), [stale, Reply::status(503)]);
     let log = AttemptLog::new();
     client.get(URL).with_extension(log.clone()).send().await.unwrap();
     let waits: Vec<_> = log.history().attempts().iter().map(|it| it.wait.clone()).collect();

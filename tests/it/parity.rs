@@ -14,9 +14,9 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use reqwest_middleware::ClientBuilder;
 use reqwest_resilient::{
-    BreakerConfig, BudgetConfig, CircuitBreaker, Constant, HttpRequestError, Jitter,
-    RequestBuilderExt, Resilient, ResilientClient, ResilientConfig, ResilientConfigBuilder,
-    RetryBudget, RetryMethods, RetryOverride, blocking,
+    BreakerConfig, BudgetConfig, Constant, HttpRequestError, Jitter, RequestBuilderExt, Resilient,
+    ResilientClient, ResilientConfig, ResilientConfigBuilder, RetryMethods, RetryOverride,
+    blocking,
 };
 
 use crate::support::reply::{End, Fault, Reply, Step};
@@ -191,7 +191,7 @@ fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             settings: settings!(it => it
-                .retry_budget(RetryBudget::shared(BudgetConfig::default().size(1).trickle(0.0)))),
+                .retry_budget(BudgetConfig::default().size(1).trickle(0.0))),
             ..scenario("an empty budget", 2, [busy()])
         },
         Scenario {
@@ -200,7 +200,7 @@ fn scenarios() -> Vec<Scenario> {
                 let config = BreakerConfig::consecutive(threshold)
                     .open_for(Duration::from_secs(300))
                     .without_open_jitter();
-                it.circuit_breaker(CircuitBreaker::per_host(config))
+                it.circuit_breaker(config)
             }),
             times: 2,
             ..scenario("a circuit that opens", 2, [Reply::status(500).into()])
@@ -502,8 +502,8 @@ fn what_is_added_to_one_client_is_added_to_the_other() {
             .map(|it| it.split(['(', '<']).next().unwrap_or_default().to_owned())
             .collect()
     };
-    let mut blocking = methods(&["blocking/mod.rs"]);
-    let mut ours = methods(&["client.rs", "request.rs"]);
+    let mut blocking = methods(&["client/blocking/mod.rs"]);
+    let mut ours = methods(&["client/resilient_client.rs", "client/request.rs"]);
     assert!(blocking.remove("handle"), "a runtime is a matter of blocking clients");
     assert!(ours.remove("reqwest_builder"), "a client of reqwest fits both");
     assert!(ours.remove("into_inner"), "there is no blocking builder of reqwest-middleware");

@@ -9,8 +9,8 @@ use std::{num::NonZeroU32, time::Duration};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    BreakerConfig, BreakerState, BudgetConfig, CircuitBreaker, Constant, Event, Jitter, Resilient,
-    ResilientConfig, ResilientConfigBuilder, ResilientHandle, ResponseExt, RetryBudget,
+    BreakerConfig, BreakerState, BudgetConfig, CircuitBreaker, Constant, Event, HostStates, Jitter,
+    Resilient, ResilientConfig, ResilientConfigBuilder, ResilientHandle, ResponseExt, RetryBudget,
     RetryOverride, Window,
 };
 use tokio::time::Instant;
@@ -58,11 +58,10 @@ async fn a_request_under_way_keeps_its_settings() {
 
 #[tokio::test(start_paused = true)]
 async fn an_open_breaker_stays_open_and_goes_on_under_the_new_rules() {
-    let breakers = CircuitBreaker::per_host(consecutive(2));
     let (client, script, handle) =
-        reloadable(steady().circuit_breaker(breakers.clone()).max_retries(1), [Reply::status(503)]);
+        reloadable(steady().circuit_breaker(consecutive(2)).max_retries(1), [Reply::status(503)]);
     client.get(URL).send().await.unwrap();
-    assert_eq!(breakers.for_key(HOST).state(), BreakerState::Open);
+    assert_eq!(handle.hosts().breaker(HOST).state(), BreakerState::Open);
 
     let new = CircuitBreaker::per_host(consecutive(9).open_for(60 * SECOND));
     handle.reload(steady().circuit_breaker(new).max_retries(0).build().unwrap());
@@ -72,7 +71,7 @@ async fn an_open_breaker_stays_open_and_goes_on_under_the_new_rules() {
     // It was opened for 5 s by the old rules; the failing probe opens it for 60 s by the new ones.
     tokio::time::advance(5 * SECOND).await;
     client.get(URL).send().await.unwrap();
-    let snapshot = breakers.for_key(HOST).snapshot(Instant::now());
+    let snapshot = handle.hosts().breaker(HOST).snapshot(Instant::now());
     assert_eq!((snapshot.state, snapshot.retry_in), (BreakerState::Open, Some(60 * SECOND)));
 }
 
@@ -96,13 +95,12 @@ async fn a_breaker_stays_though_the_new_settings_are_in_use_elsewhere() {
 
 #[tokio::test(start_paused = true)]
 async fn counts_stay_unless_the_window_is_another() {
-    let breakers = CircuitBreaker::per_host(BreakerConfig::default());
     let (client, _, handle) =
-        reloadable(steady().circuit_breaker(breakers.clone()), [Reply::status(200)]);
+        reloadable(steady().circuit_breaker(BreakerConfig::default()), [Reply::status(200)]);
     let total = async |config: BreakerConfig| {
         handle.reload(steady().circuit_breaker(CircuitBreaker::per_host(config)).build().unwrap());
         client.get(URL).send().await.unwrap();
-        breakers.for_key(HOST).snapshot(Instant::now()).window.total
+        handle.hosts().breaker(HOST).snapshot(Instant::now()).window.total
     };
     assert_eq!(total(BreakerConfig::default()).await, 1);
     assert_eq!(total(BreakerConfig::default().open_for(SECOND)).await, 2);
@@ -114,11 +112,10 @@ async fn counts_stay_unless_the_window_is_another() {
 async fn a_balance_stays_as_far_as_it_fits() {
     let budget =
         |size| RetryBudget::per_host(BudgetConfig::default().size(size).trickle(0.0).deposit(0.0));
-    let old = budget(10);
     let config = |budget| steady().without_circuit_breaker().retry_budget(budget);
-    let (client, _, handle) = reloadable(config(old.clone()), [Reply::status(503)]);
+    let (client, _, handle) = reloadable(config(budget(10)), [Reply::status(503)]);
     client.get(URL).send().await.unwrap();
-    let balance = || old.balance(HOST, Instant::now());
+    let balance = || handle.hosts().budget_left(HOST, Instant::now()).unwrap();
     assert_eq!(balance(), 7.0);
     handle.reload(config(budget(100)).build().unwrap());
     assert_eq!(balance(), 7.0);
@@ -144,10 +141,9 @@ async fn a_host_that_gets_a_rule_of_its_own_keeps_its_state() {
         [Reply::status(503)],
     );
     client.get(URL).send().await.unwrap();
-    let new = CircuitBreaker::per_host(BreakerConfig::default())
-        .for_host("api.example.com", consecutive(7).open_for(9 * SECOND));
-    let host = RetryOverride::new().max_retries(0);
-    let config = steady().circuit_breaker(new).host("api.example.com", host);
+    let own = consecutive(7).open_for(9 * SECOND);
+    let host = RetryOverride::new().max_retries(0).circuit_breaker(own);
+    let config = steady().circuit_breaker(BreakerConfig::default()).host("api.example.com", host);
     handle.reload(config.build().unwrap());
     client.get(URL).send().await.unwrap_err();
     assert_eq!(script.sent().len(), 1);
@@ -157,19 +153,37 @@ async fn a_host_that_gets_a_rule_of_its_own_keeps_its_state() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_breaker_that_is_in_both_is_left_alone() {
-    let (one, two) = (consecutive(1), consecutive(2));
-    let [general, special] = [one, two].map(CircuitBreaker::per_host);
-    let config = |general: &reqwest_resilient::CircuitBreakers, special| {
-        let host = RetryOverride::new().circuit_breaker(special);
-        steady().circuit_breaker(general.clone()).host("api.example.com", host)
+async fn a_reload_of_one_client_leaves_the_rules_of_another_that_shares_its_hosts() {
+    let hosts = HostStates::new();
+    let client = |failures, replies: &[u16]| {
+        let config = steady().circuit_breaker(consecutive(failures)).max_retries(0);
+        let resilient = Resilient::new(config.build().unwrap()).with_hosts(hosts.clone());
+        let script = Script::new(replies.iter().map(|it| Reply::status(*it)));
+        let handle = resilient.handle();
+        let client = ClientBuilder::new(reqwest::Client::new()).with(resilient).with(script);
+        (client.build(), handle)
     };
-    let (client, _, handle) =
-        reloadable(config(&general, special.clone()).max_retries(0), [Reply::status(503)]);
-    handle.reload(config(&special, general.clone()).max_retries(0).build().unwrap());
-    client.get(URL).send().await.unwrap();
-    assert_eq!(general.for_key(HOST).state(), BreakerState::Open);
-    assert_eq!(special.snapshot(Instant::now()).len(), 0);
+    let (one, handle) = client(9, &[503]);
+    let (other, _) = client(3, &[503]);
+    handle.reload(steady().circuit_breaker(consecutive(50)).max_retries(0).build().unwrap());
+    one.get(URL).send().await.unwrap();
+    other.get(URL).send().await.unwrap();
+    assert_eq!(hosts.breaker(HOST).state(), BreakerState::Closed);
+    other.get(URL).send().await.unwrap();
+    assert_eq!(hosts.breaker(HOST).state(), BreakerState::Open, "three in a row, by its own rule");
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_settings_are_dropped_with_all_they_hold() {
+    let held = Arc::new(());
+    let holds = Arc::clone(&held);
+    let config = steady().on_request(move |_| drop(Arc::clone(&holds)));
+    let (client, _, handle) = reloadable(config, [Reply::status(200)]);
+    for _ in 0..2 {
+        client.get(URL).send().await.unwrap();
+        handle.reload(steady().build().unwrap());
+    }
+    assert_eq!(Arc::strong_count(&held), 1);
 }
 
 /// Two configs that differ in everything a request can show, reloaded in turn under load.
@@ -238,25 +252,23 @@ async fn no_request_sees_a_mixture() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_is_known_of_hosts_outlives_reloading_under_load() {
-    let breakers = CircuitBreaker::per_host(consecutive(1).open_for(600 * SECOND));
+    let breakers = consecutive(1).open_for(600 * SECOND);
     let frozen = BudgetConfig::default().size(10).trickle(0.0).deposit(0.0).upkeep(0.0);
-    let budget = RetryBudget::per_host(frozen);
-    assert_eq!(budget.balance("http://1.example", Instant::now()), 10.0);
-    let config = |breakers, budget| {
+    let config = |breakers: BreakerConfig, budget: BudgetConfig| {
         ResilientConfig::builder().max_retries(0).circuit_breaker(breakers).retry_budget(budget)
     };
-    let (client, _, handle) = reloadable(
-        config(breakers.clone(), budget.clone()),
-        [Reply::status(503), Reply::status(200)],
-    );
+    let (client, _, handle) =
+        reloadable(config(breakers, frozen), [Reply::status(503), Reply::status(200)]);
     client.get(URL).send().await.unwrap();
-    assert_eq!(breakers.for_key(HOST).state(), BreakerState::Open);
+    client.get("http://1.example/").send().await.unwrap();
+    let hosts = handle.hosts().clone();
+    assert_eq!(hosts.breaker(HOST).state(), BreakerState::Open);
+    assert_eq!(hosts.budget_left("http://1.example", Instant::now()), Some(10.0));
 
     let reloading = tokio::task::spawn_blocking(move || {
         for open in 1..500 {
-            let breakers = CircuitBreaker::per_host(consecutive(open).open_for(SECOND * open));
-            let budget = RetryBudget::per_host(frozen.size(10 + open));
-            handle.reload(config(breakers, budget).build().unwrap());
+            let breakers = consecutive(open).open_for(SECOND * open);
+            handle.reload(config(breakers, frozen.size(10 + open)).build().unwrap());
         }
     });
     let mut senders = tokio::task::JoinSet::new();
@@ -272,8 +284,8 @@ async fn what_is_known_of_hosts_outlives_reloading_under_load() {
     senders.join_all().await;
     reloading.await.unwrap();
     let now = Instant::now();
-    assert_eq!(breakers.for_key(HOST).state(), BreakerState::Open);
-    assert!(breakers.snapshot(now).iter().all(|it| it.permits_out == 0));
-    assert_eq!(breakers.snapshot(now).len(), 17);
-    assert_eq!(budget.balance("http://1.example", now), 10.0);
+    assert_eq!(hosts.breaker(HOST).state(), BreakerState::Open);
+    assert!(hosts.snapshot(now).iter().all(|it| it.permits_out == 0));
+    assert_eq!(hosts.snapshot(now).len(), 17);
+    assert_eq!(hosts.budget_left("http://1.example", now), Some(10.0));
 }

@@ -12,14 +12,14 @@ use http::{Extensions, HeaderValue, header};
 use reqwest_resilient::telemetry::{AttemptSpan, MetricsObserver, TracingObserver};
 use reqwest_resilient::testing::Reply;
 use reqwest_resilient::{
-    AttemptLog, AttemptScope, BreakerConfig, ChangeReason, CircuitBreaker, Constant, Event, Jitter,
-    Observer, Outcome, RequestBuilderExt, RequestInfo, ResendCount, ResilientConfig,
-    ResilientConfigBuilder, StopReason,
+    AttemptLog, AttemptScope, BreakerConfig, ChangeReason, CircuitBreaker, Constant, Event,
+    HostStates, Jitter, Observer, Outcome, RequestBuilderExt, RequestInfo, ResendCount,
+    ResilientConfig, ResilientConfigBuilder, StopReason,
 };
 use tracing::Level;
 
 use self::witness::Witness;
-use crate::support::{URL, scripted};
+use crate::support::{URL, scripted, scripted_on};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -91,7 +91,7 @@ async fn a_history_keeps_the_last_64() {
 
 #[tokio::test(start_paused = true)]
 async fn a_breaker_shared_by_clients_changes_once() {
-    let breakers = CircuitBreaker::per_host(consecutive(1));
+    let hosts = HostStates::new();
     let seen = Arc::new(Mutex::new(vec![]));
     let client = || {
         let seen = Arc::clone(&seen);
@@ -100,8 +100,9 @@ async fn a_breaker_shared_by_clients_changes_once() {
                 seen.lock().unwrap().push(event.to_string());
             }
         };
-        let config = steady().max_retries(0).circuit_breaker(breakers.clone()).observer(tell);
-        scripted(config.build().unwrap(), [Reply::status(500), Reply::status(200)]).0
+        let config = steady().max_retries(0).circuit_breaker(consecutive(1)).observer(tell);
+        let replies = [Reply::status(500), Reply::status(200)];
+        scripted_on(&hosts, config.build().unwrap(), replies).0
     };
     let (a, b) = (client(), client());
     a.get(URL).send().await.unwrap();

@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use reqwest::Client;
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
-use reqwest_resilient::{Constant, Jitter, Resilient, ResilientConfig, ResilientConfigBuilder};
+use reqwest_resilient::{
+    Constant, HostStates, Jitter, Resilient, ResilientConfig, ResilientConfigBuilder,
+};
 
 /// Two retries after a millisecond each, and nothing that is kept from one request to the next.
 fn quick() -> ResilientConfigBuilder {
@@ -29,7 +31,17 @@ fn quick() -> ResilientConfigBuilder {
 }
 
 fn resilient(config: ResilientConfigBuilder, client: Client) -> ClientWithMiddleware {
-    ClientBuilder::new(client).with(Resilient::new(config.build().unwrap())).build()
+    resilient_on(&HostStates::new(), config, client)
+}
+
+/// The same for a client that keeps what it learns in `hosts`.
+fn resilient_on(
+    hosts: &HostStates,
+    config: ResilientConfigBuilder,
+    client: Client,
+) -> ClientWithMiddleware {
+    let resilient = Resilient::new(config.build().unwrap()).with_hosts(hosts.clone());
+    ClientBuilder::new(client).with(resilient).build()
 }
 
 /// A client that retries nothing by itself.

@@ -34,6 +34,7 @@ use crate::common::fault::BuildError;
 use crate::config::ResilientConfig;
 use crate::config::reload::ResilientHandle;
 use crate::error::{Cause, HttpRequestError};
+use crate::host::states::HostStates;
 use crate::outcome::FailureKind;
 use drive::Driver;
 
@@ -74,6 +75,11 @@ impl ResilientClient {
     /// By which the settings can be replaced while the client works.
     pub fn reload_handle(&self) -> ResilientHandle {
         self.inner.reload_handle()
+    }
+
+    /// Returns what the client knows of hosts.
+    pub fn hosts(&self) -> &HostStates {
+        self.inner.hosts()
     }
 
     /// The async client inside.

@@ -6,8 +6,8 @@ use http::Extensions;
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    BreakerConfig, BreakerState, BudgetConfig, CircuitBreaker, HostStates, Resilient, ResilientConfig,
-    RetryBudget,
+    BreakerConfig, BreakerState, BudgetConfig, CircuitBreaker, HostStates, Resilient,
+    ResilientConfig, RetryBudget,
 };
 use tokio::time::{Instant, sleep};
 
@@ -46,7 +46,7 @@ async fn a_shared_breaker_recovers() {
     let state = || breaker.state();
     let config = steady().max_retries(1).circuit_breaker(breaker.clone()).build().unwrap();
     let replies = [503, 503, 503, 503, 200].map(Reply::status);
-    let (client, script) = twice(&config, replies);
+    let (client, script) = twice(&HostStates::new(), &config, replies);
     // Both of its attempts failed, and so did the whole.
     client.get(URL).send().await.unwrap();
     assert_eq!((state(), script.sent().len()), (BreakerState::Open, 2));
@@ -66,7 +66,7 @@ async fn a_probe_s_extensions_serve_no_later_request() {
     let rule = BreakerConfig::consecutive(1.try_into().unwrap()).open_for(Duration::from_secs(5));
     let breaker = CircuitBreaker::new(rule);
     let config = steady().max_retries(0).circuit_breaker(breaker.clone()).build().unwrap();
-    let (client, script) = twice(&config, [Reply::status(503)]);
+    let (client, script) = twice(&HostStates::new(), &config, [Reply::status(503)]);
     let extensions = &mut Extensions::new();
     let mut send = async || {
         let request = client.get(URL).build().unwrap();

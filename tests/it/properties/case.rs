@@ -12,15 +12,14 @@ use proptest::sample::select;
 use reqwest_middleware::{ClientWithMiddleware, RequestBuilder};
 use reqwest_resilient::testing::Reply;
 use reqwest_resilient::{
-    Backoff, BreakerConfig, BreakerSnapshot, BudgetConfig, CircuitBreaker, Constant, Event,
-    Exponential, Fibonacci, History, Jitter, Linear, Percent, ResilientConfig,
-    ResilientConfigBuilder, ResponseExt, RetryAfter, RetryBudget, RetryMethods, RetryOverride,
-    Window,
+    Backoff, BreakerConfig, BreakerSnapshot, BudgetConfig, Constant, Event, Exponential, Fibonacci,
+    History, HostStates, Jitter, Linear, Percent, ResilientConfig, ResilientConfigBuilder,
+    ResponseExt, RetryAfter, RetryMethods, RetryOverride, Window,
 };
 use tokio::time::Instant;
 
 use super::story::{Story, Told};
-use crate::support::{URL, in_virtual_time, scripted};
+use crate::support::{URL, in_virtual_time, scripted, scripted_on};
 
 /// A request, its settings, and the server's replies.
 #[derive(Clone, Debug)]
@@ -56,7 +55,7 @@ pub(super) struct Row {
     sent: Vec<Duration>,
     breaker: BreakerSnapshot,
     last_failure: Option<Duration>,
-    tokens: f64,
+    tokens: Option<f64>,
 }
 
 /// The settings that one request has for itself.

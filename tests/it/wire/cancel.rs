@@ -13,15 +13,15 @@ use reqwest::Body;
 use reqwest_middleware::RequestBuilder;
 use reqwest_resilient::testing::Reply as Mock;
 use reqwest_resilient::{
-    BodyFactory, BreakerConfig, BreakerState, BudgetConfig, CircuitBreaker, ResilientConfigBuilder,
-    ResponseExt, RetryBudget,
+    BodyFactory, BreakerConfig, BreakerState, BudgetConfig, CircuitBreaker, HostStates,
+    ResilientConfigBuilder, ResponseExt, RetryBudget,
 };
 use tokio::time::{Instant, sleep};
 
-use super::{ms, plain, quick, resilient};
+use super::{ms, plain, quick, resilient_on};
 use crate::support::reply::{End, Reply, Step};
 use crate::support::server::Server;
-use crate::support::{URL, scripted};
+use crate::support::{URL, scripted_on};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -39,7 +39,7 @@ async fn no_permit_and_no_token_is_left_without_a_network() {
     let polls = at_every_poll(async |polls| {
         let kept = Kept::new(BreakerConfig::consecutive(20.try_into().unwrap()));
         let config = kept.config().gate().max_retries(3).max_total_time(60 * SECOND);
-        let (client, _) = scripted(config.build().unwrap(), replies());
+        let (client, _) = scripted_on(&kept.hosts, config.build().unwrap(), replies());
         let ended = within(polls, client.put(URL).with_extension(upload())).await;
         kept.check();
         ended
@@ -54,7 +54,7 @@ async fn no_place_of_a_probe_is_left() {
     let polls = at_every_poll(async |polls| {
         let kept = Kept::new(rule.clone().without_open_jitter());
         let config = kept.config().build().unwrap();
-        let (client, script) = scripted(config, [Mock::status(200).after(SECOND)]);
+        let (client, script) = scripted_on(&kept.hosts, config, [Mock::status(200).after(SECOND)]);
         let now = Instant::now();
         kept.breaker.try_enter(now).unwrap().failure(now);
         sleep(SECOND).await;
@@ -77,7 +77,7 @@ async fn no_connection_is_left_for_a_later_request_to_trip_over() {
     let polls = at_every_poll(async |polls| {
         let kept = Kept::new(BreakerConfig::consecutive(20.try_into().unwrap()));
         let server = Server::h1([failing_at_first()]);
-        let client = resilient(kept.config().max_retries(9), plain());
+        let client = resilient_on(&kept.hosts, kept.config().max_retries(9), plain());
         let ended = within(polls, client.put(server.url("/bad")).with_extension(upload())).await;
         kept.check();
 
@@ -140,27 +140,22 @@ async fn within(mut polls: usize, request: RequestBuilder) -> bool {
 /// What outlives a request.
 struct Kept {
     breaker: CircuitBreaker,
-    budget: RetryBudget,
+    hosts: HostStates,
     begun: Arc<AtomicUsize>,
 }
 
 impl Kept {
     fn new(rule: BreakerConfig) -> Self {
-        let budget = BudgetConfig::default().size(10).deposit(0.0).trickle(0.0);
-        Self {
-            breaker: CircuitBreaker::new(rule),
-            budget: RetryBudget::shared(budget),
-            begun: Arc::default(),
-        }
+        Self { breaker: CircuitBreaker::new(rule), hosts: HostStates::new(), begun: Arc::default() }
     }
 
     fn config(&self) -> ResilientConfigBuilder {
         let begun = Arc::clone(&self.begun);
-        quick().circuit_breaker(self.breaker.clone()).retry_budget(self.budget.clone()).on_request(
-            move |it| {
-                begun.fetch_add(usize::from(it.attempt > 1), Ordering::Relaxed);
-            },
-        )
+        let budget = BudgetConfig::default().size(10).deposit(0.0).trickle(0.0);
+        let budget = RetryBudget::shared(budget);
+        quick().circuit_breaker(self.breaker.clone()).retry_budget(budget).on_request(move |it| {
+            begun.fetch_add(usize::from(it.attempt > 1), Ordering::Relaxed);
+        })
     }
 
     /// No permit is out, and no more is paid than the retries that were begun; one of them may
@@ -169,7 +164,7 @@ impl Kept {
     fn check(&self) {
         let now = Instant::now();
         assert_eq!(self.breaker.snapshot(now).permits_out, 0);
-        let paid = (10.0 - self.budget.balance("", now)) as usize;
+        let paid = (10.0 - self.hosts.budget_left("", now).unwrap_or(10.0)) as usize;
         let begun = self.begun.load(Ordering::Relaxed);
         assert!(paid == begun || paid + 1 == begun, "{paid} paid for {begun} retries");
     }

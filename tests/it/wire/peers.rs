@@ -8,14 +8,14 @@ use http::{Extensions, Method};
 use reqwest::{Body, Request, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_resilient::{
-    AttemptLog, BudgetConfig, Constant, HttpRequestError, Resilient, ResponseExt, RetryBudget,
-    RetryOverride, StopReason,
+    AttemptLog, BudgetConfig, Constant, HostStates, HttpRequestError, Resilient, ResponseExt,
+    RetryBudget, RetryOverride, StopReason,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{ms, plain, quick, resilient};
+use super::{ms, plain, quick, resilient, resilient_on};
 use crate::support::reply::{End, Fault, Reply};
 use crate::support::server::Server;
 
@@ -225,9 +225,9 @@ async fn reqwest_04_every_success_pays_in_and_nothing_else_does() {
     let steps = [503, 200, 404, 500, 200];
     let server = Server::h1(steps.map(|status| Reply::status(status).into()));
     let one = BudgetConfig::default().size(10).deposit(0.25).trickle(0.0).upkeep(0.0);
-    let budget = RetryBudget::shared(one);
-    let client = resilient(quick().retry_budget(budget.clone()), plain());
-    let balance = || budget.balance("", Instant::now());
+    let hosts = HostStates::new();
+    let client = resilient_on(&hosts, quick().retry_budget(RetryBudget::shared(one)), plain());
+    let balance = || hosts.budget_left("", Instant::now()).unwrap();
     // The last attempt of several.
     client.get(server.url("/")).send().await.unwrap();
     assert_eq!(balance(), 9.25);

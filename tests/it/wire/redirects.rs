@@ -2,11 +2,11 @@
 
 use reqwest::redirect::Policy;
 use reqwest_resilient::{
-    AttemptLog, BreakerConfig, BreakerState, CircuitBreaker, Delivery, FailureKind, StopReason,
+    AttemptLog, BreakerConfig, BreakerState, Delivery, FailureKind, HostStates, StopReason,
 };
 use tokio::time::Instant;
 
-use super::{plain, quick, resilient, settings};
+use super::{plain, quick, resilient, resilient_on, settings};
 use crate::support::reply::{End, Fault, Reply, Step};
 use crate::support::server::Server;
 
@@ -91,19 +91,20 @@ async fn a_get_starts_at_the_first_url_again() {
 }
 
 #[tokio::test]
-async fn breaker_and_history_name_the_host_that_answered() {
-    let second = Server::h1([Reply::status(503).into()]);
+async fn both_breakers_hear_and_the_history_names_the_host_that_responded() {
+    let second = Server::h1([Reply::status(200).into(), Reply::status(503).into()]);
     let first = Server::h1([Reply::redirect(302, second.url("/")).into()]);
-    let breakers = CircuitBreaker::per_host(BreakerConfig::consecutive(3.try_into().unwrap()));
-    let config = quick().circuit_breaker(breakers.clone());
-    let log = AttemptLog::new();
-    let client = resilient(config, plain());
+    let config = quick().circuit_breaker(BreakerConfig::consecutive(3.try_into().unwrap()));
+    let (log, hosts) = (AttemptLog::new(), HostStates::new());
+    let client = resilient_on(&hosts, config, plain());
+    // Asked before: a report about another host creates no state.
+    client.get(second.url("/")).send().await.unwrap();
     client.get(first.url("/")).with_extension(log.clone()).send().await.unwrap();
     for attempt in log.history().attempts() {
         assert_eq!(attempt.answered_by, Some(second.addr().to_string()));
     }
-    let state = |server: &Server| breakers.for_key(&format!("http://{}", server.addr())).state();
-    assert_eq!((state(&first), state(&second)), (BreakerState::Closed, BreakerState::Open));
+    let state = |server: &Server| hosts.breaker(&format!("http://{}", server.addr())).state();
+    assert_eq!((state(&first), state(&second)), (BreakerState::Open, BreakerState::Open));
 }
 
 #[tokio::test]
@@ -113,11 +114,12 @@ async fn an_attempt_counts_once_with_a_host_that_redirects_to_itself() {
         _ => Reply::status(503),
     });
     let server = Server::h1([turns]);
-    let breakers = CircuitBreaker::per_host(BreakerConfig::consecutive(3.try_into().unwrap()));
-    let config = quick().circuit_breaker(breakers.clone());
-    let response = resilient(config, plain()).get(server.url("/")).send().await.unwrap();
+    let config = quick().circuit_breaker(BreakerConfig::consecutive(3.try_into().unwrap()));
+    let hosts = HostStates::new();
+    let client = resilient_on(&hosts, config, plain());
+    let response = client.get(server.url("/")).send().await.unwrap();
     assert_eq!((response.status().as_u16(), server.requests()), (503, 6));
-    let seen = &breakers.snapshot(Instant::now())[0];
+    let seen = &hosts.snapshot(Instant::now())[0];
     assert_eq!((seen.consecutive_failures, seen.state), (3, BreakerState::Open));
 }
 

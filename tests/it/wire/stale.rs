@@ -2,12 +2,12 @@
 
 use reqwest_middleware::{ClientWithMiddleware, RequestBuilder};
 use reqwest_resilient::{
-    AttemptLog, BudgetConfig, Constant, IdempotencyKey, ResponseExt, RetryBudget, RetryOverride,
-    StopReason, WaitSource,
+    AttemptLog, BudgetConfig, Constant, HostStates, IdempotencyKey, ResponseExt, RetryBudget,
+    RetryOverride, StopReason, WaitSource,
 };
 use tokio::time::Instant;
 
-use super::{ms, plain, quick, resilient};
+use super::{ms, plain, quick, resilient, resilient_on};
 use crate::support::reply::{End, Fault, Reply, Step};
 use crate::support::server::Server;
 
@@ -117,23 +117,23 @@ fn stale() -> [Step; 4] {
 struct After {
     server: Server,
     client: ClientWithMiddleware,
-    budget: RetryBudget,
+    hosts: HostStates,
 }
 
 impl After {
     async fn one_answer<const N: usize>(steps: [Step; N]) -> Self {
         let server = Server::h1([Reply::status(200).into()].into_iter().chain(steps));
         let budget = BudgetConfig::default().size(1).deposit(0.0).trickle(0.0);
-        let budget = RetryBudget::shared(budget);
-        let config = quick().backoff(Constant::new(BACKOFF)).retry_budget(budget.clone());
-        let client = resilient(config, plain());
+        let (hosts, budget) = (HostStates::new(), RetryBudget::shared(budget));
+        let config = quick().backoff(Constant::new(BACKOFF)).retry_budget(budget);
+        let client = resilient_on(&hosts, config, plain());
         let first = client.get(server.url("/")).send().await.unwrap();
         first.bytes().await.unwrap();
-        Self { server, client, budget }
+        Self { server, client, hosts }
     }
 
     fn balance(&self) -> f64 {
-        self.budget.balance("", Instant::now())
+        self.hosts.budget_left("", Instant::now()).unwrap()
     }
 }
 
