@@ -18,8 +18,7 @@ use crate::config::policy::{Patch, Policy};
 /// # async fn example(client: reqwest_middleware::ClientWithMiddleware) -> Result<(), reqwest_middleware::Error> {
 /// use reqwest_resilient::RetryOverride;
 ///
-/// // Ten retries are more than the default budget has saved up.
-/// let patient = RetryOverride::new().max_retries(10).without_retry_budget();
+/// let patient = RetryOverride::new().max_retries(10);
 /// client.get("https://example.com").with_extension(patient).send().await?;
 /// # Ok(()) }
 /// ```
@@ -112,6 +111,9 @@ fn patched(
         (says, policy.attempt_timeout, policy.max_total_time)
     {
         policy.attempt_timeout = Some(Some(attempt.min(total)));
+    }
+    if scopes.iter().chain(own).any(|it| it.0.max_retries.is_some()) {
+        policy.overdraft = policy.max_retries;
     }
     let faults = policy.check().err();
     let policy = Arc::new(policy);

@@ -21,10 +21,9 @@ macro_rules! settings {
     ($Type:ty) => {
         /// Settings; see [`ResilientConfig`](crate::ResilientConfig) for the defaults.
         impl $Type {
-            /// The most retries after the first attempt: `attempts <= retries + 1`. Default: 3,
-            /// after which a fourth failure is hardly news. The default
-            /// [budget](crate::BudgetConfig) saves up three at most per host, so for more than
-            /// that raise it too, or switch it off.
+            /// Sets the most retries after the first attempt: `attempts <= retries + 1`. Default: 3,
+            /// so four attempts in all. In a [`RetryOverride`](crate::RetryOverride) it also lets
+            /// the request take the [budget](crate::BudgetConfig) so far below zero.
             pub fn max_retries(mut self, retries: u32) -> Self {
                 self.patch().max_retries = Some(retries);
                 self
@@ -208,8 +207,10 @@ macro_rules! settings {
                 self
             }
 
-            /// Pays for retries; see [`BudgetConfig`](crate::BudgetConfig). Default: one bucket
-            /// per host, which begins with 3 retries; every ten successes pay for one more.
+            /// Sets the rules of the budget that pays for retries: a
+            /// [`BudgetConfig`](crate::BudgetConfig) for one bucket a host, or another
+            /// [`RetryBudget`]. Default: one bucket a host, which begins with 20 retries; a retry
+            /// that succeeds pays for three more, ten other successes for one.
             pub fn retry_budget(mut self, budget: impl Into<RetryBudget>) -> Self {
                 self.patch().budget = Some(Some(budget.into()));
                 self

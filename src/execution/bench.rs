@@ -75,8 +75,8 @@ impl Account {
     }
 
     /// A request succeeded.
-    pub fn deposit(&self, now: Instant) {
-        self.0.deposit(now);
+    pub fn deposit(&self) {
+        self.0.deposit(budget::Success::OfFirstAttempt);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{mem, time::Duration};
 
-use http::Extensions;
+use http::{Extensions, StatusCode};
 use reqwest::{Request, Response};
 
 use crate::breaker::{CircuitOpen, StateChange};
@@ -24,6 +24,7 @@ use crate::outcome::classify::{self, Verdict};
 use crate::outcome::hint::{self, Advice};
 use crate::outcome::idempotency;
 use crate::outcome::{Failure, FailureKind, Outcome, OutcomeResult};
+use crate::retry::budget::Success;
 use crate::retry::decision::{Decision, StopReason, WaitSource};
 
 /// A longer body may be refused while it is still being sent.
@@ -40,6 +41,8 @@ pub(crate) struct Execution<'p> {
     /// How long it may still wait at the gate.
     gate_time: Duration,
     keyed: bool,
+    /// Whether a hinted 503 has given it a free retry.
+    was_invited: bool,
     /// Boxed, because most have none.
     history: Option<Box<History>>,
     log: Option<AttemptLog>,
@@ -78,6 +81,7 @@ impl<'p> Execution<'p> {
             gate_time: policy.max_wait_time,
             keyed: !idempotency::is_idempotent(request.method())
                 && idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
+            was_invited: false,
             history: None,
             log: extensions.get().cloned(),
         }
@@ -268,12 +272,24 @@ impl<'p> Execution<'p> {
         let random = if waits { self.policy.sources.random() } else { 0.0 };
         let facts = DecisionInput { now, random, advice, rejected_for };
         match self.retry.decide(self.policy, outcome, &facts) {
-            Decision::Retry { source, .. }
-                if source != WaitSource::Immediate && !self.guard.withdraw(now) =>
+            Decision::Retry { .. }
+                if !self.is_invited(outcome, &facts.advice) && !self.guard.withdraw(now) =>
             {
                 Decision::Return(StopReason::Budget)
             }
             decision => decision,
+        }
+    }
+
+    /// Returns whether the server asked for this retry, so that it costs no token: after a rate limit,
+    /// and once a request after a 503 that says when.
+    fn is_invited(&mut self, outcome: &Outcome<'_>, advice: &Advice) -> bool {
+        match outcome.status() {
+            Some(StatusCode::TOO_MANY_REQUESTS | StatusCode::FORBIDDEN) => true,
+            Some(StatusCode::SERVICE_UNAVAILABLE) if advice.hint.is_some() => {
+                !mem::replace(&mut self.was_invited, true)
+            }
+            _ => false,
         }
     }
 
@@ -294,7 +310,8 @@ impl<'p> Execution<'p> {
         let cross_host_url = outcome.cross_host_url();
         self.guard.exit(health, cross_host_url, hint, now, &self.policy.sources, &mut self.changes);
         if verdict == Verdict::Success {
-            self.guard.deposit(now);
+            let first = self.retry.attempts() <= 1;
+            self.guard.deposit(if first { Success::OfFirstAttempt } else { Success::OfRetry });
         }
         let heard = classify::holds_back(outcome, verdict) && cross_host_url.is_none();
         let longest = self.policy.max_wait_time;

@@ -16,7 +16,7 @@ use crate::common::clock::{Instant, Sources};
 use crate::host::gate::{Answer, HostGate, Patience};
 use crate::host::map::{HostMap, host_key};
 use crate::host::state::HostState;
-use crate::retry::budget::{Account, BudgetScope, RetryBudget, Token};
+use crate::retry::budget::{Account, BudgetScope, RetryBudget, Success, Token};
 
 /// The settings of one request that concern its host.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,8 @@ pub(crate) struct HostRules<'p> {
     pub(crate) breaker: Option<&'p CircuitBreakers>,
     pub(crate) budget: Option<&'p RetryBudget>,
     pub(crate) gate: bool,
+    /// How far below zero this request may take the budget.
+    pub(crate) overdraft: u32,
 }
 
 /// What one request uses of the state of its host.
@@ -33,6 +35,7 @@ pub(crate) struct Parts<'p> {
     host: Cow<'p, Arc<HostState>>,
     breaker: Part<BreakerHandle>,
     budget: Part<Account>,
+    overdraft: u32,
     gate: bool,
 }
 
@@ -75,7 +78,8 @@ impl<'p> Parts<'p> {
                 _ => Part::Other(other_budget(hosts, rules, request, now)),
             },
         };
-        Self { hosts, host, breaker, budget, gate: rules.gate }
+        let HostRules { gate, overdraft, .. } = rules;
+        Self { hosts, host, breaker, budget, overdraft, gate }
     }
 
     #[inline]
@@ -259,7 +263,7 @@ impl<'p> Admission<'p> {
     pub(crate) fn withdraw(&mut self, now: Instant) -> bool {
         let account = self.parts.budget().filter(|_| self.token.is_none());
         let Some(account) = account else { return true };
-        self.token = Token::withdraw(Arc::clone(account), now);
+        self.token = Token::withdraw(Arc::clone(account), now, self.parts.overdraft);
         self.token.is_some()
     }
 
@@ -268,10 +272,10 @@ impl<'p> Admission<'p> {
         self.parts.budget().map(|it| it.balance(now))
     }
 
-    /// The request succeeded.
-    pub(crate) fn deposit(&self, now: Instant) {
+    /// Adds to the budget what a success pays for.
+    pub(crate) fn deposit(&self, success: Success) {
         if let Some(account) = self.parts.budget() {
-            account.deposit(now);
+            account.deposit(success);
         }
     }
 
@@ -318,7 +322,7 @@ pub(crate) fn succeeded(
         }
     }
     if let Some(account) = parts.budget() {
-        account.deposit(now);
+        account.deposit(Success::OfFirstAttempt);
     }
 }
 

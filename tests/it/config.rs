@@ -316,7 +316,7 @@ fn a_file_can_say_what_the_builder_can() {
         .open_growth(two, 60 * SECOND)
         .without_open_jitter()
         .max_retry_after(Duration::ZERO);
-    let budget = BudgetConfig::default().size(50).deposit(0.2).trickle(1.0).upkeep(0.5);
+    let budget = BudgetConfig::default().size(50).deposit(0.2).trickle(1.0);
     let header = |it| http::HeaderName::from_static(it);
     let config = ResilientConfig::aresilient()
         .to_builder()

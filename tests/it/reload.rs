@@ -253,7 +253,7 @@ async fn no_request_sees_a_mixture() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_is_known_of_hosts_outlives_reloading_under_load() {
     let breakers = consecutive(1).open_for(600 * SECOND);
-    let frozen = BudgetConfig::default().size(10).trickle(0.0).deposit(0.0).upkeep(0.0);
+    let frozen = BudgetConfig::default().size(10).trickle(0.0).deposit(0.0);
     let config = |breakers: BreakerConfig, budget: BudgetConfig| {
         ResilientConfig::builder().max_retries(0).circuit_breaker(breakers).retry_budget(budget)
     };

@@ -272,7 +272,7 @@ fn budget(config: BudgetConfig, name: &str, value: &Value) -> BudgetConfig {
         ("size", Value::Whole(it)) => config.size(count(*it)),
         ("deposit", Value::Number(it)) => config.deposit(*it),
         ("trickle", Value::Number(it)) => config.trickle(*it),
-        ("upkeep", Value::Number(it)) => config.upkeep(*it),
+        ("retry_deposit", Value::Number(it)) => config.retry_deposit(*it),
         _ => config,
     }
 }

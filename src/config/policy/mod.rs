@@ -59,6 +59,8 @@ pub(crate) struct Policy {
     pub(crate) breaker: Option<CircuitBreakers>,
     pub(crate) breaker_health: Option<Judge>,
     pub(crate) budget: Option<RetryBudget>,
+    /// How far below zero the budget may go: only for requests that name `max_retries` themselves.
+    pub(crate) overdraft: u32,
     pub(crate) gate: bool,
     /// What [`is_simple`](Self::is_simple) says, which each request has to know.
     pub(crate) simple: bool,
@@ -114,6 +116,7 @@ impl Default for Policy {
             breaker: Some(BreakerConfig::default().into()),
             breaker_health: None,
             budget: Some(BudgetConfig::default().into()),
+            overdraft: 0,
             gate: true,
             simple: true,
             listeners: Listeners::default(),
@@ -197,7 +200,7 @@ impl Policy {
     #[inline]
     pub(crate) fn host_rules(&self) -> HostRules<'_> {
         let (breaker, budget) = (self.breaker.as_ref(), self.budget.as_ref());
-        HostRules { breaker, budget, gate: self.gate }
+        HostRules { breaker, budget, gate: self.gate, overdraft: self.overdraft }
     }
 
     /// The policy for requests to the host of `url`, if it has one of its own.

@@ -2,40 +2,32 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use crate::common::clock::{Instant, nanos};
-use crate::retry::budget::{RetryBudget, bucket::Bucket};
+use crate::common::clock::Instant;
+use crate::retry::budget::RetryBudget;
+use crate::retry::budget::bucket::{Bucket, Success};
 
-/// The tokens kept for one key, shared by everything that re-sends to it.
+/// The tokens kept for one host or key, shared by everything that retries there.
 ///
-/// While the bucket is full and successes come often enough, a success changes nothing but when the
-/// last one was, and that is noted without the lock. One that meets a withdrawal may then count as
-/// having come before it.
+/// While the bucket is full a success changes nothing, and takes no lock. One that meets a withdrawal
+/// may then count as having come before it.
 #[derive(Debug)]
 pub(crate) struct Account {
     /// Of the rules in `bucket`.
     version: AtomicU64,
+    full: AtomicBool,
     bucket: Mutex<Bucket>,
-    /// From which the moments here and in `bucket` are counted.
-    epoch: Instant,
-    /// One more than the moment of the last success; 0 before the first.
-    succeeded: AtomicU64,
-    /// A success changes nothing else if it comes less than this after the one before.
-    calm: AtomicU64,
 }
 
 impl Account {
     /// Creates a full account.
     pub(crate) fn new(rules: &RetryBudget, now: Instant) -> Self {
-        let bucket = Bucket::new(&rules.config, now);
         Self {
             version: AtomicU64::new(rules.version),
-            epoch: now,
-            succeeded: AtomicU64::new(0),
-            calm: AtomicU64::new(bucket.calm()),
-            bucket: Mutex::new(bucket),
+            full: AtomicBool::new(true),
+            bucket: Mutex::new(Bucket::new(&rules.config, now)),
         }
     }
 
@@ -55,22 +47,18 @@ impl Account {
         });
     }
 
-    /// Adds what a successful request pays for.
-    pub(crate) fn deposit(&self, now: Instant) {
-        let mark = nanos(now.saturating_duration_since(self.epoch)).saturating_add(1);
-        let last = self.succeeded.load(Ordering::Relaxed);
-        if mark.saturating_sub(last) < self.calm.load(Ordering::Acquire) {
-            // Of threads that are here at once, an older moment may stay: it is as good.
-            self.succeeded.store(mark.max(last), Ordering::Relaxed);
-        } else {
-            self.change(|bucket| bucket.deposit(now));
+    /// Adds what a success pays for.
+    #[inline]
+    pub(crate) fn deposit(&self, success: Success) {
+        if !self.full.load(Ordering::Acquire) {
+            self.change(|bucket| bucket.deposit(success));
         }
     }
 
-    /// Takes a token for a retry, unless there is none.
+    /// Takes a token for a retry, down to `overdraft` tokens below zero; returns whether it could.
     #[must_use]
-    pub(crate) fn withdraw(&self, now: Instant) -> bool {
-        self.change(|bucket| bucket.withdraw(now))
+    pub(crate) fn withdraw(&self, now: Instant, overdraft: u32) -> bool {
+        self.change(|bucket| bucket.withdraw(now, overdraft))
     }
 
     /// Puts back the token of a retry that was never sent.
@@ -85,13 +73,8 @@ impl Account {
 
     fn change<R>(&self, change: impl FnOnce(&mut Bucket) -> R) -> R {
         let mut bucket = self.lock();
-        if let Some(last) = self.succeeded.load(Ordering::Relaxed).checked_sub(1) {
-            bucket.has_succeeded(last);
-        }
         let result = change(&mut bucket);
-        let last = bucket.last_success().map_or(0, |it| it.saturating_add(1));
-        self.succeeded.fetch_max(last, Ordering::Relaxed);
-        self.calm.store(bucket.calm(), Ordering::Release);
+        self.full.store(bucket.is_full(), Ordering::Release);
         result
     }
 
@@ -106,8 +89,8 @@ impl Account {
 pub(crate) struct Token(Option<Arc<Account>>);
 
 impl Token {
-    pub(crate) fn withdraw(account: Arc<Account>, now: Instant) -> Option<Self> {
-        account.withdraw(now).then(|| Self(Some(account)))
+    pub(crate) fn withdraw(account: Arc<Account>, now: Instant, overdraft: u32) -> Option<Self> {
+        account.withdraw(now, overdraft).then(|| Self(Some(account)))
     }
 
     /// The retry is sent.
@@ -141,12 +124,13 @@ mod tests {
     fn a_token_comes_back_unless_it_is_spent() {
         let now = Instant::now();
         let account = Arc::new(Account::new(&size(2).into(), now));
-        let token = Token::withdraw(Arc::clone(&account), now);
+        let token = Token::withdraw(Arc::clone(&account), now, 0);
         assert_eq!((token.is_some(), account.balance(now)), (true, 1.0));
         drop(token);
         assert_eq!(account.balance(now), 2.0);
-        let [first, second] = [(); 2].map(|()| Token::withdraw(Arc::clone(&account), now).unwrap());
-        assert!(Token::withdraw(Arc::clone(&account), now).is_none());
+        let [first, second] =
+            [(); 2].map(|()| Token::withdraw(Arc::clone(&account), now, 0).unwrap());
+        assert!(Token::withdraw(Arc::clone(&account), now, 0).is_none());
         first.spend();
         drop(second);
         assert_eq!(account.balance(now), 1.0);
@@ -158,12 +142,12 @@ mod tests {
         let config = BudgetConfig::default().size(100).trickle(0.0).deposit(0.5);
         let account = Account::new(&config.into(), now);
         let taken: usize = std::thread::scope(|scope| {
-            let take = || (0..100).filter(|_| account.withdraw(now)).count();
+            let take = || (0..100).filter(|_| account.withdraw(now, 0)).count();
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
             threads.into_iter().map(|it| it.join().unwrap()).sum()
         });
         assert_eq!(taken, 100);
-        account.deposit(now);
+        account.deposit(Success::OfFirstAttempt);
         account.refund();
         assert_eq!(account.balance(now), 1.5);
     }
@@ -171,15 +155,15 @@ mod tests {
     #[test]
     fn no_success_is_lost_or_counted_twice_between_threads() {
         let now = Instant::now();
-        let config = size(3_000).trickle(0.0).deposit(0.5).upkeep(0.0);
+        let config = size(3_000).trickle(0.0).deposit(0.5);
         let account = Account::new(&config.into(), now);
-        let drain = || std::iter::from_fn(|| account.withdraw(now).then_some(())).count();
+        let drain = || std::iter::from_fn(|| account.withdraw(now, 0).then_some(())).count();
         assert_eq!(drain(), 3_000);
         let taken: usize = std::thread::scope(|scope| {
             let work = || {
-                let round = |millis| {
-                    account.deposit(now + Duration::from_millis(millis));
-                    usize::from(account.withdraw(now))
+                let round = |_| {
+                    account.deposit(Success::OfFirstAttempt);
+                    usize::from(account.withdraw(now, 0))
                 };
                 (0..1_000).map(round).sum::<usize>()
             };
@@ -190,21 +174,17 @@ mod tests {
     }
 
     #[test]
-    fn a_success_among_many_takes_no_lock() {
+    fn a_success_takes_no_lock_while_the_bucket_is_full() {
         let now = Instant::now();
-        let at = |millis| now + Duration::from_millis(millis);
-        let account = Account::new(&size(3).into(), now);
-        (0..10).for_each(|half_seconds| account.deposit(at(500 * half_seconds)));
-        assert_eq!(account.lock().last_success(), None, "the bucket heard of none");
-        assert_eq!(account.balance(now), 3.0);
-        account.deposit(at(4_500 + 1_500));
-        assert_eq!(account.balance(now), 2.8, "paid for what lies between the last two");
-        assert!(account.withdraw(now));
-        account.deposit(now);
-        assert_eq!(account.balance(now), 1.9, "only a full one may pass a success by");
-        (0..20).for_each(|_| account.deposit(at(6_000)));
-        account.deposit(at(6_400));
-        assert_eq!(account.lock().last_success(), Some(6_000_000_000), "full, it hears of no more");
+        let account = Account::new(&size(3).deposit(0.5).trickle(0.0).into(), now);
+        let held = account.lock();
+        account.deposit(Success::OfFirstAttempt);
+        drop(held);
+        assert!(account.withdraw(now, 0));
+        account.deposit(Success::OfFirstAttempt);
+        assert_eq!(account.balance(now), 2.5);
+        account.deposit(Success::OfFirstAttempt);
+        assert_eq!((account.balance(now), account.full.load(Ordering::Relaxed)), (3.0, true));
     }
 
     proptest! {
@@ -213,25 +193,23 @@ mod tests {
         #[test]
         fn any_account_is_its_bucket(
             deposit in 0..=1000_u32,
-            upkeep in 0..=1000_u32,
             steps in proptest::collection::vec((0..6_u8, 0..3_000_u64), 0..100),
         ) {
             let config = size(3).deposit(f64::from(deposit) / 1000.0);
-            let config = config.upkeep(f64::from(upkeep) / 1000.0);
             let mut now = Instant::now();
             let rules = RetryBudget::from(config);
             let (account, mut bucket) = (Account::new(&rules, now), Bucket::new(&config, now));
             for (step, millis) in steps {
                 match step {
-                    0 => prop_assert_eq!(account.withdraw(now), bucket.withdraw(now)),
+                    0 => prop_assert_eq!(account.withdraw(now, 0), bucket.withdraw(now, 0)),
                     1 => {
                         account.refund();
                         bucket.refund();
                     }
                     _ => {
                         now += Duration::from_millis(millis);
-                        account.deposit(now);
-                        bucket.deposit(now);
+                        account.deposit(Success::OfFirstAttempt);
+                        bucket.deposit(Success::OfFirstAttempt);
                     }
                 }
                 prop_assert_eq!(account.balance(now), bucket.balance(now));

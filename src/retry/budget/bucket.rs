@@ -6,97 +6,81 @@ use crate::retry::budget::BudgetConfig;
 /// One token, counted so finely that a billionth of a token per second is exact to the nanosecond.
 ///
 /// Counting in integers makes four deposits of 0.25 worth a retry, and ten of 0.1 as well.
-const TOKEN: u128 = BILLION * BILLION;
+const TOKEN: i128 = BILLION * BILLION;
 
-const BILLION: u128 = 1_000_000_000;
+const BILLION: i128 = 1_000_000_000;
 
 /// A token bucket that fills by deposits, and by time as of when it is asked.
 #[derive(Clone, Debug)]
 pub(super) struct Bucket {
-    /// Never above `size`.
-    balance: u128,
-    size: u128,
-    deposit: u128,
+    /// Never above `size`; below zero only by overdrafts.
+    balance: i128,
+    size: i128,
+    deposit: i128,
+    retry_deposit: i128,
     /// For each nanosecond.
     trickle: u64,
-    /// For each nanosecond, of what is more than a token.
-    upkeep: u64,
     /// From here on, moments are numbers of nanoseconds.
     epoch: Instant,
     /// Until when the trickle is in the balance; never goes back.
     filled: u64,
-    /// When the last success was.
-    succeeded: Option<u64>,
+}
+
+/// Which success pays in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Success {
+    OfFirstAttempt,
+    OfRetry,
 }
 
 impl Bucket {
-    /// A full bucket.
+    /// Creates a full bucket.
     pub(super) fn new(config: &BudgetConfig, now: Instant) -> Self {
         // A float cast saturates, and takes what is not a number for 0.
         let billionths = |rate: f64| (rate * BILLION as f64).round() as u64;
-        let size = u128::from(config.size) * TOKEN;
+        let tokens = |rate: f64| i128::from(billionths(rate)) * BILLION;
+        let size = i128::from(config.size) * TOKEN;
         Self {
             balance: size,
             size,
-            deposit: u128::from(billionths(config.deposit)) * BILLION,
+            deposit: tokens(config.deposit),
+            retry_deposit: tokens(config.retry_deposit),
             trickle: billionths(config.trickle),
-            upkeep: billionths(config.upkeep),
             epoch: now,
             filled: 0,
-            succeeded: None,
         }
     }
 
-    /// Goes on under other rules with what has come in so far.
+    /// Follows other rules from now on, with what has come in so far.
     pub(super) fn change_rules(&mut self, config: &BudgetConfig, now: Instant) {
         self.fill(self.moment(now));
-        let Self { size, deposit, trickle, upkeep, .. } = Self::new(config, now);
-        self.balance = self.balance.min(size);
-        (self.size, self.deposit, self.trickle, self.upkeep) = (size, deposit, trickle, upkeep);
+        let new = Self::new(config, now);
+        let balance = self.balance.min(new.size);
+        *self = Self { balance, epoch: self.epoch, filled: self.filled, ..new };
     }
 
-    /// Adds what a successful request pays for, after what it costs to have kept the rest.
-    pub(super) fn deposit(&mut self, now: Instant) {
-        let now = self.moment(now);
-        self.fill(now);
-        let idle = self.succeeded.map_or(0, |it| now.saturating_sub(it));
-        self.succeeded = self.succeeded.max(Some(now));
-        let spare = self.balance.saturating_sub(TOKEN);
-        self.balance -= spare.min(over(idle, self.upkeep));
-        self.add(self.deposit);
+    /// Adds what a success pays for.
+    pub(super) fn deposit(&mut self, success: Success) {
+        self.add(match success {
+            Success::OfFirstAttempt => self.deposit,
+            Success::OfRetry => self.retry_deposit,
+        });
     }
 
-    /// For so many nanoseconds less one after a success, another one changes nothing but when the
-    /// last one was: it pays for itself, and the bucket stays full.
-    pub(super) fn calm(&self) -> u64 {
-        match self.deposit.checked_div(self.upkeep.into()) {
-            _ if self.balance < self.size => 0,
-            Some(paid_for) => u64::try_from(paid_for).unwrap_or(u64::MAX).saturating_add(1),
-            None => u64::MAX,
-        }
+    pub(super) fn is_full(&self) -> bool {
+        self.balance >= self.size
     }
 
-    /// When the last success was, in nanoseconds from when the bucket was new.
-    pub(super) fn last_success(&self) -> Option<u64> {
-        self.succeeded
-    }
-
-    /// There was a success that changed nothing else.
-    pub(super) fn has_succeeded(&mut self, at: u64) {
-        self.succeeded = self.succeeded.max(Some(at));
-    }
-
-    /// Takes a token for a retry, unless there is none.
+    /// Takes a token for a retry unless that would leave less than `overdraft` tokens below zero.
     #[must_use]
-    pub(super) fn withdraw(&mut self, now: Instant) -> bool {
+    pub(super) fn withdraw(&mut self, now: Instant, overdraft: u32) -> bool {
         self.fill(self.moment(now));
-        match self.balance.checked_sub(TOKEN) {
-            Some(rest) => {
-                self.balance = rest;
-                true
-            }
-            None => false,
+        let rest = self.balance - TOKEN;
+        let covered = rest >= -i128::from(overdraft) * TOKEN;
+        if covered {
+            self.balance = rest;
         }
+        covered
     }
 
     /// Puts back the token of a retry that was never sent.
@@ -104,7 +88,7 @@ impl Bucket {
         self.add(TOKEN);
     }
 
-    /// The tokens there are.
+    /// Returns the tokens there are; less than zero after an overdraft.
     pub(super) fn balance(&self, now: Instant) -> f64 {
         let balance = self.balance.saturating_add(self.trickled(self.moment(now))).min(self.size);
         // Apart, since a float has no room for a full bucket of billionths.
@@ -115,8 +99,8 @@ impl Bucket {
         nanos(now.saturating_duration_since(self.epoch))
     }
 
-    fn trickled(&self, now: u64) -> u128 {
-        over(now.saturating_sub(self.filled), self.trickle)
+    fn trickled(&self, now: u64) -> i128 {
+        i128::from(now.saturating_sub(self.filled)) * i128::from(self.trickle)
     }
 
     /// Adds what has trickled in.
@@ -125,14 +109,9 @@ impl Bucket {
         self.filled = self.filled.max(now);
     }
 
-    fn add(&mut self, amount: u128) {
+    fn add(&mut self, amount: i128) {
         self.balance = self.balance.saturating_add(amount).min(self.size);
     }
-}
-
-/// What comes to `rate` a nanosecond in so many of them.
-fn over(nanos: u64, rate: u64) -> u128 {
-    u128::from(nanos) * u128::from(rate)
 }
 
 #[cfg(test)]
@@ -146,14 +125,14 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn withdrawals(bucket: &mut Bucket, now: Instant) -> u32 {
-        (0..1000).filter(|_| bucket.withdraw(now)).count() as u32
+        (0..1000).filter(|_| bucket.withdraw(now, 0)).count() as u32
     }
 
     #[test]
     fn starts_full() {
         let now = Instant::now();
         let mut bucket = Bucket::new(&BudgetConfig::default(), now);
-        assert_eq!(withdrawals(&mut bucket, now), 3);
+        assert_eq!(withdrawals(&mut bucket, now), 20);
     }
 
     #[test]
@@ -165,7 +144,7 @@ mod tests {
             let config = BudgetConfig::default().size(10).deposit(deposit).trickle(0.0);
             let mut bucket = Bucket::new(&config, now);
             assert_eq!(withdrawals(&mut bucket, now), 10);
-            (0..successes).for_each(|_| bucket.deposit(now));
+            (0..successes).for_each(|_| bucket.deposit(Success::OfFirstAttempt));
             assert_eq!(withdrawals(&mut bucket, now), retries, "{successes} of {deposit}");
         }
     }
@@ -173,20 +152,20 @@ mod tests {
     #[test]
     fn trickles_however_often_it_is_asked() {
         let start = Instant::now();
-        let mut bucket = Bucket::new(&BudgetConfig::default().trickle(0.05), start);
+        let mut bucket = Bucket::new(&BudgetConfig::default().size(3).trickle(0.05), start);
         assert_eq!(withdrawals(&mut bucket, start), 3);
         for i in 1..20_000 {
-            assert!(!bucket.withdraw(start + i * SECOND / 1000), "{i} ms");
+            assert!(!bucket.withdraw(start + i * SECOND / 1000, 0), "{i} ms");
         }
-        assert!(bucket.withdraw(start + 20 * SECOND));
+        assert!(bucket.withdraw(start + 20 * SECOND, 0));
         assert_eq!(bucket.balance(start + 30 * SECOND), 0.5);
     }
 
     #[test]
     fn holds_no_more_than_its_size() {
         let start = Instant::now();
-        let mut bucket = Bucket::new(&BudgetConfig::default(), start);
-        (0..100).for_each(|_| bucket.deposit(start));
+        let mut bucket = Bucket::new(&BudgetConfig::default().size(3), start);
+        (0..100).for_each(|_| bucket.deposit(Success::OfFirstAttempt));
         bucket.refund();
         assert_eq!(bucket.balance(start + 3600 * SECOND), 3.0);
         assert_eq!(withdrawals(&mut bucket, start + 3600 * SECOND), 3);
@@ -195,59 +174,57 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_client_keeps_one_retry() {
-        let start = Instant::now();
-        let mut bucket = Bucket::new(&BudgetConfig::default().trickle(0.0), start);
-        let after = |bucket: &mut Bucket, secs| {
-            bucket.deposit(start + secs * SECOND);
-            (bucket.balance(start) * 1e3).round()
-        };
-        // The first success has nothing before it to pay for.
-        assert_eq!(after(&mut bucket, 100), 3000.0);
-        assert_eq!(
-            [105, 110, 115, 120].map(|at| after(&mut bucket, at)),
-            [2100.0, 1200.0, 1100.0, 1100.0]
-        );
-        // A clock that goes back has nothing to pay for either, and is not forgotten.
-        assert_eq!([110, 120].map(|at| after(&mut bucket, at)), [1200.0, 1300.0]);
+    fn a_retry_that_succeeds_pays_for_three() {
+        let now = Instant::now();
+        let config = BudgetConfig::default().trickle(0.0);
+        let mut bucket = Bucket::new(&config, now);
+        assert_eq!(withdrawals(&mut bucket, now), 20);
+        bucket.deposit(Success::OfRetry);
+        assert_eq!(withdrawals(&mut bucket, now), 3);
+        (0..10).for_each(|_| bucket.deposit(Success::OfFirstAttempt));
+        assert_eq!(withdrawals(&mut bucket, now), 1);
     }
 
     #[test]
-    fn a_busy_client_keeps_all_and_so_does_one_that_waits() {
-        let start = Instant::now();
-        let mut bucket = Bucket::new(&BudgetConfig::default().trickle(0.0), start);
-        let at = |i: u32| start + i * SECOND / 2;
-        (0..100).for_each(|i| bucket.deposit(at(i)));
-        assert_eq!(bucket.balance(at(100)), 3.0);
-        assert_eq!(withdrawals(&mut bucket, at(100_000)), 3);
-        (0..10).for_each(|_| bucket.deposit(at(100_000)));
-        bucket.deposit(at(200_000));
-        assert_eq!(bucket.balance(at(200_000)), 1.1, "what is down to one retry costs nothing");
+    fn retries_go_on_while_one_in_three_works() {
+        let now = Instant::now();
+        for (every, lasts) in [(3, true), (5, false)] {
+            let mut bucket = Bucket::new(&BudgetConfig::default().trickle(0.0), now);
+            let went_on = (1..=1_000).all(|retry| {
+                let paid = bucket.withdraw(now, 0);
+                if retry % every == 0 {
+                    bucket.deposit(Success::OfRetry);
+                }
+                paid
+            });
+            assert_eq!(went_on, lasts, "every {every}");
+        }
     }
 
     #[test]
-    fn without_upkeep_what_is_saved_stays() {
-        let start = Instant::now();
-        let config = BudgetConfig::default().upkeep(0.0).deposit(0.0);
-        let mut bucket = Bucket::new(&config, start);
-        (0..10).for_each(|hour| bucket.deposit(start + 3600 * hour * SECOND));
-        assert_eq!(bucket.balance(start), 3.0);
+    fn an_overdraft_is_paid_back_first() {
+        let now = Instant::now();
+        let mut bucket = Bucket::new(&BudgetConfig::default().size(1).trickle(0.0), now);
+        let taken = (0..100).filter(|_| bucket.withdraw(now, 10)).count();
+        assert_eq!((taken, bucket.balance(now)), (11, -10.0));
+        bucket.deposit(Success::OfRetry);
+        assert!(!bucket.withdraw(now, 0) && bucket.withdraw(now, 10));
+        (0..4).for_each(|_| bucket.deposit(Success::OfRetry));
+        assert_eq!(bucket.balance(now), 1.0);
     }
 
     #[test]
     fn other_rules_go_on_with_what_has_come_in() {
         let start = Instant::now();
-        let rules = BudgetConfig::default().size(10).deposit(0.5).trickle(1.0).upkeep(0.0);
+        let rules = BudgetConfig::default().size(10).deposit(0.5).trickle(1.0);
         let mut bucket = Bucket::new(&rules, start);
         assert_eq!(withdrawals(&mut bucket, start), 10);
 
         let later = start + 6 * SECOND;
-        bucket.change_rules(&rules.deposit(0.25).trickle(0.0).upkeep(1.0), later);
+        bucket.change_rules(&rules.deposit(0.25).trickle(0.0), later);
         assert_eq!(bucket.balance(later + 9 * SECOND), 6.0);
-        bucket.deposit(later);
+        bucket.deposit(Success::OfFirstAttempt);
         assert_eq!(bucket.balance(later), 6.25);
-        bucket.deposit(later + SECOND);
-        assert_eq!(bucket.balance(later), 5.5);
 
         bucket.change_rules(&rules.size(3), later + SECOND);
         assert_eq!(bucket.balance(later + 9 * SECOND), 3.0);
@@ -281,12 +258,10 @@ mod tests {
             size in 1..20_u32,
             deposit in 0..=1000_u32,
             trickle in 0..=1000_u32,
-            upkeep in 0..=1000_u32,
             steps in proptest::collection::vec(any_step(), 0..200),
         ) {
             let (deposit, trickle) = (f64::from(deposit) / 1000.0, f64::from(trickle) / 1000.0);
             let config = BudgetConfig::default().size(size).deposit(deposit).trickle(trickle);
-            let config = config.upkeep(f64::from(upkeep) / 1000.0);
             let start = Instant::now() + 3600 * SECOND;
             let mut bucket = Bucket::new(&config, start);
             let (mut now, mut latest) = (start, start);
@@ -294,10 +269,10 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Success => {
-                        bucket.deposit(now);
+                        bucket.deposit(Success::OfFirstAttempt);
                         successes += 1;
                     }
-                    Step::Retry => sent += i32::from(bucket.withdraw(now)),
+                    Step::Retry => sent += i32::from(bucket.withdraw(now, 0)),
                     Step::Refund if sent > 0 => {
                         bucket.refund();
                         sent -= 1;
@@ -321,16 +296,14 @@ mod tests {
             size: u32,
             deposit in ANY,
             trickle in ANY,
-            upkeep in ANY,
             secs: u32,
         ) {
             let config = BudgetConfig::default().size(size).deposit(deposit).trickle(trickle);
-            let config = config.upkeep(upkeep);
             let start = Instant::now();
             let mut bucket = Bucket::new(&config, start);
             for _ in 0..3 {
-                bucket.deposit(start);
-                let _ = bucket.withdraw(start + Duration::from_secs(secs.into()));
+                bucket.deposit(Success::OfFirstAttempt);
+                let _ = bucket.withdraw(start + Duration::from_secs(secs.into()), 0);
                 bucket.refund();
             }
             prop_assert!(bucket.balance(start) <= f64::from(size));
