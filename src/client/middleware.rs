@@ -242,7 +242,7 @@ impl Resilient {
             let factory = extensions.get::<BodyFactory>().cloned();
             let sent_before = extensions.get::<ResendCount>().copied();
             loop {
-                if first.is_none() && call.is_held_back(now) {
+                if first.is_none() && call.may_be_held_back() {
                     now = match Box::pin(call.pass_gate(request)).await {
                         Ok(now) => now,
                         Err((limited, now)) => {
@@ -321,7 +321,7 @@ impl Resilient {
                 if let Some(draining) = draining {
                     draining.await;
                 }
-                if !after.is_zero() {
+                if !after.is_zero() && !call.waits_at_gate() {
                     Box::pin(match now.checked_add(after) {
                         Some(until) => tokio::time::sleep_until(until),
                         None => tokio::time::sleep(after),

@@ -13,7 +13,7 @@ use crate::common::clock::Instant;
 use crate::config::ResilientConfig;
 use crate::execution::decide::{DecisionInput, Repeat, Retry, Upload};
 use crate::host::admission::Parts;
-use crate::host::gate::HostGate;
+use crate::host::gate::HostGates;
 use crate::host::states::HostStates;
 use crate::outcome::classify::Verdict;
 use crate::outcome::hint;
@@ -82,12 +82,12 @@ impl Account {
 
 /// The gate of one host.
 #[derive(Debug, Default)]
-pub struct Gate(HostGate);
+pub struct Gate(HostGates);
 
 impl Gate {
     /// Whether requests have to wait.
-    pub fn is_closed(&self, now: Instant) -> bool {
-        self.0.is_closed(now)
+    pub fn may_be_closed(&self) -> bool {
+        self.0.is_any_closed()
     }
 }
 

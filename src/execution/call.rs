@@ -13,14 +13,14 @@ use crate::execution::attempt::{AttemptLimits, AttemptResult, Chain};
 use crate::execution::body::{self, BodyFactory};
 use crate::execution::decide::{DecisionInput, Repeat, Retry, Upload};
 use crate::host::admission::Admission;
-use crate::host::gate::{Answer, Patience, RateLimited};
+use crate::host::gate::{Closing, Patience, RateLimited, Throttle};
 use crate::observe::event::{
     BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, RequestInfo, ResponseInfo, RetryInfo,
     Scopes,
 };
 use crate::observe::history::{Attempt, AttemptLog, History, Hold};
 use crate::observe::redact::RedactedUrl;
-use crate::outcome::classify::{self, Verdict};
+use crate::outcome::classify::{self, Throttling, Verdict};
 use crate::outcome::hint::{self, Advice};
 use crate::outcome::idempotency;
 use crate::outcome::{Failure, FailureKind, Outcome, OutcomeResult};
@@ -40,6 +40,7 @@ pub(crate) struct Execution<'p> {
     pub(crate) policy: &'p Policy,
     /// How long it may still wait at the gate.
     gate_time: Duration,
+    waits_at_gate: bool,
     keyed: bool,
     /// Whether a hinted 503 has given it a free retry.
     was_invited: bool,
@@ -79,6 +80,7 @@ impl<'p> Execution<'p> {
             changes: vec![],
             policy,
             gate_time: policy.max_wait_time,
+            waits_at_gate: false,
             keyed: !idempotency::is_idempotent(request.method())
                 && idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
             was_invited: false,
@@ -87,37 +89,43 @@ impl<'p> Execution<'p> {
         }
     }
 
-    /// Whether the gate of the host is closed.
+    /// Returns whether a gate of the host may be closed.
     #[inline]
-    pub(crate) fn is_held_back(&self, now: Instant) -> bool {
-        self.guard.is_held_back(now)
+    pub(crate) fn may_be_held_back(&self) -> bool {
+        self.guard.may_be_held_back()
     }
 
-    /// Waits until the gate of the host is open, if there is the time for it.
+    /// Returns whether the wait before the next attempt is spent at the gate.
+    pub(crate) fn waits_at_gate(&self) -> bool {
+        self.waits_at_gate
+    }
+
+    /// Waits until the gate lets the request pass, if there is the time for it.
     ///
-    /// The waits of one request at the gate add up to no more than `max_wait_time`.
+    /// The waits of one request at the gate add up to no more than `max_wait_time` and the spread.
     pub(crate) async fn pass_gate(
         &mut self,
         request: &Request,
     ) -> Result<Instant, (RateLimited, Instant)> {
-        let mut now = Instant::now();
-        loop {
-            let left = self.retry.left(now).unwrap_or(Duration::MAX);
-            let patience = Patience { wait: self.gate_time, left };
-            let wait = match self.guard.gate(now, patience, || self.policy.sources.random()) {
-                Answer::Pass => return Ok(now),
-                Answer::TooLate(retry_in) => return Err((RateLimited { retry_in }, now)),
-                Answer::Wait(wait) => wait,
-            };
+        let now = Instant::now();
+        let left = self.retry.left(now).unwrap_or(Duration::MAX);
+        let patience = Patience { wait: self.gate_time, left };
+        let entered = self.guard.enter_gate(request, self.retry.started(), patience, now);
+        let Some(waiting) = entered.map_err(|it| (it, now))? else { return Ok(now) };
+        // The wait after a response that closed the gate has been reported with that.
+        if !mem::take(&mut self.waits_at_gate) {
+            let wait = waiting.opens_in();
             self.held_up(FailureKind::RateLimited, Some((wait, WaitSource::Gate)), now);
             self.notify(|call| {
                 let (method, url) = (request.method(), RedactedUrl::new(request.url()));
                 call.policy.listeners.notify(&Event::HeldBack(&HeldInfo { method, url, wait }));
             });
-            tokio::time::sleep(wait).await;
-            self.gate_time = self.gate_time.saturating_sub(wait);
-            now = Instant::now();
         }
+        let passed = waiting.wait().await;
+        let later = Instant::now();
+        self.gate_time = self.gate_time.saturating_sub(later.saturating_duration_since(now));
+        self.guard.hold_gate(passed.map_err(|it| (it, later))?);
+        Ok(later)
     }
 
     /// Asks the circuit breaker.
@@ -175,7 +183,7 @@ impl<'p> Execution<'p> {
         let outcome = &self.outcome(request, elapsed, result);
         let decision = match outcome.failure() {
             Some(FailureKind::CircuitOpen) => self.rejected(outcome, now),
-            _ => self.attempted(outcome, nested, now),
+            _ => self.attempted(request, outcome, nested, now),
         };
         match &decision {
             Decision::Return(stop) => self.ends(outcome, *stop, now),
@@ -206,10 +214,16 @@ impl<'p> Execution<'p> {
         Outcome { method, url, attempt: self.retry.attempts(), elapsed, keyed: self.keyed, result }
     }
 
-    fn attempted(&mut self, outcome: &Outcome<'_>, nested: bool, now: Instant) -> Decision {
+    fn attempted(
+        &mut self,
+        request: &Request,
+        outcome: &Outcome<'_>,
+        nested: bool,
+        now: Instant,
+    ) -> Decision {
         let advice = self.advice(outcome);
         let verdict = self.policy.verdict(outcome, &advice);
-        let closed_gate = self.report(outcome, verdict, &advice, now);
+        let closing = self.report(request, outcome, verdict, &advice, now);
         let decision = match verdict {
             _ if outcome.failure() == Some(FailureKind::Deadline) => {
                 Decision::Return(StopReason::Deadline)
@@ -219,11 +233,17 @@ impl<'p> Execution<'p> {
             Verdict::Transient if nested => Decision::Return(StopReason::Vetoed),
             Verdict::Transient => self.decide(outcome, advice, self.guard.rejects_for(now), now),
         };
+        let decision = match (decision, &closing) {
+            (Decision::Retry { source, .. }, Some(closing)) => {
+                self.wait_at_gate(closing, source, now)
+            }
+            (decision, _) => decision,
+        };
         self.record(outcome, &decision, now);
         self.notify(|call| call.policy.listeners.notify(&Event::AttemptEnded(outcome)));
         self.scopes.end(outcome);
         self.notify_changes();
-        if let Some(closed_for) = closed_gate {
+        if let Some(Closing { opens_in: closed_for, .. }) = closing.filter(|it| it.is_longer) {
             self.notify(|call| {
                 let (method, url) = (outcome.method, RedactedUrl::new(outcome.url));
                 let info = GateInfo { method, url, closed_for };
@@ -233,8 +253,27 @@ impl<'p> Execution<'p> {
         decision
     }
 
+    /// Spends the wait before the next attempt at the gate, which this one's response has closed: the
+    /// oldest request goes first when it opens.
+    fn wait_at_gate(&mut self, closing: &Closing, source: WaitSource, now: Instant) -> Decision {
+        let after = closing.opens_in;
+        if self.retry.left(now).is_some_and(|left| after >= left) {
+            return Decision::Return(StopReason::Deadline);
+        }
+        if closing.announced_in > self.gate_time {
+            return Decision::Return(StopReason::RateLimited);
+        }
+        self.waits_at_gate = true;
+        let source = match source {
+            WaitSource::Hint(header) => WaitSource::Hint(header),
+            _ => WaitSource::Gate,
+        };
+        Decision::Retry { after, source }
+    }
+
     /// A first attempt that is rejected ends the request; a later one uses up a retry.
     fn rejected(&mut self, outcome: &Outcome<'_>, now: Instant) -> Decision {
+        self.guard.leave_gate(None, now);
         let decision = match self.retry.attempts() {
             0 => Decision::Return(StopReason::CircuitOpen),
             _ => {
@@ -293,14 +332,15 @@ impl<'p> Execution<'p> {
         }
     }
 
-    /// Tells breaker, budget and gate of an attempt. For how long that closed the gate, if it did.
+    /// Reports an attempt to breaker, budget and gate. Returns how its response closed the gate.
     fn report(
         &mut self,
+        request: &Request,
         outcome: &Outcome<'_>,
         verdict: Verdict,
         advice: &Advice,
         now: Instant,
-    ) -> Option<Duration> {
+    ) -> Option<Closing> {
         let listens = self.policy.retry_after != RetryAfter::Ignored;
         let hint = advice.hint.as_ref().map(|it| it.after).filter(|_| listens);
         let health = match &self.policy.breaker_health {
@@ -313,10 +353,21 @@ impl<'p> Execution<'p> {
             let first = self.retry.attempts() <= 1;
             self.guard.deposit(if first { Success::OfFirstAttempt } else { Success::OfRetry });
         }
-        let heard = classify::holds_back(outcome, verdict) && cross_host_url.is_none();
         let longest = self.policy.max_wait_time;
-        hint.filter(|hint| heard && self.guard.close_gate(*hint, longest, now))
-            .map(|hint| hint.min(longest))
+        let throttling = classify::throttling(outcome, verdict);
+        let throttling = throttling.filter(|_| listens && cross_host_url.is_none());
+        let throttle = throttling.map(|it| match it {
+            Throttling::RateLimit => Throttle::RateLimit,
+            Throttling::Unavailable => Throttle::Unavailable { longest },
+        });
+        let closing = throttle.and_then(|it| {
+            let unit = || self.policy.sources.random();
+            self.guard.close_gate(request, it, hint, now, unit)
+        });
+        // Only now: another one must not go into the limit before the gate is closed.
+        let is_good = outcome.status().map(|_| throttle.is_none());
+        self.guard.leave_gate(is_good, now);
+        closing
     }
 
     /// What the answer says about coming back; a success is not asked, unless somebody may

@@ -77,6 +77,10 @@ impl Retry {
         self.attempts = self.attempts.saturating_add(1);
     }
 
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
     pub(crate) fn attempts(&self) -> u32 {
         self.attempts
     }

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    mem,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -13,7 +14,9 @@ use crate::breaker::{
     BreakerHandle, BreakerScope, CircuitBreakers, CircuitOpen, Health, Permit, StateChange,
 };
 use crate::common::clock::{Instant, Sources};
-use crate::host::gate::{Answer, HostGate, Patience};
+use crate::host::gate::{
+    Closing, Entry, GatePass, HostGates, Patience, RateLimited, Throttle, Waiting,
+};
 use crate::host::map::{HostMap, host_key};
 use crate::host::state::HostState;
 use crate::retry::budget::{Account, BudgetScope, RetryBudget, Success, Token};
@@ -101,8 +104,8 @@ impl<'p> Parts<'p> {
     }
 
     #[inline]
-    fn gate(&self) -> Option<&HostGate> {
-        self.gate.then_some(&self.host.gate)
+    fn gates(&self) -> Option<&HostGates> {
+        self.gate.then_some(&self.host.gates)
     }
 
     fn is_per_host(&self) -> bool {
@@ -114,10 +117,10 @@ impl<'p> Parts<'p> {
         self.hosts.peek(&host_key(url))?.used_breaker().cloned()
     }
 
-    /// Returns whether the host's gate is closed.
+    /// Returns whether a gate of the host may be closed.
     #[inline]
-    pub(crate) fn is_held_back(&self, now: Instant) -> bool {
-        self.gate().is_some_and(|it| it.is_closed(now))
+    fn may_be_held_back(&self) -> bool {
+        self.gates().is_some_and(HostGates::is_any_closed)
     }
 }
 
@@ -165,6 +168,7 @@ pub(crate) struct Admission<'p> {
     /// Lives as long as a permit that is a probe.
     probing: Option<Arc<()>>,
     token: Option<Token>,
+    gate_pass: GatePass,
 }
 
 impl<'p> Admission<'p> {
@@ -172,7 +176,7 @@ impl<'p> Admission<'p> {
         if parts.breaker().is_some_and(|it| Probe::covers(extensions, it)) {
             parts.breaker = Part::Unused;
         }
-        Self { parts, permit: None, probing: None, token: None }
+        Self { parts, permit: None, probing: None, token: None, gate_pass: GatePass::FREE }
     }
 
     /// Takes over the permit of an attempt that is under way.
@@ -180,20 +184,47 @@ impl<'p> Admission<'p> {
         Self { permit, ..self }
     }
 
-    /// Whether the host's gate is closed.
+    /// Returns whether a gate of the host may be closed.
     #[inline]
-    pub(crate) fn is_held_back(&self, now: Instant) -> bool {
-        self.parts.is_held_back(now)
+    pub(crate) fn may_be_held_back(&self) -> bool {
+        self.parts.may_be_held_back()
     }
 
-    /// Whether the host's gate lets a request pass.
-    pub(crate) fn gate(
-        &self,
-        now: Instant,
+    /// Enters the gate of a request; `None` if it passes at once.
+    ///
+    /// # Errors
+    ///
+    /// [`RateLimited`] if the gate opens too late for this request.
+    pub(crate) fn enter_gate(
+        &mut self,
+        request: &Request,
+        started: Instant,
         patience: Patience,
-        random: impl FnOnce() -> f64,
-    ) -> Answer {
-        self.parts.gate().map_or(Answer::Pass, |it| it.ask(now, patience, random))
+        now: Instant,
+    ) -> Result<Option<Waiting>, RateLimited> {
+        let Some(gates) = self.parts.gates() else { return Ok(None) };
+        match gates.enter(|| gate_key(gates, request), started, patience, now)? {
+            Entry::Pass(pass) => {
+                self.gate_pass = pass;
+                Ok(None)
+            }
+            Entry::Wait(waiting) => Ok(Some(waiting)),
+        }
+    }
+
+    /// Holds what let the request pass its gate, until its outcome is known.
+    pub(crate) fn hold_gate(&mut self, pass: GatePass) {
+        self.gate_pass = pass;
+    }
+
+    /// Lets others pass the gate: this attempt is over, or will not be sent now. `None` says nothing
+    /// of the host.
+    pub(crate) fn leave_gate(&mut self, is_good: Option<bool>, now: Instant) {
+        let pass = mem::replace(&mut self.gate_pass, GatePass::FREE);
+        match is_good {
+            Some(is_good) => pass.finish(is_good, now),
+            None => drop(pass),
+        }
     }
 
     /// Asks the breaker for a permit; with it, a token that was taken is spent. Adds to `changes`
@@ -279,11 +310,24 @@ impl<'p> Admission<'p> {
         }
     }
 
-    /// The host said when to come back: all requests of this client shall hear it. Says whether
-    /// that is news.
-    pub(crate) fn close_gate(&self, hint: Duration, longest: Duration, now: Instant) -> bool {
-        self.parts.gate().is_some_and(|it| it.close(now, hint, longest))
+    /// Closes the gate of requests like this one; `None` if such a response closes none.
+    pub(crate) fn close_gate(
+        &self,
+        request: &Request,
+        throttle: Throttle,
+        hint: Option<Duration>,
+        now: Instant,
+        unit: impl FnOnce() -> f64,
+    ) -> Option<Closing> {
+        let gates = self.parts.gates()?;
+        gates.close(gate_key(gates, request), now, throttle, hint, unit())
     }
+}
+
+/// Returns the key of a request's gate: one tenant's limit does not stop another.
+fn gate_key(gates: &HostGates, request: &Request) -> u64 {
+    let authorization = request.headers().get(http::header::AUTHORIZATION);
+    gates.key_of(authorization.map(http::HeaderValue::as_bytes))
 }
 
 /// A way in, if there is no more to it: the gate is open, and the breaker lets every call through.
@@ -294,7 +338,7 @@ pub(crate) fn pass(
     extensions: &Extensions,
     now: Instant,
 ) -> Option<Option<Permit>> {
-    if parts.is_held_back(now) {
+    if parts.may_be_held_back() {
         return None;
     }
     match parts.breaker() {

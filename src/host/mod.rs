@@ -3,5 +3,6 @@
 pub(crate) mod admission;
 pub(crate) mod gate;
 pub(crate) mod map;
+mod queue;
 pub(crate) mod state;
 pub(crate) mod states;

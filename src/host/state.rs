@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::breaker::{BreakerHandle, BreakerState, Observers, RuleSet};
 use crate::common::clock::Instant;
-use crate::host::gate::HostGate;
+use crate::host::gate::HostGates;
 use crate::retry::budget::{Account, RetryBudget};
 
 /// Everything that is kept for one host, or for one key of the user's.
@@ -18,7 +18,7 @@ pub(crate) struct HostState {
     family: Arc<Family>,
     breaker: OnceLock<Arc<BreakerHandle>>,
     budget: OnceLock<Arc<Account>>,
-    pub(crate) gate: HostGate,
+    pub(crate) gates: HostGates,
 }
 
 /// What all hosts of one map have in common.
@@ -82,7 +82,7 @@ impl HostState {
             family: Arc::clone(family),
             breaker: OnceLock::new(),
             budget: OnceLock::new(),
-            gate: HostGate::default(),
+            gates: HostGates::default(),
         }
     }
 

@@ -108,14 +108,25 @@ pub(crate) fn health(outcome: &Outcome<'_>, verdict: Verdict) -> Option<Health> 
     }
 }
 
-/// Whether what an answer says about coming back is for every request to its host: those that say
-/// that there were too many. Asked of the answer itself, whatever the user makes of its health.
-pub(crate) fn holds_back(outcome: &Outcome<'_>, verdict: Verdict) -> bool {
-    match outcome.status() {
-        Some(StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => true,
+/// How a host asks for fewer requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Throttling {
+    /// 429, or a 403 that is a rate limit: it asks even if it does not say for how long.
+    RateLimit,
+    /// 503 or 529, if they say when to come back.
+    Unavailable,
+}
+
+/// Returns how a response asks all requests to its host to wait; `None` if it does not. Asked of the
+/// response itself, whatever the user makes of its health.
+pub(crate) fn throttling(outcome: &Outcome<'_>, verdict: Verdict) -> Option<Throttling> {
+    match outcome.status()? {
+        StatusCode::TOO_MANY_REQUESTS => Some(Throttling::RateLimit),
+        StatusCode::SERVICE_UNAVAILABLE => Some(Throttling::Unavailable),
         // GitHub's way to say the same.
-        Some(StatusCode::FORBIDDEN) => verdict == Verdict::Transient,
-        _ => false,
+        StatusCode::FORBIDDEN if verdict == Verdict::Transient => Some(Throttling::RateLimit),
+        status if status.as_u16() == 529 => Some(Throttling::Unavailable),
+        _ => None,
     }
 }
 
@@ -371,18 +382,19 @@ mod tests {
     }
 
     #[test]
-    fn only_answers_that_tell_of_too_many_requests_hold_others_back() {
-        let holds = |case: Case, verdict| case.judge(|it| holds_back(it, verdict));
+    fn few_responses_ask_all_requests_to_wait() {
+        let of = |case: Case, verdict| case.judge(|it| throttling(it, verdict));
         for (status, verdict, expected) in [
-            (429, Verdict::Final, true),
-            (503, Verdict::Final, true),
-            (403, Verdict::Transient, true),
-            (403, Verdict::Final, false),
-            (500, Verdict::Transient, false),
+            (429, Verdict::Final, Some(Throttling::RateLimit)),
+            (503, Verdict::Final, Some(Throttling::Unavailable)),
+            (529, Verdict::Final, Some(Throttling::Unavailable)),
+            (403, Verdict::Transient, Some(Throttling::RateLimit)),
+            (403, Verdict::Final, None),
+            (500, Verdict::Transient, None),
         ] {
-            assert_eq!(holds(answered(status), verdict), expected, "{status}");
+            assert_eq!(of(answered(status), verdict), expected, "{status}");
         }
-        assert!(!holds(Case::failed(FailureKind::Throttled), Verdict::Transient));
+        assert_eq!(of(Case::failed(FailureKind::Throttled), Verdict::Transient), None);
     }
 
     #[test]

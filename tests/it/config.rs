@@ -298,7 +298,7 @@ fn a_file_can_say_what_the_builder_can() {
         size = 50
         deposit = 0.2
         trickle = 1
-        upkeep = 0.5
+        retry_deposit = 0.5
     ";
     let two = std::num::NonZeroU32::new(2).unwrap();
     let half = reqwest_resilient::Percent::HALF;
@@ -316,7 +316,7 @@ fn a_file_can_say_what_the_builder_can() {
         .open_growth(two, 60 * SECOND)
         .without_open_jitter()
         .max_retry_after(Duration::ZERO);
-    let budget = BudgetConfig::default().size(50).deposit(0.2).trickle(1.0);
+    let budget = BudgetConfig::default().size(50).deposit(0.2).trickle(1.0).retry_deposit(0.5);
     let header = |it| http::HeaderName::from_static(it);
     let config = ResilientConfig::aresilient()
         .to_builder()

@@ -14,7 +14,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use reqwest_middleware::ClientBuilder;
 use reqwest_resilient::{
-    BreakerConfig, BudgetConfig, Constant, HttpRequestError, Jitter, RequestBuilderExt, Resilient,
+    BreakerConfig, Constant, HttpRequestError, Jitter, RequestBuilderExt, Resilient,
     ResilientClient, ResilientConfig, ResilientConfigBuilder, RetryMethods, RetryOverride,
     blocking,
 };
@@ -188,11 +188,6 @@ fn scenarios() -> Vec<Scenario> {
         Scenario {
             settings: settings!(it => it.retry_statuses([StatusCode::ACCEPTED])),
             ..scenario("a success that is none", 3, [Reply::status(202).into()])
-        },
-        Scenario {
-            settings: settings!(it => it
-                .retry_budget(BudgetConfig::default().size(1).trickle(0.0))),
-            ..scenario("an empty budget", 2, [busy()])
         },
         Scenario {
             settings: settings!(it => {

@@ -224,7 +224,7 @@ async fn reqwest_03_own_statuses_do_not_switch_off_what_the_protocol_refuses() {
 async fn reqwest_04_every_success_pays_in_and_nothing_else_does() {
     let steps = [503, 200, 404, 500, 200];
     let server = Server::h1(steps.map(|status| Reply::status(status).into()));
-    let one = BudgetConfig::default().size(10).deposit(0.25).trickle(0.0);
+    let one = BudgetConfig::default().size(10).deposit(0.25).retry_deposit(0.25).trickle(0.0);
     let hosts = HostStates::new();
     let client = resilient_on(&hosts, quick().retry_budget(RetryBudget::shared(one)), plain());
     let balance = || hosts.budget_left("", Instant::now()).unwrap();

@@ -12,7 +12,7 @@ use crate::support::reply::{End, Fault, Reply, Step};
 use crate::support::server::Server;
 
 #[tokio::test]
-async fn an_idempotent_request_goes_again_at_once_and_for_free() {
+async fn an_idempotent_request_goes_again_at_once_and_pays() {
     for stale in stale() {
         let after = After::one_answer([stale, Reply::status(200).into()]).await;
         let start = Instant::now();
@@ -48,7 +48,7 @@ async fn a_post_does_not() {
         let post = after.client.post(after.server.url("/")).body("once");
         let _ = post.with_extension(log.clone()).send().await;
         assert_eq!(log.history().stop_reason(), Some(StopReason::UnsafeToRepeat));
-        assert_eq!((log.attempts(), after.balance()), (1, 1.0));
+        assert_eq!((log.attempts(), after.balance()), (1, 2.0));
     }
 }
 
@@ -123,7 +123,7 @@ struct After {
 impl After {
     async fn one_answer<const N: usize>(steps: [Step; N]) -> Self {
         let server = Server::h1([Reply::status(200).into()].into_iter().chain(steps));
-        let budget = BudgetConfig::default().size(1).deposit(0.0).trickle(0.0);
+        let budget = BudgetConfig::default().size(2).deposit(0.0).retry_deposit(0.0).trickle(0.0);
         let (hosts, budget) = (HostStates::new(), RetryBudget::shared(budget));
         let config = quick().backoff(Constant::new(BACKOFF)).retry_budget(budget);
         let client = resilient_on(&hosts, config, plain());
