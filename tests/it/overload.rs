@@ -302,7 +302,7 @@ async fn a_request_that_cannot_wait_at_the_gate_is_told_when_to_come_back() {
 
 #[tokio::test(start_paused = true)]
 async fn who_has_little_time_is_sent_while_there_is_some() {
-    let config = steady().gate().max_total_time(SECOND * 11 / 10).build().unwrap();
+    let config = steady().gate().max_total_time(SECOND * 11 / 10).random(|| 0.0).build().unwrap();
     let (client, script) = scripted(config, throttled_then_fine("1"));
     client.get(URL).with_extension(RetryOverride::new().max_retries(0)).send().await.unwrap();
     let start = Instant::now();

@@ -201,7 +201,10 @@ fn scenarios() -> Vec<Scenario> {
             ..scenario("a circuit that opens", 2, [Reply::status(500).into()])
         },
         Scenario {
-            settings: settings!(it => it.gate().max_total_time(Duration::from_secs(2))),
+            settings: settings!(it => it
+                .gate()
+                .random(|| 0.0)
+                .max_total_time(Duration::from_secs(2))),
             times: 2,
             ..scenario("a closed gate", 1, [Reply::status(429).header("retry-after", "5").into()])
         },
