@@ -8,31 +8,36 @@ mod home;
 mod keyed;
 mod lane;
 mod open_time;
+mod outage;
 mod percent;
 mod permit;
 mod probing;
+mod report;
 mod rules;
+mod settings;
 mod state;
 mod sync;
+mod waiting;
 mod window;
 
 use std::sync::Arc;
 
 use reqwest::Request;
 
-pub(crate) use self::home::BreakerHandle;
 use self::{
     circuit::{Circuit, Common},
     state::Machine,
 };
 pub use self::{
-    config::{BreakerConfig, Window},
-    facts::{BreakerSnapshot, BreakerState, ChangeReason, CircuitOpen, StateChange},
+    config::BreakerConfig,
+    facts::{BreakerSnapshot, BreakerState, ChangeReason, CircuitOpen, OpenCause, StateChange},
     keyed::CircuitBreakers,
     percent::Percent,
-    permit::{Health, Permit},
-    window::WindowCounts,
+    permit::Permit,
+    report::Health,
+    window::{Window, WindowCounts},
 };
+pub(crate) use self::{home::BreakerHandle, report::Report};
 use crate::common::clock::Instant;
 
 /// One circuit breaker: lets calls to a service through while it works and rejects them while it
@@ -58,7 +63,8 @@ use crate::common::clock::Instant;
 ///
 /// Every change, and every reset, starts a new generation. A permit belongs to the generation
 /// that gave it, and what it reports in a later one is ignored: the late answer of a call that
-/// was let through before the outage says nothing about the recovery.
+/// was let through before the outage says nothing about the recovery. A probe that took so long
+/// that another one replaced it still closes the breaker if it succeeds.
 ///
 /// # In the loop
 ///
@@ -70,7 +76,7 @@ use crate::common::clock::Instant;
 /// request is the probe, has used up a retry.
 ///
 /// Every attempt reports once: 5xx, lost connections and cut attempts as failures, 429 as
-/// throttling, any other answer as a success, unless
+/// throttling, which changes nothing, any other response as a success, unless
 /// [`breaker_health`](crate::ResilientConfigBuilder::breaker_health) says otherwise. After a
 /// redirect to another host, the breaker of that host takes the report. A request whose future is
 /// dropped says nothing.
@@ -89,7 +95,7 @@ use crate::common::clock::Instant;
 /// use tokio::time::Instant;
 ///
 /// let two = NonZeroU32::new(2).unwrap();
-/// let config = BreakerConfig::consecutive(two).without_open_jitter();
+/// let config = BreakerConfig::consecutive(two).open_for(Duration::from_secs(5)).without_open_jitter();
 /// let breaker = CircuitBreaker::new(config);
 ///
 /// let now = Instant::now();
@@ -99,9 +105,9 @@ use crate::common::clock::Instant;
 ///     permit.failure(now);
 /// }
 /// let rejected = breaker.try_enter(now).unwrap_err();
-/// assert_eq!(rejected.retry_in(), Duration::from_secs(5));
+/// assert_eq!(rejected.to_string(), "circuit breaker is open: 2 failures in a row; retry in 5.0 s");
 ///
-/// let later = now + rejected.retry_in();
+/// let later = now + rejected.retry_in().unwrap();
 /// let probe = breaker.try_enter(later)?;
 /// probe.success(later);
 /// assert_eq!(breaker.state(), BreakerState::Closed);

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    mem,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -9,7 +10,7 @@ use std::{
 use http::Extensions;
 use reqwest::Url;
 
-use crate::breaker::{BreakerHandle, CircuitOpen, Health, Permit, StateChange};
+use crate::breaker::{BreakerHandle, CircuitOpen, Health, Permit, Report, StateChange};
 use crate::common::clock::Instant;
 use crate::config::policy::Policy;
 use crate::host::gate::{Answer, Patience};
@@ -25,6 +26,8 @@ use crate::retry::budget::Token;
 pub(crate) struct Guard<'p> {
     kept: Cow<'p, Kept>,
     permit: Option<Permit>,
+    /// Whether no attempt has ended yet.
+    first: bool,
     /// Lives as long as a permit that is a probe.
     probing: Option<Arc<()>>,
     token: Option<Token>,
@@ -35,7 +38,7 @@ impl<'p> Guard<'p> {
         if kept.breaker.as_ref().is_some_and(|it| Probe::covers(extensions, it)) {
             kept.to_mut().breaker = None;
         }
-        Self { kept, permit: None, probing: None, token: None }
+        Self { kept, permit: None, first: true, probing: None, token: None }
     }
 
     /// The same, with what let the request in already.
@@ -110,15 +113,19 @@ impl<'p> Guard<'p> {
         changes: &mut Vec<StateChange>,
     ) {
         self.probing = None;
+        let first = mem::take(&mut self.first);
         if let (Some(permit), Some(health)) = (&mut self.permit, health) {
-            report(permit, health, cross_host_url, retry_after, now, policy, changes);
+            let result = Report { health, retry_after, first };
+            report(permit, result, cross_host_url, now, policy, changes);
         }
         self.permit = None;
     }
 
     /// How long the breaker will reject attempts from now on.
     pub(crate) fn rejects_for(&self, now: Instant) -> Option<Duration> {
-        Some(self.kept.breaker.as_ref()?.rejects(now)?.retry_in())
+        let rejection = self.kept.breaker.as_ref()?.rejects(now)?;
+        // No wait helps where it was forced open.
+        Some(rejection.retry_in().unwrap_or(Duration::MAX))
     }
 
     /// Takes a token for a retry, unless one is held already; `false` if there is none.
@@ -171,11 +178,12 @@ pub(crate) fn succeeded(
     policy: &Policy,
 ) {
     if let Some(mut permit) = permit {
+        let result = Report { health: Health::Success, retry_after: None, first: true };
         // Nobody is told what that changes.
         if cross_host_url.is_some() {
-            report(&mut permit, Health::Success, cross_host_url, None, now, policy, &mut vec![]);
+            report(&mut permit, result, cross_host_url, now, policy, &mut vec![]);
         } else {
-            permit.report(Health::Success, None, now, || policy.sources.random());
+            permit.report(result, now, || policy.sources.random());
         }
     }
     if let Some(account) = &kept.account {
@@ -189,9 +197,8 @@ pub(crate) fn succeeded(
 /// judged, unless its breaker is open and nothing would be counted.
 fn report(
     permit: &mut Permit,
-    health: Health,
+    result: Report,
     cross_host_url: Option<&Url>,
-    retry_after: Option<Duration>,
     now: Instant,
     policy: &Policy,
     changes: &mut Vec<StateChange>,
@@ -199,16 +206,16 @@ fn report(
     let random = || policy.sources.random();
     let other =
         cross_host_url.and_then(|url| policy.breaker.as_ref()?.of_other_host(&host_key(url)));
-    let (own, hint) = match other {
-        None => (health, retry_after),
-        Some(_) => (Health::Success, None),
+    let own = match other {
+        None => result,
+        Some(_) => Report { health: Health::Success, retry_after: None, ..result },
     };
-    changes.extend(permit.report(own, hint, now, random));
+    changes.extend(permit.report(own, now, random));
     let Some(other) = other else { return };
     let (entered, change) = other.enter(now);
     changes.extend(change);
     if let Ok(mut permit) = entered {
-        changes.extend(permit.report(health, retry_after, now, random));
+        changes.extend(permit.report(result, now, random));
     }
 }
 

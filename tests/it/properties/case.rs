@@ -412,7 +412,10 @@ impl Case {
             let (slow, window) = (Duration::from_secs(3), Window::Time(Duration::from_secs(10)));
             let breaker = BreakerConfig::slow_call_rate(slow, Percent::HALF, window)
                 .or_consecutive(NonZeroU32::new(3).unwrap())
-                .min_samples(NonZeroU32::new(2).unwrap());
+                .min_samples(NonZeroU32::new(2).unwrap())
+                .open_for(Duration::from_secs(5))
+                .open_jitter(Percent::new(20).unwrap())
+                .without_open_growth();
             let breakers = CircuitBreaker::per_host(breaker);
             let budget = RetryBudget::per_host(BudgetConfig::default().size(2));
             let mut config = self.config().circuit_breaker(breakers.clone());
