@@ -31,11 +31,10 @@ async fn main() -> Result<()> {
     let start = Instant::now();
     let service = Service::start().await?;
 
-    // The default rule: it opens once half of the last ten seconds' requests have failed (a client
-    // that sends less than two a second: after five failures in a row). After a second, instead of
-    // five, it tries whether the service is back.
-    let config = BreakerConfig::default().open_for(Duration::from_secs(1));
-    let breaker = CircuitBreaker::new(config).on_state_change(move |it| explain(start, it));
+    // The default rule: it opens once nothing has succeeded for two seconds and at least five
+    // attempts have failed in that time. After a second it tries whether the service is back.
+    let breaker =
+        CircuitBreaker::new(BreakerConfig::default()).on_state_change(move |it| explain(start, it));
     let config = ResilientConfig::builder()
         .circuit_breaker(breaker.clone())
         .max_retries(0)
@@ -106,6 +105,7 @@ impl Seen {
 /// Called by the breaker whenever its state changes.
 fn explain(start: Instant, change: &StateChange) {
     let why = match change.why {
+        ChangeReason::Sustained => "no success for two seconds",
         ChangeReason::ConsecutiveFailures => "too many failures in a row",
         ChangeReason::FailureRate => "too many of the last requests failed",
         ChangeReason::OpenTimeOver => "its time is over; this request is a probe",

@@ -132,10 +132,11 @@ impl HttpRequestError {
         self.inner.stop == StopReason::RateLimited
     }
 
-    /// How long until another try makes sense, where breaker or gate rejected this one.
+    /// How long until another try makes sense, where breaker or gate rejected this one; `None` if
+    /// the breaker is forced open.
     pub fn retry_in(&self) -> Option<Duration> {
         let Cause::Failure(_, source) = &self.inner.cause else { return None };
-        let open = source.downcast_ref().map(CircuitOpen::retry_in);
+        let open = source.downcast_ref().and_then(CircuitOpen::retry_in);
         open.or_else(|| source.downcast_ref().map(RateLimited::retry_in))
     }
 

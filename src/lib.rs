@@ -110,7 +110,7 @@ pub mod guide {
 
 pub use breaker::{
     BreakerConfig, BreakerSnapshot, BreakerState, ChangeReason, CircuitBreaker, CircuitBreakers,
-    CircuitOpen, Health, Percent, Permit, StateChange, Window, WindowCounts,
+    CircuitOpen, Health, OpenCause, Percent, Permit, StateChange, Window, WindowCounts,
 };
 #[cfg(feature = "blocking")]
 pub use client::blocking;

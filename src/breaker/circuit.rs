@@ -12,10 +12,11 @@ use crate::breaker::{
     config::BreakerConfig,
     facts::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
     lane::Lanes,
-    permit::{Health, Report, Ticket},
+    report::{Health, Report, Ticket},
     rule_set::RuleSet,
     state::{Machine, Transition},
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
+    waiting::{Waiter, Waiting},
     window::nanos_since,
 };
 use crate::common::clock::{Instant, nanos};
@@ -34,6 +35,7 @@ pub(super) struct Circuit {
     version: Plain,
     /// The nanoseconds from which on a call is slow, by the rules in `inner`.
     slow_from: Plain,
+    waiting: Waiting,
     inner: Mutex<Inner>,
 }
 
@@ -68,6 +70,7 @@ impl Circuit {
             epoch: OnceLock::new(),
             version: Plain::new(version),
             slow_from: Plain::new(config.slow_from()),
+            waiting: Waiting::default(),
             inner: Mutex::new(Inner {
                 machine,
                 config,
@@ -145,13 +148,17 @@ impl Circuit {
         now: Instant,
         random: impl FnOnce() -> f64,
     ) -> Option<StateChange> {
+        if report.health == Health::Throttled {
+            self.abandon(*ticket);
+            return None;
+        }
         let epoch = *self.epoch.get_or_init(|| now);
         let slow_from = self.slow_from.load(Ordering::Relaxed);
         // Asked only where it matters: a difference of moments costs as much as the rest.
         let fast = || nanos(now.saturating_duration_since(ticket.entered)) < slow_from;
         if report.health == Health::Success
             && (slow_from == u64::MAX || fast())
-            && self.lanes.count(lane, ticket.generation, nanos_since(epoch, now))
+            && self.lanes.count(lane, ticket.generation, nanos_since(epoch, now), report.first)
         {
             return None;
         }
@@ -171,7 +178,14 @@ impl Circuit {
         // Only half-open has a place to free, and only for its own probes.
         if gate.generation() == ticket.generation && !gate.lets_through() {
             self.lock().machine.abandon(ticket);
+            // The place is free for the next.
+            self.waiting.wake();
         }
+    }
+
+    /// Takes a place among those that wait for a change; `None` if too many wait.
+    pub(super) fn wait(&self) -> Option<Waiter<'_>> {
+        self.waiting.join()
     }
 
     /// Does one of the things that are done by hand.
@@ -213,17 +227,21 @@ impl Circuit {
     ) -> (R, Option<StateChange>) {
         let mut inner = self.lock();
         let (result, transition) = self.step(&mut inner, |machine, config| step(machine, config));
-        let change = transition.map(|transition| {
+        let change = transition.map(move |transition| {
             let change = self.change(&transition);
             inner.unreported.push_back(transition);
-            self.notify(inner);
+            drop(inner);
+            if change.to != BreakerState::HalfOpen {
+                self.waiting.wake();
+            }
+            self.notify(self.lock());
             change
         });
         (result, change)
     }
 
-    fn change(&self, &Transition { from, to, why }: &Transition) -> StateChange {
-        StateChange { key: Arc::clone(&self.key), from, to, why }
+    fn change(&self, &Transition { from, to, why, cause }: &Transition) -> StateChange {
+        StateChange { key: Arc::clone(&self.key), from, to, why, cause }
     }
 
     /// The machine sees every result there is, and lanes and gate follow from what becomes of it.

@@ -34,7 +34,8 @@ use crate::common::clock::Instant;
 ///
 /// Every change, and every reset, starts a new generation. A permit belongs to the generation
 /// that gave it, and what it reports in a later one is ignored: the late answer of a call that
-/// was let through before the outage says nothing about the recovery.
+/// was let through before the outage says nothing about the recovery. A probe that took so long
+/// that another one replaced it still closes the breaker if it succeeds.
 ///
 /// # In the loop
 ///
@@ -65,7 +66,8 @@ use crate::common::clock::Instant;
 /// use tokio::time::Instant;
 ///
 /// let two = NonZeroU32::new(2).unwrap();
-/// let config = BreakerConfig::consecutive(two).without_open_jitter();
+/// let config =
+///     BreakerConfig::consecutive(two).open_for(Duration::from_secs(5)).without_open_jitter();
 /// let breaker = CircuitBreaker::new(config);
 ///
 /// let now = Instant::now();
@@ -75,9 +77,10 @@ use crate::common::clock::Instant;
 ///     permit.failure(now);
 /// }
 /// let rejected = breaker.try_enter(now).unwrap_err();
-/// assert_eq!(rejected.retry_in(), Duration::from_secs(5));
+/// let message = "circuit breaker is open: 2 failures in a row; retry in 5.0 s";
+/// assert_eq!(rejected.to_string(), message);
 ///
-/// let later = now + rejected.retry_in();
+/// let later = now + rejected.retry_in().unwrap();
 /// let probe = breaker.try_enter(later)?;
 /// probe.success(later);
 /// assert_eq!(breaker.state(), BreakerState::Closed);

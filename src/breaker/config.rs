@@ -1,32 +1,28 @@
 //! When a breaker opens, for how long, and what closes it again.
 
-use std::{
-    num::{NonZeroU16, NonZeroU32},
-    time::Duration,
-};
+use std::{num::NonZeroU32, time::Duration};
 
 use crate::breaker::{
-    open_time::Growth,
     percent::Percent,
-    probing::Recovery,
-    rules::{Consecutive, SlowCalls},
+    settings::{Consecutive, Growth, Recovery, SlowCalls, Sustained},
+    window::Window,
 };
 use crate::common::fault::ConfigFault;
 
 /// When a circuit breaker opens, for how long, and what closes it again.
 ///
-/// Start from a rule ([`default`](Self::default), [`consecutive`](Self::consecutive),
-/// [`failure_rate`](Self::failure_rate), [`slow_call_rate`](Self::slow_call_rate)), join others
-/// to it with the `or_…` methods: the breaker opens as soon as one of them says so.
+/// Start from a rule ([`default`](Self::default), [`sustained`](Self::sustained),
+/// [`consecutive`](Self::consecutive), [`failure_rate`](Self::failure_rate),
+/// [`slow_call_rate`](Self::slow_call_rate)), join others to it with the `or_…` methods: the
+/// breaker opens as soon as one of them says so.
 ///
 /// # Default
 ///
-/// - Opens at a failure rate of 50 % once the last 10 s hold at least 20 results, and after 5
-///   failures in a row while they hold fewer. Failures in a row alone turn a 20 to 35 % partial
-///   failure of a busy client into an outage; a rate alone never sees the thousand clients that
-///   each send little. Joined, neither happens.
-/// - Stays open for 5 s and up to 20 % more: long enough to relieve a service, short enough not
-///   to be the outage itself, and spread so that the clients of a service do not come back
+/// - Opens when there was no success for 2 s and at least 5 attempts failed in that time. While
+///   some requests still succeed it stays closed: a share of failures, or a short row of them, is
+///   an ordinary day. A share would also punish the good endpoints of a host for a bad one.
+/// - Stays open for 1 s, half as long again after each probe that fails, at most 3 s. Each time is
+///   longer by a random share of up to 25 %, so that the clients of a service do not come back
 ///   together.
 /// - Then lets one probe through at a time; one success closes it, one failure opens it again.
 ///
@@ -45,6 +41,7 @@ use crate::common::fault::ConfigFault;
 pub struct BreakerConfig {
     pub(super) window: Window,
     pub(super) min_samples: Option<NonZeroU32>,
+    pub(super) sustained: Option<Sustained>,
     pub(super) consecutive: Option<Consecutive>,
     pub(super) failure_rate: Option<Percent>,
     pub(super) slow_calls: Option<SlowCalls>,
@@ -57,34 +54,32 @@ pub struct BreakerConfig {
     pub(super) max_retry_after: Duration,
 }
 
-/// Which results a breaker looks at for its rates and minimum of samples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Window {
-    /// The last N results, however old, exactly. Takes two bytes a result, for each key.
-    Count(NonZeroU16),
-    /// The results of this much time. It slides by tenths of itself, counted from the first
-    /// result since the breaker closed or was reset: the tenth that is now and the nine before.
-    Time(Duration),
-}
-
 impl Default for BreakerConfig {
     fn default() -> Self {
-        Self {
-            failure_rate: Some(Percent::HALF),
-            consecutive: Some(Consecutive { failures: number(5), only_while_few: true }),
-            ..Self::without_rule(Window::Time(Duration::from_secs(10)))
-        }
+        Self::sustained(Duration::from_secs(2), NonZeroU32::MIN.saturating_add(4))
     }
 }
 
 impl BreakerConfig {
+    /// Opens when there was no success for `no_success_for` and at least `min_failures` attempts
+    /// failed in that time; 2 s and 5 in the default.
+    ///
+    /// The time counts from the first failure since the last success, retries included, and a
+    /// failure has to come at its end. A pause of more than ten times `no_success_for` between
+    /// two failures starts the count anew: after it, old failures are no evidence.
+    pub fn sustained(no_success_for: Duration, min_failures: NonZeroU32) -> Self {
+        let window = Window::Time(Duration::from_secs(10));
+        Self::without_rule(window).or_sustained(no_success_for, min_failures)
+    }
+
     /// Opens after `failures` in a row, however long that takes.
     pub fn consecutive(failures: NonZeroU32) -> Self {
         Self::without_rule(Window::Time(Duration::from_secs(10))).or_consecutive(failures)
     }
 
     /// Opens when at least `percent` of the results in `window` are failures, once it holds
-    /// [`min_samples`](Self::min_samples).
+    /// [`min_samples`](Self::min_samples). Counts the first attempts of requests: retries would
+    /// give a failing endpoint several samples a request and a good one a single sample.
     pub fn failure_rate(percent: Percent, window: Window) -> Self {
         Self::without_rule(window).or_failure_rate(percent)
     }
@@ -93,6 +88,13 @@ impl BreakerConfig {
     /// it holds [`min_samples`](Self::min_samples).
     pub fn slow_call_rate(slower_than: Duration, percent: Percent, window: Window) -> Self {
         Self::without_rule(window).or_slow_calls(slower_than, percent)
+    }
+
+    /// Also opens after `no_success_for` without a success, with at least `min_failures` in it: see
+    /// [`sustained`](Self::sustained).
+    pub fn or_sustained(mut self, no_success_for: Duration, min_failures: NonZeroU32) -> Self {
+        self.sustained = Some(Sustained { no_success_for, min_failures });
+        self
     }
 
     /// Also opens after `failures` in a row, whatever the window holds.
@@ -115,9 +117,16 @@ impl BreakerConfig {
     }
 
     /// Also opens when at least `percent` of the calls in the window took `slower_than` or
-    /// longer, whether they succeeded or not. A slow probe then counts as a failed one.
+    /// longer, whether they succeeded or not. Counts the first attempts of requests. A slow probe
+    /// that succeeds closes the breaker like any other.
     pub fn or_slow_calls(mut self, slower_than: Duration, percent: Percent) -> Self {
         self.slow_calls = Some(SlowCalls { slower_than, percent });
+        self
+    }
+
+    /// Does not open for a time without success.
+    pub fn without_sustained(mut self) -> Self {
+        self.sustained = None;
         self
     }
 
@@ -179,23 +188,25 @@ impl BreakerConfig {
     /// default, longer than a healthy service takes for an answer.
     ///
     /// Without such a bound a single hanging probe would keep the breaker half-open for ever.
-    /// What a replaced probe reports later is ignored.
+    /// A replaced probe that succeeds after all still counts, its failure does not.
     pub fn half_open_max_wait(mut self, wait: Duration) -> Self {
         self.half_open_max_wait = wait;
         self
     }
 
-    /// How long the breaker stays open before it lets a probe through; 5 s by default.
+    /// How long the breaker stays open before it lets a probe through; 1 s by default.
     pub fn open_for(mut self, time: Duration) -> Self {
         self.open_for = time;
         self
     }
 
     /// Makes each further opening without a close in between last `factor` times as long, up to
-    /// `max`, jitter included; off by default, because a service that is back should be found
-    /// soon.
-    pub fn open_growth(mut self, factor: NonZeroU32, max: Duration) -> Self {
-        self.growth = Some(Growth { factor, max });
+    /// `max`, jitter included; by default 1.5 and three times [`open_for`](Self::open_for), which
+    /// is 3 s. Longer times find a service that is back too late.
+    ///
+    /// [`build`](crate::ResilientConfigBuilder::build) rejects a factor below 1 or not finite.
+    pub fn open_growth(mut self, factor: f64, max: Duration) -> Self {
+        self.growth = Some(Growth { factor, max: Some(max) });
         self
     }
 
@@ -205,7 +216,7 @@ impl BreakerConfig {
         self
     }
 
-    /// Lengthens every open time by a random share of up to `percent`; 20 % by default, so that
+    /// Lengthens every open time by a random share of up to `percent`; 25 % by default, so that
     /// the clients of a service do not probe it all at once.
     pub fn open_jitter(mut self, percent: Percent) -> Self {
         self.open_jitter = Some(percent);
@@ -236,6 +247,7 @@ impl BreakerConfig {
         };
         let times = [
             ("circuit_breaker.open_for", Some(self.open_for)),
+            ("circuit_breaker.sustained", self.sustained.map(|it| it.no_success_for)),
             ("circuit_breaker.half_open_max_wait", Some(self.half_open_max_wait)),
             ("circuit_breaker.slow_calls", self.slow_calls.map(|slow| slow.slower_than)),
             ("circuit_breaker.window", window),
@@ -243,9 +255,15 @@ impl BreakerConfig {
         let zero = |(field, time): (_, Option<Duration>)| {
             time.filter(Duration::is_zero).map(|time| ConfigFault::new(field, "must be > 0", time))
         };
-        let growth = self.growth.filter(|growth| growth.max < self.open_for).map(|growth| {
+        let longest = self.growth.and_then(|growth| growth.max);
+        let growth = longest.filter(|max| *max < self.open_for).map(|max| {
             let rule = "must not be shorter than open_for";
-            ConfigFault::new("circuit_breaker.open_growth", rule, growth.max)
+            ConfigFault::new("circuit_breaker.open_growth", rule, max)
+        });
+        let grows = |growth: &Growth| growth.factor >= 1.0 && growth.factor.is_finite();
+        let factor = self.growth.filter(|growth| !grows(growth)).map(|growth| {
+            let rule = "must be a finite number >= 1";
+            ConfigFault::new("circuit_breaker.open_growth.factor", rule, growth.factor)
         });
         let samples = match (self.window, self.min_samples) {
             (Window::Count(len), Some(samples)) if samples.get() > len.get().into() => {
@@ -254,44 +272,48 @@ impl BreakerConfig {
             }
             _ => None,
         };
-        times.into_iter().filter_map(zero).chain(growth).chain(samples).collect()
+        times.into_iter().filter_map(zero).chain(growth).chain(factor).chain(samples).collect()
     }
 
     fn without_rule(window: Window) -> Self {
         Self {
             window,
             min_samples: None,
+            sustained: None,
             consecutive: None,
             failure_rate: None,
             slow_calls: None,
             max_probes: NonZeroU32::MIN,
             recovery: Recovery::Successes(NonZeroU32::MIN),
             half_open_max_wait: Duration::from_secs(30),
-            open_for: Duration::from_secs(5),
-            growth: None,
-            open_jitter: Some(Percent::FIFTH),
+            open_for: Duration::from_secs(1),
+            growth: Some(Growth { factor: 1.5, max: None }),
+            open_jitter: Some(Percent::QUARTER),
             max_retry_after: Duration::from_secs(60),
         }
     }
 }
 
-fn number(n: u32) -> NonZeroU32 {
-    NonZeroU32::MIN.saturating_add(n - 1)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU16;
+
     use super::*;
+
+    fn number(n: u32) -> NonZeroU32 {
+        NonZeroU32::new(n).unwrap()
+    }
 
     #[test]
     fn breaker_config_names_all_faults_at_once() {
         assert_eq!(BreakerConfig::default().faults(), []);
+        assert_eq!(BreakerConfig::default().open_for(Duration::MAX).faults(), []);
         assert_eq!(BreakerConfig::consecutive(number(5)).faults(), []);
         let ten = Window::Count(NonZeroU16::new(10).unwrap());
         assert_eq!(BreakerConfig::failure_rate(Percent::HALF, ten).faults(), []);
         let just = BreakerConfig::failure_rate(Percent::HALF, ten)
             .min_samples(number(10))
-            .open_growth(number(2), Duration::from_secs(5));
+            .open_growth(1.0, Duration::from_secs(1));
         assert_eq!(just.faults(), []);
         assert_eq!(just.min_samples(number(9)).faults(), []);
 
@@ -299,29 +321,43 @@ mod tests {
             .min_samples(number(11))
             .or_slow_calls(Duration::ZERO, Percent::HALF)
             .half_open_max_wait(Duration::ZERO)
-            .open_growth(number(2), Duration::from_secs(1));
+            .or_sustained(Duration::ZERO, number(1))
+            .open_growth(f64::INFINITY, Duration::from_millis(999));
         let fields: Vec<_> = broken.faults().into_iter().map(|it| it.field).collect();
         assert_eq!(
             fields,
             [
+                "circuit_breaker.sustained",
                 "circuit_breaker.half_open_max_wait",
                 "circuit_breaker.slow_calls",
                 "circuit_breaker.open_growth",
+                "circuit_breaker.open_growth.factor",
                 "circuit_breaker.min_samples",
             ]
         );
+        for factor in [0.99, -1.0, f64::NAN, f64::NEG_INFINITY] {
+            let faults = BreakerConfig::default().open_growth(factor, Duration::MAX).faults();
+            assert_eq!(faults.len(), 1, "{factor}");
+            assert_eq!(faults[0].rule, "must be a finite number >= 1");
+        }
     }
 
     #[test]
     fn breaker_rules_start_with_one_alone() {
         let five = NonZeroU32::new(5).unwrap();
         let default = BreakerConfig::default();
-        let while_few = Some(Consecutive { failures: five, only_while_few: true });
-        assert_eq!((default.consecutive, default.failure_rate), (while_few, Some(Percent::HALF)));
+        let sustained =
+            Some(Sustained { no_success_for: Duration::from_secs(2), min_failures: five });
+        assert_eq!(default.sustained, sustained);
+        assert_eq!(
+            (default.consecutive, default.failure_rate, default.slow_calls),
+            (None, None, None)
+        );
+        assert_eq!(default, BreakerConfig::sustained(Duration::from_secs(2), five));
 
         let ten = Window::Count(NonZeroU16::new(10).unwrap());
         let always = Some(Consecutive { failures: five, only_while_few: false });
-        let slow = SlowCalls { slower_than: Duration::from_secs(1), percent: Percent::FIFTH };
+        let slow = SlowCalls { slower_than: Duration::from_secs(1), percent: Percent::QUARTER };
         for (config, consecutive, failure_rate, slow_calls) in [
             (BreakerConfig::consecutive(five), always, None, None),
             (BreakerConfig::failure_rate(Percent::HALF, ten), None, Some(Percent::HALF), None),
@@ -335,6 +371,7 @@ mod tests {
             assert_eq!(config.consecutive, consecutive);
             assert_eq!(config.failure_rate, failure_rate);
             assert_eq!(config.slow_calls, slow_calls);
+            assert_eq!(config.sustained, None);
         }
     }
 
@@ -344,15 +381,25 @@ mod tests {
         let window = Window::Time(second);
         let consecutive = |only_while_few| Some(Consecutive { failures: three, only_while_few });
         let slow_calls = Some(SlowCalls { slower_than: second, percent: Percent::HALF });
-        let growth = Some(Growth { factor: three, max: second });
+        let growth = Some(Growth { factor: 3.0, max: Some(second) });
         let rate = Recovery::Rate { probes: three, percent: Percent::HALF };
 
         let base = BreakerConfig::consecutive(number(9))
-            .or_failure_rate(Percent::FIFTH)
-            .or_slow_calls(second * 9, Percent::FIFTH)
-            .open_growth(number(9), second * 9);
+            .or_failure_rate(Percent::QUARTER)
+            .or_slow_calls(second * 9, Percent::QUARTER)
+            .or_sustained(second * 9, number(9))
+            .open_for(second * 9)
+            .open_growth(9.0, second * 9);
         let start = || base.clone();
         for (changed, expected) in [
+            (
+                start().or_sustained(second, three),
+                BreakerConfig {
+                    sustained: Some(Sustained { no_success_for: second, min_failures: three }),
+                    ..start()
+                },
+            ),
+            (start().without_sustained(), BreakerConfig { sustained: None, ..start() }),
             (
                 start().or_consecutive(three),
                 BreakerConfig { consecutive: consecutive(false), ..start() },
@@ -385,7 +432,7 @@ mod tests {
                 BreakerConfig { half_open_max_wait: second, ..start() },
             ),
             (start().open_for(second), BreakerConfig { open_for: second, ..start() }),
-            (start().open_growth(three, second), BreakerConfig { growth, ..start() }),
+            (start().open_growth(3.0, second), BreakerConfig { growth, ..start() }),
             (start().without_open_growth(), BreakerConfig { growth: None, ..start() }),
             (
                 start().open_jitter(Percent::HALF),

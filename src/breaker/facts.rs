@@ -53,6 +53,8 @@ impl Display for BreakerState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ChangeReason {
+    /// No success for a while, and failures in that time.
+    Sustained,
     /// Too many failures in a row.
     ConsecutiveFailures,
     /// Too many failures among the results in the window.
@@ -61,7 +63,7 @@ pub enum ChangeReason {
     SlowCallRate,
     /// The open time is over and a call came.
     OpenTimeOver,
-    /// A probe failed, was throttled or was slow.
+    /// A probe failed, or too many did.
     ProbesFailed,
     /// Enough probes succeeded.
     ProbesSucceeded,
@@ -73,6 +75,7 @@ impl ChangeReason {
     /// A short name without spaces, fit for metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Sustained => "sustained",
             Self::ConsecutiveFailures => "consecutive_failures",
             Self::FailureRate => "failure_rate",
             Self::SlowCallRate => "slow_call_rate",
@@ -103,17 +106,22 @@ pub struct StateChange {
     pub to: BreakerState,
     /// What made it change.
     pub why: ChangeReason,
+    /// The figures behind an opening by rule or probe; `None` for any other change.
+    pub cause: Option<OpenCause>,
 }
 
-/// `circuit breaker of https://example.com: closed to open (failure_rate)`
+/// `circuit breaker of https://example.com: closed to open (failure_rate: 12 of 20 calls failed)`
 impl Display for StateChange {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { key, from, to, why } = self;
+        let Self { key, from, to, why, cause } = self;
         match key.is_empty() {
             true => f.write_str("circuit breaker: ")?,
             false => write!(f, "circuit breaker of {key}: ")?,
         }
-        write!(f, "{from} to {to} ({why})")
+        match cause {
+            Some(cause) => write!(f, "{from} to {to} ({why}: {cause})"),
+            None => write!(f, "{from} to {to} ({why})"),
+        }
     }
 }
 
@@ -129,8 +137,7 @@ pub struct BreakerSnapshot {
     pub consecutive_failures: u32,
     /// What the window holds. Opening keeps it, closing empties it, probes are not in it.
     pub window: WindowCounts,
-    /// When the last failure or throttled answer was recorded; closing keeps it, a reset clears
-    /// it.
+    /// When the last failure was recorded; closing keeps it, a reset clears it.
     pub last_failure: Option<Instant>,
     /// Permits given out and neither reported nor dropped yet, stale ones included.
     pub permits_out: usize,
@@ -143,37 +150,115 @@ pub struct BreakerSnapshot {
     pub generation: u64,
 }
 
-/// The refusal of a breaker to let a call through.
+/// What opened a breaker, in figures; its `Display` says it in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OpenCause {
+    /// What opened it: a rule, a failed probe, or a call by hand.
+    pub reason: ChangeReason,
+    /// Failures since the last success, close or reset.
+    pub failures: u32,
+    /// How long those failures have lasted.
+    pub no_success_for: Duration,
+    /// What the window held at the opening by a rule.
+    pub window: WindowCounts,
+}
+
+/// `no success for 12 s, 14 failures`
+impl Display for OpenCause {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { reason, failures, no_success_for, window } = *self;
+        let total = Counted(window.total, "call");
+        match reason {
+            ChangeReason::ConsecutiveFailures => {
+                write!(f, "{} in a row", Counted(failures, "failure"))
+            }
+            ChangeReason::FailureRate => write!(f, "{} of {total} failed", window.failures),
+            ChangeReason::SlowCallRate => {
+                let were = if window.slow == 1 { "was" } else { "were" };
+                write!(f, "{} of {total} {were} slow", window.slow)
+            }
+            ChangeReason::ProbesFailed if failures <= 1 => f.write_str("a probe failed"),
+            ChangeReason::Sustained | ChangeReason::ProbesFailed => {
+                write!(
+                    f,
+                    "no success for {}, {}",
+                    Seconds(no_success_for),
+                    Counted(failures, "failure")
+                )
+            }
+            ChangeReason::OpenTimeOver | ChangeReason::ProbesSucceeded | ChangeReason::Manual => {
+                f.write_str("changed by hand")
+            }
+        }
+    }
+}
+
+/// The rejection of a call by a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CircuitOpen {
-    pub(super) failures: u32,
-    /// `None`: someone forced it open, and nobody knows for how long.
+    pub(super) cause: OpenCause,
+    /// `None`: forced open, until it is told otherwise.
     pub(super) retry_in: Option<Duration>,
 }
 
 impl CircuitOpen {
-    /// Failures since the last success, close or reset of the breaker.
-    pub fn failures(&self) -> u32 {
-        self.failures
+    /// Returns what opened the breaker last: a rule, a failed probe, or
+    /// [`Manual`](ChangeReason::Manual) if it is forced open.
+    pub fn reason(&self) -> ChangeReason {
+        self.cause.reason
     }
 
-    /// How long until a call may be let through as a probe.
+    /// Returns the figures behind it.
+    pub fn cause(&self) -> &OpenCause {
+        &self.cause
+    }
+
+    /// Returns the failures since the last success, close or reset of the breaker.
+    pub fn failures(&self) -> u32 {
+        self.cause.failures
+    }
+
+    /// Returns how long until a call may be let through as a probe; `None` if the breaker is
+    /// forced open, since then no waiting helps.
     ///
     /// While probes are under way it is the time after which to ask again: the open time, or less
-    /// if the probes are replaced sooner. [`Duration::MAX`] if the breaker was forced open, since
-    /// then no waiting helps.
-    pub fn retry_in(&self) -> Duration {
-        self.retry_in.unwrap_or(Duration::MAX)
+    /// if the probes are replaced sooner.
+    pub fn retry_in(&self) -> Option<Duration> {
+        self.retry_in
     }
 }
 
+/// `circuit breaker is open: no success for 12 s, 14 failures; retry in 0.8 s`
 impl Display for CircuitOpen {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Some(retry_in) = self.retry_in else {
-            return f.write_str("Circuit breaker is forced OPEN");
-        };
-        let (failures, secs) = (self.failures, retry_in.as_secs_f64());
-        write!(f, "Circuit breaker is OPEN (failed {failures} times). Retry after {secs:.1}s")
+        match self.retry_in {
+            None => f.write_str("circuit breaker is forced open"),
+            Some(retry_in) => {
+                let (cause, retry_in) = (self.cause, Seconds(retry_in));
+                write!(f, "circuit breaker is open: {cause}; retry in {retry_in}")
+            }
+        }
+    }
+}
+
+/// A time in seconds, with a decimal below ten.
+struct Seconds(Duration);
+
+impl Display for Seconds {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let secs = self.0.as_secs_f64();
+        write!(f, "{secs:.*} s", usize::from(secs < 9.95))
+    }
+}
+
+/// A number of things, in the plural unless it is one.
+struct Counted(u32, &'static str);
+
+impl Display for Counted {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self(number, thing) = self;
+        write!(f, "{number} {thing}{}", if *number == 1 { "" } else { "s" })
     }
 }
 
@@ -183,13 +268,55 @@ impl Error for CircuitOpen {}
 mod tests {
     use super::*;
 
+    fn cause(reason: ChangeReason, failures: u32) -> OpenCause {
+        let window = WindowCounts { total: 20, failures: 12, slow: 1 };
+        OpenCause { reason, failures, no_success_for: Duration::from_millis(12_345), window }
+    }
+
     #[test]
-    fn breaker_rejection_says_how_long() {
-        let open = CircuitOpen { failures: 3, retry_in: Some(Duration::from_millis(1_250)) };
-        let text = "Circuit breaker is OPEN (failed 3 times). Retry after 1.2s";
-        assert_eq!(open.to_string(), text);
-        let forced = CircuitOpen { failures: 0, retry_in: None };
-        assert_eq!(forced.to_string(), "Circuit breaker is forced OPEN");
-        assert_eq!(forced.retry_in(), Duration::MAX);
+    fn breaker_rejection_says_why_and_how_long() {
+        let retry_in = Some(Duration::from_millis(800));
+        for (cause, text) in [
+            (cause(ChangeReason::Sustained, 14), "no success for 12 s, 14 failures"),
+            (cause(ChangeReason::ProbesFailed, 14), "no success for 12 s, 14 failures"),
+            (cause(ChangeReason::ProbesFailed, 1), "a probe failed"),
+            (cause(ChangeReason::ConsecutiveFailures, 1), "1 failure in a row"),
+            (cause(ChangeReason::ConsecutiveFailures, 3), "3 failures in a row"),
+            (cause(ChangeReason::FailureRate, 0), "12 of 20 calls failed"),
+            (cause(ChangeReason::SlowCallRate, 0), "1 of 20 calls was slow"),
+        ] {
+            let open = CircuitOpen { cause, retry_in };
+            let expected = format!("circuit breaker is open: {text}; retry in 0.8 s");
+            assert_eq!(open.to_string(), expected);
+            assert_eq!((open.reason(), open.failures()), (cause.reason, cause.failures));
+        }
+        let forced = CircuitOpen { cause: cause(ChangeReason::Manual, 3), retry_in: None };
+        assert_eq!(forced.to_string(), "circuit breaker is forced open");
+        assert_eq!(forced.retry_in(), None);
+    }
+
+    #[test]
+    fn breaker_times_are_short_to_read() {
+        for (millis, text) in
+            [(0, "0.0 s"), (2_000, "2.0 s"), (9_940, "9.9 s"), (9_960, "10 s"), (75_400, "75 s")]
+        {
+            assert_eq!(Seconds(Duration::from_millis(millis)).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn breaker_changes_say_what_caused_them() {
+        let change = StateChange {
+            key: "https://a.example".into(),
+            from: BreakerState::Closed,
+            to: BreakerState::Open,
+            why: ChangeReason::FailureRate,
+            cause: Some(cause(ChangeReason::FailureRate, 3)),
+        };
+        let text = "circuit breaker of https://a.example: closed to open (failure_rate: 12 of 20 calls failed)";
+        assert_eq!(change.to_string(), text);
+        let forced =
+            StateChange { why: ChangeReason::Manual, key: "".into(), cause: None, ..change };
+        assert_eq!(forced.to_string(), "circuit breaker: closed to open (manual)");
     }
 }

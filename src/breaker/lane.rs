@@ -30,15 +30,16 @@ impl Lanes {
         Self(std::array::from_fn(|_| Lane { word: AtomicU64::new(0), until: AtomicU64::new(0) }))
     }
 
-    /// Counts a success of this generation at `moment`, unless the lane is closed to it.
-    pub(super) fn count(&self, lane: usize, generation: u64, moment: u64) -> bool {
+    /// Counts a success of this generation at `moment`, unless the lane is closed to it; one that
+    /// is no sample of the window adds nothing to the number.
+    pub(super) fn count(&self, lane: usize, generation: u64, moment: u64, sample: bool) -> bool {
         let lane = &self.0[lane % LANES];
         // If the lane is closed between the two reads and opened again, the word may look the
         // same and `until` be an old one. The success is then counted among those of the slice
         // that has begun meanwhile, where the lock would put one so late, too.
         let counted = lane.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
             let open = word >> 32 == tag(generation) && word as u32 != u32::MAX;
-            (open && moment < lane.until.load(Ordering::Relaxed)).then(|| word + 1)
+            (open && moment < lane.until.load(Ordering::Relaxed)).then(|| word + u64::from(sample))
         });
         counted.is_ok()
     }

@@ -7,12 +7,14 @@ use loom::thread;
 
 use super::*;
 
-const FAILED: Report = Report { health: Health::Failure, retry_after: None };
-const FINE: Report = Report { health: Health::Success, retry_after: None };
+const OPEN_FOR: Duration = Duration::from_secs(1);
+const FAILED: Report = Report { health: Health::Failure, retry_after: None, first: true };
+const FINE: Report = Report { health: Health::Success, ..FAILED };
 
 fn circuit(failures: u32) -> Arc<Circuit> {
-    let config =
-        BreakerConfig::consecutive(NonZeroU32::new(failures).unwrap()).without_open_jitter();
+    let config = BreakerConfig::consecutive(NonZeroU32::new(failures).unwrap())
+        .open_for(OPEN_FOR)
+        .without_open_jitter();
     Arc::new(Circuit::new("", &RuleSet::new(config), Arc::default()))
 }
 
@@ -60,7 +62,7 @@ fn loom_a_call_that_slips_through_changes_nothing() {
 #[test]
 fn loom_half_open_lets_one_probe_through() {
     let now = Instant::now();
-    let later = now + Duration::from_secs(5);
+    let later = now + OPEN_FOR;
     loom::model(move || {
         let circuit = circuit(1);
         let ticket = enter(&circuit, now).unwrap();

@@ -8,25 +8,31 @@ mod facts;
 mod handle;
 mod lane;
 mod open_time;
+mod outage;
 mod percent;
 mod permit;
 mod probing;
+mod report;
 mod rule_set;
 mod rules;
 mod scope;
+mod settings;
 mod state;
 mod sync;
+mod waiting;
 mod window;
 
 pub(crate) use self::{
-    circuit::Observers, handle::BreakerHandle, rule_set::RuleSet, scope::BreakerScope,
+    circuit::Observers, handle::BreakerHandle, report::Report, rule_set::RuleSet,
+    scope::BreakerScope,
 };
 pub use self::{
     circuit_breaker::CircuitBreaker,
-    config::{BreakerConfig, Window},
-    facts::{BreakerSnapshot, BreakerState, ChangeReason, CircuitOpen, StateChange},
+    config::BreakerConfig,
+    facts::{BreakerSnapshot, BreakerState, ChangeReason, CircuitOpen, OpenCause, StateChange},
     percent::Percent,
-    permit::{Health, Permit},
+    permit::Permit,
+    report::Health,
     scope::CircuitBreakers,
-    window::WindowCounts,
+    window::{Window, WindowCounts},
 };

@@ -1,15 +1,8 @@
 //! How long a breaker stays open.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::time::Duration;
 
 use crate::breaker::config::BreakerConfig;
-
-/// Each further opening in a row lasts `factor` times as long, up to `max`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Growth {
-    pub(super) factor: NonZeroU32,
-    pub(super) max: Duration,
-}
 
 /// How long an opening lasts, after `earlier` ones without a close in between.
 ///
@@ -26,11 +19,12 @@ pub(super) fn open_time(
     let own = match config.growth {
         None => lengthen(config.open_for, share),
         Some(growth) => {
-            let factor = growth.factor.get().saturating_pow(earlier);
-            let roof = Duration::try_from_secs_f64(growth.max.as_secs_f64() / (1.0 + jitter))
-                .unwrap_or(growth.max);
-            let grown = config.open_for.saturating_mul(factor).min(roof).max(config.open_for);
-            lengthen(grown, share).min(growth.max.max(config.open_for))
+            let max = growth.max.unwrap_or(config.open_for.saturating_mul(3));
+            let roof = scale(max, 1.0 / (1.0 + jitter));
+            // `max` also turns NaN into 1.
+            let factor = growth.factor.max(1.0).powf(earlier.into());
+            let grown = scale(config.open_for, factor).min(roof).max(config.open_for);
+            lengthen(grown, share).min(max.max(config.open_for))
         }
     };
     let hinted = retry_after.unwrap_or_default();
@@ -38,23 +32,34 @@ pub(super) fn open_time(
 }
 
 fn lengthen(time: Duration, share: f64) -> Duration {
-    if share == 0.0 {
-        return time;
-    }
-    let extra = Duration::try_from_secs_f64(time.as_secs_f64() * share).unwrap_or(Duration::MAX);
-    time.saturating_add(extra)
+    if share == 0.0 { time } else { time.saturating_add(scale(time, share)) }
+}
+
+/// Multiplies, without overflow.
+fn scale(time: Duration, factor: f64) -> Duration {
+    Duration::try_from_secs_f64(time.as_secs_f64() * factor).unwrap_or(Duration::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
+    use crate::breaker::percent::Percent;
 
     #[test]
     fn breaker_open_time_respects_every_bound() {
         let two = NonZeroU32::new(2).unwrap();
         let secs = Duration::from_secs;
-        let plain = BreakerConfig::consecutive(two).open_for(secs(10));
-        let growing = plain.clone().open_growth(two, secs(24));
+        let fifth = Percent::new(20).unwrap();
+        let plain = BreakerConfig::consecutive(two)
+            .open_for(secs(10))
+            .open_jitter(fifth)
+            .without_open_growth();
+        let growing = plain.clone().open_growth(2.0, secs(24));
+        let endless = plain.clone().open_growth(f64::MAX, Duration::MAX).without_open_jitter();
+        let shrinking = plain.clone().open_growth(f64::NAN, secs(24));
+        let by_halves = plain.clone().open_growth(1.5, secs(600)).without_open_jitter();
         for (config, earlier, hint, random, expected) in [
             (&plain, 9, None, 0.0, secs(10)),
             (&plain, 9, None, 1.0, secs(12)),
@@ -66,8 +71,32 @@ mod tests {
             (&growing, 1, None, 1.0, secs(24)),
             (&growing, 2, None, 0.0, secs(20)),
             (&growing, u32::MAX, None, 1.0, secs(24)),
+            (&by_halves, 1, None, 0.0, secs(15)),
+            (&by_halves, 3, None, 0.0, Duration::from_millis(33_750)),
+            (&endless, 0, None, 0.0, secs(10)),
+            (&endless, 2, None, 0.0, Duration::MAX),
+            (&shrinking, 9, None, 0.0, secs(10)),
         ] {
             let found = open_time(config, earlier, hint, || random);
+            assert!(found.abs_diff(expected) < Duration::from_micros(1), "{found:?} {expected:?}");
+        }
+    }
+
+    #[test]
+    fn breaker_opens_for_one_to_three_seconds_by_default() {
+        let config = BreakerConfig::default();
+        for (earlier, random, millis) in [
+            (0, 0.0, 1_000),
+            (0, 1.0, 1_250),
+            (1, 0.0, 1_500),
+            (1, 1.0, 1_875),
+            (2, 0.0, 2_250),
+            (3, 0.0, 2_400),
+            (3, 1.0, 3_000),
+            (u32::MAX, 1.0, 3_000),
+        ] {
+            let (found, expected) =
+                (open_time(&config, earlier, None, || random), Duration::from_millis(millis));
             assert!(found.abs_diff(expected) < Duration::from_micros(1), "{found:?} {expected:?}");
         }
     }

@@ -10,8 +10,8 @@ impl Percent {
     /// 50 %.
     pub const HALF: Self = Self(NonZeroU8::MIN.saturating_add(49));
 
-    /// 20 %.
-    pub(super) const FIFTH: Self = Self(NonZeroU8::MIN.saturating_add(19));
+    /// 25 %.
+    pub(super) const QUARTER: Self = Self(NonZeroU8::MIN.saturating_add(24));
 
     /// This many percent, or `None` unless it is 1 to 100.
     pub const fn new(percent: u8) -> Option<Self> {

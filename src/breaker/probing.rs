@@ -1,18 +1,9 @@
 //! Half-open: who may probe, and what the probes say.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::time::Duration;
 
-use crate::breaker::{config::BreakerConfig, percent::Percent, window::Sample};
+use crate::breaker::{config::BreakerConfig, settings::Recovery};
 use crate::common::clock::Instant;
-
-/// What ends half-open.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Recovery {
-    /// This many successes close it, one failure opens it.
-    Successes(NonZeroU32),
-    /// Of `probes` results, `percent` failures open it; with fewer it closes.
-    Rate { probes: NonZeroU32, percent: Percent },
-}
 
 /// Half-open, as far as it has got.
 #[derive(Debug)]
@@ -22,6 +13,8 @@ pub(super) struct Probing {
     last_admitted: Instant,
     successes: u32,
     failures: u32,
+    /// How often probes under way were replaced.
+    replacements: u64,
 }
 
 /// What the probes have proved.
@@ -34,7 +27,7 @@ pub(super) enum Judgement {
 impl Probing {
     /// Without a probe yet.
     pub(super) fn new(now: Instant) -> Self {
-        Self { out: 0, last_admitted: now, successes: 0, failures: 0 }
+        Self { out: 0, last_admitted: now, successes: 0, failures: 0, replacements: 0 }
     }
 
     pub(super) fn out(&self) -> u32 {
@@ -55,9 +48,14 @@ impl Probing {
         config.half_open_max_wait.saturating_sub(silent).min(config.open_for)
     }
 
-    /// Forgets those under way: they are lost.
+    /// Takes those under way for lost. If one of them succeeds after all, that still counts.
     pub(super) fn replace_all(&mut self) {
         self.out = 0;
+        self.replacements += 1;
+    }
+
+    pub(super) fn replacements(&self) -> u64 {
+        self.replacements
     }
 
     pub(super) fn admit(&mut self, now: Instant) {
@@ -65,16 +63,14 @@ impl Probing {
         self.last_admitted = self.last_admitted.max(now);
     }
 
-    /// Frees the place of a probe that ended without a result.
+    /// Frees the place of a probe that ended.
     pub(super) fn abandon(&mut self) {
         self.out = self.out.saturating_sub(1);
     }
 
-    /// Takes the result of a probe.
-    pub(super) fn judge(&mut self, sample: Sample, recovery: Recovery) -> Option<Judgement> {
-        self.abandon();
-        // A slow-call rule that opened it would open it again if slow probes closed it.
-        if sample.failed || sample.slow {
+    /// Takes the result of a probe. A slow success is a success: the service is back.
+    pub(super) fn judge(&mut self, failed: bool, recovery: Recovery) -> Option<Judgement> {
+        if failed {
             self.failures += 1;
         } else {
             self.successes += 1;
@@ -96,27 +92,23 @@ impl Probing {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::num::NonZeroU32;
 
-    const GOOD: Sample = Sample { failed: false, slow: false };
-    const FAILED: Sample = Sample { failed: true, slow: false };
-    const SLOW: Sample = Sample { failed: false, slow: true };
+    use super::*;
+    use crate::breaker::percent::Percent;
+
+    const GOOD: bool = false;
+    const FAILED: bool = true;
 
     fn number(n: u32) -> NonZeroU32 {
         NonZeroU32::new(n).unwrap()
     }
 
     /// What is said after each of the samples.
-    fn judged(recovery: Recovery, samples: &[Sample]) -> Vec<Option<Judgement>> {
+    fn judged(recovery: Recovery, samples: &[bool]) -> Vec<Option<Judgement>> {
         let now = Instant::now();
         let mut probing = Probing::new(now);
-        let judge = |sample: &Sample| {
-            probing.admit(now);
-            let judgement = probing.judge(*sample, recovery);
-            assert_eq!(probing.out(), 0, "whoever reports has left");
-            judgement
-        };
-        samples.iter().map(judge).collect()
+        samples.iter().map(|failed| probing.judge(*failed, recovery)).collect()
     }
 
     #[test]
@@ -140,7 +132,7 @@ mod tests {
         probing.abandon();
         assert_eq!((probing.out(), probing.wait(&config, now)), (1, secs(0)));
         probing.replace_all();
-        assert_eq!(probing.out(), 0);
+        assert_eq!((probing.out(), probing.replacements()), (0, 1));
     }
 
     #[test]
@@ -149,7 +141,6 @@ mod tests {
         let (recovered, failed) = (Some(Judgement::Recovered), Some(Judgement::Failed));
         assert_eq!(judged(two, &[GOOD, GOOD]), [None, recovered]);
         assert_eq!(judged(two, &[GOOD, FAILED]), [None, failed]);
-        assert_eq!(judged(two, &[SLOW]), [failed]);
     }
 
     #[test]
@@ -158,6 +149,6 @@ mod tests {
         let (recovered, failed) = (Some(Judgement::Recovered), Some(Judgement::Failed));
         assert_eq!(judged(half, &[FAILED, FAILED]), [None, failed]);
         assert_eq!(judged(half, &[FAILED, GOOD, GOOD, GOOD]), [None, None, None, recovered]);
-        assert_eq!(judged(half, &[GOOD, GOOD, SLOW, FAILED]), [None, None, None, failed]);
+        assert_eq!(judged(half, &[GOOD, GOOD, FAILED, FAILED]), [None, None, None, failed]);
     }
 }

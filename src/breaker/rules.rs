@@ -1,33 +1,36 @@
 //! The rules that open a breaker.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::time::Duration;
 
 use crate::breaker::{
-    config::{BreakerConfig, Window},
+    config::BreakerConfig,
     facts::ChangeReason,
-    percent::Percent,
-    window::WindowCounts,
+    settings::Sustained,
+    window::{Window, WindowCounts},
 };
 use crate::common::clock::nanos;
 
-/// Failures in a row that open a breaker.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Consecutive {
-    pub(super) failures: NonZeroU32,
-    /// Only asked while the window is too empty for rates.
-    pub(super) only_while_few: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct SlowCalls {
-    pub(super) slower_than: Duration,
-    pub(super) percent: Percent,
+/// What the rules look at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Evidence {
+    /// Failures since the last success.
+    pub(super) in_a_row: u32,
+    /// The failures of the present outage, and how long it lasts.
+    pub(super) outage: (u32, Duration),
+    pub(super) counts: WindowCounts,
 }
 
 impl BreakerConfig {
-    /// The first rule that wants the breaker open. Asked after every result, a success too: it
-    /// may be the one that fills the window up to its minimum.
-    pub(super) fn broken_rule(&self, in_a_row: u32, counts: WindowCounts) -> Option<ChangeReason> {
+    /// Returns the first rule that wants the breaker open. Asked after every result, a success
+    /// too: a success may fill the window up to its minimum.
+    pub(super) fn broken_rule(&self, evidence: Evidence) -> Option<ChangeReason> {
+        let Evidence { in_a_row, outage: (failures, lasts), counts } = evidence;
+        if self
+            .sustained
+            .is_some_and(|rule| failures >= rule.min_failures.get() && lasts >= rule.no_success_for)
+        {
+            return Some(ChangeReason::Sustained);
+        }
         let few = counts.total < self.min_samples_needed();
         let row_too_long = self
             .consecutive
@@ -43,6 +46,11 @@ impl BreakerConfig {
         }
         let slow = self.slow_calls?;
         slow.percent.reached(counts.slow, counts.total).then_some(ChangeReason::SlowCallRate)
+    }
+
+    /// The longest pause within one outage.
+    pub(super) fn longest_pause(&self) -> Duration {
+        self.sustained.map_or(Duration::MAX, Sustained::longest_pause)
     }
 
     /// The minimum in force: the one set, else 20 or what fits into the window.
@@ -67,9 +75,10 @@ impl BreakerConfig {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU16;
+    use std::num::{NonZeroU16, NonZeroU32};
 
     use super::*;
+    use crate::breaker::percent::Percent;
 
     const SPAN: Window = Window::Time(Duration::from_secs(10));
 
@@ -81,21 +90,48 @@ mod tests {
         WindowCounts { total, failures, slow }
     }
 
+    /// What a rule says of so many failures in a row and what the window holds.
+    fn broken(config: &BreakerConfig, in_a_row: u32, counts: WindowCounts) -> Option<ChangeReason> {
+        config.broken_rule(Evidence { in_a_row, counts, ..Evidence::default() })
+    }
+
+    #[test]
+    fn breaker_sustained_asks_for_time_and_failures() {
+        let secs = Duration::from_secs;
+        let config = BreakerConfig::default();
+        let broken = |failures, lasts| {
+            config.broken_rule(Evidence { outage: (failures, lasts), ..Evidence::default() })
+        };
+        assert_eq!(broken(5, secs(2)), Some(ChangeReason::Sustained));
+        assert_eq!(broken(u32::MAX, secs(2) - Duration::from_nanos(1)), None);
+        assert_eq!(broken(4, Duration::MAX), None);
+        assert_eq!(config.longest_pause(), secs(20));
+        let config = BreakerConfig::consecutive(number(9));
+        assert_eq!(config.longest_pause(), Duration::MAX);
+        let config = config.or_sustained(secs(60), number(3));
+        assert_eq!(config.longest_pause(), secs(600));
+        let without = config.without_sustained();
+        assert_eq!(
+            without.broken_rule(Evidence { outage: (9, secs(99)), ..Evidence::default() }),
+            None
+        );
+    }
+
     #[test]
     fn breaker_rates_are_asked_of_enough_results() {
         let second = Duration::from_secs(1);
         let config = BreakerConfig::failure_rate(Percent::HALF, SPAN)
             .or_slow_calls(second, Percent::HALF)
             .min_samples(number(4));
-        assert_eq!(config.broken_rule(9, counts(3, 3, 3)), None);
-        assert_eq!(config.broken_rule(0, counts(4, 1, 1)), None);
-        assert_eq!(config.broken_rule(0, counts(4, 2, 2)), Some(ChangeReason::FailureRate));
-        assert_eq!(config.broken_rule(0, counts(5, 2, 3)), Some(ChangeReason::SlowCallRate));
+        assert_eq!(broken(&config, 9, counts(3, 3, 3)), None);
+        assert_eq!(broken(&config, 0, counts(4, 1, 1)), None);
+        assert_eq!(broken(&config, 0, counts(4, 2, 2)), Some(ChangeReason::FailureRate));
+        assert_eq!(broken(&config, 0, counts(5, 2, 3)), Some(ChangeReason::SlowCallRate));
         assert!(config.is_slow(second) && !config.is_slow(second / 2));
         assert_eq!(config.slow_from(), 1_000_000_000);
 
         let config = config.without_slow_calls();
-        assert_eq!(config.broken_rule(0, counts(5, 2, 3)), None);
+        assert_eq!(broken(&config, 0, counts(5, 2, 3)), None);
         assert!(!config.is_slow(Duration::MAX));
         assert_eq!(config.slow_from(), u64::MAX);
     }
@@ -105,12 +141,12 @@ mod tests {
         let (few, enough) = (counts(19, 3, 0), counts(20, 3, 0));
         let in_a_row = Some(ChangeReason::ConsecutiveFailures);
         let always = BreakerConfig::consecutive(number(3));
-        assert_eq!(always.broken_rule(2, few), None);
-        assert_eq!(always.broken_rule(3, few), in_a_row);
-        assert_eq!(always.broken_rule(3, enough), in_a_row);
+        assert_eq!(broken(&always, 2, few), None);
+        assert_eq!(broken(&always, 3, few), in_a_row);
+        assert_eq!(broken(&always, 3, enough), in_a_row);
         let while_few = always.or_consecutive_while_few(number(3));
-        assert_eq!(while_few.broken_rule(3, few), in_a_row);
-        assert_eq!(while_few.broken_rule(3, enough), None);
+        assert_eq!(broken(&while_few, 3, few), in_a_row);
+        assert_eq!(broken(&while_few, 3, enough), None);
     }
 
     #[test]

@@ -6,12 +6,14 @@
 use std::time::Duration;
 
 use crate::breaker::{
-    config::{BreakerConfig, Window},
-    facts::{BreakerState, ChangeReason, CircuitOpen},
+    config::BreakerConfig,
+    facts::{BreakerState, ChangeReason, CircuitOpen, OpenCause},
     open_time::open_time,
-    permit::{Health, Report, Ticket},
+    outage::Outage,
     probing::{Judgement, Probing},
-    window::{Results, Sample, WindowCounts},
+    report::{Health, Report, Ticket},
+    rules::Evidence,
+    window::{Results, Sample, Window, WindowCounts},
 };
 use crate::common::clock::Instant;
 
@@ -19,7 +21,12 @@ use crate::common::clock::Instant;
 pub(super) struct Machine {
     phase: Phase,
     generation: u64,
+    /// Failures since the last success.
     consecutive: u32,
+    /// The same, as far as they are one outage; `None` exactly while `consecutive` is 0.
+    outage: Option<Outage>,
+    /// What opened it last, while it is open or half-open.
+    opened_by: ChangeReason,
     /// Openings since the last close: what a growing open time grows with.
     openings: u32,
     last_failure: Option<Instant>,
@@ -42,6 +49,8 @@ pub(super) struct Transition {
     pub(super) from: BreakerState,
     pub(super) to: BreakerState,
     pub(super) why: ChangeReason,
+    /// The figures of an opening by rule or probe.
+    pub(super) cause: Option<OpenCause>,
 }
 
 impl Machine {
@@ -50,6 +59,8 @@ impl Machine {
             phase: Phase::Closed,
             generation: 0,
             consecutive: 0,
+            outage: None,
+            opened_by: ChangeReason::Manual,
             openings: 0,
             last_failure: None,
             window: config.window,
@@ -87,16 +98,16 @@ impl Machine {
 
     /// The rejection of a call that would come now, if it would be rejected.
     pub(super) fn rejects(&self, config: &BreakerConfig, now: Instant) -> Option<CircuitOpen> {
-        let reject = |retry_in| CircuitOpen { failures: self.consecutive, retry_in };
+        let reject = |reason, retry_in| CircuitOpen { cause: self.cause(reason, now), retry_in };
         let left = match &self.phase {
             Phase::Closed | Phase::Disabled | Phase::MetricsOnly => return None,
-            Phase::ForcedOpen => return Some(reject(None)),
+            Phase::ForcedOpen => return Some(reject(ChangeReason::Manual, None)),
             Phase::Open { since, lasts } => {
                 lasts.saturating_sub(now.saturating_duration_since(*since))
             }
             Phase::HalfOpen(probing) => probing.wait(config, now),
         };
-        (!left.is_zero()).then(|| reject(Some(left)))
+        (!left.is_zero()).then(|| reject(self.opened_by, Some(left)))
     }
 
     /// Takes the result of a call. `random` gives a number from 0 to 1, and is only asked when
@@ -109,27 +120,50 @@ impl Machine {
         now: Instant,
         random: impl FnOnce() -> f64,
     ) -> Option<Transition> {
-        if ticket.generation != self.generation || matches!(self.phase, Phase::Disabled) {
+        if report.health == Health::Throttled {
+            self.abandon(ticket);
             return None;
         }
-        let slow = config.is_slow(now.saturating_duration_since(ticket.entered));
-        let sample = Sample { failed: report.health != Health::Success, slow };
-        self.note(report.health, now);
+        let failed = report.health == Health::Failure;
+        if !self.hears(ticket, failed) {
+            return None;
+        }
+        self.note(failed, config, now);
 
+        // Also frees the place of a probe, unless another one has it.
+        self.abandon(ticket);
         if let Phase::HalfOpen(probing) = &mut self.phase {
-            return match probing.judge(sample, config.recovery)? {
+            return match probing.judge(failed, config.recovery)? {
                 Judgement::Recovered => Some(self.close()),
                 Judgement::Failed => {
                     Some(self.open(ChangeReason::ProbesFailed, report, config, now, random))
                 }
             };
         }
-        let counts = self.results.record(sample, now);
+        let slow = config.is_slow(now.saturating_duration_since(ticket.entered));
+        let counts = match report.first {
+            true => self.results.record(Sample { failed, slow }, now),
+            false => self.results.counts(now),
+        };
         if !matches!(self.phase, Phase::Closed) {
             return None;
         }
-        let why = config.broken_rule(self.consecutive, counts)?;
+        let outage = self.outage.map(|it| (it.failures(), it.lasts(now))).unwrap_or_default();
+        let evidence = Evidence { in_a_row: self.consecutive, outage, counts };
+        let why = config.broken_rule(evidence)?;
         Some(self.open(why, report, config, now, random))
+    }
+
+    /// Returns whether the result of a call still says something: it was let through in this
+    /// generation, or it is the success of a probe that was replaced, which proves as well that
+    /// the service is back.
+    fn hears(&self, ticket: Ticket, failed: bool) -> bool {
+        let generations = self.generation.saturating_sub(ticket.generation);
+        match &self.phase {
+            Phase::Disabled => false,
+            Phase::HalfOpen(probing) if !failed => generations <= probing.replacements(),
+            _ => generations == 0,
+        }
     }
 
     /// Takes successes that were counted elsewhere while it was [calm](Self::calm_until).
@@ -148,7 +182,9 @@ impl Machine {
         let calm = match self.phase {
             Phase::Closed => {
                 (clean || held.total >= config.min_samples_needed())
-                    && config.broken_rule(self.consecutive, held).is_none()
+                    && config
+                        .broken_rule(Evidence { counts: held, ..Evidence::default() })
+                        .is_none()
             }
             Phase::MetricsOnly => true,
             _ => false,
@@ -226,15 +262,28 @@ impl Machine {
         }
     }
 
-    fn note(&mut self, health: Health, now: Instant) {
-        match health {
-            Health::Success => self.consecutive = 0,
-            Health::Failure => self.consecutive = self.consecutive.saturating_add(1),
-            // It neither proves the service ill nor well.
-            Health::Throttled => {}
+    fn note(&mut self, failed: bool, config: &BreakerConfig, now: Instant) {
+        if !failed {
+            self.consecutive = 0;
+            self.outage = None;
+            return;
         }
-        if health != Health::Success {
-            self.last_failure = Some(now);
+        // Probes may be far apart, and are evidence all the same.
+        let longest_pause = match self.phase {
+            Phase::Closed => config.longest_pause(),
+            _ => Duration::MAX,
+        };
+        self.consecutive = self.consecutive.saturating_add(1);
+        self.outage = Some(Outage::add(self.outage, longest_pause, now));
+        self.last_failure = Some(now);
+    }
+
+    fn cause(&self, reason: ChangeReason, now: Instant) -> OpenCause {
+        OpenCause {
+            reason,
+            failures: self.consecutive,
+            no_success_for: self.outage.map(|it| it.lasts(now)).unwrap_or_default(),
+            window: self.results.held(),
         }
     }
 
@@ -248,7 +297,9 @@ impl Machine {
     ) -> Transition {
         let lasts = open_time(config, self.openings, report.retry_after, random);
         self.openings = self.openings.saturating_add(1);
-        self.go(Phase::Open { since: now, lasts }, why)
+        self.opened_by = why;
+        let cause = Some(self.cause(why, now));
+        Transition { cause, ..self.go(Phase::Open { since: now, lasts }, why) }
     }
 
     fn close(&mut self) -> Transition {
@@ -258,6 +309,7 @@ impl Machine {
 
     fn forget(&mut self) {
         self.consecutive = 0;
+        self.outage = None;
         self.openings = 0;
         self.results.clear();
     }
@@ -272,7 +324,7 @@ impl Machine {
         let from = self.phase.state();
         self.generation += 1;
         self.phase = phase;
-        Transition { from, to: self.phase.state(), why }
+        Transition { from, to: self.phase.state(), why, cause: None }
     }
 }
 
@@ -294,11 +346,11 @@ mod tests {
     use std::num::{NonZeroU16, NonZeroU32};
 
     use super::*;
-    use crate::breaker::{config::Window, percent::Percent};
+    use crate::breaker::{percent::Percent, window::Window};
 
-    const GOOD: Report = Report { health: Health::Success, retry_after: None };
-    const FAILED: Report = Report { health: Health::Failure, retry_after: None };
-    const THROTTLED: Report = Report { health: Health::Throttled, retry_after: None };
+    const GOOD: Report = Report { health: Health::Success, retry_after: None, first: true };
+    const FAILED: Report = Report { health: Health::Failure, ..GOOD };
+    const THROTTLED: Report = Report { health: Health::Throttled, ..GOOD };
 
     fn number(n: u32) -> NonZeroU32 {
         NonZeroU32::new(n).unwrap()
@@ -307,7 +359,11 @@ mod tests {
     /// Opens after two failures in a row, for exactly 5 s.
     fn config() -> BreakerConfig {
         let ten = Window::Count(NonZeroU16::new(10).unwrap());
-        BreakerConfig::consecutive(number(2)).window(ten).without_open_jitter()
+        BreakerConfig::consecutive(number(2))
+            .window(ten)
+            .open_for(Duration::from_secs(5))
+            .without_open_growth()
+            .without_open_jitter()
     }
 
     fn call(
@@ -327,7 +383,7 @@ mod tests {
     #[test]
     fn breaker_asks_for_randomness_only_when_it_opens() {
         let now = Instant::now();
-        let config = BreakerConfig::consecutive(NonZeroU32::new(2).unwrap());
+        let config = config().open_jitter(Percent::new(20).unwrap());
         let mut machine = Machine::new(&config);
         let ticket = machine.enter(&config, now).0.unwrap();
         let unasked = || -> f64 { panic!("no opening, no jitter") };
@@ -346,15 +402,17 @@ mod tests {
         assert_eq!(call(&mut machine, FAILED, &config, now), None);
         assert_eq!(call(&mut machine, THROTTLED, &config, now), None);
         assert_eq!((machine.consecutive_failures(), machine.last_failure()), (1, Some(now)));
-        assert_eq!(machine.counts(now), counts(3, 2));
+        assert_eq!(machine.counts(now), counts(2, 1));
         assert_eq!((machine.generation(), machine.retry_in(now)), (0, None));
 
         let opened = call(&mut machine, FAILED, &config, now).unwrap();
         assert_eq!(opened.why, ChangeReason::ConsecutiveFailures);
+        let cause = opened.cause.unwrap();
+        assert_eq!((cause.reason, cause.failures, cause.window), (opened.why, 2, counts(3, 2)));
         assert_eq!((opened.from, opened.to), (BreakerState::Closed, BreakerState::Open));
         assert_eq!((machine.state(), machine.generation()), (BreakerState::Open, 1));
         let rejection = machine.rejects(&config, now).unwrap();
-        assert_eq!((rejection.failures, rejection.retry_in), (2, Some(Duration::from_secs(5))));
+        assert_eq!((rejection.failures(), rejection.retry_in), (2, Some(Duration::from_secs(5))));
         assert!(machine.enter(&config, now).0.is_err());
 
         assert_eq!(machine.rejects(&config, later), None);
@@ -387,11 +445,197 @@ mod tests {
         assert_eq!((machine.probes_out(), machine.state()), (0, BreakerState::HalfOpen));
     }
 
+    /// Goes on reporting failures, one each `gap`, until the breaker opens or `most` were reported.
+    /// Returns how many it took, and when the last one came.
+    fn fail_on(machine: &mut Machine, start: Instant, gap: Duration, most: u32) -> (u32, Duration) {
+        let config = BreakerConfig::default();
+        for n in 0..most {
+            let now = start + gap * n;
+            if let Some(opened) = call(machine, FAILED, &config, now) {
+                assert_eq!(opened.why, ChangeReason::Sustained);
+                return (n + 1, now - start);
+            }
+        }
+        (most + 1, Duration::MAX)
+    }
+
+    #[test]
+    fn breaker_sustained_opens_alike_for_few_and_many_requests() {
+        let (start, ms) = (Instant::now(), Duration::from_millis);
+        for (gap, failures, after) in [
+            (ms(2), 1_001, ms(2_000)),
+            (ms(100), 21, ms(2_000)),
+            (ms(300), 8, ms(2_100)),
+            (ms(1_000), 5, ms(4_000)),
+            (ms(20_000), 5, ms(80_000)),
+        ] {
+            let mut machine = Machine::new(&BreakerConfig::default());
+            assert_eq!(fail_on(&mut machine, start, gap, 2_000), (failures, after), "{gap:?}");
+        }
+        let mut machine = Machine::new(&BreakerConfig::default());
+        let rare = fail_on(&mut machine, start, ms(20_001), 100).0;
+        assert_eq!(rare, 101, "failures so far apart are no outage");
+    }
+
+    #[test]
+    fn breaker_sustained_does_not_open_while_anything_succeeds() {
+        let (start, config) = (Instant::now(), BreakerConfig::default());
+        let mut machine = Machine::new(&config);
+        for n in 0..10_000 {
+            let now = start + Duration::from_millis(2) * n;
+            // One success in 1.9 s.
+            let report = if n % 950 == 0 { GOOD } else { FAILED };
+            assert_eq!(call(&mut machine, report, &config, now), None, "{n}");
+        }
+    }
+
+    #[test]
+    fn breaker_sustained_counts_from_the_first_failure_not_from_the_pause_before() {
+        let (start, config) = (Instant::now(), BreakerConfig::default());
+        let mut machine = Machine::new(&config);
+        call(&mut machine, GOOD, &config, start);
+        let hour = Duration::from_secs(3_600);
+        for n in 0..100 {
+            let now = start + hour + Duration::from_millis(19) * n;
+            assert_eq!(call(&mut machine, FAILED, &config, now), None, "{n}");
+        }
+        // An old outage that nothing ended is no evidence either.
+        for n in 0..5 {
+            assert_eq!(call(&mut machine, FAILED, &config, start + 2 * hour), None, "{n}");
+        }
+        assert_eq!(machine.consecutive_failures(), 105, "they are in a row all the same");
+    }
+
+    #[test]
+    fn breaker_sustained_waits_for_a_failure_to_open() {
+        let (start, config) = (Instant::now(), BreakerConfig::default());
+        let later = start + Duration::from_secs(3);
+        let mut machine = Machine::new(&config);
+        for _ in 0..50 {
+            call(&mut machine, FAILED, &config, start);
+        }
+        assert_eq!(machine.rejects(&config, later), None);
+        assert_eq!(call(&mut machine, THROTTLED, &config, later), None);
+        let opened = call(&mut machine, FAILED, &config, later).unwrap();
+        let text = "no success for 3.0 s, 51 failures";
+        assert_eq!(opened.cause.unwrap().to_string(), text);
+
+        // Probes go on with the count, however far apart they are.
+        let probed = later + Duration::from_secs(30);
+        let reopened = call(&mut machine, FAILED, &config, probed).unwrap();
+        assert_eq!(reopened.cause.unwrap().to_string(), "no success for 33 s, 52 failures");
+        let rejection = machine.rejects(&config, probed).unwrap();
+        assert_eq!(rejection.reason(), ChangeReason::ProbesFailed);
+        assert_eq!(rejection.retry_in(), Some(Duration::from_millis(1_500)));
+    }
+
+    #[test]
+    fn breaker_open_time_grows_while_probes_fail_and_starts_over_after_a_close() {
+        let config = BreakerConfig::consecutive(NonZeroU32::MIN).without_open_jitter();
+        let mut machine = Machine::new(&config);
+        let mut now = Instant::now();
+        for _ in 0..2 {
+            for millis in [1_000, 1_500, 2_250, 3_000, 3_000] {
+                call(&mut machine, FAILED, &config, now);
+                assert_eq!(machine.retry_in(now), Some(Duration::from_millis(millis)));
+                now += Duration::from_millis(millis);
+            }
+            call(&mut machine, GOOD, &config, now);
+        }
+    }
+
+    #[test]
+    fn breaker_ignores_throttled_calls() {
+        let (config, now) = (config().or_failure_rate(Percent::HALF), Instant::now());
+        let config = config.or_slow_calls(Duration::ZERO, Percent::HALF).min_samples(number(1));
+        let mut machine = Machine::new(&config);
+        for _ in 0..100 {
+            assert_eq!(call(&mut machine, THROTTLED, &config, now), None);
+        }
+        assert_eq!((machine.counts(now), machine.last_failure()), (counts(0, 0), None));
+        let (config, later) = (self::config(), now + Duration::from_secs(5));
+        let mut machine = Machine::new(&config);
+        call(&mut machine, FAILED, &config, now);
+        call(&mut machine, FAILED, &config, now);
+        assert!(machine.enter(&config, now).0.is_err());
+        for _ in 0..3 {
+            assert!(machine.rejects(&config, later).is_none());
+            call(&mut machine, THROTTLED, &config, later);
+            assert_eq!((machine.state(), machine.probes_out()), (BreakerState::HalfOpen, 0));
+        }
+        assert!(call(&mut machine, GOOD, &config, later).is_some());
+    }
+
+    #[test]
+    fn breaker_shares_count_first_attempts_and_rows_count_all() {
+        let config = config().or_consecutive(number(9)).or_failure_rate(Percent::HALF);
+        let (config, now) = (config.min_samples(number(4)), Instant::now());
+        let mut machine = Machine::new(&config);
+        let retry = |report| Report { first: false, ..report };
+        for _ in 0..3 {
+            call(&mut machine, GOOD, &config, now);
+            assert_eq!(call(&mut machine, retry(FAILED), &config, now), None);
+            assert_eq!(call(&mut machine, retry(FAILED), &config, now), None);
+        }
+        assert_eq!(machine.consecutive_failures(), 2);
+        call(&mut machine, retry(GOOD), &config, now);
+        assert_eq!((machine.counts(now), machine.consecutive_failures()), (counts(3, 0), 0));
+        for _ in 0..8 {
+            assert_eq!(call(&mut machine, retry(FAILED), &config, now), None);
+        }
+        let opened = call(&mut machine, retry(FAILED), &config, now).unwrap();
+        assert_eq!(opened.why, ChangeReason::ConsecutiveFailures);
+    }
+
+    #[test]
+    fn breaker_closes_on_a_slow_probe_and_on_a_replaced_one_that_succeeds_after_all() {
+        let secs = Duration::from_secs;
+        let config = config().or_slow_calls(secs(2), Percent::HALF);
+        let (start, took) = (Instant::now(), secs(40));
+        let half_open = |config: &BreakerConfig| {
+            let mut machine = Machine::new(config);
+            call(&mut machine, FAILED, config, start);
+            call(&mut machine, FAILED, config, start);
+            let probe = machine.enter(config, start + secs(5)).0.unwrap();
+            (machine, probe)
+        };
+        let (mut machine, slow) = half_open(&config);
+        let closed = machine.exit(slow, GOOD, &config, start + secs(29), || 0.0).unwrap();
+        assert_eq!(closed.why, ChangeReason::ProbesSucceeded);
+
+        // A service that takes 40 s for everything: a second probe comes before the first ends.
+        let (mut machine, first) = half_open(&config);
+        let second = machine.enter(&config, start + secs(35)).0.unwrap();
+        let now = start + secs(5) + took;
+        assert_eq!(machine.exit(first, FAILED, &config, now, || 0.0), None, "taken for lost");
+        assert_eq!(machine.probes_out(), 1, "the second one has its place");
+        assert!(machine.exit(first, GOOD, &config, now, || 0.0).is_some());
+        assert_eq!(machine.state(), BreakerState::Closed);
+        assert_eq!(machine.exit(second, FAILED, &config, now, || 0.0), None);
+
+        // With more successes to come it counts as one of them.
+        let config = config.close_after(number(2));
+        let (mut machine, first) = half_open(&config);
+        let second = machine.enter(&config, start + secs(35)).0.unwrap();
+        assert_eq!(machine.exit(first, GOOD, &config, now, || 0.0), None);
+        assert_eq!(machine.probes_out(), 1);
+        assert!(machine.exit(second, GOOD, &config, now, || 0.0).is_some());
+
+        // Not after another probe has failed.
+        let (mut machine, first) = half_open(&config);
+        let second = machine.enter(&config, start + secs(35)).0.unwrap();
+        assert!(machine.exit(second, FAILED, &config, now, || 0.0).is_some());
+        let _third = machine.enter(&config, now + secs(5)).0.unwrap();
+        assert_eq!(machine.exit(first, GOOD, &config, now + secs(5), || 0.0), None);
+        assert_eq!(machine.state(), BreakerState::HalfOpen);
+    }
+
     #[test]
     fn breaker_does_by_hand_what_it_is_told() {
         let (config, now) = (config(), Instant::now());
         let mut machine = Machine::new(&config);
-        let by_hand = |from, to| Some(Transition { from, to, why: ChangeReason::Manual });
+        let by_hand =
+            |from, to| Some(Transition { from, to, why: ChangeReason::Manual, cause: None });
         use BreakerState::{Closed, Disabled, ForcedOpen, MetricsOnly};
 
         assert_eq!(machine.reset(), None);

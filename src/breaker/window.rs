@@ -2,18 +2,27 @@
 //!
 //! Memory is taken once, at construction; recording costs the same however much is in the window.
 
-use std::time::Duration;
+use std::{num::NonZeroU16, time::Duration};
 
-use crate::breaker::config::Window;
 use crate::common::clock::{Instant, nanos};
+
+/// Which results a breaker looks at for its rates and minimum of samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// The last N results, however old, exactly. Takes two bytes a result, for each key.
+    Count(NonZeroU16),
+    /// The results of this much time. It slides by tenths of itself, counted from the first
+    /// result since the breaker closed or was reset: the tenth that is now and the nine before.
+    Time(Duration),
+}
 
 /// What a breaker's window holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WindowCounts {
-    /// Results of any kind.
+    /// Results of first attempts. Retries and throttled responses are not in it.
     pub total: u32,
-    /// Failures among them, throttled answers included.
+    /// Failures among them.
     pub failures: u32,
     /// Calls among them that took at least the slow-call time, whatever they ended with. Zero
     /// where no slow-call rule is set.
@@ -235,8 +244,6 @@ pub(super) fn nanos_since(epoch: Instant, moment: Instant) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU16;
-
     use super::*;
 
     const FAILED: Sample = Sample { failed: true, slow: false };

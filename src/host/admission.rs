@@ -11,7 +11,7 @@ use http::Extensions;
 use reqwest::{Request, Url};
 
 use crate::breaker::{
-    BreakerHandle, BreakerScope, CircuitBreakers, CircuitOpen, Health, Permit, StateChange,
+    BreakerHandle, BreakerScope, CircuitBreakers, CircuitOpen, Health, Permit, Report, StateChange,
 };
 use crate::common::clock::{Instant, Sources};
 use crate::host::gate::{
@@ -165,6 +165,8 @@ fn other_budget(
 pub(crate) struct Admission<'p> {
     parts: Parts<'p>,
     permit: Option<Permit>,
+    /// Whether no attempt has ended yet.
+    first: bool,
     /// Lives as long as a permit that is a probe.
     probing: Option<Arc<()>>,
     token: Option<Token>,
@@ -176,7 +178,14 @@ impl<'p> Admission<'p> {
         if parts.breaker().is_some_and(|it| Probe::covers(extensions, it)) {
             parts.breaker = Part::Unused;
         }
-        Self { parts, permit: None, probing: None, token: None, gate_pass: GatePass::FREE }
+        Self {
+            parts,
+            permit: None,
+            first: true,
+            probing: None,
+            token: None,
+            gate_pass: GatePass::FREE,
+        }
     }
 
     /// Takes over the permit of an attempt that is under way.
@@ -278,16 +287,19 @@ impl<'p> Admission<'p> {
         changes: &mut Vec<StateChange>,
     ) {
         self.probing = None;
+        let first = mem::take(&mut self.first);
         if let (Some(permit), Some(health)) = (&mut self.permit, health) {
-            let parts = &self.parts;
-            report(parts, permit, health, cross_host_url, retry_after, now, sources, changes);
+            let result = Report { health, retry_after, first };
+            report(&self.parts, permit, result, cross_host_url, now, sources, changes);
         }
         self.permit = None;
     }
 
     /// How long the breaker will reject attempts from now on.
     pub(crate) fn rejects_for(&self, now: Instant) -> Option<Duration> {
-        Some(self.parts.breaker()?.rejects(now)?.retry_in())
+        let rejection = self.parts.breaker()?.rejects(now)?;
+        // No wait helps where it was forced open.
+        Some(rejection.retry_in().unwrap_or(Duration::MAX))
     }
 
     /// Takes a token for a retry, unless one is held already; `false` if there is none.
@@ -357,12 +369,12 @@ pub(crate) fn succeeded(
     sources: &Sources,
 ) {
     if let Some(mut permit) = permit {
+        let result = Report { health: Health::Success, retry_after: None, first: true };
         // Nobody is told what that changes.
         if cross_host_url.is_some() {
-            let (permit, changes) = (&mut permit, &mut vec![]);
-            report(parts, permit, Health::Success, cross_host_url, None, now, sources, changes);
+            report(parts, &mut permit, result, cross_host_url, now, sources, &mut vec![]);
         } else {
-            permit.report(Health::Success, None, now, || sources.random());
+            permit.report(result, now, || sources.random());
         }
     }
     if let Some(account) = parts.budget() {
@@ -374,25 +386,23 @@ pub(crate) fn succeeded(
 ///
 /// The breaker that admitted the attempt hears its outcome, always. After a redirect to another host
 /// the breaker of that one hears it as well, if the host was asked before.
-#[expect(clippy::too_many_arguments)]
 fn report(
     parts: &Parts<'_>,
     permit: &mut Permit,
-    health: Health,
+    result: Report,
     cross_host_url: Option<&Url>,
-    retry_after: Option<Duration>,
     now: Instant,
     sources: &Sources,
     changes: &mut Vec<StateChange>,
 ) {
     let random = || sources.random();
-    changes.extend(permit.report(health, retry_after, now, random));
+    changes.extend(permit.report(result, now, random));
     let elsewhere = cross_host_url.filter(|_| parts.is_per_host());
     let Some(other) = elsewhere.and_then(|url| parts.breaker_of(url)) else { return };
     let (entered, change) = other.enter(now);
     changes.extend(change);
     if let Ok(mut permit) = entered {
-        changes.extend(permit.report(health, retry_after, now, random));
+        changes.extend(permit.report(result, now, random));
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 
 use reqwest_resilient::{
     BreakerConfig, BreakerState, ChangeReason, CircuitBreaker, CircuitBreakers, Health, HostStates,
-    Percent, StateChange, testing::Reply,
+    Percent, StateChange, Window, testing::Reply,
 };
 use tokio::time::Instant;
 
@@ -29,7 +29,19 @@ fn secs(n: u64) -> Duration {
 
 /// Opens after `failures` in a row, for exactly 5 s.
 fn consecutive(failures: u32) -> BreakerConfig {
-    BreakerConfig::consecutive(number(failures)).without_open_jitter()
+    fixed(BreakerConfig::consecutive(number(failures)))
+}
+
+/// The same rule, with every opening exactly 5 s long.
+fn fixed(config: BreakerConfig) -> BreakerConfig {
+    config.open_for(secs(5)).without_open_growth().without_open_jitter()
+}
+
+/// Opens at half of at least 20 results in 10 s, and after 5 failures in a row while there are
+/// fewer, for exactly 5 s.
+fn joined() -> BreakerConfig {
+    let window = Window::Time(secs(10));
+    fixed(BreakerConfig::failure_rate(Percent::HALF, window).or_consecutive_while_few(number(5)))
 }
 
 fn report(breaker: &CircuitBreaker, health: Health, times: u32, now: Instant) {
@@ -54,15 +66,39 @@ fn log(breaker: CircuitBreaker) -> (CircuitBreaker, Arc<Mutex<Vec<StateChange>>>
 }
 
 #[test]
-fn default_opens_on_few_failures_in_a_row_and_on_half_of_many() {
+fn default_opens_after_two_seconds_without_success_and_five_failures() {
     let now = Instant::now();
+    for failures in [4, 100] {
+        let breaker = CircuitBreaker::new(BreakerConfig::default());
+        fail(&breaker, failures, now);
+        let just_before = now + secs(2) - Duration::from_nanos(1);
+        succeed(&breaker, 1, just_before);
+        fail(&breaker, 4, now + secs(2));
+        assert_eq!(breaker.state(), BreakerState::Closed, "a success starts it over");
+        fail(&breaker, 1, now + secs(4) - Duration::from_nanos(1));
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        fail(&breaker, 1, now + secs(4));
+        assert_eq!(breaker.state(), BreakerState::Open);
+    }
     let breaker = CircuitBreaker::new(BreakerConfig::default());
+    for second in [0, 1, 2, 3] {
+        fail(&breaker, 1, now + secs(second));
+        assert_eq!(breaker.state(), BreakerState::Closed, "{} failures", second + 1);
+    }
+    fail(&breaker, 1, now + secs(4));
+    assert_eq!(breaker.state(), BreakerState::Open);
+}
+
+#[test]
+fn joined_rule_opens_on_few_failures_in_a_row_and_on_half_of_many() {
+    let now = Instant::now();
+    let breaker = CircuitBreaker::new(joined());
     fail(&breaker, 4, now);
     assert_eq!(breaker.state(), BreakerState::Closed);
     fail(&breaker, 1, now);
     assert_eq!(breaker.state(), BreakerState::Open);
 
-    let breaker = CircuitBreaker::new(BreakerConfig::default());
+    let breaker = CircuitBreaker::new(joined());
     succeed(&breaker, 20, now);
     fail(&breaker, 19, now);
     assert_eq!(breaker.state(), BreakerState::Closed, "19 of 39, however many in a row");
@@ -71,17 +107,47 @@ fn default_opens_on_few_failures_in_a_row_and_on_half_of_many() {
 }
 
 #[test]
-fn open_time_is_jittered_upward_by_a_fifth_at_most() {
+fn open_time_is_jittered_upward_by_a_quarter_at_most() {
     let now = Instant::now();
     let times: Vec<Duration> = (0..200)
         .map(|_| {
             let breaker = CircuitBreaker::new(BreakerConfig::consecutive(number(1)));
             fail(&breaker, 1, now);
-            breaker.try_enter(now).unwrap_err().retry_in()
+            breaker.try_enter(now).unwrap_err().retry_in().unwrap()
         })
         .collect();
-    assert!(times.iter().all(|&time| time >= secs(5) && time <= secs(6)), "{times:?}");
+    let most = Duration::from_millis(1_250);
+    assert!(times.iter().all(|&time| time >= secs(1) && time <= most), "{times:?}");
     assert!(times.iter().max() > times.iter().min(), "all the same: {times:?}");
+}
+
+#[test]
+fn rejection_says_why_it_opened_and_for_how_long() {
+    let now = Instant::now();
+    let window = Window::Time(secs(10));
+    let rate = fixed(BreakerConfig::failure_rate(Percent::HALF, window));
+    let slow = fixed(BreakerConfig::slow_call_rate(Duration::ZERO, Percent::HALF, window));
+    let sustained = fixed(BreakerConfig::sustained(Duration::ZERO, number(2)));
+    for (config, succeeded, failed, reason, text) in [
+        (consecutive(1), 9, 1, ChangeReason::ConsecutiveFailures, "1 failure in a row"),
+        (rate, 8, 12, ChangeReason::FailureRate, "12 of 20 calls failed"),
+        (slow, 19, 1, ChangeReason::SlowCallRate, "20 of 20 calls were slow"),
+        (sustained, 1, 2, ChangeReason::Sustained, "no success for 0.0 s, 2 failures"),
+    ] {
+        let (breaker, told) = log(CircuitBreaker::new(config));
+        succeed(&breaker, succeeded, now);
+        fail(&breaker, failed, now);
+        let rejected = breaker.try_enter(now).unwrap_err();
+        assert_eq!((rejected.reason(), rejected.failures()), (reason, failed));
+        let expected = format!("circuit breaker is open: {text}; retry in 5.0 s");
+        assert_eq!(rejected.to_string(), expected);
+        let change = told.lock().unwrap()[0].clone();
+        assert_eq!(
+            change.to_string(),
+            format!("circuit breaker: closed to open ({reason}: {text})")
+        );
+        assert_eq!(change.cause.as_ref(), Some(rejected.cause()));
+    }
 }
 
 #[test]
@@ -89,7 +155,7 @@ fn promised_time_is_exact() {
     let now = Instant::now();
     let breaker = CircuitBreaker::new(BreakerConfig::consecutive(number(1)));
     fail(&breaker, 1, now);
-    let retry_in = breaker.try_enter(now).unwrap_err().retry_in();
+    let retry_in = breaker.try_enter(now).unwrap_err().retry_in().unwrap();
     assert!(breaker.try_enter(now + retry_in - Duration::from_nanos(1)).is_err());
     assert!(breaker.try_enter(now + retry_in).is_ok());
 }
@@ -100,33 +166,33 @@ fn retry_after_lengthens_the_opening_it_came_with() {
     for (hint, open) in [(secs(1), secs(5)), (secs(40), secs(40)), (secs(86_400), secs(60))] {
         let breaker = CircuitBreaker::new(consecutive(1));
         breaker.try_enter(now).unwrap().exit(Health::Failure, Some(hint), now);
-        assert_eq!(breaker.try_enter(now).unwrap_err().retry_in(), open);
+        assert_eq!(breaker.try_enter(now).unwrap_err().retry_in(), Some(open));
     }
 }
 
 #[test]
 fn open_time_grows_up_to_its_bound_and_shrinks_after_a_close() {
     let mut now = Instant::now();
-    let breaker = CircuitBreaker::new(consecutive(1).open_growth(number(2), secs(12)));
+    let breaker = CircuitBreaker::new(consecutive(1).open_growth(2.0, secs(12)));
     for open in [5, 10, 12, 12] {
         fail(&breaker, 1, now);
-        let retry_in = breaker.try_enter(now).unwrap_err().retry_in();
+        let retry_in = breaker.try_enter(now).unwrap_err().retry_in().unwrap();
         assert_eq!(retry_in, secs(open));
         now += retry_in;
     }
     succeed(&breaker, 1, now);
     fail(&breaker, 1, now);
-    assert_eq!(breaker.try_enter(now).unwrap_err().retry_in(), secs(5));
+    assert_eq!(breaker.try_enter(now).unwrap_err().retry_in(), Some(secs(5)));
 }
 
 #[test]
 fn growing_open_time_stays_within_its_bound_with_jitter() {
     let mut now = Instant::now();
-    let config = BreakerConfig::consecutive(number(1)).open_growth(number(3), secs(60));
+    let config = BreakerConfig::consecutive(number(1)).open_for(secs(5)).open_growth(3.0, secs(60));
     let breaker = CircuitBreaker::new(config);
     for _ in 0..40 {
         fail(&breaker, 1, now);
-        let retry_in = breaker.try_enter(now).unwrap_err().retry_in();
+        let retry_in = breaker.try_enter(now).unwrap_err().retry_in().unwrap();
         assert!(retry_in >= secs(5) && retry_in <= secs(60), "{retry_in:?}");
         now += retry_in;
     }
@@ -137,17 +203,17 @@ fn absurd_times_do_not_overflow() {
     let now = Instant::now();
     let config = BreakerConfig::consecutive(number(1))
         .open_for(Duration::MAX)
-        .open_growth(number(u32::MAX), Duration::MAX)
+        .open_growth(f64::MAX, Duration::MAX)
         .max_retry_after(Duration::MAX)
         .half_open_max_wait(Duration::MAX);
     let breaker = CircuitBreaker::new(config);
     breaker.try_enter(now).unwrap().exit(Health::Failure, Some(Duration::MAX), now);
-    assert_eq!(breaker.try_enter(now).unwrap_err().retry_in(), Duration::MAX);
+    assert_eq!(breaker.try_enter(now).unwrap_err().retry_in(), Some(Duration::MAX));
     assert_eq!(breaker.state(), BreakerState::Open);
 }
 
 #[test]
-fn throttled_counts_for_rates_alone() {
+fn throttled_is_neutral() {
     let now = Instant::now();
     let breaker = CircuitBreaker::new(consecutive(3));
     fail(&breaker, 2, now);
@@ -155,14 +221,24 @@ fn throttled_counts_for_rates_alone() {
     assert_eq!(breaker.snapshot(now).consecutive_failures, 2, "neither continued nor reset");
     fail(&breaker, 1, now);
     assert_eq!(breaker.state(), BreakerState::Open);
+    let later = now + secs(5);
+    report(&breaker, Health::Throttled, 10, later);
+    assert_eq!(breaker.state(), BreakerState::HalfOpen, "a throttled probe only frees its place");
+    succeed(&breaker, 1, later);
+    assert_eq!(breaker.state(), BreakerState::Closed);
 
-    let breaker = CircuitBreaker::new(BreakerConfig::default());
-    report(&breaker, Health::Throttled, 20, now);
-    assert_eq!(breaker.state(), BreakerState::Open);
+    for config in [BreakerConfig::default(), joined()] {
+        let breaker = CircuitBreaker::new(config);
+        report(&breaker, Health::Throttled, 20, now);
+        report(&breaker, Health::Throttled, 20, now + secs(3));
+        let snapshot = breaker.snapshot(now + secs(3));
+        assert_eq!((snapshot.state, snapshot.window.total), (BreakerState::Closed, 0));
+        assert_eq!((snapshot.last_failure, snapshot.permits_out), (None, 0));
+    }
 }
 
 #[test]
-fn slow_calls_open_it_and_a_slow_probe_keeps_it_open() {
+fn slow_calls_open_it_and_a_slow_probe_that_succeeds_closes_it() {
     let now = Instant::now();
     let config = consecutive(1_000).or_slow_calls(secs(2), Percent::HALF).min_samples(number(4));
     let breaker = CircuitBreaker::new(config);
@@ -174,7 +250,7 @@ fn slow_calls_open_it_and_a_slow_probe_keeps_it_open() {
     assert_eq!(breaker.state(), BreakerState::Open);
     let probe = breaker.try_enter(now + secs(5)).unwrap();
     probe.success(now + secs(7));
-    assert_eq!(breaker.state(), BreakerState::Open);
+    assert_eq!(breaker.state(), BreakerState::Closed, "the service is back, if not yet fast");
 }
 
 #[test]
@@ -184,8 +260,8 @@ fn while_a_probe_runs_the_rejection_says_when_to_ask_again() {
     fail(&breaker, 1, now);
     let now = now + secs(5);
     let probe = breaker.try_enter(now).unwrap();
-    assert_eq!(breaker.try_enter(now).unwrap_err().retry_in(), secs(5));
-    assert_eq!(breaker.try_enter(now + secs(28)).unwrap_err().retry_in(), secs(2));
+    assert_eq!(breaker.try_enter(now).unwrap_err().retry_in(), Some(secs(5)));
+    assert_eq!(breaker.try_enter(now + secs(28)).unwrap_err().retry_in(), Some(secs(2)));
     drop(probe);
     assert!(breaker.try_enter(now + secs(28)).is_ok());
 }
@@ -230,7 +306,8 @@ fn manual_states_hold_until_told_otherwise() {
 
     breaker.force_open();
     let rejected = breaker.try_enter(now + secs(1_000_000)).unwrap_err();
-    assert_eq!(rejected.retry_in(), Duration::MAX);
+    assert_eq!((rejected.retry_in(), rejected.reason()), (None, ChangeReason::Manual));
+    assert_eq!(rejected.to_string(), "circuit breaker is forced open");
 
     breaker.force_closed();
     fail(&breaker, 100, now);
@@ -321,7 +398,7 @@ fn hosts_are_bounded_and_an_open_breaker_is_evicted_last() {
 #[test]
 fn neither_permit_nor_report_allocates() {
     let now = Instant::now();
-    let breaker = CircuitBreaker::new(BreakerConfig::default().without_open_jitter());
+    let breaker = CircuitBreaker::new(joined());
     let allocations = |work: &dyn Fn()| allocation_counter::measure(work).count_total;
     succeed(&breaker, 1, now);
     assert_eq!(allocations(&|| succeed(&breaker, 1_000, now)), 0, "calm");
@@ -334,7 +411,7 @@ fn neither_permit_nor_report_allocates() {
 #[test]
 fn a_success_finds_what_the_passing_of_time_has_done_to_the_rate() {
     let now = Instant::now();
-    let breaker = CircuitBreaker::new(BreakerConfig::default().min_samples(number(4)));
+    let breaker = CircuitBreaker::new(joined().min_samples(number(4)));
     succeed(&breaker, 5, now);
     let later = now + secs(5);
     fail(&breaker, 4, later);
@@ -362,10 +439,8 @@ fn successes_of_many_threads_are_all_counted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_tasks_a_third_of_them_dropped_leave_nothing_behind() {
-    let config = BreakerConfig::default()
-        .open_for(Duration::from_millis(1))
-        .max_probes(number(3))
-        .close_after(number(2));
+    let config =
+        joined().open_for(Duration::from_millis(1)).max_probes(number(3)).close_after(number(2));
     let breaker = CircuitBreaker::new(config);
     let tasks: Vec<_> = (0..10_000_u32)
         .map(|n| {

@@ -116,11 +116,20 @@ fn mistakes_of_every_kind_are_named() {
             "circuit_breaker.slow_calls.slower_than is needed, got null",
         ),
         (
+            "circuit_breaker.open_growth = { factor = 0.5, max = '1m' }",
+            "circuit_breaker.open_growth.factor must be a number from 1, got 0.5",
+        ),
+        (
+            "circuit_breaker.sustained = { no_success_for = '0s', min_failures = 5 }",
+            "circuit_breaker.sustained.no_success_for must be a duration above zero such as \"300ms\", \
+             got \"0s\"",
+        ),
+        (
             "circuit_breaker = { window = 10, min_samples = 11 }",
             "circuit_breaker.min_samples must fit into the count window, got 11",
         ),
         (
-            "circuit_breaker.scope = 'shared'\nhosts.a.circuit_breaker.open_for = '1s'",
+            "circuit_breaker.scope = 'shared'\nhosts.a.circuit_breaker.open_for = '2s'",
             "hosts.\"a\".circuit_breaker can only differ where there is one per host, got \"shared\"",
         ),
         (
@@ -290,7 +299,8 @@ fn a_file_can_say_what_the_builder_can() {
         close_unless = { percent = 50, probes = 4 }
         half_open_max_wait = '20s'
         open_for = '3s'
-        open_growth = { factor = 2, max = '1m' }
+        open_growth = { factor = 1.5, max = '1m' }
+        sustained = { no_success_for = '4s', min_failures = 2 }
         open_jitter = false
         max_retry_after = '0s'
         [retry_budget]
@@ -313,7 +323,8 @@ fn a_file_can_say_what_the_builder_can() {
         .close_unless(half, 4.try_into().unwrap())
         .half_open_max_wait(20 * SECOND)
         .open_for(3 * SECOND)
-        .open_growth(two, 60 * SECOND)
+        .open_growth(1.5, 60 * SECOND)
+        .or_sustained(4 * SECOND, two)
         .without_open_jitter()
         .max_retry_after(Duration::ZERO);
     let budget = BudgetConfig::default().size(50).deposit(0.2).trickle(1.0).retry_deposit(0.5);
@@ -370,6 +381,7 @@ fn a_file_can_switch_off_what_the_builder_can() {
         [circuit_breaker]
         open_jitter = 30
         open_growth = false
+        sustained = false
         consecutive = false
         slow_calls = false
         close_after = 3
@@ -377,6 +389,7 @@ fn a_file_can_switch_off_what_the_builder_can() {
     let breaker = BreakerConfig::default()
         .open_jitter(reqwest_resilient::Percent::new(30).unwrap())
         .without_open_growth()
+        .without_sustained()
         .without_consecutive()
         .without_slow_calls()
         .close_after(3.try_into().unwrap());

@@ -25,7 +25,10 @@ fn number(n: u32) -> NonZeroU32 {
 }
 
 fn consecutive(failures: u32) -> BreakerConfig {
-    BreakerConfig::consecutive(number(failures)).without_open_jitter()
+    BreakerConfig::consecutive(number(failures))
+        .open_for(5 * SECOND)
+        .without_open_growth()
+        .without_open_jitter()
 }
 
 fn steady() -> ResilientConfigBuilder {

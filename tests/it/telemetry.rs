@@ -40,7 +40,10 @@ fn retry_after(status: u16, value: &'static str) -> Reply {
 
 /// Opens after `failures` in a row, for five seconds.
 fn consecutive(failures: u32) -> BreakerConfig {
-    BreakerConfig::consecutive(failures.try_into().unwrap()).without_open_jitter()
+    BreakerConfig::consecutive(failures.try_into().unwrap())
+        .open_for(5 * SECOND)
+        .without_open_growth()
+        .without_open_jitter()
 }
 
 #[tokio::test(start_paused = true)]
@@ -112,7 +115,8 @@ async fn a_breaker_shared_by_clients_changes_once() {
     assert_eq!(
         *seen.lock().unwrap(),
         [
-            "circuit breaker of https://api.example.com: closed to open (consecutive_failures)",
+            "circuit breaker of https://api.example.com: closed to open \
+             (consecutive_failures: 1 failure in a row)",
             "circuit breaker of https://api.example.com: open to half_open (open_time_over)",
             "circuit breaker of https://api.example.com: half_open to closed (probes_succeeded)",
         ]

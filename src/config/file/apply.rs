@@ -234,7 +234,7 @@ fn breaker(config: BreakerConfig, name: &str, value: &Value) -> BreakerConfig {
         ("open_for", Value::Time(it)) => config.open_for(*it),
         ("open_growth", Value::Off) => config.without_open_growth(),
         ("open_growth", Value::Table(it)) => {
-            config.open_growth(get_count(it, "factor"), get_time(it, "max"))
+            config.open_growth(get_number(it, "factor"), get_time(it, "max"))
         }
         ("open_jitter", Value::Off) => config.without_open_jitter(),
         ("open_jitter", Value::Whole(it)) => config.open_jitter(percent(*it)),
@@ -245,6 +245,10 @@ fn breaker(config: BreakerConfig, name: &str, value: &Value) -> BreakerConfig {
             config.window(Window::Count(len.unwrap_or(NonZeroU16::MAX)))
         }
         ("min_samples", Value::Whole(it)) => config.min_samples(positive(*it)),
+        ("sustained", Value::Off) => config.without_sustained(),
+        ("sustained", Value::Table(it)) => {
+            config.or_sustained(get_time(it, "no_success_for"), get_count(it, "min_failures"))
+        }
         ("failure_rate", Value::Off) => config.without_failure_rate(),
         ("failure_rate", Value::Whole(it)) => config.or_failure_rate(percent(*it)),
         ("consecutive" | "consecutive_while_few", Value::Off) => config.without_consecutive(),
@@ -351,6 +355,13 @@ fn get_count(table: &Table, name: &str) -> NonZeroU32 {
     match get(table, name) {
         Some(Value::Whole(whole)) => positive(*whole),
         _ => NonZeroU32::MIN,
+    }
+}
+
+fn get_number(table: &Table, name: &str) -> f64 {
+    match get(table, name) {
+        Some(Value::Number(number)) => *number,
+        _ => 1.0,
     }
 }
 

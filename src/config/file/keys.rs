@@ -15,6 +15,7 @@ const PERCENT: Kind = Kind::Whole { min: 1, max: 100 };
 const TIME: Kind = Kind::Time { zero: false };
 const TIME_OR_ZERO: Kind = Kind::Time { zero: true };
 const RATE: Kind = Kind::Number { min: 0.0, max: u32::MAX as f64 };
+const FACTOR: Kind = Kind::Number { min: 1.0, max: f64::MAX };
 const ON_OFF: Kind = Kind::Any(&[Kind::On, Kind::Off]);
 const TIME_OR_OFF: Kind = Kind::Any(&[TIME, Kind::Off]);
 const COUNT_OR_OFF: Kind = Kind::Any(&[COUNT, Kind::Off]);
@@ -175,13 +176,13 @@ const BREAKER_SCOPE: &[Key] =
     &[key("scope", SCOPES, "One for each host, or one for all requests. Default: per_host.")];
 
 const BREAKER: &[Key] = &[
-    key("open_for", TIME, "How long it stays open. Default: 5s."),
+    key("open_for", TIME, "How long it stays open. Default: 1s."),
     key(
         "open_growth",
         Kind::Any(&[Kind::Table(&[OPEN_GROWTH]), Kind::Off]),
-        "Makes each further opening in a row last longer. Default: off.",
+        "Makes each further opening in a row last longer. Default: 1.5 times, up to three times open_for.",
     ),
-    key("open_jitter", PERCENT_OR_OFF, "Lengthens openings by up to this share. Default: 20."),
+    key("open_jitter", PERCENT_OR_OFF, "Lengthens openings by up to this share. Default: 25."),
     key(
         "max_retry_after",
         TIME_OR_ZERO,
@@ -198,9 +199,14 @@ const BREAKER: &[Key] = &[
         "How many results must be there before a rate means anything. Default: 20.",
     ),
     key(
+        "sustained",
+        Kind::Any(&[Kind::Table(&[SUSTAINED]), Kind::Off]),
+        "Opens after a time without success, with failures in it. Default: 2s and 5 failures.",
+    ),
+    key(
         "failure_rate",
         PERCENT_OR_OFF,
-        "Opens when this share of results are failures. Default: 50.",
+        "Opens when this share of first attempts fail. Default: off.",
     ),
     key(
         "consecutive",
@@ -210,7 +216,7 @@ const BREAKER: &[Key] = &[
     key(
         "consecutive_while_few",
         COUNT_OR_OFF,
-        "The same, while there are too few results for a rate. Default: 5.",
+        "The same, while there are too few results for a rate. Default: off.",
     ),
     key(
         "slow_calls",
@@ -232,8 +238,13 @@ const BREAKER: &[Key] = &[
 ];
 
 const OPEN_GROWTH: &[Key] = &[
-    needed("factor", COUNT, "How many times as long each further opening lasts."),
+    needed("factor", FACTOR, "How many times as long each further opening lasts."),
     needed("max", TIME, "The longest opening, jitter included."),
+];
+
+const SUSTAINED: &[Key] = &[
+    needed("no_success_for", TIME, "The time without success, from the first failure on."),
+    needed("min_failures", COUNT, "How many attempts must fail in that time."),
 ];
 
 const SLOW_CALLS: &[Key] = &[

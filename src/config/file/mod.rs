@@ -40,7 +40,7 @@
 //! - What can be switched off is switched off by `false` or `"off"`, and on by `true`, `"on"` or a
 //!   table: `circuit_breaker = false`.
 //! - A table changes what it names. `[circuit_breaker]` with `open_for` alone is the default breaker
-//!   with another open time; to open for failures in a row only, say `failure_rate = "off"` too.
+//!   with another open time; to open for failures in a row only, say `sustained = "off"` too.
 //! - Shares of the breaker are whole percents; `jitter` is `"full"`, `"equal"`, `"none"`, or the
 //!   share itself, such as `0.25`.
 //! - `retry_methods` is `"idempotent"`, `"all"`, or a list; `hint_headers` maps headers to the name

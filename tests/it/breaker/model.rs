@@ -21,6 +21,7 @@ struct Setup {
     count_window: Option<u16>,
     time_window_ms: u64,
     min_samples: u32,
+    sustained: Option<(u64, u32)>,
     consecutive: Option<(u32, bool)>,
     failure_percent: Option<u8>,
     slow_percent: Option<u8>,
@@ -50,9 +51,12 @@ struct Model {
     state: BreakerState,
     generation: u64,
     seen: Vec<Seen>,
-    consecutive: u32,
+    /// The failures since the last success.
+    row: Vec<Instant>,
     last_failure: Option<Instant>,
     opened: Instant,
+    /// The first generation of the present half-open.
+    half_open: u64,
     /// When the probes of this generation were let through.
     probes: Vec<Instant>,
     probe_results: Vec<bool>,
@@ -71,10 +75,14 @@ impl Setup {
             .window(window)
             .min_samples(number(self.min_samples))
             .open_for(OPEN_FOR)
+            .without_open_growth()
             .without_open_jitter()
             .half_open_max_wait(MAX_WAIT)
             .max_probes(number(self.max_probes))
             .close_after(number(self.close_after));
+        if let Some((ms, failures)) = self.sustained {
+            config = config.or_sustained(Duration::from_millis(ms), number(failures));
+        }
         config = match self.consecutive {
             Some((n, false)) => config.or_consecutive(number(n)),
             Some((n, true)) => config.or_consecutive_while_few(number(n)),
@@ -100,9 +108,10 @@ impl Model {
             state: BreakerState::Closed,
             generation: 0,
             seen: Vec::new(),
-            consecutive: 0,
+            row: Vec::new(),
             last_failure: None,
             opened: now,
+            half_open: 0,
             probes: Vec::new(),
             probe_results: Vec::new(),
         }
@@ -121,6 +130,7 @@ impl Model {
                 return None;
             }
             self.go(BreakerState::HalfOpen);
+            self.half_open = self.generation;
         }
         if self.state == BreakerState::HalfOpen {
             if self.probes.len() == self.setup.max_probes as usize {
@@ -146,21 +156,22 @@ impl Model {
     }
 
     fn exit(&mut self, generation: u64, entered: Instant, health: Health, now: Instant) {
-        if !self.leave(generation, entered) {
+        let current = self.leave(generation, entered);
+        let was_replaced = self.state == BreakerState::HalfOpen && generation >= self.half_open;
+        let late_success = was_replaced && health == Health::Success;
+        if health == Health::Throttled || !(current || late_success) {
             return;
         }
         let failed = health != Health::Success;
         let slow = self.setup.slow_percent.is_some() && now - entered >= SLOW;
-        match health {
-            Health::Success => self.consecutive = 0,
-            Health::Failure => self.consecutive += 1,
-            _ => {}
-        }
         if failed {
+            self.row.push(now);
             self.last_failure = Some(now);
+        } else {
+            self.row.clear();
         }
         if self.state == BreakerState::HalfOpen {
-            self.probe_results.push(failed || slow);
+            self.probe_results.push(failed);
             return self.judge(now);
         }
         self.seen.push(Seen { at: now, failed, slow });
@@ -195,7 +206,7 @@ impl Model {
 
     fn clear(&mut self) {
         self.seen.clear();
-        self.consecutive = 0;
+        self.row.clear();
     }
 
     fn too_bad(&self, now: Instant) -> bool {
@@ -204,11 +215,20 @@ impl Model {
         let rate = |part: usize, percent: Option<u8>| {
             !few && percent.is_some_and(|percent| part * 100 >= total * usize::from(percent))
         };
-        self.setup
-            .consecutive
-            .is_some_and(|(n, only_while_few)| self.consecutive >= n && (few || !only_while_few))
+        self.setup.consecutive.is_some_and(|(n, only_while_few)| {
+            self.row.len() >= n as usize && (few || !only_while_few)
+        }) || self.setup.sustained.is_some_and(|rule| self.no_success(rule, now))
             || rate(failures, self.setup.failure_percent)
             || rate(slow, self.setup.slow_percent)
+    }
+
+    /// Of the failures in a row, those that lie at most ten times the rule's time apart count.
+    fn no_success(&self, (ms, failures): (u64, u32), now: Instant) -> bool {
+        let span = Duration::from_millis(ms);
+        let gaps = self.row.windows(2).rev().take_while(|it| it[1] - it[0] <= span * 10);
+        let counted = 1 + gaps.count();
+        let first = self.row.len().checked_sub(counted).map(|at| self.row[at]);
+        counted >= failures as usize && first.is_some_and(|first| now - first >= span)
     }
 
     fn window(&self, now: Instant) -> (usize, usize, usize) {
@@ -266,7 +286,7 @@ fn check(setup: Setup, steps: Vec<Step>) -> Result<(), TestCaseError> {
         let counts = (window.total as usize, window.failures as usize, window.slow as usize);
         prop_assert_eq!(snapshot.state, model.state);
         prop_assert_eq!(counts, model.window(now));
-        prop_assert_eq!(snapshot.consecutive_failures, model.consecutive);
+        prop_assert_eq!(snapshot.consecutive_failures as usize, model.row.len());
         prop_assert_eq!(snapshot.last_failure, model.last_failure);
         prop_assert_eq!(snapshot.generation, model.generation);
         prop_assert_eq!(snapshot.permits_out, out.len());
@@ -306,6 +326,7 @@ prop_compose! {
         count_window in prop::option::of(1_u16..12),
         time_window_ms in (1_u64..80).prop_map(|n| n * 10),
         min_samples in 1_u32..8,
+        sustained in prop::option::of((1_u64..200, 1_u32..6)),
         consecutive in prop::option::of((1_u32..6, any::<bool>())),
         failure_percent in prop::option::of(1_u8..=100),
         slow_percent in prop::option::of(1_u8..=100),
@@ -314,7 +335,7 @@ prop_compose! {
         probe_percent in prop::option::of(1_u8..=100),
     ) -> Setup {
         Setup {
-            count_window, time_window_ms, min_samples, consecutive, failure_percent,
+            count_window, time_window_ms, min_samples, sustained, consecutive, failure_percent,
             slow_percent, max_probes, close_after, probe_percent,
         }
     }
@@ -322,13 +343,26 @@ prop_compose! {
 
 /// Only what `keep` leaves of the rules.
 fn only(setup: Setup, keep: fn(&mut Setup)) -> Setup {
-    let mut one = Setup { consecutive: None, failure_percent: None, slow_percent: None, ..setup };
+    let mut one = Setup {
+        sustained: None,
+        consecutive: None,
+        failure_percent: None,
+        slow_percent: None,
+        ..setup
+    };
     keep(&mut one);
     one
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn sustained_rule_agrees_with_the_model(setup in setup(), steps in steps()) {
+        let sustained = setup.sustained.or(Some((100, 3)));
+        let setup = Setup { sustained, consecutive: None, failure_percent: None, ..setup };
+        check(Setup { slow_percent: None, ..setup }, steps)?;
+    }
 
     #[test]
     fn consecutive_failures_agree_with_the_model(setup in setup(), steps in steps()) {
@@ -353,7 +387,7 @@ proptest! {
     }
 
     #[test]
-    fn joined_default_rule_agrees_with_the_model(setup in setup(), steps in steps()) {
+    fn joined_rule_agrees_with_the_model(setup in setup(), steps in steps()) {
         let joined = |setup: &mut Setup| {
             setup.failure_percent = Some(50);
             setup.consecutive = Some((3, true));

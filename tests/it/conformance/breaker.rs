@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use reqwest_resilient::{self as ours, BreakerConfig, BreakerSnapshot, CircuitBreaker};
-use reqwest_resilient::{CircuitOpen, Health, Permit, StateChange};
+use reqwest_resilient::{CircuitOpen, Health, Outcome, Permit, StateChange};
 use tokio::time::Instant;
 
 use super::Checked;
@@ -212,7 +212,7 @@ impl Watched {
 
     /// How long probes may take is told by the breaker's own tests.
     fn compared(&mut self, rejected: &CircuitOpen, right: String) -> String {
-        let rejected = rejected.to_string();
+        let rejected = words(rejected);
         if self.model.state == State::Open && rejected != right {
             self.wrong.push(format!("{rejected:?} and should be {right:?}"));
         }
@@ -223,6 +223,19 @@ impl Watched {
         permit.exit(health, None, now);
         self.model.exit(ticket, Some(health), now);
     }
+}
+
+/// A rejection in the words of the reference.
+pub(crate) fn words(rejected: &CircuitOpen) -> String {
+    let left = rejected.retry_in().expect("nobody forces it").as_secs_f64();
+    let failures = rejected.failures();
+    format!("Circuit breaker is OPEN (failed {failures} times). Retry after {left:.1}s")
+}
+
+/// A message about an outcome, with a rejection in it put into the words of the reference.
+pub(crate) fn in_words(message: String, outcome: &Outcome<'_>) -> String {
+    let rejected = outcome.error().and_then(|it| it.downcast_ref::<CircuitOpen>());
+    rejected.map_or(message.clone(), |it| message.replace(&it.to_string(), &words(it)))
 }
 
 /// The generation of the state in which a call was let through.
@@ -281,7 +294,8 @@ impl Model {
             return;
         }
         self.probing = false;
-        let Some(health) = health else { return };
+        // A throttled call proves nothing.
+        let Some(health @ (Health::Success | Health::Failure)) = health else { return };
         if health == Health::Success {
             self.failures = 0;
             if self.state == State::HalfOpen {
@@ -289,7 +303,7 @@ impl Model {
             }
             return;
         }
-        self.failures += u32::from(health == Health::Failure);
+        self.failures += 1;
         self.last_failure = Some(now);
         if self.state == State::HalfOpen || self.failures >= self.threshold {
             self.opened = Some(now);
@@ -328,6 +342,7 @@ fn config(written: &Breaker) -> Result<Settings, Refused> {
     // Servers do not tell the reference's breaker how long to stay open.
     let breaker = BreakerConfig::consecutive(failures)
         .open_for(open_for)
+        .without_open_growth()
         .without_open_jitter()
         .max_retry_after(Duration::ZERO);
     Ok(Settings { breaker, failures, open_for })

@@ -248,7 +248,7 @@ impl Stage {
                     stage.tell(Callback::Failure, |act| Event::OnFailure {
                         attempt: it.attempts as usize,
                         status: status(it.outcome),
-                        error: it.to_string(),
+                        error: breaker::in_words(it.to_string(), it.outcome),
                         cause: act.name(it.outcome),
                         total_time: Num(it.elapsed.as_secs_f64()),
                     });
@@ -495,7 +495,7 @@ async fn failed(error: HttpRequestError, raised: Option<Kind>) -> Failed {
         retry_after: retry_after.map(|it| String::from_utf8_lossy(it.as_bytes()).into_owned()),
         cause: source.and_then(|it| errors::name(it, raised)),
         foreign: scripted.map(ToString::to_string),
-        rejected: rejected.map(ToString::to_string),
+        rejected: rejected.map(breaker::words),
         body: match error.into_response() {
             Some(response) => Some(text(response).await),
             None => None,

@@ -411,7 +411,10 @@ impl Case {
             let (slow, window) = (Duration::from_secs(3), Window::Time(Duration::from_secs(10)));
             let breaker = BreakerConfig::slow_call_rate(slow, Percent::HALF, window)
                 .or_consecutive(NonZeroU32::new(3).unwrap())
-                .min_samples(NonZeroU32::new(2).unwrap());
+                .min_samples(NonZeroU32::new(2).unwrap())
+                .open_for(Duration::from_secs(5))
+                .open_jitter(Percent::new(20).unwrap())
+                .without_open_growth();
             let mut config = self.config().circuit_breaker(breaker);
             config = match self.keyed {
                 true => config.without_retry_budget(),

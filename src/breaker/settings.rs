@@ -1,0 +1,51 @@
+//! The values that a breaker's config is made of.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use crate::breaker::percent::Percent;
+
+/// Failures in a row that open a breaker.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Consecutive {
+    pub(super) failures: NonZeroU32,
+    /// Only asked while the window is too empty for rates.
+    pub(super) only_while_few: bool,
+}
+
+/// A stretch of time without a success, with enough failures in it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Sustained {
+    pub(super) no_success_for: Duration,
+    pub(super) min_failures: NonZeroU32,
+}
+
+impl Sustained {
+    /// The longest pause between two failures of one outage. Failures from before a longer pause
+    /// say nothing about the service as it is now.
+    pub(super) fn longest_pause(self) -> Duration {
+        self.no_success_for.saturating_mul(10)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct SlowCalls {
+    pub(super) slower_than: Duration,
+    pub(super) percent: Percent,
+}
+
+/// Each further opening in a row lasts `factor` times as long, up to `max`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Growth {
+    pub(super) factor: f64,
+    /// Three times `open_for` unless set.
+    pub(super) max: Option<Duration>,
+}
+
+/// What ends half-open.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Recovery {
+    /// This many successes close it, one failure opens it.
+    Successes(NonZeroU32),
+    /// Of `probes` results, `percent` failures open it; with fewer it closes.
+    Rate { probes: NonZeroU32, percent: Percent },
+}
