@@ -5,10 +5,12 @@ use crate::server::{Behavior, Layout};
 use crate::trigger::{Fault, Trigger};
 use crate::world::Cell;
 
-pub(crate) const LOADS: [f64; 3] = [0.5, 0.7, 0.9];
+const LOADS: [f64; 3] = [0.5, 0.7, 0.9];
 const FLEETS: [usize; 3] = [5, 50, 500];
 
 const STALLED: Trigger = Trigger::new(Fault::Stalled, 10);
+const SILENT: Trigger = Trigger::new(Fault::Silent, 10);
+const REFUSED: Trigger = Trigger::new(Fault::Refused, 10);
 const BROWNOUT: Trigger = Trigger::new(Fault::Brownout(20), 30);
 
 /// What all cells are before they differ. The seed and what else is zero is filled in later.
@@ -38,10 +40,7 @@ pub(crate) fn all() -> Vec<Section> {
         Section {
             title: "Ten seconds of nothing",
             row: |it| it.trigger.name(),
-            cells: grid(
-                [Fault::Stalled, Fault::Silent, Fault::Refused]
-                    .map(|fault| Cell { trigger: Trigger::new(fault, 10), ..BASE }),
-            ),
+            cells: grid([STALLED, SILENT, REFUSED].map(|trigger| Cell { trigger, ..BASE })),
         },
         Section {
             title: "Capacity drops",
@@ -90,7 +89,11 @@ pub(crate) fn all() -> Vec<Section> {
         Section {
             title: "5,000 clients",
             row: |it| it.trigger.name(),
-            cells: of_fleets([BASE], &[5_000]).collect(),
+            cells: of_fleets(
+                [STALLED, SILENT, BROWNOUT].map(|trigger| Cell { trigger, ..BASE }),
+                &[5_000],
+            )
+            .collect(),
         },
     ]
 }
@@ -126,7 +129,7 @@ fn is_overloaded(cell: &Cell) -> bool {
 }
 
 fn policies() -> impl Iterator<Item = Cell> {
-    of_fleets(Policy::ALL.map(|policy| Cell { policy, ..BASE }), &FLEETS)
+    of_fleets(Policy::ALL.map(|policy| Cell { policy, ..BASE }), &FLEETS[..2])
 }
 
 fn grid(rows: impl IntoIterator<Item = Cell>) -> Vec<Cell> {

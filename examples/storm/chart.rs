@@ -13,7 +13,7 @@ use crate::trigger::WARM_UP;
 use crate::world::Cell;
 
 /// How much of the time is shown.
-const SECONDS: usize = 80;
+const SECONDS: usize = 70;
 
 const SIZE: (u32, u32) = (960, 640);
 

@@ -2,9 +2,8 @@
 
 use crate::cases::Section;
 use crate::policy::Policy;
-use crate::server::{Behavior, Layout};
+use crate::server::Layout;
 use crate::tally::Summary;
-use crate::trigger::Fault;
 use crate::world::Cell;
 
 /// A cell, and what became of it with each seed.
@@ -34,6 +33,15 @@ impl Case {
         100.0 * self.median(|it| it.lost_beside.unwrap_or(it.lost))
     }
 
+    /// Formats a figure; `> 90` if no recovery was seen in 90 s.
+    fn shown(&self, figure: f64, decimals: usize) -> String {
+        if figure.is_finite() {
+            format!("{figure:.decimals$}")
+        } else {
+            format!("> {:.0}", self.cell.patience())
+        }
+    }
+
     fn name(&self) -> String {
         let Cell { layout, behavior, trigger, clients, load, timeout, .. } = self.cell;
         let (layout, behavior, trigger) = (layout.name(), behavior.name(), trigger.name());
@@ -55,7 +63,7 @@ pub(crate) fn print_table(section: &Section, cases: &[Case]) {
         for fleet in row.chunk_by(|one, other| one.cell.clients == other.cell.clients) {
             let joined =
                 |of: &dyn Fn(&Case) -> String| fleet.iter().map(of).collect::<Vec<_>>().join("/");
-            let recovery = joined(&|it| seconds(it.recovery()));
+            let recovery = joined(&|it| it.shown(it.recovery(), 0));
             let amplification = fleet.iter().map(Case::amplification).fold(0.0, f64::max);
             let lost = joined(&|it| format!("{:.0}", it.lost()));
             head += &format!(" N = {}: s | × | lost % |", fleet[0].cell.clients);
@@ -68,10 +76,6 @@ pub(crate) fn print_table(section: &Section, cases: &[Case]) {
         lines.push(line);
     }
     println!("{}", lines.join("\n"));
-}
-
-fn seconds(recovery: f64) -> String {
-    if recovery.is_finite() { format!("{recovery:.0}") } else { "never".to_owned() }
 }
 
 pub(crate) fn print_csv(cases: &[Case]) {
@@ -95,44 +99,68 @@ pub(crate) fn print_csv(cases: &[Case]) {
     }
 }
 
-/// Prints what the defaults have to reach, each judged by the worst of the cases it is about.
+/// What the worst of some cases has to reach.
+struct Bar {
+    name: &'static str,
+    unit: &'static str,
+    most: f64,
+    of: fn(&Case) -> f64,
+    about: fn(&Cell) -> bool,
+}
+
+const BARS: [Bar; 4] = [
+    Bar {
+        name: "recovery",
+        unit: " s",
+        most: 25.0,
+        of: Case::recovery,
+        about: |it| it.layout == Layout::Single,
+    },
+    Bar {
+        name: "brownout",
+        unit: " s",
+        most: 20.0,
+        of: Case::recovery,
+        about: |it| it.layout == Layout::Single && it.trigger.is_brownout(),
+    },
+    Bar {
+        name: "two-routes",
+        unit: " s",
+        most: 60.0,
+        of: Case::recovery,
+        about: |it| it.layout == Layout::Routes(50) && it.load <= 0.7,
+    },
+    Bar { name: "amplification", unit: " ×", most: 2.0, of: Case::amplification, about: |_| true },
+];
+
+/// Prints what the defaults have to reach, for each number of clients.
 pub(crate) fn print_bars(cases: &[Case]) {
-    let defaults: Vec<&Case> =
-        cases.iter().filter(|it| it.cell.policy == Policy::Default).collect();
-    let bar = |name: &str, unit, most, of: fn(&Case) -> f64, about: &dyn Fn(&Cell) -> bool| {
-        let about: Vec<_> = defaults.iter().filter(|it| about(&it.cell)).collect();
-        let within = about.iter().filter(|it| of(it) <= most).count();
-        let Some(worst) = about.iter().max_by(|one, other| of(one).total_cmp(&of(other))) else {
-            return;
-        };
-        let verdict = if of(worst) <= most { "met" } else { "missed" };
-        let reached = of(worst);
-        let reached =
-            if reached.is_finite() { format!("{reached:.1}") } else { "never".to_owned() };
-        println!(
-            "bar {name} {reached} to reach {most:.1}{unit}, {within} of {} cases, worst in \
-             ({}): {verdict}",
-            about.len(),
-            worst.name(),
-        );
-    };
     println!();
     for clients in [5, 50, 500] {
-        let single = |it: &Cell| it.clients == clients && it.layout == Layout::Single;
-        bar(&format!("recovery-{clients}"), " s", 25.0, Case::recovery, &single);
-        let brownout = |it: &Cell| single(it) && it.trigger.is_brownout();
-        bar(&format!("brownout-{clients}"), " s", 20.0, Case::recovery, &brownout);
-        let routes =
-            |it: &Cell| it.clients == clients && it.layout == Layout::Routes(50) && it.load <= 0.7;
-        bar(&format!("two-routes-{clients}"), " s", 60.0, Case::recovery, &routes);
-        let most = if clients > 50 { 2.6 } else { 2.0 };
-        let fleet = |it: &Cell| it.clients == clients;
-        bar(&format!("amplification-{clients}"), " ×", most, Case::amplification, &fleet);
+        for bar in BARS {
+            let large = clients == 500 && bar.name == "amplification";
+            print_bar(&Bar { most: if large { 2.6 } else { bar.most }, ..bar }, clients, cases);
+        }
     }
-    let large = |it: &Cell| {
-        it.clients == 5_000
-            && it.trigger.fault == Fault::Stalled
-            && it.behavior == Behavior::WorksOn
-    };
-    bar("recovery-5000", " s", 150.0, Case::recovery, &large);
+    let about = |it: &Cell| !it.trigger.is_brownout();
+    let outage = Bar { name: "recovery", unit: " s", most: 150.0, of: Case::recovery, about };
+    print_bar(&outage, 5_000, cases);
+}
+
+fn print_bar(bar: &Bar, clients: usize, cases: &[Case]) {
+    let is_judged =
+        |it: &Cell| it.policy == Policy::Default && it.clients == clients && (bar.about)(it);
+    let judged: Vec<_> = cases.iter().filter(|it| is_judged(&it.cell)).collect();
+    let within = judged.iter().filter(|it| (bar.of)(it) <= bar.most).count();
+    let worst = judged.iter().max_by(|one, other| (bar.of)(one).total_cmp(&(bar.of)(other)));
+    let Some(worst) = worst else { return };
+    let verdict = if within == judged.len() { "met" } else { "missed" };
+    let Bar { name, unit, most, of, .. } = bar;
+    println!(
+        "bar {name}-{clients} {} to reach {most:.1}{unit}, {within} of {} cases, the worst: {}: \
+         {verdict}",
+        worst.shown(of(worst), 1),
+        judged.len(),
+        worst.name(),
+    );
 }

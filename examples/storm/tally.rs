@@ -9,8 +9,11 @@ const BINS: usize = 10;
 /// Over how long amplification and goodput are measured, in bins.
 const WINDOW: usize = 5 * BINS;
 
-/// For how long goodput has to stay back, in bins.
+/// In how many windows, one after the other, goodput has to be back.
 const STAYS: usize = 30 * BINS;
+
+/// What a recovery takes until it can be told, in seconds.
+pub(crate) const STAYS_FOR: f64 = 40.0;
 
 /// Which share of the goodput before the trigger is a recovery.
 const BACK: f64 = 0.93;
@@ -57,7 +60,7 @@ pub(crate) struct Summary {
 
 impl Tally {
     pub(crate) fn new(cell: &Cell) -> Self {
-        let bins = bin(cell.trigger.ends() + cell.patience()) + 60 * BINS;
+        let bins = bin(cell.ends()) + 60 * BINS;
         Self {
             routes: vec![vec![Bin::default(); bins]; cell.layout.routes()],
             sent: vec![0; bins],

@@ -14,12 +14,12 @@ use tokio::time::{Instant, sleep_until};
 use crate::policy::Policy;
 use crate::random::Random;
 use crate::server::{Behavior, CAPACITY, Layout, Pool};
-use crate::tally::{Summary, Tally};
+use crate::tally::{STAYS_FOR, Summary, Tally};
 use crate::trigger::{Fault, Trigger, WARM_UP};
 
-/// For how long after the trigger the world is watched at least. The chart needs it, and requests
-/// of the first 30 s come to their end.
-const WATCHED: f64 = 50.0;
+/// For how long after the trigger the world is watched at least: the shortest recovery needs it to
+/// be told, and the chart shows it.
+const WATCHED: f64 = 40.0;
 
 /// One world to be simulated.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,9 +42,14 @@ impl Cell {
         self.load * CAPACITY
     }
 
-    /// How long after the trigger a recovery is waited for.
+    /// Returns how many seconds after the trigger a recovery may come.
     pub(crate) fn patience(&self) -> f64 {
-        if self.clients > 500 { 200.0 } else { 100.0 }
+        if self.clients > 500 { 150.0 } else { 90.0 }
+    }
+
+    /// Returns when the watch ends, if nothing has recovered for good until then.
+    pub(crate) fn ends(&self) -> f64 {
+        self.trigger.ends() + self.patience() + STAYS_FOR
     }
 
     /// Lives through it. The same cell gives the same tally every time; cells that differ in
@@ -68,20 +73,18 @@ impl Cell {
         let clients = world.fleet(&Arc::new(Random::new(!seed)));
         let urls = ["http://server.example/a", "http://server.example/b"];
         let urls = urls.map(|it| it.parse::<Url>().expect("a url"));
-        let ends = self.trigger.ends();
-        let (mut at, mut look) = (0.0, ends + WATCHED);
+        let (mut at, mut look) = (0.0, self.trigger.ends() + WATCHED);
         loop {
             at += arrivals.exponential(1.0 / self.rate());
             // Once all is well for good there is nothing left to see.
             if at >= look {
-                let over = at >= ends + WATCHED.max(self.patience());
-                if over || world.tally().recovery(look).is_some() {
+                if at >= self.ends() || world.tally().recovery(look).is_some() {
                     break;
                 }
                 look += 1.0;
             }
             sleep_until(world.start + Duration::from_secs_f64(at)).await;
-            let client = clients[arrivals.below(self.clients)].clone();
+            let client = Arc::clone(&clients[arrivals.below(self.clients)]);
             let route = self.layout.route(&arrivals);
             let request = Request::new(Method::GET, urls[route].clone());
             tokio::spawn(Arc::clone(&world).call(client, request, route));
@@ -116,18 +119,23 @@ impl World {
     }
 
     /// Builds the clients, each with a state of its own, all with this server at the end.
-    fn fleet(self: &Arc<Self>, random: &Arc<Random>) -> Vec<ClientWithMiddleware> {
+    fn fleet(self: &Arc<Self>, random: &Arc<Random>) -> Vec<Arc<ClientWithMiddleware>> {
         let (Cell { policy, timeout, .. }, transport) = (self.cell, reqwest::Client::new());
         let client = |_| {
-            ClientBuilder::new(transport.clone())
+            let client = ClientBuilder::new(transport.clone())
                 .with(Resilient::new(policy.config(Duration::from_secs(timeout), random)))
-                .with_arc(Arc::clone(self) as Arc<dyn Middleware>)
-                .build()
+                .with_arc(Arc::clone(self) as Arc<dyn Middleware>);
+            Arc::new(client.build())
         };
         (0..self.cell.clients).map(client).collect()
     }
 
-    async fn call(self: Arc<Self>, client: ClientWithMiddleware, request: Request, route: usize) {
+    async fn call(
+        self: Arc<Self>,
+        client: Arc<ClientWithMiddleware>,
+        request: Request,
+        route: usize,
+    ) {
         let asked = self.now();
         self.tally().request(route, asked);
         let result = client.execute(request).await;
