@@ -1,29 +1,43 @@
-//! What many clients do to one server that stumbles, in virtual time.
+//! What many clients do to a server that stumbles, in virtual time.
 //!
 //! ```sh
-//! cargo run --release --example storm            # tables, and docs/storm.svg
-//! cargo run --release --example storm -- --csv   # every cell, for machines
+//! cargo run --release --example storm            # tables and bars, a few minutes
+//! cargo run --release --example storm -- --csv   # every run, for machines
 //! cargo run --release --example storm -- --chart # docs/storm.svg alone
 //! cargo run --example storm -- --quick           # a small part of it
 //! ```
 //!
-//! Each client is a real client of this crate with breaker and budget of its own; its requests end
-//! in a simulated server of 500 requests a second, first come, first served. Requests arrive at
-//! random and do not wait for one another; a client waits 1 s for the answer to an attempt. After
-//! 20 s something goes wrong:
+//! Each client is a real client of this crate with a state of its own; its requests end in a
+//! simulated server of 500 requests a second: workers that take 120 ms on average, and a queue.
+//! Requests arrive at random and do not wait for one another; together they are 50, 70 or 90 % of
+//! what the server can do, however many clients share them. After 20 s something goes wrong:
 //!
-//! - `silent`: for 10 s nothing answers, so that attempts end by timeout; what was sent is lost.
-//! - `refused`: for 10 s connections are refused, at once.
-//! - `brownout`: for 30 s the server has a fifth of its capacity.
+//! - `stalled`: workers stop. What was sent waits, and is worked off afterwards.
+//! - `silent`: nothing responds, what was sent is lost.
+//! - `refused`: connections are refused, at once.
+//! - `20 %`: so many of the workers are left.
 //!
-//! Seeds are fixed: two runs give the same figures.
+//! The host has one route, two routes with pools of their own of which one is hit, or a balancer
+//! in front of three back ends of which one is hit. Recovery takes until 93 % of the goodput of
+//! before are back on every route and stay for 30 s, in all windows of 5 s. Amplification is the
+//! most attempts per request in any 5 s. Figures are medians of five seeds; two runs give the same.
 
+#[path = "storm/cases.rs"]
+mod cases;
 #[path = "storm/chart.rs"]
 mod chart;
 #[path = "storm/policy.rs"]
 mod policy;
+#[path = "storm/random.rs"]
+mod random;
+#[path = "storm/report.rs"]
+mod report;
+#[path = "storm/server.rs"]
+mod server;
 #[path = "storm/tally.rs"]
 mod tally;
+#[path = "storm/trigger.rs"]
+mod trigger;
 #[path = "storm/world.rs"]
 mod world;
 
@@ -33,64 +47,60 @@ use std::{collections::BTreeMap, env, thread};
 
 use anyhow::{Context, Result};
 
-use crate::policy::Policy;
+use crate::report::Case;
 use crate::tally::{Summary, Tally};
-use crate::world::{CAPACITY, Cell, Server, Trigger};
+use crate::world::Cell;
 
-const LOADS: [f64; 4] = [0.5, 0.7, 0.8, 0.9];
-const CLIENTS: [usize; 4] = [5, 50, 500, 5_000];
-const TRIGGERS: [Trigger; 3] = [Trigger::Silent, Trigger::Refused, Trigger::Brownout];
+const SEEDS: u64 = 5;
 
 fn main() -> Result<()> {
     let has = |flag: &str| env::args().any(|it| it == flag);
     if has("--quick") {
-        let policies = [Policy::NoRetries, Policy::Plain, Policy::Default];
-        print_tables(&run_all(grid(&policies, &[Trigger::Silent], &[5], &[0.5]))?);
+        let section = cases::quick();
+        report::print_table(&section, &run_seeds(&section.cells, 1)?);
         return Ok(());
     }
-    let shown = grid(&Policy::ALL, &[Trigger::Silent], &[50], &[0.8]);
     if has("--chart") {
-        return chart::write("docs/storm.svg", &run_all(shown)?);
+        return write_chart();
     }
-    let mut cells = grid(&Policy::ALL, &TRIGGERS, &CLIENTS, &LOADS);
-    for server in [Server::Cancels, Server::Sheds] {
-        let variant = grid(&Policy::ALL, &TRIGGERS, &[50], &[0.8]);
-        cells.extend(variant.into_iter().map(|cell| Cell { server, ..cell }));
+    let mut all = vec![];
+    for section in cases::all() {
+        let cases = run_seeds(&section.cells, SEEDS)?;
+        if !has("--csv") {
+            report::print_table(&section, &cases);
+        }
+        all.extend(cases);
     }
-    let lived = run_all(cells)?;
     if has("--csv") {
-        print_csv(&lived);
-        return Ok(());
+        report::print_csv(&all);
+    } else {
+        report::print_bars(&all);
     }
-    print_tables(&lived);
-    print_random_failures()?;
-    chart::write("docs/storm.svg", &run_all(shown)?)
+    Ok(())
 }
 
-fn grid(policies: &[Policy], triggers: &[Trigger], clients: &[usize], loads: &[f64]) -> Vec<Cell> {
-    let mut cells = vec![];
-    for &trigger in triggers {
-        for &clients in clients {
-            for &policy in policies {
-                for load in loads {
-                    let rate = load * CAPACITY;
-                    cells.push(Cell { policy, server: Server::Fifo, trigger, clients, rate });
-                }
-            }
-        }
-    }
-    cells
+fn write_chart() -> Result<()> {
+    let cells = cases::charted();
+    let tallies = run_all(&cells, |_, tally| tally)?;
+    chart::write("docs/storm.svg", &cells.into_iter().zip(tallies).collect::<Vec<_>>())
+}
+
+fn run_seeds(cells: &[Cell], seeds: u64) -> Result<Vec<Case>> {
+    let runs = cells.iter().flat_map(|cell| (1..=seeds).map(|seed| Cell { seed, ..*cell }));
+    let summaries = run_all(&runs.collect::<Vec<_>>(), |summary, _| summary)?;
+    let seeds = summaries.chunks(seeds as usize).map(<[Summary]>::to_vec);
+    Ok(cells.iter().zip(seeds).map(|(&cell, seeds)| Case { cell, seeds }).collect())
 }
 
 /// Runs all cells, as many at a time as there are processors.
-fn run_all(cells: Vec<Cell>) -> Result<Vec<(Cell, Tally)>> {
+fn run_all<T: Send>(cells: &[Cell], keep: fn(Summary, Tally) -> T) -> Result<Vec<T>> {
     let (next, done) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
     let work = || {
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(cell) = cells.get(at) else { return };
-            let tally = cell.run();
-            done.lock().expect("nobody panics with it in hand").insert(at, (*cell, tally));
+            let (summary, tally) = cell.run();
+            done.lock().expect("nothing panics with it in hand").insert(at, keep(summary, tally));
         }
     };
     thread::scope(|scope| {
@@ -100,81 +110,4 @@ fn run_all(cells: Vec<Cell>) -> Result<Vec<(Cell, Tally)>> {
     });
     let done = done.into_inner().ok().context("a cell panicked")?;
     Ok(done.into_values().collect())
-}
-
-fn print_csv(lived: &[(Cell, Tally)]) {
-    println!(
-        "policy,server,trigger,clients,load,goodput,goodput_share,amplification_worst_5s,\
-         amplification,recovery_s,lost_share,rejected"
-    );
-    for (cell, tally) in lived {
-        let Cell { policy, server, trigger, clients, rate } = cell;
-        let Summary { goodput, goodput_share, worst, overall, recovery, lost } =
-            tally.summary(cell);
-        let recovery = recovery.map_or_else(|| "never".to_owned(), |it| format!("{it:.1}"));
-        println!(
-            "{},{},{},{clients},{},{goodput:.1},{goodput_share:.4},{worst:.3},{overall:.3},\
-             {recovery},{lost:.4},{}",
-            policy.name(),
-            server.name(),
-            trigger.name(),
-            rate / CAPACITY,
-            tally.rejected,
-        );
-    }
-}
-
-/// One table for each trigger and number of clients, one line a policy, loads side by side.
-fn print_tables(lived: &[(Cell, Tally)]) {
-    println!("Per load: goodput in the 30 s after the trigger, in percent of what was asked for;");
-    println!("attempts per request, over all and in the worst 5 s; seconds to recovery; lost %.");
-    let mut heading = String::new();
-    for line in lived.chunk_by(|(one, _), (other, _)| {
-        (one.policy, one.server, one.trigger, one.clients)
-            == (other.policy, other.server, other.trigger, other.clients)
-    }) {
-        let Cell { policy, server, trigger, clients, .. } = line[0].0;
-        let (trigger, server) = (trigger.name(), server.name());
-        let title = format!("\n{trigger}, {clients} clients, server: {server}");
-        if title != heading {
-            let loads = line.iter().map(|it| format!("| at {:.1}{:26}", it.0.rate / CAPACITY, ""));
-            println!("{title}\n{:20}{}", "", loads.collect::<String>());
-            heading = title;
-        }
-        let columns = line.iter().map(|(cell, tally)| {
-            let it = tally.summary(cell);
-            let recovery = it.recovery.map_or_else(|| "never".into(), |it| format!("{it:.1}"));
-            let (goodput, lost) = (100.0 * it.goodput_share, 100.0 * it.lost);
-            let Summary { worst, overall, .. } = it;
-            format!("|{goodput:>5.0} {overall:>5.2} {worst:>5.2} {recovery:>6} {lost:>6.1} ")
-        });
-        println!("{:20}{}", policy.name(), columns.collect::<String>());
-    }
-}
-
-/// One client, whose attempts fail at random all the time.
-fn print_random_failures() -> Result<()> {
-    println!("\nattempts that fail at random, one client, 600 s");
-    println!("share  requests/s  requests  failed without retries  with the defaults  rejected");
-    for share in [0.05, 0.1, 0.2] {
-        for rate in [1.0, 10.0, 100.0] {
-            let cell = |policy| Cell {
-                policy,
-                server: Server::Fifo,
-                trigger: Trigger::Random(share),
-                clients: 1,
-                rate,
-            };
-            let lived = run_all(vec![cell(Policy::NoRetries), cell(Policy::Default)])?;
-            let [(_, without), (_, with)] = lived.as_slice() else { continue };
-            println!(
-                "{share:>5}  {rate:>10}  {:>8}  {:>22}  {:>17}  {:>8}",
-                with.requests(),
-                without.failures(),
-                with.failures(),
-                with.rejected,
-            );
-        }
-    }
-    Ok(())
 }

@@ -7,11 +7,13 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::policy::Policy;
+use crate::server::CAPACITY;
 use crate::tally::Tally;
-use crate::world::{CAPACITY, Cell, WARM_UP};
+use crate::trigger::WARM_UP;
+use crate::world::Cell;
 
 /// How much of the time is shown.
-const SECONDS: usize = 80;
+const SECONDS: usize = 70;
 
 const SIZE: (u32, u32) = (960, 640);
 
@@ -32,16 +34,16 @@ pub(crate) fn write(file: &str, lived: &[(Cell, Tally)]) -> Result<()> {
     let (cell, _) = lived.first().context("nothing to show")?;
     let root = SVGBackend::new(&path, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
-    let lasts = cell.trigger.lasts();
+    let lasts = cell.trigger.lasts;
     let title = format!(
-        "{} clients, load {:.0} %: for {lasts} s nothing answers",
+        "{} clients, load {:.0} %: for {lasts} s the server stalls",
         cell.clients,
-        100.0 * cell.rate / CAPACITY
+        100.0 * cell.load
     );
     let root = root.titled(&title, ("sans-serif", 20))?;
     let (above, below) = root.split_vertically(SIZE.1 / 2 - 20);
-    panel(&above, "answered requests per second", CAPACITY, lived, |it| it.0)?;
-    panel(&below, "attempts per second", 4.5 * cell.rate, lived, |it| it.1)?;
+    panel(&above, "successful responses per second", CAPACITY, lived, |it| it.0)?;
+    panel(&below, "attempts per second", 4.5 * cell.rate(), lived, |it| it.1)?;
     root.present()?;
     println!("\nwrote {file}");
     Ok(())
@@ -59,8 +61,8 @@ fn panel<'a>(
         .x_label_area_size(36)
         .y_label_area_size(56)
         .build_cartesian_2d(0.0..SECONDS as f64, 0.0..highest)?;
-    let lasts = lived.first().map_or(0.0, |it| it.0.trigger.lasts());
-    let trigger = [(WARM_UP, 0.0), (WARM_UP + lasts, highest)];
+    let ends = lived.first().map_or(0.0, |it| it.0.trigger.ends());
+    let trigger = [(WARM_UP, 0.0), (ends, highest)];
     chart.draw_series([Rectangle::new(trigger, RGBColor(240, 240, 240).filled())])?;
     chart.configure_mesh().light_line_style(WHITE).x_desc("seconds").y_desc(name).draw()?;
     for (policy, color) in SHOWN {

@@ -6,17 +6,14 @@ use std::time::Duration;
 use reqwest_resilient::{Outcome, ResilientConfig, ResilientConfigBuilder};
 use tower::retry::budget::{Budget as _, TpsBudget};
 
-use crate::world::Random;
-
-/// How long a client waits for an answer to one attempt.
-pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
+use crate::random::Random;
 
 /// One way to retry. All share backoff, jitter, number of retries and attempt timeout, so that
 /// only what limits the retries differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Policy {
     NoRetries,
-    /// Three retries and nothing else.
+    /// Three retries and nothing else, as reqwest-retry.
     Plain,
     /// What `reqwest::retry` asks: tower's `TpsBudget`, a deposit for each success, 20 % and 10/s.
     Reqwest,
@@ -47,17 +44,18 @@ impl Policy {
             Self::Finagle => "Finagle's budget",
             Self::BreakerOnly => "breaker only",
             Self::BudgetOnly => "budget only",
-            Self::Default => "budget + breaker",
+            Self::Default => "the defaults",
         }
     }
 
-    /// The settings of one client, which has a breaker and a budget of its own.
-    pub(crate) fn config(self, random: &Arc<Random>) -> ResilientConfig {
+    /// Builds the settings of one client, which has a state of its own.
+    pub(crate) fn config(self, timeout: Duration, random: &Arc<Random>) -> ResilientConfig {
         let random = Arc::clone(random);
-        let base = ResilientConfig::builder()
-            .attempt_timeout(ATTEMPT_TIMEOUT)
-            .random(move || random.unit());
-        let bare = |it: ResilientConfigBuilder| it.without_circuit_breaker().without_retry_budget();
+        let base =
+            ResilientConfig::builder().attempt_timeout(timeout).random(move || random.unit());
+        let bare = |it: ResilientConfigBuilder| {
+            it.without_circuit_breaker().without_retry_budget().without_gate()
+        };
         let built = match self {
             Self::NoRetries => bare(base).max_retries(0),
             Self::Plain => bare(base),

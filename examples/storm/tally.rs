@@ -1,107 +1,151 @@
 //! What is counted, and what it says.
 
-use crate::world::{AFTER, Cell, WARM_UP};
+use crate::trigger::WARM_UP;
+use crate::world::Cell;
 
 /// Bins a second.
 const BINS: usize = 10;
 
-/// Over how long amplification is measured and recovery has to last, in bins.
+/// Over how long amplification and goodput are measured, in bins.
 const WINDOW: usize = 5 * BINS;
+
+/// In how many windows, one after the other, goodput has to be back.
+const STAYS: usize = 30 * BINS;
+
+/// What a recovery takes until it can be told, in seconds.
+pub(crate) const STAYS_FOR: f64 = 40.0;
+
+/// Which share of the goodput before the trigger is a recovery.
+const BACK: f64 = 0.93;
 
 /// Counts for each tenth of a second.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
-    bins: Vec<Bin>,
+    routes: Vec<Vec<Bin>>,
+    sent: Vec<u32>,
+    /// The bins of the trigger.
+    trigger: (usize, usize),
+    /// The bin in which the watch ended.
+    end: usize,
     /// Requests that were ended by the client before anything was sent.
     pub(crate) rejected: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Bin {
-    arrived: u32,
-    sent: u32,
-    /// Of those that arrived then.
+    /// Requests that arrived then, and those of them that succeeded sooner or later.
+    asked: u32,
     succeeded: u32,
-    /// Whenever they arrived.
-    answered: u32,
+    /// Successful responses that came then, whenever they were asked for.
+    responses: u32,
 }
 
 /// What became of one cell.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Summary {
-    /// Successes per second in the 30 s after the trigger.
-    pub(crate) goodput: f64,
-    /// The same as a share of what was asked for.
-    pub(crate) goodput_share: f64,
+    /// Seconds from the trigger's end until 93 % of the goodput is back on every route and stays
+    /// for 30 s; infinite if that did not happen.
+    pub(crate) recovery: f64,
     /// The most attempts per request in any 5 s from the trigger on.
     pub(crate) worst: f64,
     /// Attempts per request from the trigger on.
     pub(crate) overall: f64,
-    /// Seconds from the trigger's end until no second of the next 5 loses more than 5 % of its
-    /// requests; `None` if that did not happen while anyone watched.
-    pub(crate) recovery: Option<f64>,
-    /// The share of requests without success, from the trigger on.
+    /// The share of requests without success during the trigger, and in the 30 s after it.
     pub(crate) lost: f64,
+    pub(crate) lost_after: f64,
+    /// As `lost`, of the route that the trigger does not hit.
+    pub(crate) lost_beside: Option<f64>,
+    pub(crate) rejected: u32,
 }
 
 impl Tally {
-    pub(crate) fn new(seconds: f64) -> Self {
-        let bins = vec![Bin::default(); seconds as usize * BINS + BINS];
-        Self { bins, rejected: 0 }
+    pub(crate) fn new(cell: &Cell) -> Self {
+        let bins = bin(cell.ends()) + 60 * BINS;
+        Self {
+            routes: vec![vec![Bin::default(); bins]; cell.layout.routes()],
+            sent: vec![0; bins],
+            trigger: (bin(WARM_UP), bin(cell.trigger.ends())),
+            end: bins,
+            rejected: 0,
+        }
     }
 
     pub(crate) fn attempt(&mut self, now: f64) {
-        self.bin(now).sent += 1;
+        self.sent[bin(now)] += 1;
     }
 
-    pub(crate) fn request(&mut self, arrived: f64, now: f64, ok: bool, rejected: bool) {
-        self.bin(arrived).arrived += 1;
-        self.rejected += u32::from(rejected);
-        if ok {
-            self.bin(arrived).succeeded += 1;
-            self.bin(now).answered += 1;
+    pub(crate) fn request(&mut self, route: usize, now: f64) {
+        self.routes[route][bin(now)].asked += 1;
+    }
+
+    pub(crate) fn success(&mut self, route: usize, asked: f64, now: f64) {
+        self.routes[route][bin(asked)].succeeded += 1;
+        self.routes[route][bin(now)].responses += 1;
+    }
+
+    /// Ends the watch.
+    pub(crate) fn close(&mut self, now: f64) {
+        self.end = bin(now);
+    }
+
+    /// Returns seconds from the trigger's end to recovery, as far as that can be said at `now`.
+    pub(crate) fn recovery(&self, now: f64) -> Option<f64> {
+        let (began, ended) = self.trigger;
+        let before: Vec<f64> =
+            self.routes.iter().map(|it| 1.0 - lost(&it[bin(5.0)..began])).collect();
+        let mut stays = 0;
+        for at in ended..bin(now).saturating_sub(WINDOW) {
+            let back = self
+                .routes
+                .iter()
+                .zip(&before)
+                .all(|(bins, before)| 1.0 - lost(&bins[at..at + WINDOW]) >= BACK * before);
+            stays = if back { stays + 1 } else { 0 };
+            if stays == STAYS {
+                return Some((at + 1 - STAYS - ended) as f64 / BINS as f64);
+            }
         }
+        None
     }
 
-    fn bin(&mut self, at: f64) -> &mut Bin {
-        let last = self.bins.len() - 1;
-        &mut self.bins[last.min((at * BINS as f64) as usize)]
-    }
-
-    pub(crate) fn requests(&self) -> u32 {
-        self.bins.iter().map(|it| it.arrived).sum()
-    }
-
-    pub(crate) fn failures(&self) -> u32 {
-        self.requests() - self.bins.iter().map(|it| it.succeeded).sum::<u32>()
-    }
-
-    /// Answered requests and attempts, each per second, for every second.
-    pub(crate) fn per_second(&self) -> Vec<(u32, u32)> {
-        let sum = |bins: &[Bin], of: fn(&Bin) -> u32| bins.iter().map(of).sum();
-        let second = |bins: &[Bin]| (sum(bins, |it| it.answered), sum(bins, |it| it.sent));
-        self.bins.chunks_exact(BINS).map(second).collect()
-    }
-
-    pub(crate) fn summary(&self, cell: &Cell) -> Summary {
-        let bin = |seconds: f64| (seconds * BINS as f64) as usize;
-        let (from, end) = (bin(WARM_UP), bin(WARM_UP + cell.trigger.lasts()));
-        let watched = &self.bins[from..end + bin(AFTER)];
-        let count = |bins: &[Bin], of: fn(&Bin) -> u32| bins.iter().map(of).sum::<u32>() as f64;
-        let share = |bins: &[Bin], of| count(bins, of) / count(bins, |it| it.arrived).max(1.0);
-        let settled = |window: &[Bin]| {
-            window.windows(BINS).all(|second| share(second, |it| it.succeeded) >= 0.95)
+    pub(crate) fn summary(&self) -> Summary {
+        let (began, ended) = self.trigger;
+        let overall = |from: usize, to: usize| {
+            let bins = self.routes.iter().flat_map(|it| &it[from..to]);
+            let asked: u32 = bins.map(|it| it.asked).sum();
+            f64::from(self.sent[from..to].iter().sum::<u32>()) / f64::from(asked.max(1))
         };
-        let back = self.bins[end..end + bin(AFTER)].windows(WINDOW).position(settled);
-        let after = &self.bins[end..end + bin(30.0)];
-        let worst = watched.windows(WINDOW).map(|it| share(it, |it| it.sent));
+        let all = |from: usize, to: usize| -> Vec<Bin> {
+            self.routes.iter().flat_map(|it| it[from..to].iter().copied()).collect()
+        };
+        let windows = (began..self.end - WINDOW).map(|at| overall(at, at + WINDOW));
         Summary {
-            goodput: count(after, |it| it.succeeded) / 30.0,
-            goodput_share: share(after, |it| it.succeeded),
-            worst: worst.fold(0.0, f64::max),
-            overall: share(watched, |it| it.sent),
-            recovery: back.map(|it| it as f64 / BINS as f64),
-            lost: 1.0 - share(watched, |it| it.succeeded),
+            recovery: self.recovery(self.end as f64 / BINS as f64).unwrap_or(f64::INFINITY),
+            worst: windows.fold(0.0, f64::max),
+            overall: overall(began, self.end),
+            lost: lost(&all(began, ended)),
+            lost_after: lost(&all(ended, ended + 30 * BINS)),
+            lost_beside: self.routes.get(1).map(|it| lost(&it[began..ended])),
+            rejected: self.rejected,
         }
     }
+
+    /// Returns successful responses and attempts, each per second, for every second.
+    pub(crate) fn per_second(&self) -> Vec<(u32, u32)> {
+        let second = |at: usize| {
+            let bins = self.routes.iter().flat_map(|it| &it[at..at + BINS]);
+            (bins.map(|it| it.responses).sum(), self.sent[at..at + BINS].iter().sum())
+        };
+        (0..self.end / BINS).map(|it| second(it * BINS)).collect()
+    }
+}
+
+fn bin(seconds: f64) -> usize {
+    (seconds * BINS as f64) as usize
+}
+
+/// Returns the share of requests without success.
+fn lost(bins: &[Bin]) -> f64 {
+    let count = |of: fn(&Bin) -> u32| f64::from(bins.iter().map(of).sum::<u32>());
+    1.0 - count(|it| it.succeeded) / count(|it| it.asked).max(1.0)
 }

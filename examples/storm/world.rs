@@ -1,162 +1,97 @@
 //! Many clients and one server, in virtual time.
 
-use std::future;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::{io, time::Duration};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::{future, io, time::Duration};
 
-use http::Extensions;
-use reqwest::{Method, Request, Response, Url};
+use http::header::RETRY_AFTER;
+use http::{Extensions, HeaderValue};
+use reqwest::{Method, Request, Response, ResponseBuilderExt, Url};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error, Middleware, Next};
 use reqwest_resilient::{HttpRequestError, Resilient};
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 
 use crate::policy::Policy;
-use crate::tally::Tally;
+use crate::random::Random;
+use crate::server::{Behavior, CAPACITY, Layout, Pool};
+use crate::tally::{STAYS_FOR, Summary, Tally};
+use crate::trigger::{Fault, Trigger, WARM_UP};
 
-/// Requests a second that the server can serve.
-pub(crate) const CAPACITY: f64 = 500.0;
-
-/// What the server needs for one request, and in a brownout.
-const SERVICE: Duration = Duration::from_millis(2);
-const BROWN_SERVICE: Duration = Duration::from_millis(10);
-
-/// With this many requests waiting, half a second's work, a server that sheds turns others away.
-const LONGEST_QUEUE: usize = 250;
-
-/// When the trigger is pulled.
-pub(crate) const WARM_UP: f64 = 20.0;
-
-/// For how long after the trigger the world is watched, and how long it goes on after that, so that
-/// the requests of the last moment come to their end.
-pub(crate) const AFTER: f64 = 150.0;
-const AFTERMATH: f64 = 15.0;
-
-/// What goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Trigger {
-    /// For 10 s connections are refused, at once.
-    Refused,
-    /// For 10 s nothing answers; attempts run into their timeout.
-    Silent,
-    /// For 30 s the server has a fifth of its capacity.
-    Brownout,
-    /// At all times this share of the attempts fails at once, at random.
-    Random(f64),
-}
-
-impl Trigger {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::Silent => "silent",
-            Self::Brownout => "brownout",
-            Self::Random(_) => "random",
-        }
-    }
-
-    /// How long it lasts.
-    pub(crate) fn lasts(self) -> f64 {
-        match self {
-            Self::Refused | Self::Silent => 10.0,
-            Self::Brownout => 30.0,
-            Self::Random(_) => 450.0,
-        }
-    }
-}
-
-/// What the server does beyond serving first come, first served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Server {
-    /// Nothing: it also works for clients that have left.
-    Fifo,
-    /// Drops the requests of clients that have left once it comes to them.
-    Cancels,
-    /// Answers 503 at no cost while its queue is long.
-    Sheds,
-}
-
-impl Server {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Fifo => "fifo",
-            Self::Cancels => "cancels",
-            Self::Sheds => "sheds",
-        }
-    }
-}
+/// For how long after the trigger the world is watched at least: the shortest recovery needs it to
+/// be told, and the chart shows it.
+const WATCHED: f64 = 40.0;
 
 /// One world to be simulated.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Cell {
     pub(crate) policy: Policy,
-    pub(crate) server: Server,
+    pub(crate) layout: Layout,
+    pub(crate) behavior: Behavior,
     pub(crate) trigger: Trigger,
     pub(crate) clients: usize,
-    /// Requests a second, of all clients together.
-    pub(crate) rate: f64,
+    /// The requests of all clients as a share of the server's capacity.
+    pub(crate) load: f64,
+    /// How long a client waits for the response to an attempt, in seconds.
+    pub(crate) timeout: u64,
+    pub(crate) seed: u64,
 }
 
 impl Cell {
+    /// Requests a second, of all clients together.
+    pub(crate) fn rate(&self) -> f64 {
+        self.load * CAPACITY
+    }
+
+    /// Returns how many seconds after the trigger a recovery may come.
+    pub(crate) fn patience(&self) -> f64 {
+        if self.clients > 500 { 150.0 } else { 90.0 }
+    }
+
+    /// Returns when the watch ends, if nothing has recovered for good until then.
     pub(crate) fn ends(&self) -> f64 {
-        WARM_UP + self.trigger.lasts() + AFTER
+        self.trigger.ends() + self.patience() + STAYS_FOR
     }
 
     /// Lives through it. The same cell gives the same tally every time; cells that differ in
     /// nothing but the policy see the same arrivals.
-    pub(crate) fn run(&self) -> Tally {
+    pub(crate) fn run(&self) -> (Summary, Tally) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
             .build()
             .expect("a runtime without I/O needs nothing");
-        runtime.block_on(self.live())
+        let tally = runtime.block_on(self.live());
+        (tally.summary(), tally)
     }
 
     async fn live(&self) -> Tally {
-        let seed = (self.rate * 1e3) as u64 * 1_000_003 + self.clients as u64;
-        let (arrivals, random) = (Random::new(seed), Arc::new(Random::new(!seed)));
-        let (queue, jobs) = mpsc::unbounded_channel();
-        let world = Arc::new(World {
-            cell: *self,
-            start: Instant::now(),
-            queue,
-            waiting: AtomicUsize::new(0),
-            random: Random::new(seed ^ 0xf1ea),
-            tally: Mutex::new(Tally::new(self.ends() + AFTERMATH)),
-        });
-        tokio::spawn(Arc::clone(&world).serve(jobs));
-        let transport = reqwest::Client::new();
-        let clients: Vec<ClientWithMiddleware> = (0..self.clients)
-            .map(|_| {
-                ClientBuilder::new(transport.clone())
-                    .with(Resilient::new(self.policy.config(&random)))
-                    .with_arc(Arc::clone(&world) as Arc<dyn Middleware>)
-                    .build()
-            })
-            .collect();
-        let url: Url = "http://server.example/".parse().expect("a url");
-        let mut at = 0.0;
+        let seed = self.seed * 1_000_003 + self.clients as u64 * 101 + (self.load * 1e3) as u64;
+        let arrivals = Random::new(seed);
+        let world = World::new(*self, seed);
+        tokio::spawn(Arc::clone(&world).serve());
+        tokio::spawn(Arc::clone(&world).disturb());
+        let clients = world.fleet(&Arc::new(Random::new(!seed)));
+        let urls = ["http://server.example/a", "http://server.example/b"];
+        let urls = urls.map(|it| it.parse::<Url>().expect("a url"));
+        let (mut at, mut look) = (0.0, self.trigger.ends() + WATCHED);
         loop {
-            at -= (1.0 - arrivals.unit()).ln() / self.rate;
-            if at >= self.ends() + AFTERMATH {
-                break;
+            at += arrivals.exponential(1.0 / self.rate());
+            // Once all is well for good there is nothing left to see.
+            if at >= look {
+                if at >= self.ends() || world.tally().recovery(look).is_some() {
+                    break;
+                }
+                look += 1.0;
             }
             sleep_until(world.start + Duration::from_secs_f64(at)).await;
-            let client = clients[(arrivals.unit() * self.clients as f64) as usize].clone();
-            let (world, request) = (Arc::clone(&world), Request::new(Method::GET, url.clone()));
-            tokio::spawn(async move {
-                let arrived = world.now();
-                let result = client.execute(request).await;
-                let ok = matches!(&result, Ok(response) if response.status().is_success());
-                let rejected = result.is_err_and(|error| {
-                    HttpRequestError::find(&error).is_some_and(|it| it.attempts() == 0)
-                });
-                world.tally().request(arrived, world.now(), ok, rejected);
-            });
+            let client = Arc::clone(&clients[arrivals.below(self.clients)]);
+            let route = self.layout.route(&arrivals);
+            let request = Request::new(Method::GET, urls[route].clone());
+            tokio::spawn(Arc::clone(&world).call(client, request, route));
         }
-        std::mem::take(&mut world.tally())
+        let mut tally = world.tally();
+        tally.close(at);
+        std::mem::take(&mut tally)
     }
 }
 
@@ -164,55 +99,124 @@ impl Cell {
 struct World {
     cell: Cell,
     start: Instant,
-    queue: mpsc::UnboundedSender<oneshot::Sender<()>>,
-    waiting: AtomicUsize,
+    pools: Mutex<Vec<Pool>>,
+    /// A job ends earlier than all the others.
+    hurry: Notify,
     random: Random,
     tally: Mutex<Tally>,
 }
 
 impl World {
+    fn new(cell: Cell, seed: u64) -> Arc<Self> {
+        Arc::new(Self {
+            cell,
+            start: Instant::now(),
+            pools: Mutex::new(cell.layout.pools(cell.behavior)),
+            hurry: Notify::new(),
+            random: Random::new(seed ^ 0xf1ea),
+            tally: Mutex::new(Tally::new(&cell)),
+        })
+    }
+
+    /// Builds the clients, each with a state of its own, all with this server at the end.
+    fn fleet(self: &Arc<Self>, random: &Arc<Random>) -> Vec<Arc<ClientWithMiddleware>> {
+        let (Cell { policy, timeout, .. }, transport) = (self.cell, reqwest::Client::new());
+        let client = |_| {
+            let client = ClientBuilder::new(transport.clone())
+                .with(Resilient::new(policy.config(Duration::from_secs(timeout), random)))
+                .with_arc(Arc::clone(self) as Arc<dyn Middleware>);
+            Arc::new(client.build())
+        };
+        (0..self.cell.clients).map(client).collect()
+    }
+
+    async fn call(
+        self: Arc<Self>,
+        client: Arc<ClientWithMiddleware>,
+        request: Request,
+        route: usize,
+    ) {
+        let asked = self.now();
+        self.tally().request(route, asked);
+        let result = client.execute(request).await;
+        if matches!(&result, Ok(response) if response.status().is_success()) {
+            self.tally().success(route, asked, self.now());
+        } else if result
+            .is_err_and(|error| HttpRequestError::find(&error).is_some_and(|it| it.attempts() == 0))
+        {
+            self.tally().rejected += 1;
+        }
+    }
+
     fn now(&self) -> f64 {
         self.start.elapsed().as_secs_f64()
     }
 
-    fn tally(&self) -> std::sync::MutexGuard<'_, Tally> {
-        self.tally.lock().expect("nobody panics with the tally in hand")
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().expect("nothing panics with the tally in hand")
     }
 
-    fn triggered(&self) -> Option<Trigger> {
+    fn pools(&self) -> MutexGuard<'_, Vec<Pool>> {
+        self.pools.lock().expect("nothing panics with the pools in hand")
+    }
+
+    /// Advances the pools whenever a job ends.
+    async fn serve(self: Arc<Self>) {
+        loop {
+            let next = {
+                let (mut pools, now) = (self.pools(), Instant::now());
+                pools.iter_mut().for_each(|it| it.advance(now, &self.random));
+                pools.iter().filter_map(Pool::next_end).min()
+            };
+            let end = async {
+                match next {
+                    Some(at) => sleep_until(at).await,
+                    None => future::pending().await,
+                }
+            };
+            tokio::select! { () = end => {}, () = self.hurry.notified() => {} }
+        }
+    }
+
+    /// Takes workers away when the trigger begins, and gives them back at its end.
+    async fn disturb(self: Arc<Self>) {
         let trigger = self.cell.trigger;
-        (WARM_UP..WARM_UP + trigger.lasts()).contains(&self.now()).then_some(trigger)
+        for (at, over) in [(WARM_UP, false), (trigger.ends(), true)] {
+            sleep_until(self.start + Duration::from_secs_f64(at)).await;
+            let pool = &mut self.pools()[0];
+            let all = pool.workers();
+            let left = if over { all } else { trigger.workers_left(all) };
+            pool.set_active(left, Instant::now(), &self.random);
+            self.hurry.notify_one();
+        }
     }
 
-    /// Serves one request after the other.
-    async fn serve(self: Arc<Self>, mut jobs: mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
-        while let Some(client) = jobs.recv().await {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            if self.cell.server == Server::Cancels && client.is_closed() {
-                continue;
+    /// Returns the fault that a pool has now.
+    fn fault(&self, pool: usize) -> Option<Fault> {
+        let trigger = self.cell.trigger;
+        let on = pool == 0 && (WARM_UP..trigger.ends()).contains(&self.now());
+        on.then_some(trigger.fault)
+    }
+
+    /// Serves one attempt and returns the status.
+    async fn respond(&self, route: usize) -> Result<u16, io::ErrorKind> {
+        let at = self.cell.layout.pool(route, &self.random);
+        match self.fault(at) {
+            Some(Fault::Refused) => return Err(io::ErrorKind::ConnectionRefused),
+            Some(Fault::Silent) => future::pending().await,
+            Some(Fault::Stalled | Fault::Brownout(_)) | None => {}
+        }
+        let response = {
+            let pool = &mut self.pools()[at];
+            let before = pool.next_end();
+            let response = pool.accept(Instant::now(), &self.random);
+            if pool.next_end() != before {
+                self.hurry.notify_one();
             }
-            let brown = self.triggered() == Some(Trigger::Brownout);
-            sleep(if brown { BROWN_SERVICE } else { SERVICE }).await;
-            let _gone = client.send(());
-        }
-    }
-
-    /// What becomes of an attempt.
-    async fn answer(&self) -> Result<u16, io::ErrorKind> {
-        match self.triggered() {
-            Some(Trigger::Refused) => return Err(io::ErrorKind::ConnectionRefused),
-            Some(Trigger::Silent) => future::pending().await,
-            Some(Trigger::Random(share)) if self.random.unit() < share => return Ok(503),
-            _ => {}
-        }
-        let sheds = self.cell.server == Server::Sheds;
-        if sheds && self.waiting.load(Ordering::Relaxed) >= LONGEST_QUEUE {
-            return Ok(503);
-        }
-        let (done, answered) = oneshot::channel();
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        self.queue.send(done).map_err(|_| io::ErrorKind::BrokenPipe)?;
-        answered.await.map_err(|_| io::ErrorKind::ConnectionReset)?;
+            response
+        };
+        let Some(response) = response else { return Ok(503) };
+        response.await.map_err(|_| io::ErrorKind::ConnectionReset)?;
         Ok(200)
     }
 }
@@ -221,32 +225,18 @@ impl World {
 impl Middleware for World {
     async fn handle(
         &self,
-        _: Request,
+        request: Request,
         _: &mut Extensions,
         _: Next<'_>,
     ) -> reqwest_middleware::Result<Response> {
         self.tally().attempt(self.now());
-        let status = self.answer().await.map_err(|it| Error::middleware(io::Error::from(it)))?;
-        let answer = http::Response::builder().status(status).body("");
-        Ok(answer.map_err(Error::middleware)?.into())
-    }
-}
-
-/// SplitMix64: a sequence of numbers that is the same for the same seed.
-#[derive(Debug)]
-pub(crate) struct Random(AtomicU64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(AtomicU64::new(seed.wrapping_mul(0xd134_2543_de82_ef95)))
-    }
-
-    /// A number from 0 up to, and without, 1.
-    pub(crate) fn unit(&self) -> f64 {
-        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut it = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
-        it = (it ^ (it >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        it = (it ^ (it >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((it ^ (it >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+        let route = usize::from(request.url().path() == "/b");
+        let status =
+            self.respond(route).await.map_err(|it| Error::middleware(io::Error::from(it)))?;
+        let mut response = http::Response::builder().status(status).url(request.url().clone());
+        if status == 503 && self.cell.behavior == Behavior::ShedsWithHint {
+            response = response.header(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        Ok(response.body("").map_err(Error::middleware)?.into())
     }
 }

@@ -1,0 +1,143 @@
+//! Which worlds are looked at.
+
+use crate::policy::Policy;
+use crate::server::{Behavior, Layout};
+use crate::trigger::{Fault, Trigger};
+use crate::world::Cell;
+
+const LOADS: [f64; 3] = [0.5, 0.7, 0.9];
+const FLEETS: [usize; 3] = [5, 50, 500];
+
+const STALLED: Trigger = Trigger::new(Fault::Stalled, 10);
+const SILENT: Trigger = Trigger::new(Fault::Silent, 10);
+const REFUSED: Trigger = Trigger::new(Fault::Refused, 10);
+const BROWNOUT: Trigger = Trigger::new(Fault::Brownout(20), 30);
+
+/// What all cells are before they differ. The seed and what else is zero is filled in later.
+const BASE: Cell = Cell {
+    policy: Policy::Default,
+    layout: Layout::Single,
+    behavior: Behavior::WorksOn,
+    trigger: STALLED,
+    clients: 0,
+    load: 0.0,
+    timeout: 1,
+    seed: 0,
+};
+
+/// Worlds that are shown in one table.
+#[derive(Debug)]
+pub(crate) struct Section {
+    pub(crate) title: &'static str,
+    /// Names what differs between the rows.
+    pub(crate) row: fn(&Cell) -> String,
+    pub(crate) cells: Vec<Cell>,
+}
+
+/// Returns everything, in the order in which it is shown.
+pub(crate) fn all() -> Vec<Section> {
+    vec![
+        Section {
+            title: "Ten seconds of nothing",
+            row: |it| it.trigger.name(),
+            cells: grid([STALLED, SILENT, REFUSED].map(|trigger| Cell { trigger, ..BASE })),
+        },
+        Section {
+            title: "Capacity drops",
+            row: |it| it.trigger.name(),
+            cells: grid(drops()).into_iter().filter(is_overloaded).collect(),
+        },
+        Section {
+            title: "Attempt timeouts",
+            row: |it| format!("{}, {} s", it.trigger.name(), it.timeout),
+            cells: grid([3, 10].into_iter().flat_map(|timeout| {
+                [STALLED, BROWNOUT].map(|trigger| Cell { timeout, trigger, ..BASE })
+            })),
+        },
+        Section {
+            title: "Servers",
+            row: |it| format!("{}, {}", it.trigger.name(), it.behavior.name()),
+            cells: grid(
+                [Behavior::Cancels, Behavior::Sheds, Behavior::ShedsWithHint].into_iter().flat_map(
+                    |behavior| {
+                        [STALLED, BROWNOUT].map(|trigger| Cell { behavior, trigger, ..BASE })
+                    },
+                ),
+            ),
+        },
+        Section {
+            title: "Two routes, one of them hit; lost: of the other",
+            row: |it| format!("{}, {}", it.layout.name(), it.trigger.name()),
+            cells: grid([50, 20].into_iter().flat_map(|hit| {
+                let layout = Layout::Routes(hit);
+                [STALLED, BROWNOUT].map(|trigger| Cell { layout, trigger, ..BASE })
+            })),
+        },
+        Section {
+            title: "Three back ends, one of them hit",
+            row: |it| it.trigger.name(),
+            cells: grid([Fault::Stalled, Fault::Refused].map(|fault| {
+                let trigger = Trigger::new(fault, 30);
+                Cell { layout: Layout::Balancer, trigger, ..BASE }
+            })),
+        },
+        Section {
+            title: "Other policies, stalled 10 s",
+            row: |it| it.policy.name().to_owned(),
+            cells: policies().collect(),
+        },
+        Section {
+            title: "5,000 clients",
+            row: |it| it.trigger.name(),
+            cells: of_fleets(
+                [STALLED, SILENT, BROWNOUT].map(|trigger| Cell { trigger, ..BASE }),
+                &[5_000],
+            )
+            .collect(),
+        },
+    ]
+}
+
+/// Returns a small part of it.
+pub(crate) fn quick() -> Section {
+    let cells = [Policy::NoRetries, Policy::Plain, Policy::Default].map(|policy| Cell {
+        policy,
+        clients: 5,
+        load: 0.5,
+        ..BASE
+    });
+    Section { title: "Stalled 10 s", row: |it| it.policy.name().to_owned(), cells: cells.to_vec() }
+}
+
+/// Returns what the chart shows: every policy in the same outage.
+pub(crate) fn charted() -> Vec<Cell> {
+    let cell = Cell { clients: 50, load: 0.7, seed: 1, ..BASE };
+    Policy::ALL.map(|policy| Cell { policy, ..cell }).to_vec()
+}
+
+fn drops() -> impl Iterator<Item = Cell> {
+    [20, 60, 75, 85].into_iter().flat_map(|left| {
+        [30, 60].map(|lasts| Cell { trigger: Trigger::new(Fault::Brownout(left), lasts), ..BASE })
+    })
+}
+
+fn is_overloaded(cell: &Cell) -> bool {
+    match cell.trigger.fault {
+        Fault::Brownout(left) => cell.load * 100.0 > f64::from(left),
+        Fault::Stalled | Fault::Silent | Fault::Refused => true,
+    }
+}
+
+fn policies() -> impl Iterator<Item = Cell> {
+    of_fleets(Policy::ALL.map(|policy| Cell { policy, ..BASE }), &FLEETS[..2])
+}
+
+fn grid(rows: impl IntoIterator<Item = Cell>) -> Vec<Cell> {
+    of_fleets(rows, &FLEETS).collect()
+}
+
+fn of_fleets(rows: impl IntoIterator<Item = Cell>, fleets: &[usize]) -> impl Iterator<Item = Cell> {
+    rows.into_iter().flat_map(move |row| {
+        fleets.iter().flat_map(move |&clients| LOADS.map(|load| Cell { clients, load, ..row }))
+    })
+}
