@@ -10,7 +10,7 @@ use std::{convert::Infallible, future::ready, hint::black_box, num::NonZeroU32, 
 
 use failsafe::CircuitBreaker as _;
 use recloser::Recloser;
-use reqwest_resilient::{BreakerConfig, CircuitBreaker};
+use reqwest_resilient::{BreakerConfig, CircuitBreaker, HostStates};
 use support::{
     bar, drive,
     rounds::{Case, Rounds},
@@ -29,7 +29,7 @@ fn pass(breaker: &CircuitBreaker, entered: Instant, left: Instant) {
 
 fn closed(threads: usize, now: Instant) {
     let breaker = CircuitBreaker::new(BreakerConfig::default());
-    let breakers = CircuitBreaker::per_host(BreakerConfig::default());
+    let hosts = HostStates::new();
     let recloser = Recloser::default();
     let failsafe = failsafe::Config::new().build();
     let layer = CircuitBreakerLayer::standard().build().expect("a layer");
@@ -39,7 +39,7 @@ fn closed(threads: usize, now: Instant) {
         Case::new("ours", || pass(&breaker, now, now)),
         Case::new("ours, own clock", || pass(&breaker, Instant::now(), Instant::now())),
         Case::new("ours, by key", || {
-            pass(&breakers.for_key(black_box("https://api.example.com")), now, now);
+            pass(&hosts.breaker(black_box("https://api.example.com")), now, now);
         }),
         Case::new("recloser", || {
             let _called = black_box(&recloser).call(|| Ok::<(), ()>(()));

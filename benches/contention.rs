@@ -130,7 +130,9 @@ fn to(number: u64) -> Request {
 }
 
 /// The usual way to find shared state by name.
-struct Sharded([Apart<RwLock<HashMap<String, Arc<Apart<u64>>>>>; 16], RandomState);
+struct Sharded([Apart<Table>; 16], RandomState);
+
+type Table = RwLock<HashMap<String, Arc<Apart<u64>>>>;
 
 impl Sharded {
     fn of(keys: impl Iterator<Item = String>) -> Self {
@@ -147,7 +149,7 @@ impl Sharded {
         self.shard(key).read().ok()?.get(key).cloned()
     }
 
-    fn shard(&self, key: &str) -> &RwLock<HashMap<String, Arc<Apart<u64>>>> {
+    fn shard(&self, key: &str) -> &Table {
         &self.0[self.1.hash_one(key) as usize % 16].0
     }
 }

@@ -92,11 +92,10 @@ fn with(name: &str, client: ClientBuilder) -> ClientBuilder {
         }
         _ => {
             let budget = BudgetConfig::default().size(2 * REQUESTS as u32);
-            let breakers = CircuitBreaker::per_host(BreakerConfig::default());
-            // It counts as ever, but lets all through.
-            breakers.for_key("https://api.example.com").metrics_only();
-            let config = config().retry_budget(RetryBudget::per_host(budget));
-            client.with(ours(config.circuit_breaker(breakers)))
+            let resilient = ours(config().retry_budget(budget));
+            // They count as ever, but admit all.
+            resilient.hosts().metrics_only();
+            client.with(resilient)
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::common::clock::Instant;
 /// is down.
 ///
 /// Cheap to clone; clones share the state. A family of them, one a host or one a key, is a
-/// [`CircuitBreakers`].
+/// [`CircuitBreakers`](crate::CircuitBreakers).
 ///
 /// # States
 ///

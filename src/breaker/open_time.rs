@@ -19,7 +19,7 @@ pub(super) fn open_time(
     let own = match config.growth {
         None => lengthen(config.open_for, share),
         Some(growth) => {
-            let max = growth.max.unwrap_or(config.open_for.saturating_mul(3));
+            let max = growth.max.unwrap_or_else(|| config.open_for.saturating_mul(3));
             let roof = scale(max, 1.0 / (1.0 + jitter));
             // `max` also turns NaN into 1.
             let factor = growth.factor.max(1.0).powf(earlier.into());

@@ -44,7 +44,7 @@ use crate::config::policy::{HostPolicy, Patch, Policy};
 ///     .build()?;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct ResilientConfig {
     policy: Arc<Policy>,
 }
@@ -79,12 +79,6 @@ impl ResilientConfig {
 
     pub(crate) fn policy(&self) -> &Arc<Policy> {
         &self.policy
-    }
-}
-
-impl Default for ResilientConfig {
-    fn default() -> Self {
-        Self { policy: Arc::default() }
     }
 }
 

@@ -48,7 +48,8 @@ impl ResilientHandle {
     pub fn reload(&self, config: ResilientConfig) {
         self.policy.store(Arc::clone(config.policy()));
         self.hosts.map().adopt_windows(|url| {
-            let policy = url.and_then(|it| config.policy().of_host(it)).unwrap_or(config.policy());
+            let policy =
+                url.and_then(|it| config.policy().of_host(it)).unwrap_or_else(|| config.policy());
             policy.breaker.as_ref()
         });
     }

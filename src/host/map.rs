@@ -250,7 +250,9 @@ impl Table {
 /// Claim: most clients talk to a few hosts, and one comparison of the URL's beginning finds each of
 /// those. Invariant: a slot is written once. Figure: `contention`, "finding the host".
 #[derive(Debug)]
-struct FirstHosts(Box<[OnceLock<(Box<str>, Arc<HostState>)>]>);
+struct FirstHosts(Box<[Slot]>);
+
+type Slot = OnceLock<(Box<str>, Arc<HostState>)>;
 
 impl FirstHosts {
     const SLOTS: usize = 8;
