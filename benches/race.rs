@@ -66,26 +66,45 @@ async fn main() {
 /// The medians of a scenario's contestants, in their order; `None` for those that sat it out.
 type Row = Vec<Option<Figures>>;
 
-/// Runs the scenarios, as many side by side as the machine can take, those in virtual time first.
+/// Runs the scenarios, as many side by side as the machine can take: first those in virtual time,
+/// then those over sockets.
 async fn race(scenarios: &[Arc<Scenario>]) -> Vec<Row> {
     let room = Arc::new(Semaphore::new(CAPACITY));
     let mut cells = JoinSet::new();
-    let mut entries: Vec<_> = entries(scenarios).collect();
-    entries.sort_by_key(|(number, ..)| !scenarios[*number].in_virtual_time);
-    for (number, who, seed) in entries {
+    let place = |load: usize| Arc::clone(&room).acquire_many_owned(load.min(CAPACITY) as u32);
+    let entries = entries(scenarios);
+    let (virtual_time, sockets): (Vec<_>, Vec<_>) =
+        entries.partition(|(number, ..)| scenarios[*number].in_virtual_time);
+    for (number, who, seed) in virtual_time {
         let scenario = Arc::clone(&scenarios[number]);
-        let contestant = &CONTESTANTS[who];
-        // A cell in virtual time takes a core.
-        let load = if scenario.in_virtual_time { CAPACITY / 2 } else { scenario.load() };
-        let load = load.min(CAPACITY) as u32;
-        let place = Arc::clone(&room).acquire_many_owned(load).await.expect("a place");
+        // Takes a core.
+        let place = place(CAPACITY / 2).await.expect("a place");
+        cells.spawn_blocking(move || {
+            let figures = cell::in_virtual_time(scenario, &CONTESTANTS[who], seed);
+            drop(place);
+            ((number, who), figures)
+        });
+    }
+    let mut prepared = Vec::new();
+    for (number, who, seed) in sockets {
+        let scenario = Arc::clone(&scenarios[number]);
+        let place = place(CAPACITY / 2).await.expect("a place");
+        prepared.push((
+            (number, who, seed),
+            spawn_blocking(move || {
+                let prepared = cell::prepare(&scenario, &CONTESTANTS[who]);
+                drop(place);
+                prepared
+            }),
+        ));
+    }
+    drop(place(CAPACITY).await);
+    for ((number, who, seed), prepared) in prepared {
+        let (scenario, prepared) =
+            (Arc::clone(&scenarios[number]), prepared.await.expect("a client"));
+        let place = place(scenario.load()).await.expect("a place");
         cells.spawn(async move {
-            let figures = if scenario.in_virtual_time {
-                let run = move || cell::in_virtual_time(scenario, contestant, seed);
-                spawn_blocking(run).await.expect("figures")
-            } else {
-                cell::on_sockets(scenario, contestant, seed).await
-            };
+            let figures = cell::on_sockets(scenario, prepared, seed).await;
             drop(place);
             ((number, who), figures)
         });

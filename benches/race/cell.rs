@@ -20,19 +20,28 @@ use crate::{
 /// The longest a request is waited for.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Runs over sockets, against fresh servers.
-pub(crate) async fn on_sockets(
-    scenario: Arc<Scenario>,
-    contestant: &Contestant,
-    seed: u64,
-) -> Figures {
+/// A client that is about to run over sockets.
+pub(crate) struct Prepared {
+    client: Client,
+    ledger: Arc<Ledger>,
+}
+
+/// Builds a client. It loads the system's certificates, which takes milliseconds of a core: done
+/// before the race, so that it slows no request.
+pub(crate) fn prepare(scenario: &Scenario, contestant: &Contestant) -> Prepared {
     let ledger = Arc::new(Ledger::new(scenario.hosts[0].down.clone()));
+    let end = End::Sockets(Arc::clone(&ledger));
+    let client = (contestant.build)(&Setup { limit: scenario.limit, end });
+    Prepared { client, ledger }
+}
+
+/// Runs over sockets, against fresh servers.
+pub(crate) async fn on_sockets(scenario: Arc<Scenario>, prepared: Prepared, seed: u64) -> Figures {
+    let Prepared { client, ledger } = prepared;
     let mut servers = Vec::new();
     for (number, host) in scenario.hosts.iter().enumerate() {
         servers.push(Server::start(number, host, seed + number as u64, &ledger).await);
     }
-    let end = End::Sockets(Arc::clone(&ledger));
-    let client = (contestant.build)(&Setup { limit: scenario.limit, end });
     let addresses: Vec<_> = servers.iter().map(|it| it.address).collect();
     let url = move |ask: Ask| format!("http://{}{}", addresses[ask.host], path(ask));
     run(scenario, client, url, ledger).await

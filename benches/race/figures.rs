@@ -1,6 +1,11 @@
 //! What is counted while a scenario runs, and the figures that come of it.
 
-use std::{collections::HashMap, ops::Range, sync::Mutex, time::Duration};
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{Mutex, OnceLock},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -8,7 +13,7 @@ use crate::scenario::Ask;
 
 /// Counts sends, from both ends: those that arrive, and those whose connection is refused.
 pub(crate) struct Ledger {
-    start: Instant,
+    start: OnceLock<Instant>,
     down: Range<Duration>,
     counts: Mutex<Counts>,
 }
@@ -21,18 +26,19 @@ struct Counts {
 }
 
 impl Ledger {
-    /// Starts now; what is sent within `down` is counted apart.
+    /// Counts apart what is sent within `down`.
     pub(crate) fn new(down: Option<Range<Duration>>) -> Self {
         let down = down.unwrap_or(Duration::ZERO..Duration::ZERO);
-        Self { start: Instant::now(), down, counts: Mutex::default() }
+        Self { start: OnceLock::new(), down, counts: Mutex::default() }
     }
 
+    /// Returns when the scenario starts: at the first call.
     pub(crate) fn start(&self) -> Instant {
-        self.start
+        *self.start.get_or_init(Instant::now)
     }
 
     pub(crate) fn record_send(&self) {
-        let now = self.start.elapsed();
+        let now = self.start().elapsed();
         let mut counts = self.counts.lock().expect("counts");
         counts.sends += 1;
         counts.sends_while_down += usize::from(self.down.contains(&now));
