@@ -24,8 +24,7 @@ use http::{Extensions, Version};
 use reqwest::{Request, Response};
 use reqwest_middleware::{ClientBuilder, Middleware, Next, Result};
 use reqwest_resilient::{
-    BreakerConfig, BudgetConfig, CircuitBreaker, Constant, Jitter, Resilient, ResilientConfig,
-    ResilientConfigBuilder, RetryBudget,
+    BudgetConfig, Constant, Jitter, Resilient, ResilientConfig, ResilientConfigBuilder,
 };
 use reqwest_retry::{RetryTransientMiddleware, policies::ExponentialBackoff};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
