@@ -11,9 +11,11 @@ const FLEETS: [usize; 3] = [5, 50, 500];
 const STALLED: Trigger = Trigger::new(Fault::Stalled, 10);
 const SILENT: Trigger = Trigger::new(Fault::Silent, 10);
 const REFUSED: Trigger = Trigger::new(Fault::Refused, 10);
+const BACK_END_STALLED: Trigger = Trigger::new(Fault::Stalled, 30);
+const BACK_END_REFUSED: Trigger = Trigger::new(Fault::Refused, 30);
 const BROWNOUT: Trigger = Trigger::new(Fault::Brownout(20), 30);
 
-/// What all cells are before they differ. The seed and what else is zero is filled in later.
+/// What all cells have in common before they differ; what is zero here is filled in later.
 const BASE: Cell = Cell {
     policy: Policy::Default,
     layout: Layout::Single,
@@ -76,14 +78,15 @@ pub(crate) fn all() -> Vec<Section> {
         Section {
             title: "Three back ends, one of them hit",
             row: |it| it.trigger.name(),
-            cells: grid([Fault::Stalled, Fault::Refused].map(|fault| {
-                let trigger = Trigger::new(fault, 30);
-                Cell { layout: Layout::Balancer, trigger, ..BASE }
+            cells: grid([BACK_END_STALLED, BACK_END_REFUSED].map(|trigger| Cell {
+                layout: Layout::Balancer,
+                trigger,
+                ..BASE
             })),
         },
         Section {
-            title: "Other policies, stalled 10 s",
-            row: |it| it.policy.name().to_owned(),
+            title: "Other policies",
+            row: |it| format!("{}, {}, {}", it.policy.name(), it.layout.name(), it.trigger.name()),
             cells: policies().collect(),
         },
         Section {
@@ -100,13 +103,16 @@ pub(crate) fn all() -> Vec<Section> {
 
 /// Returns a small part of it.
 pub(crate) fn quick() -> Section {
-    let cells = [Policy::NoRetries, Policy::Plain, Policy::Default].map(|policy| Cell {
-        policy,
-        clients: 5,
-        load: 0.5,
-        ..BASE
-    });
-    Section { title: "Stalled 10 s", row: |it| it.policy.name().to_owned(), cells: cells.to_vec() }
+    let base = Cell { clients: 5, load: 0.5, ..BASE };
+    let policies = [Policy::NoRetries, Policy::Plain, Policy::Default];
+    let mut cells = policies.map(|policy| Cell { policy, ..base }).to_vec();
+    let layouts = [Layout::Routes(50), Layout::Balancer];
+    cells.extend(layouts.map(|layout| Cell { layout, behavior: Behavior::Sheds, ..base }));
+    Section {
+        title: "Stalled 10 s, load .5",
+        row: |it| format!("{}, {}, {}", it.policy.name(), it.layout.name(), it.behavior.name()),
+        cells,
+    }
 }
 
 /// Returns what the chart shows: every policy in the same outage.
@@ -129,7 +135,14 @@ fn is_overloaded(cell: &Cell) -> bool {
 }
 
 fn policies() -> impl Iterator<Item = Cell> {
-    of_fleets(Policy::ALL.map(|policy| Cell { policy, ..BASE }), &FLEETS[..2])
+    let in_outage = Policy::ALL.map(|policy| Cell { policy, ..BASE });
+    // What the layout alone costs.
+    let layouts = [(Layout::Routes(20), STALLED), (Layout::Balancer, BACK_END_STALLED)];
+    let without = layouts.map(|(layout, trigger)| {
+        let policy = Policy::NoRetries;
+        Cell { policy, layout, trigger, ..BASE }
+    });
+    of_fleets(in_outage.into_iter().chain(without), &FLEETS[..2])
 }
 
 fn grid(rows: impl IntoIterator<Item = Cell>) -> Vec<Cell> {

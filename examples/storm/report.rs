@@ -52,17 +52,23 @@ impl Case {
 }
 
 /// Prints a table in Markdown: a line for each row of the section, for each number of clients
-/// recoveries, amplification and losses, by load.
+/// recovery by load, the worst amplification, and losses by load.
 pub(crate) fn print_table(section: &Section, cases: &[Case]) {
     println!("\n{}:\n", section.title);
     let rows = cases.chunk_by(|one, other| (section.row)(&one.cell) == (section.row)(&other.cell));
+    let mut loads: Vec<f64> = section.cells.iter().map(|it| it.load).collect();
+    loads.sort_by(f64::total_cmp);
+    loads.dedup();
     let (mut heading, mut lines) = (String::new(), vec![]);
     for row in rows {
         let (mut head, mut line) =
             ("| |".to_owned(), format!("| {} |", (section.row)(&row[0].cell)));
         for fleet in row.chunk_by(|one, other| one.cell.clients == other.cell.clients) {
-            let joined =
-                |of: &dyn Fn(&Case) -> String| fleet.iter().map(of).collect::<Vec<_>>().join("/");
+            let joined = |of: &dyn Fn(&Case) -> String| {
+                let at = |load| fleet.iter().find(|it| it.cell.load == load);
+                let shown = |&load: &f64| at(load).map_or_else(|| "–".to_owned(), of);
+                loads.iter().map(shown).collect::<Vec<_>>().join("/")
+            };
             let recovery = joined(&|it| it.shown(it.recovery(), 0));
             let amplification = fleet.iter().map(Case::amplification).fold(0.0, f64::max);
             let lost = joined(&|it| format!("{:.0}", it.lost()));
