@@ -152,7 +152,7 @@ impl Middleware for Least {
                 if let Some(host) = host {
                     let _permitted_and_told =
                         host.breaker.call(|| if failed { Err(()) } else { Ok(()) });
-                    host.budget.deposit(Instant::now().into());
+                    host.budget.deposit();
                 }
                 match kept {
                     Some(again) if failed => request = again,
