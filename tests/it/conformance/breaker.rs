@@ -235,7 +235,7 @@ pub(crate) fn words(rejected: &CircuitOpen) -> String {
 /// A message about an outcome, with a rejection in it put into the words of the reference.
 pub(crate) fn in_words(message: String, outcome: &Outcome<'_>) -> String {
     let rejected = outcome.error().and_then(|it| it.downcast_ref::<CircuitOpen>());
-    rejected.map_or(message.clone(), |it| message.replace(&it.to_string(), &words(it)))
+    rejected.map_or_else(|| message.clone(), |it| message.replace(&it.to_string(), &words(it)))
 }
 
 /// The generation of the state in which a call was let through.
