@@ -111,10 +111,7 @@ impl fmt::Display for Event<'_> {
 /// matters, pass it on.
 ///
 /// ```
-/// use std::sync::Arc;
-/// use reqwest_resilient::{
-///     BreakerConfig, ChangeReason, CircuitBreaker, Event, Observer, ResilientConfig,
-/// };
+/// use reqwest_resilient::{ChangeReason, Event, Observer, Resilient, ResilientConfig};
 ///
 /// struct Log;
 ///
@@ -124,12 +121,12 @@ impl fmt::Display for Event<'_> {
 ///     }
 /// }
 ///
-/// let breakers = CircuitBreaker::per_host(BreakerConfig::default()).on_state_change(|change| {
+/// let resilient = Resilient::new(ResilientConfig::builder().observer(Log).build()?);
+/// resilient.hosts().on_state_change(|change| {
 ///     if change.why == ChangeReason::Manual {
 ///         Log.on_event(&Event::BreakerChanged(change));
 ///     }
 /// });
-/// let config = ResilientConfig::builder().circuit_breaker(breakers).observer(Log).build()?;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
 pub trait Observer: Send + Sync + 'static {
