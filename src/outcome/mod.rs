@@ -348,6 +348,9 @@ mod tests {
             ("http://a.example/", "http://b.example/", false, true, true),
             ("http://a.example/", "http://a.example:81/", false, true, true),
             ("http://a.example/", "https://a.example:80/", false, true, true),
+            ("http://a.example/", "https://a.example/", false, true, false),
+            ("http://a.example:8080/", "https://a.example:8080/", false, true, false),
+            ("http://a.example:443/", "https://a.example/", false, true, true),
         ] {
             let by = url(by);
             check(asked, answer(&HeaderMap::new(), &by, followed), |it| {
