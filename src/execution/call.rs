@@ -180,6 +180,8 @@ impl<'p> Execution<'p> {
         nested: bool,
         now: Instant,
     ) -> Decision {
+        // An earlier wait may have ended without a visit to the gate.
+        self.waits_at_gate = false;
         let outcome = &self.outcome(request, elapsed, result);
         let decision = match outcome.failure() {
             Some(FailureKind::CircuitOpen) => self.rejected(outcome, now),
