@@ -2,7 +2,7 @@
 
 use std::{mem, time::Duration};
 
-use http::{Extensions, StatusCode};
+use http::Extensions;
 use reqwest::{Request, Response};
 
 use crate::breaker::{CircuitOpen, StateChange};
@@ -323,14 +323,14 @@ impl<'p> Execution<'p> {
     }
 
     /// Returns whether the server asked for this retry, so that it costs no token: after a rate limit,
-    /// and once a request after a 503 that says when.
+    /// and once a request after a 503 or 529 that says when.
     fn is_invited(&mut self, outcome: &Outcome<'_>, advice: &Advice) -> bool {
-        match outcome.status() {
-            Some(StatusCode::TOO_MANY_REQUESTS | StatusCode::FORBIDDEN) => true,
-            Some(StatusCode::SERVICE_UNAVAILABLE) if advice.hint.is_some() => {
-                !mem::replace(&mut self.was_invited, true)
+        match classify::throttling(outcome) {
+            Some(Throttling::RateLimit) => true,
+            Some(Throttling::Unavailable) => {
+                advice.hint.is_some() && !mem::replace(&mut self.was_invited, true)
             }
-            _ => false,
+            None => false,
         }
     }
 
@@ -356,7 +356,7 @@ impl<'p> Execution<'p> {
             self.guard.deposit(if first { Success::OfFirstAttempt } else { Success::OfRetry });
         }
         let longest = self.policy.max_wait_time;
-        let throttling = classify::throttling(outcome, verdict);
+        let throttling = classify::throttling(outcome);
         let throttling = throttling.filter(|_| listens && cross_host_url.is_none());
         let throttle = throttling.map(|it| match it {
             Throttling::RateLimit => Throttle::RateLimit,

@@ -78,20 +78,15 @@ pub(crate) fn is_transient(kind: FailureKind) -> bool {
 
 pub(crate) type Judge = Arc<dyn Fn(&Outcome<'_>) -> Option<Health> + Send + Sync>;
 
-/// What an outcome says about the health of the service; `None` if nothing.
+/// Returns what an outcome says about the health of the service; `None` if nothing.
 ///
 /// Apart from the verdict in part: whether a retry would help is one thing, whether the service
 /// did its work another. A 404 is a sign of life, a 501 none of health.
 pub(crate) fn health(outcome: &Outcome<'_>, verdict: Verdict) -> Option<Health> {
+    if throttling(outcome) == Some(Throttling::RateLimit) {
+        return Some(Health::Throttled);
+    }
     match outcome.result {
-        OutcomeResult::Response { status: StatusCode::TOO_MANY_REQUESTS, .. } => {
-            Some(Health::Throttled)
-        }
-        OutcomeResult::Response { status: StatusCode::FORBIDDEN, .. }
-            if verdict == Verdict::Transient =>
-        {
-            Some(Health::Throttled)
-        }
         OutcomeResult::Response { status, .. } => {
             let failed = verdict == Verdict::Transient
                 || status.is_server_error()
@@ -117,16 +112,17 @@ pub(crate) enum Throttling {
     Unavailable,
 }
 
-/// Returns how a response asks all requests to its host to wait; `None` if it does not. Asked of the
-/// response itself, whatever the user makes of its health.
-pub(crate) fn throttling(outcome: &Outcome<'_>, verdict: Verdict) -> Option<Throttling> {
-    match outcome.status()? {
+/// Returns how a response asks all requests to its host to wait; `None` if it does not.
+///
+/// The one place that decides what a rate limit is: breaker, budget and gate ask here. It reads the
+/// response alone, whatever the user's settings make of its status.
+pub(crate) fn throttling(outcome: &Outcome<'_>) -> Option<Throttling> {
+    let OutcomeResult::Response { status, headers, .. } = outcome.result else { return None };
+    match status {
         StatusCode::TOO_MANY_REQUESTS => Some(Throttling::RateLimit),
         StatusCode::SERVICE_UNAVAILABLE => Some(Throttling::Unavailable),
-        // GitHub's way to say the same.
-        StatusCode::FORBIDDEN if verdict == Verdict::Transient => Some(Throttling::RateLimit),
-        status if status.as_u16() == 529 => Some(Throttling::Unavailable),
-        _ => None,
+        _ if status.as_u16() == 529 => Some(Throttling::Unavailable),
+        _ => hint::is_rate_limit_403(status, headers).then_some(Throttling::RateLimit),
     }
 }
 
@@ -362,7 +358,7 @@ mod tests {
             (200, Verdict::Success, Health::Success),
             (200, Verdict::Transient, Health::Failure),
             (403, Verdict::Final, Health::Success),
-            (403, Verdict::Transient, Health::Throttled),
+            (403, Verdict::Transient, Health::Failure),
             (404, Verdict::Final, Health::Success),
             (408, Verdict::Final, Health::Failure),
             (429, Verdict::Final, Health::Throttled),
@@ -383,18 +379,21 @@ mod tests {
 
     #[test]
     fn few_responses_ask_all_requests_to_wait() {
-        let of = |case: Case, verdict| case.judge(|it| throttling(it, verdict));
-        for (status, verdict, expected) in [
-            (429, Verdict::Final, Some(Throttling::RateLimit)),
-            (503, Verdict::Final, Some(Throttling::Unavailable)),
-            (529, Verdict::Final, Some(Throttling::Unavailable)),
-            (403, Verdict::Transient, Some(Throttling::RateLimit)),
-            (403, Verdict::Final, None),
-            (500, Verdict::Transient, None),
+        let limited_403 = || Case { retry_after: true, ..answered(403) };
+        for (case, expected) in [
+            (answered(429), Some(Throttling::RateLimit)),
+            (limited_403(), Some(Throttling::RateLimit)),
+            (answered(403), None),
+            (answered(503), Some(Throttling::Unavailable)),
+            (answered(529), Some(Throttling::Unavailable)),
+            (answered(500), None),
+            (Case::failed(FailureKind::Throttled), None),
         ] {
-            assert_eq!(of(answered(status), verdict), expected, "{status}");
+            case.judge(|it| assert_eq!(throttling(it), expected, "{:?}", it.status()));
         }
-        assert_eq!(of(Case::failed(FailureKind::Throttled), Verdict::Transient), None);
+        for verdict in [Verdict::Transient, Verdict::Final] {
+            limited_403().judge(|it| assert_eq!(health(it, verdict), Some(Health::Throttled)));
+        }
     }
 
     #[test]
