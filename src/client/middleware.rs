@@ -10,15 +10,16 @@ use crate::config::ResilientConfig;
 use crate::config::overrides::Invalid;
 use crate::config::policy::Policy;
 use crate::config::reload::{Current, ResilientHandle};
-use crate::execution::attempt::{self, AttemptResult, Chain};
+use crate::execution::attempt::{self, AttemptResult, Chain, Surroundings};
 use crate::execution::body::{BodyFactory, BoxFuture};
 use crate::execution::boxed::Place;
 use crate::execution::call::Execution;
+use crate::execution::record::SendRecord;
 use crate::host::admission::{self, Admission};
 use crate::host::parts::Parts;
 use crate::host::states::HostStates;
 use crate::observe::history::AttemptLog;
-use crate::outcome::{self, FailureKind};
+use crate::outcome::{self, FailureKind, not_sent};
 use crate::retry::decision::{Decision, StopReason};
 
 /// The middleware: put it into a client, and the client's requests survive what passes.
@@ -65,6 +66,8 @@ pub struct Resilient {
     current: Current,
     /// The client's own, for requests of which nobody says how long they may take.
     client_timeout: Option<Duration>,
+    /// Whether the end of the chain is our own, which records what is sent.
+    records: bool,
 }
 
 impl Default for Resilient {
@@ -77,11 +80,16 @@ impl Resilient {
     /// A middleware with these settings.
     pub fn new(config: ResilientConfig) -> Self {
         let hosts = HostStates::with_max_hosts(config.policy().max_hosts);
-        Self { current: Current::new(config, hosts), client_timeout: None }
+        Self { current: Current::new(config, hosts), client_timeout: None, records: false }
     }
 
     pub(crate) fn with_client_timeout(self, timeout: Duration) -> Self {
         Self { client_timeout: Some(timeout), ..self }
+    }
+
+    /// For a chain whose end is [`EndOfChain`](crate::client::end_of_chain::EndOfChain).
+    pub(crate) fn with_records(self) -> Self {
+        Self { records: true, ..self }
     }
 
     /// Keeps what it learns of hosts in `hosts`, which other clients may share.
@@ -119,6 +127,8 @@ impl Resilient {
         let policy = self.current.resolve(&request, extensions);
         // Whatever an earlier request left there is not this one's.
         extensions.remove::<GaveUp>();
+        not_sent::forget(extensions);
+        SendRecord::forget(extensions);
         // Not matched together with the answer of `keeps_copy`: to move the policy takes 6 ns.
         let policy = match policy {
             Ok(policy) if self.client_timeout.is_none() && is_simple(&policy, extensions) => {
@@ -189,7 +199,11 @@ impl Resilient {
                     // Never, as a body that is bytes can be copied.
                     (None, None) => return result,
                 };
-                (request, Box::new(First { sent: AttemptResult::of::<C>(result, false), own }))
+                let mut sent = AttemptResult::of(result, false);
+                let extensions = own.as_ref().unwrap_or(extensions);
+                let (asked, records) = (request.url(), self.records);
+                sent.read::<C>(Surroundings { asked, extensions, records });
+                (request, Box::new(First { sent, own }))
             };
             let guard = Admission::new(parts, extensions).with(permit);
             let call = Execution::new(&policy, guard, request, extensions, now);
@@ -256,7 +270,7 @@ impl Resilient {
                 call.retry.turn();
                 // A scope, so that what an attempt needs is not kept while waiting for the next.
                 let (after, draining) = {
-                    let sent;
+                    let mut sent;
                     let mut own = None;
                     if let Some(first) = first.take() {
                         First { sent, own } = *first;
@@ -289,12 +303,15 @@ impl Resilient {
                             (sending, !limits && call.scopes.are_none())
                         };
                         sent = if is_free {
-                            AttemptResult::of::<C>(sending.await, false)
+                            AttemptResult::of(sending.await, false)
                         } else {
                             let terms = call.terms(now, timeout);
                             let attempt = Box::pin(attempt::attempt::<C>(sending, terms));
                             call.scopes.around(attempt).await
                         };
+                        let extensions = own.as_ref().unwrap_or(extensions);
+                        let (asked, records) = (request.url(), self.records);
+                        sent.read::<C>(Surroundings { asked, extensions, records });
                     }
                     let nested = own.as_ref().unwrap_or(extensions).get::<GaveUp>().is_some();
 

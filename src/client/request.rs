@@ -166,7 +166,7 @@ macro_rules! sending {
                 let log = extensions.get_or_insert_default::<AttemptLog>().clone();
                 let (client, request) = builder.build_split();
                 let request = request.map_err(|error| {
-                    HttpRequestError::unbuilt(transport_error::read(&error).kind, error.into())
+                    HttpRequestError::unbuilt(transport_error::kind_of(&error), error.into())
                 })?;
                 let (method, url) = (request.method().clone(), request.url().clone());
                 Ok(Self { client, request, extensions, told: RequestIdentity { method, url, log } })
@@ -183,13 +183,13 @@ macro_rules! sending {
                         }
                         Ok(response) => Cause::Response(response),
                         Err($chain::Error::Reqwest(error)) => {
-                            Cause::Failure(transport_error::read(&error).kind, error.into())
+                            Cause::Failure(transport_error::kind_of(&error), error.into())
                         }
                         Err($chain::Error::Middleware(error)) => match error.downcast() {
                             Ok(ours) => return Err(ours),
                             // Its plain conversion would hide the type from whoever asks the source for it.
                             Err(error) => Cause::Failure(
-                                transport_error::read(error.as_ref()).kind,
+                                transport_error::kind_of(error.as_ref()),
                                 error.reallocate_into_boxed_dyn_error_without_backtrace(),
                             ),
                         },

@@ -69,7 +69,8 @@ impl<'p> Execution<'p> {
         let repeat = match request.body() {
             Some(body) if body.as_bytes().is_none() => Repeat::Never,
             _ if policy.may_repeat(request.method(), request.headers()) => Repeat::Always,
-            _ => Repeat::IfNotProcessed,
+            _ if policy.may_repeat_unprocessed(request.method()) => Repeat::IfNotProcessed,
+            _ => Repeat::NotAllowed,
         };
         let length = request.body().map_or(0, |it| it.as_bytes().map_or(usize::MAX, <[u8]>::len));
         let upload = if made || length > LARGE { Upload::Large } else { Upload::Small };
@@ -347,7 +348,7 @@ impl<'p> Execution<'p> {
         let hint = advice.hint.as_ref().map(|it| it.after).filter(|_| listens);
         let health = match &self.policy.breaker_health {
             Some(judge) => judge(outcome),
-            None => classify::health(outcome, verdict),
+            None => classify::health(outcome, self.policy.verdict_by_status(outcome, advice)),
         };
         let cross_host_url = outcome.cross_host_url();
         self.guard.exit(health, cross_host_url, hint, now, &self.policy.sources, &mut self.changes);
@@ -488,7 +489,7 @@ impl<'p> Execution<'p> {
                 }
                 Ok(response)
             }
-            AttemptResult::Failed(_, error) => Err(error),
+            AttemptResult::Failed { error, .. } => Err(error),
             AttemptResult::Local(Failure { kind, .. }, source) => {
                 Err(C::local(HttpRequestError::new(Inner {
                     method: Some(request.method().clone()),

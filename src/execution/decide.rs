@@ -44,6 +44,8 @@ pub(crate) enum Repeat {
     Always,
     /// Only if it was certainly not processed.
     IfNotProcessed,
+    /// Never: the settings exclude its method.
+    NotAllowed,
     /// Never: its body is gone.
     Never,
 }
@@ -106,7 +108,8 @@ impl Retry {
 
     /// Whether another attempt could follow the one under way, whatever comes of it.
     pub(crate) fn may_repeat(&self, policy: &Policy) -> bool {
-        self.repeat != Repeat::Never && self.turns <= policy.max_retries
+        !matches!(self.repeat, Repeat::Never | Repeat::NotAllowed)
+            && self.turns <= policy.max_retries
     }
 
     /// How much of the time is left, if it is limited.
@@ -124,16 +127,14 @@ impl Retry {
         outcome: &Outcome<'_>,
         facts: &DecisionInput,
     ) -> Decision {
-        // The end of a quota says nothing of this request; only "come back later" does.
-        let hint = facts.advice.hint.as_ref();
-        let hinted = hint.is_some_and(|it| it.header.as_str().contains("retry-after"));
         let left = self.left(facts.now);
         let cut_again = self.note_interruption(outcome);
         let stop = match self.repeat {
             _ if left == Some(Duration::ZERO) => StopReason::Deadline,
             _ if self.turns > policy.max_retries => StopReason::Exhausted,
             Repeat::Never => StopReason::NotReplayable,
-            Repeat::IfNotProcessed if !classify::not_processed(outcome, hinted) => {
+            Repeat::NotAllowed => StopReason::UnsafeToRepeat,
+            Repeat::IfNotProcessed if !classify::not_processed(outcome, &policy.refused) => {
                 StopReason::UnsafeToRepeat
             }
             _ if matches!(facts.advice.directive, RetryDirective::DoNotRetry(_)) => {
@@ -286,7 +287,7 @@ mod tests {
             retry,
             policy,
             facts,
-            OutcomeResult::Response { status, headers, url, body: None, followed: false },
+            OutcomeResult::Response { status, headers, url, body: None, redirected: false },
         )
     }
 

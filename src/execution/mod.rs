@@ -8,4 +8,5 @@ pub(crate) mod body;
 pub(crate) mod boxed;
 pub(crate) mod call;
 pub(crate) mod decide;
+pub(crate) mod record;
 pub(crate) mod redirect;

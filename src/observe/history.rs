@@ -289,7 +289,7 @@ mod tests {
         let (url, headers) = (&Url::parse(by).unwrap(), &HeaderMap::new());
         attempt(
             number,
-            OutcomeResult::Response { status, headers, url, body: None, followed: false },
+            OutcomeResult::Response { status, headers, url, body: None, redirected: false },
         )
     }
 

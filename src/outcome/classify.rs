@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 
 use crate::breaker::Health;
 use crate::outcome::hint::{self, Advice, RetryDirective};
@@ -29,25 +29,16 @@ pub(crate) fn verdict(
     retry_if: Option<&Predicate>,
     statuses: &StatusSet,
 ) -> Verdict {
-    let transient = match (retry_if, outcome.result) {
+    let transient = match (retry_if, outcome.status()) {
         (Some(retry_if), _) => retry_if(outcome),
         // 409: the first copy is still at work; 422: the key belongs to another request.
-        (None, OutcomeResult::Response { status: StatusCode::CONFLICT, .. })
-            if outcome.keyed && outcome.attempt > 1 =>
-        {
-            true
-        }
-        (None, OutcomeResult::Response { status: StatusCode::UNPROCESSABLE_ENTITY, .. })
-            if outcome.keyed =>
-        {
-            false
-        }
-        (None, OutcomeResult::Response { status, headers, .. }) => {
-            statuses.contains(status)
+        (None, Some(StatusCode::CONFLICT)) if outcome.keyed && outcome.attempt > 1 => true,
+        (None, Some(StatusCode::UNPROCESSABLE_ENTITY)) if outcome.keyed => false,
+        (None, Some(status)) => {
+            statuses.lists(status, outcome.headers())
                 || status.as_u16() >= 400 && advice.directive == RetryDirective::Retry
-                || statuses.limited_403 && hint::is_rate_limit_403(status, headers)
         }
-        (None, OutcomeResult::Failure(failure, _)) => is_transient(failure.kind),
+        (None, None) => outcome.failure().is_some_and(is_transient),
     };
     match outcome.status() {
         _ if transient => Verdict::Transient,
@@ -66,12 +57,16 @@ pub(crate) fn is_transient(kind: FailureKind) -> bool {
         | FailureKind::Protocol
         | FailureKind::Refused
         | FailureKind::Throttled
-        | FailureKind::Timeout => true,
+        | FailureKind::Timeout
+        | FailureKind::Unsent => true,
         FailureKind::Builder
         | FailureKind::Certificate
         | FailureKind::Decode
+        | FailureKind::ProxyAuth
         | FailureKind::RateLimited
         | FailureKind::Redirect
+        | FailureKind::Status
+        | FailureKind::Tls
         | FailureKind::Other => false,
     }
 }
@@ -80,26 +75,30 @@ pub(crate) type Judge = Arc<dyn Fn(&Outcome<'_>) -> Option<Health> + Send + Sync
 
 /// Returns what an outcome says about the health of the service; `None` if nothing.
 ///
-/// Apart from the verdict in part: whether a retry would help is one thing, whether the service
-/// did its work another. A 404 is a sign of life, a 501 none of health.
+/// `verdict` is that of the statuses, without the caller's own predicate: a 404 that the caller
+/// awaits is a sign of life. Apart from the verdict in part: whether a retry would help is one
+/// thing, whether the service did its work another. A 501 is no sign of health.
 pub(crate) fn health(outcome: &Outcome<'_>, verdict: Verdict) -> Option<Health> {
     if throttling(outcome) == Some(Throttling::RateLimit) {
         return Some(Health::Throttled);
     }
-    match outcome.result {
-        OutcomeResult::Response { status, .. } => {
+    let failure = match (outcome.result, outcome.status()) {
+        (_, Some(status)) => {
             let failed = verdict == Verdict::Transient
                 || status.is_server_error()
                 || status == StatusCode::REQUEST_TIMEOUT;
-            Some(if failed { Health::Failure } else { Health::Success })
+            return Some(if failed { Health::Failure } else { Health::Success });
         }
-        OutcomeResult::Failure(failure, _) => match failure.kind {
-            FailureKind::Throttled => Some(Health::Throttled),
-            FailureKind::Certificate => Some(Health::Failure),
-            FailureKind::CircuitOpen => None,
-            kind if is_transient(kind) => Some(Health::Failure),
-            _ => None,
-        },
+        (OutcomeResult::Failure(failure, _), None) => failure,
+        (OutcomeResult::Response { .. }, None) => return None,
+    };
+    match failure.kind {
+        _ if !failure.concerns_host => None,
+        // The caller's own limit: a healthy host may need longer.
+        FailureKind::CircuitOpen | FailureKind::Deadline => None,
+        FailureKind::Throttled => Some(Health::Throttled),
+        FailureKind::Certificate | FailureKind::Tls => Some(Health::Failure),
+        kind => is_transient(kind).then_some(Health::Failure),
     }
 }
 
@@ -117,20 +116,25 @@ pub(crate) enum Throttling {
 /// The one place that decides what a rate limit is: breaker, budget and gate ask here. It reads the
 /// response alone, whatever the user's settings make of its status.
 pub(crate) fn throttling(outcome: &Outcome<'_>) -> Option<Throttling> {
-    let OutcomeResult::Response { status, headers, .. } = outcome.result else { return None };
+    let status = outcome.status()?;
     match status {
         StatusCode::TOO_MANY_REQUESTS => Some(Throttling::RateLimit),
         StatusCode::SERVICE_UNAVAILABLE => Some(Throttling::Unavailable),
         _ if status.as_u16() == 529 => Some(Throttling::Unavailable),
-        _ => hint::is_rate_limit_403(status, headers).then_some(Throttling::RateLimit),
+        _ => is_rate_limit_403(status, outcome.headers()).then_some(Throttling::RateLimit),
     }
+}
+
+fn is_rate_limit_403(status: StatusCode, headers: Option<&HeaderMap>) -> bool {
+    headers.is_some_and(|it| hint::is_rate_limit_403(status, it))
 }
 
 /// Which methods may be sent again after they may have been processed.
 ///
-/// The guard concerns only that: a request that was provably not processed (never sent, refused
-/// by the protocol, answered with 425, 429, or 503 and a Retry-After) may always be re-sent, and
-/// so may one that carries an `Idempotency-Key`.
+/// [`Idempotent`](Self::Idempotent) concerns only that: a request that was provably not processed
+/// (never sent, refused by the protocol, answered with one of the
+/// [`refused_statuses`](crate::ResilientConfigBuilder::refused_statuses)) may be re-sent whatever
+/// its method. A request that carries an `Idempotency-Key` may be re-sent by all rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryMethods {
@@ -138,7 +142,8 @@ pub enum RetryMethods {
     /// GET, HEAD, OPTIONS, TRACE, PUT, DELETE, and QUERY. The default.
     #[default]
     Idempotent,
-    /// These methods and no others.
+    /// These methods and no others: a request of another method is sent once, even if it was not
+    /// processed.
     Only(Vec<Method>),
     /// Every method: switches the guard off. A POST may then take effect twice.
     All,
@@ -153,20 +158,26 @@ impl RetryMethods {
             Self::All => true,
         }
     }
+
+    /// Returns whether a request of this method is sent again if it was certainly not processed.
+    pub(crate) fn allows_unprocessed(&self, method: &Method) -> bool {
+        match self {
+            Self::Only(methods) => methods.contains(method),
+            Self::Idempotent | Self::All => true,
+        }
+    }
 }
 
-/// Whether this outcome proves that the server did not act on the request. After a redirect there
-/// is no such proof: whoever redirected may have acted.
-pub(crate) fn not_processed(outcome: &Outcome<'_>, hinted: bool) -> bool {
+/// Returns whether this outcome proves that the server did not act on the request. After a redirect
+/// there is no such proof: who redirected may have acted.
+pub(crate) fn not_processed(outcome: &Outcome<'_>, refused: &StatusSet) -> bool {
     match outcome.delivery() {
         _ if outcome.is_redirected() => false,
         Delivery::NotSent | Delivery::NotProcessed => true,
         Delivery::MaybeProcessed => false,
-        Delivery::Answered => match outcome.status() {
-            Some(StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS) => true,
-            Some(StatusCode::SERVICE_UNAVAILABLE) => hinted,
-            _ => false,
-        },
+        Delivery::Answered => {
+            outcome.status().is_some_and(|it| refused.lists(it, outcome.headers()))
+        }
     }
 }
 
@@ -182,6 +193,11 @@ impl StatusSet {
     pub(crate) fn contains(&self, status: StatusCode) -> bool {
         let (word, bit) = Self::place(status);
         self.bits.get(word).is_some_and(|it| it & bit != 0)
+    }
+
+    /// Returns whether a response of this status and with these headers belongs to the set.
+    pub(crate) fn lists(&self, status: StatusCode, headers: Option<&HeaderMap>) -> bool {
+        self.contains(status) || self.limited_403 && is_rate_limit_403(status, headers)
     }
 
     pub(crate) fn with_limited_403(mut self) -> Self {
@@ -217,13 +233,13 @@ impl FromIterator<StatusCode> for StatusSet {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, header};
+    use http::header;
     use reqwest::Url;
 
     use super::*;
     use crate::outcome::Failure;
 
-    const TRANSIENT: [FailureKind; 8] = [
+    const TRANSIENT: [FailureKind; 9] = [
         FailureKind::CircuitOpen,
         FailureKind::Connect,
         FailureKind::Deadline,
@@ -232,14 +248,18 @@ mod tests {
         FailureKind::Refused,
         FailureKind::Throttled,
         FailureKind::Timeout,
+        FailureKind::Unsent,
     ];
 
-    const FINAL: [FailureKind; 6] = [
+    const FINAL: [FailureKind; 9] = [
         FailureKind::Builder,
         FailureKind::Certificate,
         FailureKind::Decode,
+        FailureKind::ProxyAuth,
         FailureKind::RateLimited,
         FailureKind::Redirect,
+        FailureKind::Status,
+        FailureKind::Tls,
         FailureKind::Other,
     ];
 
@@ -251,7 +271,7 @@ mod tests {
         retry_after: bool,
         keyed: bool,
         attempt: u32,
-        followed: bool,
+        redirected: bool,
     }
 
     impl Case {
@@ -271,7 +291,7 @@ mod tests {
                     headers: &headers,
                     url,
                     body: None,
-                    followed: self.followed,
+                    redirected: self.redirected,
                 },
                 Err(kind) => OutcomeResult::Failure(Failure::new(kind, self.delivery), &fmt::Error),
             };
@@ -294,7 +314,7 @@ mod tests {
             retry_after: false,
             keyed: false,
             attempt: 1,
-            followed: false,
+            redirected: false,
         }
     }
 
@@ -369,8 +389,8 @@ mod tests {
         for kind in TRANSIENT.into_iter().chain(FINAL) {
             let expected = match kind {
                 FailureKind::Throttled => Some(Health::Throttled),
-                FailureKind::CircuitOpen => None,
-                FailureKind::Certificate => Some(Health::Failure),
+                FailureKind::CircuitOpen | FailureKind::Deadline => None,
+                FailureKind::Certificate | FailureKind::Tls => Some(Health::Failure),
                 _ => TRANSIENT.contains(&kind).then_some(Health::Failure),
             };
             assert_eq!(health(Case::failed(kind), Verdict::Final), expected, "{kind}");
@@ -398,21 +418,64 @@ mod tests {
 
     #[test]
     fn few_outcomes_prove_that_nothing_was_processed() {
-        let proof = |case: Case, hinted| case.judge(|it| not_processed(it, hinted));
-        for (status, hinted, expected) in [
-            (425, false, true),
+        let refused = [429].map(|it| StatusCode::from_u16(it).unwrap());
+        let refused = refused.into_iter().collect::<StatusSet>().with_limited_403();
+        let proof = |case: Case| case.judge(|it| not_processed(it, &refused));
+        for (status, retry_after, expected) in [
             (429, false, true),
-            (503, true, true),
-            (503, false, false),
+            (429, true, true),
+            (403, false, false),
+            (403, true, true),
+            (503, true, false),
             (500, true, false),
         ] {
-            assert_eq!(proof(answered(status), hinted), expected, "{status}");
-            assert!(!proof(Case { followed: true, ..answered(status) }, hinted));
+            let case = Case { retry_after, ..answered(status) };
+            assert_eq!(proof(case), expected, "{status}");
+            assert!(!proof(Case { redirected: true, ..case }));
         }
         let failed = |delivery| Case { delivery, ..Case::failed(FailureKind::Disconnect) };
-        assert!(proof(failed(Delivery::NotSent), false));
-        assert!(proof(failed(Delivery::NotProcessed), false));
-        assert!(!proof(failed(Delivery::MaybeProcessed), true));
+        assert!(proof(failed(Delivery::NotSent)));
+        assert!(proof(failed(Delivery::NotProcessed)));
+        assert!(!proof(failed(Delivery::MaybeProcessed)));
+    }
+
+    #[test]
+    fn an_error_made_of_a_status_is_read_by_it() {
+        let of = |status: u16, delivery| {
+            let status = StatusCode::from_u16(status).ok();
+            Failure { status, ..Failure::new(FailureKind::Status, delivery) }
+        };
+        let statuses: StatusSet =
+            [429, 503].map(|it| StatusCode::from_u16(it).unwrap()).into_iter().collect();
+        for (status, transient, health_of, refused) in [
+            (404, false, Health::Success, false),
+            (429, true, Health::Throttled, true),
+            (503, true, Health::Failure, true),
+        ] {
+            for delivery in [Delivery::Answered, Delivery::MaybeProcessed] {
+                let (url, elapsed) = (&Url::parse("http://a.example/").unwrap(), Default::default());
+                let result = OutcomeResult::Failure(of(status, delivery), &fmt::Error);
+                let (method, attempt, keyed) = (&Method::POST, 1, false);
+                let outcome = Outcome { method, url, attempt, elapsed, keyed, result };
+                let verdict = verdict(&outcome, &Advice::default(), None, &statuses);
+                assert_eq!(verdict == Verdict::Transient, transient, "{status}");
+                assert_eq!(health(&outcome, verdict), Some(health_of), "{status}");
+                let is_proof = refused && delivery == Delivery::Answered;
+                assert_eq!(not_processed(&outcome, &statuses), is_proof, "{status}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_concern_the_host_says_nothing_of_it() {
+        for kind in TRANSIENT.into_iter().chain(FINAL) {
+            let url = &Url::parse("http://a.example/").unwrap();
+            let failure = Failure::local(kind, Delivery::NotSent);
+            let result = OutcomeResult::Failure(failure, &fmt::Error);
+            let (method, attempt, elapsed) = (&Method::GET, 1, Default::default());
+            let outcome = Outcome { method, url, attempt, elapsed, keyed: false, result };
+            assert_eq!(health(&outcome, Verdict::Transient), None, "{kind}");
+        }
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub(crate) struct Policy {
     pub(crate) backoff: Arc<dyn Backoff>,
     pub(crate) jitter: Jitter,
     pub(crate) statuses: StatusSet,
+    /// The statuses that say that the request was not processed.
+    pub(crate) refused: StatusSet,
     pub(crate) retry_if: Option<Predicate>,
     pub(crate) methods: RetryMethods,
     pub(crate) idempotent: Option<bool>,
@@ -93,6 +95,10 @@ const TRANSIENT: [StatusCode; 7] = [
     StatusCode::GATEWAY_TIMEOUT,
 ];
 
+/// 425 and 429: by convention, a server that sends them did not begin. A 503 may come from a proxy
+/// whose server did.
+const REFUSED: [StatusCode; 2] = [StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
+
 impl Default for Policy {
     fn default() -> Self {
         let backoff = Exponential::new(Duration::from_millis(300));
@@ -101,6 +107,7 @@ impl Default for Policy {
             backoff: Arc::new(backoff.max_delay(Duration::from_secs(20))),
             jitter: Jitter::Full,
             statuses: TRANSIENT.into_iter().collect::<StatusSet>().with_limited_403(),
+            refused: REFUSED.into_iter().collect::<StatusSet>().with_limited_403(),
             retry_if: None,
             methods: RetryMethods::Idempotent,
             idempotent: None,
@@ -150,6 +157,11 @@ impl Policy {
         classify::verdict(outcome, advice, self.retry_if.as_ref(), &self.statuses)
     }
 
+    /// The verdict without the caller's own predicate.
+    pub(crate) fn verdict_by_status(&self, outcome: &Outcome<'_>, advice: &Advice) -> Verdict {
+        classify::verdict(outcome, advice, None, &self.statuses)
+    }
+
     /// Whether nothing is asked of an attempt, and nobody asks about it.
     fn is_simple(&self) -> bool {
         self.attempt_timeout.flatten().is_none()
@@ -194,6 +206,11 @@ impl Policy {
     pub(crate) fn may_repeat(&self, method: &Method, headers: &HeaderMap) -> bool {
         let keyed = || idempotency::is_keyed(headers, self.idempotency_key.as_ref());
         self.idempotent.unwrap_or_else(|| self.methods.contains(method) || keyed())
+    }
+
+    /// Returns whether a request may be sent twice if it was certainly not processed.
+    pub(crate) fn may_repeat_unprocessed(&self, method: &Method) -> bool {
+        self.methods.allows_unprocessed(method)
     }
 
     /// Returns the settings that concern the host of a request.
@@ -304,6 +321,7 @@ impl Policy {
             .field("max_delay", &self.backoff.max_delay().filter(|it| *it < Duration::MAX))
             .field("jitter", &self.jitter)
             .field("retry_statuses", &self.statuses)
+            .field("refused_statuses", &self.refused)
             .field("retry_methods", &self.methods)
             .field("attempt_timeout", &self.attempt_timeout)
             .field("max_total_time", &self.max_total_time)

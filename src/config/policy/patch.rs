@@ -22,6 +22,7 @@ pub(crate) struct Patch {
     pub(crate) backoff: Option<Arc<dyn Backoff>>,
     pub(crate) jitter: Option<Jitter>,
     pub(crate) statuses: Option<StatusSet>,
+    pub(crate) refused: Option<StatusSet>,
     pub(crate) retry_if: Option<Option<Predicate>>,
     pub(crate) methods: Option<RetryMethods>,
     pub(crate) idempotent: Option<bool>,
@@ -53,6 +54,7 @@ impl Patch {
         set(&mut policy.backoff, self.backoff.as_ref());
         set(&mut policy.jitter, self.jitter.as_ref());
         set(&mut policy.statuses, self.statuses.as_ref());
+        set(&mut policy.refused, self.refused.as_ref());
         set(&mut policy.retry_if, self.retry_if.as_ref());
         set(&mut policy.methods, self.methods.as_ref());
         set(&mut policy.idempotent, self.idempotent.as_ref().map(|_| &self.idempotent));
