@@ -8,12 +8,12 @@ use reqwest::IntoUrl;
 use reqwest_middleware::{ClientWithMiddleware, Middleware};
 
 use crate::client::end_of_chain::EndOfChain;
-use crate::execution::redirect;
 use crate::client::middleware::Resilient;
 use crate::client::request::RequestBuilder;
 use crate::common::fault::BuildError;
 use crate::config::ResilientConfig;
 use crate::config::reload::ResilientHandle;
+use crate::execution::redirect;
 use crate::host::states::HostStates;
 
 /// The one list of verbs: as methods beside a `request(&self, method, url)`, or as functions that
@@ -233,7 +233,8 @@ impl ResilientClientBuilder {
         };
         let handle = resilient.handle();
         let resilient: Arc<dyn Middleware> = Arc::new(resilient);
-        let chain: Vec<_> = self.before.into_iter().chain([resilient]).chain(self.after).chain(end).collect();
+        let chain: Vec<_> =
+            self.before.into_iter().chain([resilient]).chain(self.after).chain(end).collect();
         Ok(ResilientClient { inner: ClientWithMiddleware::new(client, chain), handle })
     }
 

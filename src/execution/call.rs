@@ -346,10 +346,7 @@ impl<'p> Execution<'p> {
     ) -> Option<Closing> {
         let listens = self.policy.retry_after != RetryAfter::Ignored;
         let hint = advice.hint.as_ref().map(|it| it.after).filter(|_| listens);
-        let health = match &self.policy.breaker_health {
-            Some(judge) => judge(outcome),
-            None => classify::health(outcome, self.policy.verdict_by_status(outcome, advice)),
-        };
+        let health = self.policy.health(outcome, verdict, advice);
         let cross_host_url = outcome.cross_host_url();
         self.guard.exit(health, cross_host_url, hint, now, &self.policy.sources, &mut self.changes);
         if verdict == Verdict::Success {

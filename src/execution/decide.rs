@@ -97,7 +97,9 @@ impl Retry {
 
     /// There is no copy of the request that is about to be sent.
     pub(crate) fn forbid_retry(&mut self) {
-        self.repeat = Repeat::Never;
+        if self.repeat != Repeat::NotAllowed {
+            self.repeat = Repeat::Never;
+        }
     }
 
     /// Whether it matters that the client follows a redirect: what was answered by one may have
@@ -363,10 +365,21 @@ mod tests {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             after_answer(&mut unsafe_, &policy, &facts, status, "keep-alive")
         };
-        let come_back = hint("x-ms-retry-after-ms", SECOND);
-        assert!(matches!(after_503(come_back), Decision::Retry { .. }));
-        let quota = hint("ratelimit", SECOND);
-        assert_eq!(after_503(quota), stops(StopReason::UnsafeToRepeat));
+        for header in ["retry-after", "x-ms-retry-after-ms", "ratelimit"] {
+            let hinted = hint(header, SECOND);
+            assert_eq!(after_503(hinted), stops(StopReason::UnsafeToRepeat), "{header}");
+        }
+        let refusing = [StatusCode::SERVICE_UNAVAILABLE].into_iter().collect();
+        let policy = Policy { refused: refusing, ..policy };
+        let busy = StatusCode::SERVICE_UNAVAILABLE;
+        let decision = after_answer(&mut unsafe_, &policy, &facts, busy, "keep-alive");
+        assert!(matches!(decision, Decision::Retry { .. }), "{decision:?}");
+
+        let (mut excluded, facts) = request(&policy, Repeat::NotAllowed, Upload::Small);
+        excluded.forbid_retry();
+        assert!(!excluded.may_repeat(&policy));
+        let decision = after_failure(&mut excluded, &policy, &facts, NOT_SENT);
+        assert_eq!(decision, stops(StopReason::UnsafeToRepeat));
     }
 
     #[test]

@@ -453,7 +453,8 @@ mod tests {
             (503, true, Health::Failure, true),
         ] {
             for delivery in [Delivery::Answered, Delivery::MaybeProcessed] {
-                let (url, elapsed) = (&Url::parse("http://a.example/").unwrap(), Default::default());
+                let (url, elapsed) =
+                    (&Url::parse("http://a.example/").unwrap(), Default::default());
                 let result = OutcomeResult::Failure(of(status, delivery), &fmt::Error);
                 let (method, attempt, keyed) = (&Method::POST, 1, false);
                 let outcome = Outcome { method, url, attempt, elapsed, keyed, result };

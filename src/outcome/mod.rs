@@ -294,9 +294,8 @@ pub(crate) fn cross_host_url<'a>(asked: &Url, by: &'a Url) -> Option<&'a Url> {
 /// A query that differs does not: a middleware may have signed the URL.
 pub(crate) fn tells_of_redirect(asked: &Url, by: &Url) -> bool {
     let place = |url: &Url| (url.scheme() == "https", url.port_or_known_default());
-    let differs = asked.host() != by.host()
-        || place(asked) != place(by)
-        || asked.path() != by.path();
+    let differs =
+        asked.host() != by.host() || place(asked) != place(by) || asked.path() != by.path();
     differs && by.host_str() != Some(PLACEHOLDER_HOST)
 }
 

@@ -45,24 +45,6 @@ impl NotSent {
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(error.into())
     }
-
-    /// Awaits what comes before the sending. If it fails, or if the attempt ends meanwhile, this
-    /// attempt counts as not sent.
-    ///
-    /// # Errors
-    ///
-    /// The error of `preparation`, unchanged.
-    pub async fn during<T, E>(
-        extensions: &mut Extensions,
-        preparation: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, E> {
-        extensions.insert(Preparing);
-        let result = preparation.await;
-        if result.is_ok() {
-            forget(extensions);
-        }
-        result
-    }
 }
 
 impl fmt::Display for NotSent {
@@ -84,6 +66,11 @@ struct Preparing;
 /// Returns whether the error itself says so; its sources may be about another request.
 pub(crate) fn is_said_by(error: &(dyn Error + 'static)) -> bool {
     error.is::<NotSent>()
+}
+
+/// Notes that nothing was sent yet.
+pub(crate) fn mark(extensions: &mut Extensions) {
+    extensions.insert(Preparing);
 }
 
 /// Returns whether an attempt ended before anything was sent.

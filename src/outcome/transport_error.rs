@@ -129,9 +129,8 @@ impl AttemptError<'_> {
         let Some(url) = client_error(self.error).and_then(reqwest::Error::url) else {
             return false;
         };
-        let has_path = url.path() == self.sent.path()
-            || is_below(url, self.sent)
-            || is_below(self.sent, url);
+        let has_path =
+            url.path() == self.sent.path() || is_below(url, self.sent) || is_below(self.sent, url);
         is_same_host(url, self.sent) || self.transport.is_some() && has_path
     }
 }

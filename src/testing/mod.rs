@@ -180,8 +180,8 @@ impl astral_reqwest_middleware::Middleware for Script {
 /// nothing was sent; with any other it broke while the request was under way.
 ///
 /// An [`io::Error`] that a middleware returns says nothing of the connection.
-pub fn io_error(kind: io::ErrorKind) -> Error {
-    Error::middleware(ScriptedError(kind.into()))
+pub fn io_error(error: impl Into<io::Error>) -> Error {
+    Error::middleware(ScriptedError(error.into()))
 }
 
 /// One reply of a [`Script`].

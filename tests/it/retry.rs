@@ -84,7 +84,7 @@ async fn a_post_that_may_have_been_processed_is_not_sent_again() {
     assert_eq!(attempts(refused(), guarded.clone()).await, 4);
     assert_eq!(attempts(Reply::status(429), guarded.clone()).await, 4);
     assert_eq!(attempts(Reply::status(425), guarded.clone()).await, 4);
-    assert_eq!(attempts(retry_after(503, "1"), guarded).await, 4);
+    assert_eq!(attempts(retry_after(503, "1"), guarded).await, 1);
     assert_eq!(attempts(reset(), RetryMethods::All).await, 4);
 }
 
@@ -364,18 +364,33 @@ async fn what_was_given_up_before_is_no_concern_of_the_next_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_quota_does_not_prove_that_a_post_was_not_processed() {
-    let quota = |name, value| {
-        Reply::status(503)
-            .header(header::HeaderName::from_static(name), HeaderValue::from_static(value))
+async fn only_refused_statuses_prove_that_a_post_was_not_processed() {
+    let hinted = |status, name| {
+        let name = header::HeaderName::from_static(name);
+        let quota = name.as_str() == "ratelimit";
+        let value = if quota { "\"d\";r=0;t=3" } else { "3" };
+        Reply::status(status).header(name, HeaderValue::from_static(value))
     };
-    let sends = async |reply: Reply| {
-        let (client, script) = scripted(steady().build().unwrap(), [reply, Reply::status(200)]);
+    let sends = async |refused: Option<&[u16]>, reply: Reply| {
+        let mut config = steady();
+        if let Some(refused) = refused {
+            let refused = refused.iter().map(|it| StatusCode::from_u16(*it).unwrap());
+            config = config.refused_statuses(refused);
+        }
+        let (client, script) = scripted(config.build().unwrap(), [reply, Reply::status(200)]);
         client.post(URL).send().await.unwrap();
         script.sent().len()
     };
-    assert_eq!(sends(quota("ratelimit", "\"d\";r=0;t=3")).await, 1);
-    assert_eq!(sends(quota("retry-after-ms", "3")).await, 2);
+    for hint in ["retry-after", "retry-after-ms", "ratelimit"] {
+        assert_eq!(sends(None, hinted(503, hint)).await, 1, "{hint}");
+        assert_eq!(sends(Some(&[503]), hinted(503, hint)).await, 2, "{hint}");
+        assert_eq!(sends(None, hinted(429, hint)).await, 2, "{hint}");
+        assert_eq!(sends(Some(&[503]), hinted(429, hint)).await, 1, "{hint}");
+    }
+    // A 403 that is a rate limit was refused; one of permissions is not retried.
+    assert_eq!(sends(None, hinted(403, "retry-after")).await, 2);
+    assert_eq!(sends(Some(&[]), hinted(403, "retry-after")).await, 1);
+    assert_eq!(sends(None, Reply::status(425)).await, 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 mod cancel;
 mod delivery;
 mod drain;
+mod evidence;
 mod matrix;
 mod own_retries;
 mod peers;

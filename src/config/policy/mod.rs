@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use reqwest::{Request, Url};
 
 pub(crate) use self::patch::Patch;
-use crate::breaker::{BreakerConfig, CircuitBreakers};
+use crate::breaker::{BreakerConfig, CircuitBreakers, Health};
 use crate::common::clock::Sources;
 use crate::common::fault::{ConfigError, ConfigFault};
 use crate::common::host_pattern::{HostPatterns, INVALID_HOST};
@@ -60,6 +60,8 @@ pub(crate) struct Policy {
     pub(crate) attempt_header: Option<HeaderName>,
     pub(crate) breaker: Option<CircuitBreakers>,
     pub(crate) breaker_health: Option<Judge>,
+    /// Whether what only `retry_if` retries is a failure to the breaker: so in the Python library.
+    pub(crate) retried_counts: bool,
     pub(crate) budget: Option<RetryBudget>,
     /// How far below zero the budget may go: only for requests that name `max_retries` themselves.
     pub(crate) overdraft: u32,
@@ -122,6 +124,7 @@ impl Default for Policy {
             attempt_header: None,
             breaker: Some(BreakerConfig::default().into()),
             breaker_health: None,
+            retried_counts: false,
             budget: Some(BudgetConfig::default().into()),
             overdraft: 0,
             gate: true,
@@ -142,6 +145,7 @@ impl Policy {
             jitter: Jitter::None,
             statuses: TRANSIENT.into_iter().skip(2).collect(),
             methods: RetryMethods::All,
+            retried_counts: true,
             // The reference has no limit, and sleeps for years if told to.
             max_wait_time: Duration::from_secs(3_599),
             retry_after: RetryAfter::Replaces,
@@ -157,9 +161,24 @@ impl Policy {
         classify::verdict(outcome, advice, self.retry_if.as_ref(), &self.statuses)
     }
 
-    /// The verdict without the caller's own predicate.
-    pub(crate) fn verdict_by_status(&self, outcome: &Outcome<'_>, advice: &Advice) -> Verdict {
-        classify::verdict(outcome, advice, None, &self.statuses)
+    /// Returns what an outcome of this verdict says to the breaker.
+    ///
+    /// What only the caller's predicate retries, such as a 404 that is to become a 200, is a sign of
+    /// life.
+    pub(crate) fn health(
+        &self,
+        outcome: &Outcome<'_>,
+        verdict: Verdict,
+        advice: &Advice,
+    ) -> Option<Health> {
+        match (&self.breaker_health, &self.retry_if) {
+            (Some(judge), _) => judge(outcome),
+            (None, Some(_)) if !self.retried_counts => {
+                let verdict = classify::verdict(outcome, advice, None, &self.statuses);
+                classify::health(outcome, verdict)
+            }
+            (None, _) => classify::health(outcome, verdict),
+        }
     }
 
     /// Whether nothing is asked of an attempt, and nobody asks about it.

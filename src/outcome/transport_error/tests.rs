@@ -1,3 +1,5 @@
+//! Errors as middleware and transports return them.
+
 use super::*;
 
 fn url() -> Url {

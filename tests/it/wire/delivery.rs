@@ -41,7 +41,6 @@ async fn of_every_error_is_told() {
         ("broken upload", fault::broken_upload,             Other,       MaybeProcessed, FINAL),
         ("decode", fault::decode,                           Decode,      MaybeProcessed, FINAL),
         ("redirect loop", fault::redirect_loop,             Redirect,    MaybeProcessed, FINAL),
-        ("status", fault::status,                           Other,       MaybeProcessed, FINAL),
     ];
     for (name, fault, kind, delivery, attempts) in expected {
         check(name, fault, kind, delivery, attempts).await;
