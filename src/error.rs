@@ -195,6 +195,12 @@ impl HttpRequestError {
         self.inner.attempts
     }
 
+    /// Returns whether an earlier attempt may have been applied: a 412 to a PUT with a condition, or
+    /// a 404 to a DELETE, may be the trace of it. Only of methods that change something.
+    pub fn may_have_been_applied(&self) -> bool {
+        self.inner.history.may_have_been_applied()
+    }
+
     /// How long the request took, waits included.
     pub fn elapsed(&self) -> Duration {
         self.inner.elapsed
@@ -214,8 +220,11 @@ impl fmt::Display for HttpRequestError {
             Cause::Failure(kind, source) => Reported::Failure(*kind, source.as_ref()),
         };
         let Inner { stop, attempts, .. } = *inner;
+        let maybe_applied = self.may_have_been_applied();
         match (&inner.method, &inner.url, &cause) {
-            (Some(method), Some(url), _) => Message { method, url, stop, attempts, cause }.fmt(f),
+            (Some(method), Some(url), _) => {
+                Message { method, url, stop, attempts, cause, maybe_applied }.fmt(f)
+            }
             (_, _, Reported::Failure(_, error)) => {
                 write!(f, "request could not be built: {}", transport_error::root_text(*error))
             }

@@ -242,6 +242,11 @@ impl<'p> Execution<'p> {
             }
             (decision, _) => decision,
         };
+        if let (Decision::Retry { .. }, false) = (&decision, outcome.method.is_safe()) {
+            if !classify::not_processed(outcome, &self.policy.refused) {
+                self.history().note_maybe_applied();
+            }
+        }
         self.record(outcome, &decision, now);
         self.notify(|call| call.policy.listeners.notify(&Event::AttemptEnded(outcome)));
         self.scopes.end(outcome);
@@ -438,8 +443,19 @@ impl<'p> Execution<'p> {
                 let info = BudgetInfo { method, url, attempts, tokens };
                 listeners.notify(&Event::BudgetRefused(&info));
             }
-            let info =
-                FailureInfo { method, url, attempts, max_retries, elapsed, stop_reason, outcome };
+            let info = FailureInfo {
+                method,
+                url,
+                attempts,
+                max_retries,
+                elapsed,
+                stop_reason,
+                may_have_been_applied: call
+                    .history
+                    .as_ref()
+                    .is_some_and(|it| it.may_have_been_applied()),
+                outcome,
+            };
             listeners.notify(&Event::GaveUp(&info));
         });
     }

@@ -116,6 +116,7 @@ pub struct History {
     holds: Vec<Hold>,
     total: u32,
     stop: Option<StopReason>,
+    maybe_applied: bool,
 }
 
 impl History {
@@ -132,6 +133,12 @@ impl History {
     /// How many attempts there were, those not kept included.
     pub fn total(&self) -> u32 {
         self.total
+    }
+
+    /// Returns whether an attempt that was retried may have been applied by the server, although it
+    /// did not end well. Only of methods that change something.
+    pub fn may_have_been_applied(&self) -> bool {
+        self.maybe_applied
     }
 
     /// Why the request ended; `None` while it runs.
@@ -153,6 +160,11 @@ impl History {
         if let Some(last) = self.attempts.last_mut() {
             last.wait = Some((wait, source.clone()));
         }
+    }
+
+    /// Notes that the attempt that is retried may have been applied.
+    pub(crate) fn note_maybe_applied(&mut self) {
+        self.maybe_applied = true;
     }
 
     pub(crate) fn end(&mut self, stop: StopReason) {

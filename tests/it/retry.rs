@@ -428,3 +428,38 @@ fn every_fault_is_named_at_once() {
     let fields: Vec<_> = error.faults().iter().map(|it| &*it.field).collect();
     assert_eq!(fields, ["jitter", "attempt_timeout", "max_wait_time"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_error_says_that_an_earlier_attempt_may_have_been_applied() {
+    const SAID: &str = " (an earlier attempt may have been applied)";
+    let reset = || Reply::io_error(io::ErrorKind::ConnectionReset);
+    let refused = || Reply::io_error(io::ErrorKind::ConnectionRefused);
+    let check = async |method: http::Method, first: Reply, status, said: bool| {
+        let told = Arc::new(Mutex::new(String::new()));
+        let teller = Arc::clone(&told);
+        let config = steady().on_failure(move |it| *teller.lock().unwrap() = it.to_string());
+        let (client, _) = scripted(config.build().unwrap(), [first, Reply::status(status)]);
+        let request = client.request(method.clone(), URL).header(header::IF_NONE_MATCH, "*");
+        let error = request.send_resilient().await.unwrap_err();
+        assert_eq!((error.attempts(), error.may_have_been_applied()), (2, said), "{method}");
+        assert_eq!(
+            error.to_string().ends_with(&format!("after 2 attempts{SAID}")),
+            said,
+            "{error}"
+        );
+        assert_eq!(error.to_string(), *told.lock().unwrap());
+    };
+    for first in [reset(), Reply::status(503), Reply::io_error(io::ErrorKind::TimedOut)] {
+        check(http::Method::PUT, first.clone(), 412, true).await;
+        check(http::Method::DELETE, first.clone(), 404, true).await;
+        check(http::Method::GET, first, 404, false).await;
+    }
+    for first in [refused(), Reply::status(429)] {
+        check(http::Method::PUT, first.clone(), 412, false).await;
+        check(http::Method::DELETE, first, 404, false).await;
+    }
+    // The first attempt has nothing before it.
+    let (client, _) = scripted(steady().build().unwrap(), [Reply::status(404)]);
+    let error = client.delete(URL).send_resilient().await.unwrap_err();
+    assert!(!error.may_have_been_applied() && !error.to_string().contains("attempt"), "{error}");
+}

@@ -5,6 +5,8 @@ mod delivery;
 mod drain;
 mod evidence;
 mod matrix;
+#[cfg(target_os = "linux")]
+mod network;
 mod own_retries;
 mod peers;
 mod redirects;
