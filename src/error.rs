@@ -36,6 +36,8 @@ pub(crate) struct Inner {
     pub(crate) elapsed: Duration,
     pub(crate) history: History,
     pub(crate) cause: Cause,
+    /// The log of the request, by which it is known from another one's.
+    pub(crate) log: Option<AttemptLog>,
 }
 
 impl Inner {
@@ -49,7 +51,7 @@ impl Inner {
         let history = log.history();
         let stop = history.stop_reason().unwrap_or(StopReason::Final);
         let (attempts, elapsed) = (history.total(), log.elapsed());
-        Self { method, url, stop, attempts, elapsed, history, cause }
+        Self { method, url, stop, attempts, elapsed, history, cause, log: Some(log.clone()) }
     }
 }
 
@@ -95,6 +97,12 @@ impl HttpRequestError {
             astral_reqwest_middleware::Error::Reqwest(_) => None,
         });
         inside.or_else(|| error.downcast_ref())
+    }
+
+    /// Returns whether it is about the request with this log: a middleware may return the error of
+    /// one of its own.
+    pub(crate) fn is_of(&self, log: &AttemptLog) -> bool {
+        self.inner.log.as_ref().is_some_and(|it| it.is_same(log))
     }
 
     /// What this error is about.

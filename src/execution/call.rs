@@ -351,7 +351,10 @@ impl<'p> Execution<'p> {
     ) -> Option<Closing> {
         let listens = self.policy.retry_after != RetryAfter::Ignored;
         let hint = advice.hint.as_ref().map(|it| it.after).filter(|_| listens);
-        let health = self.policy.health(outcome, verdict, advice);
+        // The client's own timeout may be what ran out first, at the very moment of the deadline.
+        let is_deadline =
+            outcome.is_timeout() && self.retry.left(now).is_some_and(|it| it.is_zero());
+        let health = self.policy.health(outcome, verdict, advice).filter(|_| !is_deadline);
         let cross_host_url = outcome.cross_host_url();
         self.guard.exit(health, cross_host_url, hint, now, &self.policy.sources, &mut self.changes);
         if verdict == Verdict::Success {
@@ -360,13 +363,16 @@ impl<'p> Execution<'p> {
         }
         let longest = self.policy.max_wait_time;
         let throttling = classify::throttling(outcome);
-        let throttling = throttling.filter(|_| listens && cross_host_url.is_none());
+        let throttling = throttling.filter(|_| listens);
         let throttle = throttling.map(|it| match it {
             Throttling::RateLimit => Throttle::RateLimit,
             Throttling::Unavailable => Throttle::Unavailable { longest },
         });
         let closing = throttle.and_then(|it| {
             let unit = || self.policy.sources.random();
+            if let Some(other) = cross_host_url {
+                self.guard.close_gate_of(other, it, hint, now, unit);
+            }
             self.guard.close_gate(request, it, hint, now, unit)
         });
         // Only now: another one must not go into the limit before the gate is closed.
@@ -511,6 +517,7 @@ impl<'p> Execution<'p> {
                     attempts: self.retry.attempts(),
                     elapsed: self.retry.elapsed(now),
                     history: self.history.take().map_or_else(History::default, |it| *it),
+                    log: self.log.clone(),
                     cause: Cause::Failure(kind, source),
                 })))
             }

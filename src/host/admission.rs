@@ -194,6 +194,22 @@ impl<'p> Admission<'p> {
         let gates = self.parts.gates()?;
         gates.close(gate_key(gates, request), now, throttle, hint, unit())
     }
+
+    /// Closes the gate of another host, which a redirect led to: for requests without
+    /// `Authorization`, which the client does not send on to it.
+    pub(crate) fn close_gate_of(
+        &self,
+        url: &Url,
+        throttle: Throttle,
+        hint: Option<Duration>,
+        now: Instant,
+        unit: impl FnOnce() -> f64,
+    ) {
+        if self.parts.gates().is_some() {
+            let host = self.parts.host_of(url, now);
+            host.gates.close(host.gates.key_of(None), now, throttle, hint, unit());
+        }
+    }
 }
 
 /// Returns the key of a request's gate: one tenant's limit does not stop another.

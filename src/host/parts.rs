@@ -112,6 +112,11 @@ impl<'p> Parts<'p> {
         self.hosts.peek(&host_key(url))?.used_breaker().cloned()
     }
 
+    /// Returns the state of another host, a new one if there is none.
+    pub(crate) fn host_of(&self, url: &Url, now: Instant) -> Cow<'p, Arc<HostState>> {
+        self.hosts.find(url, now)
+    }
+
     /// Returns whether a gate of the host may be closed.
     #[inline]
     pub(crate) fn may_be_held_back(&self) -> bool {

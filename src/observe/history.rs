@@ -268,6 +268,11 @@ impl AttemptLog {
         self.lock(|it| it.elapsed)
     }
 
+    /// Returns whether both are handles to one log.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub(crate) fn set(&self, history: &History, elapsed: Duration) {
         self.lock(|it| {
             it.history.clone_from(history);

@@ -1,5 +1,6 @@
 //! The loop on real sockets, in real time: what arrives at a server that misbehaves.
 
+mod attribution;
 mod cancel;
 mod delivery;
 mod drain;
