@@ -1,15 +1,30 @@
 //! The innermost middleware of a client of our own: what it sends is what was sent.
 
+use std::sync::OnceLock;
+
 use http::Extensions;
-use reqwest::{Request, Response};
+use reqwest::{Client, Request, Response};
 use reqwest_middleware::{Error, Middleware, Next, Result};
 
+use crate::client::resilient_client::ResilientClient;
 use crate::execution::body::BoxFuture;
-use crate::execution::record::SendRecord;
+use crate::execution::record::{OwnConnection, SendRecord};
 
-/// Records what reaches the transport, and what the transport makes of it.
-#[derive(Clone, Debug)]
-pub(crate) struct EndOfChain;
+/// Records what reaches the transport, and what the transport makes of it; sends what needs a
+/// connection of its own by a client that keeps none.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct EndOfChain {
+    /// Built when it is first needed, as few clients need it.
+    unpooled: OnceLock<Option<Client>>,
+}
+
+impl EndOfChain {
+    /// Returns the client that keeps no connection; `None` if it cannot be built.
+    fn unpooled(&self) -> Option<&Client> {
+        let build = || ResilientClient::reqwest_builder().pool_max_idle_per_host(0).build().ok();
+        self.unpooled.get_or_init(build).as_ref()
+    }
+}
 
 /// Written out, because the macro would wrap one future into another.
 impl Middleware for EndOfChain {
@@ -27,7 +42,11 @@ impl Middleware for EndOfChain {
     {
         Box::pin(async move {
             SendRecord::begin(extensions, request.url().clone());
-            let result = next.run(request, extensions).await;
+            let alone = extensions.get::<OwnConnection>().and_then(|_| self.unpooled());
+            let result = match alone {
+                Some(client) => client.execute(request).await.map_err(Error::from),
+                None => next.run(request, extensions).await,
+            };
             match &result {
                 Ok(response) => SendRecord::end(extensions, Ok(response)),
                 Err(Error::Reqwest(error)) => SendRecord::end(extensions, Err(error)),

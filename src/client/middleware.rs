@@ -14,7 +14,7 @@ use crate::execution::attempt::{self, AttemptResult, Chain, Surroundings};
 use crate::execution::body::{BodyFactory, BoxFuture};
 use crate::execution::boxed::Place;
 use crate::execution::call::Execution;
-use crate::execution::record::SendRecord;
+use crate::execution::record::{OwnConnection, SendRecord};
 use crate::host::admission::{self, Admission};
 use crate::host::parts::Parts;
 use crate::host::states::HostStates;
@@ -292,6 +292,9 @@ impl Resilient {
                             let target = own.as_mut().unwrap_or(&mut *extensions);
                             ResendCount::mark(target, sent_before.as_ref(), call.retry.attempts());
                             call.mark(target);
+                            if call.needs_own_connection() {
+                                target.insert(OwnConnection);
+                            }
                             let limits = !call.terms(now, timeout).apply(&mut outgoing);
                             let chain = chain.clone();
                             let sending = match &factory {

@@ -2,7 +2,7 @@
 
 use std::{mem, time::Duration};
 
-use http::Extensions;
+use http::{Extensions, StatusCode};
 use reqwest::{Request, Response};
 
 use crate::breaker::{CircuitOpen, StateChange};
@@ -44,9 +44,19 @@ pub(crate) struct Execution<'p> {
     keyed: bool,
     /// Whether a hinted 503 has given it a free retry.
     was_invited: bool,
+    misdirected: Misdirected,
     /// Boxed, because most have none.
     history: Option<Box<History>>,
     log: Option<AttemptLog>,
+}
+
+/// Whether a response said that its connection is for another host (421).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Misdirected {
+    Never,
+    /// The next attempt gets a connection of its own.
+    JustNow,
+    Before,
 }
 
 impl<'p> Execution<'p> {
@@ -85,6 +95,7 @@ impl<'p> Execution<'p> {
             keyed: !idempotency::is_idempotent(request.method())
                 && idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
             was_invited: false,
+            misdirected: Misdirected::Never,
             history: None,
             log: extensions.get().cloned(),
         }
@@ -141,6 +152,26 @@ impl<'p> Execution<'p> {
     #[inline]
     pub(crate) fn mark(&self, extensions: &mut Extensions) {
         self.guard.mark(extensions);
+    }
+
+    /// Returns whether the attempt that begins now needs a connection of its own.
+    pub(crate) fn needs_own_connection(&mut self) -> bool {
+        let needs = self.misdirected == Misdirected::JustNow;
+        if needs {
+            self.misdirected = Misdirected::Before;
+        }
+        needs
+    }
+
+    /// Returns whether a 421 is to be retried: once, over another connection (RFC 9110 §15.5.20).
+    fn is_misdirected(&mut self, outcome: &Outcome<'_>) -> bool {
+        let first = outcome.status() == Some(StatusCode::MISDIRECTED_REQUEST)
+            && self.misdirected == Misdirected::Never
+            && self.policy.retry_if.is_none();
+        if first {
+            self.misdirected = Misdirected::JustNow;
+        }
+        first
     }
 
     /// Counts an attempt about to be sent and tells it.
@@ -225,7 +256,10 @@ impl<'p> Execution<'p> {
         now: Instant,
     ) -> Decision {
         let advice = self.advice(outcome);
-        let verdict = self.policy.verdict(outcome, &advice);
+        let verdict = match self.policy.verdict(outcome, &advice) {
+            Verdict::Final if self.is_misdirected(outcome) => Verdict::Transient,
+            verdict => verdict,
+        };
         let closing = self.report(request, outcome, verdict, &advice, now);
         let decision = match verdict {
             _ if outcome.failure() == Some(FailureKind::Deadline) => {

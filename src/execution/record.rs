@@ -10,6 +10,11 @@ use reqwest::{Response, Url};
 use crate::outcome::Delivery;
 use crate::outcome::transport_error::AttemptError;
 
+/// In the extensions of an attempt that needs a connection of its own: to send it over one that is
+/// there already would be in vain.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnConnection;
+
 /// In the extensions of an attempt whose request reached the end of the chain.
 #[derive(Clone, Debug)]
 pub(crate) struct SendRecord {

@@ -84,7 +84,8 @@ pub(crate) fn health(outcome: &Outcome<'_>, verdict: Verdict) -> Option<Health> 
     }
     let failure = match (outcome.result, outcome.status()) {
         (_, Some(status)) => {
-            let failed = verdict == Verdict::Transient
+            // A 421 is retried because of its connection.
+            let failed = verdict == Verdict::Transient && status != StatusCode::MISDIRECTED_REQUEST
                 || status.is_server_error()
                 || status == StatusCode::REQUEST_TIMEOUT;
             return Some(if failed { Health::Failure } else { Health::Success });
@@ -176,7 +177,10 @@ pub(crate) fn not_processed(outcome: &Outcome<'_>, refused: &StatusSet) -> bool 
         Delivery::NotSent | Delivery::NotProcessed => true,
         Delivery::MaybeProcessed => false,
         Delivery::Answered => {
-            outcome.status().is_some_and(|it| refused.lists(it, outcome.headers()))
+            outcome.status().is_some_and(|it| {
+                // Of RFC 9110 §15.5.20: whether or not the method is idempotent.
+                it == StatusCode::MISDIRECTED_REQUEST || refused.lists(it, outcome.headers())
+            })
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Response, Version};
+use reqwest::{Response, StatusCode, Version};
 
 /// A body longer than this costs more to read than a new connection costs to open.
 const MOST_BYTES: usize = 64 * 1024;
@@ -21,6 +21,10 @@ pub(crate) fn drain(
 ) -> Option<impl Future<Output = ()>> {
     // An HTTP/2 stream is cancelled without harm to its connection.
     let shares = response.version() >= Version::HTTP_2;
+    // A connection to another host is not to be used again.
+    if response.status() == StatusCode::MISDIRECTED_REQUEST {
+        return None;
+    }
     let odd = response.content_length().is_some_and(|it| it == 0 || it > MOST_BYTES as u64);
     if shares || odd {
         return None;

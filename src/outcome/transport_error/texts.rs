@@ -23,6 +23,7 @@ pub(super) fn is_proxy_auth(link: &(dyn Error + 'static)) -> bool {
     says(link, "tunnel error: proxy authorization required")
 }
 
+/// Returns whether an error writes exactly this text.
 fn says(error: &(dyn Error + 'static), text: &str) -> bool {
     /// Compares what is written, without keeping it.
     struct Rest<'a>(&'a str);
