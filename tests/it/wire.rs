@@ -6,6 +6,7 @@ mod delivery;
 mod drain;
 mod evidence;
 mod matrix;
+mod matrix_inside;
 mod misdirected;
 #[cfg(target_os = "linux")]
 mod network;
