@@ -3,25 +3,30 @@
 use std::sync::OnceLock;
 
 use http::Extensions;
-use reqwest::{Client, Request, Response};
+use reqwest::{Client, ClientBuilder, Request, Response};
 use reqwest_middleware::{Error, Middleware, Next, Result};
 
-use crate::client::resilient_client::ResilientClient;
 use crate::execution::body::BoxFuture;
 use crate::execution::record::{OwnConnection, SendRecord};
 
 /// Records what reaches the transport, and what the transport makes of it; sends what needs a
 /// connection of its own by a client that keeps none.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct EndOfChain {
+    build: fn() -> ClientBuilder,
     /// Built when it is first needed, as few clients need it.
     unpooled: OnceLock<Option<Client>>,
 }
 
 impl EndOfChain {
+    /// The end of a chain whose clients are built by `build`.
+    pub(crate) fn new(build: fn() -> ClientBuilder) -> Self {
+        Self { build, unpooled: OnceLock::new() }
+    }
+
     /// Returns the client that keeps no connection; `None` if it cannot be built.
     fn unpooled(&self) -> Option<&Client> {
-        let build = || ResilientClient::reqwest_builder().pool_max_idle_per_host(0).build().ok();
+        let build = || (self.build)().pool_max_idle_per_host(0).build().ok();
         self.unpooled.get_or_init(build).as_ref()
     }
 }

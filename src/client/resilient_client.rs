@@ -228,7 +228,12 @@ impl ResilientClientBuilder {
             None => {
                 let client = ResilientClient::reqwest_builder().build()?;
                 let resilient = resilient.with_client_timeout(ATTEMPT_TIMEOUT).with_records();
-                (client, resilient, Some(Arc::new(EndOfChain::default()) as Arc<dyn Middleware>))
+                (
+                    client,
+                    resilient,
+                    Some(Arc::new(EndOfChain::new(ResilientClient::reqwest_builder))
+                        as Arc<dyn Middleware>),
+                )
             }
         };
         let handle = resilient.handle();

@@ -3,6 +3,7 @@
 use std::io;
 
 use futures_util::future::join_all;
+use reqwest::Client;
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error};
 use reqwest_resilient::{Resilient, ResilientClient};
 
@@ -16,7 +17,7 @@ use crate::support::server::Server;
 const COLUMNS: [&str; 7] =
     ["nothing", "signs", "picks", "rebuilds", "checks", "fails after", "own task"];
 
-fn inside(column: &str, server: &Server) -> Inside {
+fn inside(column: &str, server: &Server, own: &Client) -> Inside {
     match column {
         "nothing" => Inside::Nothing,
         "signs" => Inside::Signs,
@@ -26,7 +27,7 @@ fn inside(column: &str, server: &Server) -> Inside {
         "fails after" => Inside::fails_after(|| {
             Error::middleware(io::Error::from(io::ErrorKind::ConnectionRefused))
         }),
-        _ => Inside::Spawns(plain()),
+        _ => Inside::Spawns(own.clone()),
     }
 }
 
@@ -57,12 +58,13 @@ async fn no_post_is_sent_twice_because_of_what_a_middleware_does() {
         ("425", Reply::status(425).into(), REFUSED, REFUSED_OURS),
         ("429", Reply::status(429).into(), REFUSED, REFUSED_OURS),
     ];
+    let own = &plain();
     let cells = rows.iter().flat_map(|(fault, step, foreign, ours)| {
         COLUMNS.iter().enumerate().flat_map(move |(at, column)| {
             [(false, foreign[at]), (true, ours[at])].map(|(is_ours, expected)| async move {
                 let server = Server::h1([step.clone(), Reply::status(200).into()]);
                 let url = if *column == "picks" { URL.to_owned() } else { server.url("/data") };
-                let client = client(is_ours, inside(column, &server));
+                let client = client(fault, is_ours, inside(column, &server, own));
                 let _ = client.post(url).body("once").send().await;
                 let reached = server.requests();
                 let cell = format!("{fault}, {column}, ours {is_ours}: {reached} of {expected}");
@@ -75,8 +77,9 @@ async fn no_post_is_sent_twice_because_of_what_a_middleware_does() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-fn client(is_ours: bool, inside: Inside) -> ClientWithMiddleware {
-    let config = quick().read_body(1024).attempt_timeout(ms(1_500)).build().unwrap();
+fn client(fault: &str, is_ours: bool, inside: Inside) -> ClientWithMiddleware {
+    let limit = if fault.contains("stall") { ms(1_500) } else { ms(10_000) };
+    let config = quick().read_body(1024).attempt_timeout(limit).build().unwrap();
     if is_ours {
         let client = ResilientClient::builder().config(config).with(inside).build().unwrap();
         return client.inner().clone();
