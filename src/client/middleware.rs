@@ -321,9 +321,10 @@ impl Resilient {
                 let last = Box::pin(last.drained(after, call.retry.left(now))).await;
                 match Box::pin(call.wait_for_token(request, now)).await {
                     Ok(None) => {}
+                    // The backoff begins now: what has just worked may have used up a rate limit.
                     Ok(Some(later)) => {
-                        let left = after.saturating_sub(later.saturating_duration_since(now));
-                        call.waits(request, last.outcome_result::<C>(), left, &source, later);
+                        call.waits(request, last.outcome_result::<C>(), after, &source, later);
+                        now = later;
                     }
                     Err(now) => {
                         extensions.insert(GaveUp);
