@@ -11,7 +11,7 @@ use crate::config::overrides::Invalid;
 use crate::config::policy::Policy;
 use crate::config::reload::{Current, ResilientHandle};
 use crate::execution::attempt::{self, AttemptResult, Chain};
-use crate::execution::body::{BodyFactory, BoxFuture};
+use crate::execution::body::{self, BodyFactory, BoxFuture};
 use crate::execution::boxed::Place;
 use crate::execution::call::Execution;
 use crate::host::admission::{self, Admission};
@@ -95,7 +95,7 @@ impl Resilient {
         self.current.hosts()
     }
 
-    fn parts(&self, policy: &Policy, request: &Request, now: Instant) -> Parts<'_> {
+    fn parts<'p>(&'p self, policy: &'p Policy, request: &Request, now: Instant) -> Parts<'p> {
         Parts::find(self.current.hosts().map(), policy.host_rules(), request, now)
     }
 
@@ -158,6 +158,7 @@ impl Resilient {
             };
             let mut left = if copies { request.try_clone() } else { None };
             let name = if copies { None } else { name(&request) };
+            let gate_key = (!copies).then(|| parts.gate_key(&request));
             // A scope, so that what this attempt needs is not kept while others follow.
             let (request, first) = {
                 let mut own = copies.then(|| extensions.clone());
@@ -191,7 +192,7 @@ impl Resilient {
                 };
                 (request, Box::new(First { sent: AttemptResult::of::<C>(result, false), own }))
             };
-            let guard = Admission::new(parts, extensions).with(permit);
+            let guard = Admission::new(parts, extensions).with(permit, gate_key);
             let call = Execution::new(&policy, guard, request, extensions, now);
             Box::pin(self.attempts(chain, call, Some(first), request, extensions, now)).await
         }
@@ -242,9 +243,12 @@ impl Resilient {
                 .unwrap_or_else(|| self.client_timeout.filter(|_| request.timeout().is_none()));
             let factory = extensions.get::<BodyFactory>().cloned();
             let sent_before = extensions.get::<ResendCount>().copied();
+            // What is drained while the next attempt waits at the gate.
+            let mut draining = None;
             loop {
                 if first.is_none() && call.may_be_held_back() {
-                    now = match Box::pin(call.pass_gate(request)).await {
+                    let passing = body::beside(draining.take(), call.pass_gate(request));
+                    now = match Box::pin(passing).await {
                         Ok(now) => now,
                         Err((limited, now)) => {
                             let kind = FailureKind::RateLimited;
@@ -255,7 +259,7 @@ impl Resilient {
                 }
                 call.retry.turn();
                 // A scope, so that what an attempt needs is not kept while waiting for the next.
-                let (after, draining) = {
+                let (after, drain) = {
                     let sent;
                     let mut own = None;
                     if let Some(first) = first.take() {
@@ -272,7 +276,10 @@ impl Resilient {
                             let (mut outgoing, copied) = take(request, copy);
                             match copied {
                                 true => own = Some(extensions.clone()),
-                                false => call.retry.forbid_retry(),
+                                false => {
+                                    call.retry.forbid_retry();
+                                    call.keep_gate_key(&outgoing);
+                                }
                             }
                             call.starts(request);
                             let target = own.as_mut().unwrap_or(&mut *extensions);
@@ -319,15 +326,19 @@ impl Resilient {
                         }
                     }
                 };
-                if let Some(draining) = draining {
-                    draining.await;
-                }
-                if !after.is_zero() && !call.waits_at_gate() {
-                    Box::pin(match now.checked_add(after) {
-                        Some(until) => tokio::time::sleep_until(until),
-                        None => tokio::time::sleep(after),
-                    })
-                    .await;
+                if call.waits_at_gate() {
+                    draining = drain;
+                } else {
+                    if let Some(drain) = drain {
+                        drain.await;
+                    }
+                    if !after.is_zero() {
+                        Box::pin(match now.checked_add(after) {
+                            Some(until) => tokio::time::sleep_until(until),
+                            None => tokio::time::sleep(after),
+                        })
+                        .await;
+                    }
                 }
                 now = Instant::now();
             }

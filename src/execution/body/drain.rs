@@ -1,19 +1,23 @@
 //! Draining a response nobody will read, so that its connection can be used again.
 
-use std::time::Duration;
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    time::Duration,
+};
 
 use reqwest::{Response, Version};
 
 /// A body longer than this costs more to read than a new connection costs to open.
 const MOST_BYTES: usize = 64 * 1024;
-/// A body that stalls is not waited for longer than this.
-const MOST_TIME: Duration = Duration::from_millis(50);
+/// A shorter wait may be exceeded up to this: a new connection costs as much.
+const LEAST_TIME: Duration = Duration::from_millis(50);
 
-/// Reads up to 64 KiB within 50 ms, then drops the response; `None` if it is dropped at once,
+/// Reads up to 64 KiB within `wait`, then drops the response; `None` if it is dropped at once,
 /// because that does no harm or reading would not help.
 ///
-/// It may take longer than the `wait` that it fills, but not where it would use up the time that
-/// is `left` for the next attempt.
+/// A wait below 50 ms is exceeded up to that, but not where it would use up the time that is `left`
+/// for the next attempt.
 pub(crate) fn drain(
     response: Response,
     wait: Duration,
@@ -25,11 +29,26 @@ pub(crate) fn drain(
     if shares || odd {
         return None;
     }
-    let short = left.is_some_and(|it| it <= wait.saturating_add(MOST_TIME));
-    let most = if short { wait.min(MOST_TIME) } else { MOST_TIME };
+    let is_short = left.is_some_and(|it| it <= wait.saturating_add(LEAST_TIME));
+    let most = if is_short { wait } else { wait.max(LEAST_TIME) };
     Some(async move {
         let _ = tokio::time::timeout(most, read(response)).await;
     })
+}
+
+/// Waits, and drains meanwhile; what is not drained by then is dropped.
+pub(crate) async fn beside<W: Future>(
+    mut draining: Option<impl Future<Output = ()> + Unpin>,
+    waiting: W,
+) -> W::Output {
+    let mut waiting = pin!(waiting);
+    poll_fn(|cx| {
+        if draining.as_mut().is_some_and(|it| Pin::new(it).poll(cx).is_ready()) {
+            draining = None;
+        }
+        waiting.as_mut().poll(cx)
+    })
+    .await
 }
 
 async fn read(mut response: Response) {

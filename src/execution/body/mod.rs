@@ -6,7 +6,7 @@ mod factory;
 mod read;
 
 pub(crate) use deadline::until;
-pub(crate) use drain::drain;
+pub(crate) use drain::{beside, drain};
 pub use factory::BodyFactory;
 pub(crate) use factory::BoxFuture;
 pub(crate) use read::read;
