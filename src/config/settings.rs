@@ -243,7 +243,7 @@ macro_rules! settings {
             /// the requests to a host, such as a route, in place of one for each `Authorization`.
             /// At most 64 gates a host.
             ///
-            /// The key is asked for while a gate of the host is closed, when a response closes one,
+            /// The key is asked for while a gate of the host is closed, when a response may close one,
             /// and before an attempt that no retry can follow. A panic in `key_of` is the caller's.
             ///
             /// # Examples

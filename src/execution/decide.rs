@@ -234,8 +234,8 @@ mod tests {
     use reqwest::Url;
 
     use super::*;
-    use crate::outcome::Failure;
     use crate::config::policy::Patch;
+    use crate::outcome::Failure;
     use crate::retry::backoff::{Constant, Exponential, Jitter};
 
     const SECOND: Duration = Duration::from_secs(1);

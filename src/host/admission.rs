@@ -11,9 +11,7 @@ use reqwest::{Request, Url};
 
 use crate::breaker::{BreakerHandle, CircuitOpen, Health, Permit, Report, StateChange};
 use crate::common::clock::{Instant, Sources};
-use crate::host::gate::{
-    Closing, Entry, GatePass, Patience, RateLimited, Throttle, Waiting,
-};
+use crate::host::gate::{Closing, Entry, GatePass, Patience, RateLimited, Throttle, Waiting};
 use crate::host::parts::Parts;
 use crate::retry::budget::{Success, Token};
 

@@ -411,9 +411,12 @@ mod tests {
     fn clients_at_a_cap_are_spread_as_well() {
         let (cap, units) = (secs(60), [0.0, 0.25, 0.5, 0.75, 1.0]);
         for delay in [cap - secs(1), cap, cap + secs(1), secs(1_000_000)] {
-            for jitter in
-                [Jitter::Full, Jitter::Equal, Jitter::Proportional(0.5), Jitter::Proportional(1e300)]
-            {
+            for jitter in [
+                Jitter::Full,
+                Jitter::Equal,
+                Jitter::Proportional(0.5),
+                Jitter::Proportional(1e300),
+            ] {
                 let waits = units.map(|unit| first(jitter, delay, cap, unit));
                 let apart = waits.windows(2).all(|it| it[1] - it[0] >= secs(1));
                 assert!(apart && waits[4] <= cap, "{jitter:?} {delay:?}: {waits:?}");

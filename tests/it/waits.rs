@@ -1,12 +1,14 @@
 //! The waits between attempts, in virtual time: clients that failed together do not come back
 //! together, and each waits as long as its settings say.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, header};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    Constant, Exponential, Jitter, ResilientConfig, ResilientConfigBuilder, RetryOverride,
+    Constant, Exponential, Jitter, ResilientConfig, ResilientConfigBuilder, RetryAfter,
+    RetryOverride,
 };
 
 use crate::support::{URL, scripted, steady};
@@ -121,8 +123,7 @@ async fn the_last_attempt_closes_the_gate_of_its_own_tenant() {
     let config = || steady().gate().max_retries(0).random(|| 0.0).build().unwrap();
     let body = || reqwest::Body::wrap(String::from("once"));
     for streams in [false, true] {
-        let (client, script) =
-            scripted(config(), [come_back_in(429, "5"), Reply::status(200)]);
+        let (client, script) = scripted(config(), [come_back_in(429, "5"), Reply::status(200)]);
         let send = async |tenant: Option<&str>| {
             let request = client.get(URL);
             let request = if streams { request.body(body()) } else { request };
@@ -139,4 +140,131 @@ async fn the_last_attempt_closes_the_gate_of_its_own_tenant() {
         let waited: Vec<_> = between(&script).iter().map(Duration::as_secs).collect();
         assert_eq!(waited, [0, 0, 5], "streams: {streams}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn decorrelated_waits_grow_by_themselves_below_the_cap() {
+    let config = |unit| {
+        let backoff = Constant::new(SECOND);
+        lone(unit).backoff(backoff).jitter(Jitter::Decorrelated).max_wait_time(20 * SECOND)
+    };
+    let failing = || [Reply::status(503)];
+    let at = async |unit| millis(&waits(config(unit).max_retries(5), failing()).await);
+    assert_eq!(at(0.0).await, [1_000; 5]);
+    assert_eq!(at(1.0).await, [3_000, 9_000, 20_000, 20_000, 20_000]);
+    // At the cap they are spread as well: 1 s to 20 s.
+    assert_eq!(at(0.5).await, [2_000, 3_500, 5_750, 9_125, 10_500]);
+    // Each request begins anew, and a hint between is no backoff.
+    let (client, script) = scripted(config(1.0).max_retries(1).build().unwrap(), failing());
+    for _ in 0..2 {
+        client.get(URL).send().await.unwrap();
+    }
+    assert_eq!(millis(&between(&script)), [3_000, 0, 3_000]);
+    let hinted = [Reply::status(503), come_back_in(503, "12"), Reply::status(503)];
+    assert_eq!(millis(&waits(config(1.0), hinted).await), [3_000, 15_000, 20_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_capped_hint_is_cut_instead_of_ending_the_request() {
+    let capped = |cap| lone(0.0).jitter(Jitter::None).retry_after(RetryAfter::Capped(cap));
+    for (cap, hint, expected) in [
+        (10, "3600", 10_000),
+        (10, "99999999999999999999", 10_000),
+        (10, "11", 10_000),
+        (10, "9", 9_000),
+        (10, "0", 300),
+        // No longer than `max_wait_time`, which is a minute.
+        (3_600, "7200", 60_000),
+    ] {
+        for status in [429, 503] {
+            let config = capped(SECOND * cap).backoff(Exponential::new(SECOND * 3 / 10));
+            let waits = waits(config.max_retries(1), [come_back_in(status, hint)]).await;
+            assert_eq!(millis(&waits), [expected], "{status} {cap} {hint}");
+        }
+    }
+    // It is spread like any other hint, and its gate opens by it, too.
+    let spread = lone(1.0).retry_after(RetryAfter::Capped(10 * SECOND)).max_retries(1);
+    assert_eq!(millis(&waits(spread.clone(), [come_back_in(503, "3600")]).await), [12_500]);
+    for status in [429, 503] {
+        let gated = spread.clone().gate();
+        let replies = [come_back_in(status, "3600"), Reply::status(200)];
+        assert_eq!(millis(&waits(gated, replies).await), [12_500], "{status}");
+    }
+    let own = RetryOverride::new().retry_after(RetryAfter::Capped(2 * SECOND)).max_retries(1);
+    let (client, script) = scripted(steady().build().unwrap(), [come_back_in(503, "3600")]);
+    client.get(URL).with_extension(own).send().await.unwrap();
+    assert_eq!(millis(&between(&script)), [2_000]);
+}
+
+#[test]
+fn invalid_waits_are_refused() {
+    let faults = |config: ResilientConfigBuilder| config.build().unwrap_err().to_string();
+    let exponential = |factor| lone(0.0).backoff(Exponential::new(SECOND).factor(factor));
+    for (config, expected) in [
+        (exponential(f64::NAN), "backoff.factor must be finite, got NaN"),
+        (exponential(f64::INFINITY), "backoff.factor must be finite, got inf"),
+        (exponential(0.5), "backoff.factor must be >= 1, got 0.5"),
+        (
+            lone(0.0).retry_after(RetryAfter::Capped(Duration::ZERO)),
+            "retry_after.capped must be > 0, got 0ns",
+        ),
+    ] {
+        assert_eq!(faults(config), expected);
+    }
+    assert!(exponential(1.0).build().is_ok());
+}
+
+/// The seconds before each request after the first, which closes a gate for 5 s.
+async fn held_back(config: ResilientConfigBuilder, requests: [(&str, &str); 4]) -> Vec<u64> {
+    let replies = [come_back_in(429, "5"), Reply::status(200)];
+    let (client, script) = scripted(config.random(|| 0.0).build().unwrap(), replies);
+    for (path, tenant) in requests {
+        client.get(format!("{URL}{path}")).bearer_auth(tenant).send().await.unwrap();
+    }
+    between(&script).iter().map(Duration::as_secs).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn gates_are_kept_by_the_key_of_the_caller() {
+    let by_route = |it: &reqwest::Request| it.url().path().to_owned();
+    let once = || steady().max_retries(0);
+    let requests = [("/search", "a"), ("/items", "a"), ("/items", "b"), ("/search", "b")];
+    let per_key = held_back(once().gate_per_key(by_route), requests).await;
+    assert_eq!(per_key, [0, 0, 5], "the key takes the place of the tenant");
+    let default = held_back(once().gate_per_key(by_route).gate(), requests).await;
+    assert_eq!(default, [5, 0, 0]);
+    let off = held_back(once().gate_per_key(by_route).without_gate(), requests).await;
+    assert_eq!(off, [0, 0, 0]);
+    // A key may be made of headers, which a request that cannot be retried hands on.
+    let by_tenant = |it: &reqwest::Request| format!("{:?}", it.headers().get("authorization"));
+    assert_eq!(held_back(once().gate_per_key(by_tenant), requests).await, [5, 0, 0]);
+    let retried = held_back(steady().gate_per_key(by_route), requests).await;
+    assert_eq!(retried, [5, 0, 0, 0], "its own retry waits");
+
+    // One host, or one request, may have a key of its own.
+    let own = RetryOverride::new().gate_per_key(by_route);
+    let of_host = once().gate().host("api.example.com", own.clone());
+    assert_eq!(held_back(of_host, requests).await, [0, 0, 5]);
+    let replies = [come_back_in(429, "5"), Reply::status(200)];
+    let (client, script) = scripted(once().random(|| 0.0).build().unwrap(), replies);
+    for path in ["/search", "/items", "/search"] {
+        let request = client.get(format!("{URL}{path}")).with_extension(own.clone());
+        request.send().await.unwrap();
+    }
+    assert_eq!(millis(&between(&script)), [0, 5_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_key_of_a_gate_is_asked_for_only_where_it_matters() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&asked);
+    let key_of = move |_: &reqwest::Request| {
+        counts.fetch_add(1, Ordering::Relaxed);
+        String::new()
+    };
+    let config = steady().gate_per_key(key_of).build().unwrap();
+    let (client, _) = scripted(config, [Reply::status(500), Reply::status(200)]);
+    client.get(URL).send().await.unwrap();
+    client.get(URL).send().await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
 }

@@ -146,9 +146,7 @@ impl Parts {
             ("constant", _) => settings.backoff(Constant::new(self.delay)),
             ("linear", _) => settings.backoff(Linear::new(self.delay).max_delay(cap)),
             ("fibonacci", _) => settings.backoff(Fibonacci::new(self.delay).max_delay(cap)),
-            _ => {
-                settings.backoff(Exponential::new(self.delay).factor(self.factor).max_delay(cap))
-            }
+            _ => settings.backoff(Exponential::new(self.delay).factor(self.factor).max_delay(cap)),
         }
     }
 }

@@ -150,7 +150,11 @@ const BACKOFF: &[Key] = &[
         "How delays grow. Default: exponential.",
     ),
     key("delay", TIME_OR_ZERO, "The first delay. Default: 300ms; 1s after rate limits."),
-    key("factor", FACTOR, "How many times as long each next delay is; exponential only. Default: 2."),
+    key(
+        "factor",
+        FACTOR,
+        "How many times as long each next delay is; exponential only. Default: 2.",
+    ),
     key("max_delay", TIME_OR_OFF, "The longest delay, jitter included. Default: 20s."),
 ];
 

@@ -10,10 +10,12 @@ use reqwest::{Response, Version};
 
 /// A body longer than this costs more to read than a new connection costs to open.
 const MOST_BYTES: usize = 64 * 1024;
+/// A body that stalls holds its connection no longer than this, however long the wait.
+const MOST_TIME: Duration = Duration::from_secs(2);
 /// A shorter wait may be exceeded up to this: a new connection costs as much.
 const LEAST_TIME: Duration = Duration::from_millis(50);
 
-/// Reads up to 64 KiB within `wait`, then drops the response; `None` if it is dropped at once,
+/// Reads up to 64 KiB within `wait`, at most 2 s, then drops the response; `None` if it is dropped at once,
 /// because that does no harm or reading would not help.
 ///
 /// A wait below 50 ms is exceeded up to that, but not where it would use up the time that is `left`
@@ -30,7 +32,7 @@ pub(crate) fn drain(
         return None;
     }
     let is_short = left.is_some_and(|it| it <= wait.saturating_add(LEAST_TIME));
-    let most = if is_short { wait } else { wait.max(LEAST_TIME) };
+    let most = if is_short { wait } else { wait.max(LEAST_TIME) }.min(MOST_TIME);
     Some(async move {
         let _ = tokio::time::timeout(most, read(response)).await;
     })

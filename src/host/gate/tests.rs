@@ -409,9 +409,9 @@ async fn one_tenants_limit_does_not_stop_another() {
     let gates = closed_gates(seconds(10));
     let (start, now) = (Instant::now(), Instant::now());
     let key = |tenant: Option<&str>| {
-        let mut request = reqwest::Request::new(http::Method::GET, "http://a/".parse().unwrap());
+        let mut request = Request::new(http::Method::GET, "http://a/".parse().unwrap());
         if let Some(tenant) = tenant {
-            request.headers_mut().insert(http::header::AUTHORIZATION, tenant.parse().unwrap());
+            request.headers_mut().insert(header::AUTHORIZATION, tenant.parse().unwrap());
         }
         gates.key_of(&GateKey::Authorization, &request)
     };

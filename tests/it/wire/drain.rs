@@ -85,7 +85,7 @@ async fn a_late_body_is_drained_within_the_wait() {
     assert_eq!((requests, connections), (2, 1));
     assert!((ms(400)..ms(600)).contains(&took), "{took:?}");
 
-    // What comes later than the wait ends costs its connection, and no time.
+    // What comes after the end of the wait costs its connection, and no time.
     let slow = Reply::status(503).body("hello").body_late(ms(2_000));
     let (requests, connections, took) = sends(patient(), slow).await;
     assert_eq!((requests, connections), (2, 2));
