@@ -39,7 +39,7 @@ macro_rules! settings {
                 self
             }
 
-            /// How delays are spread. Default: [`Jitter::Full`].
+            /// Sets how delays are spread. Default: [`Jitter::Full`].
             pub fn jitter(mut self, jitter: Jitter) -> Self {
                 self.patch().jitter = Some(jitter);
                 self
