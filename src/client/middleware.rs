@@ -257,6 +257,8 @@ impl Resilient {
                         }
                     };
                 }
+                // The gate has opened without a wait: the attempt does not wait for the drain.
+                drop(draining.take());
                 call.retry.turn();
                 // A scope, so that what an attempt needs is not kept while waiting for the next.
                 let (after, drain) = {
