@@ -12,10 +12,10 @@ use reqwest::{Request, Url};
 use crate::breaker::{BreakerHandle, CircuitOpen, Health, Permit, Report, StateChange};
 use crate::common::clock::{Instant, Sources};
 use crate::host::gate::{
-    Closing, Entry, GatePass, HostGates, Patience, RateLimited, Throttle, Waiting,
+    Closing, Entry, GateKey, GatePass, Patience, RateLimited, Throttle, Waiting,
 };
 use crate::host::parts::Parts;
-use crate::retry::budget::{Success, Token};
+use crate::retry::budget::{Success, Token, TokenWaiter};
 
 /// One request's dealings with breaker, budget and gate.
 ///
@@ -30,7 +30,10 @@ pub(crate) struct Admission<'p> {
     /// Lives as long as a permit that is a probe.
     probing: Option<Arc<()>>,
     token: Option<Token>,
+    token_waiter: Option<TokenWaiter>,
     gate_pass: GatePass,
+    /// The key of the gate, where the request that is kept has lost what makes it.
+    gate_key: Option<u64>,
 }
 
 impl<'p> Admission<'p> {
@@ -44,13 +47,25 @@ impl<'p> Admission<'p> {
             first: true,
             probing: None,
             token: None,
+            token_waiter: None,
             gate_pass: GatePass::FREE,
+            gate_key: None,
         }
     }
 
-    /// Takes over the permit of an attempt that is under way.
-    pub(crate) fn with(self, permit: Option<Permit>) -> Self {
-        Self { permit, ..self }
+    /// Returns the breaker that is asked.
+    pub(crate) fn breaker(&self) -> Option<&Arc<BreakerHandle>> {
+        self.parts.breaker()
+    }
+
+    /// Takes over the permit of an attempt that is under way, and the key of its gate.
+    pub(crate) fn with(self, permit: Option<Permit>, gate_key: Option<u64>) -> Self {
+        Self { permit, gate_key, ..self }
+    }
+
+    /// Remembers the key of a request's gate: what is kept of the request has no headers.
+    pub(crate) fn keep_gate_key(&mut self, request: &Request) {
+        self.gate_key = Some(self.parts.gate_key(request));
     }
 
     /// Returns whether a gate of the host may be closed.
@@ -72,7 +87,7 @@ impl<'p> Admission<'p> {
         now: Instant,
     ) -> Result<Option<Waiting>, RateLimited> {
         let Some(gates) = self.parts.gates() else { return Ok(None) };
-        match gates.enter(|| gate_key(gates, request), started, patience, now)? {
+        match gates.enter(|| self.parts.gate_key(request), started, patience, now)? {
             Entry::Pass(pass) => {
                 self.gate_pass = pass;
                 Ok(None)
@@ -155,19 +170,37 @@ impl<'p> Admission<'p> {
         self.permit = None;
     }
 
-    /// How long the breaker will reject attempts from now on.
+    /// Returns how long the breaker rejects attempts from now on, if it does.
     pub(crate) fn rejects_for(&self, now: Instant) -> Option<Duration> {
         let rejection = self.parts.breaker()?.rejects(now)?;
         // No wait helps where it was forced open.
-        Some(rejection.retry_in().unwrap_or(Duration::MAX))
+        Some(rejection.may_close_in().unwrap_or(Duration::MAX))
     }
 
-    /// Takes a token for a retry, unless one is held already; `false` if there is none.
-    pub(crate) fn withdraw(&mut self, now: Instant) -> bool {
-        let account = self.parts.budget().filter(|_| self.token.is_none());
-        let Some(account) = account else { return true };
+    /// Takes a token for a retry, or a place in the queue for one if it `may_wait`; `false` if it gets
+    /// neither.
+    pub(crate) fn withdraw(&mut self, may_wait: bool, now: Instant) -> bool {
+        let Some(account) = self.parts.budget() else { return true };
         self.token = Token::withdraw(Arc::clone(account), now, self.parts.overdraft);
-        self.token.is_some()
+        if self.token.is_none() && may_wait {
+            self.token_waiter = Token::queue(Arc::clone(account));
+        }
+        self.token.is_some() || self.token_waiter.is_some()
+    }
+
+    /// Returns whether the next attempt has no token yet.
+    pub(crate) fn waits_for_token(&self) -> bool {
+        self.token_waiter.is_some()
+    }
+
+    /// Takes out the place in the queue for a token.
+    pub(crate) fn token_waiter(&mut self) -> Option<TokenWaiter> {
+        self.token_waiter.take()
+    }
+
+    /// Keeps a token for the next attempt, which spends it.
+    pub(crate) fn hold_token(&mut self, token: Token) {
+        self.token = Some(token);
     }
 
     /// How many retries are paid for.
@@ -192,30 +225,30 @@ impl<'p> Admission<'p> {
         unit: impl FnOnce() -> f64,
     ) -> Option<Closing> {
         let gates = self.parts.gates()?;
-        gates.close(gate_key(gates, request), now, throttle, hint, unit())
+        let key = self.gate_key.unwrap_or_else(|| self.parts.gate_key(request));
+        gates.close(key, now, throttle, hint, unit())
     }
 
-    /// Closes the gate of another host, which a redirect led to: for requests without
+    /// Closes the gate of another host, which a redirect led to; by default for requests without
     /// `Authorization`, which the client does not send on to it.
     pub(crate) fn close_gate_of(
         &self,
         url: &Url,
+        request: &Request,
         throttle: Throttle,
         hint: Option<Duration>,
         now: Instant,
         unit: impl FnOnce() -> f64,
     ) {
-        if self.parts.gates().is_some() {
+        if let Some(rule) = self.parts.gate {
             let host = self.parts.host_of(url, now);
-            host.gates.close(host.gates.key_of(None), now, throttle, hint, unit());
+            let key = match rule {
+                GateKey::Authorization => 0,
+                GateKey::Own(_) => host.gates.key_of(rule, request),
+            };
+            host.gates.close(key, now, throttle, hint, unit());
         }
     }
-}
-
-/// Returns the key of a request's gate: one tenant's limit does not stop another.
-fn gate_key(gates: &HostGates, request: &Request) -> u64 {
-    let authorization = request.headers().get(http::header::AUTHORIZATION);
-    gates.key_of(authorization.map(http::HeaderValue::as_bytes))
 }
 
 /// A way in, if there is no more to it: the gate is open, and the breaker lets every call through.

@@ -13,6 +13,7 @@ use crate::common::clock::Sources;
 use crate::common::fault::{ConfigError, ConfigFault};
 use crate::common::host_pattern::{HostPatterns, INVALID_HOST};
 use crate::config::headers::DeadlineHeader;
+use crate::host::gate::GateKey;
 use crate::host::map::DEFAULT_MAX_HOSTS;
 use crate::host::parts::HostRules;
 use crate::observe::event::Listeners;
@@ -24,6 +25,19 @@ use crate::retry::backoff::{Backoff, Exponential, Jitter};
 use crate::retry::budget::{BudgetConfig, RetryBudget};
 
 /// What becomes of a wait that the server asked for.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use reqwest_resilient::{ResilientConfig, RetryAfter};
+///
+/// // A server that asks for an hour is asked again after ten seconds.
+/// let config = ResilientConfig::builder()
+///     .retry_after(RetryAfter::Capped(Duration::from_secs(10)))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryAfter {
@@ -32,6 +46,12 @@ pub enum RetryAfter {
     Floor,
     /// Wait as long as the server said, even where the backoff is longer.
     Replaces,
+    /// Wait at least as long as the server said, but no longer than this: a longer hint is cut to
+    /// it instead of ending the request, and to
+    /// [`max_wait_time`](crate::ResilientConfigBuilder::max_wait_time). Above zero.
+    ///
+    /// The gate and the breaker hear the cut hint, too.
+    Capped(Duration),
     /// Wait as the backoff says.
     Ignored,
 }
@@ -41,6 +61,8 @@ pub enum RetryAfter {
 pub(crate) struct Policy {
     pub(crate) max_retries: u32,
     pub(crate) backoff: Arc<dyn Backoff>,
+    /// Whether the backoff is the caller's or a preset's choice: then it serves rate limits, too.
+    pub(crate) is_backoff_set: bool,
     pub(crate) jitter: Jitter,
     pub(crate) statuses: StatusSet,
     /// The statuses that say that the request was not processed.
@@ -52,6 +74,8 @@ pub(crate) struct Policy {
     pub(crate) attempt_timeout: Option<Option<Duration>>,
     pub(crate) max_total_time: Option<Duration>,
     pub(crate) max_wait_time: Duration,
+    /// `None` for the default, which depends on the attempt timeout.
+    pub(crate) max_open_wait: Option<Duration>,
     pub(crate) retry_after: RetryAfter,
     pub(crate) hints: Arc<HintHeaders>,
     pub(crate) read_body: Option<usize>,
@@ -65,7 +89,7 @@ pub(crate) struct Policy {
     pub(crate) budget: Option<RetryBudget>,
     /// How far below zero the budget may go: only for requests that name `max_retries` themselves.
     pub(crate) overdraft: u32,
-    pub(crate) gate: bool,
+    pub(crate) gate: Option<GateKey>,
     /// What [`is_simple`](Self::is_simple) says, which each request has to know.
     pub(crate) simple: bool,
     pub(crate) listeners: Listeners,
@@ -101,12 +125,23 @@ const TRANSIENT: [StatusCode; 7] = [
 /// whose server did.
 const REFUSED: [StatusCode; 2] = [StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
 
+/// The longest backoff by default.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(20);
+
+/// The backoff after a rate limit that closed no gate, unless one is set.
+const AFTER_RATE_LIMIT: Exponential =
+    Exponential::new(Duration::from_secs(1)).max_delay(LONGEST_BACKOFF);
+
+/// With twice as much, small fleets stay down: their requests only move to the next opening.
+const MAX_OPEN_WAIT: Duration = Duration::from_secs(2);
+
 impl Default for Policy {
     fn default() -> Self {
         let backoff = Exponential::new(Duration::from_millis(300));
         Self {
             max_retries: 3,
-            backoff: Arc::new(backoff.max_delay(Duration::from_secs(20))),
+            backoff: Arc::new(backoff.max_delay(LONGEST_BACKOFF)),
+            is_backoff_set: false,
             jitter: Jitter::Full,
             statuses: TRANSIENT.into_iter().collect::<StatusSet>().with_limited_403(),
             refused: REFUSED.into_iter().collect::<StatusSet>().with_limited_403(),
@@ -116,6 +151,7 @@ impl Default for Policy {
             attempt_timeout: None,
             max_total_time: None,
             max_wait_time: Duration::from_secs(60),
+            max_open_wait: None,
             retry_after: RetryAfter::Floor,
             hints: Arc::default(),
             read_body: None,
@@ -127,7 +163,7 @@ impl Default for Policy {
             retried_counts: false,
             budget: Some(BudgetConfig::default().into()),
             overdraft: 0,
-            gate: true,
+            gate: Some(GateKey::default()),
             simple: true,
             listeners: Listeners::default(),
             sources: Sources::default(),
@@ -142,18 +178,34 @@ impl Policy {
     pub(crate) fn aresilient() -> Self {
         Self {
             backoff: Arc::new(Exponential::new(Duration::from_millis(300))),
+            is_backoff_set: true,
             jitter: Jitter::None,
             statuses: TRANSIENT.into_iter().skip(2).collect(),
             methods: RetryMethods::All,
             retried_counts: true,
             // The reference has no limit, and sleeps for years if told to.
             max_wait_time: Duration::from_secs(3_599),
+            max_open_wait: Some(Duration::ZERO),
             retry_after: RetryAfter::Replaces,
             hints: Arc::new(HintHeaders::none().with(header::RETRY_AFTER, HintFormat::RetryAfter)),
             breaker: None,
             budget: None,
-            gate: false,
+            gate: None,
             ..Self::default()
+        }
+    }
+
+    /// Returns the backoff after a failed attempt: after a rate limit that closed no gate it begins at
+    /// a second, unless another one is set.
+    pub(crate) fn backoff_after(&self, is_throttled: bool) -> &dyn Backoff {
+        if is_throttled && !self.is_backoff_set { &AFTER_RATE_LIMIT } else { &*self.backoff }
+    }
+
+    /// Returns how much of a server's hint counts.
+    pub(crate) fn cut_hint(&self, hint: Duration) -> Duration {
+        match self.retry_after {
+            RetryAfter::Capped(cap) => hint.min(cap).min(self.max_wait_time),
+            _ => hint,
         }
     }
 
@@ -232,11 +284,18 @@ impl Policy {
         self.methods.allows_unprocessed(method)
     }
 
+    /// Returns how long a request waits at an open breaker or for a token, if its attempts may take
+    /// `timeout`.
+    pub(crate) fn open_wait(&self, timeout: Option<Duration>) -> Duration {
+        let half = timeout.map_or(Duration::MAX, |it| it / 2);
+        self.max_open_wait.unwrap_or_else(|| MAX_OPEN_WAIT.min(half))
+    }
+
     /// Returns the settings that concern the host of a request.
     #[inline]
     pub(crate) fn host_rules(&self) -> HostRules<'_> {
         let (breaker, budget) = (self.breaker.as_ref(), self.budget.as_ref());
-        HostRules { breaker, budget, gate: self.gate, overdraft: self.overdraft }
+        HostRules { breaker, budget, gate: self.gate.as_ref(), overdraft: self.overdraft }
     }
 
     /// The policy for requests to the host of `url`, if it has one of its own.
@@ -292,6 +351,11 @@ impl Policy {
         let is_zero = |it: Option<Duration>| it == Some(Duration::ZERO);
         let cap = self.backoff.max_delay();
         refuse(is_zero(cap), "max_delay", positive, &Duration::ZERO);
+        let cap = match self.retry_after {
+            RetryAfter::Capped(cap) => Some(cap),
+            _ => None,
+        };
+        refuse(is_zero(cap), "retry_after.capped", positive, &Duration::ZERO);
         if let Jitter::Proportional(share) = self.jitter {
             refuse(!share.is_finite(), "jitter", "must be finite", &share);
             refuse(share < 0.0 && share.is_finite(), "jitter", "must be >= 0", &share);
@@ -310,6 +374,7 @@ impl Policy {
             let rule = "must be printable ASCII without quotes and backslashes";
             refuse(true, "idempotency_key", rule, &key);
         }
+        faults.extend(self.backoff.fault());
         faults.extend(self.breaker.iter().flat_map(CircuitBreakers::faults));
         faults.extend(self.budget.iter().flat_map(RetryBudget::faults));
         faults.extend(self.host_faults(&faults));
@@ -345,6 +410,7 @@ impl Policy {
             .field("attempt_timeout", &self.attempt_timeout)
             .field("max_total_time", &self.max_total_time)
             .field("max_wait_time", &self.max_wait_time)
+            .field("max_open_wait", &self.max_open_wait)
             .field("retry_after", &self.retry_after)
             .field("hint_headers", &self.hints)
             .field("read_body", &self.read_body)

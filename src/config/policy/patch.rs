@@ -8,6 +8,7 @@ use crate::breaker::CircuitBreakers;
 use crate::common::clock::Sources;
 use crate::config::headers::DeadlineHeader;
 use crate::config::policy::{Policy, RetryAfter};
+use crate::host::gate::GateKey;
 use crate::observe::event::Listeners;
 use crate::outcome::classify::{Judge, Predicate, RetryMethods, StatusSet};
 use crate::outcome::hint::HintHeaders;
@@ -29,6 +30,7 @@ pub(crate) struct Patch {
     pub(crate) attempt_timeout: Option<Option<Duration>>,
     pub(crate) max_total_time: Option<Option<Duration>>,
     pub(crate) max_wait_time: Option<Duration>,
+    pub(crate) max_open_wait: Option<Duration>,
     pub(crate) retry_after: Option<RetryAfter>,
     pub(crate) hints: Option<Arc<HintHeaders>>,
     pub(crate) read_body: Option<Option<usize>>,
@@ -38,7 +40,7 @@ pub(crate) struct Patch {
     pub(crate) breaker: Option<Option<CircuitBreakers>>,
     pub(crate) breaker_health: Option<Option<Judge>>,
     pub(crate) budget: Option<Option<RetryBudget>>,
-    pub(crate) gate: Option<bool>,
+    pub(crate) gate: Option<Option<GateKey>>,
     pub(crate) listeners: Listeners,
     pub(crate) sources: Sources,
 }
@@ -52,6 +54,7 @@ impl Patch {
         }
         set(&mut policy.max_retries, self.max_retries.as_ref());
         set(&mut policy.backoff, self.backoff.as_ref());
+        policy.is_backoff_set |= self.backoff.is_some();
         set(&mut policy.jitter, self.jitter.as_ref());
         set(&mut policy.statuses, self.statuses.as_ref());
         set(&mut policy.refused, self.refused.as_ref());
@@ -64,6 +67,7 @@ impl Patch {
         );
         set(&mut policy.max_total_time, self.max_total_time.as_ref());
         set(&mut policy.max_wait_time, self.max_wait_time.as_ref());
+        set(&mut policy.max_open_wait, self.max_open_wait.is_some().then_some(&self.max_open_wait));
         set(&mut policy.retry_after, self.retry_after.as_ref());
         set(&mut policy.hints, self.hints.as_ref());
         set(&mut policy.read_body, self.read_body.as_ref());
