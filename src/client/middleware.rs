@@ -61,6 +61,19 @@ use crate::retry::decision::{Decision, StopReason};
 ///
 /// reqwest follows them within the attempt, and another attempt starts at the first url again.
 /// So a POST that was redirected is not sent again, whatever became of it then.
+///
+/// [`ResilientClient`](crate::ResilientClient) sees every redirect. In a client of your own, a
+/// response counts as redirected if its origin or path is not the one asked for, or if a redirect
+/// was noticed while the client was polled. It is not noticed if a middleware sends by a client of
+/// its own in another task: a POST that is redirected to a host that refuses connections is then
+/// sent again. `redirect::Policy::none()` on that client removes it.
+///
+/// # Middleware inside
+///
+/// Breaker, gate and budget of the host that was asked hear the outcome, whatever a middleware makes
+/// of URL and response. An error that a middleware made or wrapped proves nothing, says nothing of
+/// the host, and has a POST sent once; see [`NotSent`](crate::NotSent). An error of
+/// `error_for_status` is judged by its status.
 #[derive(Clone, Debug)]
 pub struct Resilient {
     current: Current,

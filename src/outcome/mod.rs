@@ -21,12 +21,14 @@ use url::Host;
 pub enum Delivery {
     /// A response head came back.
     Answered,
-    /// Bytes may have reached the application, and nobody can tell what it did with them.
+    /// Bytes may have reached the application, or nothing proves that they did not. So it is after
+    /// an error that a middleware made or wrapped.
     MaybeProcessed,
     /// The server or the protocol says the request was not acted upon (HTTP/2 REFUSED_STREAM,
     /// GOAWAY beyond the last stream).
     NotProcessed,
-    /// No byte of the request left this machine (refused, DNS, connect timeout).
+    /// No byte of the request left this machine: the client could not connect (refused, DNS,
+    /// connect timeout), or a middleware further in says so by [`NotSent`](crate::NotSent).
     NotSent,
 }
 
