@@ -215,7 +215,7 @@ async fn an_upload_fed_by_another_failed_request_proves_nothing() {
             let begun = server.begun();
             let log = AttemptLog::new();
             let client = whose.client(&HostStates::new(), quick(), Inside::Nothing);
-            let upload = BodyFactory::new(move || async move { Ok(breaks(move || error())) });
+            let upload = BodyFactory::new(move || async move { Ok(breaks(error)) });
             let request = client.post(server.url("/")).with_extension(upload);
             request.with_extension(log.clone()).send().await.unwrap_err();
             assert_eq!((server.begun() - begun, log.attempts()), (1, 1), "{whose:?}");
@@ -296,7 +296,8 @@ async fn a_redirect_to_nobody_proves_nothing_even_in_another_task() {
 
 #[tokio::test(start_paused = true)]
 async fn an_error_that_says_not_sent_proves_it() {
-    let errors: [(&str, fn() -> Error); 3] = [
+    type Make = fn() -> Error;
+    let errors: [(&str, Make); 3] = [
         ("plain", || Error::middleware(NotSent::new("no token"))),
         ("io", || Error::middleware(NotSent::new(io::Error::other("no token")))),
         ("reqwest", || Error::middleware(NotSent::new(fault::status()))),
