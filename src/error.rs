@@ -126,18 +126,29 @@ impl HttpRequestError {
         self.inner.stop == StopReason::CircuitOpen
     }
 
-    /// Whether the host had said to stay away for longer than this request could wait:
-    /// [`retry_in`](Self::retry_in) says for how long.
+    /// Returns whether there were too many requests: the last response says so, by a 429 or a 403
+    /// that tells of a rate limit, or an earlier one had closed the host's gate for longer than this
+    /// request could wait. [`retry_in`](Self::retry_in) says for how long, if that is known.
     pub fn is_rate_limited(&self) -> bool {
-        self.inner.stop == StopReason::RateLimited
+        let Inner { stop, history, cause, .. } = &*self.inner;
+        *stop == StopReason::RateLimited
+            || matches!(cause, Cause::Response(_)) && history.is_rate_limited()
     }
 
-    /// How long until another try makes sense, where breaker or gate rejected this one; `None` if
+    /// Returns how long until another request makes sense: where breaker or gate rejected this one,
+    /// and where the last response said when to retry, be it too long for this request. `None` if
     /// the breaker is forced open.
     pub fn retry_in(&self) -> Option<Duration> {
-        let Cause::Failure(_, source) = &self.inner.cause else { return None };
-        let open = source.downcast_ref().and_then(CircuitOpen::retry_in);
-        open.or_else(|| source.downcast_ref().map(RateLimited::retry_in))
+        match &self.inner.cause {
+            Cause::Response(_) => self.inner.history.retry_in(),
+            Cause::Failure(_, source) => {
+                let limited = || source.downcast_ref().map(RateLimited::retry_in);
+                match source.downcast_ref::<CircuitOpen>() {
+                    Some(open) => open.retry_in(),
+                    None => limited().or_else(|| self.inner.history.retry_in()),
+                }
+            }
+        }
     }
 
     /// Whether the server answered, with a status that is no success.

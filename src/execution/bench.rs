@@ -52,7 +52,7 @@ impl Answered {
         let result = OutcomeResult::Response { status, headers, url, body, followed };
         let (method, elapsed) = (&Method::GET, Duration::ZERO);
         let outcome = Outcome { method, url, attempt: 1, elapsed, keyed: false, result };
-        let advice = hint::read(headers, &policy.hints, now);
+        let advice = hint::read(status, headers, &policy.hints, now);
         if policy.verdict(&outcome, &advice) != Verdict::Transient {
             return None;
         }

@@ -18,7 +18,7 @@ use crate::observe::event::{
     BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, RequestInfo, ResponseInfo, RetryInfo,
     Scopes,
 };
-use crate::observe::history::{Attempt, AttemptLog, History, Hold};
+use crate::observe::history::{Attempt, AttemptLog, Heard, History, Hold};
 use crate::observe::redact::RedactedUrl;
 use crate::outcome::classify::{self, Throttling, Verdict};
 use crate::outcome::hint::{self, Advice};
@@ -224,6 +224,8 @@ impl<'p> Execution<'p> {
         let advice = self.advice(outcome);
         let verdict = self.policy.verdict(outcome, &advice);
         let closing = self.report(request, outcome, verdict, &advice, now);
+        let retry_in = advice.hint.as_ref().map(|it| it.after);
+        let heard = Heard { retry_in, rate_limited: advice.rate_limited };
         let decision = match verdict {
             _ if outcome.failure() == Some(FailureKind::Deadline) => {
                 Decision::Return(StopReason::Deadline)
@@ -239,7 +241,7 @@ impl<'p> Execution<'p> {
             }
             (decision, _) => decision,
         };
-        self.record(outcome, &decision, now);
+        self.record(outcome, heard, &decision, now);
         self.notify(|call| call.policy.listeners.notify(&Event::AttemptEnded(outcome)));
         self.scopes.end(outcome);
         self.notify_changes();
@@ -265,7 +267,7 @@ impl<'p> Execution<'p> {
         }
         self.waits_at_gate = true;
         let source = match source {
-            WaitSource::Hint(header) => WaitSource::Hint(header),
+            WaitSource::Hint(_) | WaitSource::HintFrom => source,
             _ => WaitSource::Gate,
         };
         Decision::Retry { after, source }
@@ -324,7 +326,7 @@ impl<'p> Execution<'p> {
     /// and once a request after a 503 that says when.
     fn is_invited(&mut self, outcome: &Outcome<'_>, advice: &Advice) -> bool {
         match outcome.status() {
-            Some(StatusCode::TOO_MANY_REQUESTS | StatusCode::FORBIDDEN) => true,
+            _ if advice.rate_limited => true,
             Some(StatusCode::SERVICE_UNAVAILABLE) if advice.hint.is_some() => {
                 !mem::replace(&mut self.was_invited, true)
             }
@@ -345,7 +347,7 @@ impl<'p> Execution<'p> {
         let hint = advice.hint.as_ref().map(|it| it.after).filter(|_| listens);
         let health = match &self.policy.breaker_health {
             Some(judge) => judge(outcome),
-            None => classify::health(outcome, verdict),
+            None => classify::health(outcome, verdict, advice),
         };
         let cross_host_url = outcome.cross_host_url();
         self.guard.exit(health, cross_host_url, hint, now, &self.policy.sources, &mut self.changes);
@@ -354,7 +356,7 @@ impl<'p> Execution<'p> {
             self.guard.deposit(if first { Success::OfFirstAttempt } else { Success::OfRetry });
         }
         let longest = self.policy.max_wait_time;
-        let throttling = classify::throttling(outcome, verdict);
+        let throttling = classify::throttling(outcome, advice);
         let throttling = throttling.filter(|_| listens && cross_host_url.is_none());
         let throttle = throttling.map(|it| match it {
             Throttling::RateLimit => Throttle::RateLimit,
@@ -373,26 +375,32 @@ impl<'p> Execution<'p> {
     /// What the answer says about coming back; a success is not asked, unless somebody may
     /// retry it.
     fn advice(&self, outcome: &Outcome<'_>) -> Advice {
-        match outcome.result {
+        let advice = match outcome.result {
             OutcomeResult::Response { status, headers, .. }
                 if status.as_u16() >= 300
                     || self.policy.retry_if.is_some()
                     || self.policy.statuses.contains(status) =>
             {
-                hint::read(headers, &self.policy.hints, self.policy.sources.wall_clock())
+                let now = self.policy.sources.wall_clock();
+                hint::read(status, headers, &self.policy.hints, now)
             }
-            _ => Advice::default(),
+            OutcomeResult::Response { .. } => return Advice::default(),
+            OutcomeResult::Failure(..) => Advice::default(),
+        };
+        match self.policy.hint_from.as_ref().and_then(|find| find(outcome)) {
+            Some(after) => advice.with_found(outcome.status(), after),
+            None => advice,
         }
     }
 
     /// A first attempt that succeeds leaves no record, unless somebody keeps a log.
-    fn record(&mut self, outcome: &Outcome<'_>, decision: &Decision, now: Instant) {
+    fn record(&mut self, outcome: &Outcome<'_>, heard: Heard, decision: &Decision, now: Instant) {
         let plain = outcome.attempt == 1 && *decision == Decision::Return(StopReason::Success);
         if plain && self.log.is_none() && self.history.is_none() {
             return;
         }
         let at = self.retry.elapsed(now);
-        self.history().push(Attempt::new(outcome, at));
+        self.history().push(Attempt::new(outcome, at), heard);
         self.record_decision(decision, now);
     }
 

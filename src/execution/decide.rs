@@ -124,9 +124,7 @@ impl Retry {
         outcome: &Outcome<'_>,
         facts: &DecisionInput,
     ) -> Decision {
-        // The end of a quota says nothing of this request; only "come back later" does.
-        let hint = facts.advice.hint.as_ref();
-        let hinted = hint.is_some_and(|it| it.header.as_str().contains("retry-after"));
+        let hinted = facts.advice.hint.as_ref().is_some_and(|it| it.asks);
         let left = self.left(facts.now);
         let cut_again = self.note_interruption(outcome);
         let stop = match self.repeat {
@@ -163,13 +161,14 @@ impl Retry {
         let backoff = policy.jitter.spread(delay, cap, facts.random);
 
         let (mut after, mut source) = (backoff, WaitSource::Backoff);
-        if let Some(Hint { after: hint, header }) = hint {
+        if let Some(Hint { after: hint, header, .. }) = hint {
             if *hint > longest {
                 return Decision::Return(StopReason::HintTooLong);
             }
             let hinted = policy.jitter.above(*hint, facts.random).min(longest);
             if policy.retry_after == RetryAfter::Replaces || hinted >= after {
-                (after, source) = (hinted, WaitSource::Hint(header.clone()));
+                let by = header.clone().map_or(WaitSource::HintFrom, WaitSource::Hint);
+                (after, source) = (hinted, by);
             }
         }
         if let Some(rejected_for) = facts.rejected_for.filter(|it| *it > after) {
@@ -247,8 +246,8 @@ mod tests {
     }
 
     fn hint(header: &'static str, after: Duration) -> Advice {
-        let header = HeaderName::from_static(header);
-        Advice { hint: Some(Hint { after, header }), directive: RetryDirective::Unspecified }
+        let header = Some(HeaderName::from_static(header));
+        Advice { hint: Some(Hint { after, header, asks: true }), ..Advice::default() }
     }
 
     fn decide(
@@ -362,10 +361,14 @@ mod tests {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             after_answer(&mut unsafe_, &policy, &facts, status, "keep-alive")
         };
-        let come_back = hint("x-ms-retry-after-ms", SECOND);
-        assert!(matches!(after_503(come_back), Decision::Retry { .. }));
-        let quota = hint("ratelimit", SECOND);
-        assert_eq!(after_503(quota), stops(StopReason::UnsafeToRepeat));
+        // What the header is called makes no difference, only what it is about.
+        for header in ["x-ms-retry-after-ms", "x-backoff"] {
+            let asks = hint(header, SECOND);
+            assert!(matches!(after_503(asks.clone()), Decision::Retry { .. }), "{header}");
+            let tells = asks.hint.map(|it| Hint { asks: false, ..it });
+            let quota = Advice { hint: tells, ..Advice::default() };
+            assert_eq!(after_503(quota), stops(StopReason::UnsafeToRepeat), "{header}");
+        }
     }
 
     #[test]

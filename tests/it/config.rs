@@ -132,10 +132,7 @@ fn mistakes_of_every_kind_are_named() {
             "circuit_breaker.scope = 'shared'\nhosts.a.circuit_breaker.open_for = '2s'",
             "hosts.\"a\".circuit_breaker can only differ where there is one per host, got \"shared\"",
         ),
-        (
-            "hint_headers.'a b' = 'seconds'",
-            "hint_headers.\"a b\" must name a header, got \"seconds\"",
-        ),
+        ("hint_headers.'a b' = 'wait'", "hint_headers.\"a b\" must name a header, got \"wait\""),
         (
             "hosts.a.attempt_timeout = '9s'\nmax_total_time = '5s'",
             "hosts.\"a\".attempt_timeout must not be longer than max_total_time, got 9s",
@@ -342,7 +339,7 @@ fn a_file_can_say_what_the_builder_can() {
         .retry_after(reqwest_resilient::RetryAfter::Floor)
         .hint_headers(
             reqwest_resilient::HintHeaders::default()
-                .with(header("x-backoff"), reqwest_resilient::HintFormat::Millis)
+                .with_format(header("x-backoff"), reqwest_resilient::HintFormat::Millis)
                 .without(&header("retry-after")),
         )
         .read_body(1024)
@@ -394,8 +391,8 @@ fn a_file_can_switch_off_what_the_builder_can() {
         .without_slow_calls()
         .close_after(3.try_into().unwrap());
     let veto = http::HeaderName::from_static("x-veto");
-    let hints =
-        reqwest_resilient::HintHeaders::default().with(veto, reqwest_resilient::HintFormat::Veto);
+    let hints = reqwest_resilient::HintHeaders::default()
+        .with_format(veto, reqwest_resilient::HintFormat::Veto);
     let config = ResilientConfig::builder()
         .backoff(reqwest_resilient::Exponential::new(Duration::from_millis(300)))
         .jitter(Jitter::Equal)

@@ -6,6 +6,7 @@ mod compat;
 #[cfg(feature = "serde")]
 mod config;
 mod conformance;
+mod hints;
 mod hosts;
 #[cfg(feature = "blocking")]
 mod lifecycle;

@@ -43,8 +43,9 @@
 //!   with another open time; to open for failures in a row only, say `sustained = "off"` too.
 //! - Shares of the breaker are whole percents; `jitter` is `"full"`, `"equal"`, `"none"`, or the
 //!   share itself, such as `0.25`.
-//! - `retry_methods` is `"idempotent"`, `"all"`, or a list; `hint_headers` maps headers to the name
-//!   of a [`HintFormat`](crate::HintFormat), such as `x-backoff = "seconds"`, or to `false`.
+//! - `retry_methods` is `"idempotent"`, `"all"`, or a list; `hint_headers` maps headers to `true`
+//!   for a wait, to the name of a [`HintFormat`](crate::HintFormat), such as `x-go-away = "veto"`,
+//!   to `{ remaining = "x-left" }` for the reset of a quota, or to `false`.
 //!
 //! The JSON Schema, with a line about every setting, is `docs/config.schema.json` in the
 //! repository; a JSON file may name it under `$schema`.

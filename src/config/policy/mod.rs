@@ -17,7 +17,9 @@ use crate::host::admission::HostRules;
 use crate::host::map::DEFAULT_MAX_HOSTS;
 use crate::observe::event::Listeners;
 use crate::outcome::Outcome;
-use crate::outcome::classify::{self, Judge, Predicate, RetryMethods, StatusSet, Verdict};
+use crate::outcome::classify::{
+    self, HintFrom, Judge, Predicate, RetryMethods, StatusSet, Verdict,
+};
 use crate::outcome::hint::{Advice, HintFormat, HintHeaders};
 use crate::outcome::idempotency::{self, IdempotencyKey};
 use crate::retry::backoff::{Backoff, Exponential, Jitter};
@@ -52,6 +54,7 @@ pub(crate) struct Policy {
     pub(crate) max_wait_time: Duration,
     pub(crate) retry_after: RetryAfter,
     pub(crate) hints: Arc<HintHeaders>,
+    pub(crate) hint_from: Option<HintFrom>,
     pub(crate) read_body: Option<usize>,
     pub(crate) idempotency_key: Option<IdempotencyKey>,
     pub(crate) deadline_header: Option<DeadlineHeader>,
@@ -100,7 +103,7 @@ impl Default for Policy {
             max_retries: 3,
             backoff: Arc::new(backoff.max_delay(Duration::from_secs(20))),
             jitter: Jitter::Full,
-            statuses: TRANSIENT.into_iter().collect::<StatusSet>().with_limited_403(),
+            statuses: TRANSIENT.into_iter().collect::<StatusSet>().with_hinted(),
             retry_if: None,
             methods: RetryMethods::Idempotent,
             idempotent: None,
@@ -109,6 +112,7 @@ impl Default for Policy {
             max_wait_time: Duration::from_secs(60),
             retry_after: RetryAfter::Floor,
             hints: Arc::default(),
+            hint_from: None,
             read_body: None,
             idempotency_key: None,
             deadline_header: None,
@@ -138,7 +142,9 @@ impl Policy {
             // The reference has no limit, and sleeps for years if told to.
             max_wait_time: Duration::from_secs(3_599),
             retry_after: RetryAfter::Replaces,
-            hints: Arc::new(HintHeaders::none().with(header::RETRY_AFTER, HintFormat::RetryAfter)),
+            hints: Arc::new(
+                HintHeaders::none().with_format(header::RETRY_AFTER, HintFormat::Standard),
+            ),
             breaker: None,
             budget: None,
             gate: false,

@@ -9,7 +9,7 @@ use crate::common::clock::Sources;
 use crate::config::headers::DeadlineHeader;
 use crate::config::policy::{Policy, RetryAfter};
 use crate::observe::event::Listeners;
-use crate::outcome::classify::{Judge, Predicate, RetryMethods, StatusSet};
+use crate::outcome::classify::{HintFrom, Judge, Predicate, RetryMethods, StatusSet};
 use crate::outcome::hint::HintHeaders;
 use crate::outcome::idempotency::IdempotencyKey;
 use crate::retry::backoff::{Backoff, Jitter};
@@ -30,6 +30,7 @@ pub(crate) struct Patch {
     pub(crate) max_wait_time: Option<Duration>,
     pub(crate) retry_after: Option<RetryAfter>,
     pub(crate) hints: Option<Arc<HintHeaders>>,
+    pub(crate) hint_from: Option<Option<HintFrom>>,
     pub(crate) read_body: Option<Option<usize>>,
     pub(crate) idempotency_key: Option<Option<IdempotencyKey>>,
     pub(crate) deadline_header: Option<Option<DeadlineHeader>>,
@@ -64,6 +65,7 @@ impl Patch {
         set(&mut policy.max_wait_time, self.max_wait_time.as_ref());
         set(&mut policy.retry_after, self.retry_after.as_ref());
         set(&mut policy.hints, self.hints.as_ref());
+        set(&mut policy.hint_from, self.hint_from.as_ref());
         set(&mut policy.read_body, self.read_body.as_ref());
         set(&mut policy.idempotency_key, self.idempotency_key.as_ref());
         set(&mut policy.deadline_header, self.deadline_header.as_ref());

@@ -221,7 +221,7 @@ fn source(source: &WaitSource) -> &'static str {
         WaitSource::Backoff => "backoff",
         WaitSource::CircuitBreaker => "circuit_breaker",
         WaitSource::Gate => "gate",
-        WaitSource::Hint(_) => "hint",
+        WaitSource::Hint(_) | WaitSource::HintFrom => "hint",
         WaitSource::Immediate => "immediate",
     }
 }
