@@ -23,7 +23,17 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 /// status below 400. `Resilient` itself raises it only for what it decides by itself, inside
 /// `reqwest_middleware::Error::Middleware`, where [`HttpRequestError::find`] finds it.
 ///
-/// `Display` and `Debug` show neither the userinfo nor the query of the url.
+/// # Secrets
+///
+/// `Display`, `Debug` and the chain of [`source`](Error::source) show neither userinfo nor query of
+/// any URL, and of paths only what [`redact_path`](crate::ResilientConfigBuilder::redact_path)
+/// leaves.
+///
+/// # The cause
+///
+/// It stands once in the chain: in `Display` where this crate decided (a rejection, the end of
+/// `max_total_time`), else in the sources. The alternate form, `{error:#}`, has all in one line
+/// without them.
 pub struct HttpRequestError {
     inner: Box<Inner>,
 }
@@ -35,6 +45,7 @@ pub(crate) struct Inner {
     pub(crate) attempts: u32,
     pub(crate) elapsed: Duration,
     pub(crate) history: History,
+    pub(crate) redact_path: Option<PathRedactor>,
     pub(crate) cause: Cause,
 }
 
@@ -49,7 +60,8 @@ impl Inner {
         let history = log.history();
         let stop = history.stop_reason().unwrap_or(StopReason::Final);
         let (attempts, elapsed) = (history.total(), log.elapsed());
-        Self { method, url, stop, attempts, elapsed, history, cause }
+        let redact_path = log.redact_path();
+        Self { method, url, stop, attempts, elapsed, history, redact_path, cause }
     }
 }
 
@@ -70,7 +82,17 @@ pub enum ErrorKind {
 }
 
 impl HttpRequestError {
-    pub(crate) fn new(inner: Inner) -> Self {
+    pub(crate) fn new(mut inner: Inner) -> Self {
+        if let Cause::Failure(_, error, shown) = &mut inner.cause {
+            // It knows its URL; what is left of it may be shown.
+            let whole = mem::replace(error, Box::new(fmt::Error));
+            *error = match whole.downcast::<reqwest::Error>() {
+                Ok(its) => its.without_url().into(),
+                Err(other) => other,
+            };
+            let url = inner.url.as_ref().map(|it| RedactedUrl::new(it, inner.redact_path.as_ref()));
+            *shown = Link::redacted(error.as_ref(), url, inner.redact_path.as_ref());
+        }
         Self { inner: Box::new(inner) }
     }
 

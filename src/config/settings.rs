@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderName, StatusCode};
 
 use crate::breaker::{CircuitBreakers, Health};
+use crate::common::path_redactor::PathRedactor;
 use crate::config::ResilientConfigBuilder;
 use crate::config::headers::DeadlineHeader;
 use crate::config::overrides::RetryOverride;
@@ -275,6 +276,36 @@ macro_rules! settings {
             /// Lets every request find out for itself.
             pub fn without_gate(mut self) -> Self {
                 self.patch().gate = Some(false);
+                self
+            }
+
+            /// Hides what is secret in the path of a URL wherever this crate shows one: errors,
+            /// events, spans, logs. Userinfo, query and fragment are never shown. Default: paths
+            /// are shown as they are.
+            ///
+            /// ```
+            /// use reqwest_resilient::ResilientConfig;
+            ///
+            /// // Telegram's token is in the path: /bot123456:ABC/sendMessage
+            /// let config = ResilientConfig::builder()
+            ///     .redact_path(|path| match path.split_once("/bot") {
+            ///         Some((_, rest)) => format!("/bot…/{}", rest.rsplit('/').next().unwrap_or("")),
+            ///         None => path.to_owned(),
+            ///     })
+            ///     .build()?;
+            /// # Ok::<_, reqwest_resilient::ConfigError>(())
+            /// ```
+            pub fn redact_path(
+                mut self,
+                redact: impl Fn(&str) -> String + Send + Sync + 'static,
+            ) -> Self {
+                self.patch().redact_path = Some(Some(PathRedactor::new(redact)));
+                self
+            }
+
+            /// Shows paths as they are.
+            pub fn without_redact_path(mut self) -> Self {
+                self.patch().redact_path = Some(None);
                 self
             }
 

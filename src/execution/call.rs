@@ -19,7 +19,6 @@ use crate::observe::event::{
     Scopes,
 };
 use crate::observe::history::{Attempt, AttemptLog, Heard, History, Hold};
-use crate::observe::redact::RedactedUrl;
 use crate::outcome::classify::{self, Throttling, Verdict};
 use crate::outcome::hint::{self, Advice};
 use crate::outcome::idempotency;
@@ -117,7 +116,7 @@ impl<'p> Execution<'p> {
             let wait = waiting.opens_in();
             self.held_up(FailureKind::RateLimited, Some((wait, WaitSource::Gate)), now);
             self.notify(|call| {
-                let (method, url) = (request.method(), RedactedUrl::new(request.url()));
+                let (method, url) = (request.method(), call.policy.redacted(request.url()));
                 call.policy.listeners.notify(&Event::HeldBack(&HeldInfo { method, url, wait }));
             });
         }
@@ -149,7 +148,7 @@ impl<'p> Execution<'p> {
         if !self.policy.listeners.is_empty() {
             let info = RequestInfo {
                 method: request.method(),
-                url: RedactedUrl::new(request.url()),
+                url: self.policy.redacted(request.url()),
                 attempt: self.retry.attempts(),
                 max_retries: self.policy.max_retries,
             };
@@ -190,7 +189,7 @@ impl<'p> Execution<'p> {
             Decision::Retry { after, source } => self.notify(|call| {
                 let info = RetryInfo {
                     method: outcome.method,
-                    url: RedactedUrl::new(outcome.url),
+                    url: call.policy.redacted(outcome.url),
                     attempt: call.retry.attempts().saturating_add(1),
                     max_retries: call.policy.max_retries,
                     wait: *after,
@@ -209,9 +208,20 @@ impl<'p> Execution<'p> {
         request: &'a Request,
         elapsed: Duration,
         result: OutcomeResult<'a>,
-    ) -> Outcome<'a> {
+    ) -> Outcome<'a>
+    where
+        'p: 'a,
+    {
         let (method, url) = (request.method(), request.url());
-        Outcome { method, url, attempt: self.retry.attempts(), elapsed, keyed: self.keyed, result }
+        Outcome {
+            method,
+            url,
+            attempt: self.retry.attempts(),
+            elapsed,
+            keyed: self.keyed,
+            redact_path: self.policy.redact_path.as_ref(),
+            result,
+        }
     }
 
     fn attempted(
@@ -247,7 +257,7 @@ impl<'p> Execution<'p> {
         self.notify_changes();
         if let Some(Closing { opens_in: closed_for, .. }) = closing.filter(|it| it.is_longer) {
             self.notify(|call| {
-                let (method, url) = (outcome.method, RedactedUrl::new(outcome.url));
+                let (method, url) = (outcome.method, call.policy.redacted(outcome.url));
                 let info = GateInfo { method, url, closed_for };
                 call.policy.listeners.notify(&Event::GateClosed(&info));
             });
@@ -425,13 +435,14 @@ impl<'p> Execution<'p> {
 
     fn keep_log(&self, now: Instant) {
         if let (Some(log), Some(history)) = (&self.log, &self.history) {
-            log.set(history, self.retry.elapsed(now));
+            let redact_path = self.policy.redact_path.as_ref();
+            log.set(history, self.retry.elapsed(now), redact_path);
         }
     }
 
     fn ends(&self, outcome: &Outcome<'_>, stop: StopReason, now: Instant) {
         let Outcome { method, url, .. } = *outcome;
-        let url = RedactedUrl::new(url);
+        let url = self.policy.redacted(url);
         self.notify(|call| {
             let listeners = &call.policy.listeners;
             let (attempts, elapsed) = (call.retry.attempts(), call.retry.elapsed(now));
@@ -492,6 +503,9 @@ impl<'p> Execution<'p> {
                 if let Some(history) = self.history.take().filter(|it| it.total() > 0) {
                     response.extensions_mut().insert(*history);
                 }
+                if let Some(redact_path) = &self.policy.redact_path {
+                    response.extensions_mut().insert(redact_path.clone());
+                }
                 Ok(response)
             }
             AttemptResult::Failed(_, error) => Err(error),
@@ -503,6 +517,7 @@ impl<'p> Execution<'p> {
                     attempts: self.retry.attempts(),
                     elapsed: self.retry.elapsed(now),
                     history: self.history.take().map_or_else(History::default, |it| *it),
+                    redact_path: self.policy.redact_path.clone(),
                     cause: Cause::Failure(kind, source),
                 })))
             }

@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 
 use http::StatusCode;
 
+use crate::common::path_redactor::PathRedactor;
 use crate::outcome::{Delivery, FailureKind, Outcome};
 use crate::retry::decision::{StopReason, WaitSource};
 
@@ -283,6 +284,7 @@ pub struct AttemptLog(Arc<Mutex<Logged>>);
 struct Logged {
     history: History,
     elapsed: Duration,
+    redact_path: Option<PathRedactor>,
 }
 
 impl AttemptLog {
@@ -306,10 +308,20 @@ impl AttemptLog {
         self.lock(|it| it.elapsed)
     }
 
-    pub(crate) fn set(&self, history: &History, elapsed: Duration) {
+    pub(crate) fn redact_path(&self) -> Option<PathRedactor> {
+        self.lock(|it| it.redact_path.clone())
+    }
+
+    pub(crate) fn set(
+        &self,
+        history: &History,
+        elapsed: Duration,
+        redact_path: Option<&PathRedactor>,
+    ) {
         self.lock(|it| {
             it.history.clone_from(history);
             it.elapsed = elapsed;
+            it.redact_path = redact_path.cloned();
         });
     }
 
@@ -331,7 +343,7 @@ mod tests {
     fn attempt(number: u32, result: OutcomeResult<'_>) -> Attempt {
         let url = &Url::parse("http://a.example/").unwrap();
         let (method, elapsed) = (&Method::GET, SECOND / 4);
-        let outcome = Outcome { method, url, attempt: number, elapsed, keyed: false, result };
+        let outcome = Outcome { method, url, attempt: number, elapsed, keyed: false, redact_path: None, result };
         Attempt::new(&outcome, number * SECOND)
     }
 
@@ -412,7 +424,7 @@ mod tests {
         assert_eq!((log.attempts(), log.elapsed()), (0, Duration::ZERO));
         let mut history = History::default();
         history.push(timed_out(3), Heard::default());
-        log.clone().set(&history, SECOND);
+        log.clone().set(&history, SECOND, None);
         assert_eq!((log.attempts(), log.elapsed()), (3, SECOND));
         assert_eq!(log.history(), history);
     }

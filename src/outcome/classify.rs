@@ -281,7 +281,7 @@ mod tests {
             };
             let Self { keyed, attempt, .. } = self;
             let elapsed = Duration::ZERO;
-            judge(&Outcome { method: &Method::GET, url, attempt, elapsed, keyed, result })
+            judge(&Outcome { method: &Method::GET, url, attempt, elapsed, keyed, redact_path: None, result })
         }
 
         fn verdict(self, advice: &Advice, retry_if: Option<&Predicate>) -> Verdict {

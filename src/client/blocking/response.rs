@@ -25,7 +25,7 @@ pub struct Response {
 impl std::fmt::Debug for Response {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Response")
-            .field("url", &RedactedUrl::new(self.inner.url()))
+            .field("url", &RedactedUrl::new(self.inner.url(), self.inner.extensions().get()))
             .field("status", &self.inner.status())
             .finish_non_exhaustive()
     }

@@ -12,10 +12,12 @@ use crate::breaker::{BreakerConfig, CircuitBreakers};
 use crate::common::clock::Sources;
 use crate::common::fault::{ConfigError, ConfigFault};
 use crate::common::host_pattern::{HostPatterns, INVALID_HOST};
+use crate::common::path_redactor::PathRedactor;
 use crate::config::headers::DeadlineHeader;
 use crate::host::admission::HostRules;
 use crate::host::map::DEFAULT_MAX_HOSTS;
 use crate::observe::event::Listeners;
+use crate::observe::redact::RedactedUrl;
 use crate::outcome::Outcome;
 use crate::outcome::classify::{
     self, HintFrom, Judge, Predicate, RetryMethods, StatusSet, Verdict,
@@ -55,6 +57,7 @@ pub(crate) struct Policy {
     pub(crate) retry_after: RetryAfter,
     pub(crate) hints: Arc<HintHeaders>,
     pub(crate) hint_from: Option<HintFrom>,
+    pub(crate) redact_path: Option<PathRedactor>,
     pub(crate) read_body: Option<usize>,
     pub(crate) idempotency_key: Option<IdempotencyKey>,
     pub(crate) deadline_header: Option<DeadlineHeader>,
@@ -113,6 +116,7 @@ impl Default for Policy {
             retry_after: RetryAfter::Floor,
             hints: Arc::default(),
             hint_from: None,
+            redact_path: None,
             read_body: None,
             idempotency_key: None,
             deadline_header: None,
@@ -166,7 +170,13 @@ impl Policy {
             && self.attempt_header.is_none()
             && self.retry_if.is_none()
             && self.breaker_health.is_none()
+            && self.redact_path.is_none()
             && self.listeners.is_empty()
+    }
+
+    /// Returns `url` as it may be shown.
+    pub(crate) fn redacted<'a>(&'a self, url: &'a Url) -> RedactedUrl<'a> {
+        RedactedUrl::new(url, self.redact_path.as_ref())
     }
 
     /// Whether a copy of the request is to be kept for another attempt, if no more than the status
