@@ -262,18 +262,18 @@ macro_rules! settings {
                 self
             }
 
-            /// Lets a host's word, by 429 or 503, on when to come back hold back all requests of
-            /// this client to that host, up to `max_wait_time`. Default: on.
+            /// Delays all requests to a host after a 429, a 403 that is a rate limit, or a 503 or
+            /// 529 with a retry hint: those with the same `Authorization`. A 429 without a hint
+            /// counts as one second, doubling to 30 s. Default: on.
             ///
-            /// Those that cannot wait that long end at once with an error that says when. Those
-            /// that wait are spread over half the time of the hint, at most 5 s, lest they come
-            /// back together.
+            /// Requests that cannot wait that long end at once with an error that says when; the
+            /// others go like slow start, oldest first. At most 10,000 wait at a gate.
             pub fn gate(mut self) -> Self {
                 self.patch().gate = Some(true);
                 self
             }
 
-            /// Lets every request find out for itself.
+            /// Delays no request because of what another one was told.
             pub fn without_gate(mut self) -> Self {
                 self.patch().gate = Some(false);
                 self

@@ -12,8 +12,8 @@ use reqwest::{Request, Url};
 use crate::common::clock::Instant;
 use crate::config::ResilientConfig;
 use crate::execution::decide::{DecisionInput, Repeat, Retry, Upload};
-use crate::host::admission::Parts;
 use crate::host::gate::HostGates;
+use crate::host::parts::Parts;
 use crate::host::states::HostStates;
 use crate::outcome::classify::Verdict;
 use crate::outcome::hint;
@@ -51,7 +51,8 @@ impl Answered {
         let (status, body, followed) = (self.status, None, false);
         let result = OutcomeResult::Response { status, headers, url, body, followed };
         let (method, elapsed) = (&Method::GET, Duration::ZERO);
-        let outcome = Outcome { method, url, attempt: 1, elapsed, keyed: false, redact_path: None, result };
+        let outcome =
+            Outcome { method, url, attempt: 1, elapsed, keyed: false, redact_path: None, result };
         let advice = hint::read(status, headers, &policy.hints, now);
         if policy.verdict(&outcome, &advice) != Verdict::Transient {
             return None;

@@ -2,7 +2,7 @@
 
 use std::{mem, time::Duration};
 
-use http::{Extensions, StatusCode};
+use http::Extensions;
 use reqwest::{Request, Response};
 
 use crate::breaker::{CircuitOpen, StateChange};
@@ -179,6 +179,8 @@ impl<'p> Execution<'p> {
         nested: bool,
         now: Instant,
     ) -> Decision {
+        // An earlier wait may have ended without a visit to the gate.
+        self.waits_at_gate = false;
         let outcome = &self.outcome(request, elapsed, result);
         let decision = match outcome.failure() {
             Some(FailureKind::CircuitOpen) => self.rejected(outcome, now),
@@ -333,14 +335,14 @@ impl<'p> Execution<'p> {
     }
 
     /// Returns whether the server asked for this retry, so that it costs no token: after a rate limit,
-    /// and once a request after a 503 that says when.
+    /// and once a request after a 503 or 529 that says when.
     fn is_invited(&mut self, outcome: &Outcome<'_>, advice: &Advice) -> bool {
-        match outcome.status() {
-            _ if advice.rate_limited => true,
-            Some(StatusCode::SERVICE_UNAVAILABLE) if advice.hint.is_some() => {
-                !mem::replace(&mut self.was_invited, true)
+        match classify::throttling(outcome, advice) {
+            Some(Throttling::RateLimit) => true,
+            Some(Throttling::Unavailable) => {
+                advice.hint.is_some() && !mem::replace(&mut self.was_invited, true)
             }
-            _ => false,
+            None => false,
         }
     }
 

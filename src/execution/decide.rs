@@ -258,7 +258,11 @@ mod tests {
     ) -> Decision {
         let (method, url) = (&Method::GET, &Url::parse("http://a.example/").unwrap());
         let (attempt, elapsed, keyed) = (1, SECOND, false);
-        retry.decide(policy, &Outcome { method, url, attempt, elapsed, keyed, redact_path: None, result }, facts)
+        retry.decide(
+            policy,
+            &Outcome { method, url, attempt, elapsed, keyed, redact_path: None, result },
+            facts,
+        )
     }
 
     fn after_failure(

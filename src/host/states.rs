@@ -46,7 +46,7 @@ impl HostStates {
         Self::default()
     }
 
-    /// Creates an empty map for at most `hosts` hosts. Each takes about 3 KiB.
+    /// Creates an empty map for at most `hosts` hosts.
     pub fn with_max_hosts(hosts: NonZeroUsize) -> Self {
         Self(Arc::new(HostMap::new(hosts)))
     }

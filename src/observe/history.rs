@@ -343,7 +343,15 @@ mod tests {
     fn attempt(number: u32, result: OutcomeResult<'_>) -> Attempt {
         let url = &Url::parse("http://a.example/").unwrap();
         let (method, elapsed) = (&Method::GET, SECOND / 4);
-        let outcome = Outcome { method, url, attempt: number, elapsed, keyed: false, redact_path: None, result };
+        let outcome = Outcome {
+            method,
+            url,
+            attempt: number,
+            elapsed,
+            keyed: false,
+            redact_path: None,
+            result,
+        };
         Attempt::new(&outcome, number * SECOND)
     }
 

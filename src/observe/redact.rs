@@ -23,14 +23,52 @@ impl<'a> RedactedUrl<'a> {
 
     /// Returns a text about a request for this URL without the secrets of any URL in it.
     pub(crate) fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        let redacted = redact(text, self.path);
-        // The query may stand there without the rest of the URL.
-        let query = self.url.query().filter(|it| !it.is_empty()).map(|it| format!("?{it}"));
-        match query.filter(|it| redacted.contains(it)) {
-            Some(query) => Cow::Owned(redacted.replace(&query, "")),
-            None => redacted,
+        let mut text = redact(text, self.path);
+        // They may stand there without the rest of the URL.
+        let mut hide = |secret: &str, shown: &str| {
+            if secret.len() >= SHORTEST_SECRET && text.contains(secret) {
+                text = Cow::Owned(text.replace(secret, shown));
+            }
+        };
+        if let Some(query) = self.url.query() {
+            hide(&format!("?{query}"), "");
+            hide(query, "…");
+        }
+        hide(self.url.password().unwrap_or_default(), "…");
+        if let Some(path) = self.path {
+            let shown = path.redact(self.url.path());
+            if shown != self.url.path() {
+                hide(self.url.path(), &shown);
+            }
+        }
+        text
+    }
+}
+
+/// A shorter one, such as the query `a`, is found in any text, and is no secret.
+const SHORTEST_SECRET: usize = 4;
+
+/// Returns an error of reqwest without the secrets of its URL, and without a URL that is the one of
+/// the request, which the error around it shows.
+pub(crate) fn url_of(
+    mut error: reqwest::Error,
+    request: Option<&Url>,
+    path: Option<&PathRedactor>,
+) -> reqwest::Error {
+    let Some(url) = error.url_mut() else { return error };
+    if request.is_some_and(|it| it == url) {
+        return error.without_url();
+    }
+    let _ = (url.set_username(""), url.set_password(None));
+    url.set_query(None);
+    url.set_fragment(None);
+    if let Some(path) = path {
+        let shown = path.redact(url.path());
+        if shown != url.path() {
+            url.set_path(&shown);
         }
     }
+    error
 }
 
 impl Deref for RedactedUrl<'_> {
@@ -72,15 +110,16 @@ pub(crate) fn redact<'t>(text: &'t str, path: Option<&PathRedactor>) -> Cow<'t, 
     let mut rest = text;
     while let Some(at) = rest.find("://") {
         let is_scheme = |it: char| it.is_ascii_alphanumeric() || matches!(it, '+' | '-' | '.');
-        let start = rest[..at].rfind(|it| !is_scheme(it)).map_or(0, |it| {
-            it + rest[it..].chars().next().map_or(0, char::len_utf8)
-        });
+        let start = rest[..at]
+            .rfind(|it| !is_scheme(it))
+            .map_or(0, |it| it + rest[it..].chars().next().map_or(0, char::len_utf8));
         let end = rest[at..].find(is_end).map_or(rest.len(), |it| at + it);
         // A bracket or a stop at the end is the sentence's: in a query it would be hidden anyway.
         let word = &rest[start..end];
         let url = word.trim_end_matches([')', ']', ',', '.', ';', ':', '\'']);
         redacted.push_str(&rest[..start]);
         match Url::parse(url) {
+            Ok(parsed) if path.is_none() && is_plain(&parsed) => redacted.push_str(word),
             Ok(parsed) => {
                 redacted.push_str(&RedactedUrl::new(&parsed, path).to_string());
                 redacted.push_str(&word[url.len()..]);
@@ -94,6 +133,12 @@ pub(crate) fn redact<'t>(text: &'t str, path: Option<&PathRedactor>) -> Cow<'t, 
     }
     redacted.push_str(rest);
     Cow::Owned(redacted)
+}
+
+/// Returns whether a URL has none of the parts that are never shown.
+fn is_plain(url: &Url) -> bool {
+    let has_userinfo = !url.username().is_empty() || url.password().is_some();
+    url.has_host() && !has_userinfo && url.query().is_none() && url.fragment().is_none()
 }
 
 #[cfg(test)]
@@ -132,7 +177,10 @@ mod tests {
             ("for url (https://a.example/x?t=hunter2)", "for url (https://a.example/x)"),
             ("for url (https://a.example/x?t=hun)ter2)", "for url (https://a.example/x)"),
             ("GET https://u:hunter2@a.example/, then", "GET https://a.example/, then"),
-            ("\"http://a.example?hunter2\" and ftp://b.example/?hunter2", "\"http://a.example/\" and ftp://b.example/"),
+            (
+                "\"http://a.example?hunter2\" and ftp://b.example/?hunter2",
+                "\"http://a.example/\" and ftp://b.example/",
+            ),
             ("url=https://a.example/#hunter2", "url=https://a.example/"),
             ("https://u:hunter2@[bad/ is none", "… is none"),
             ("://hunter2 alone", "… alone"),

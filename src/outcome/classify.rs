@@ -91,13 +91,15 @@ pub(crate) type HintFrom = Arc<dyn Fn(&Outcome<'_>) -> Option<Duration> + Send +
 
 pub(crate) type Judge = Arc<dyn Fn(&Outcome<'_>) -> Option<Health> + Send + Sync>;
 
-/// What an outcome says about the health of the service; `None` if nothing.
+/// Returns what an outcome says about the health of the service; `None` if nothing.
 ///
 /// Apart from the verdict in part: whether a retry would help is one thing, whether the service
 /// did its work another. A 404 is a sign of life, a 501 none of health.
 pub(crate) fn health(outcome: &Outcome<'_>, verdict: Verdict, advice: &Advice) -> Option<Health> {
+    if throttling(outcome, advice) == Some(Throttling::RateLimit) {
+        return Some(Health::Throttled);
+    }
     match outcome.result {
-        OutcomeResult::Response { .. } if advice.rate_limited => Some(Health::Throttled),
         OutcomeResult::Response { status, .. } => {
             let failed = verdict == Verdict::Transient
                 || status.is_server_error()
@@ -123,8 +125,10 @@ pub(crate) enum Throttling {
     Unavailable,
 }
 
-/// Returns how a response asks all requests to its host to wait; `None` if it does not. Asked of the
-/// response itself, whatever the user makes of its health.
+/// Returns how a response asks all requests to its host to wait; `None` if it does not.
+///
+/// Breaker, budget and gate ask here; [`hint::read`](crate::outcome::hint::read) decides what a rate
+/// limit is. Both read the response alone, whatever the user's settings make of its status.
 pub(crate) fn throttling(outcome: &Outcome<'_>, advice: &Advice) -> Option<Throttling> {
     match outcome.status()?.as_u16() {
         _ if advice.rate_limited => Some(Throttling::RateLimit),
@@ -281,7 +285,15 @@ mod tests {
             };
             let Self { keyed, attempt, .. } = self;
             let elapsed = Duration::ZERO;
-            judge(&Outcome { method: &Method::GET, url, attempt, elapsed, keyed, redact_path: None, result })
+            judge(&Outcome {
+                method: &Method::GET,
+                url,
+                attempt,
+                elapsed,
+                keyed,
+                redact_path: None,
+                result,
+            })
         }
 
         fn verdict(self, advice: &Advice, retry_if: Option<&Predicate>) -> Verdict {
@@ -417,6 +429,11 @@ mod tests {
             assert_eq!(of(answered(status), true), Some(Throttling::RateLimit), "{status}");
         }
         assert_eq!(of(Case::failed(FailureKind::Throttled), false), None);
+        let limited = Advice { rate_limited: true, ..Advice::default() };
+        for verdict in [Verdict::Transient, Verdict::Final] {
+            let health = answered(403).judge(|it| health(it, verdict, &limited));
+            assert_eq!(health, Some(Health::Throttled));
+        }
     }
 
     #[test]

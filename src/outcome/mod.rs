@@ -292,7 +292,15 @@ mod tests {
     fn check(asked: &str, result: OutcomeResult<'_>, check: impl FnOnce(&Outcome<'_>)) {
         let elapsed = Duration::from_secs(2);
         let (method, url) = (&Method::PUT, &url(asked));
-        check(&Outcome { method, url, attempt: 3, elapsed, keyed: false, redact_path: None, result });
+        check(&Outcome {
+            method,
+            url,
+            attempt: 3,
+            elapsed,
+            keyed: false,
+            redact_path: None,
+            result,
+        });
     }
 
     fn answer<'a>(headers: &'a HeaderMap, url: &'a Url, followed: bool) -> OutcomeResult<'a> {
@@ -351,6 +359,9 @@ mod tests {
             ("http://a.example/", "http://b.example/", false, true, true),
             ("http://a.example/", "http://a.example:81/", false, true, true),
             ("http://a.example/", "https://a.example:80/", false, true, true),
+            ("http://a.example/", "https://a.example/", false, true, false),
+            ("http://a.example:8080/", "https://a.example:8080/", false, true, false),
+            ("http://a.example:443/", "https://a.example/", false, true, true),
         ] {
             let by = url(by);
             check(asked, answer(&HeaderMap::new(), &by, followed), |it| {

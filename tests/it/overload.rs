@@ -339,6 +339,17 @@ async fn only_responses_that_ask_for_less_close_the_gate() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_403_that_the_caller_lists_is_no_rate_limit() {
+    let hosts = HostStates::new();
+    let config = budgeted(5, 0.0).gate().retry_statuses([StatusCode::FORBIDDEN]);
+    let (client, script) = scripted_on(&hosts, config.build().unwrap(), [Reply::status(403)]);
+    let start = Instant::now();
+    get(&client, URL).await;
+    assert_eq!((script.sent().len(), start.elapsed()), (4, 3 * SECOND), "by backoff alone");
+    assert_eq!(balance(&hosts), Some(2.0), "each retry is paid for");
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_request_may_pass_a_closed_gate() {
     let config = steady().gate().build().unwrap();
     let (client, script) = scripted(config, throttled_then_fine("30"));

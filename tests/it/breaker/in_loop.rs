@@ -469,19 +469,6 @@ async fn a_single_breaker_is_one_for_redirects_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn clones_of_a_config_share_nothing_and_clients_with_the_same_hosts_do() {
-    let (config, hosts) =
-        (guarded(consecutive(1)).max_retries(0).build().unwrap(), HostStates::new());
-    let (one, _) = scripted_on(&hosts, config.clone(), [Reply::status(503)]);
-    let (apart, other) = scripted(config.clone(), [Reply::status(200)]);
-    let (beside, same) = scripted_on(&hosts, config, [Reply::status(200)]);
-    one.get(URL).send().await.unwrap();
-    apart.get(URL).send().await.unwrap();
-    assert!(beside.get(URL).send().await.is_err());
-    assert_eq!((other.sent().len(), same.sent().len()), (1, 0));
-}
-
-#[tokio::test(start_paused = true)]
 async fn there_is_one_by_default_and_none_in_the_python_library_s_defaults() {
     let sent = async |config: ResilientConfig, pause: Duration| {
         let (client, script) = scripted(config, [Reply::status(503)]);

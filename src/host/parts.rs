@@ -1,0 +1,153 @@
+//! What one request uses of the state of its host, or of what is kept elsewhere.
+
+use std::{borrow::Cow, sync::Arc};
+
+use reqwest::{Request, Url};
+
+use crate::breaker::{BreakerHandle, BreakerScope, CircuitBreakers};
+use crate::common::clock::Instant;
+use crate::host::gate::HostGates;
+use crate::host::map::{HostMap, host_key};
+use crate::host::state::HostState;
+use crate::retry::budget::{Account, BudgetScope, RetryBudget};
+
+/// The settings of one request that concern its host.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostRules<'p> {
+    pub(crate) breaker: Option<&'p CircuitBreakers>,
+    pub(crate) budget: Option<&'p RetryBudget>,
+    pub(crate) gate: bool,
+    /// How far below zero this request may take the budget.
+    pub(crate) overdraft: u32,
+}
+
+/// What one request uses of the state of its host.
+#[derive(Debug)]
+pub(crate) struct Parts<'p> {
+    hosts: &'p HostMap,
+    host: Cow<'p, Arc<HostState>>,
+    breaker: Part<BreakerHandle>,
+    budget: Part<Account>,
+    pub(crate) overdraft: u32,
+    gate: bool,
+}
+
+/// A part of a host's state, as one request uses it.
+#[derive(Debug)]
+enum Part<T> {
+    Unused,
+    OfHost,
+    /// Kept elsewhere: by a key, for all requests, or by the caller.
+    Other(Arc<T>),
+}
+
+impl<'p> Parts<'p> {
+    /// Stops using the breaker: a further `Resilient` outside has asked it.
+    pub(crate) fn without_breaker(self) -> Self {
+        Self { breaker: Part::Unused, ..self }
+    }
+
+    /// Finds what `request` uses by these rules.
+    #[inline]
+    pub(crate) fn find(
+        hosts: &'p HostMap,
+        rules: HostRules<'_>,
+        request: &Request,
+        now: Instant,
+    ) -> Self {
+        let host = hosts.find(request.url(), now);
+        let breaker = match rules.breaker {
+            None => Part::Unused,
+            Some(rules) => match &rules.scope {
+                BreakerScope::Host => {
+                    host.breaker(&rules.rules);
+                    Part::OfHost
+                }
+                _ => Part::Other(other_breaker(hosts, rules, request, now)),
+            },
+        };
+        let budget = match rules.budget {
+            None => Part::Unused,
+            Some(rules) => match &rules.scope {
+                BudgetScope::Host => {
+                    host.budget(rules, now);
+                    Part::OfHost
+                }
+                _ => Part::Other(other_budget(hosts, rules, request, now)),
+            },
+        };
+        let HostRules { gate, overdraft, .. } = rules;
+        Self { hosts, host, breaker, budget, overdraft, gate }
+    }
+
+    #[inline]
+    pub(crate) fn breaker(&self) -> Option<&Arc<BreakerHandle>> {
+        match &self.breaker {
+            Part::Unused => None,
+            Part::OfHost => self.host.used_breaker(),
+            Part::Other(breaker) => Some(breaker),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn budget(&self) -> Option<&Arc<Account>> {
+        match &self.budget {
+            Part::Unused => None,
+            Part::OfHost => self.host.used_budget(),
+            Part::Other(account) => Some(account),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn gates(&self) -> Option<&HostGates> {
+        self.gate.then_some(&self.host.gates)
+    }
+
+    pub(crate) fn is_per_host(&self) -> bool {
+        matches!(self.breaker, Part::OfHost)
+    }
+
+    /// Returns the breaker of another host, if that host was asked before.
+    pub(crate) fn breaker_of(&self, url: &Url) -> Option<Arc<BreakerHandle>> {
+        self.hosts.peek(&host_key(url))?.used_breaker().cloned()
+    }
+
+    /// Returns whether a gate of the host may be closed.
+    #[inline]
+    pub(crate) fn may_be_held_back(&self) -> bool {
+        self.gates().is_some_and(HostGates::is_any_closed)
+    }
+}
+
+#[cold]
+fn other_breaker(
+    hosts: &HostMap,
+    rules: &CircuitBreakers,
+    request: &Request,
+    now: Instant,
+) -> Arc<BreakerHandle> {
+    match &rules.scope {
+        BreakerScope::Host => Arc::clone(hosts.find(request.url(), now).breaker(&rules.rules)),
+        BreakerScope::Key(key_of) => {
+            Arc::clone(hosts.of_key(&key_of(request), now).breaker(&rules.rules))
+        }
+        BreakerScope::Shared => Arc::clone(hosts.shared().breaker(&rules.rules)),
+        BreakerScope::Own(breaker) => Arc::clone(breaker.handle()),
+    }
+}
+
+#[cold]
+fn other_budget(
+    hosts: &HostMap,
+    rules: &RetryBudget,
+    request: &Request,
+    now: Instant,
+) -> Arc<Account> {
+    match &rules.scope {
+        BudgetScope::Host => Arc::clone(hosts.find(request.url(), now).budget(rules, now)),
+        BudgetScope::Key(key_of) => {
+            Arc::clone(hosts.of_key(&key_of(request), now).budget(rules, now))
+        }
+        BudgetScope::Shared => Arc::clone(hosts.shared().budget(rules, now)),
+    }
+}
