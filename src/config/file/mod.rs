@@ -74,7 +74,8 @@
 //!
 //! # Mistakes
 //!
-//! An unknown key and a value that cannot be are refused, all of them at once, each with its path:
+//! An unknown key and an invalid value are refused, all of them at once, each with its path. The text
+//! of an unknown key is not shown, since it may be a password for something else:
 //!
 //! ```
 //! use reqwest_resilient::ResilientConfig;
@@ -84,7 +85,7 @@
 //! assert_eq!(error.faults().len(), 3);
 //! assert_eq!(
 //!     error.to_string(),
-//!     "max_retry is not a setting (did you mean max_retries?), got \"5\"; \
+//!     "max_retry is not a setting (did you mean max_retries?), got …; \
 //!      backoff.delay must be a duration such as \"300ms\", got \"fast\"; \
 //!      read_body must be a whole number from 1 to 4294967295 or false, got \"0\""
 //! );

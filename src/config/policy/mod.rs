@@ -11,7 +11,7 @@ pub(crate) use self::patch::Patch;
 use crate::breaker::{BreakerConfig, CircuitBreakers};
 use crate::common::clock::Sources;
 use crate::common::fault::{ConfigError, ConfigFault};
-use crate::common::host_pattern::{HostPatterns, INVALID_HOST};
+use crate::common::host_pattern::{HostPatterns, INVALID_HOST, without_secrets};
 use crate::common::path_redactor::PathRedactor;
 use crate::config::headers::DeadlineHeader;
 use crate::host::map::DEFAULT_MAX_HOSTS;
@@ -299,8 +299,10 @@ impl Policy {
     /// What is wrong with the settings of hosts and was not wrong before: `known` has the rest.
     fn host_faults(&self, known: &[ConfigFault]) -> Vec<ConfigFault> {
         let Some(hosts) = &self.hosts else { return vec![] };
-        let mut faults: Vec<_> =
-            hosts.invalid().map(|it| ConfigFault::new("hosts", INVALID_HOST, it)).collect();
+        let mut faults: Vec<_> = hosts
+            .invalid()
+            .map(|it| ConfigFault::new("hosts", INVALID_HOST, without_secrets(it)))
+            .collect();
         for host in hosts.values() {
             let own = host.policy.faults().into_iter().filter(|it| !known.contains(it));
             faults.extend(own.map(|it| it.within(&format!("hosts.{:?}", host.name))));

@@ -15,9 +15,7 @@ use http_body::{Body as _, Frame};
 use reqwest::{Body, Method, Response, ResponseBuilderExt as _, Url};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_resilient as ours;
-use reqwest_resilient::{
-    BreakerSnapshot, Delivery, Health, HttpRequestError, Outcome,
-};
+use reqwest_resilient::{BreakerSnapshot, Delivery, Health, HttpRequestError, Outcome};
 use reqwest_resilient::{RequestBuilderExt as _, Resilient};
 use tokio::time::Instant;
 
