@@ -497,9 +497,9 @@ impl<'p> Execution<'p> {
         now: Instant,
     ) -> Result<Response, C::Error> {
         match sent {
-            AttemptResult::Response { mut response, .. } => {
-                if let (Some(at), Some(limit)) = (self.retry.deadline(), self.policy.max_total_time)
-                {
+            AttemptResult::Response { mut response, body, .. } => {
+                let limit = self.policy.max_total_time.filter(|_| body.is_none());
+                if let (Some(at), Some(limit)) = (self.retry.deadline(), limit) {
                     response = body::until(response, at, limit);
                 }
                 if let Some(history) = self.history.take().filter(|it| it.total() > 0) {

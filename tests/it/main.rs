@@ -1,6 +1,7 @@
 //! Drives the public API as a user would.
 
 mod architecture;
+mod bodies;
 mod breaker;
 mod compat;
 #[cfg(feature = "serde")]
