@@ -186,15 +186,11 @@ mod blocking {
         assert_eq!(copy, b"all of it");
     }
 
-    /// Takes one write, or none.
-    struct Full(bool);
+    struct Full;
 
     impl Write for Full {
-        fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-            if std::mem::replace(&mut self.0, true) {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            Ok(data.len())
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -208,9 +204,9 @@ mod blocking {
         let drip = Reply::status(200).body("one two three four").drip(4, 2 * SECOND);
         let (_server, mut response) = get(drip);
         let start = Instant::now();
-        let error = response.copy_to(&mut Full(true)).unwrap_err();
+        let error = response.copy_to(&mut Full).unwrap_err();
         assert!(matches!(error, reqwest_middleware::Error::Middleware(_)), "{error:?}");
-        assert!(start.elapsed() < 3 * SECOND, "{:?}", start.elapsed());
+        assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
         // What comes later is there to be read.
         let mut rest = vec![];
         response.copy_to(&mut rest).unwrap();

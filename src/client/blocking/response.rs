@@ -99,7 +99,8 @@ impl Response {
         let task = task.map_err(Error::middleware)?;
         let mut count = 0;
         let mut written = Ok(());
-        while let (Ok(()), Some(chunk)) = (&written, wait(received.recv())) {
+        while written.is_ok() {
+            let Some(chunk) = wait(received.recv()) else { break };
             written = writer.write_all(&chunk);
             count += chunk.len() as u64;
         }
