@@ -35,6 +35,7 @@ impl<'a> RedactedUrl<'a> {
             hide(query, "…");
         }
         hide(self.url.password().unwrap_or_default(), "…");
+        hide(self.url.username(), "…");
         if let Some(path) = self.path {
             let shown = path.redact(self.url.path());
             if shown != self.url.path() {
