@@ -4,6 +4,5 @@ pub(crate) mod admission;
 pub(crate) mod gate;
 pub(crate) mod map;
 pub(crate) mod parts;
-mod queue;
 pub(crate) mod state;
 pub(crate) mod states;

@@ -29,6 +29,7 @@ pub(crate) struct Patch {
     pub(crate) attempt_timeout: Option<Option<Duration>>,
     pub(crate) max_total_time: Option<Option<Duration>>,
     pub(crate) max_wait_time: Option<Duration>,
+    pub(crate) max_open_wait: Option<Duration>,
     pub(crate) retry_after: Option<RetryAfter>,
     pub(crate) hints: Option<Arc<HintHeaders>>,
     pub(crate) hint_from: Option<Option<HintFrom>>,
@@ -65,6 +66,7 @@ impl Patch {
         );
         set(&mut policy.max_total_time, self.max_total_time.as_ref());
         set(&mut policy.max_wait_time, self.max_wait_time.as_ref());
+        set(&mut policy.max_open_wait, self.max_open_wait.is_some().then_some(&self.max_open_wait));
         set(&mut policy.retry_after, self.retry_after.as_ref());
         set(&mut policy.hints, self.hints.as_ref());
         set(&mut policy.hint_from, self.hint_from.as_ref());
