@@ -49,6 +49,7 @@ async fn a_host_may_have_a_rule_of_its_own_beside_breakers_and_budgets_per_key()
     };
     let config = steady()
         .max_retries(0)
+        .max_open_wait(Duration::ZERO)
         .circuit_breaker(per_path(5))
         .host("one.example", RetryOverride::new().circuit_breaker(per_path(2)))
         .host(
