@@ -7,6 +7,7 @@ mod compat;
 #[cfg(feature = "serde")]
 mod config;
 mod conformance;
+mod errors;
 mod hints;
 mod hosts;
 #[cfg(feature = "blocking")]
