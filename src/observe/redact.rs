@@ -125,7 +125,7 @@ pub(crate) fn redact<'t>(text: &'t str, path: Option<&PathRedactor>) -> Cow<'t, 
                 redacted.push_str(&RedactedUrl::new(&parsed, path).to_string());
                 redacted.push_str(&word[url.len()..]);
             }
-            Err(_) => redacted.push_str("…"),
+            Err(_) => redacted.push('…'),
         }
         rest = &rest[end..];
     }

@@ -34,9 +34,11 @@ async fn ended(config: ResilientConfigBuilder, reply: Reply) -> HttpRequestError
     client.get(URL).send_resilient().await.unwrap_err()
 }
 
+type Fault = fn() -> reqwest::Error;
+
 #[test]
 fn the_root_cause_of_a_failure_stands_once_in_the_chain() {
-    let errors: [(&str, fn() -> reqwest::Error); 16] = [
+    let errors: [(&str, Fault); 16] = [
         ("refused", fault::refused),
         ("dns", fault::dns),
         ("connect timeout", fault::connect_timeout),

@@ -84,12 +84,12 @@ impl Kind {
                 Some(Value::Table(read_table(keys, entries, path, faults)))
             }
             (Self::Hosts(keys), Tree::Table(entries)) => {
-                let host = (host_pattern::canonical as fn(&str) -> _, INVALID_HOST);
+                let host = (host_pattern::canonical as Canonical, INVALID_HOST);
                 Some(Value::Table(read_named(&Self::Table(keys), host, entries, path, faults)))
             }
             (Self::Headers(kind), Tree::Table(entries)) => {
                 let canonical = |name: &str| Some(HeaderName::try_from(name).ok()?.as_str().into());
-                let header = (canonical as fn(&str) -> _, "must name a header");
+                let header = (canonical as Canonical, "must name a header");
                 Some(Value::Table(read_named(kind, header, entries, path, faults)))
             }
             (Self::List(kind), Tree::List(items)) => {
@@ -240,11 +240,14 @@ fn read_table(
     table
 }
 
+/// Returns a name in its one spelling, if it is one.
+type Canonical = fn(&str) -> Option<Box<str>>;
+
 /// Reads a table whose keys are names, which `canonical` knows in every spelling; the rule is what it
 /// asks of them.
 fn read_named(
     kind: &Kind,
-    (canonical, rule): (fn(&str) -> Option<Box<str>>, &'static str),
+    (canonical, rule): (Canonical, &'static str),
     entries: &[(String, Tree)],
     path: &str,
     faults: &mut Vec<ConfigFault>,

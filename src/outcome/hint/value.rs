@@ -78,13 +78,15 @@ fn read(text: &str, unit: Unit, now: SystemTime) -> Option<When> {
 /// The smallest epoch, 10⁹ s, is in 2001, while 10⁹ s from now is 31 years away; and 10¹² ms are
 /// as long. From 10¹⁹ on it is no epoch in any unit, only a very long time.
 pub(super) fn of_number(number: Duration, unit: Unit) -> When {
-    let epoch = match number.as_secs() {
-        ..1_000_000_000 => None,
-        ..1_000_000_000_000 => (unit == Unit::Seconds).then_some(number),
-        ..1_000_000_000_000_000 => Some(number / 1_000),
-        ..1_000_000_000_000_000_000 => Some(number / 1_000_000),
-        ..10_000_000_000_000_000_000 => Some(number / 1_000_000_000),
-        _ => None,
+    let secs = number.as_secs();
+    let is_below = |digits| secs < 10_u64.pow(digits);
+    let epoch = match () {
+        () if is_below(9) => None,
+        () if is_below(12) => (unit == Unit::Seconds).then_some(number),
+        () if is_below(15) => Some(number / 1_000),
+        () if is_below(18) => Some(number / 1_000_000),
+        () if is_below(19) => Some(number / 1_000_000_000),
+        () => None,
     };
     match (epoch.and_then(|it| UNIX_EPOCH.checked_add(it)), unit) {
         (Some(then), _) => When::At(then),
