@@ -98,6 +98,11 @@ impl<'p> Execution<'p> {
         self.open_wait = self.policy.open_wait(timeout);
     }
 
+    /// Remembers the key of the gate of a request that is about to be sent without a copy.
+    pub(crate) fn keep_gate_key(&mut self, request: &Request) {
+        self.guard.keep_gate_key(request);
+    }
+
     /// Returns whether a gate of the host may be closed.
     #[inline]
     pub(crate) fn may_be_held_back(&self) -> bool {
@@ -222,11 +227,14 @@ impl<'p> Execution<'p> {
         nested: bool,
         now: Instant,
     ) -> Decision {
-        let advice = self.advice(outcome);
-        let verdict = self.policy.verdict(outcome, &advice);
-        let closing = self.report(request, outcome, verdict, &advice, now);
+        let mut advice = self.advice(outcome);
         let retry_in = advice.hint.as_ref().map(|it| it.after);
         let heard = Heard { retry_in, rate_limited: advice.rate_limited };
+        if let Some(hint) = &mut advice.hint {
+            hint.after = self.policy.cut_hint(hint.after);
+        }
+        let verdict = self.policy.verdict(outcome, &advice);
+        let closing = self.report(request, outcome, verdict, &advice, now);
         let decision = match verdict {
             _ if outcome.failure() == Some(FailureKind::Deadline) => {
                 Decision::Return(StopReason::Deadline)
@@ -234,7 +242,12 @@ impl<'p> Execution<'p> {
             Verdict::Success => Decision::Return(StopReason::Success),
             Verdict::Final => Decision::Return(StopReason::Final),
             Verdict::Transient if nested => Decision::Return(StopReason::Vetoed),
-            Verdict::Transient => self.decide(outcome, advice, self.guard.rejects_for(now), now),
+            Verdict::Transient => {
+                let is_throttled = closing.is_none()
+                    && classify::throttling(outcome, &advice) == Some(Throttling::RateLimit);
+                let rejected_for = self.guard.rejects_for(now);
+                self.decide(outcome, advice, is_throttled, rejected_for, now)
+            }
         };
         let decision = match (decision, &closing) {
             (Decision::Retry { source, .. }, Some(closing)) => {
@@ -278,6 +291,7 @@ impl<'p> Execution<'p> {
         &mut self,
         outcome: &Outcome<'_>,
         advice: Advice,
+        is_throttled: bool,
         rejected_for: Option<Duration>,
         now: Instant,
     ) -> Decision {
@@ -285,7 +299,7 @@ impl<'p> Execution<'p> {
         // Nothing is drawn for a wait that cannot follow.
         let waits = self.retry.may_repeat(self.policy);
         let random = if waits { self.policy.sources.random() } else { 0.0 };
-        let facts = DecisionInput { now, random, advice, rejected_for, open_wait };
+        let facts = DecisionInput { now, random, advice, is_throttled, rejected_for, open_wait };
         match self.retry.decide(self.policy, outcome, &facts) {
             Decision::Retry { .. }
                 if !self.is_invited(outcome, &facts.advice)

@@ -178,6 +178,8 @@ async fn a_function_goes_before_headers_and_leaves_the_rest_to_them() {
         after(config().without_hint_from(), "x-plan: free\nretry-after: 5").await,
         5 * SECOND
     );
+    let capped = config().retry_after(RetryAfter::Capped(9 * SECOND));
+    assert_eq!(after(capped, "x-plan: free").await, 9 * SECOND);
     let ignored = config().retry_after(RetryAfter::Ignored);
     assert_eq!(after(ignored, "x-plan: free").await, SECOND);
     // By an override, for one request; and a 403 that the function knows is a rate limit.
@@ -207,6 +209,15 @@ async fn the_hint_that_was_heard_is_on_response_and_error() {
             true,
         ),
         (in_2015(), 404, "retry-after: 7", StopReason::Final, Some(7), false),
+        (
+            // What is waited for is cut; what was heard is not.
+            in_2015().retry_after(RetryAfter::Capped(SECOND)).max_retries(0),
+            429,
+            "retry-after: 3600",
+            StopReason::Exhausted,
+            Some(3600),
+            true,
+        ),
         (in_2015().gate(), 429, "retry-after: 3600", StopReason::HintTooLong, Some(3600), true),
         (
             in_2015().retry_after(RetryAfter::Ignored).max_retries(0),

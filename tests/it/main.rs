@@ -24,4 +24,5 @@ mod support;
 mod support_selftest;
 #[cfg(all(feature = "metrics", feature = "tracing"))]
 mod telemetry;
+mod waits;
 mod wire;

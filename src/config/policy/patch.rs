@@ -9,6 +9,7 @@ use crate::common::clock::Sources;
 use crate::common::path_redactor::PathRedactor;
 use crate::config::headers::DeadlineHeader;
 use crate::config::policy::{Policy, RetryAfter};
+use crate::host::gate::GateKey;
 use crate::observe::event::Listeners;
 use crate::outcome::classify::{HintFrom, Judge, Predicate, RetryMethods, StatusSet};
 use crate::outcome::hint::HintHeaders;
@@ -41,7 +42,7 @@ pub(crate) struct Patch {
     pub(crate) breaker: Option<Option<CircuitBreakers>>,
     pub(crate) breaker_health: Option<Option<Judge>>,
     pub(crate) budget: Option<Option<RetryBudget>>,
-    pub(crate) gate: Option<bool>,
+    pub(crate) gate: Option<Option<GateKey>>,
     pub(crate) listeners: Listeners,
     pub(crate) sources: Sources,
 }
@@ -55,6 +56,7 @@ impl Patch {
         }
         set(&mut policy.max_retries, self.max_retries.as_ref());
         set(&mut policy.backoff, self.backoff.as_ref());
+        policy.is_backoff_set |= self.backoff.is_some();
         set(&mut policy.jitter, self.jitter.as_ref());
         set(&mut policy.statuses, self.statuses.as_ref());
         set(&mut policy.retry_if, self.retry_if.as_ref());
