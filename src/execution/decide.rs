@@ -157,7 +157,9 @@ impl Retry {
             _ if self.turns > policy.max_retries => StopReason::Exhausted,
             Repeat::Never => StopReason::NotReplayable,
             Repeat::NotAllowed => StopReason::UnsafeToRepeat,
-            Repeat::IfNotProcessed if !classify::not_processed(outcome, &policy.refused) => {
+            Repeat::IfNotProcessed
+                if !classify::not_processed(outcome, &policy.refused, &facts.advice) =>
+            {
                 StopReason::UnsafeToRepeat
             }
             _ if matches!(facts.advice.directive, RetryDirective::DoNotRetry(_)) => {
@@ -188,13 +190,14 @@ impl Retry {
         self.backed_off = policy.jitter.wait(backoff, progress, facts.random);
 
         let (mut after, mut source) = (self.backed_off, WaitSource::Backoff);
-        if let Some(Hint { after: hint, header }) = hint {
+        if let Some(Hint { after: hint, header, .. }) = hint {
             if *hint > longest {
                 return Decision::Return(StopReason::HintTooLong);
             }
             let hinted = policy.jitter.above(*hint, longest, facts.random);
             if policy.retry_after == RetryAfter::Replaces || hinted >= after {
-                (after, source) = (hinted, WaitSource::Hint(header.clone()));
+                let by = header.clone().map_or(WaitSource::HintFrom, WaitSource::Hint);
+                (after, source) = (hinted, by);
             }
         }
         let waits_for = |rejected_for| {
@@ -274,8 +277,8 @@ mod tests {
     }
 
     fn hint(header: &'static str, after: Duration) -> Advice {
-        let header = HeaderName::from_static(header);
-        Advice { hint: Some(Hint { after, header }), directive: RetryDirective::Unspecified }
+        let header = Some(HeaderName::from_static(header));
+        Advice { hint: Some(Hint { after, header, asks: true }), ..Advice::default() }
     }
 
     fn decide(
@@ -286,7 +289,11 @@ mod tests {
     ) -> Decision {
         let (method, url) = (&Method::GET, &Url::parse("http://a.example/").unwrap());
         let (attempt, elapsed, keyed) = (1, SECOND, false);
-        retry.decide(policy, &Outcome { method, url, attempt, elapsed, keyed, result }, facts)
+        retry.decide(
+            policy,
+            &Outcome { method, url, attempt, elapsed, keyed, redact_path: None, result },
+            facts,
+        )
     }
 
     fn after_failure(

@@ -1,11 +1,11 @@
 //! Outcome and request in, verdict out; and which requests may be sent twice.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 
 use crate::breaker::Health;
-use crate::outcome::hint::{self, Advice, RetryDirective};
+use crate::outcome::hint::{Advice, RetryDirective};
 use crate::outcome::idempotency;
 use crate::outcome::{Delivery, FailureKind, Outcome, OutcomeResult};
 
@@ -35,8 +35,9 @@ pub(crate) fn verdict(
         (None, Some(StatusCode::CONFLICT)) if outcome.keyed && outcome.attempt > 1 => true,
         (None, Some(StatusCode::UNPROCESSABLE_ENTITY)) if outcome.keyed => false,
         (None, Some(status)) => {
-            statuses.lists(status, outcome.headers())
+            statuses.contains(status)
                 || status.as_u16() >= 400 && advice.directive == RetryDirective::Retry
+                || statuses.hinted && passes(status, advice)
         }
         (None, None) => outcome.failure().is_some_and(is_transient),
     };
@@ -44,6 +45,16 @@ pub(crate) fn verdict(
         _ if transient => Verdict::Transient,
         Some(status) if status.as_u16() < 400 => Verdict::Success,
         _ => Verdict::Final,
+    }
+}
+
+/// Whether a status that is no passing state as such is one by what the response says besides: a
+/// 403 that tells of a rate limit, and 413 (RFC 9110 §15.5.14), 529 and 530 that say when to retry.
+fn passes(status: StatusCode, advice: &Advice) -> bool {
+    match status.as_u16() {
+        403 => advice.rate_limited,
+        413 | 529 | 530 => advice.hint.as_ref().is_some_and(|it| it.asks),
+        _ => false,
     }
 }
 
@@ -71,6 +82,9 @@ pub(crate) fn is_transient(kind: FailureKind) -> bool {
     }
 }
 
+/// What a function of the caller's makes of an outcome: when to retry, if the outcome says so.
+pub(crate) type HintFrom = Arc<dyn Fn(&Outcome<'_>) -> Option<Duration> + Send + Sync>;
+
 pub(crate) type Judge = Arc<dyn Fn(&Outcome<'_>) -> Option<Health> + Send + Sync>;
 
 /// Returns what an outcome says about the health of the service; `None` if nothing.
@@ -78,8 +92,8 @@ pub(crate) type Judge = Arc<dyn Fn(&Outcome<'_>) -> Option<Health> + Send + Sync
 /// `verdict` is that of the statuses, without the caller's own predicate: a 404 that the caller
 /// awaits is a sign of life. Apart from the verdict in part: whether a retry would help is one
 /// thing, whether the service did its work another. A 501 is no sign of health.
-pub(crate) fn health(outcome: &Outcome<'_>, verdict: Verdict) -> Option<Health> {
-    if throttling(outcome) == Some(Throttling::RateLimit) {
+pub(crate) fn health(outcome: &Outcome<'_>, verdict: Verdict, advice: &Advice) -> Option<Health> {
+    if throttling(outcome, advice) == Some(Throttling::RateLimit) {
         return Some(Health::Throttled);
     }
     let failure = match (outcome.result, outcome.status()) {
@@ -114,20 +128,15 @@ pub(crate) enum Throttling {
 
 /// Returns how a response asks all requests to its host to wait; `None` if it does not.
 ///
-/// The one place that decides what a rate limit is: breaker, budget and gate ask here. It reads the
-/// response alone, whatever the user's settings make of its status.
-pub(crate) fn throttling(outcome: &Outcome<'_>) -> Option<Throttling> {
-    let status = outcome.status()?;
-    match status {
-        StatusCode::TOO_MANY_REQUESTS => Some(Throttling::RateLimit),
-        StatusCode::SERVICE_UNAVAILABLE => Some(Throttling::Unavailable),
-        _ if status.as_u16() == 529 => Some(Throttling::Unavailable),
-        _ => is_rate_limit_403(status, outcome.headers()).then_some(Throttling::RateLimit),
+/// Breaker, budget and gate ask here; [`hint::read`](crate::outcome::hint::read) decides what a rate
+/// limit is. Both read the response alone, whatever the user's settings make of its status.
+pub(crate) fn throttling(outcome: &Outcome<'_>, advice: &Advice) -> Option<Throttling> {
+    match outcome.status()?.as_u16() {
+        _ if advice.rate_limited => Some(Throttling::RateLimit),
+        429 => Some(Throttling::RateLimit),
+        503 | 529 => Some(Throttling::Unavailable),
+        _ => None,
     }
-}
-
-fn is_rate_limit_403(status: StatusCode, headers: Option<&HeaderMap>) -> bool {
-    headers.is_some_and(|it| hint::is_rate_limit_403(status, it))
 }
 
 /// Which methods may be sent again after they may have been processed.
@@ -171,7 +180,7 @@ impl RetryMethods {
 
 /// Returns whether this outcome proves that the server did not act on the request. After a redirect
 /// there is no such proof: who redirected may have acted.
-pub(crate) fn not_processed(outcome: &Outcome<'_>, refused: &StatusSet) -> bool {
+pub(crate) fn not_processed(outcome: &Outcome<'_>, refused: &StatusSet, advice: &Advice) -> bool {
     match outcome.delivery() {
         _ if outcome.is_redirected() => false,
         Delivery::NotSent | Delivery::NotProcessed => true,
@@ -179,7 +188,9 @@ pub(crate) fn not_processed(outcome: &Outcome<'_>, refused: &StatusSet) -> bool 
         Delivery::Answered => {
             outcome.status().is_some_and(|it| {
                 // Of RFC 9110 §15.5.20: whether or not the method is idempotent.
-                it == StatusCode::MISDIRECTED_REQUEST || refused.lists(it, outcome.headers())
+                it == StatusCode::MISDIRECTED_REQUEST
+                    || refused.contains(it)
+                    || refused.hinted && it == StatusCode::FORBIDDEN && advice.rate_limited
             })
         }
     }
@@ -189,8 +200,8 @@ pub(crate) fn not_processed(outcome: &Outcome<'_>, refused: &StatusSet) -> bool 
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct StatusSet {
     bits: [u64; 15],
-    /// Whether a 403 that tells of an exhausted rate limit belongs to it.
-    limited_403: bool,
+    /// Whether statuses belong to it that tell of a passing state by what comes with them.
+    hinted: bool,
 }
 
 impl StatusSet {
@@ -199,13 +210,8 @@ impl StatusSet {
         self.bits.get(word).is_some_and(|it| it & bit != 0)
     }
 
-    /// Returns whether a response of this status and with these headers belongs to the set.
-    pub(crate) fn lists(&self, status: StatusCode, headers: Option<&HeaderMap>) -> bool {
-        self.contains(status) || self.limited_403 && is_rate_limit_403(status, headers)
-    }
-
-    pub(crate) fn with_limited_403(mut self) -> Self {
-        self.limited_403 = true;
+    pub(crate) fn with_hinted(mut self) -> Self {
+        self.hinted = true;
         self
     }
 
@@ -237,11 +243,12 @@ impl FromIterator<StatusCode> for StatusSet {
 
 #[cfg(test)]
 mod tests {
-    use http::header;
+    use http::HeaderMap;
     use reqwest::Url;
 
     use super::*;
     use crate::outcome::Failure;
+    use crate::outcome::hint::Hint;
 
     const TRANSIENT: [FailureKind; 9] = [
         FailureKind::CircuitOpen,
@@ -272,7 +279,6 @@ mod tests {
     struct Case {
         result: Result<u16, FailureKind>,
         delivery: Delivery,
-        retry_after: bool,
         keyed: bool,
         attempt: u32,
         redirected: bool,
@@ -285,10 +291,7 @@ mod tests {
 
         fn judge<T>(self, judge: impl FnOnce(&Outcome<'_>) -> T) -> T {
             let url = &Url::parse("http://a.example/").unwrap();
-            let mut headers = HeaderMap::new();
-            if self.retry_after {
-                headers.insert(header::RETRY_AFTER, 1.into());
-            }
+            let headers = HeaderMap::new();
             let result = match self.result {
                 Ok(status) => OutcomeResult::Response {
                     status: StatusCode::from_u16(status).unwrap(),
@@ -300,8 +303,16 @@ mod tests {
                 Err(kind) => OutcomeResult::Failure(Failure::new(kind, self.delivery), &fmt::Error),
             };
             let Self { keyed, attempt, .. } = self;
-            let elapsed = std::time::Duration::ZERO;
-            judge(&Outcome { method: &Method::GET, url, attempt, elapsed, keyed, result })
+            let elapsed = Duration::ZERO;
+            judge(&Outcome {
+                method: &Method::GET,
+                url,
+                attempt,
+                elapsed,
+                keyed,
+                redact_path: None,
+                result,
+            })
         }
 
         fn verdict(self, advice: &Advice, retry_if: Option<&Predicate>) -> Verdict {
@@ -315,7 +326,6 @@ mod tests {
         Case {
             result: Ok(status),
             delivery: Delivery::MaybeProcessed,
-            retry_after: false,
             keyed: false,
             attempt: 1,
             redirected: false,
@@ -342,7 +352,7 @@ mod tests {
             (again(answered(409)), &silent, Final),
             (answered(422), &silent, Transient),
             (keyed(422), &silent, Final),
-            (Case { retry_after: true, ..answered(403) }, &silent, Final),
+            (answered(403), &silent, Final),
         ] {
             assert_eq!(case.verdict(advice, None), expected, "{:?}", case.result);
         }
@@ -355,12 +365,28 @@ mod tests {
     }
 
     #[test]
-    fn a_403_is_transient_where_it_tells_of_a_limit() {
-        let limited = StatusSet::default().with_limited_403();
-        let verdict = |case: Case| case.judge(|it| verdict(it, &Advice::default(), None, &limited));
-        let told = Case { retry_after: true, ..answered(403) };
-        assert_eq!(verdict(told), Verdict::Transient);
-        assert_eq!(verdict(answered(403)), Verdict::Final);
+    fn some_statuses_are_transient_by_what_comes_with_them() {
+        let hinted = StatusSet::default().with_hinted();
+        let verdict = |case: Case, advice: &Advice| {
+            case.judge(|it| verdict(it, advice, None, &hinted)) == Verdict::Transient
+        };
+        let limited = Advice { rate_limited: true, ..Advice::default() };
+        let hint = |asks| Some(Hint { after: Duration::ZERO, header: None, asks });
+        let asks = Advice { hint: hint(true), ..Advice::default() };
+        let tells = Advice { hint: hint(false), ..Advice::default() };
+        for (status, by_limit, by_hint) in [
+            (403, true, false),
+            (413, false, true),
+            (529, false, true),
+            (530, false, true),
+            (404, false, false),
+            (501, false, false),
+        ] {
+            assert!(!verdict(answered(status), &Advice::default()), "{status}");
+            assert!(!verdict(answered(status), &tells), "{status}");
+            assert_eq!(verdict(answered(status), &limited), by_limit, "{status}");
+            assert_eq!(verdict(answered(status), &asks), by_hint, "{status}");
+        }
     }
 
     #[test]
@@ -377,7 +403,11 @@ mod tests {
 
     #[test]
     fn health_is_whether_the_service_did_its_work() {
-        let health = |case: Case, verdict| case.judge(|it| health(it, verdict));
+        let of = |case: Case, verdict, rate_limited| {
+            let advice = Advice { rate_limited, ..Advice::default() };
+            case.judge(|it| health(it, verdict, &advice))
+        };
+        let health = |case, verdict| of(case, verdict, false);
         for (status, verdict, expected) in [
             (200, Verdict::Success, Health::Success),
             (200, Verdict::Transient, Health::Failure),
@@ -385,10 +415,10 @@ mod tests {
             (403, Verdict::Transient, Health::Failure),
             (404, Verdict::Final, Health::Success),
             (408, Verdict::Final, Health::Failure),
-            (429, Verdict::Final, Health::Throttled),
             (501, Verdict::Final, Health::Failure),
         ] {
             assert_eq!(health(answered(status), verdict), Some(expected), "{status}");
+            assert_eq!(of(answered(status), verdict, true), Some(Health::Throttled), "{status}");
         }
         for kind in TRANSIENT.into_iter().chain(FINAL) {
             let expected = match kind {
@@ -403,29 +433,41 @@ mod tests {
 
     #[test]
     fn few_responses_ask_all_requests_to_wait() {
-        let limited_403 = || Case { retry_after: true, ..answered(403) };
-        for (case, expected) in [
-            (answered(429), Some(Throttling::RateLimit)),
-            (limited_403(), Some(Throttling::RateLimit)),
-            (answered(403), None),
-            (answered(503), Some(Throttling::Unavailable)),
-            (answered(529), Some(Throttling::Unavailable)),
-            (answered(500), None),
-            (Case::failed(FailureKind::Throttled), None),
+        let of = |case: Case, rate_limited| {
+            let advice = Advice { rate_limited, ..Advice::default() };
+            case.judge(|it| throttling(it, &advice))
+        };
+        for (status, expected) in [
+            (429, None),
+            (403, None),
+            (500, None),
+            (503, Some(Throttling::Unavailable)),
+            (529, Some(Throttling::Unavailable)),
         ] {
-            case.judge(|it| assert_eq!(throttling(it), expected, "{:?}", it.status()));
+            assert_eq!(of(answered(status), false), expected, "{status}");
+            assert_eq!(of(answered(status), true), Some(Throttling::RateLimit), "{status}");
         }
+        assert_eq!(of(Case::failed(FailureKind::Throttled), false), None);
+        let limited = Advice { rate_limited: true, ..Advice::default() };
         for verdict in [Verdict::Transient, Verdict::Final] {
-            limited_403().judge(|it| assert_eq!(health(it, verdict), Some(Health::Throttled)));
+            let health = answered(403).judge(|it| health(it, verdict, &limited));
+            assert_eq!(health, Some(Health::Throttled));
         }
     }
 
     #[test]
     fn few_outcomes_prove_that_nothing_was_processed() {
         let refused = [429].map(|it| StatusCode::from_u16(it).unwrap());
-        let refused = refused.into_iter().collect::<StatusSet>().with_limited_403();
-        let proof = |case: Case| case.judge(|it| not_processed(it, &refused));
-        for (status, retry_after, expected) in [
+        let refused = refused.into_iter().collect::<StatusSet>().with_hinted();
+        let told = |case: Case, rate_limited| {
+            // A hint that asks for a retry says nothing of what was processed.
+            let header = Some(http::header::RETRY_AFTER);
+            let hint = Some(Hint { after: Duration::ZERO, header, asks: true });
+            let advice = Advice { hint, rate_limited, ..Advice::default() };
+            case.judge(|it| not_processed(it, &refused, &advice))
+        };
+        let proof = |case| told(case, false);
+        for (status, rate_limited, expected) in [
             (429, false, true),
             (429, true, true),
             (403, false, false),
@@ -433,9 +475,9 @@ mod tests {
             (503, true, false),
             (500, true, false),
         ] {
-            let case = Case { retry_after, ..answered(status) };
-            assert_eq!(proof(case), expected, "{status}");
-            assert!(!proof(Case { redirected: true, ..case }));
+            let case = answered(status);
+            assert_eq!(told(case, rate_limited), expected, "{status}");
+            assert!(!told(Case { redirected: true, ..case }, rate_limited));
         }
         let failed = |delivery| Case { delivery, ..Case::failed(FailureKind::Disconnect) };
         assert!(proof(failed(Delivery::NotSent)));
@@ -461,12 +503,21 @@ mod tests {
                     (&Url::parse("http://a.example/").unwrap(), Default::default());
                 let result = OutcomeResult::Failure(of(status, delivery), &fmt::Error);
                 let (method, attempt, keyed) = (&Method::POST, 1, false);
-                let outcome = Outcome { method, url, attempt, elapsed, keyed, result };
+                let outcome =
+                    Outcome { method, url, attempt, elapsed, keyed, redact_path: None, result };
                 let verdict = verdict(&outcome, &Advice::default(), None, &statuses);
                 assert_eq!(verdict == Verdict::Transient, transient, "{status}");
-                assert_eq!(health(&outcome, verdict), Some(health_of), "{status}");
+                assert_eq!(
+                    health(&outcome, verdict, &Advice::default()),
+                    Some(health_of),
+                    "{status}"
+                );
                 let is_proof = refused && delivery == Delivery::Answered;
-                assert_eq!(not_processed(&outcome, &statuses), is_proof, "{status}");
+                assert_eq!(
+                    not_processed(&outcome, &statuses, &Advice::default()),
+                    is_proof,
+                    "{status}"
+                );
             }
         }
     }
@@ -478,8 +529,9 @@ mod tests {
             let failure = Failure::local(kind, Delivery::NotSent);
             let result = OutcomeResult::Failure(failure, &fmt::Error);
             let (method, attempt, elapsed) = (&Method::GET, 1, Default::default());
-            let outcome = Outcome { method, url, attempt, elapsed, keyed: false, result };
-            assert_eq!(health(&outcome, Verdict::Transient), None, "{kind}");
+            let outcome =
+                Outcome { method, url, attempt, elapsed, keyed: false, redact_path: None, result };
+            assert_eq!(health(&outcome, Verdict::Transient, &Advice::default()), None, "{kind}");
         }
     }
 
