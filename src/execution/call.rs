@@ -421,7 +421,11 @@ impl<'p> Execution<'p> {
                 hint::read(status, headers, &self.policy.hints, now)
             }
             OutcomeResult::Response { .. } => return Advice::default(),
-            OutcomeResult::Failure(..) => Advice::default(),
+            // Of a response that a middleware made an error of, the status alone is known.
+            OutcomeResult::Failure(failure, _) => Advice {
+                rate_limited: failure.status == Some(StatusCode::TOO_MANY_REQUESTS),
+                ..Advice::default()
+            },
         };
         match self.policy.hint_from.as_ref().and_then(|find| find(outcome)) {
             Some(after) => advice.with_found(outcome.status(), after),

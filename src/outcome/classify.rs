@@ -133,7 +133,6 @@ pub(crate) enum Throttling {
 pub(crate) fn throttling(outcome: &Outcome<'_>, advice: &Advice) -> Option<Throttling> {
     match outcome.status()?.as_u16() {
         _ if advice.rate_limited => Some(Throttling::RateLimit),
-        429 => Some(Throttling::RateLimit),
         503 | 529 => Some(Throttling::Unavailable),
         _ => None,
     }
@@ -505,19 +504,12 @@ mod tests {
                 let (method, attempt, keyed) = (&Method::POST, 1, false);
                 let outcome =
                     Outcome { method, url, attempt, elapsed, keyed, redact_path: None, result };
-                let verdict = verdict(&outcome, &Advice::default(), None, &statuses);
+                let advice = Advice { rate_limited: status == 429, ..Advice::default() };
+                let verdict = verdict(&outcome, &advice, None, &statuses);
                 assert_eq!(verdict == Verdict::Transient, transient, "{status}");
-                assert_eq!(
-                    health(&outcome, verdict, &Advice::default()),
-                    Some(health_of),
-                    "{status}"
-                );
+                assert_eq!(health(&outcome, verdict, &advice), Some(health_of), "{status}");
                 let is_proof = refused && delivery == Delivery::Answered;
-                assert_eq!(
-                    not_processed(&outcome, &statuses, &Advice::default()),
-                    is_proof,
-                    "{status}"
-                );
+                assert_eq!(not_processed(&outcome, &statuses, &advice), is_proof, "{status}");
             }
         }
     }
