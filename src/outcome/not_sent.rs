@@ -17,7 +17,7 @@ use http::Extensions;
 ///
 /// ```
 /// # struct Token;
-/// # async fn fetch_token() -> Result<http::HeaderValue, std::io::Error> { unimplemented!() }
+/// # async fn fetch_token() -> std::io::Result<http::HeaderValue> { unimplemented!() }
 /// use http::{Extensions, header};
 /// use reqwest::{Request, Response};
 /// use reqwest_middleware::{Error, Middleware, Next, Result};
