@@ -64,6 +64,8 @@ pub(crate) struct Inner {
     pub(crate) history: History,
     pub(crate) redact_path: Option<PathRedactor>,
     pub(crate) cause: Cause,
+    /// The log of the request, by which it is known from another one's.
+    pub(crate) log: Option<AttemptLog>,
 }
 
 impl Inner {
@@ -78,7 +80,8 @@ impl Inner {
         let stop = history.stop_reason().unwrap_or(StopReason::Final);
         let (attempts, elapsed) = (history.total(), log.elapsed());
         let redact_path = log.redact_path();
-        Self { method, url, stop, attempts, elapsed, history, redact_path, cause }
+        let log = Some(log.clone());
+        Self { method, url, stop, attempts, elapsed, history, redact_path, cause, log }
     }
 }
 
@@ -155,6 +158,12 @@ impl HttpRequestError {
             astral_reqwest_middleware::Error::Reqwest(_) => None,
         });
         inside.or_else(|| error.downcast_ref())
+    }
+
+    /// Returns whether it is about the request with this log: a middleware may return the error of
+    /// one of its own.
+    pub(crate) fn is_of(&self, log: &AttemptLog) -> bool {
+        self.inner.0.log.as_ref().is_some_and(|it| it.is_same(log))
     }
 
     /// What this error is about.
@@ -284,6 +293,12 @@ impl HttpRequestError {
         self.inner.0.attempts
     }
 
+    /// Returns whether an earlier attempt may have been applied: a 412 to a PUT with a condition, or
+    /// a 404 to a DELETE, may be the trace of it. Only of methods that change something.
+    pub fn may_have_been_applied(&self) -> bool {
+        self.inner.0.history.may_have_been_applied()
+    }
+
     /// How long the request took, waits included.
     pub fn elapsed(&self) -> Duration {
         self.inner.0.elapsed
@@ -303,8 +318,11 @@ impl fmt::Display for HttpRequestError {
             Cause::Failure(kind, source) => Reported::Failure(*kind, source.as_ref()),
         };
         let (stop, attempts) = (inner.stop, inner.attempts);
+        let maybe_applied = self.may_have_been_applied();
         match (&inner.method, self.redacted_url(), &cause) {
-            (Some(method), Some(url), _) => Message { method, url, stop, attempts, cause }.fmt(f),
+            (Some(method), Some(url), _) => {
+                Message { method, url, stop, attempts, cause, maybe_applied }.fmt(f)
+            }
             (_, _, Reported::Failure(_, error)) => {
                 f.write_str("request could not be built")?;
                 if f.alternate() {

@@ -147,6 +147,7 @@ pub use outcome::classify::RetryMethods;
 pub use outcome::hint::fuzz_hints;
 pub use outcome::hint::{HintFormat, HintHeaders};
 pub use outcome::idempotency::{IdempotencyKey, KeyFormat};
+pub use outcome::not_sent::NotSent;
 pub use outcome::{Delivery, FailureKind, Outcome};
 pub use retry::backoff::{Backoff, Constant, Exponential, Fibonacci, Jitter, Linear};
 pub use retry::budget::{BudgetConfig, RetryBudget};

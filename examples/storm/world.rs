@@ -7,6 +7,7 @@ use http::header::RETRY_AFTER;
 use http::{Extensions, HeaderValue};
 use reqwest::{Method, Request, Response, ResponseBuilderExt, Url};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error, Middleware, Next};
+use reqwest_resilient::testing::io_error;
 use reqwest_resilient::{HttpRequestError, Resilient};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
@@ -231,8 +232,7 @@ impl Middleware for World {
     ) -> reqwest_middleware::Result<Response> {
         self.tally().attempt(self.now());
         let route = usize::from(request.url().path() == "/b");
-        let status =
-            self.respond(route).await.map_err(|it| Error::middleware(io::Error::from(it)))?;
+        let status = self.respond(route).await.map_err(io_error)?;
         let mut response = http::Response::builder().status(status).url(request.url().clone());
         if status == 503 && self.cell.behavior == Behavior::ShedsWithHint {
             response = response.header(RETRY_AFTER, HeaderValue::from_static("1"));

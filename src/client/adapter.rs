@@ -53,6 +53,13 @@ macro_rules! adapter {
                 }
             }
 
+            fn transport_error(error: &Self::Error) -> Option<&reqwest::Error> {
+                match error {
+                    $chain::Error::Middleware(_) => None,
+                    $chain::Error::Reqwest(error) => Some(error),
+                }
+            }
+
             fn local(error: HttpRequestError) -> Self::Error {
                 error.into()
             }

@@ -10,15 +10,16 @@ use crate::config::ResilientConfig;
 use crate::config::overrides::Invalid;
 use crate::config::policy::Policy;
 use crate::config::reload::{Current, ResilientHandle};
-use crate::execution::attempt::{self, AttemptResult, Chain, Refusal};
+use crate::execution::attempt::{self, AttemptResult, Chain, Refusal, Surroundings};
 use crate::execution::body::{BodyFactory, BoxFuture};
 use crate::execution::boxed::Place;
 use crate::execution::call::Execution;
+use crate::execution::record::{OwnConnection, SendRecord};
 use crate::host::admission::{self, Admission};
 use crate::host::parts::Parts;
 use crate::host::states::HostStates;
 use crate::observe::history::AttemptLog;
-use crate::outcome::{self, FailureKind};
+use crate::outcome::{self, FailureKind, not_sent};
 use crate::retry::decision::{Decision, StopReason};
 
 /// The middleware: put it into a client, and the client's requests survive what passes.
@@ -60,11 +61,26 @@ use crate::retry::decision::{Decision, StopReason};
 ///
 /// reqwest follows them within the attempt, and another attempt starts at the first url again.
 /// So a POST that was redirected is not sent again, whatever became of it then.
+///
+/// [`ResilientClient`](crate::ResilientClient) sees every redirect. In a client of your own, a
+/// response counts as redirected if its origin or path is not the one asked for, or if a redirect
+/// was noticed while the client was polled. It is not noticed if a middleware sends by a client of
+/// its own in another task: a POST that is redirected to a host that refuses connections is then
+/// sent again. `redirect::Policy::none()` on that client removes it.
+///
+/// # Middleware inside
+///
+/// Breaker, gate and budget of the host that was asked hear the outcome, whatever a middleware makes
+/// of URL and response. An error that a middleware made or wrapped proves nothing, says nothing of
+/// the host, and has a POST sent once; see [`NotSent`](crate::NotSent). An error of
+/// `error_for_status` is judged by its status.
 #[derive(Clone, Debug)]
 pub struct Resilient {
     current: Current,
     /// The client's own, for requests of which nobody says how long they may take.
     client_timeout: Option<Duration>,
+    /// Whether the end of the chain is our own, which records what is sent.
+    records: bool,
 }
 
 impl Default for Resilient {
@@ -77,11 +93,16 @@ impl Resilient {
     /// A middleware with these settings.
     pub fn new(config: ResilientConfig) -> Self {
         let hosts = HostStates::with_max_hosts(config.policy().max_hosts);
-        Self { current: Current::new(config, hosts), client_timeout: None }
+        Self { current: Current::new(config, hosts), client_timeout: None, records: false }
     }
 
     pub(crate) fn with_client_timeout(self, timeout: Duration) -> Self {
         Self { client_timeout: Some(timeout), ..self }
+    }
+
+    /// For a chain whose end is [`EndOfChain`](crate::client::end_of_chain::EndOfChain).
+    pub(crate) fn with_records(self) -> Self {
+        Self { records: true, ..self }
     }
 
     /// Keeps what it learns of hosts in `hosts`, which other clients may share.
@@ -119,6 +140,8 @@ impl Resilient {
         let policy = self.current.resolve(&request, extensions);
         // Whatever an earlier request left there is not this one's.
         extensions.remove::<GaveUp>();
+        not_sent::forget(extensions);
+        SendRecord::forget(extensions);
         // Not matched together with the answer of `keeps_copy`: to move the policy takes 6 ns.
         let policy = match policy {
             Ok(policy) if self.client_timeout.is_none() && is_simple(&policy, extensions) => {
@@ -190,7 +213,11 @@ impl Resilient {
                     // Never, as a body that is bytes can be copied.
                     (None, None) => return result,
                 };
-                (request, Box::new(First { sent: AttemptResult::of::<C>(result, false), own }))
+                let mut sent = AttemptResult::of(result, false);
+                let extensions = own.as_ref().unwrap_or(extensions);
+                let (asked, records) = (request.url(), self.records);
+                sent.read::<C>(Surroundings { asked, extensions, records });
+                (request, Box::new(First { sent, own }))
             };
             let guard = Admission::new(parts, extensions).with(permit, gate_key);
             let call = Execution::new(&policy, guard, request, extensions, now);
@@ -260,7 +287,7 @@ impl Resilient {
                 }
                 // A scope, so that what an attempt needs is not kept while waiting for the next.
                 let (after, source, last) = {
-                    let sent;
+                    let mut sent;
                     let mut own = None;
                     if let Some(first) = first.take() {
                         First { sent, own } = *first;
@@ -283,6 +310,9 @@ impl Resilient {
                             let target = own.as_mut().unwrap_or(&mut *extensions);
                             ResendCount::mark(target, sent_before.as_ref(), call.retry.attempts());
                             call.mark(target);
+                            if call.needs_own_connection() {
+                                target.insert(OwnConnection);
+                            }
                             let limits = !call.terms(now, timeout).apply(&mut outgoing);
                             let chain = chain.clone();
                             let sending = match &factory {
@@ -294,12 +324,15 @@ impl Resilient {
                             (sending, !limits && call.scopes.are_none())
                         };
                         sent = if is_free {
-                            AttemptResult::of::<C>(sending.await, false)
+                            AttemptResult::of(sending.await, false)
                         } else {
                             let terms = call.terms(now, timeout);
                             let attempt = Box::pin(attempt::attempt::<C>(sending, terms));
                             call.scopes.around(attempt).await
                         };
+                        let extensions = own.as_ref().unwrap_or(extensions);
+                        let (asked, records) = (request.url(), self.records);
+                        sent.read::<C>(Surroundings { asked, extensions, records });
                     }
                     let nested = own.as_ref().unwrap_or(extensions).get::<GaveUp>().is_some();
 

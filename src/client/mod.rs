@@ -3,6 +3,7 @@
 pub(crate) mod adapter;
 #[cfg(feature = "blocking")]
 pub mod blocking;
+pub(crate) mod end_of_chain;
 pub(crate) mod middleware;
 pub(crate) mod request;
 pub(crate) mod resilient_client;

@@ -8,7 +8,7 @@ use reqwest_middleware::ClientWithMiddleware;
 
 use crate::common::fault::BuildError;
 use crate::error::{Cause, HttpRequestError, Inner};
-use crate::observe::history::AttemptLog;
+use crate::observe::history::{AttemptLog, History, ResponseExt};
 use crate::outcome::transport_error;
 use crate::retry::decision::StopReason;
 
@@ -166,7 +166,7 @@ macro_rules! sending {
                 let log = extensions.get_or_insert_default::<AttemptLog>().clone();
                 let (client, request) = builder.build_split();
                 let request = request.map_err(|error| {
-                    HttpRequestError::unbuilt(transport_error::read(&error).kind, error.into())
+                    HttpRequestError::unbuilt(transport_error::kind_of(&error), error.into())
                 })?;
                 let (method, url) = (request.method().clone(), request.url().clone());
                 Ok(Self { client, request, extensions, told: RequestIdentity { method, url, log } })
@@ -177,19 +177,25 @@ macro_rules! sending {
                 let cause =
                     match client.execute_with_extensions(request, &mut self.extensions).await {
                         Ok(response)
-                            if response.status().as_u16() < 400 && !still_failing(&told.log) =>
+                            if response.status().as_u16() < 400 && !still_failing(&response) =>
                         {
                             return Ok(response);
                         }
                         Ok(response) => Cause::Response(response),
                         Err($chain::Error::Reqwest(error)) => {
-                            Cause::Failure(transport_error::read(&error).kind, error.into())
+                            Cause::Failure(transport_error::kind_of(&error), error.into())
                         }
                         Err($chain::Error::Middleware(error)) => match error.downcast() {
-                            Ok(ours) => return Err(ours),
+                            Ok(ours) if HttpRequestError::is_of(&ours, &told.log) => {
+                                return Err(ours);
+                            }
+                            // Of a request that a middleware made for itself.
+                            Ok(other) => {
+                                Cause::Failure(transport_error::kind_of(&other), Box::new(other))
+                            }
                             // Its plain conversion would hide the type from whoever asks the source for it.
                             Err(error) => Cause::Failure(
-                                transport_error::read(error.as_ref()).kind,
+                                transport_error::kind_of(error.as_ref()),
                                 error.reallocate_into_boxed_dyn_error_without_backtrace(),
                             ),
                         },
@@ -205,9 +211,11 @@ sending!(reqwest_middleware);
 #[cfg(feature = "astral")]
 sending!(astral_reqwest_middleware);
 
-/// Whether the last answer was one that the settings call a failure, such as a 202 in the list.
-fn still_failing(log: &AttemptLog) -> bool {
-    !matches!(log.history().stop_reason(), None | Some(StopReason::Success))
+/// Returns whether this response is one that the settings call a failure, such as a 202 in the list.
+/// One that a middleware further out gives in place of a failure, from a cache say, is none.
+fn still_failing(response: &Response) -> bool {
+    let history = response.history();
+    !matches!(history.and_then(History::stop_reason), None | Some(StopReason::Success))
 }
 
 /// A request being put together: the methods of reqwest's builder, and two ways to send it.

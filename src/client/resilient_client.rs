@@ -7,11 +7,13 @@ use http::Method;
 use reqwest::IntoUrl;
 use reqwest_middleware::{ClientWithMiddleware, Middleware};
 
+use crate::client::end_of_chain::EndOfChain;
 use crate::client::middleware::Resilient;
 use crate::client::request::RequestBuilder;
 use crate::common::fault::BuildError;
 use crate::config::ResilientConfig;
 use crate::config::reload::ResilientHandle;
+use crate::execution::redirect;
 use crate::host::states::HostStates;
 
 /// The one list of verbs: as methods beside a `request(&self, method, url)`, or as functions that
@@ -169,6 +171,7 @@ impl ResilientClient {
         reqwest::Client::builder()
             .retry(reqwest::retry::never())
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .redirect(redirect::policy())
     }
 
     verbs!(methods -> RequestBuilder);
@@ -220,16 +223,23 @@ impl ResilientClientBuilder {
         if let Some(hosts) = self.hosts {
             resilient = resilient.with_hosts(hosts);
         }
-        let (client, resilient) = match self.client {
-            Some(client) => (client, resilient),
+        let (client, resilient, end) = match self.client {
+            Some(client) => (client, resilient, None),
             None => {
                 let client = ResilientClient::reqwest_builder().build()?;
-                (client, resilient.with_client_timeout(ATTEMPT_TIMEOUT))
+                let resilient = resilient.with_client_timeout(ATTEMPT_TIMEOUT).with_records();
+                (
+                    client,
+                    resilient,
+                    Some(Arc::new(EndOfChain::new(ResilientClient::reqwest_builder))
+                        as Arc<dyn Middleware>),
+                )
             }
         };
         let handle = resilient.handle();
         let resilient: Arc<dyn Middleware> = Arc::new(resilient);
-        let chain: Vec<_> = self.before.into_iter().chain([resilient]).chain(self.after).collect();
+        let chain: Vec<_> =
+            self.before.into_iter().chain([resilient]).chain(self.after).chain(end).collect();
         Ok(ResilientClient { inner: ClientWithMiddleware::new(client, chain), handle })
     }
 

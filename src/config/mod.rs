@@ -26,6 +26,7 @@ use crate::config::policy::{HostPolicy, Patch, Policy};
 /// | `backoff`, `jitter` | exponential from 300 ms (1 s after a rate limit without a gate), at most 20 s; full jitter |
 /// | `retry_statuses` | 408, 425, 429, 500, 502, 503, 504 |
 /// | `retry_methods` | idempotent ones |
+/// | `refused_statuses` | 425, 429, and a 403 that is a rate limit |
 /// | `retry_after` | waits at least as long as the server says |
 /// | `max_wait_time` | 60 s, and the spread of a hint |
 /// | `max_open_wait` | 2 s, or half the attempt timeout if that is less |

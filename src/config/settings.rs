@@ -58,6 +58,20 @@ macro_rules! settings {
                 self
             }
 
+            /// Sets the statuses by which a server says that it did not process the request, in
+            /// place of the default 425 and 429 (and 403 where it tells of an exhausted rate
+            /// limit). A POST is sent again after these alone, and only if they are retried.
+            ///
+            /// A convention, which no RFC demands: add 503, 529 or 401 for a server that keeps to
+            /// it. A proxy may respond with 503 although the server behind it did the work.
+            pub fn refused_statuses(
+                mut self,
+                statuses: impl IntoIterator<Item = StatusCode>,
+            ) -> Self {
+                self.patch().refused = Some(statuses.into_iter().collect());
+                self
+            }
+
             /// Decides by a predicate what is retried, in place of the statuses and of what is
             /// known about errors, for answers below 400 too. Asked once per attempt.
             ///

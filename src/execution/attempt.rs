@@ -4,15 +4,16 @@ use std::{error::Error, time::Duration};
 
 use bytes::Bytes;
 use http::{Extensions, HeaderValue};
-use reqwest::{Request, Response};
+use reqwest::{Request, Response, Url};
 
 use crate::common::clock::Instant;
 use crate::config::policy::Policy;
 use crate::error::{BoxError, Elapsed, HttpRequestError};
 use crate::execution::body::{self, BodyFactory, BoxFuture};
+use crate::execution::record::SendRecord;
 use crate::execution::redirect;
-use crate::outcome::transport_error::{self, BodyFactoryError};
-use crate::outcome::{Delivery, Failure, FailureKind, OutcomeResult};
+use crate::outcome::transport_error::{AttemptError, BodyFactoryError};
+use crate::outcome::{self, Delivery, Failure, FailureKind, OutcomeResult, not_sent};
 use crate::retry::decision::StopReason;
 
 /// What follows `Resilient` in a client's chain of middleware: all that the loop needs to know of
@@ -31,6 +32,9 @@ pub(crate) trait Chain: Clone + Send + Sync {
     /// The error as its sources see it.
     fn as_error(error: &Self::Error) -> &(dyn Error + 'static);
 
+    /// The error, if it is of the type of the transport's own.
+    fn transport_error(error: &Self::Error) -> Option<&reqwest::Error>;
+
     /// An error that was decided upon here.
     fn local(error: HttpRequestError) -> Self::Error;
 
@@ -43,11 +47,29 @@ pub(crate) enum AttemptResult<E> {
     Response {
         response: Response,
         body: Option<Bytes>,
-        followed: bool,
+        /// Whether a redirect led to it.
+        redirected: bool,
     },
-    Failed(Failure, E),
+    Failed {
+        failure: Failure,
+        error: E,
+        /// Whether the client was seen to follow a redirect.
+        followed: bool,
+        /// Whether the response head had come.
+        after_head: bool,
+    },
     /// Ended here: cut by one of our limits, or not sent at all.
     Local(Failure, BoxError),
+}
+
+/// What is known of an attempt besides its result.
+#[derive(Clone, Copy)]
+pub(crate) struct Surroundings<'a> {
+    /// The URL that was asked for.
+    pub(crate) asked: &'a Url,
+    pub(crate) extensions: &'a Extensions,
+    /// Whether the end of the chain is our own, which records what is sent.
+    pub(crate) records: bool,
 }
 
 impl<E> AttemptResult<E> {
@@ -56,27 +78,67 @@ impl<E> AttemptResult<E> {
         Self::Local(Failure::new(kind, Delivery::NotSent), error)
     }
 
+    /// The result of sending; an error is yet to be [read](Self::read).
     #[inline]
-    pub(crate) fn of<C: Chain<Error = E>>(result: Result<Response, E>, followed: bool) -> Self {
+    pub(crate) fn of(result: Result<Response, E>, followed: bool) -> Self {
         match result {
-            Ok(response) => Self::Response { response, body: None, followed },
-            Err(error) => {
-                let mut failure = transport_error::read(C::as_error(&error));
-                if followed {
-                    // What is known of the last hop is not true of the first, which was answered.
+            Ok(response) => Self::Response { response, body: None, redirected: followed },
+            Err(error) => Self::failed(error, followed, false),
+        }
+    }
+
+    fn failed(error: E, followed: bool, after_head: bool) -> Self {
+        let failure = Failure::local(FailureKind::Other, Delivery::MaybeProcessed);
+        Self::Failed { failure, error, followed, after_head }
+    }
+
+    /// Reads what the result says, by what is known besides.
+    pub(crate) fn read<C: Chain<Error = E>>(&mut self, around: Surroundings<'_>) {
+        let record = around.extensions.get::<SendRecord>().filter(|_| around.records);
+        let is_unsent = not_sent::is_marked(around.extensions)
+            && record.is_none_or(|it| !it.may_be_processed());
+        match self {
+            Self::Response { response, redirected, .. } => {
+                // Where the end of the chain is our own, a redirect is seen.
+                *redirected |=
+                    !around.records && outcome::tells_of_redirect(around.asked, response.url());
+            }
+            Self::Failed { failure, error, followed, after_head } => {
+                let transport = C::transport_error(error);
+                let (error, after_head) = (C::as_error(error), *after_head);
+                let sent = record.map_or(around.asked, |it| &it.url);
+                *failure = AttemptError { error, transport, sent, after_head }.read();
+                let is_status = failure.status.is_some();
+                // What is known of the last hop is not true of the first, which was answered.
+                let mut may_be_processed = *followed;
+                if around.records && !is_status {
+                    may_be_processed |= record.is_none_or(SendRecord::may_be_processed)
+                        && failure.kind != FailureKind::Unsent;
+                    failure.concerns_host &= record.is_some_and(SendRecord::has_no_response);
+                }
+                if is_unsent && !is_status {
+                    *failure = Failure::local(FailureKind::Unsent, Delivery::NotSent);
+                } else if may_be_processed {
                     failure.delivery = Delivery::MaybeProcessed;
                 }
-                Self::Failed(failure, error)
             }
+            Self::Local(failure, _) if failure.delivery == Delivery::MaybeProcessed => {
+                if is_unsent {
+                    *failure = Failure::local(failure.kind, Delivery::NotSent);
+                }
+                failure.concerns_host &=
+                    !around.records || record.is_some_and(SendRecord::has_no_response);
+            }
+            Self::Local(..) => {}
         }
     }
 
     /// Gives up the connection of a response, within the wait before the next attempt.
     pub(crate) async fn drained(self, wait: Duration, left: Option<Duration>) -> Self {
         match self {
-            Self::Response { response, body: None, followed } => {
+            Self::Response { response, body: None, redirected } => {
                 let response = body::drain(response, wait, left).await;
-                Self::Response { response, body: None, followed }
+                Self::Response { response, body: None, redirected }
             }
             other => other,
         }
@@ -84,14 +146,16 @@ impl<E> AttemptResult<E> {
 
     pub(crate) fn outcome_result<C: Chain<Error = E>>(&self) -> OutcomeResult<'_> {
         match self {
-            Self::Response { response, body, followed } => OutcomeResult::Response {
+            Self::Response { response, body, redirected } => OutcomeResult::Response {
                 status: response.status(),
                 headers: response.headers(),
                 url: response.url(),
                 body: body.as_deref(),
-                followed: *followed,
+                redirected: *redirected,
             },
-            Self::Failed(failure, error) => OutcomeResult::Failure(*failure, C::as_error(error)),
+            Self::Failed { failure, error, .. } => {
+                OutcomeResult::Failure(*failure, C::as_error(error))
+            }
             Self::Local(failure, error) => OutcomeResult::Failure(*failure, error.as_ref()),
         }
     }
@@ -195,15 +259,11 @@ async fn complete<C: Chain>(
     } else {
         (sending.await, false)
     };
-    match (AttemptResult::of::<C>(result, followed), terms.policy.read_body) {
-        (AttemptResult::Response { response, .. }, Some(limit)) => {
+    match (AttemptResult::of(result, followed), terms.policy.read_body) {
+        (AttemptResult::Response { response, redirected, .. }, Some(limit)) => {
             match body::read(response, limit).await {
-                Ok((response, body)) => AttemptResult::Response { response, body, followed },
-                Err(error) => {
-                    // The connection was not stale: a head came by it.
-                    let failure = Failure { may_be_stale: false, ..transport_error::read(&error) };
-                    AttemptResult::Failed(failure, error.into())
-                }
+                Ok((response, body)) => AttemptResult::Response { response, body, redirected },
+                Err(error) => AttemptResult::failed(error.into(), followed, true),
             }
         }
         (sent, _) => sent,

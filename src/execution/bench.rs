@@ -48,8 +48,8 @@ impl Answered {
     pub fn decide(&self, now: SystemTime, random: f64) -> Option<Duration> {
         let Self { config, url, headers, .. } = self;
         let policy = config.policy();
-        let (status, body, followed) = (self.status, None, false);
-        let result = OutcomeResult::Response { status, headers, url, body, followed };
+        let (status, body, redirected) = (self.status, None, false);
+        let result = OutcomeResult::Response { status, headers, url, body, redirected };
         let (method, elapsed) = (&Method::GET, Duration::ZERO);
         let outcome =
             Outcome { method, url, attempt: 1, elapsed, keyed: false, redact_path: None, result };

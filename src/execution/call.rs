@@ -2,7 +2,7 @@
 
 use std::{mem, time::Duration};
 
-use http::Extensions;
+use http::{Extensions, StatusCode};
 use reqwest::{Request, Response};
 
 use crate::breaker::{CircuitOpen, StateChange};
@@ -46,9 +46,21 @@ pub(crate) struct Execution<'p> {
     keyed: bool,
     /// Whether a hinted 503 has given it a free retry.
     was_invited: bool,
+    misdirected: Misdirected,
+    /// Whether an attempt that is retried may have been applied.
+    maybe_applied: bool,
     /// Boxed, because most have none.
     history: Option<Box<History>>,
     log: Option<AttemptLog>,
+}
+
+/// Whether a response said that its connection is for another host (421).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Misdirected {
+    Never,
+    /// The next attempt gets a connection of its own.
+    JustNow,
+    Before,
 }
 
 impl<'p> Execution<'p> {
@@ -71,7 +83,8 @@ impl<'p> Execution<'p> {
         let repeat = match request.body() {
             Some(body) if body.as_bytes().is_none() => Repeat::Never,
             _ if policy.may_repeat(request.method(), request.headers()) => Repeat::Always,
-            _ => Repeat::IfNotProcessed,
+            _ if policy.may_repeat_unprocessed(request.method()) => Repeat::IfNotProcessed,
+            _ => Repeat::NotAllowed,
         };
         let length = request.body().map_or(0, |it| it.as_bytes().map_or(usize::MAX, <[u8]>::len));
         let upload = if made || length > LARGE { Upload::Large } else { Upload::Small };
@@ -88,6 +101,8 @@ impl<'p> Execution<'p> {
             keyed: !idempotency::is_idempotent(request.method())
                 && idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
             was_invited: false,
+            misdirected: Misdirected::Never,
+            maybe_applied: false,
             history: None,
             log: extensions.get().cloned(),
         }
@@ -128,10 +143,33 @@ impl<'p> Execution<'p> {
         self.guard.mark(extensions);
     }
 
+    /// Returns whether the attempt that begins now needs a connection of its own.
+    pub(crate) fn needs_own_connection(&mut self) -> bool {
+        let needs = self.misdirected == Misdirected::JustNow;
+        if needs {
+            self.misdirected = Misdirected::Before;
+        }
+        needs
+    }
+
+    /// Returns whether a 421 is to be retried: once, over another connection (RFC 9110 §15.5.20).
+    fn is_misdirected(&mut self, outcome: &Outcome<'_>) -> bool {
+        let first = outcome.status() == Some(StatusCode::MISDIRECTED_REQUEST)
+            && self.misdirected == Misdirected::Never
+            && self.policy.retry_if.is_none();
+        if first {
+            self.misdirected = Misdirected::JustNow;
+        }
+        first
+    }
+
     /// Counts an attempt about to be sent and tells it.
     #[inline]
     pub(crate) fn starts(&mut self, request: &Request) {
         self.retry.attempt();
+        if mem::take(&mut self.maybe_applied) {
+            self.history().note_maybe_applied();
+        }
         if !self.policy.listeners.is_empty() {
             let info = RequestInfo {
                 method: request.method(),
@@ -233,7 +271,12 @@ impl<'p> Execution<'p> {
         if let Some(hint) = &mut advice.hint {
             hint.after = self.policy.cut_hint(hint.after);
         }
-        let verdict = self.policy.verdict(outcome, &advice);
+        let verdict = match self.policy.verdict(outcome, &advice) {
+            Verdict::Final if self.is_misdirected(outcome) => Verdict::Transient,
+            verdict => verdict,
+        };
+        let may_be_applied = !outcome.method.is_safe()
+            && !classify::not_processed(outcome, &self.policy.refused, &advice);
         let closing = self.report(request, outcome, verdict, &advice, now);
         let decision = match verdict {
             _ if outcome.failure() == Some(FailureKind::Deadline) => {
@@ -255,6 +298,7 @@ impl<'p> Execution<'p> {
             }
             (decision, _) => decision,
         };
+        self.maybe_applied |= may_be_applied && matches!(decision, Decision::Retry { .. });
         self.record(outcome, heard, &decision, now);
         self.notify(|call| call.policy.listeners.notify(&Event::AttemptEnded(outcome)));
         self.scopes.end(outcome);
@@ -334,10 +378,10 @@ impl<'p> Execution<'p> {
     ) -> Option<Closing> {
         let listens = self.policy.retry_after != RetryAfter::Ignored;
         let hint = advice.hint.as_ref().map(|it| it.after).filter(|_| listens);
-        let health = match &self.policy.breaker_health {
-            Some(judge) => judge(outcome),
-            None => classify::health(outcome, verdict, advice),
-        };
+        // The client's own timeout may be what ran out first, at the very moment of the deadline.
+        let is_deadline =
+            outcome.is_timeout() && self.retry.left(now).is_some_and(|it| it.is_zero());
+        let health = self.policy.health(outcome, verdict, advice).filter(|_| !is_deadline);
         let cross_host_url = outcome.cross_host_url();
         self.guard.exit(health, cross_host_url, hint, now, &self.policy.sources, &mut self.changes);
         if verdict == Verdict::Success {
@@ -346,13 +390,16 @@ impl<'p> Execution<'p> {
         }
         let longest = self.policy.max_wait_time;
         let throttling = classify::throttling(outcome, advice);
-        let throttling = throttling.filter(|_| listens && cross_host_url.is_none());
+        let throttling = throttling.filter(|_| listens);
         let throttle = throttling.map(|it| match it {
             Throttling::RateLimit => Throttle::RateLimit,
             Throttling::Unavailable => Throttle::Unavailable { longest },
         });
         let closing = throttle.and_then(|it| {
             let unit = || self.policy.sources.random();
+            if let Some(other) = cross_host_url {
+                self.guard.close_gate_of(other, request, it, hint, now, unit);
+            }
             self.guard.close_gate(request, it, hint, now, unit)
         });
         // Only now: another one must not go into the limit before the gate is closed.
@@ -374,7 +421,11 @@ impl<'p> Execution<'p> {
                 hint::read(status, headers, &self.policy.hints, now)
             }
             OutcomeResult::Response { .. } => return Advice::default(),
-            OutcomeResult::Failure(..) => Advice::default(),
+            // An error that is made of a response has its status, and no headers.
+            OutcomeResult::Failure(failure, _) => Advice {
+                rate_limited: failure.status == Some(StatusCode::TOO_MANY_REQUESTS),
+                ..Advice::default()
+            },
         };
         match self.policy.hint_from.as_ref().and_then(|find| find(outcome)) {
             Some(after) => advice.with_found(outcome.status(), after),
@@ -442,8 +493,19 @@ impl<'p> Execution<'p> {
                 let info = BudgetInfo { method, url, attempts, tokens };
                 listeners.notify(&Event::BudgetRefused(&info));
             }
-            let info =
-                FailureInfo { method, url, attempts, max_retries, elapsed, stop_reason, outcome };
+            let info = FailureInfo {
+                method,
+                url,
+                attempts,
+                max_retries,
+                elapsed,
+                stop_reason,
+                may_have_been_applied: call
+                    .history
+                    .as_ref()
+                    .is_some_and(|it| it.may_have_been_applied()),
+                outcome,
+            };
             listeners.notify(&Event::GaveUp(&info));
         });
     }
@@ -505,7 +567,7 @@ impl<'p> Execution<'p> {
                 }
                 Ok(response)
             }
-            AttemptResult::Failed(_, error) => Err(error),
+            AttemptResult::Failed { error, .. } => Err(error),
             AttemptResult::Local(Failure { kind, .. }, source) => {
                 Err(C::local(HttpRequestError::new(Inner {
                     method: Some(request.method().clone()),
@@ -515,6 +577,7 @@ impl<'p> Execution<'p> {
                     elapsed: self.retry.elapsed(now),
                     history: self.history.take().map_or_else(History::default, |it| *it),
                     redact_path: self.policy.redact_path.clone(),
+                    log: self.log.clone(),
                     cause: Cause::Failure(kind, source),
                 })))
             }

@@ -47,6 +47,8 @@ pub(crate) enum Repeat {
     Always,
     /// Only if it was certainly not processed.
     IfNotProcessed,
+    /// Never: the settings exclude its method.
+    NotAllowed,
     /// Never: its body is gone.
     Never,
 }
@@ -116,7 +118,9 @@ impl Retry {
 
     /// There is no copy of the request that is about to be sent.
     pub(crate) fn forbid_retry(&mut self) {
-        self.repeat = Repeat::Never;
+        if self.repeat != Repeat::NotAllowed {
+            self.repeat = Repeat::Never;
+        }
     }
 
     /// Whether it matters that the client follows a redirect: what was answered by one may have
@@ -127,7 +131,8 @@ impl Retry {
 
     /// Whether another attempt could follow the one under way, whatever comes of it.
     pub(crate) fn may_repeat(&self, policy: &Policy) -> bool {
-        self.repeat != Repeat::Never && self.turns <= policy.max_retries
+        !matches!(self.repeat, Repeat::Never | Repeat::NotAllowed)
+            && self.turns <= policy.max_retries
     }
 
     /// How much of the time is left, if it is limited.
@@ -145,14 +150,16 @@ impl Retry {
         outcome: &Outcome<'_>,
         facts: &DecisionInput,
     ) -> Decision {
-        let hinted = facts.advice.hint.as_ref().is_some_and(|it| it.asks);
         let left = self.left(facts.now);
         let cut_again = self.note_interruption(outcome);
         let stop = match self.repeat {
             _ if left == Some(Duration::ZERO) => StopReason::Deadline,
             _ if self.turns > policy.max_retries => StopReason::Exhausted,
             Repeat::Never => StopReason::NotReplayable,
-            Repeat::IfNotProcessed if !classify::not_processed(outcome, hinted) => {
+            Repeat::NotAllowed => StopReason::UnsafeToRepeat,
+            Repeat::IfNotProcessed
+                if !classify::not_processed(outcome, &policy.refused, &facts.advice) =>
+            {
                 StopReason::UnsafeToRepeat
             }
             _ if matches!(facts.advice.directive, RetryDirective::DoNotRetry(_)) => {
@@ -313,7 +320,7 @@ mod tests {
             retry,
             policy,
             facts,
-            OutcomeResult::Response { status, headers, url, body: None, followed: false },
+            OutcomeResult::Response { status, headers, url, body: None, redirected: false },
         )
     }
 
@@ -389,14 +396,22 @@ mod tests {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             after_answer(&mut unsafe_, &policy, &facts, status, "keep-alive")
         };
-        // What the header is called makes no difference, only what it is about.
-        for header in ["x-ms-retry-after-ms", "x-backoff"] {
-            let asks = hint(header, SECOND);
-            assert!(matches!(after_503(asks.clone()), Decision::Retry { .. }), "{header}");
-            let tells = asks.hint.map(|it| Hint { asks: false, ..it });
-            let quota = Advice { hint: tells, ..Advice::default() };
-            assert_eq!(after_503(quota), stops(StopReason::UnsafeToRepeat), "{header}");
+        // What a header is called proves nothing.
+        for header in ["retry-after", "x-ms-retry-after-ms", "x-backoff", "ratelimit"] {
+            let hinted = hint(header, SECOND);
+            assert_eq!(after_503(hinted), stops(StopReason::UnsafeToRepeat), "{header}");
         }
+        let refusing = [StatusCode::SERVICE_UNAVAILABLE].into_iter().collect();
+        let policy = Policy { refused: refusing, ..policy };
+        let busy = StatusCode::SERVICE_UNAVAILABLE;
+        let decision = after_answer(&mut unsafe_, &policy, &facts, busy, "keep-alive");
+        assert!(matches!(decision, Decision::Retry { .. }), "{decision:?}");
+
+        let (mut excluded, facts) = request(&policy, Repeat::NotAllowed, Upload::Small);
+        excluded.forbid_retry();
+        assert!(!excluded.may_repeat(&policy));
+        let decision = after_failure(&mut excluded, &policy, &facts, NOT_SENT);
+        assert_eq!(decision, stops(StopReason::UnsafeToRepeat));
     }
 
     #[test]

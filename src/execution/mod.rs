@@ -9,4 +9,6 @@ pub(crate) mod body;
 pub(crate) mod boxed;
 pub(crate) mod call;
 pub(crate) mod decide;
+mod not_sent;
+pub(crate) mod record;
 pub(crate) mod redirect;

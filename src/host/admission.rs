@@ -11,7 +11,9 @@ use reqwest::{Request, Url};
 
 use crate::breaker::{BreakerHandle, CircuitOpen, Health, Permit, Report, StateChange};
 use crate::common::clock::{Instant, Sources};
-use crate::host::gate::{Closing, Entry, GatePass, Patience, RateLimited, Throttle, Waiting};
+use crate::host::gate::{
+    Closing, Entry, GateKey, GatePass, Patience, RateLimited, Throttle, Waiting,
+};
 use crate::host::parts::Parts;
 use crate::retry::budget::{Success, Token, TokenWaiter};
 
@@ -225,6 +227,27 @@ impl<'p> Admission<'p> {
         let gates = self.parts.gates()?;
         let key = self.gate_key.unwrap_or_else(|| self.parts.gate_key(request));
         gates.close(key, now, throttle, hint, unit())
+    }
+
+    /// Closes the gate of another host, which a redirect led to; by default for requests without
+    /// `Authorization`, which the client does not send on to it.
+    pub(crate) fn close_gate_of(
+        &self,
+        url: &Url,
+        request: &Request,
+        throttle: Throttle,
+        hint: Option<Duration>,
+        now: Instant,
+        unit: impl FnOnce() -> f64,
+    ) {
+        if let Some(rule) = self.parts.gate {
+            let host = self.parts.host_of(url, now);
+            let key = match rule {
+                GateKey::Authorization => 0,
+                GateKey::Own(_) => host.gates.key_of(rule, request),
+            };
+            host.gates.close(key, now, throttle, hint, unit());
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct Parts<'p> {
     breaker: Part<BreakerHandle>,
     budget: Part<Account>,
     pub(crate) overdraft: u32,
-    gate: Option<&'p GateKey>,
+    pub(crate) gate: Option<&'p GateKey>,
 }
 
 /// A part of a host's state, as one request uses it.
@@ -115,6 +115,11 @@ impl<'p> Parts<'p> {
     /// Returns the breaker of another host, if that host was asked before.
     pub(crate) fn breaker_of(&self, url: &Url) -> Option<Arc<BreakerHandle>> {
         self.hosts.peek(&host_key(url))?.used_breaker().cloned()
+    }
+
+    /// Returns the state of another host, a new one if there is none.
+    pub(crate) fn host_of(&self, url: &Url, now: Instant) -> Cow<'p, Arc<HostState>> {
+        self.hosts.find(url, now)
     }
 
     /// Returns whether a gate of the host may be closed.

@@ -280,6 +280,9 @@ pub struct FailureInfo<'a> {
     pub elapsed: Duration,
     /// Why no further attempt is made.
     pub stop_reason: StopReason,
+    /// Whether an earlier attempt may have been applied; see
+    /// [`History::may_have_been_applied`](crate::History::may_have_been_applied).
+    pub may_have_been_applied: bool,
     /// What the last attempt gave.
     pub outcome: &'a Outcome<'a>,
 }
@@ -287,7 +290,8 @@ pub struct FailureInfo<'a> {
 impl fmt::Display for FailureInfo<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { method, url, stop_reason: stop, attempts, outcome, .. } = *self;
-        let message = Message { method, url, stop, attempts, cause: Reported::from(outcome) };
+        let (cause, maybe_applied) = (Reported::from(outcome), self.may_have_been_applied);
+        let message = Message { method, url, stop, attempts, cause, maybe_applied };
         // There is no chain of sources beside it.
         write!(f, "{message:#}")
     }

@@ -118,6 +118,7 @@ pub struct History {
     holds: Vec<Hold>,
     total: u32,
     stop: Option<StopReason>,
+    maybe_applied: bool,
     last: Heard,
 }
 
@@ -142,6 +143,12 @@ impl History {
     /// How many attempts there were, those not kept included.
     pub fn total(&self) -> u32 {
         self.total
+    }
+
+    /// Returns whether an attempt that was retried may have been applied by the server, although it
+    /// did not end well. Only of methods that change something.
+    pub fn may_have_been_applied(&self) -> bool {
+        self.maybe_applied
     }
 
     /// Why the request ended; `None` while it runs.
@@ -179,6 +186,11 @@ impl History {
         if let Some(last) = self.attempts.last_mut() {
             last.wait = Some((wait, source.clone()));
         }
+    }
+
+    /// Notes that the attempt that is retried may have been applied.
+    pub(crate) fn note_maybe_applied(&mut self) {
+        self.maybe_applied = true;
     }
 
     pub(crate) fn end(&mut self, stop: StopReason) {
@@ -313,6 +325,11 @@ impl AttemptLog {
         self.lock(|it| it.redact_path.clone())
     }
 
+    /// Returns whether both are handles to one log.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub(crate) fn set(
         &self,
         history: &History,
@@ -360,7 +377,7 @@ mod tests {
         let (url, headers) = (&Url::parse(by).unwrap(), &HeaderMap::new());
         attempt(
             number,
-            OutcomeResult::Response { status, headers, url, body: None, followed: false },
+            OutcomeResult::Response { status, headers, url, body: None, redirected: false },
         )
     }
 

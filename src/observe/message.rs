@@ -18,6 +18,8 @@ pub(crate) struct Message<'a> {
     pub(crate) url: RedactedUrl<'a>,
     pub(crate) stop: StopReason,
     pub(crate) attempts: u32,
+    /// Whether an earlier attempt may have been applied.
+    pub(crate) maybe_applied: bool,
     pub(crate) cause: Reported<'a>,
 }
 
@@ -45,6 +47,11 @@ impl fmt::Display for Message<'_> {
                 let verb = if status.as_u16() < 400 { "is still to be retried" } else { "failed" };
                 write!(f, "{verb} with status {}", status.as_u16())?;
                 match stop {
+                    // So is a 412 to a PUT, or a 404 to a DELETE, that took effect before.
+                    StopReason::Final if self.maybe_applied => write!(
+                        f,
+                        " after {attempts} attempts (an earlier attempt may have been applied)"
+                    ),
                     StopReason::Final | StopReason::Success => Ok(()),
                     _ => write!(f, " after {attempts} attempts{}", because(stop)),
                 }
@@ -56,7 +63,13 @@ impl fmt::Display for Message<'_> {
                 write!(f, "was rejected after {attempts} attempts: {error}")
             }
             Reported::Failure(kind, error) => {
-                write!(f, "failed after {attempts} attempts{}", because(stop))?;
+                let because = match stop {
+                    StopReason::Final if self.maybe_applied => {
+                        " (an earlier attempt may have been applied)"
+                    }
+                    _ => because(stop),
+                };
+                write!(f, "failed after {attempts} attempts{because}")?;
                 if is_own(kind) || f.alternate() {
                     let text = transport_error::root_text(error);
                     return write!(f, ": {}", self.url.redact(&text));

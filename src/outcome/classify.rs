@@ -29,25 +29,17 @@ pub(crate) fn verdict(
     retry_if: Option<&Predicate>,
     statuses: &StatusSet,
 ) -> Verdict {
-    let transient = match (retry_if, outcome.result) {
+    let transient = match (retry_if, outcome.status()) {
         (Some(retry_if), _) => retry_if(outcome),
         // 409: the first copy is still at work; 422: the key belongs to another request.
-        (None, OutcomeResult::Response { status: StatusCode::CONFLICT, .. })
-            if outcome.keyed && outcome.attempt > 1 =>
-        {
-            true
-        }
-        (None, OutcomeResult::Response { status: StatusCode::UNPROCESSABLE_ENTITY, .. })
-            if outcome.keyed =>
-        {
-            false
-        }
-        (None, OutcomeResult::Response { status, .. }) => {
+        (None, Some(StatusCode::CONFLICT)) if outcome.keyed && outcome.attempt > 1 => true,
+        (None, Some(StatusCode::UNPROCESSABLE_ENTITY)) if outcome.keyed => false,
+        (None, Some(status)) => {
             statuses.contains(status)
                 || status.as_u16() >= 400 && advice.directive == RetryDirective::Retry
                 || statuses.hinted && passes(status, advice)
         }
-        (None, OutcomeResult::Failure(failure, _)) => is_transient(failure.kind),
+        (None, None) => outcome.failure().is_some_and(is_transient),
     };
     match outcome.status() {
         _ if transient => Verdict::Transient,
@@ -76,12 +68,16 @@ pub(crate) fn is_transient(kind: FailureKind) -> bool {
         | FailureKind::Protocol
         | FailureKind::Refused
         | FailureKind::Throttled
-        | FailureKind::Timeout => true,
+        | FailureKind::Timeout
+        | FailureKind::Unsent => true,
         FailureKind::Builder
         | FailureKind::Certificate
         | FailureKind::Decode
+        | FailureKind::ProxyAuth
         | FailureKind::RateLimited
         | FailureKind::Redirect
+        | FailureKind::Status
+        | FailureKind::Tls
         | FailureKind::Other => false,
     }
 }
@@ -93,26 +89,31 @@ pub(crate) type Judge = Arc<dyn Fn(&Outcome<'_>) -> Option<Health> + Send + Sync
 
 /// Returns what an outcome says about the health of the service; `None` if nothing.
 ///
-/// Apart from the verdict in part: whether a retry would help is one thing, whether the service
-/// did its work another. A 404 is a sign of life, a 501 none of health.
+/// `verdict` is that of the statuses, without the caller's own predicate: a 404 that the caller
+/// awaits is a sign of life. Apart from the verdict in part: whether a retry would help is one
+/// thing, whether the service did its work another. A 501 is no sign of health.
 pub(crate) fn health(outcome: &Outcome<'_>, verdict: Verdict, advice: &Advice) -> Option<Health> {
     if throttling(outcome, advice) == Some(Throttling::RateLimit) {
         return Some(Health::Throttled);
     }
-    match outcome.result {
-        OutcomeResult::Response { status, .. } => {
-            let failed = verdict == Verdict::Transient
+    let failure = match (outcome.result, outcome.status()) {
+        (_, Some(status)) => {
+            // A 421 is retried because of its connection.
+            let failed = verdict == Verdict::Transient && status != StatusCode::MISDIRECTED_REQUEST
                 || status.is_server_error()
                 || status == StatusCode::REQUEST_TIMEOUT;
-            Some(if failed { Health::Failure } else { Health::Success })
+            return Some(if failed { Health::Failure } else { Health::Success });
         }
-        OutcomeResult::Failure(failure, _) => match failure.kind {
-            FailureKind::Throttled => Some(Health::Throttled),
-            FailureKind::Certificate => Some(Health::Failure),
-            FailureKind::CircuitOpen => None,
-            kind if is_transient(kind) => Some(Health::Failure),
-            _ => None,
-        },
+        (OutcomeResult::Failure(failure, _), None) => failure,
+        (OutcomeResult::Response { .. }, None) => return None,
+    };
+    match failure.kind {
+        _ if !failure.concerns_host => None,
+        // The caller's own limit: a healthy host may need longer.
+        FailureKind::CircuitOpen | FailureKind::Deadline => None,
+        FailureKind::Throttled => Some(Health::Throttled),
+        FailureKind::Certificate | FailureKind::Tls => Some(Health::Failure),
+        kind => is_transient(kind).then_some(Health::Failure),
     }
 }
 
@@ -139,9 +140,10 @@ pub(crate) fn throttling(outcome: &Outcome<'_>, advice: &Advice) -> Option<Throt
 
 /// Which methods may be sent again after they may have been processed.
 ///
-/// The guard concerns only that: a request that was provably not processed (never sent, refused
-/// by the protocol, answered with 425, 429, or 503 and a Retry-After) may always be re-sent, and
-/// so may one that carries an `Idempotency-Key`.
+/// [`Idempotent`](Self::Idempotent) concerns only that: a request that was provably not processed
+/// (never sent, refused by the protocol, answered with one of the
+/// [`refused_statuses`](crate::ResilientConfigBuilder::refused_statuses)) may be re-sent whatever
+/// its method. A request that carries an `Idempotency-Key` may be re-sent by all rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryMethods {
@@ -149,7 +151,8 @@ pub enum RetryMethods {
     /// GET, HEAD, OPTIONS, TRACE, PUT, DELETE, and QUERY. The default.
     #[default]
     Idempotent,
-    /// These methods and no others.
+    /// These methods and no others: a request of another method is sent once, even if it was not
+    /// processed.
     Only(Vec<Method>),
     /// Every method: switches the guard off. A POST may then take effect twice.
     All,
@@ -164,20 +167,31 @@ impl RetryMethods {
             Self::All => true,
         }
     }
+
+    /// Returns whether a request of this method is sent again if it was certainly not processed.
+    pub(crate) fn allows_unprocessed(&self, method: &Method) -> bool {
+        match self {
+            Self::Only(methods) => methods.contains(method),
+            Self::Idempotent | Self::All => true,
+        }
+    }
 }
 
-/// Whether this outcome proves that the server did not act on the request. After a redirect there
-/// is no such proof: whoever redirected may have acted.
-pub(crate) fn not_processed(outcome: &Outcome<'_>, hinted: bool) -> bool {
+/// Returns whether this outcome proves that the server did not act on the request. After a redirect
+/// there is no such proof: who redirected may have acted.
+pub(crate) fn not_processed(outcome: &Outcome<'_>, refused: &StatusSet, advice: &Advice) -> bool {
     match outcome.delivery() {
         _ if outcome.is_redirected() => false,
         Delivery::NotSent | Delivery::NotProcessed => true,
         Delivery::MaybeProcessed => false,
-        Delivery::Answered => match outcome.status() {
-            Some(StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS) => true,
-            Some(StatusCode::SERVICE_UNAVAILABLE) => hinted,
-            _ => false,
-        },
+        Delivery::Answered => {
+            outcome.status().is_some_and(|it| {
+                // Of RFC 9110 §15.5.20: whether or not the method is idempotent.
+                it == StatusCode::MISDIRECTED_REQUEST
+                    || refused.contains(it)
+                    || refused.hinted && it == StatusCode::FORBIDDEN && advice.rate_limited
+            })
+        }
     }
 }
 
@@ -235,7 +249,7 @@ mod tests {
     use crate::outcome::Failure;
     use crate::outcome::hint::Hint;
 
-    const TRANSIENT: [FailureKind; 8] = [
+    const TRANSIENT: [FailureKind; 9] = [
         FailureKind::CircuitOpen,
         FailureKind::Connect,
         FailureKind::Deadline,
@@ -244,14 +258,18 @@ mod tests {
         FailureKind::Refused,
         FailureKind::Throttled,
         FailureKind::Timeout,
+        FailureKind::Unsent,
     ];
 
-    const FINAL: [FailureKind; 6] = [
+    const FINAL: [FailureKind; 9] = [
         FailureKind::Builder,
         FailureKind::Certificate,
         FailureKind::Decode,
+        FailureKind::ProxyAuth,
         FailureKind::RateLimited,
         FailureKind::Redirect,
+        FailureKind::Status,
+        FailureKind::Tls,
         FailureKind::Other,
     ];
 
@@ -262,7 +280,7 @@ mod tests {
         delivery: Delivery,
         keyed: bool,
         attempt: u32,
-        followed: bool,
+        redirected: bool,
     }
 
     impl Case {
@@ -279,7 +297,7 @@ mod tests {
                     headers: &headers,
                     url,
                     body: None,
-                    followed: self.followed,
+                    redirected: self.redirected,
                 },
                 Err(kind) => OutcomeResult::Failure(Failure::new(kind, self.delivery), &fmt::Error),
             };
@@ -309,7 +327,7 @@ mod tests {
             delivery: Delivery::MaybeProcessed,
             keyed: false,
             attempt: 1,
-            followed: false,
+            redirected: false,
         }
     }
 
@@ -404,8 +422,8 @@ mod tests {
         for kind in TRANSIENT.into_iter().chain(FINAL) {
             let expected = match kind {
                 FailureKind::Throttled => Some(Health::Throttled),
-                FailureKind::CircuitOpen => None,
-                FailureKind::Certificate => Some(Health::Failure),
+                FailureKind::CircuitOpen | FailureKind::Deadline => None,
+                FailureKind::Certificate | FailureKind::Tls => Some(Health::Failure),
                 _ => TRANSIENT.contains(&kind).then_some(Health::Failure),
             };
             assert_eq!(health(Case::failed(kind), Verdict::Final), expected, "{kind}");
@@ -438,21 +456,73 @@ mod tests {
 
     #[test]
     fn few_outcomes_prove_that_nothing_was_processed() {
-        let proof = |case: Case, hinted| case.judge(|it| not_processed(it, hinted));
-        for (status, hinted, expected) in [
-            (425, false, true),
+        let refused = [429].map(|it| StatusCode::from_u16(it).unwrap());
+        let refused = refused.into_iter().collect::<StatusSet>().with_hinted();
+        let none = Advice::default();
+        let proof = |case: Case| case.judge(|it| not_processed(it, &refused, &none));
+        let limited = Advice { rate_limited: true, ..Advice::default() };
+        for (status, rate_limited, expected) in [
             (429, false, true),
-            (503, true, true),
-            (503, false, false),
+            (429, true, true),
+            (403, false, false),
+            (403, true, true),
+            (503, true, false),
             (500, true, false),
         ] {
-            assert_eq!(proof(answered(status), hinted), expected, "{status}");
-            assert!(!proof(Case { followed: true, ..answered(status) }, hinted));
+            let advice = if rate_limited { &limited } else { &none };
+            let proof = |case: Case| case.judge(|it| not_processed(it, &refused, advice));
+            let case = answered(status);
+            assert_eq!(proof(case), expected, "{status}");
+            assert!(!proof(Case { redirected: true, ..case }));
         }
         let failed = |delivery| Case { delivery, ..Case::failed(FailureKind::Disconnect) };
-        assert!(proof(failed(Delivery::NotSent), false));
-        assert!(proof(failed(Delivery::NotProcessed), false));
-        assert!(!proof(failed(Delivery::MaybeProcessed), true));
+        assert!(proof(failed(Delivery::NotSent)));
+        assert!(proof(failed(Delivery::NotProcessed)));
+        assert!(!proof(failed(Delivery::MaybeProcessed)));
+    }
+
+    #[test]
+    fn an_error_made_of_a_status_is_read_by_it() {
+        let of = |status: u16, delivery| {
+            let status = StatusCode::from_u16(status).ok();
+            Failure { status, ..Failure::new(FailureKind::Status, delivery) }
+        };
+        let statuses: StatusSet =
+            [429, 503].map(|it| StatusCode::from_u16(it).unwrap()).into_iter().collect();
+        for (status, transient, health_of, refused) in [
+            (404, false, Health::Success, false),
+            (429, true, Health::Throttled, true),
+            (503, true, Health::Failure, true),
+        ] {
+            for delivery in [Delivery::Answered, Delivery::MaybeProcessed] {
+                let (url, elapsed) =
+                    (&Url::parse("http://a.example/").unwrap(), Default::default());
+                let result = OutcomeResult::Failure(of(status, delivery), &fmt::Error);
+                let (method, attempt, keyed) = (&Method::POST, 1, false);
+                let redact_path = None;
+                let outcome = Outcome { method, url, attempt, elapsed, keyed, redact_path, result };
+                let advice = Advice { rate_limited: status == 429, ..Advice::default() };
+                let verdict = verdict(&outcome, &advice, None, &statuses);
+                assert_eq!(verdict == Verdict::Transient, transient, "{status}");
+                assert_eq!(health(&outcome, verdict, &advice), Some(health_of), "{status}");
+                let is_proof = refused && delivery == Delivery::Answered;
+                assert_eq!(not_processed(&outcome, &statuses, &advice), is_proof, "{status}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_concern_the_host_says_nothing_of_it() {
+        for kind in TRANSIENT.into_iter().chain(FINAL) {
+            let url = &Url::parse("http://a.example/").unwrap();
+            let failure = Failure::local(kind, Delivery::NotSent);
+            let result = OutcomeResult::Failure(failure, &fmt::Error);
+            let (method, attempt, elapsed) = (&Method::GET, 1, Default::default());
+            let (keyed, redact_path) = (false, None);
+            let outcome = Outcome { method, url, attempt, elapsed, keyed, redact_path, result };
+            let said = health(&outcome, Verdict::Transient, &Advice::default());
+            assert_eq!(said, None, "{kind}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub(crate) mod classify;
 pub(crate) mod hint;
 pub(crate) mod idempotency;
+pub(crate) mod not_sent;
 pub(crate) mod transport_error;
 
 use std::{error::Error, fmt, time::Duration};
@@ -22,12 +23,14 @@ use crate::common::path_redactor::PathRedactor;
 pub enum Delivery {
     /// A response head came back.
     Answered,
-    /// Bytes may have reached the application, and nobody can tell what it did with them.
+    /// Bytes may have reached the application, or nothing proves that they did not. So it is after
+    /// an error that a middleware made or wrapped.
     MaybeProcessed,
     /// The server or the protocol says the request was not acted upon (HTTP/2 REFUSED_STREAM,
     /// GOAWAY beyond the last stream).
     NotProcessed,
-    /// No byte of the request left this machine (refused, DNS, connect timeout).
+    /// No byte of the request left this machine: the client could not connect (refused, DNS,
+    /// connect timeout), or a middleware further in says so by [`NotSent`](crate::NotSent).
     NotSent,
 }
 
@@ -72,7 +75,17 @@ pub enum FailureKind {
     Throttled,
     /// Time ran out: connect, attempt or client timeout.
     Timeout,
-    /// Not an error of the transport: another middleware's, or one nobody could name. Never
+    /// The proxy asks for credentials: 407 to CONNECT. Permanent.
+    ProxyAuth,
+    /// A middleware further in made an error of this response's status, which is judged as the
+    /// status is.
+    Status,
+    /// The server ended the TLS handshake by an alert: it refuses the version, or the certificate
+    /// that it was shown or not shown. Permanent.
+    Tls,
+    /// A middleware further in says that it sent nothing; see [`NotSent`](crate::NotSent).
+    Unsent,
+    /// Not an error of the transport: another middleware's, or one without a known type. Never
     /// retried.
     Other,
 }
@@ -94,6 +107,10 @@ impl FailureKind {
             Self::Refused => "refused",
             Self::Throttled => "throttled",
             Self::Timeout => "timeout",
+            Self::ProxyAuth => "proxy_auth",
+            Self::Status => "status",
+            Self::Tls => "tls",
+            Self::Unsent => "unsent",
             Self::Other => "other",
         }
     }
@@ -112,11 +129,21 @@ pub(crate) struct Failure {
     pub(crate) delivery: Delivery,
     /// Whether the connection may have been closed by the server while it was idle.
     pub(crate) may_be_stale: bool,
+    /// The status of the response that a middleware further in made an error of.
+    pub(crate) status: Option<StatusCode>,
+    /// Whether it says something of the host: not if this machine failed, or a middleware did.
+    pub(crate) concerns_host: bool,
 }
 
 impl Failure {
+    /// A failure of the host or of the way to it.
     pub(crate) const fn new(kind: FailureKind, delivery: Delivery) -> Self {
-        Self { kind, delivery, may_be_stale: false }
+        Self { kind, delivery, may_be_stale: false, status: None, concerns_host: true }
+    }
+
+    /// A failure that says nothing of the host.
+    pub(crate) const fn local(kind: FailureKind, delivery: Delivery) -> Self {
+        Self { concerns_host: false, ..Self::new(kind, delivery) }
     }
 }
 
@@ -142,8 +169,8 @@ pub(crate) enum OutcomeResult<'a> {
         headers: &'a HeaderMap,
         url: &'a Url,
         body: Option<&'a [u8]>,
-        /// Whether the client was seen to follow a redirect, maybe one to the same url.
-        followed: bool,
+        /// Whether a redirect led to it, maybe one to the same URL.
+        redirected: bool,
     },
     Failure(Failure, &'a (dyn Error + 'static)),
 }
@@ -169,11 +196,12 @@ impl<'a> Outcome<'a> {
         self.elapsed
     }
 
-    /// The answer's status, if there was an answer.
+    /// The answer's status, if there was an answer; also where a middleware further in made an
+    /// error of it.
     pub fn status(&self) -> Option<StatusCode> {
         match self.result {
             OutcomeResult::Response { status, .. } => Some(status),
-            OutcomeResult::Failure(..) => None,
+            OutcomeResult::Failure(failure, _) => failure.status,
         }
     }
 
@@ -198,7 +226,9 @@ impl<'a> Outcome<'a> {
     /// after a redirect.
     pub fn answered_by(&self) -> Option<&'a Url> {
         match self.result {
-            OutcomeResult::Response { url, .. } => Some(url),
+            OutcomeResult::Response { url, .. } => {
+                Some(url).filter(|it| it.host_str() != Some(PLACEHOLDER_HOST))
+            }
             OutcomeResult::Failure(_, error) => error.downcast_ref::<reqwest::Error>()?.url(),
         }
     }
@@ -227,12 +257,10 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// Whether it was answered after a redirect.
+    /// Returns whether a redirect led to the response: who redirected may have acted. A failure
+    /// after a redirect says so by its delivery.
     pub(crate) fn is_redirected(&self) -> bool {
-        // The url of an answer has no fragment.
-        let bare = |url: &'a Url| url.as_str().split('#').next();
-        matches!(self.result, OutcomeResult::Response { followed: true, .. })
-            || self.answered_by().is_some_and(|it| bare(it) != bare(self.url))
+        matches!(self.result, OutcomeResult::Response { redirected: true, .. })
     }
 
     /// The url that answered, if it is one of another server than the one that was asked.
@@ -251,6 +279,9 @@ impl<'a> Outcome<'a> {
     }
 }
 
+/// The host of the URL that reqwest gives to a response that has none: one that a middleware built.
+const PLACEHOLDER_HOST: &str = "no.url.provided.local";
+
 /// Returns the URL that responded, if it is one of another host than the one that was asked.
 ///
 /// `http://a` and `https://a` are one host, as are all schemes of a name on the same port.
@@ -260,7 +291,17 @@ pub(crate) fn cross_host_url<'a>(asked: &Url, by: &'a Url) -> Option<&'a Url> {
         (url.host(), url.port())
     }
     let is_other = by.as_str() != asked.as_str() && server(by) != server(asked);
-    is_other.then_some(by)
+    (is_other && by.host_str() != Some(PLACEHOLDER_HOST)).then_some(by)
+}
+
+/// Returns whether the URL that responded tells of a redirect, where none could be seen.
+///
+/// A query that differs does not: a middleware may have signed the URL.
+pub(crate) fn tells_of_redirect(asked: &Url, by: &Url) -> bool {
+    let place = |url: &Url| (url.scheme() == "https", url.port_or_known_default());
+    let differs =
+        asked.host() != by.host() || place(asked) != place(by) || asked.path() != by.path();
+    differs && by.host_str() != Some(PLACEHOLDER_HOST)
 }
 
 impl fmt::Debug for Outcome<'_> {
@@ -303,13 +344,13 @@ mod tests {
         });
     }
 
-    fn answer<'a>(headers: &'a HeaderMap, url: &'a Url, followed: bool) -> OutcomeResult<'a> {
+    fn answer<'a>(headers: &'a HeaderMap, url: &'a Url, redirected: bool) -> OutcomeResult<'a> {
         OutcomeResult::Response {
             status: StatusCode::BAD_GATEWAY,
             headers,
             url,
             body: Some(b"x"),
-            followed,
+            redirected,
         }
     }
 
@@ -342,29 +383,30 @@ mod tests {
                 assert!(it.error().is_some_and(|it| it.is::<fmt::Error>()));
                 assert_eq!((it.status(), it.body(), it.headers()), (None, None, None));
                 assert_eq!((it.is_timeout(), it.is_connect()), (timeout, connect));
-                assert_eq!((it.answered_by(), it.is_redirected()), (None, false));
+                assert_eq!(it.answered_by(), None);
                 assert_eq!(it.to_string(), format!("{kind} (not sent)"));
             });
         }
     }
 
     #[test]
-    fn redirects_show_in_the_url_or_were_seen() {
-        for (asked, by, followed, redirected, cross_host_url) in [
-            ("http://a.example/", "http://a.example/", false, false, false),
-            ("http://a.example/#part", "http://a.example/", false, false, false),
-            ("http://a.example:80/", "http://a.example/", false, false, false),
-            ("http://a.example/", "http://a.example/", true, true, false),
-            ("http://a.example/", "http://a.example/b", false, true, false),
-            ("http://a.example/", "http://b.example/", false, true, true),
-            ("http://a.example/", "http://a.example:81/", false, true, true),
-            ("http://a.example/", "https://a.example:80/", false, true, true),
-            ("http://a.example/", "https://a.example/", false, true, false),
-            ("http://a.example:8080/", "https://a.example:8080/", false, true, false),
-            ("http://a.example:443/", "https://a.example/", false, true, true),
+    fn redirects_show_in_origin_and_path() {
+        for (asked, by, redirected, cross_host_url) in [
+            ("http://a.example/", "http://a.example/", false, false),
+            ("http://a.example/#part", "http://a.example/", false, false),
+            ("http://a.example:80/", "http://a.example/", false, false),
+            ("http://a.example/", "http://a.example/?signature=1", false, false),
+            ("http://a.example/", "http://a.example/b", true, false),
+            ("http://a.example/", "http://b.example/", true, true),
+            ("http://a.example/", "http://a.example:81/", true, true),
+            ("http://a.example/", "https://a.example:80/", true, true),
+            ("http://a.example/", "https://a.example/", true, false),
+            ("http://a.example:8080/", "https://a.example:8080/", true, false),
+            ("http://a.example:443/", "https://a.example/", true, true),
         ] {
-            let by = url(by);
-            check(asked, answer(&HeaderMap::new(), &by, followed), |it| {
+            let (asked_url, by) = (url(asked), url(by));
+            assert_eq!(tells_of_redirect(&asked_url, &by), redirected, "{asked} {by}");
+            check(asked, answer(&HeaderMap::new(), &by, redirected), |it| {
                 assert_eq!(it.is_redirected(), redirected, "{asked} {by}");
                 assert_eq!(it.cross_host_url().is_some(), cross_host_url, "{asked} {by}");
             });
@@ -372,15 +414,12 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_after_a_redirect_knows_where() {
-        let response = http::Response::builder().status(502).body("").unwrap();
-        let error = reqwest::Response::from(response).error_for_status().unwrap_err();
-        let error = error.with_url(url("http://b.example/"));
-        let failure = Failure::new(FailureKind::Disconnect, Delivery::MaybeProcessed);
-        check("http://a.example/", OutcomeResult::Failure(failure, &error), |it| {
-            assert_eq!(it.answered_by(), error.url());
-            assert!(it.is_redirected() && it.cross_host_url().is_some());
-        });
+    fn the_url_of_a_response_that_was_built_tells_nothing() {
+        let built = reqwest::Response::from(http::Response::new(""));
+        let asked = url("http://a.example/path");
+        assert_eq!(built.url().host_str(), Some(PLACEHOLDER_HOST), "reqwest has another one");
+        assert_eq!(cross_host_url(&asked, built.url()), None);
+        assert!(!tells_of_redirect(&asked, built.url()));
     }
 
     #[test]
@@ -400,6 +439,10 @@ mod tests {
             (Refused, "refused"),
             (Throttled, "throttled"),
             (Timeout, "timeout"),
+            (ProxyAuth, "proxy_auth"),
+            (Status, "status"),
+            (Tls, "tls"),
+            (Unsent, "unsent"),
             (Other, "other"),
         ] {
             assert_eq!(kind.to_string(), name);

@@ -1,11 +1,20 @@
-//! What an error says: its kind and how far the request got, read from its chain of sources.
+//! What an error says: its kind, how far the request got, and whose it is.
 //!
-//! By type, never by text: reqwest, hyper, h2, rustls and io errors each know one part.
+//! By type: reqwest, hyper-util, hyper, h2, rustls and io errors each know one part. Where only a
+//! text tells, it is one function of [`texts`], whose tests fail when the text changes.
+
+mod texts;
+mod tls;
 
 use std::{error::Error, fmt, io};
 
-use crate::outcome::Delivery::{MaybeProcessed, NotSent};
-use crate::outcome::{Failure, FailureKind};
+use http::StatusCode;
+use hyper_util::client::legacy;
+use reqwest::Url;
+
+use crate::outcome::Delivery::{Answered, MaybeProcessed, NotProcessed, NotSent};
+use crate::outcome::not_sent;
+use crate::outcome::{Delivery, Failure, FailureKind};
 
 /// The longest chain that is walked: errors are other people's data.
 const LONGEST_CHAIN: usize = 16;
@@ -26,32 +35,119 @@ impl Error for BodyFactoryError {
     }
 }
 
-/// Reads what `error` says about itself.
-pub(crate) fn read(error: &(dyn Error + 'static)) -> Failure {
-    if error.is::<BodyFactoryError>() {
-        return Failure::new(FailureKind::Other, NotSent);
+/// The error of a scripted connection, which counts as the transport's own.
+#[cfg(feature = "test-util")]
+#[derive(Debug)]
+pub(crate) struct ScriptedError(pub(crate) io::Error);
+
+#[cfg(feature = "test-util")]
+impl fmt::Display for ScriptedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
-    let chain = || chain(error);
-    if let Some(error) = chain().find_map(|it| it.downcast_ref::<reqwest::Error>()) {
-        if let Some(failure) = of_reqwest(error) {
-            return failure;
+}
+
+#[cfg(feature = "test-util")]
+impl Error for ScriptedError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+/// The error that an attempt ended with, and what is known of its origin.
+#[derive(Clone, Copy)]
+pub(crate) struct AttemptError<'a> {
+    pub(crate) error: &'a (dyn Error + 'static),
+    /// The same error, if it came back as the transport's own: neither made nor wrapped by a
+    /// middleware that makes errors of its own.
+    pub(crate) transport: Option<&'a reqwest::Error>,
+    /// The URL that was sent, as far as that is known.
+    pub(crate) sent: &'a Url,
+    /// Whether a response head had come.
+    pub(crate) after_head: bool,
+}
+
+impl AttemptError<'_> {
+    /// Reads what the error says.
+    pub(crate) fn read(self) -> Failure {
+        if self.error.is::<BodyFactoryError>() {
+            return Failure::local(FailureKind::Other, NotSent);
         }
+        if not_sent::is_said_by(self.error) {
+            return Failure::local(FailureKind::Unsent, NotSent);
+        }
+        if let Some(status) = self.status() {
+            let is_own = self.transport.is_some_and(|it| names(it, self.sent));
+            let delivery = if is_own { Answered } else { MaybeProcessed };
+            return Failure { status: Some(status), ..Failure::new(FailureKind::Status, delivery) };
+        }
+        #[cfg(feature = "test-util")]
+        if let Some(ScriptedError(error)) = self.error.downcast_ref() {
+            return of_scripted(error);
+        }
+        let kind = kind(self.error);
+        let delivery = self.proof().unwrap_or(MaybeProcessed);
+        let concerns_host = self.is_about_this_request() && !is_local(self.error);
+        // Only a connection of hyper's pool can have been idle. A stream that was reset had a
+        // connection in use, and so had a response whose head had come.
+        let may_be_stale = kind == FailureKind::Disconnect
+            && self.transport.is_some()
+            && !self.after_head
+            && chain(self.error).any(<dyn Error>::is::<hyper::Error>)
+            && !chain(self.error).any(is_h2);
+        Failure { kind, delivery, may_be_stale, status: None, concerns_host }
     }
-    // From the innermost out: the root knows best what happened.
-    let mut links: [Option<&(dyn Error + 'static)>; LONGEST_CHAIN] = [None; LONGEST_CHAIN];
-    links.iter_mut().zip(chain()).for_each(|(slot, it)| *slot = Some(it));
-    let known = links.into_iter().rev().flatten().find_map(of_link);
-    let failure = known.unwrap_or(Failure::new(FailureKind::Other, MaybeProcessed));
-    // Only a connection of hyper's pool can have been idle; what an io error of another
-    // middleware means is not known. A stream that was reset had a connection in use.
-    let may_be_stale = failure.kind == FailureKind::Disconnect
-        && chain().any(<dyn Error>::is::<hyper::Error>)
-        && !chain().any(is_h2);
-    Failure { may_be_stale, ..failure }
+
+    /// Returns what proves that the server did not act on the request. There are no other proofs.
+    fn proof(self) -> Option<Delivery> {
+        let error = self.transport.filter(|it| !self.after_head && names(it, self.sent))?;
+        if error.is_builder() {
+            // A location that cannot be followed is one that a server responded with.
+            let followed = error.source().is_some_and(<dyn Error>::is::<url::ParseError>);
+            return (!followed).then_some(NotSent);
+        }
+        let client: &legacy::Error = error.source()?.downcast_ref()?;
+        if client.is_connect() {
+            return Some(NotSent);
+        }
+        let connection: &hyper::Error = client.source()?.downcast_ref()?;
+        if connection.is_canceled() {
+            return Some(NotSent);
+        }
+        is_refusal(connection.source()?).then_some(NotProcessed)
+    }
+
+    /// Returns the status that a middleware further in made this error of.
+    fn status(self) -> Option<StatusCode> {
+        client_error(self.error)?.status().filter(|_| self.is_about_this_request())
+    }
+
+    /// Returns whether the error tells of this request, and not of one that a middleware made for
+    /// itself: reqwest's own error, for the same host or, if it was not wrapped, for the same path,
+    /// as a middleware may pick the host.
+    fn is_about_this_request(self) -> bool {
+        let Some(url) = client_error(self.error).and_then(reqwest::Error::url) else {
+            return false;
+        };
+        let has_path =
+            url.path() == self.sent.path() || is_below(url, self.sent) || is_below(self.sent, url);
+        is_same_host(url, self.sent) || self.transport.is_some() && has_path
+    }
+}
+
+/// Returns the kind of an error that no attempt ended with.
+pub(crate) fn kind_of(error: &(dyn Error + 'static)) -> FailureKind {
+    match client_error(error).and_then(reqwest::Error::status) {
+        Some(_) => FailureKind::Status,
+        None => kind(error),
+    }
 }
 
 /// The text of the innermost source, which says what happened; without a url.
 pub(crate) fn root_text(error: &(dyn Error + 'static)) -> String {
+    if texts::is_without_tls(error) {
+        return texts::WITHOUT_TLS.to_owned();
+    }
     let Some(root) = chain(error).last() else { return String::new() };
     match root.downcast_ref::<reqwest::Error>() {
         // Its own text has the whole url.
@@ -81,88 +177,156 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     std::iter::successors(Some(error), |it| next(*it)).take(LONGEST_CHAIN)
 }
 
-/// What reqwest itself knows; `None` where only the sources tell.
-fn of_reqwest(error: &reqwest::Error) -> Option<Failure> {
-    let failure = |kind, delivery| Some(Failure::new(kind, delivery));
-    if error.is_builder() {
-        failure(FailureKind::Builder, NotSent)
-    } else if error.is_redirect() {
-        failure(FailureKind::Redirect, MaybeProcessed)
-    } else if error.is_connect() {
-        let kind = match () {
-            () if error.is_timeout() => FailureKind::Timeout,
-            () if chain(error).any(is_certificate) => FailureKind::Certificate,
-            () => FailureKind::Connect,
-        };
-        failure(kind, NotSent)
-    } else if error.is_timeout() {
-        failure(FailureKind::Timeout, MaybeProcessed)
-    } else if error.is_decode() && !chain(error).any(is_transport) {
-        failure(FailureKind::Decode, MaybeProcessed)
-    } else if error.is_request() && chain(error).all(|it| of_link(it).is_none()) {
-        failure(FailureKind::Disconnect, MaybeProcessed)
-    } else {
-        None
+/// The outermost error of reqwest: further in, there may be those of other requests.
+fn client_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a reqwest::Error> {
+    chain(error).find_map(|it| it.downcast_ref())
+}
+
+/// Returns whether `error` names `url`, query and fragment aside: a middleware may have signed it.
+fn names(error: &reqwest::Error, url: &Url) -> bool {
+    error.url().is_some_and(|it| is_same_host(it, url) && it.path() == url.path())
+}
+
+fn is_same_host(one: &Url, other: &Url) -> bool {
+    one.scheme() == other.scheme()
+        && one.host() == other.host()
+        && one.port_or_known_default() == other.port_or_known_default()
+}
+
+/// Returns whether the path of `deep` is that of `url` below another root, as mirrors have it.
+fn is_below(deep: &Url, url: &Url) -> bool {
+    url.path().len() > 1 && deep.path().ends_with(url.path())
+}
+
+fn kind(error: &(dyn Error + 'static)) -> FailureKind {
+    let client = client_error(error);
+    if let Some(kind) = client.and_then(of_client) {
+        return kind;
+    }
+    // From the innermost out: the root knows best what happened.
+    let mut links: [Option<&(dyn Error + 'static)>; LONGEST_CHAIN] = [None; LONGEST_CHAIN];
+    links.iter_mut().zip(chain(error)).for_each(|(slot, it)| *slot = Some(it));
+    let known = links.into_iter().rev().flatten().find_map(of_link);
+    match (known, client) {
+        (Some(kind), _) => kind,
+        (None, Some(client)) if client.is_request() => FailureKind::Disconnect,
+        (None, _) => FailureKind::Other,
     }
 }
 
-fn of_link(link: &(dyn Error + 'static)) -> Option<Failure> {
-    let failure = |kind, delivery| Some(Failure::new(kind, delivery));
+/// Returns what reqwest itself knows; `None` where only the sources tell.
+fn of_client(error: &reqwest::Error) -> Option<FailureKind> {
+    let connect = error
+        .source()
+        .and_then(<dyn Error>::downcast_ref::<legacy::Error>)
+        .is_some_and(legacy::Error::is_connect);
+    Some(match () {
+        () if error.is_builder() || texts::is_without_tls(error) => FailureKind::Builder,
+        () if error.is_redirect() => FailureKind::Redirect,
+        // The sources tell of the caller's own body, which may come from another request.
+        () if chain(error).any(is_body_of_caller) => FailureKind::Other,
+        () if chain(error).any(tls::is_refused_certificate) => FailureKind::Certificate,
+        () if chain(error).any(tls::is_final_alert) => FailureKind::Tls,
+        () if chain(error).any(texts::is_proxy_auth) => FailureKind::ProxyAuth,
+        () if error.is_timeout() => FailureKind::Timeout,
+        () if connect => FailureKind::Connect,
+        () if error.is_decode() && !chain(error).any(is_transport) => FailureKind::Decode,
+        () => return None,
+    })
+}
+
+fn of_link(link: &(dyn Error + 'static)) -> Option<FailureKind> {
     #[cfg(feature = "http2")]
     if let Some(error) = link.downcast_ref::<h2::Error>() {
         return of_h2(error);
     }
     if let Some(error) = link.downcast_ref::<hyper::Error>() {
-        return match () {
-            () if error.is_canceled() => failure(FailureKind::Disconnect, NotSent),
-            () if error.is_timeout() => failure(FailureKind::Timeout, MaybeProcessed),
-            () if error.is_parse() => failure(FailureKind::Protocol, MaybeProcessed),
-            () if error.is_incomplete_message() || error.is_closed() => {
-                failure(FailureKind::Disconnect, MaybeProcessed)
-            }
-            // The caller's own body stream failed; the stream is spent.
-            () if error.is_user() => failure(FailureKind::Other, MaybeProcessed),
-            () => None,
-        };
+        return Some(match () {
+            () if error.is_canceled() => FailureKind::Disconnect,
+            () if error.is_timeout() => FailureKind::Timeout,
+            () if error.is_parse() => FailureKind::Protocol,
+            () if error.is_incomplete_message() || error.is_closed() => FailureKind::Disconnect,
+            // The runtime that drove the connection is gone.
+            () if texts::is_dispatch_gone(error) => FailureKind::Disconnect,
+            () => return None,
+        });
     }
-    let error = link.downcast_ref::<io::Error>()?;
+    match link.downcast_ref::<io::Error>()?.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::AddrNotAvailable => {
+            Some(FailureKind::Connect)
+        }
+        io::ErrorKind::TimedOut => Some(FailureKind::Timeout),
+        io::ErrorKind::BrokenPipe
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkDown
+        | io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::NotConnected
+        | io::ErrorKind::UnexpectedEof => Some(FailureKind::Disconnect),
+        _ => None,
+    }
+}
+
+#[cfg(feature = "test-util")]
+fn of_scripted(error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::ConnectionRefused
         | io::ErrorKind::AddrNotAvailable
         | io::ErrorKind::HostUnreachable
-        | io::ErrorKind::NetworkUnreachable => failure(FailureKind::Connect, NotSent),
-        io::ErrorKind::TimedOut => failure(FailureKind::Timeout, MaybeProcessed),
-        io::ErrorKind::BrokenPipe
-        | io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::NotConnected
-        | io::ErrorKind::UnexpectedEof => failure(FailureKind::Disconnect, MaybeProcessed),
-        _ => None,
+        | io::ErrorKind::NetworkUnreachable => Failure::new(FailureKind::Connect, NotSent),
+        _ => Failure::new(of_link(error).unwrap_or(FailureKind::Other), MaybeProcessed),
     }
+}
+
+/// Returns whether the stream of the caller's that is sent as the body failed.
+fn is_body_of_caller(link: &(dyn Error + 'static)) -> bool {
+    let error = link.downcast_ref::<hyper::Error>();
+    error.is_some_and(|it| it.is_user() && !texts::is_dispatch_gone(it))
+}
+
+/// Returns whether this machine is what failed: it has no file descriptor, port or memory left.
+fn is_local(error: &(dyn Error + 'static)) -> bool {
+    /// EMFILE, ENFILE, ENOMEM, ENOBUFS.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    const EXHAUSTED: &[i32] = &[24, 23, 12, 105];
+    #[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+    const EXHAUSTED: &[i32] = &[24, 23, 12, 55];
+    /// WSAEMFILE, WSAENOBUFS.
+    #[cfg(not(unix))]
+    const EXHAUSTED: &[i32] = &[10024, 10055];
+
+    chain(error).filter_map(|it| it.downcast_ref::<io::Error>()).any(|it| {
+        matches!(it.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory)
+            || it.raw_os_error().is_some_and(|code| EXHAUSTED.contains(&code))
+    })
 }
 
 /// A remote GOAWAY is reported only on streams beyond the last one the server took on, whatever
 /// its reason (RFC 9113 §6.8), so these were not processed.
 #[cfg(feature = "http2")]
-fn of_h2(error: &h2::Error) -> Option<Failure> {
-    use crate::outcome::Delivery::NotProcessed;
+fn is_refusal(link: &(dyn Error + 'static)) -> bool {
+    link.downcast_ref::<h2::Error>().is_some_and(|it| {
+        it.is_remote() && (it.is_go_away() || it.reason() == Some(h2::Reason::REFUSED_STREAM))
+    })
+}
 
-    let delivery = match () {
-        () if !error.is_remote() => MaybeProcessed,
-        () if error.is_go_away() => NotProcessed,
-        () if error.reason() == Some(h2::Reason::REFUSED_STREAM) => NotProcessed,
-        () => MaybeProcessed,
-    };
+#[cfg(not(feature = "http2"))]
+fn is_refusal(_: &(dyn Error + 'static)) -> bool {
+    false
+}
+
+#[cfg(feature = "http2")]
+fn of_h2(error: &h2::Error) -> Option<FailureKind> {
     if error.is_io() {
-        return Some(Failure::new(FailureKind::Disconnect, MaybeProcessed));
+        return Some(FailureKind::Disconnect);
     }
-    let kind = match error.reason()? {
+    Some(match error.reason()? {
         h2::Reason::ENHANCE_YOUR_CALM => FailureKind::Throttled,
-        _ if delivery == NotProcessed => FailureKind::Refused,
+        _ if is_refusal(error) => FailureKind::Refused,
         h2::Reason::PROTOCOL_ERROR | h2::Reason::FRAME_SIZE_ERROR => FailureKind::Protocol,
         _ => FailureKind::Disconnect,
-    };
-    Some(Failure::new(kind, delivery))
+    })
 }
 
 #[cfg(feature = "http2")]
@@ -181,63 +345,5 @@ fn is_transport(link: &(dyn Error + 'static)) -> bool {
         || link.downcast_ref::<io::Error>().is_some_and(|it| of_link(it).is_some())
 }
 
-#[cfg(feature = "rustls")]
-fn is_certificate(link: &(dyn Error + 'static)) -> bool {
-    matches!(
-        link.downcast_ref::<rustls::Error>(),
-        Some(
-            rustls::Error::InvalidCertificate(_)
-                | rustls::Error::NoCertificatesPresented
-                | rustls::Error::UnsupportedNameType
-                | rustls::Error::PeerIncompatible(_)
-        )
-    )
-}
-
-#[cfg(not(feature = "rustls"))]
-fn is_certificate(_: &(dyn Error + 'static)) -> bool {
-    false
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn io_errors_tell_how_far_the_request_got() {
-        let check = |io, kind, delivery| {
-            let error = io::Error::new(io, "it happened");
-            assert_eq!(read(&error), Failure::new(kind, delivery));
-            assert_eq!(root_text(&error), "it happened");
-        };
-        check(io::ErrorKind::ConnectionRefused, FailureKind::Connect, NotSent);
-        check(io::ErrorKind::ConnectionReset, FailureKind::Disconnect, MaybeProcessed);
-        check(io::ErrorKind::BrokenPipe, FailureKind::Disconnect, MaybeProcessed);
-        check(io::ErrorKind::TimedOut, FailureKind::Timeout, MaybeProcessed);
-        check(io::ErrorKind::InvalidInput, FailureKind::Other, MaybeProcessed);
-    }
-
-    #[test]
-    fn a_request_that_cannot_be_built_is_permanent() {
-        let error = reqwest::Client::new().get("nonsense").build().unwrap_err();
-        let Failure { kind, delivery, .. } = read(&error);
-        assert_eq!((kind, delivery), (FailureKind::Builder, NotSent));
-    }
-
-    #[test]
-    fn an_endless_chain_ends() {
-        #[derive(Debug)]
-        struct Ring;
-        impl fmt::Display for Ring {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("ring")
-            }
-        }
-        impl Error for Ring {
-            fn source(&self) -> Option<&(dyn Error + 'static)> {
-                Some(&Self)
-            }
-        }
-        assert_eq!(read(&Ring).kind, FailureKind::Other);
-    }
-}
+mod tests;

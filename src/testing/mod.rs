@@ -39,6 +39,7 @@ use reqwest_middleware::{Error, Middleware, Next, Result};
 
 use crate::common::clock::Instant;
 use crate::observe::redact::RedactedUrl;
+use crate::outcome::transport_error::ScriptedError;
 
 /// The most requests a script remembers; of more, the last ones.
 const MOST_SENT: usize = 4_096;
@@ -174,6 +175,15 @@ impl astral_reqwest_middleware::Middleware for Script {
     }
 }
 
+/// An error as that of the client's own connection: with the kinds `ConnectionRefused`,
+/// `HostUnreachable`, `NetworkUnreachable` and `AddrNotAvailable` it could not connect, so that
+/// nothing was sent; with any other it broke while the request was under way.
+///
+/// An [`io::Error`] that a middleware returns says nothing of the connection.
+pub fn io_error(error: impl Into<io::Error>) -> Error {
+    Error::middleware(ScriptedError(error.into()))
+}
+
 /// One reply of a [`Script`].
 #[derive(Clone)]
 pub struct Reply {
@@ -194,9 +204,9 @@ impl Reply {
         Self { latency: Duration::ZERO, gives: Gives::Answer { status, headers, body } }
     }
 
-    /// A failure of the connection of this kind.
+    /// A failure of the connection of this kind; see [`io_error`].
     pub fn io_error(kind: io::ErrorKind) -> Self {
-        Self::error(move || Error::middleware(io::Error::from(kind)))
+        Self::error(move || io_error(kind))
     }
 
     /// A failure with this error.

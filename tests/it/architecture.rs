@@ -12,7 +12,7 @@ const FOLDERS: &[(&str, &str)] = &[
     ("observe", "breaker common host outcome retry"),
     ("config", "breaker common host observe outcome retry"),
     ("error", "breaker common host observe outcome retry"),
-    ("testing", "common observe"),
+    ("testing", "common observe outcome"),
     ("execution", "breaker common config error host observe outcome retry"),
     ("client", "breaker common config error execution host observe outcome retry"),
 ];

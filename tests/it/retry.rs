@@ -84,7 +84,7 @@ async fn a_post_that_may_have_been_processed_is_not_sent_again() {
     assert_eq!(attempts(refused(), guarded.clone()).await, 4);
     assert_eq!(attempts(Reply::status(429), guarded.clone()).await, 4);
     assert_eq!(attempts(Reply::status(425), guarded.clone()).await, 4);
-    assert_eq!(attempts(retry_after(503, "1"), guarded).await, 4);
+    assert_eq!(attempts(retry_after(503, "1"), guarded).await, 1);
     assert_eq!(attempts(reset(), RetryMethods::All).await, 4);
 }
 
@@ -364,18 +364,33 @@ async fn what_was_given_up_before_is_no_concern_of_the_next_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_quota_does_not_prove_that_a_post_was_not_processed() {
-    let quota = |name, value| {
-        Reply::status(503)
-            .header(header::HeaderName::from_static(name), HeaderValue::from_static(value))
+async fn only_refused_statuses_prove_that_a_post_was_not_processed() {
+    let hinted = |status, name| {
+        let name = header::HeaderName::from_static(name);
+        let quota = name.as_str() == "ratelimit";
+        let value = if quota { "\"d\";r=0;t=3" } else { "3" };
+        Reply::status(status).header(name, HeaderValue::from_static(value))
     };
-    let sends = async |reply: Reply| {
-        let (client, script) = scripted(steady().build().unwrap(), [reply, Reply::status(200)]);
+    let sends = async |refused: Option<&[u16]>, reply: Reply| {
+        let mut config = steady();
+        if let Some(refused) = refused {
+            let refused = refused.iter().map(|it| StatusCode::from_u16(*it).unwrap());
+            config = config.refused_statuses(refused);
+        }
+        let (client, script) = scripted(config.build().unwrap(), [reply, Reply::status(200)]);
         client.post(URL).send().await.unwrap();
         script.sent().len()
     };
-    assert_eq!(sends(quota("ratelimit", "\"d\";r=0;t=3")).await, 1);
-    assert_eq!(sends(quota("retry-after-ms", "3")).await, 2);
+    for hint in ["retry-after", "retry-after-ms", "ratelimit"] {
+        assert_eq!(sends(None, hinted(503, hint)).await, 1, "{hint}");
+        assert_eq!(sends(Some(&[503]), hinted(503, hint)).await, 2, "{hint}");
+        assert_eq!(sends(None, hinted(429, hint)).await, 2, "{hint}");
+        assert_eq!(sends(Some(&[503]), hinted(429, hint)).await, 1, "{hint}");
+    }
+    // A 403 that is a rate limit was refused; one of permissions is not retried.
+    assert_eq!(sends(None, hinted(403, "retry-after")).await, 2);
+    assert_eq!(sends(Some(&[]), hinted(403, "retry-after")).await, 1);
+    assert_eq!(sends(None, Reply::status(425)).await, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -412,4 +427,39 @@ fn every_fault_is_named_at_once() {
         .unwrap_err();
     let fields: Vec<_> = error.faults().iter().map(|it| &*it.field).collect();
     assert_eq!(fields, ["jitter", "attempt_timeout", "max_wait_time"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_error_says_that_an_earlier_attempt_may_have_been_applied() {
+    const SAID: &str = " (an earlier attempt may have been applied)";
+    let reset = || Reply::io_error(io::ErrorKind::ConnectionReset);
+    let refused = || Reply::io_error(io::ErrorKind::ConnectionRefused);
+    let check = async |method: http::Method, first: Reply, status, said: bool| {
+        let told = Arc::new(Mutex::new(String::new()));
+        let teller = Arc::clone(&told);
+        let config = steady().on_failure(move |it| *teller.lock().unwrap() = it.to_string());
+        let (client, _) = scripted(config.build().unwrap(), [first, Reply::status(status)]);
+        let request = client.request(method.clone(), URL).header(header::IF_NONE_MATCH, "*");
+        let error = request.send_resilient().await.unwrap_err();
+        assert_eq!((error.attempts(), error.may_have_been_applied()), (2, said), "{method}");
+        assert_eq!(
+            error.to_string().ends_with(&format!("after 2 attempts{SAID}")),
+            said,
+            "{error}"
+        );
+        assert_eq!(error.to_string(), *told.lock().unwrap());
+    };
+    for first in [reset(), Reply::status(503), Reply::io_error(io::ErrorKind::TimedOut)] {
+        check(http::Method::PUT, first.clone(), 412, true).await;
+        check(http::Method::DELETE, first.clone(), 404, true).await;
+        check(http::Method::GET, first, 404, false).await;
+    }
+    for first in [refused(), Reply::status(429)] {
+        check(http::Method::PUT, first.clone(), 412, false).await;
+        check(http::Method::DELETE, first, 404, false).await;
+    }
+    // The first attempt has nothing before it.
+    let (client, _) = scripted(steady().build().unwrap(), [Reply::status(404)]);
+    let error = client.delete(URL).send_resilient().await.unwrap_err();
+    assert!(!error.may_have_been_applied() && !error.to_string().contains("attempt"), "{error}");
 }

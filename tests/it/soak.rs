@@ -11,7 +11,8 @@ use std::{env, io};
 
 use http::{Extensions, Method};
 use reqwest::{Request, Response, ResponseBuilderExt};
-use reqwest_middleware::{ClientBuilder, Error, Middleware, Next};
+use reqwest_middleware::{ClientBuilder, Middleware, Next};
+use reqwest_resilient::testing::io_error;
 use reqwest_resilient::{
     BreakerConfig, BudgetConfig, Constant, HostStates, Resilient, ResilientConfig,
 };
@@ -178,9 +179,9 @@ impl Middleware for Chaos {
             78..84 => answer.status(503),
             84..88 => answer.status(500),
             88..95 => {
-                return Err(Error::middleware(io::Error::from(io::ErrorKind::ConnectionReset)));
+                return Err(io_error(io::ErrorKind::ConnectionReset));
             }
-            _ => return Err(Error::middleware(io::Error::from(io::ErrorKind::ConnectionRefused))),
+            _ => return Err(io_error(io::ErrorKind::ConnectionRefused)),
         };
         if matches!(fate, ..60) {
             seen.good.fetch_add(1, Relaxed);

@@ -1,9 +1,15 @@
 //! The loop on real sockets, in real time: what arrives at a server that misbehaves.
 
+mod attribution;
 mod cancel;
 mod delivery;
 mod drain;
+mod evidence;
 mod matrix;
+mod matrix_inside;
+mod misdirected;
+#[cfg(target_os = "linux")]
+mod network;
 mod own_retries;
 mod peers;
 mod redirects;

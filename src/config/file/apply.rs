@@ -3,7 +3,7 @@
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderName, StatusCode};
 
 use crate::breaker::{BreakerConfig, CircuitBreaker, Percent, Window};
 use crate::common::fault::ConfigFault;
@@ -159,12 +159,8 @@ fn set(settings: RetryOverride, name: &str, value: &Value) -> RetryOverride {
         ("jitter", Value::Word("decorrelated")) => settings.jitter(Jitter::Decorrelated),
         ("jitter", Value::Word(_)) => settings.jitter(Jitter::None),
         ("jitter", Value::Number(share)) => settings.jitter(Jitter::Proportional(*share)),
-        ("retry_statuses", Value::List(list)) => {
-            settings.retry_statuses(list.iter().filter_map(|it| match it {
-                Value::Status(status) => Some(*status),
-                _ => None,
-            }))
-        }
+        ("refused_statuses", Value::List(list)) => settings.refused_statuses(statuses(list)),
+        ("retry_statuses", Value::List(list)) => settings.retry_statuses(statuses(list)),
         ("retry_methods", Value::Word("all")) => settings.retry_methods(RetryMethods::All),
         ("retry_methods", Value::Word(_)) => settings.retry_methods(RetryMethods::Idempotent),
         ("retry_methods", Value::List(list)) => {
@@ -217,6 +213,13 @@ fn set(settings: RetryOverride, name: &str, value: &Value) -> RetryOverride {
         // `preset`, `hosts` and `max_hosts` are no settings of a request.
         _ => settings,
     }
+}
+
+fn statuses(list: &[Value]) -> impl Iterator<Item = StatusCode> {
+    list.iter().filter_map(|it| match it {
+        Value::Status(status) => Some(*status),
+        _ => None,
+    })
 }
 
 fn hints(table: &Table) -> HintHeaders {

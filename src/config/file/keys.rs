@@ -90,6 +90,12 @@ const SETTINGS: &[Key] = &[
         "The statuses that are retried. Default: 408, 425, 429, 500, 502, 503, 504.",
     ),
     key(
+        "refused_statuses",
+        Kind::List(&Kind::Status),
+        "The statuses that say that a request was not processed, so that a POST may be sent again. \
+         Default: 425, 429.",
+    ),
+    key(
         "retry_methods",
         Kind::Any(&[Kind::Word(&["idempotent", "all"]), Kind::List(&Kind::Method)]),
         "The methods that may be sent again after they may have been processed. Default: idempotent.",

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use reqwest::{Request, Url};
 
 pub(crate) use self::patch::Patch;
-use crate::breaker::{BreakerConfig, CircuitBreakers};
+use crate::breaker::{BreakerConfig, CircuitBreakers, Health};
 use crate::common::clock::Sources;
 use crate::common::fault::{ConfigError, ConfigFault};
 use crate::common::host_pattern::{HostPatterns, INVALID_HOST, without_secrets};
@@ -69,6 +69,8 @@ pub(crate) struct Policy {
     pub(crate) is_backoff_set: bool,
     pub(crate) jitter: Jitter,
     pub(crate) statuses: StatusSet,
+    /// The statuses that say that the request was not processed.
+    pub(crate) refused: StatusSet,
     pub(crate) retry_if: Option<Predicate>,
     pub(crate) methods: RetryMethods,
     pub(crate) idempotent: Option<bool>,
@@ -88,6 +90,8 @@ pub(crate) struct Policy {
     pub(crate) attempt_header: Option<HeaderName>,
     pub(crate) breaker: Option<CircuitBreakers>,
     pub(crate) breaker_health: Option<Judge>,
+    /// Whether what only `retry_if` retries is a failure to the breaker: so in the Python library.
+    pub(crate) retried_counts: bool,
     pub(crate) budget: Option<RetryBudget>,
     /// How far below zero the budget may go: only for requests that name `max_retries` themselves.
     pub(crate) overdraft: u32,
@@ -123,6 +127,10 @@ const TRANSIENT: [StatusCode; 7] = [
     StatusCode::GATEWAY_TIMEOUT,
 ];
 
+/// 425 and 429: by convention, a server that sends them did not begin. A 503 may come from a proxy
+/// whose server did.
+const REFUSED: [StatusCode; 2] = [StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
+
 /// The longest backoff by default.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(20);
 
@@ -142,6 +150,7 @@ impl Default for Policy {
             is_backoff_set: false,
             jitter: Jitter::Full,
             statuses: TRANSIENT.into_iter().collect::<StatusSet>().with_hinted(),
+            refused: REFUSED.into_iter().collect::<StatusSet>().with_hinted(),
             retry_if: None,
             methods: RetryMethods::Idempotent,
             idempotent: None,
@@ -159,6 +168,7 @@ impl Default for Policy {
             attempt_header: None,
             breaker: Some(BreakerConfig::default().into()),
             breaker_health: None,
+            retried_counts: false,
             budget: Some(BudgetConfig::default().into()),
             overdraft: 0,
             gate: Some(GateKey::default()),
@@ -180,6 +190,7 @@ impl Policy {
             jitter: Jitter::None,
             statuses: TRANSIENT.into_iter().skip(2).collect(),
             methods: RetryMethods::All,
+            retried_counts: true,
             // The reference has no limit, and sleeps for years if told to.
             max_wait_time: Duration::from_secs(3_599),
             max_open_wait: Some(Duration::ZERO),
@@ -210,6 +221,26 @@ impl Policy {
 
     pub(crate) fn verdict(&self, outcome: &Outcome<'_>, advice: &Advice) -> Verdict {
         classify::verdict(outcome, advice, self.retry_if.as_ref(), &self.statuses)
+    }
+
+    /// Returns what an outcome of this verdict says to the breaker.
+    ///
+    /// What only the caller's predicate retries, such as a 404 that is to become a 200, is a sign of
+    /// life.
+    pub(crate) fn health(
+        &self,
+        outcome: &Outcome<'_>,
+        verdict: Verdict,
+        advice: &Advice,
+    ) -> Option<Health> {
+        match (&self.breaker_health, &self.retry_if) {
+            (Some(judge), _) => judge(outcome),
+            (None, Some(_)) if !self.retried_counts => {
+                let verdict = classify::verdict(outcome, advice, None, &self.statuses);
+                classify::health(outcome, verdict, advice)
+            }
+            (None, _) => classify::health(outcome, verdict, advice),
+        }
     }
 
     /// Whether nothing is asked of an attempt, and nobody asks about it.
@@ -262,6 +293,11 @@ impl Policy {
     pub(crate) fn may_repeat(&self, method: &Method, headers: &HeaderMap) -> bool {
         let keyed = || idempotency::is_keyed(headers, self.idempotency_key.as_ref());
         self.idempotent.unwrap_or_else(|| self.methods.contains(method) || keyed())
+    }
+
+    /// Returns whether a request may be sent twice if it was certainly not processed.
+    pub(crate) fn may_repeat_unprocessed(&self, method: &Method) -> bool {
+        self.methods.allows_unprocessed(method)
     }
 
     /// Returns how long a request waits at an open breaker or for a token, if its attempts may take
@@ -387,6 +423,7 @@ impl Policy {
             .field("max_delay", &self.backoff.max_delay().filter(|it| *it < Duration::MAX))
             .field("jitter", &self.jitter)
             .field("retry_statuses", &self.statuses)
+            .field("refused_statuses", &self.refused)
             .field("retry_methods", &self.methods)
             .field("attempt_timeout", &self.attempt_timeout)
             .field("max_total_time", &self.max_total_time)

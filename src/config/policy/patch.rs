@@ -24,6 +24,7 @@ pub(crate) struct Patch {
     pub(crate) backoff: Option<Arc<dyn Backoff>>,
     pub(crate) jitter: Option<Jitter>,
     pub(crate) statuses: Option<StatusSet>,
+    pub(crate) refused: Option<StatusSet>,
     pub(crate) retry_if: Option<Option<Predicate>>,
     pub(crate) methods: Option<RetryMethods>,
     pub(crate) idempotent: Option<bool>,
@@ -59,6 +60,7 @@ impl Patch {
         policy.is_backoff_set |= self.backoff.is_some();
         set(&mut policy.jitter, self.jitter.as_ref());
         set(&mut policy.statuses, self.statuses.as_ref());
+        set(&mut policy.refused, self.refused.as_ref());
         set(&mut policy.retry_if, self.retry_if.as_ref());
         set(&mut policy.methods, self.methods.as_ref());
         set(&mut policy.idempotent, self.idempotent.as_ref().map(|_| &self.idempotent));

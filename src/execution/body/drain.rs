@@ -9,7 +9,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http_body::Frame;
-use reqwest::{Body, Response, Version};
+use reqwest::{Body, Response, StatusCode, Version};
 
 /// A body longer than this costs more to read than a new connection costs to open.
 const MOST_BYTES: usize = 64 * 1024;
@@ -29,7 +29,9 @@ pub(crate) async fn drain(
     left: Option<Duration>,
 ) -> Response {
     // An HTTP/2 stream is cancelled without harm to its connection.
-    let shares = response.version() >= Version::HTTP_2;
+    let shares = response.version() >= Version::HTTP_2
+        // This connection is for another host (421): it is not to be used again.
+        || response.status() == StatusCode::MISDIRECTED_REQUEST;
     let length = response.content_length();
     if length == Some(0) {
         return response;

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::{fmt, io};
 
 use reqwest_middleware::Error;
+use reqwest_resilient::testing::io_error;
 
 use super::schema::Kind;
 use crate::support::fault;
@@ -26,7 +27,7 @@ impl StdError for Scripted {}
 /// The error of this name. Those that are told by reqwest's own types are reqwest's own.
 pub(crate) fn raise(kind: Kind, message: &str) -> Error {
     let scripted = || Scripted { kind, message: message.to_owned() };
-    let by_io = |io| Error::middleware(io::Error::new(io, scripted()));
+    let by_io = |io| io_error(io::Error::new(io, scripted()));
     match kind {
         Kind::ConnectTimeout => fault::connect_timeout().into(),
         Kind::DecodingError => fault::decode().into(),

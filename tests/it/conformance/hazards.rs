@@ -86,9 +86,8 @@ impl Case<'_> {
     fn h01_only_what_was_not_processed_is_sent_again(&mut self) {
         for attempt in 1..=self.observed.attempts {
             let reply = self.reply(attempt);
-            let hinted = self.hint(attempt).is_some();
             let untouched = match reply.status {
-                Some(status) => status == 425 || status == 429 || status == 503 && hinted,
+                Some(status) => status == 425 || status == 429,
                 None => self.observed.deliveries[attempt - 1] == Delivery::NotSent,
             };
             let last = attempt == self.observed.attempts;

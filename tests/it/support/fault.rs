@@ -18,7 +18,7 @@ use super::host::real_time;
 use super::reply::{End, Fault, Reply, Step};
 use super::server::Server;
 #[cfg(feature = "rustls")]
-use super::tls::TlsServer;
+use super::tls::{ONLY_TLS12, ONLY_TLS13, TlsServer};
 
 /// Short enough for a test, long enough for a busy machine to get the request out.
 const MOMENT: Duration = Duration::from_millis(20);
@@ -171,6 +171,73 @@ pub(crate) fn certificate() -> Error {
 #[cfg(feature = "rustls")]
 pub(crate) fn handshake_cut() -> Error {
     tls(TlsServer::cut)
+}
+
+/// The server asks for a certificate: by an alert of TLS 1.2, in the handshake.
+#[cfg(feature = "rustls")]
+pub(crate) fn certificate_required_12() -> Error {
+    tls(|| TlsServer::wants_certificate(ONLY_TLS12))
+}
+
+/// The same of TLS 1.3, after it.
+#[cfg(feature = "rustls")]
+pub(crate) fn certificate_required_13() -> Error {
+    tls(|| TlsServer::wants_certificate(ONLY_TLS13))
+}
+
+/// The server speaks no version that the client speaks.
+#[cfg(feature = "rustls")]
+pub(crate) fn protocol_version() -> Error {
+    tls(TlsServer::of_another_version)
+}
+
+/// https by a client without TLS.
+pub(crate) fn without_tls() -> Error {
+    provoke(async || failure(plain().get("https://127.0.0.1/")).await)
+}
+
+/// The response of a proxy to CONNECT.
+pub(crate) fn connect_by_proxy(status: u16) -> Error {
+    use hyper_util::client::legacy::connect::HttpConnector;
+    use hyper_util::client::legacy::connect::proxy::Tunnel;
+    use tower::{Service, util::MapFutureLayer};
+
+    provoke(async || {
+        let proxy = Server::h1([Reply::status(status).into()]);
+        let at: http::Uri = proxy.url("/").parse().unwrap();
+        // reqwest tunnels https only, which this one does not speak.
+        let layer = MapFutureLayer::new(move |connecting| {
+            let mut tunnel = Tunnel::new(at.clone(), HttpConnector::new());
+            drop(connecting);
+            async move {
+                let tunnel = tunnel.call("https://a.example".parse().unwrap()).await;
+                Err::<_, Box<dyn std::error::Error + Send + Sync>>(tunnel.unwrap_err().into())
+            }
+        });
+        let layer = tower::ServiceBuilder::new().layer(layer).into_inner();
+        let client = settings().connector_layer(layer).build().unwrap();
+        failure(client.get("http://a.example/")).await
+    })
+}
+
+/// The runtime that drove the connection is gone.
+pub(crate) fn dispatch_gone() -> Error {
+    let gone = || {
+        let server = Server::h1([Reply::status(200).into(), Fault::Unanswered(End::Stall).into()]);
+        let client = plain();
+        let first = real_time();
+        let url = server.url("/");
+        let sends = async move |client: Client, url: String| client.get(url).send().await;
+        first.block_on(sends(client.clone(), url.clone())).unwrap();
+        let second = thread::spawn(move || real_time().block_on(sends(client, url)));
+        while server.requests() < 2 {
+            // The connection is driven by the runtime that opened it.
+            first.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
+        }
+        drop(first);
+        second.join().unwrap().unwrap_err()
+    };
+    thread::scope(|scope| scope.spawn(gone).join().expect("no panic in a fault"))
 }
 
 fn h1(

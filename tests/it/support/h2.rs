@@ -32,6 +32,8 @@ pub(crate) enum Stream {
     GoAwayBefore(Reason),
     /// RST_STREAM with REFUSED_STREAM once the head is in; the application never sees the request.
     Refuse,
+    /// Answers, and says RST_STREAM with REFUSED_STREAM in the middle of the body.
+    RefuseBody(Reply),
     /// RST_STREAM after the whole request.
     Reset(Reason),
     /// Ends the connection (or just stalls the stream) after the whole request.
@@ -150,6 +152,12 @@ impl Exchange {
                 Verdict::GoAway { last: self.id(), reason, end: Some(End::Close) }
             }
             Stream::Reset(reason) => self.reset(reason),
+            Stream::RefuseBody(reply) => {
+                self.answer(reply.cut_body(2, End::Drop)).await;
+                // So that the head is on its way before.
+                sleep(Duration::from_millis(20)).await;
+                self.reset(Reason::REFUSED_STREAM)
+            }
             Stream::Unanswered(end) => self.end(end).await,
             Stream::GoAwayBefore(_) | Stream::Refuse => unreachable!("these read nothing"),
         }

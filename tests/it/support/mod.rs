@@ -14,6 +14,7 @@
 //! - [`reply::Reply`] and [`reply::Fault`]: one line of a script.
 //! - [`h2`]: the same over HTTP/2, with its resets and GOAWAYs.
 //! - [`tls`]: handshakes that fail.
+//! - [`inside`]: middleware further in.
 //! - [`fault`]: real `reqwest::Error`s for tests under a paused clock.
 //!
 //! Servers listen on 127.0.0.1, run on a thread of their own in real time, stop when dropped and
@@ -23,6 +24,7 @@ pub(crate) mod fault;
 #[cfg(feature = "http2")]
 pub(crate) mod h2;
 mod host;
+pub(crate) mod inside;
 pub(crate) mod log;
 pub(crate) mod reply;
 pub(crate) mod server;

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use reqwest::Error;
 use reqwest_resilient::Delivery::{MaybeProcessed, NotSent};
 use reqwest_resilient::testing::Reply;
-use reqwest_resilient::{AttemptLog, Delivery, FailureKind, StopReason};
+use reqwest_resilient::{AttemptLog, Delivery, FailureKind, RequestBuilderExt, StopReason};
 
 use super::quick;
 use crate::support::{URL, fault, scripted};
@@ -31,6 +31,10 @@ async fn of_every_error_is_told() {
         ("reset", fault::reset,                             Disconnect,  MaybeProcessed, IDEMPOTENT),
         ("early eof", fault::early_eof,                     Disconnect,  MaybeProcessed, IDEMPOTENT),
         ("garbage", fault::garbage,                         Protocol,    MaybeProcessed, IDEMPOTENT),
+        // The caller's own body is not what failed.
+        ("runtime gone", fault::dispatch_gone,              Disconnect,  MaybeProcessed, IDEMPOTENT),
+        ("proxy, 502", || fault::connect_by_proxy(502),     Connect,     NotSent,        ANY),
+        ("proxy, 503", || fault::connect_by_proxy(503),     Connect,     NotSent,        ANY),
         ("truncated", fault::truncated,                     Disconnect,  MaybeProcessed, IDEMPOTENT),
         ("truncated chunk", fault::truncated_chunk,         Disconnect,  MaybeProcessed, IDEMPOTENT),
         ("body reset", fault::body_reset,                   Disconnect,  MaybeProcessed, IDEMPOTENT),
@@ -38,10 +42,11 @@ async fn of_every_error_is_told() {
         // Permanent.
         ("bad header", fault::bad_header,                   Builder,     NotSent,        FINAL),
         ("bad scheme", fault::bad_scheme,                   Builder,     NotSent,        FINAL),
+        ("proxy, 407", || fault::connect_by_proxy(407),     ProxyAuth,   NotSent,        FINAL),
+        ("without tls", fault::without_tls,                 Builder,     NotSent,        FINAL),
         ("broken upload", fault::broken_upload,             Other,       MaybeProcessed, FINAL),
         ("decode", fault::decode,                           Decode,      MaybeProcessed, FINAL),
         ("redirect loop", fault::redirect_loop,             Redirect,    MaybeProcessed, FINAL),
-        ("status", fault::status,                           Other,       MaybeProcessed, FINAL),
     ];
     for (name, fault, kind, delivery, attempts) in expected {
         check(name, fault, kind, delivery, attempts).await;
@@ -77,10 +82,13 @@ async fn of_http2_is_told() {
 #[cfg(feature = "rustls")]
 #[tokio::test(start_paused = true)]
 async fn of_tls_is_told() {
-    use FailureKind::{Certificate, Connect};
+    use FailureKind::{Certificate, Connect, Tls};
 
     // Whoever refuses a certificate refuses it again; a handshake may be cut by a restart.
     check("certificate", fault::certificate, Certificate, NotSent, [1, 1]).await;
+    check("certificate required, 1.2", fault::certificate_required_12, Tls, NotSent, [1, 1]).await;
+    check("certificate required, 1.3", fault::certificate_required_13, Tls, NotSent, [1, 1]).await;
+    check("version", fault::protocol_version, Tls, NotSent, [1, 1]).await;
     check("handshake cut", fault::handshake_cut, Connect, NotSent, [3, 3]).await;
 }
 
@@ -127,4 +135,13 @@ async fn check(
 /// The error, as if of the url that is asked for; of another one it would tell of a redirect.
 fn error_of(fault: fn() -> Error) -> Error {
     fault().with_url(URL.parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_client_without_tls_is_told_which_feature_to_switch_on() {
+    let client = super::resilient(quick(), super::plain());
+    let error = client.get("https://127.0.0.1/").send_resilient().await.unwrap_err();
+    assert_eq!((error.attempts(), error.stop_reason()), (1, StopReason::Final));
+    let text = format!("{error:#}");
+    assert!(text.contains("feature of reqwest") && text.contains("`rustls`"), "{text}");
 }

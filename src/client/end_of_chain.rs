@@ -1,0 +1,64 @@
+//! The innermost middleware of a client of our own: what it sends is what was sent.
+
+use std::sync::OnceLock;
+
+use http::Extensions;
+use reqwest::{Client, ClientBuilder, Request, Response};
+use reqwest_middleware::{Error, Middleware, Next, Result};
+
+use crate::execution::body::BoxFuture;
+use crate::execution::record::{OwnConnection, SendRecord};
+
+/// Records what reaches the transport, and what the transport makes of it; sends what needs a
+/// connection of its own by a client that keeps none.
+#[derive(Clone, Debug)]
+pub(crate) struct EndOfChain {
+    build: fn() -> ClientBuilder,
+    /// Built when it is first needed, as few clients need it.
+    unpooled: OnceLock<Option<Client>>,
+}
+
+impl EndOfChain {
+    /// The end of a chain whose clients are built by `build`.
+    pub(crate) fn new(build: fn() -> ClientBuilder) -> Self {
+        Self { build, unpooled: OnceLock::new() }
+    }
+
+    /// Returns the client that keeps no connection; `None` if it cannot be built.
+    fn unpooled(&self) -> Option<&Client> {
+        let build = || (self.build)().pool_max_idle_per_host(0).build().ok();
+        self.unpooled.get_or_init(build).as_ref()
+    }
+}
+
+/// Written out, because the macro would wrap one future into another.
+impl Middleware for EndOfChain {
+    fn handle<'a, 'extensions, 'next, 'future>(
+        &'a self,
+        request: Request,
+        extensions: &'extensions mut Extensions,
+        next: Next<'next>,
+    ) -> BoxFuture<'future, Result<Response>>
+    where
+        'a: 'future,
+        'extensions: 'future,
+        'next: 'future,
+        Self: 'future,
+    {
+        Box::pin(async move {
+            SendRecord::begin(extensions, request.url().clone());
+            let alone = extensions.get::<OwnConnection>().and_then(|_| self.unpooled());
+            let result = match alone {
+                Some(client) => client.execute(request).await.map_err(Error::from),
+                None => next.run(request, extensions).await,
+            };
+            match &result {
+                Ok(response) => SendRecord::end(extensions, Ok(response)),
+                Err(Error::Reqwest(error)) => SendRecord::end(extensions, Err(error)),
+                // Not of a client of reqwest: what it means is not known.
+                Err(Error::Middleware(_)) => {}
+            }
+            result
+        })
+    }
+}

@@ -1,0 +1,65 @@
+//! Failed handshakes that no retry changes.
+
+use std::error::Error;
+
+/// Returns whether the server's certificate, or all that it offers, was refused.
+#[cfg(feature = "rustls")]
+pub(super) fn is_refused_certificate(link: &(dyn Error + 'static)) -> bool {
+    matches!(
+        link.downcast_ref::<rustls::Error>(),
+        Some(
+            rustls::Error::InvalidCertificate(_)
+                | rustls::Error::NoCertificatesPresented
+                | rustls::Error::UnsupportedNameType
+                | rustls::Error::PeerIncompatible(_)
+        )
+    )
+}
+
+/// Returns whether the server ended the handshake by an alert that it will send again: it refuses
+/// the version, the name, or the certificate that it was shown or not shown.
+///
+/// With TLS 1.3 a server speaks of the client's certificate only after the handshake.
+#[cfg(feature = "rustls")]
+pub(super) fn is_final_alert(link: &(dyn Error + 'static)) -> bool {
+    use rustls::AlertDescription::*;
+
+    let Some(rustls::Error::AlertReceived(alert)) = link.downcast_ref() else { return false };
+    matches!(
+        alert,
+        AccessDenied
+            | BadCertificate
+            | BadCertificateHashValue
+            | BadCertificateStatusResponse
+            | CertificateExpired
+            | CertificateRequired
+            | CertificateRevoked
+            | CertificateUnknown
+            | CertificateUnobtainable
+            | EncryptedClientHelloRequired
+            | ExportRestriction
+            | HandshakeFailure
+            | IllegalParameter
+            | InappropriateFallback
+            | InsufficientSecurity
+            | MissingExtension
+            | NoApplicationProtocol
+            | NoCertificate
+            | ProtocolVersion
+            | UnknownCA
+            | UnknownPSKIdentity
+            | UnrecognisedName
+            | UnsupportedCertificate
+            | UnsupportedExtension
+    )
+}
+
+#[cfg(not(feature = "rustls"))]
+pub(super) fn is_refused_certificate(_: &(dyn Error + 'static)) -> bool {
+    false
+}
+
+#[cfg(not(feature = "rustls"))]
+pub(super) fn is_final_alert(_: &(dyn Error + 'static)) -> bool {
+    false
+}
