@@ -80,8 +80,17 @@ impl Inner {
         let stop = history.stop_reason().unwrap_or(StopReason::Final);
         let (attempts, elapsed) = (history.total(), log.elapsed());
         let redact_path = log.redact_path();
-        let log = Some(log.clone());
-        Self { method, url, stop, attempts, elapsed, history, redact_path, cause, log }
+        Self {
+            method,
+            url,
+            stop,
+            attempts,
+            elapsed,
+            history,
+            redact_path,
+            cause,
+            log: Some(log.clone()),
+        }
     }
 }
 

@@ -421,7 +421,7 @@ impl<'p> Execution<'p> {
                 hint::read(status, headers, &self.policy.hints, now)
             }
             OutcomeResult::Response { .. } => return Advice::default(),
-            // An error that is made of a response has its status, and no headers.
+            // Of a response that a middleware made an error of, the status alone is known.
             OutcomeResult::Failure(failure, _) => Advice {
                 rate_limited: failure.status == Some(StatusCode::TOO_MANY_REQUESTS),
                 ..Advice::default()
@@ -576,8 +576,8 @@ impl<'p> Execution<'p> {
                     attempts: self.retry.attempts(),
                     elapsed: self.retry.elapsed(now),
                     history: self.history.take().map_or_else(History::default, |it| *it),
-                    redact_path: self.policy.redact_path.clone(),
                     log: self.log.clone(),
+                    redact_path: self.policy.redact_path.clone(),
                     cause: Cause::Failure(kind, source),
                 })))
             }

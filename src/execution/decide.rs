@@ -396,8 +396,7 @@ mod tests {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             after_answer(&mut unsafe_, &policy, &facts, status, "keep-alive")
         };
-        // What a header is called proves nothing.
-        for header in ["retry-after", "x-ms-retry-after-ms", "x-backoff", "ratelimit"] {
+        for header in ["retry-after", "x-ms-retry-after-ms", "ratelimit"] {
             let hinted = hint(header, SECOND);
             assert_eq!(after_503(hinted), stops(StopReason::UnsafeToRepeat), "{header}");
         }

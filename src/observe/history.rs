@@ -321,13 +321,13 @@ impl AttemptLog {
         self.lock(|it| it.elapsed)
     }
 
-    pub(crate) fn redact_path(&self) -> Option<PathRedactor> {
-        self.lock(|it| it.redact_path.clone())
-    }
-
     /// Returns whether both are handles to one log.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(crate) fn redact_path(&self) -> Option<PathRedactor> {
+        self.lock(|it| it.redact_path.clone())
     }
 
     pub(crate) fn set(

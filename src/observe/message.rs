@@ -74,7 +74,8 @@ impl fmt::Display for Message<'_> {
                     let text = transport_error::root_text(error);
                     return write!(f, ": {}", self.url.redact(&text));
                 }
-                in_words(kind).map_or(Ok(()), |it| write!(f, ": {it}"))
+                let words = transport_error::remedy(error).or_else(|| in_words(kind));
+                words.map_or(Ok(()), |it| write!(f, ": {it}"))
             }
         }
     }

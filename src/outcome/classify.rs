@@ -458,9 +458,14 @@ mod tests {
     fn few_outcomes_prove_that_nothing_was_processed() {
         let refused = [429].map(|it| StatusCode::from_u16(it).unwrap());
         let refused = refused.into_iter().collect::<StatusSet>().with_hinted();
-        let none = Advice::default();
-        let proof = |case: Case| case.judge(|it| not_processed(it, &refused, &none));
-        let limited = Advice { rate_limited: true, ..Advice::default() };
+        let told = |case: Case, rate_limited| {
+            // A hint that asks for a retry says nothing of what was processed.
+            let header = Some(http::header::RETRY_AFTER);
+            let hint = Some(Hint { after: Duration::ZERO, header, asks: true });
+            let advice = Advice { hint, rate_limited, ..Advice::default() };
+            case.judge(|it| not_processed(it, &refused, &advice))
+        };
+        let proof = |case| told(case, false);
         for (status, rate_limited, expected) in [
             (429, false, true),
             (429, true, true),
@@ -469,11 +474,9 @@ mod tests {
             (503, true, false),
             (500, true, false),
         ] {
-            let advice = if rate_limited { &limited } else { &none };
-            let proof = |case: Case| case.judge(|it| not_processed(it, &refused, advice));
             let case = answered(status);
-            assert_eq!(proof(case), expected, "{status}");
-            assert!(!proof(Case { redirected: true, ..case }));
+            assert_eq!(told(case, rate_limited), expected, "{status}");
+            assert!(!told(Case { redirected: true, ..case }, rate_limited));
         }
         let failed = |delivery| Case { delivery, ..Case::failed(FailureKind::Disconnect) };
         assert!(proof(failed(Delivery::NotSent)));
@@ -499,8 +502,8 @@ mod tests {
                     (&Url::parse("http://a.example/").unwrap(), Default::default());
                 let result = OutcomeResult::Failure(of(status, delivery), &fmt::Error);
                 let (method, attempt, keyed) = (&Method::POST, 1, false);
-                let redact_path = None;
-                let outcome = Outcome { method, url, attempt, elapsed, keyed, redact_path, result };
+                let outcome =
+                    Outcome { method, url, attempt, elapsed, keyed, redact_path: None, result };
                 let advice = Advice { rate_limited: status == 429, ..Advice::default() };
                 let verdict = verdict(&outcome, &advice, None, &statuses);
                 assert_eq!(verdict == Verdict::Transient, transient, "{status}");
@@ -518,10 +521,9 @@ mod tests {
             let failure = Failure::local(kind, Delivery::NotSent);
             let result = OutcomeResult::Failure(failure, &fmt::Error);
             let (method, attempt, elapsed) = (&Method::GET, 1, Default::default());
-            let (keyed, redact_path) = (false, None);
-            let outcome = Outcome { method, url, attempt, elapsed, keyed, redact_path, result };
-            let said = health(&outcome, Verdict::Transient, &Advice::default());
-            assert_eq!(said, None, "{kind}");
+            let outcome =
+                Outcome { method, url, attempt, elapsed, keyed: false, redact_path: None, result };
+            assert_eq!(health(&outcome, Verdict::Transient, &Advice::default()), None, "{kind}");
         }
     }
 

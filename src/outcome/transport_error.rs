@@ -145,8 +145,8 @@ pub(crate) fn kind_of(error: &(dyn Error + 'static)) -> FailureKind {
 
 /// The text of the innermost source, which says what happened; without a url.
 pub(crate) fn root_text(error: &(dyn Error + 'static)) -> String {
-    if texts::is_without_tls(error) {
-        return texts::WITHOUT_TLS.to_owned();
+    if let Some(remedy) = remedy(error) {
+        return remedy.to_owned();
     }
     let Some(root) = chain(error).last() else { return String::new() };
     match root.downcast_ref::<reqwest::Error>() {
@@ -164,6 +164,11 @@ pub(crate) fn sources<'a>(
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |it: &&'a (dyn Error + 'static)| (**it).source())
         .take(LONGEST_CHAIN)
+}
+
+/// Returns what to do about an error, where that is known.
+pub(crate) fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    texts::is_without_tls(error).then_some(texts::WITHOUT_TLS)
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

@@ -142,6 +142,6 @@ async fn a_client_without_tls_is_told_which_feature_to_switch_on() {
     let client = super::resilient(quick(), super::plain());
     let error = client.get("https://127.0.0.1/").send_resilient().await.unwrap_err();
     assert_eq!((error.attempts(), error.stop_reason()), (1, StopReason::Final));
-    let text = format!("{error:#}");
+    let text = error.to_string();
     assert!(text.contains("feature of reqwest") && text.contains("`rustls`"), "{text}");
 }
