@@ -60,13 +60,13 @@ struct Inner {
 }
 
 impl Circuit {
-    pub(super) fn new(key: &str, rules: &RuleSet, observers: Arc<Observers>) -> Self {
+    pub(super) fn new(key: Arc<str>, rules: &RuleSet, observers: Arc<Observers>) -> Self {
         let (config, version) = (Arc::clone(&rules.config), rules.version);
         let machine = Machine::new(&config);
         Self {
-            key: key.into(),
+            key,
             gate: AtomicU64::new(Gate::of(&machine).0),
-            lanes: Lanes::new(),
+            lanes: Lanes::default(),
             epoch: OnceLock::new(),
             version: Plain::new(version),
             slow_from: Plain::new(config.slow_from()),

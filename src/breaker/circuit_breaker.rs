@@ -95,7 +95,7 @@ impl CircuitBreaker {
     /// Creates a breaker of the caller's own, closed.
     pub fn new(config: BreakerConfig) -> Self {
         let rules = RuleSet::new(config);
-        Self { handle: Arc::new(BreakerHandle::new("", &rules, Arc::default())) }
+        Self { handle: Arc::new(BreakerHandle::new("".into(), &rules, Arc::default())) }
     }
 
     pub(crate) fn of_handle(handle: Arc<BreakerHandle>) -> Self {

@@ -15,7 +15,7 @@ fn circuit(failures: u32) -> Arc<Circuit> {
     let config = BreakerConfig::consecutive(NonZeroU32::new(failures).unwrap())
         .open_for(OPEN_FOR)
         .without_open_jitter();
-    Arc::new(Circuit::new("", &RuleSet::new(config), Arc::default()))
+    Arc::new(Circuit::new("".into(), &RuleSet::new(config), Arc::default()))
 }
 
 fn enter(circuit: &Circuit, now: Instant) -> Result<Ticket, CircuitOpen> {

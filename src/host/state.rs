@@ -14,7 +14,7 @@ use crate::retry::budget::{Account, RetryBudget};
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct HostState {
-    key: Box<str>,
+    key: Arc<str>,
     family: Arc<Family>,
     breaker: OnceLock<Arc<BreakerHandle>>,
     budget: OnceLock<Arc<Account>>,
@@ -107,7 +107,11 @@ impl HostState {
         let mut created = false;
         let breaker = self.breaker.get_or_init(|| {
             created = true;
-            Arc::new(BreakerHandle::new(&self.key, rules, Arc::clone(&self.family.observers)))
+            Arc::new(BreakerHandle::new(
+                Arc::clone(&self.key),
+                rules,
+                Arc::clone(&self.family.observers),
+            ))
         });
         // Asked once the breaker can be found: a mode that is set meanwhile reaches it from there.
         if let (true, Some(mode)) = (created, self.family.mode()) {
