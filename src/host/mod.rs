@@ -7,3 +7,4 @@ pub(crate) mod parts;
 mod queue;
 pub(crate) mod state;
 pub(crate) mod states;
+mod table;

@@ -15,10 +15,18 @@ use crate::retry::budget::{Account, RetryBudget};
 #[repr(align(128))]
 pub(crate) struct HostState {
     key: Arc<str>,
+    has_users_key: bool,
     family: Arc<Family>,
     breaker: OnceLock<Arc<BreakerHandle>>,
     budget: OnceLock<Arc<Account>>,
     pub(crate) gates: HostGates,
+}
+
+/// The key of a host state. The user's own keys never meet those of hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key<'k> {
+    text: &'k str,
+    is_users: bool,
 }
 
 /// What all hosts of one map have in common.
@@ -45,6 +53,16 @@ pub(crate) enum Eviction {
     Costly,
     /// The breaker was put into its state by hand: never evicted.
     Never,
+}
+
+impl<'k> Key<'k> {
+    pub(crate) fn of_host(text: &'k str) -> Self {
+        Self { text, is_users: false }
+    }
+
+    pub(crate) fn of_user(text: &'k str) -> Self {
+        Self { text, is_users: true }
+    }
 }
 
 impl Family {
@@ -76,9 +94,10 @@ impl Mode {
 }
 
 impl HostState {
-    pub(crate) fn new(key: &str, family: &Arc<Family>) -> Self {
+    pub(crate) fn new(key: Key<'_>, family: &Arc<Family>) -> Self {
         Self {
-            key: key.into(),
+            key: key.text.into(),
+            has_users_key: key.is_users,
             family: Arc::clone(family),
             breaker: OnceLock::new(),
             budget: OnceLock::new(),
@@ -88,6 +107,20 @@ impl HostState {
 
     pub(crate) fn key(&self) -> &str {
         &self.key
+    }
+
+    pub(crate) fn shared_key(&self) -> &Arc<str> {
+        &self.key
+    }
+
+    /// Returns whether its key is one of the user's, not a host's.
+    pub(crate) fn has_users_key(&self) -> bool {
+        self.has_users_key
+    }
+
+    /// Returns whether this is the state of `key`.
+    pub(crate) fn is(&self, key: Key<'_>) -> bool {
+        *self.key == *key.text && self.has_users_key == key.is_users
     }
 
     /// Returns the breaker, which then follows `rules`; creates it if there is none.
