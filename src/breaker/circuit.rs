@@ -45,10 +45,7 @@ pub(crate) struct Observers(RwLock<Vec<Observer>>);
 
 type Observer = Arc<dyn Fn(&StateChange) + Send + Sync>;
 
-/// On cache lines of its own (two: they are fetched in pairs), so that a thread that records does
-/// not take the gate away from those that only read it.
 #[derive(Debug)]
-#[repr(align(128))]
 struct Inner {
     machine: Machine,
     config: Arc<BreakerConfig>,
@@ -194,6 +191,10 @@ impl Circuit {
     }
 
     pub(super) fn state(&self) -> BreakerState {
+        // Without the lock where it is asked most: of each host that eviction looks at.
+        if self.gate().is_closed() {
+            return BreakerState::Closed;
+        }
         self.lock().machine.state()
     }
 
@@ -310,29 +311,33 @@ impl Debug for Observers {
     }
 }
 
-/// The machine's generation, and whether it admits every call, in one word.
+/// The machine's generation, and whether it admits every call and is closed, in one word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Gate(u64);
 
 impl Gate {
     const LETS_THROUGH: u64 = 1;
+    const CLOSED: u64 = 2;
 
     fn of(machine: &Machine) -> Self {
         let bits = match machine.state() {
-            BreakerState::Closed | BreakerState::Disabled | BreakerState::MetricsOnly => {
-                Self::LETS_THROUGH
-            }
+            BreakerState::Closed => Self::LETS_THROUGH | Self::CLOSED,
+            BreakerState::Disabled | BreakerState::MetricsOnly => Self::LETS_THROUGH,
             BreakerState::Open | BreakerState::HalfOpen | BreakerState::ForcedOpen => 0,
         };
-        Self(machine.generation() << 1 | bits)
+        Self(machine.generation() << 2 | bits)
     }
 
     fn generation(self) -> u64 {
-        self.0 >> 1
+        self.0 >> 2
     }
 
     fn lets_through(self) -> bool {
         self.0 & Self::LETS_THROUGH != 0
+    }
+
+    fn is_closed(self) -> bool {
+        self.0 & Self::CLOSED != 0
     }
 }
 

@@ -9,10 +9,9 @@ use crate::retry::budget::{Account, RetryBudget};
 
 /// Everything that is kept for one host, or for one key of the user's.
 ///
-/// Parts are created when a request first uses them. Aligned to a pair of cache lines: threads that
-/// read it do not wait for those that count references beside it.
+/// Parts are created when a request first uses them. Small and without an alignment of its own, as a
+/// crawler creates and evicts one a request.
 #[derive(Debug)]
-#[repr(align(128))]
 pub(crate) struct HostState {
     key: Arc<str>,
     has_users_key: bool,
@@ -119,6 +118,7 @@ impl HostState {
     }
 
     /// Returns whether this is the state of `key`.
+    #[inline]
     pub(crate) fn is(&self, key: Key<'_>) -> bool {
         *self.key == *key.text && self.has_users_key == key.is_users
     }

@@ -135,6 +135,7 @@ impl Table {
         }
     }
 
+    #[inline]
     fn position(&self, key: Key<'_>, hash: u64) -> Option<usize> {
         let is_it = |&at: &usize| {
             let slot = &self.slots[at];
