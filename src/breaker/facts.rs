@@ -200,9 +200,22 @@ pub struct CircuitOpen {
     pub(super) cause: OpenCause,
     /// `None`: forced open, until it is told otherwise.
     pub(super) retry_in: Option<Duration>,
+    /// Whether probes are under way, so that it may close at any moment.
+    pub(super) is_probing: bool,
 }
 
 impl CircuitOpen {
+    /// Returns whether probes are under way.
+    pub(crate) fn is_probing(&self) -> bool {
+        self.is_probing
+    }
+
+    /// Returns how long until the breaker may let a call through: nothing while probes are under
+    /// way; `None` if it is forced open.
+    pub(crate) fn may_close_in(&self) -> Option<Duration> {
+        if self.is_probing { Some(Duration::ZERO) } else { self.retry_in }
+    }
+
     /// Returns what opened the breaker last: a rule, a failed probe, or
     /// [`Manual`](ChangeReason::Manual) if it is forced open.
     pub fn reason(&self) -> ChangeReason {
@@ -285,12 +298,16 @@ mod tests {
             (cause(ChangeReason::FailureRate, 0), "12 of 20 calls failed"),
             (cause(ChangeReason::SlowCallRate, 0), "1 of 20 calls was slow"),
         ] {
-            let open = CircuitOpen { cause, retry_in };
+            let open = CircuitOpen { cause, retry_in, is_probing: false };
             let expected = format!("circuit breaker is open: {text}; retry in 0.8 s");
             assert_eq!(open.to_string(), expected);
             assert_eq!((open.reason(), open.failures()), (cause.reason, cause.failures));
         }
-        let forced = CircuitOpen { cause: cause(ChangeReason::Manual, 3), retry_in: None };
+        let forced = CircuitOpen {
+            cause: cause(ChangeReason::Manual, 3),
+            retry_in: None,
+            is_probing: false,
+        };
         assert_eq!(forced.to_string(), "circuit breaker is forced open");
         assert_eq!(forced.retry_in(), None);
     }

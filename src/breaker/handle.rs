@@ -96,7 +96,6 @@ impl BreakerHandle {
     }
 
     /// Takes a place among those that wait for the breaker to change; `None` if 10,000 wait.
-    #[allow(dead_code, reason = "the loop does not wait at an open breaker yet")]
     pub(crate) fn wait(&self) -> Option<Waiter<'_>> {
         self.circuit.wait()
     }

@@ -98,7 +98,11 @@ impl Machine {
 
     /// The rejection of a call that would come now, if it would be rejected.
     pub(super) fn rejects(&self, config: &BreakerConfig, now: Instant) -> Option<CircuitOpen> {
-        let reject = |reason, retry_in| CircuitOpen { cause: self.cause(reason, now), retry_in };
+        let is_probing = matches!(self.phase, Phase::HalfOpen(_));
+        let reject = |reason, retry_in| {
+            let cause = self.cause(reason, now);
+            CircuitOpen { cause, retry_in, is_probing }
+        };
         let left = match &self.phase {
             Phase::Closed | Phase::Disabled | Phase::MetricsOnly => return None,
             Phase::ForcedOpen => return Some(reject(ChangeReason::Manual, None)),

@@ -38,7 +38,6 @@ impl Waiter<'_> {
     /// closed, has opened again or was changed by hand, or a probe freed its place.
     ///
     /// A change between this call and the first poll is noticed too: ask the breaker in between.
-    #[allow(dead_code, reason = "the loop does not wait at an open breaker yet")]
     pub(crate) fn changed(&self) -> Notified<'_> {
         self.0.changed.notified()
     }

@@ -10,7 +10,7 @@ use crate::config::ResilientConfig;
 use crate::config::overrides::Invalid;
 use crate::config::policy::Policy;
 use crate::config::reload::{Current, ResilientHandle};
-use crate::execution::attempt::{self, AttemptResult, Chain};
+use crate::execution::attempt::{self, AttemptResult, Chain, Refusal};
 use crate::execution::body::{BodyFactory, BoxFuture};
 use crate::execution::boxed::Place;
 use crate::execution::call::Execution;
@@ -215,7 +215,9 @@ impl Resilient {
                     let guard = Admission::new(self.parts(&policy, &request, now), extensions);
                     let mut call = Execution::new(&policy, guard, &mut request, extensions, now);
                     extensions.insert(GaveUp);
-                    return call.reject::<C>(&request, FailureKind::Builder, faults.into(), now);
+                    let kind = FailureKind::Builder;
+                    let refusal = Refusal { kind, error: faults.into(), now };
+                    return call.refuse::<C>(&request, None, refusal);
                 }
             };
             let guard = Admission::new(self.parts(&policy, &request, now), extensions);
@@ -240,22 +242,23 @@ impl Resilient {
                 .policy
                 .attempt_timeout
                 .unwrap_or_else(|| self.client_timeout.filter(|_| request.timeout().is_none()));
+            call.limit_attempts(timeout.into_iter().chain(request.timeout().copied()).min());
             let factory = extensions.get::<BodyFactory>().cloned();
             let sent_before = extensions.get::<ResendCount>().copied();
+            let mut kept: Option<Box<AttemptResult<C::Error>>> = None;
             loop {
-                if first.is_none() && call.may_be_held_back() {
-                    now = match Box::pin(call.pass_gate(request)).await {
+                call.retry.turn();
+                if first.is_none() && (call.may_be_held_back() || call.enter(now).is_err()) {
+                    now = match Box::pin(call.admit(request, now)).await {
                         Ok(now) => now,
-                        Err((limited, now)) => {
-                            let kind = FailureKind::RateLimited;
+                        Err(refusal) => {
                             extensions.insert(GaveUp);
-                            return call.reject::<C>(request, kind, limited.into(), now);
+                            return call.refuse::<C>(request, kept.map(|it| *it), refusal);
                         }
                     };
                 }
-                call.retry.turn();
                 // A scope, so that what an attempt needs is not kept while waiting for the next.
-                let (after, draining) = {
+                let (after, source, last) = {
                     let sent;
                     let mut own = None;
                     if let Some(first) = first.take() {
@@ -264,8 +267,6 @@ impl Resilient {
                             call.retry.forbid_retry();
                         }
                         call.starts(request);
-                    } else if let Err(open) = call.enter(now) {
-                        sent = AttemptResult::unsent(FailureKind::CircuitOpen, open.into());
                     } else {
                         let (sending, is_free) = {
                             let copy = call.retry.may_repeat(call.policy);
@@ -302,9 +303,7 @@ impl Resilient {
                     let elapsed = now.saturating_duration_since(started);
                     let result = sent.outcome_result::<C>();
                     match call.judge(request, elapsed, result, nested, now) {
-                        Decision::Retry { after, .. } => {
-                            (after, sent.drain(after, call.retry.left(now)).map(Box::pin))
-                        }
+                        Decision::Retry { after, source } => (after, source, sent),
                         Decision::Return(stop) => {
                             if let Some(own) = own {
                                 *extensions = own;
@@ -319,9 +318,20 @@ impl Resilient {
                         }
                     }
                 };
-                if let Some(draining) = draining {
-                    draining.await;
+                let last = Box::pin(last.drained(after, call.retry.left(now))).await;
+                match Box::pin(call.wait_for_token(request, now)).await {
+                    Ok(None) => {}
+                    // The backoff begins now: what has just worked may have used up a rate limit.
+                    Ok(Some(later)) => {
+                        call.waits(request, last.outcome_result::<C>(), after, &source, later);
+                        now = later;
+                    }
+                    Err(now) => {
+                        extensions.insert(GaveUp);
+                        return call.give_up::<C>(request, last, StopReason::Budget, now);
+                    }
                 }
+                kept = Some(Box::new(last));
                 if !after.is_zero() && !call.waits_at_gate() {
                     Box::pin(match now.checked_add(after) {
                         Some(until) => tokio::time::sleep_until(until),

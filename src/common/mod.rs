@@ -1,5 +1,6 @@
-//! What every folder builds on: clock and randomness, host patterns, faults of settings.
+//! What every folder builds on: clock and randomness, host patterns, faults of settings, queues.
 
 pub(crate) mod clock;
 pub(crate) mod fault;
 pub(crate) mod host_pattern;
+pub(crate) mod queue;

@@ -28,6 +28,7 @@ use crate::config::policy::{HostPolicy, Patch, Policy};
 /// | `retry_methods` | idempotent ones |
 /// | `retry_after` | waits at least as long as the server says |
 /// | `max_wait_time` | 60 s |
+/// | `max_open_wait` | 2 s, or half the attempt timeout if that is less |
 /// | `circuit_breaker` | one per host, [`BreakerConfig::default`](crate::BreakerConfig) |
 /// | `retry_budget` | one per host, [`BudgetConfig::default`](crate::BudgetConfig) |
 /// | `gate` | on |

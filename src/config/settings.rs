@@ -114,6 +114,21 @@ macro_rules! settings {
                 self
             }
 
+            /// Sets the longest wait at an open circuit breaker, and for a token of the retry budget,
+            /// each time the request meets one. Zero rejects at once. Default: 2 s, or half the
+            /// attempt timeout if that is less.
+            ///
+            /// A request that the breaker would reject for longer is rejected at once. If the probe
+            /// that it waits for fails, that costs it a retry. A breaker that is forced open makes no
+            /// request wait.
+            ///
+            /// Without a wait a host that is down for a second costs every request that comes in
+            /// that time; with a long one the requests of a whole outage return at once.
+            pub fn max_open_wait(mut self, limit: Duration) -> Self {
+                self.patch().max_open_wait = Some(limit);
+                self
+            }
+
             /// What becomes of a wait that the server asked for. Default: [`RetryAfter::Floor`].
             pub fn retry_after(mut self, retry_after: RetryAfter) -> Self {
                 self.patch().retry_after = Some(retry_after);

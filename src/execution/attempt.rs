@@ -13,6 +13,7 @@ use crate::execution::body::{self, BodyFactory, BoxFuture};
 use crate::execution::redirect;
 use crate::outcome::transport_error::{self, BodyFactoryError};
 use crate::outcome::{Delivery, Failure, FailureKind, OutcomeResult};
+use crate::retry::decision::StopReason;
 
 /// What follows `Resilient` in a client's chain of middleware: all that the loop needs to know of
 /// the crate that defines the chain.
@@ -70,15 +71,14 @@ impl<E> AttemptResult<E> {
         }
     }
 
-    /// What there is to drain before it is dropped, within the wait before the next attempt.
-    pub(crate) fn drain(
-        self,
-        wait: Duration,
-        left: Option<Duration>,
-    ) -> Option<impl Future<Output = ()>> {
+    /// Gives up the connection of a response, within the wait before the next attempt.
+    pub(crate) async fn drained(self, wait: Duration, left: Option<Duration>) -> Self {
         match self {
-            Self::Response { response, body: None, .. } => body::drain(response, wait, left),
-            _ => None,
+            Self::Response { response, body: None, followed } => {
+                let response = body::drain(response, wait, left).await;
+                Self::Response { response, body: None, followed }
+            }
+            other => other,
         }
     }
 
@@ -93,6 +93,24 @@ impl<E> AttemptResult<E> {
             },
             Self::Failed(failure, error) => OutcomeResult::Failure(*failure, C::as_error(error)),
             Self::Local(failure, error) => OutcomeResult::Failure(*failure, error.as_ref()),
+        }
+    }
+}
+
+/// Why an attempt is not sent, and since when.
+pub(crate) struct Refusal {
+    pub(crate) kind: FailureKind,
+    pub(crate) error: BoxError,
+    pub(crate) now: Instant,
+}
+
+impl Refusal {
+    /// Returns what the request ends by.
+    pub(crate) fn stop(&self) -> StopReason {
+        match self.kind {
+            FailureKind::CircuitOpen => StopReason::CircuitOpen,
+            FailureKind::RateLimited => StopReason::RateLimited,
+            _ => StopReason::Final,
         }
     }
 }

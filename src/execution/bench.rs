@@ -56,7 +56,13 @@ impl Answered {
         if policy.verdict(&outcome, &advice) != Verdict::Transient {
             return None;
         }
-        let facts = DecisionInput { now: self.now, random, advice, rejected_for: None };
+        let facts = DecisionInput {
+            now: self.now,
+            random,
+            advice,
+            rejected_for: None,
+            open_wait: Duration::ZERO,
+        };
         match self.retry.clone().decide(policy, &outcome, &facts) {
             Decision::Retry { after, .. } => Some(after),
             Decision::Return(_) => None,

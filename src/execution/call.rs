@@ -8,15 +8,14 @@ use reqwest::{Request, Response};
 use crate::breaker::{CircuitOpen, StateChange};
 use crate::common::clock::Instant;
 use crate::config::policy::{Policy, RetryAfter};
-use crate::error::{BoxError, Cause, HttpRequestError, Inner};
-use crate::execution::attempt::{AttemptLimits, AttemptResult, Chain};
+use crate::error::{Cause, HttpRequestError, Inner};
+use crate::execution::attempt::{AttemptLimits, AttemptResult, Chain, Refusal};
 use crate::execution::body::{self, BodyFactory};
 use crate::execution::decide::{DecisionInput, Repeat, Retry, Upload};
 use crate::host::admission::Admission;
-use crate::host::gate::{Closing, Patience, RateLimited, Throttle};
+use crate::host::gate::{Closing, Throttle};
 use crate::observe::event::{
-    BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, RequestInfo, ResponseInfo, RetryInfo,
-    Scopes,
+    BudgetInfo, Event, FailureInfo, GateInfo, RequestInfo, ResponseInfo, RetryInfo, Scopes,
 };
 use crate::observe::history::{Attempt, AttemptLog, History, Hold};
 use crate::observe::redact::RedactedUrl;
@@ -34,13 +33,17 @@ pub(crate) struct Execution<'p> {
     pub(crate) retry: Retry,
     /// What observers put around the attempt under way.
     pub(crate) scopes: Scopes,
-    guard: Admission<'p>,
+    pub(crate) guard: Admission<'p>,
     /// What breakers changed by this request's doing, and nobody has told yet.
     changes: Vec<StateChange>,
     pub(crate) policy: &'p Policy,
     /// How long it may still wait at the gate.
-    gate_time: Duration,
-    waits_at_gate: bool,
+    pub(crate) gate_time: Duration,
+    pub(crate) waits_at_gate: bool,
+    /// How long it waits at an open breaker, and for a token.
+    pub(crate) open_wait: Duration,
+    /// How long the last attempt took.
+    last_took: Duration,
     keyed: bool,
     /// Whether a hinted 503 has given it a free retry.
     was_invited: bool,
@@ -81,12 +84,19 @@ impl<'p> Execution<'p> {
             policy,
             gate_time: policy.max_wait_time,
             waits_at_gate: false,
+            open_wait: Duration::ZERO,
+            last_took: Duration::ZERO,
             keyed: !idempotency::is_idempotent(request.method())
                 && idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
             was_invited: false,
             history: None,
             log: extensions.get().cloned(),
         }
+    }
+
+    /// Takes the limit of each attempt for the measure of its other waits.
+    pub(crate) fn limit_attempts(&mut self, timeout: Option<Duration>) {
+        self.open_wait = self.policy.open_wait(timeout);
     }
 
     /// Returns whether a gate of the host may be closed.
@@ -98,34 +108,6 @@ impl<'p> Execution<'p> {
     /// Returns whether the wait before the next attempt is spent at the gate.
     pub(crate) fn waits_at_gate(&self) -> bool {
         self.waits_at_gate
-    }
-
-    /// Waits until the gate lets the request pass, if there is the time for it.
-    ///
-    /// The waits of one request at the gate add up to no more than `max_wait_time` and the spread.
-    pub(crate) async fn pass_gate(
-        &mut self,
-        request: &Request,
-    ) -> Result<Instant, (RateLimited, Instant)> {
-        let now = Instant::now();
-        let left = self.retry.left(now).unwrap_or(Duration::MAX);
-        let patience = Patience { wait: self.gate_time, left };
-        let entered = self.guard.enter_gate(request, self.retry.started(), patience, now);
-        let Some(waiting) = entered.map_err(|it| (it, now))? else { return Ok(now) };
-        // The wait after a response that closed the gate has been reported with that.
-        if !mem::take(&mut self.waits_at_gate) {
-            let wait = waiting.opens_in();
-            self.held_up(FailureKind::RateLimited, Some((wait, WaitSource::Gate)), now);
-            self.notify(|call| {
-                let (method, url) = (request.method(), RedactedUrl::new(request.url()));
-                call.policy.listeners.notify(&Event::HeldBack(&HeldInfo { method, url, wait }));
-            });
-        }
-        let passed = waiting.wait().await;
-        let later = Instant::now();
-        self.gate_time = self.gate_time.saturating_sub(later.saturating_duration_since(now));
-        self.guard.hold_gate(passed.map_err(|it| (it, later))?);
-        Ok(later)
     }
 
     /// Asks the circuit breaker.
@@ -182,38 +164,52 @@ impl<'p> Execution<'p> {
     ) -> Decision {
         // An earlier wait may have ended without a visit to the gate.
         self.waits_at_gate = false;
-        let outcome = &self.outcome(request, elapsed, result);
-        let decision = match outcome.failure() {
-            Some(FailureKind::CircuitOpen) => self.rejected(outcome, now),
-            _ => self.attempted(request, outcome, nested, now),
-        };
+        self.last_took = elapsed;
+        let outcome = &self.outcome(request, result);
+        let decision = self.attempted(request, outcome, nested, now);
         match &decision {
             Decision::Return(stop) => self.ends(outcome, *stop, now),
-            Decision::Retry { after, source } => self.notify(|call| {
-                let info = RetryInfo {
-                    method: outcome.method,
-                    url: RedactedUrl::new(outcome.url),
-                    attempt: call.retry.attempts().saturating_add(1),
-                    max_retries: call.policy.max_retries,
-                    wait: *after,
-                    source,
-                    tokens: call.guard.budget_left(now),
-                    outcome,
-                };
-                call.policy.listeners.notify(&Event::Waiting(&info));
-            }),
+            // Whether it follows is known once it has its token.
+            Decision::Retry { .. } if self.guard.waits_for_token() => {}
+            Decision::Retry { after, source } => self.tell_wait(outcome, *after, source, now),
         }
         decision
     }
 
-    fn outcome<'a>(
-        &self,
-        request: &'a Request,
-        elapsed: Duration,
-        result: OutcomeResult<'a>,
-    ) -> Outcome<'a> {
+    fn outcome<'a>(&self, request: &'a Request, result: OutcomeResult<'a>) -> Outcome<'a> {
         let (method, url) = (request.method(), request.url());
-        Outcome { method, url, attempt: self.retry.attempts(), elapsed, keyed: self.keyed, result }
+        let (attempt, elapsed) = (self.retry.attempts(), self.last_took);
+        Outcome { method, url, attempt, elapsed, keyed: self.keyed, result }
+    }
+
+    fn tell_wait(&self, outcome: &Outcome<'_>, wait: Duration, source: &WaitSource, now: Instant) {
+        self.notify(|call| {
+            let info = RetryInfo {
+                method: outcome.method,
+                url: RedactedUrl::new(outcome.url),
+                attempt: call.retry.attempts().saturating_add(1),
+                max_retries: call.policy.max_retries,
+                wait,
+                source,
+                tokens: call.guard.budget_left(now),
+                outcome,
+            };
+            call.policy.listeners.notify(&Event::Waiting(&info));
+        });
+    }
+
+    /// Records and tells the wait before a retry that has its token now.
+    pub(crate) fn waits(
+        &mut self,
+        request: &Request,
+        last: OutcomeResult<'_>,
+        wait: Duration,
+        source: &WaitSource,
+        now: Instant,
+    ) {
+        self.history().waits(wait, source);
+        self.keep_log(now);
+        self.tell_wait(&self.outcome(request, last), wait, source, now);
     }
 
     fn attempted(
@@ -273,34 +269,6 @@ impl<'p> Execution<'p> {
         Decision::Retry { after, source }
     }
 
-    /// A first attempt that is rejected ends the request; a later one uses up a retry.
-    fn rejected(&mut self, outcome: &Outcome<'_>, now: Instant) -> Decision {
-        self.guard.leave_gate(None, now);
-        let decision = match self.retry.attempts() {
-            0 => Decision::Return(StopReason::CircuitOpen),
-            _ => {
-                let rejected_for = self.guard.rejects_for(now).unwrap_or_default();
-                self.decide(outcome, Advice::default(), Some(rejected_for), now)
-            }
-        };
-        let (decision, wait) = match decision {
-            Decision::Retry { after, source } => {
-                let wait = Some((after, source.clone()));
-                (Decision::Retry { after, source }, wait)
-            }
-            Decision::Return(StopReason::Exhausted) => {
-                (Decision::Return(StopReason::CircuitOpen), None)
-            }
-            decision => (decision, None),
-        };
-        if let Decision::Return(stop) = decision {
-            self.history().end(stop);
-        }
-        self.held_up(FailureKind::CircuitOpen, wait, now);
-        self.notify(|call| call.policy.listeners.notify(&Event::Rejected(outcome)));
-        decision
-    }
-
     fn decide(
         &mut self,
         outcome: &Outcome<'_>,
@@ -308,13 +276,15 @@ impl<'p> Execution<'p> {
         rejected_for: Option<Duration>,
         now: Instant,
     ) -> Decision {
+        let open_wait = self.open_wait;
         // Nothing is drawn for a wait that cannot follow.
         let waits = self.retry.may_repeat(self.policy);
         let random = if waits { self.policy.sources.random() } else { 0.0 };
-        let facts = DecisionInput { now, random, advice, rejected_for };
+        let facts = DecisionInput { now, random, advice, rejected_for, open_wait };
         match self.retry.decide(self.policy, outcome, &facts) {
             Decision::Retry { .. }
-                if !self.is_invited(outcome, &facts.advice) && !self.guard.withdraw(now) =>
+                if !self.is_invited(outcome, &facts.advice)
+                    && !self.guard.withdraw(!open_wait.is_zero(), now) =>
             {
                 Decision::Return(StopReason::Budget)
             }
@@ -401,13 +371,19 @@ impl<'p> Execution<'p> {
     fn record_decision(&mut self, decision: &Decision, now: Instant) {
         match decision {
             Decision::Return(stop) => self.history().end(*stop),
+            Decision::Retry { .. } if self.guard.waits_for_token() => {}
             Decision::Retry { after, source } => self.history().waits(*after, source),
         }
         self.keep_log(now);
     }
 
     /// Records that nothing was sent, and why.
-    fn held_up(&mut self, by: FailureKind, wait: Option<(Duration, WaitSource)>, now: Instant) {
+    pub(crate) fn hold(
+        &mut self,
+        by: StopReason,
+        wait: Option<(Duration, WaitSource)>,
+        now: Instant,
+    ) {
         let (attempts, at) = (self.retry.attempts(), self.retry.elapsed(now));
         self.history().hold(Hold { attempts, at, by, wait });
         self.keep_log(now);
@@ -446,27 +422,39 @@ impl<'p> Execution<'p> {
         });
     }
 
-    /// Ends a request before its next attempt.
-    pub(crate) fn reject<C: Chain>(
+    /// Ends a request that gets no further attempt, with what the last one gave if there was one.
+    pub(crate) fn refuse<C: Chain>(
         &mut self,
         request: &Request,
-        kind: FailureKind,
-        error: BoxError,
-        now: Instant,
+        kept: Option<AttemptResult<C::Error>>,
+        refusal: Refusal,
     ) -> Result<Response, C::Error> {
-        let stop = match kind {
-            FailureKind::RateLimited => StopReason::RateLimited,
-            _ => StopReason::Final,
-        };
-        self.record_decision(&Decision::Return(stop), now);
-        let sent = AttemptResult::unsent(kind, error);
-        let outcome = &self.outcome(request, Duration::ZERO, sent.outcome_result::<C>());
-        if kind == FailureKind::RateLimited {
-            self.held_up(kind, None, now);
+        let stop = refusal.stop();
+        let Refusal { kind, error, now } = refusal;
+        self.history().end(stop);
+        self.keep_log(now);
+        let unsent = AttemptResult::unsent(kind, error);
+        if kind != FailureKind::Builder {
+            self.hold(stop, None, now);
+            let outcome = &self.outcome(request, unsent.outcome_result::<C>());
             self.notify(|call| call.policy.listeners.notify(&Event::Rejected(outcome)));
         }
+        self.give_up::<C>(request, kept.unwrap_or(unsent), stop, now)
+    }
+
+    /// Ends a request with the result of its last attempt.
+    pub(crate) fn give_up<C: Chain>(
+        &mut self,
+        request: &Request,
+        last: AttemptResult<C::Error>,
+        stop: StopReason,
+        now: Instant,
+    ) -> Result<Response, C::Error> {
+        self.history().end(stop);
+        self.keep_log(now);
+        let outcome = &self.outcome(request, last.outcome_result::<C>());
         self.ends(outcome, stop, now);
-        self.finish::<C>(sent, request, stop, now)
+        self.finish::<C>(last, request, stop, now)
     }
 
     /// What the caller gets.
@@ -511,7 +499,7 @@ impl<'p> Execution<'p> {
     }
 
     #[inline]
-    fn notify(&self, event: impl FnOnce(&Self)) {
+    pub(crate) fn notify(&self, event: impl FnOnce(&Self)) {
         if !self.policy.listeners.is_empty() {
             event(self);
         }

@@ -55,8 +55,10 @@ pub(crate) struct DecisionInput {
     /// A sample of the unit interval, for the jitter.
     pub(crate) random: f64,
     pub(crate) advice: Advice,
-    /// How long the circuit breaker will reject from now on.
+    /// How long the circuit breaker rejects from now on.
     pub(crate) rejected_for: Option<Duration>,
+    /// How long the next attempt would wait at the breaker.
+    pub(crate) open_wait: Duration,
 }
 
 impl Retry {
@@ -75,6 +77,11 @@ impl Retry {
     /// Counts an attempt about to be sent.
     pub(crate) fn attempt(&mut self) {
         self.attempts = self.attempts.saturating_add(1);
+    }
+
+    /// Returns how many turns were taken, the one under way included.
+    pub(crate) fn turns(&self) -> u32 {
+        self.turns
     }
 
     pub(crate) fn started(&self) -> Instant {
@@ -172,16 +179,16 @@ impl Retry {
                 (after, source) = (hinted, WaitSource::Hint(header.clone()));
             }
         }
-        if let Some(rejected_for) = facts.rejected_for.filter(|it| *it > after) {
-            if rejected_for > longest {
-                return Decision::Return(StopReason::CircuitOpen);
-            }
-            (after, source) = (rejected_for, WaitSource::CircuitBreaker);
+        let waits_for = |rejected_for| {
+            let open = after.saturating_add(facts.open_wait);
+            rejected_for <= open && left.is_none_or(|it| rejected_for < it)
+        };
+        if !facts.rejected_for.is_none_or(waits_for) {
+            return Decision::Return(StopReason::CircuitOpen);
         }
-        match source {
-            _ if left.is_none_or(|it| after < it) => Decision::Retry { after, source },
-            WaitSource::CircuitBreaker => Decision::Return(StopReason::CircuitOpen),
-            _ => Decision::Return(StopReason::Deadline),
+        match left.is_none_or(|it| after < it) {
+            true => Decision::Retry { after, source },
+            false => Decision::Return(StopReason::Deadline),
         }
     }
 
@@ -237,8 +244,8 @@ mod tests {
         let now = Instant::now();
         let mut retry = Retry::new(policy, repeat, upload, now);
         retry.turn();
-        let facts =
-            DecisionInput { now, random: 0.0, advice: Advice::default(), rejected_for: None };
+        let (advice, open_wait) = (Advice::default(), 2 * SECOND);
+        let facts = DecisionInput { now, random: 0.0, advice, rejected_for: None, open_wait };
         (retry, facts)
     }
 
@@ -440,16 +447,19 @@ mod tests {
     }
 
     #[test]
-    fn an_open_breaker_is_waited_for_within_the_longest_wait() {
+    fn a_retry_follows_if_the_breaker_lets_it_through_soon() {
         let policy = policy();
-        for (rejected_for, expected) in [
-            (SECOND, backoff()),
-            (2 * SECOND, waits(2 * SECOND, WaitSource::CircuitBreaker)),
-            (60 * SECOND, waits(60 * SECOND, WaitSource::CircuitBreaker)),
-            (61 * SECOND, Decision::Return(StopReason::CircuitOpen)),
+        let ends = Decision::Return(StopReason::CircuitOpen);
+        for (rejected_for, open_wait, expected) in [
+            (SECOND, 2 * SECOND, backoff()),
+            (3 * SECOND, 2 * SECOND, backoff()),
+            (4 * SECOND, 2 * SECOND, ends.clone()),
+            (4 * SECOND, 3 * SECOND, backoff()),
+            (SECOND, Duration::ZERO, backoff()),
+            (2 * SECOND, Duration::ZERO, ends),
         ] {
             let (mut retry, facts) = small(&policy);
-            let facts = DecisionInput { rejected_for: Some(rejected_for), ..facts };
+            let facts = DecisionInput { rejected_for: Some(rejected_for), open_wait, ..facts };
             assert_eq!(after_failure(&mut retry, &policy, &facts, MAYBE), expected);
         }
     }
@@ -460,7 +470,7 @@ mod tests {
         for (total, rejected_for, expected) in [
             (1001, None, backoff()),
             (1000, None, Decision::Return(StopReason::Deadline)),
-            (2001, Some(2 * SECOND), waits(2 * SECOND, WaitSource::CircuitBreaker)),
+            (2001, Some(2 * SECOND), backoff()),
             (2000, Some(2 * SECOND), Decision::Return(StopReason::CircuitOpen)),
         ] {
             let policy = Policy { max_total_time: Some(millis(total)), ..policy() };

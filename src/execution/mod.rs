@@ -1,5 +1,6 @@
 //! One request under way: the loop, each attempt within its limits, bodies.
 
+mod admit;
 pub(crate) mod attempt;
 #[cfg(feature = "test-util")]
 pub mod bench;

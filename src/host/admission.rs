@@ -15,7 +15,7 @@ use crate::host::gate::{
     Closing, Entry, GatePass, HostGates, Patience, RateLimited, Throttle, Waiting,
 };
 use crate::host::parts::Parts;
-use crate::retry::budget::{Success, Token};
+use crate::retry::budget::{Success, Token, TokenWaiter};
 
 /// One request's dealings with breaker, budget and gate.
 ///
@@ -30,6 +30,7 @@ pub(crate) struct Admission<'p> {
     /// Lives as long as a permit that is a probe.
     probing: Option<Arc<()>>,
     token: Option<Token>,
+    token_waiter: Option<TokenWaiter>,
     gate_pass: GatePass,
 }
 
@@ -44,8 +45,14 @@ impl<'p> Admission<'p> {
             first: true,
             probing: None,
             token: None,
+            token_waiter: None,
             gate_pass: GatePass::FREE,
         }
+    }
+
+    /// Returns the breaker that is asked.
+    pub(crate) fn breaker(&self) -> Option<&Arc<BreakerHandle>> {
+        self.parts.breaker()
     }
 
     /// Takes over the permit of an attempt that is under way.
@@ -155,19 +162,37 @@ impl<'p> Admission<'p> {
         self.permit = None;
     }
 
-    /// How long the breaker will reject attempts from now on.
+    /// Returns how long the breaker rejects attempts from now on, if it does.
     pub(crate) fn rejects_for(&self, now: Instant) -> Option<Duration> {
         let rejection = self.parts.breaker()?.rejects(now)?;
         // No wait helps where it was forced open.
-        Some(rejection.retry_in().unwrap_or(Duration::MAX))
+        Some(rejection.may_close_in().unwrap_or(Duration::MAX))
     }
 
-    /// Takes a token for a retry, unless one is held already; `false` if there is none.
-    pub(crate) fn withdraw(&mut self, now: Instant) -> bool {
-        let account = self.parts.budget().filter(|_| self.token.is_none());
-        let Some(account) = account else { return true };
+    /// Takes a token for a retry, or a place in the queue for one if it `may_wait`; `false` if it gets
+    /// neither.
+    pub(crate) fn withdraw(&mut self, may_wait: bool, now: Instant) -> bool {
+        let Some(account) = self.parts.budget() else { return true };
         self.token = Token::withdraw(Arc::clone(account), now, self.parts.overdraft);
-        self.token.is_some()
+        if self.token.is_none() && may_wait {
+            self.token_waiter = Token::queue(Arc::clone(account));
+        }
+        self.token.is_some() || self.token_waiter.is_some()
+    }
+
+    /// Returns whether the next attempt has no token yet.
+    pub(crate) fn waits_for_token(&self) -> bool {
+        self.token_waiter.is_some()
+    }
+
+    /// Takes out the place in the queue for a token.
+    pub(crate) fn token_waiter(&mut self) -> Option<TokenWaiter> {
+        self.token_waiter.take()
+    }
+
+    /// Keeps a token for the next attempt, which spends it.
+    pub(crate) fn hold_token(&mut self, token: Token) {
+        self.token = Some(token);
     }
 
     /// How many retries are paid for.

@@ -4,7 +4,6 @@ pub(crate) mod admission;
 pub(crate) mod gate;
 pub(crate) mod map;
 pub(crate) mod parts;
-mod queue;
 pub(crate) mod state;
 pub(crate) mod states;
 mod table;

@@ -74,7 +74,9 @@ impl fmt::Display for Event<'_> {
                 let most = it.max_retries.saturating_add(1);
                 write!(f, "attempt {} of {most} at most", it.attempt)
             }
-            Self::HeldBack(it) => write!(f, "held back for {:.3}s by gate", seconds(it.wait)),
+            Self::HeldBack(it) => {
+                write!(f, "held back for {:.3}s by {}", seconds(it.wait), it.source)
+            }
             Self::AttemptEnded(it) => {
                 write!(f, "attempt {} gave {it} after {:.3}s", it.attempt, seconds(it.elapsed))
             }
@@ -175,7 +177,8 @@ pub struct RequestInfo<'a> {
     pub max_retries: u32,
 }
 
-/// A wait at the closed gate of a host.
+/// A wait before an attempt: at the closed gate of a host, at an open circuit breaker, or for a token
+/// of the retry budget.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct HeldInfo<'a> {
@@ -183,8 +186,12 @@ pub struct HeldInfo<'a> {
     pub method: &'a Method,
     /// The request's url.
     pub url: RedactedUrl<'a>,
-    /// How long the wait is, the spread after the opening included.
+    /// How long the wait is at least, as far as it is known when it begins: until the gate opens or
+    /// the breaker lets a probe through. Zero where it depends on another request: on a probe under
+    /// way, or on a retry that earns the token.
     pub wait: Duration,
+    /// What the request waits for.
+    pub source: &'a WaitSource,
 }
 
 /// A gate that an answer closed.

@@ -68,8 +68,8 @@ impl fmt::Display for Attempt {
     }
 }
 
-/// A moment at which a request was not sent: the circuit breaker rejected it, or the gate of the
-/// host held it back.
+/// A moment at which a request was not sent: the circuit breaker, the gate of its host or the retry
+/// budget held it back or ended it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Hold {
@@ -77,8 +77,9 @@ pub struct Hold {
     pub attempts: u32,
     /// When it was, from the start of the request.
     pub at: Duration,
-    /// By what: [`FailureKind::CircuitOpen`] or [`FailureKind::RateLimited`].
-    pub by: FailureKind,
+    /// What the request ends with, if it does not wait or waits in vain: [`StopReason::CircuitOpen`],
+    /// [`StopReason::RateLimited`] or [`StopReason::Budget`].
+    pub by: StopReason,
     /// The wait that followed; `None` where the request ended by it.
     pub wait: Option<(Duration, WaitSource)>,
 }
@@ -298,7 +299,7 @@ mod tests {
         attempt(number, OutcomeResult::Failure(failure, &fmt::Error))
     }
 
-    fn held(attempts: u32, by: FailureKind) -> Hold {
+    fn held(attempts: u32, by: StopReason) -> Hold {
         Hold { attempts, at: attempts * SECOND, by, wait: None }
     }
 
@@ -307,13 +308,13 @@ mod tests {
         let mut history = History::default();
         assert_eq!(history.to_string(), "under way");
         let wait = Some((SECOND / 2, WaitSource::Gate));
-        history.hold(Hold { wait, ..held(0, FailureKind::RateLimited) });
+        history.hold(Hold { wait, ..held(0, StopReason::RateLimited) });
         history.push(answered(1, StatusCode::SERVICE_UNAVAILABLE, "http://b.example:81/"));
         history.waits(SECOND * 3 / 2, &WaitSource::Hint(header::RETRY_AFTER));
-        history.hold(held(1, FailureKind::CircuitOpen));
+        history.hold(held(1, StopReason::CircuitOpen));
         history.push(answered(2, StatusCode::BAD_GATEWAY, "https://c.example/"));
         history.push(timed_out(3));
-        history.hold(held(3, FailureKind::CircuitOpen));
+        history.hold(held(3, StopReason::CircuitOpen));
         history.end(StopReason::CircuitOpen);
         let lines = [
             "-- +0.000s rate_limited, then 0.500s by gate",

@@ -62,6 +62,8 @@ impl fmt::Display for StopReason {
 pub enum WaitSource {
     /// The backoff, after jitter.
     Backoff,
+    /// The retry budget, until another retry has earned a token.
+    Budget,
     /// The open circuit breaker, until a probe may run.
     CircuitBreaker,
     /// The closed gate of the host.
@@ -76,6 +78,7 @@ impl fmt::Display for WaitSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Backoff => f.write_str("backoff"),
+            Self::Budget => f.write_str("budget"),
             Self::CircuitBreaker => f.write_str("circuit breaker"),
             Self::Gate => f.write_str("gate"),
             Self::Hint(header) => f.write_str(header.as_str()),
@@ -117,6 +120,7 @@ mod tests {
         }
         for (source, name) in [
             (WaitSource::Backoff, "backoff"),
+            (WaitSource::Budget, "budget"),
             (WaitSource::CircuitBreaker, "circuit breaker"),
             (WaitSource::Gate, "gate"),
             (WaitSource::Hint(http::header::RETRY_AFTER), "retry-after"),

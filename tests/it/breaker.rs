@@ -3,6 +3,7 @@
 mod defects;
 mod in_loop;
 mod model;
+mod waiting;
 
 use std::{
     collections::BTreeSet,

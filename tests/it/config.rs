@@ -221,6 +221,7 @@ async fn the_builder_has_hosts_too_and_an_override_wins_over_them() {
 async fn a_host_may_have_a_rule_of_its_own_for_breaker_and_budget() {
     let config = read(
         "max_retries = 9
+         max_open_wait = 'off'
          hosts.'a.example' = { max_retries = 0, circuit_breaker.consecutive = 2 }
          hosts.'b.example' = { circuit_breaker = false, retry_budget.size = 1 }
          hosts.'c.example' = { circuit_breaker = false, retry_budget = 'off' }",

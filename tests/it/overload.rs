@@ -9,9 +9,9 @@ use proptest::prelude::*;
 use reqwest_middleware::ClientWithMiddleware;
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    AttemptLog, BreakerConfig, BudgetConfig, CircuitBreaker, DeadlineHeader, Health, HostStates,
-    HttpRequestError, RequestBuilderExt, ResilientConfig, ResilientConfigBuilder, ResponseExt,
-    RetryAfter, RetryBudget, RetryOverride, StopReason, WaitSource,
+    AttemptLog, BreakerConfig, BudgetConfig, CircuitBreaker, Constant, DeadlineHeader, Health,
+    HostStates, HttpRequestError, RequestBuilderExt, ResilientConfig, ResilientConfigBuilder,
+    ResponseExt, RetryAfter, RetryBudget, RetryOverride, StopReason, WaitSource,
 };
 use tokio::time::{Instant, advance, sleep, timeout};
 
@@ -52,7 +52,7 @@ const BUSY: Option<StatusCode> = Some(StatusCode::SERVICE_UNAVAILABLE);
 
 #[tokio::test(start_paused = true)]
 async fn an_empty_budget_ends_the_request_at_once_with_its_last_outcome() {
-    let (config, hosts) = (budgeted(2, 0.0), HostStates::new());
+    let (config, hosts) = (budgeted(2, 0.0).max_open_wait(Duration::ZERO), HostStates::new());
     let (client, script) = scripted_on(&hosts, config.build().unwrap(), [Reply::status(503)]);
     let start = Instant::now();
     assert_eq!(get(&client, URL).await, (BUSY, StopReason::Budget));
@@ -64,6 +64,64 @@ async fn an_empty_budget_ends_the_request_at_once_with_its_last_outcome() {
     let error = client.get(URL).send_resilient().await.unwrap_err();
     assert_eq!((error.stop_reason(), error.status()), (StopReason::Budget, BUSY));
     assert!(error.to_string().ends_with("after 1 attempts (retry budget exhausted)"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blip_costs_no_request_though_its_retries_are_not_saved_up() {
+    for callers in [20, 200, 2_000] {
+        let replies = std::iter::repeat_n(Reply::status(503), callers);
+        let (client, script) =
+            scripted(ResilientConfig::default(), replies.chain([Reply::status(200)]));
+        let start = Instant::now();
+        let ended = join_all((0..callers).map(|_| get(&client, URL))).await;
+        assert!(ended.iter().all(|it| it.1 == StopReason::Success));
+        assert_eq!(script.sent().len(), 2 * callers);
+        assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_waits_for_a_token_and_ends_with_what_it_has() {
+    for (timeout, waits) in [(None, 2 * SECOND), (Some(SECOND), SECOND / 2)] {
+        let mut config = budgeted(1, 0.0).backoff(Constant::new(Duration::ZERO));
+        if let Some(timeout) = timeout {
+            config = config.attempt_timeout(timeout);
+        }
+        let busy = status(503, &[("server", "one")]).body("come back");
+        let (client, script) = scripted(config.build().unwrap(), [busy]);
+        let log = AttemptLog::new();
+        let start = Instant::now();
+        let response = client.get(URL).with_extension(log.clone()).send().await.unwrap();
+        assert_eq!((script.sent().len(), start.elapsed()), (2, waits));
+        assert_eq!((Some(response.status()), response.headers()["server"].as_bytes()), {
+            (BUSY, &b"one"[..])
+        });
+        assert_eq!(response.text().await.unwrap(), "come back");
+        let held = "-- +0.000s budget, then 0.000s by budget\nended: budget";
+        assert!(log.history().to_string().ends_with(held), "{}", log.history());
+    }
+}
+
+/// One retry that works brings three tokens; they go to those that wait, the oldest first.
+#[tokio::test(start_paused = true)]
+async fn tokens_go_to_the_retries_that_wait_in_order() {
+    let config = budgeted(3, 0.0).backoff(Constant::new(Duration::ZERO)).build().unwrap();
+    let works_after = |seconds| [Reply::status(503), Reply::status(200).after(seconds * SECOND)];
+    let paid = [works_after(1), works_after(9), works_after(9)].into_iter().flatten();
+    let unpaid = std::iter::repeat_n(Reply::status(503), 6);
+    let (client, script) =
+        scripted(config, paid.chain(unpaid).chain([Reply::status(200).after(2 * SECOND)]));
+    let start = Instant::now();
+    let ended = join_all((0..9).map(async |i| {
+        sleep(i * SECOND / 100).await;
+        (get(&client, URL).await.1, start.elapsed().as_secs())
+    }))
+    .await;
+    let success = |seconds| (StopReason::Success, seconds);
+    let mut expected = vec![success(1), success(9), success(9), success(3), success(3), success(3)];
+    expected.extend([(StopReason::Budget, 2); 3]);
+    assert_eq!(ended, expected);
+    assert_eq!(script.sent().len(), 15);
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,7 +248,7 @@ async fn a_retry_that_the_breaker_rejects_is_refunded() {
 
 #[tokio::test(start_paused = true)]
 async fn replacing_a_stale_connection_costs_a_token_like_any_retry() {
-    let (config, hosts) = (budgeted(2, 0.0), HostStates::new());
+    let (config, hosts) = (budgeted(2, 0.0).max_open_wait(Duration::ZERO), HostStates::new());
     let stale = status(408, &[("connection", "close")]);
     let (client, script) =
         scripted_on(&hosts, config.build().unwrap(), [stale, Reply::status(503)]);
@@ -204,6 +262,31 @@ async fn replacing_a_stale_connection_costs_a_token_like_any_retry() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// However many requests are dropped at any moment, those that wait for a token included: what is
+    /// not spent is there in the end.
+    #[test]
+    fn tokens_are_exact_after_random_drops(
+        size in 1..4_u32,
+        requests in proptest::collection::vec((0..4_000_u64, 0..6_000_u64), 1..40),
+    ) {
+        let (config, hosts) = (budgeted(size, 0.0), HostStates::new());
+        let replies = [Reply::status(503).after(SECOND / 10), Reply::status(503)];
+        let (client, script) = scripted_on(&hosts, config.build().unwrap(), replies);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let firsts = std::cell::Cell::new(0);
+        runtime.block_on(join_all(requests.iter().map(async |(begins, patience)| {
+            sleep(Duration::from_millis(*begins)).await;
+            firsts.set(firsts.get() + 1);
+            let _ = timeout(Duration::from_millis(*patience), get(&client, URL)).await;
+        })));
+        let retries = script.sent().len() - firsts.get();
+        prop_assert_eq!(balance(&hosts), Some(f64::from(size) - retries as f64));
+    }
 
     #[test]
     fn retries_are_paid_for(

@@ -48,8 +48,9 @@ fn consecutive(failures: u32) -> BreakerConfig {
 
 #[tokio::test(start_paused = true)]
 async fn a_timeline_shows_rejections_and_waits_at_the_gate() {
-    let config =
-        steady().gate().circuit_breaker(CircuitBreaker::new(consecutive(2))).build().unwrap();
+    let breaker = CircuitBreaker::new(consecutive(2));
+    let config = steady().gate().circuit_breaker(breaker).max_open_wait(4 * SECOND);
+    let config = config.build().unwrap();
     let replies = [retry_after(429, "3"), Reply::status(500), Reply::status(500)];
     let (client, _) = scripted(config, replies.into_iter().chain([Reply::status(200)]));
     let first = client.get(URL).send();
@@ -63,7 +64,8 @@ async fn a_timeline_shows_rejections_and_waits_at_the_gate() {
     assert_eq!(
         log.history().to_string(),
         "-- +0.000s rate_limited, then 2.000s by gate\n\
-         #1 +2.000s 0.000s status 500, then 5.000s by circuit breaker\n\
+         #1 +2.000s 0.000s status 500, then 1.000s by backoff\n\
+         -- +3.000s circuit_open, then 4.000s by circuit breaker\n\
          #2 +7.000s 0.000s status 200\n\
          ended: success"
     );

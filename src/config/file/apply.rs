@@ -172,6 +172,8 @@ fn set(settings: RetryOverride, name: &str, value: &Value) -> RetryOverride {
         ("max_total_time", Value::Time(it)) => settings.max_total_time(*it),
         ("max_total_time", Value::Off) => settings.without_max_total_time(),
         ("max_wait_time", Value::Time(it)) => settings.max_wait_time(*it),
+        ("max_open_wait", Value::Time(it)) => settings.max_open_wait(*it),
+        ("max_open_wait", Value::Off) => settings.max_open_wait(Duration::ZERO),
         ("retry_after", Value::Word("replaces")) => settings.retry_after(RetryAfter::Replaces),
         ("retry_after", Value::Word("ignored")) => settings.retry_after(RetryAfter::Ignored),
         ("retry_after", Value::Word(_)) => settings.retry_after(RetryAfter::Floor),

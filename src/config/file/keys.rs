@@ -106,6 +106,12 @@ const SETTINGS: &[Key] = &[
     ),
     key("max_wait_time", TIME, "The longest single wait. Default: 60s."),
     key(
+        "max_open_wait",
+        TIME_OR_OFF,
+        "The longest wait at an open circuit breaker or for a token of the budget. Default: 2s, or \
+         half the attempt timeout if that is less.",
+    ),
+    key(
         "retry_after",
         Kind::Word(&["floor", "replaces", "ignored"]),
         "What becomes of a wait that the server asked for. Default: floor, the least to wait.",

@@ -50,6 +50,8 @@ pub(crate) struct Policy {
     pub(crate) attempt_timeout: Option<Option<Duration>>,
     pub(crate) max_total_time: Option<Duration>,
     pub(crate) max_wait_time: Duration,
+    /// `None` for the default, which depends on the attempt timeout.
+    pub(crate) max_open_wait: Option<Duration>,
     pub(crate) retry_after: RetryAfter,
     pub(crate) hints: Arc<HintHeaders>,
     pub(crate) read_body: Option<usize>,
@@ -93,6 +95,9 @@ const TRANSIENT: [StatusCode; 7] = [
     StatusCode::GATEWAY_TIMEOUT,
 ];
 
+/// With twice as much, small fleets stay down: their requests only move to the next opening.
+const MAX_OPEN_WAIT: Duration = Duration::from_secs(2);
+
 impl Default for Policy {
     fn default() -> Self {
         let backoff = Exponential::new(Duration::from_millis(300));
@@ -107,6 +112,7 @@ impl Default for Policy {
             attempt_timeout: None,
             max_total_time: None,
             max_wait_time: Duration::from_secs(60),
+            max_open_wait: None,
             retry_after: RetryAfter::Floor,
             hints: Arc::default(),
             read_body: None,
@@ -137,6 +143,7 @@ impl Policy {
             methods: RetryMethods::All,
             // The reference has no limit, and sleeps for years if told to.
             max_wait_time: Duration::from_secs(3_599),
+            max_open_wait: Some(Duration::ZERO),
             retry_after: RetryAfter::Replaces,
             hints: Arc::new(HintHeaders::none().with(header::RETRY_AFTER, HintFormat::RetryAfter)),
             breaker: None,
@@ -194,6 +201,13 @@ impl Policy {
     pub(crate) fn may_repeat(&self, method: &Method, headers: &HeaderMap) -> bool {
         let keyed = || idempotency::is_keyed(headers, self.idempotency_key.as_ref());
         self.idempotent.unwrap_or_else(|| self.methods.contains(method) || keyed())
+    }
+
+    /// Returns how long a request waits at an open breaker or for a token, if its attempts may take
+    /// `timeout`.
+    pub(crate) fn open_wait(&self, timeout: Option<Duration>) -> Duration {
+        let half = timeout.map_or(Duration::MAX, |it| it / 2);
+        self.max_open_wait.unwrap_or_else(|| MAX_OPEN_WAIT.min(half))
     }
 
     /// Returns the settings that concern the host of a request.
@@ -308,6 +322,7 @@ impl Policy {
             .field("attempt_timeout", &self.attempt_timeout)
             .field("max_total_time", &self.max_total_time)
             .field("max_wait_time", &self.max_wait_time)
+            .field("max_open_wait", &self.max_open_wait)
             .field("retry_after", &self.retry_after)
             .field("hint_headers", &self.hints)
             .field("read_body", &self.read_body)

@@ -28,6 +28,7 @@ pub(crate) struct Patch {
     pub(crate) attempt_timeout: Option<Option<Duration>>,
     pub(crate) max_total_time: Option<Option<Duration>>,
     pub(crate) max_wait_time: Option<Duration>,
+    pub(crate) max_open_wait: Option<Duration>,
     pub(crate) retry_after: Option<RetryAfter>,
     pub(crate) hints: Option<Arc<HintHeaders>>,
     pub(crate) read_body: Option<Option<usize>>,
@@ -62,6 +63,7 @@ impl Patch {
         );
         set(&mut policy.max_total_time, self.max_total_time.as_ref());
         set(&mut policy.max_wait_time, self.max_wait_time.as_ref());
+        set(&mut policy.max_open_wait, self.max_open_wait.is_some().then_some(&self.max_open_wait));
         set(&mut policy.retry_after, self.retry_after.as_ref());
         set(&mut policy.hints, self.hints.as_ref());
         set(&mut policy.read_body, self.read_body.as_ref());

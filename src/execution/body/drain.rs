@@ -1,43 +1,86 @@
-//! Draining a response nobody will read, so that its connection can be used again.
+//! Draining a response that is retried, so that its connection can be used again.
 
-use std::time::Duration;
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use reqwest::{Response, Version};
+use bytes::{Bytes, BytesMut};
+use http_body::Frame;
+use reqwest::{Body, Response, Version};
 
 /// A body longer than this costs more to read than a new connection costs to open.
 const MOST_BYTES: usize = 64 * 1024;
 /// A body that stalls is not waited for longer than this.
 const MOST_TIME: Duration = Duration::from_millis(50);
 
-/// Reads up to 64 KiB within 50 ms, then drops the response; `None` if it is dropped at once,
-/// because that does no harm or reading would not help.
+/// Reads up to 64 KiB within 50 ms, and gives up the connection. The response returned has what was
+/// read, and an error after it if that is not all.
 ///
 /// It may take longer than the `wait` that it fills, but not where it would use up the time that
 /// is `left` for the next attempt.
-pub(crate) fn drain(
-    response: Response,
+pub(crate) async fn drain(
+    mut response: Response,
     wait: Duration,
     left: Option<Duration>,
-) -> Option<impl Future<Output = ()>> {
+) -> Response {
     // An HTTP/2 stream is cancelled without harm to its connection.
     let shares = response.version() >= Version::HTTP_2;
-    let odd = response.content_length().is_some_and(|it| it == 0 || it > MOST_BYTES as u64);
-    if shares || odd {
-        return None;
+    let length = response.content_length();
+    if length == Some(0) {
+        return response;
     }
-    let short = left.is_some_and(|it| it <= wait.saturating_add(MOST_TIME));
-    let most = if short { wait.min(MOST_TIME) } else { MOST_TIME };
-    Some(async move {
-        let _ = tokio::time::timeout(most, read(response)).await;
+    let mut read = BytesMut::new();
+    let mut is_whole = false;
+    if !shares && length.is_none_or(|it| it <= MOST_BYTES as u64) {
+        let short = left.is_some_and(|it| it <= wait.saturating_add(MOST_TIME));
+        let most = if short { wait.min(MOST_TIME) } else { MOST_TIME };
+        let drained = tokio::time::timeout(most, fill(&mut read, &mut response)).await;
+        is_whole = drained == Ok(true);
+    }
+    let start = Some(read.freeze()).filter(|it| !it.is_empty());
+    super::rebuild(response, |_| match is_whole {
+        true => Body::from(start.unwrap_or_default()),
+        false => Body::wrap(CutShort { start, was_told: false }),
     })
 }
 
-async fn read(mut response: Response) {
-    let mut left = MOST_BYTES;
-    while let Ok(Some(chunk)) = response.chunk().await {
-        match left.checked_sub(chunk.len()) {
-            Some(rest) => left = rest,
-            None => break,
+/// Returns whether it has read to the end.
+async fn fill(read: &mut BytesMut, response: &mut Response) -> bool {
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if read.len() + chunk.len() > MOST_BYTES => return false,
+            Ok(Some(chunk)) => read.extend_from_slice(&chunk),
+            Ok(None) => return true,
+            Err(_) => return false,
         }
+    }
+}
+
+/// The body of a response that was given up for a retry.
+struct CutShort {
+    start: Option<Bytes>,
+    was_told: bool,
+}
+
+impl http_body::Body for CutShort {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Poll::Ready(match self.start.take() {
+            Some(start) => Some(Ok(Frame::data(start))),
+            None if self.was_told => None,
+            None => {
+                self.was_told = true;
+                let text = "the rest of this body was given up for a retry, which was not sent";
+                Some(Err(io::Error::other(text)))
+            }
+        })
     }
 }

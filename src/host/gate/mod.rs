@@ -28,7 +28,7 @@ pub(crate) use opening::{Closing, Patience, Throttle};
 pub use rate_limited::RateLimited;
 
 use crate::common::clock::Instant;
-use crate::host::queue::{MOST_WAITERS, WaitQueue, Waiter};
+use crate::common::queue::{MOST_WAITERS, WaitQueue, Waiter};
 use opening::{End, Gate, Turn, Visit};
 
 /// The most gates of one host.

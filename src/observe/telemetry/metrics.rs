@@ -193,7 +193,7 @@ impl Observer for MetricsObserver {
                 counter!(RETRIES, "host" => host.clone(), "reason" => reason).increment(1);
                 waited(host, source(it.source), it.wait);
             }
-            Event::HeldBack(it) => waited(host, source(&WaitSource::Gate), it.wait),
+            Event::HeldBack(it) => waited(host, source(it.source), it.wait),
             Event::GateClosed(_) => counter!(GATE_CLOSINGS, "host" => host).increment(1),
             Event::BudgetRefused(it) => {
                 tokens(host.clone(), Some(it.tokens));
@@ -219,6 +219,7 @@ fn result(outcome: &Outcome<'_>) -> SharedString {
 fn source(source: &WaitSource) -> &'static str {
     match source {
         WaitSource::Backoff => "backoff",
+        WaitSource::Budget => "budget",
         WaitSource::CircuitBreaker => "circuit_breaker",
         WaitSource::Gate => "gate",
         WaitSource::Hint(_) => "hint",

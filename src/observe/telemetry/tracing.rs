@@ -153,7 +153,8 @@ impl Observer for TracingObserver {
                 log!(level, attempt = it.attempt, wait, source, "{event}");
             }
             Event::HeldBack(it) => {
-                log!(level, wait = it.wait.as_secs_f64(), source = "gate", "{event}");
+                let (wait, source) = (it.wait.as_secs_f64(), field::display(it.source));
+                log!(level, wait, source, "{event}");
             }
             Event::GaveUp(it) => {
                 let why = it.stop_reason.as_str();

@@ -1,11 +1,16 @@
-//! A bucket that threads share.
+//! A bucket that threads share, and the retries that wait for its tokens.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
 };
 
 use crate::common::clock::Instant;
+use crate::common::queue::{WaitQueue, Waiter};
 use crate::retry::budget::RetryBudget;
 use crate::retry::budget::bucket::{Bucket, Success};
 
@@ -18,7 +23,10 @@ pub(crate) struct Account {
     /// Of the rules in `bucket`.
     version: AtomicU64,
     full: AtomicBool,
+    /// Taken before the lock of the queue, so that no token comes unnoticed by a retry that joins.
     bucket: Mutex<Bucket>,
+    /// Made when the first retry finds no token.
+    queue: OnceLock<Arc<WaitQueue<()>>>,
 }
 
 impl Account {
@@ -28,6 +36,7 @@ impl Account {
             version: AtomicU64::new(rules.version),
             full: AtomicBool::new(true),
             bucket: Mutex::new(Bucket::new(&rules.config, now)),
+            queue: OnceLock::new(),
         }
     }
 
@@ -71,10 +80,22 @@ impl Account {
         self.lock().balance(now)
     }
 
+    /// Changes the bucket, and gives the tokens that there are then to the retries that wait.
     fn change<R>(&self, change: impl FnOnce(&mut Bucket) -> R) -> R {
         let mut bucket = self.lock();
         let result = change(&mut bucket);
+        let granted = self.queue.get().map(|queue| {
+            // Tokens granted to retries that were dropped, with none behind them.
+            (0..queue.reclaim()).for_each(|_| bucket.refund());
+            let granted = queue.select(bucket.tokens());
+            bucket.take(granted.count());
+            granted
+        });
         self.full.store(bucket.is_full(), Ordering::Release);
+        drop(bucket);
+        if let Some(granted) = granted {
+            granted.wake();
+        }
         result
     }
 
@@ -93,6 +114,15 @@ impl Token {
         account.withdraw(now, overdraft).then(|| Self(Some(account)))
     }
 
+    /// Takes a place in the queue for a token, which is served in order of arrival; `None` if 10,000
+    /// wait.
+    pub(crate) fn queue(account: Arc<Account>) -> Option<TokenWaiter> {
+        let queue = account.queue.get_or_init(WaitQueue::new);
+        // Within a change, which grants a token that came in the meantime.
+        let waiter = account.change(|_| queue.join(())).ok()?;
+        Some(TokenWaiter { place: Some((waiter, account)) })
+    }
+
     /// The retry is sent.
     pub(crate) fn spend(mut self) {
         self.0 = None;
@@ -103,6 +133,39 @@ impl Drop for Token {
     fn drop(&mut self) {
         if let Some(account) = &self.0 {
             account.refund();
+        }
+    }
+}
+
+/// A retry's place in the queue for a token, and a future that is ready with it. Dropped, it leaves
+/// the queue, and a token that it was given goes to the next.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub(crate) struct TokenWaiter {
+    /// `None` once ready.
+    place: Option<(Waiter<()>, Arc<Account>)>,
+}
+
+impl Future for TokenWaiter {
+    type Output = Token;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Token> {
+        if let Some((waiter, _)) = &mut self.place {
+            ready!(Pin::new(waiter).poll(cx));
+        }
+        match self.place.take() {
+            Some((_, account)) => Poll::Ready(Token(Some(account))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for TokenWaiter {
+    fn drop(&mut self) {
+        if let Some((waiter, account)) = self.place.take() {
+            drop(waiter);
+            // A token that it was given and no other retry waits for is one again.
+            account.change(|_| {});
         }
     }
 }

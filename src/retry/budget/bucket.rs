@@ -83,6 +83,16 @@ impl Bucket {
         covered
     }
 
+    /// Returns how many whole tokens there are.
+    pub(super) fn tokens(&self) -> usize {
+        usize::try_from(self.balance / TOKEN).unwrap_or(0)
+    }
+
+    /// Takes `tokens`, which are there.
+    pub(super) fn take(&mut self, tokens: usize) {
+        self.balance -= tokens as i128 * TOKEN;
+    }
+
     /// Puts back the token of a retry that was never sent.
     pub(super) fn refund(&mut self) {
         self.add(TOKEN);

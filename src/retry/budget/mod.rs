@@ -12,7 +12,7 @@ use std::sync::{
 use reqwest::Request;
 
 use crate::common::fault::ConfigFault;
-pub(crate) use crate::retry::budget::account::{Account, Token};
+pub(crate) use crate::retry::budget::account::{Account, Token, TokenWaiter};
 pub(crate) use crate::retry::budget::bucket::Success;
 
 /// How a retry budget fills and how much it holds.

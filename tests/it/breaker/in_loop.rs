@@ -134,18 +134,21 @@ async fn a_rejected_request_is_logged_and_its_body_is_not_made() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_a_retry_its_open_time_is_a_floor_for_the_wait() {
-    for (backoff, waited) in
-        [(1, (secs(5), WaitSource::CircuitBreaker)), (8, (secs(8), WaitSource::Backoff))]
-    {
+async fn a_retry_waits_for_its_open_time_after_the_backoff() {
+    for (backoff, waited) in [(1, Some(secs(4))), (8, None)] {
         let breaker = breaker(1);
         let config = guarded(breaker.clone()).backoff(Constant::new(secs(backoff)));
+        let config = config.max_open_wait(secs(4));
         let replies = [Reply::status(503), Reply::status(200)];
         let (client, script) = scripted(config.build().unwrap(), replies);
         let start = Instant::now();
         let response = client.get(URL).send().await.unwrap();
-        assert_eq!((response.status(), start.elapsed()), (StatusCode::OK, waited.0));
-        assert_eq!(response.history().unwrap().attempts()[0].wait, Some(waited));
+        let took = secs(backoff) + waited.unwrap_or_default();
+        assert_eq!((response.status(), start.elapsed()), (StatusCode::OK, took));
+        let history = response.history().unwrap();
+        assert_eq!(history.attempts()[0].wait, Some((secs(backoff), WaitSource::Backoff)));
+        let held = history.holds().first().map(|it| it.wait.clone().unwrap());
+        assert_eq!(held, waited.map(|it| (it, WaitSource::CircuitBreaker)));
         assert_eq!((script.sent().len(), breaker.state()), (2, BreakerState::Closed));
     }
 }
@@ -154,7 +157,7 @@ async fn at_a_retry_its_open_time_is_a_floor_for_the_wait() {
 async fn a_broken_connection_is_not_replaced_at_once_while_it_is_open() {
     let stale = || Reply::status(408).header(header::CONNECTION, HeaderValue::from_static("close"));
     for (failures, waited) in [(2, Duration::ZERO), (1, secs(5))] {
-        let config = guarded(breaker(failures)).build().unwrap();
+        let config = guarded(breaker(failures)).max_open_wait(secs(4)).build().unwrap();
         let (client, _) = scripted(config, [stale(), Reply::status(200)]);
         let start = Instant::now();
         client.get(URL).send().await.unwrap();
@@ -166,15 +169,15 @@ async fn a_broken_connection_is_not_replaced_at_once_while_it_is_open() {
 async fn where_its_open_time_does_not_fit_the_answer_in_hand_is_the_end() {
     type Limit = fn(ResilientConfigBuilder) -> ResilientConfigBuilder;
     let cases: [(Limit, StopReason); 6] = [
-        (|it| it.max_wait_time(secs(4)), StopReason::CircuitOpen),
+        (|it| it.max_open_wait(secs(3)), StopReason::CircuitOpen),
         (|it| it.max_total_time(secs(4)), StopReason::CircuitOpen),
         (|it| it.max_total_time(secs(5)), StopReason::CircuitOpen),
         (|it| it.max_total_time(secs(1)), StopReason::CircuitOpen),
         (|it| it.max_retries(0), StopReason::Exhausted),
-        (|it| it.max_wait_time(secs(5)).max_total_time(secs(6)), StopReason::Success),
+        (|it| it.max_total_time(secs(6)), StopReason::Success),
     ];
     for (limit, stop) in cases {
-        let config = limit(guarded(breaker(1))).build().unwrap();
+        let config = limit(guarded(breaker(1)).max_open_wait(secs(4))).build().unwrap();
         let (client, script) = scripted(config, [Reply::status(503), Reply::status(200)]);
         let start = Instant::now();
         let response = client.get(URL).send().await.unwrap();
@@ -194,35 +197,6 @@ async fn forced_open_it_ends_a_request_under_way() {
     assert_eq!(stop_reason(&response), Some(StopReason::CircuitOpen));
     let error = client.get(URL).send_resilient().await.unwrap_err();
     assert_eq!((error.retry_in(), script.sent().len()), (None, 1));
-}
-
-/// Two requests open it together. After 5 s one of them is its probe, which takes a minute; the
-/// other is rejected, waits, is rejected again and has no retry left.
-#[tokio::test(start_paused = true)]
-async fn a_rejection_after_a_wait_uses_up_a_retry() {
-    let breaker = CircuitBreaker::new(consecutive(1).half_open_max_wait(secs(100)));
-    let config = guarded(breaker.clone()).max_retries(2).build().unwrap();
-    let failing = || Reply::status(503).after(secs(1));
-    let (client, script) =
-        scripted(config, [failing(), failing(), Reply::status(200).after(secs(60))]);
-    let ask = async || {
-        let start = Instant::now();
-        (client.get(URL).send_resilient().await, start.elapsed())
-    };
-    let (one, two) = tokio::join!(ask(), ask());
-    let ((probe, took), (rejected, gave_up)) = if one.0.is_ok() { (one, two) } else { (two, one) };
-    assert_eq!((probe.unwrap().attempts(), took), (2, secs(66)));
-    let error = rejected.unwrap_err();
-    assert!(error.is_circuit_open());
-    assert_eq!((error.attempts(), error.retry_in(), gave_up), (1, Some(secs(5)), secs(11)));
-    assert_eq!(
-        error.history().to_string(),
-        "#1 +0.000s 1.000s status 503, then 5.000s by circuit breaker\n\
-         -- +6.000s circuit_open, then 5.000s by circuit breaker\n\
-         -- +11.000s circuit_open\n\
-         ended: circuit_open"
-    );
-    assert_eq!((script.sent().len(), breaker.state()), (3, BreakerState::Closed));
 }
 
 #[tokio::test(start_paused = true)]
@@ -483,7 +457,8 @@ async fn there_is_one_by_default_and_none_in_the_python_library_s_defaults() {
     assert_eq!(sent(ResilientConfig::default(), tenth).await, 9, "two seconds have not passed");
     // It opens at the fifth failure, 2.4 s after the first, and is open for a second or a little
     // more: of the next four requests the first one is rejected, or two.
-    let sends = sent(ResilientConfig::default(), 6 * tenth).await;
+    let at_once = ResilientConfig::builder().max_open_wait(Duration::ZERO).build().unwrap();
+    let sends = sent(at_once, 6 * tenth).await;
     assert!((6..=8).contains(&sends), "{sends}");
     assert_eq!(sent(ResilientConfig::aresilient(), 6 * tenth).await, 9);
 }
@@ -495,6 +470,7 @@ async fn callers_that_come_by_the_thousand_find_one_outage() {
     let failures = Arc::clone(&told);
     let config = guarded(breaker.clone())
         .max_retries(0)
+        .max_open_wait(Duration::ZERO)
         .observer(move |event: &Event<'_>| {
             *failures.lock().unwrap() += u32::from(matches!(event, Event::GaveUp(_)));
         })

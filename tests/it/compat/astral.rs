@@ -94,6 +94,7 @@ async fn a_body_that_cannot_be_made_is_the_caller_s_error() {
 async fn one_middleware_serves_clients_of_both_crates() {
     let twice = BreakerConfig::consecutive(2.try_into().unwrap());
     let config = steady().max_retries(0).circuit_breaker(CircuitBreaker::new(twice));
+    let config = config.max_open_wait(Duration::ZERO);
     let resilient = Resilient::new(config.build().unwrap());
     let script = Script::new([Reply::status(503)]);
     let fork =

@@ -139,6 +139,11 @@ pub(crate) struct Granted {
 }
 
 impl Granted {
+    /// Returns how many grants there are.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
     /// Wakes the waiters and returns how many grants there were. To be called without a lock.
     pub(crate) fn wake(self) -> usize {
         self.wakers.into_iter().for_each(Waker::wake);
