@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::breaker::{
     config::BreakerConfig,
-    facts::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
     handle::BreakerHandle,
     permit::Permit,
     rule_set::RuleSet,
+    status::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
 };
 use crate::common::clock::Instant;
 
@@ -33,8 +33,8 @@ use crate::common::clock::Instant;
 /// ```
 ///
 /// Every change, and every reset, starts a new generation. A permit belongs to the generation
-/// that gave it, and what it reports in a later one is ignored: the late answer of a call that
-/// was let through before the outage says nothing about the recovery. A probe that took so long
+/// that gave it, and what it reports in a later one is ignored: the late response of a call that
+/// was admitted before the outage says nothing about the recovery. A probe that took so long
 /// that another one replaced it still closes the breaker if it succeeds.
 ///
 /// # In the loop
@@ -43,8 +43,8 @@ use crate::common::clock::Instant;
 /// attempt is rejected at once: nothing is sent, and the error says
 /// [`is_circuit_open`](crate::HttpRequestError::is_circuit_open). At a retry the open time is a
 /// floor for the wait, if it fits into `max_wait_time` and `max_total_time`; if not, the request
-/// ends with the answer or the error in hand. Who is rejected after the wait, because another
-/// request is the probe, has used up a retry.
+/// ends with the response or the error in hand. A request that is rejected after the wait, because
+/// another one is the probe, has used up a retry.
 ///
 /// Every attempt reports once: 5xx, lost connections and cut attempts as failures, 429 as
 /// throttling, any other answer as a success, unless
@@ -140,7 +140,7 @@ impl CircuitBreaker {
         self.handle.rejects(now)
     }
 
-    /// Returns what it does with calls.
+    /// Returns its state.
     ///
     /// It changes when something happens, not with time: an open breaker whose time is over stays
     /// [`Open`](BreakerState::Open) until a call comes and becomes its probe.

@@ -7,11 +7,11 @@ use std::sync::{
 
 use crate::breaker::{
     circuit::{Circuit, Observers},
-    facts::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
     lane::LANES,
     permit::{LaneHandle, Permit},
     rule_set::RuleSet,
     state::Machine,
+    status::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
     waiting::Waiter,
 };
 use crate::common::clock::Instant;
@@ -130,12 +130,12 @@ mod tests {
         state::Machine,
     };
 
-    fn home(config: BreakerConfig) -> BreakerHandle {
+    fn handle(config: BreakerConfig) -> BreakerHandle {
         BreakerHandle::new("".into(), &RuleSet::new(config), Arc::default())
     }
 
-    fn report(home: &BreakerHandle, health: Health, first: bool, now: Instant) {
-        let mut permit = home.enter(now).0.unwrap();
+    fn report(handle: &BreakerHandle, health: Health, first: bool, now: Instant) {
+        let mut permit = handle.enter(now).0.unwrap();
         permit.report(Report { health, retry_after: None, first }, now, || 0.0);
     }
 
@@ -143,46 +143,46 @@ mod tests {
     #[test]
     fn breaker_success_in_a_lane_ends_an_outage() {
         for first in [true, false] {
-            let home = home(BreakerConfig::default());
+            let handle = handle(BreakerConfig::default());
             let mut now = Instant::now();
             for _ in 0..100 {
                 // Calm in between: the second success goes to a lane.
-                report(&home, Health::Success, first, now);
-                report(&home, Health::Success, first, now);
+                report(&handle, Health::Success, first, now);
+                report(&handle, Health::Success, first, now);
                 for _ in 0..9 {
-                    report(&home, Health::Failure, first, now);
+                    report(&handle, Health::Failure, first, now);
                     now += Duration::from_millis(220);
                 }
             }
-            let snapshot = home.circuit().snapshot(0, now);
+            let snapshot = handle.circuit().snapshot(0, now);
             assert_eq!(snapshot.generation, 0, "it never opened");
             assert_eq!(snapshot.consecutive_failures, 9);
             assert_eq!(snapshot.window.total > 0, first, "retries are no samples");
-            report(&home, Health::Failure, first, now + Duration::from_millis(20));
-            assert!(home.rejects(now).is_some(), "2 s after the first failure");
+            report(&handle, Health::Failure, first, now + Duration::from_millis(20));
+            assert!(handle.rejects(now).is_some(), "2 s after the first failure");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn breaker_wakes_those_that_wait_when_a_request_may_go() {
         let config = BreakerConfig::consecutive(NonZeroU32::MIN).without_open_jitter();
-        let (home, second) = (home(config), Duration::from_secs(1));
-        let waiter = home.wait().unwrap();
+        let (handle, second) = (handle(config), Duration::from_secs(1));
+        let waiter = handle.wait().unwrap();
         let mut now = Instant::now();
-        report(&home, Health::Failure, true, now);
+        report(&handle, Health::Failure, true, now);
         let mut woken = async |act: &dyn Fn(Instant), expected: bool| {
             let changed = waiter.changed();
             act(now);
             now += 3 * second;
             assert_eq!(timeout(second, changed).await.is_ok(), expected);
         };
-        woken(&|now| assert!(home.rejects(now).is_some()), false).await;
-        woken(&|now| report(&home, Health::Failure, true, now), true).await;
-        woken(&|now| drop(home.enter(now).0.unwrap()), true).await;
-        woken(&|now| report(&home, Health::Throttled, true, now), true).await;
-        woken(&|now| report(&home, Health::Success, true, now), true).await;
-        woken(&|now| report(&home, Health::Success, true, now), false).await;
-        woken(&|_| home.circuit().command(Machine::force_open), true).await;
-        woken(&|_| home.circuit().command(Machine::reset), true).await;
+        woken(&|now| assert!(handle.rejects(now).is_some()), false).await;
+        woken(&|now| report(&handle, Health::Failure, true, now), true).await;
+        woken(&|now| drop(handle.enter(now).0.unwrap()), true).await;
+        woken(&|now| report(&handle, Health::Throttled, true, now), true).await;
+        woken(&|now| report(&handle, Health::Success, true, now), true).await;
+        woken(&|now| report(&handle, Health::Success, true, now), false).await;
+        woken(&|_| handle.circuit().command(Machine::force_open), true).await;
+        woken(&|_| handle.circuit().command(Machine::reset), true).await;
     }
 }

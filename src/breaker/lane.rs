@@ -62,8 +62,8 @@ impl Lanes {
     }
 }
 
-/// Tells generations apart in half a word, and is never 0. A permit would have to sleep through
-/// two thousand million of them to be taken for one of another.
+/// Returns the lower 31 bits of a generation with the highest bit set, so that it is never 0. A permit
+/// would have to outlast two thousand million generations to be taken for one of another.
 fn tag(generation: u64) -> u64 {
     1 << 31 | generation & 0x7fff_ffff
 }

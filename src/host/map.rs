@@ -37,7 +37,7 @@ pub(crate) struct HostMap {
 #[repr(align(128))]
 struct Shard(Mutex<Table>);
 
-/// How many states a map keeps by default.
+/// The number of states that a map keeps by default.
 pub(crate) const DEFAULT_MAX_HOSTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1_023);
 
 /// The most shards; a small map has one, so that its bound is exact.
@@ -135,7 +135,7 @@ impl HostMap {
     }
 
     /// Lets every breaker count in the window of its rules, which `rules` finds by the host's URL;
-    /// `None` for what is kept by other keys.
+    /// `None` for states with other keys.
     pub(crate) fn adopt_windows<'r>(
         &self,
         rules: impl Fn(Option<&Url>) -> Option<&'r CircuitBreakers>,

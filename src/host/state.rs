@@ -7,7 +7,7 @@ use crate::common::clock::Instant;
 use crate::host::gate::HostGates;
 use crate::retry::budget::{Account, RetryBudget};
 
-/// Everything that is kept for one host, or for one key of the user's.
+/// The state of one host, or of one key of the user's.
 ///
 /// Parts are created when a request first uses them. Small and without an alignment of its own, as a
 /// crawler creates and evicts one a request.
@@ -28,7 +28,7 @@ pub(crate) struct Key<'k> {
     is_users: bool,
 }
 
-/// What all hosts of one map have in common.
+/// The state that all hosts of one map share.
 #[derive(Debug, Default)]
 pub(crate) struct Family {
     pub(crate) observers: Arc<Observers>,
@@ -43,7 +43,7 @@ pub(crate) enum Mode {
     MetricsOnly,
 }
 
-/// Whether the state of a host may be evicted.
+/// The cost of evicting the state of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Eviction {
     /// Nothing is lost that the next request would not find out.

@@ -13,13 +13,13 @@ use crate::host::state::{Eviction, HostState, Key};
 /// so that it is computed once and outside of the shard's lock.
 #[derive(Debug)]
 pub(super) struct Table {
-    /// Where in `slots` a state is.
+    /// The place of each state in `slots`.
     index: HashTable<usize>,
     /// The first one is the head of the list, which is a ring: its `older` is the most recently used
     /// state, its `newer` the least recently used one.
     slots: Vec<Slot>,
     free: Vec<usize>,
-    /// How many states are in the list: at most the bound.
+    /// The number of states in the list: at most the bound.
     listed: usize,
 }
 
@@ -35,7 +35,7 @@ struct Slot {
     older: usize,
 }
 
-/// How many states an eviction looks at.
+/// The most states that an eviction looks at.
 pub(super) const LOOKED_AT: usize = 8;
 
 const HEAD: usize = 0;
