@@ -159,7 +159,13 @@ impl Circuit {
         {
             return None;
         }
-        self.drive(|machine, config| ((), machine.exit(*ticket, report, config, now, random))).1
+        self.drive(|machine, config| {
+            if report.health == Health::Success {
+                self.lanes.prepare(lane);
+            }
+            ((), machine.exit(*ticket, report, config, now, random))
+        })
+        .1
     }
 
     pub(super) fn rejects(&self, now: Instant) -> Option<CircuitOpen> {

@@ -13,7 +13,7 @@ use crate::breaker::sync::{AtomicU64, Ordering};
 /// each breaker 400 bytes more once they are used.
 pub(super) const LANES: usize = 4;
 
-/// The lanes of one breaker, each allocated at its first success and closed until the lock opens it.
+/// The lanes of one breaker, each allocated under the lock, at its first success.
 #[derive(Debug, Default)]
 pub(super) struct Lanes([OnceLock<Box<Lane>>; LANES]);
 
@@ -31,7 +31,7 @@ impl Lanes {
     /// Counts a success of this generation at `moment`, unless the lane is closed to it; one that
     /// is no sample of the window adds nothing to the number.
     pub(super) fn count(&self, lane: usize, generation: u64, moment: u64, sample: bool) -> bool {
-        let lane = self.0[lane % LANES].get_or_init(Box::default);
+        let Some(lane) = self.0[lane % LANES].get() else { return false };
         // If the lane is closed between the two reads and opened again, the word may look the
         // same and `until` be an old one. The success is then counted among those of the slice
         // that has begun meanwhile, where the lock would put one so late, too.
@@ -40,6 +40,12 @@ impl Lanes {
             (open && moment < lane.until.load(Ordering::Relaxed)).then(|| word + u64::from(sample))
         });
         counted.is_ok()
+    }
+
+    /// Creates a lane, closed, unless it is there. Under the lock only, so that the next thread that
+    /// opens or closes the lanes finds it.
+    pub(super) fn prepare(&self, lane: usize) {
+        self.0[lane % LANES].get_or_init(Box::default);
     }
 
     /// Closes all and returns the number of successes they counted. Under the lock only, as is

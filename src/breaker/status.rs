@@ -200,7 +200,7 @@ pub struct CircuitOpen {
     pub(super) cause: OpenCause,
     /// `None`: forced open, until another mode is set or it is reset.
     pub(super) retry_in: Option<Duration>,
-    /// Returns whether probes are under way, so that it may close at any moment.
+    /// `true` while probes are under way, so that it may close at any moment.
     pub(super) is_probing: bool,
 }
 
