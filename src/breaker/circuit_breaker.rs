@@ -39,12 +39,16 @@ use crate::common::clock::Instant;
 ///
 /// # In the loop
 ///
-/// [`Resilient`](crate::Resilient) asks the breaker of a request before every attempt. A first
-/// attempt is rejected at once: nothing is sent, and the error says
-/// [`is_circuit_open`](crate::HttpRequestError::is_circuit_open). At a retry the open time is a
-/// floor for the wait, if it fits into `max_wait_time` and `max_total_time`; if not, the request
-/// ends with the response or the error in hand. A request that is rejected after the wait, because
-/// another one is the probe, has used up a retry.
+/// [`Resilient`](crate::Resilient) asks the breaker of a request before every attempt. If the breaker
+/// may let it through within [`max_open_wait`](crate::ResilientConfigBuilder::max_open_wait) (2 s, or
+/// half the attempt timeout), the request waits: the first one to go is the probe, and once it has
+/// succeeded the others follow, spread over 100 ms. A probe that fails costs each that waits a retry.
+/// At most 10,000 requests wait at one breaker.
+///
+/// Otherwise nothing is sent. The error says
+/// [`is_circuit_open`](crate::HttpRequestError::is_circuit_open) and what opened the breaker; a retry
+/// ends with the response or the error of the attempt before it. A breaker that is forced open makes
+/// no request wait.
 ///
 /// Every attempt reports once: 5xx, lost connections and cut attempts as failures, 429 as
 /// throttling, any other answer as a success, unless

@@ -95,7 +95,7 @@ impl Resilient {
         self.current.hosts()
     }
 
-    fn parts(&self, policy: &Policy, request: &Request, now: Instant) -> Parts<'_> {
+    fn parts<'p>(&'p self, policy: &'p Policy, request: &Request, now: Instant) -> Parts<'p> {
         Parts::find(self.current.hosts().map(), policy.host_rules(), request, now)
     }
 
@@ -158,6 +158,7 @@ impl Resilient {
             };
             let mut left = if copies { request.try_clone() } else { None };
             let name = if copies { None } else { name(&request) };
+            let gate_key = (!copies).then(|| parts.gate_key(&request));
             // A scope, so that what this attempt needs is not kept while others follow.
             let (request, first) = {
                 let mut own = copies.then(|| extensions.clone());
@@ -191,7 +192,7 @@ impl Resilient {
                 };
                 (request, Box::new(First { sent: AttemptResult::of::<C>(result, false), own }))
             };
-            let guard = Admission::new(parts, extensions).with(permit);
+            let guard = Admission::new(parts, extensions).with(permit, gate_key);
             let call = Execution::new(&policy, guard, request, extensions, now);
             Box::pin(self.attempts(chain, call, Some(first), request, extensions, now)).await
         }
@@ -273,7 +274,10 @@ impl Resilient {
                             let (mut outgoing, copied) = take(request, copy);
                             match copied {
                                 true => own = Some(extensions.clone()),
-                                false => call.retry.forbid_retry(),
+                                false => {
+                                    call.retry.forbid_retry();
+                                    call.keep_gate_key(&outgoing);
+                                }
                             }
                             call.starts(request);
                             let target = own.as_mut().unwrap_or(&mut *extensions);

@@ -15,7 +15,31 @@ pub struct ConfigFault {
 }
 
 impl ConfigFault {
-    pub(crate) fn new(
+    /// Builds a fault of a setting: of a [`Backoff`](crate::Backoff) of your own, for example.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use reqwest_resilient::{Backoff, ConfigFault, ResilientConfig};
+    ///
+    /// struct Steps(Vec<Duration>);
+    ///
+    /// impl Backoff for Steps {
+    ///     fn delay(&self, retry: u32) -> Duration {
+    ///         self.0.get(retry as usize).or(self.0.last()).copied().unwrap_or_default()
+    ///     }
+    ///
+    ///     fn fault(&self) -> Option<ConfigFault> {
+    ///         let is_empty = self.0.is_empty();
+    ///         is_empty.then(|| ConfigFault::new("backoff.steps", "must not be empty", &self.0))
+    ///     }
+    /// }
+    ///
+    /// let error = ResilientConfig::builder().backoff(Steps(vec![])).build().unwrap_err();
+    /// assert_eq!(error.to_string(), "backoff.steps must not be empty, got []");
+    /// ```
+    pub fn new(
         field: impl Into<Cow<'static, str>>,
         rule: impl Into<Cow<'static, str>>,
         value: impl fmt::Debug,

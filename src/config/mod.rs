@@ -23,11 +23,11 @@ use crate::config::policy::{HostPolicy, Patch, Policy};
 /// | setting | default |
 /// |---|---|
 /// | `max_retries` | 3 |
-/// | `backoff`, `jitter` | exponential from 300 ms, at most 20 s; full jitter |
+/// | `backoff`, `jitter` | exponential from 300 ms (1 s after a rate limit without a gate), at most 20 s; full jitter |
 /// | `retry_statuses` | 408, 425, 429, 500, 502, 503, 504 |
 /// | `retry_methods` | idempotent ones |
 /// | `retry_after` | waits at least as long as the server says |
-/// | `max_wait_time` | 60 s |
+/// | `max_wait_time` | 60 s, and the spread of a hint |
 /// | `max_open_wait` | 2 s, or half the attempt timeout if that is less |
 /// | `circuit_breaker` | one per host, [`BreakerConfig::default`](crate::BreakerConfig) |
 /// | `retry_budget` | one per host, [`BudgetConfig::default`](crate::BudgetConfig) |
@@ -138,7 +138,7 @@ impl ResilientConfigBuilder {
     /// # Errors
     ///
     /// All faults at once, each with its field and value: a duration of zero where that means
-    /// nothing, a jitter that is negative or no number, an attempt timeout longer than the total
+    /// nothing, a jitter that is negative or no number, a factor below 1, an attempt timeout longer than the total
     /// time, a host that cannot be.
     pub fn build(self) -> Result<ResilientConfig, ConfigError> {
         let hosts = self.hosts.iter().map(|(name, patch)| (&**name, patch));

@@ -3,12 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderName, StatusCode};
+use reqwest::Request;
 
 use crate::breaker::{CircuitBreakers, Health};
 use crate::config::ResilientConfigBuilder;
 use crate::config::headers::DeadlineHeader;
 use crate::config::overrides::RetryOverride;
 use crate::config::policy::RetryAfter;
+use crate::host::gate::GateKey;
 use crate::observe::event::{FailureInfo, Observer, RequestInfo, ResponseInfo, RetryInfo};
 use crate::outcome::Outcome;
 use crate::outcome::classify::RetryMethods;
@@ -29,13 +31,15 @@ macro_rules! settings {
                 self
             }
 
-            /// The delay before each retry. Default: exponential from 300 ms, at most 20 s.
+            /// The delay before each retry. Default: exponential from 300 ms, at most 20 s; from 1 s
+            /// after a 429 or a 403 that is a rate limit, where no [gate](Self::gate) is closed by
+            /// it. A backoff that is set here serves rate limits, too.
             pub fn backoff(mut self, backoff: impl Backoff) -> Self {
                 self.patch().backoff = Some(Arc::new(backoff));
                 self
             }
 
-            /// How delays are spread. Default: [`Jitter::Full`].
+            /// Sets how delays are spread. Default: [`Jitter::Full`].
             pub fn jitter(mut self, jitter: Jitter) -> Self {
                 self.patch().jitter = Some(jitter);
                 self
@@ -107,8 +111,10 @@ macro_rules! settings {
             }
 
             /// The longest single wait. A backoff is cut to it; a server that asks for more ends
-            /// the request at once, with its answer in hand. Default: 60 s, because whoever waits
-            /// for an answer has given up by then.
+            /// the request at once, with its response in hand, unless
+            /// [`RetryAfter::Capped`] is set. The spread of a hint comes on top, so that clients
+            /// that heard the same hint do not return together: a quarter of it, at least 250 ms
+            /// and at most 5 s. Default: 60 s, because callers have given up by then.
             pub fn max_wait_time(mut self, limit: Duration) -> Self {
                 self.patch().max_wait_time = Some(limit);
                 self
@@ -244,13 +250,43 @@ macro_rules! settings {
             /// Requests that cannot wait that long end at once with an error that says when; the
             /// others go like slow start, oldest first. At most 10,000 wait at a gate.
             pub fn gate(mut self) -> Self {
-                self.patch().gate = Some(true);
+                self.patch().gate = Some(Some(GateKey::default()));
+                self
+            }
+
+            /// Switches the [gate](Self::gate) on and keeps one for each key that `key_of` finds in
+            /// the requests to a host, such as a route, in place of one for each `Authorization`.
+            /// At most 64 gates a host.
+            ///
+            /// The key is asked for while a gate of the host is closed, when a response may close one,
+            /// and before an attempt that no retry can follow. A panic in `key_of` is the caller's.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use http::header::AUTHORIZATION;
+            /// use reqwest_resilient::ResilientConfig;
+            ///
+            /// // A limit on searches stops no other request, and no other tenant.
+            /// let config = ResilientConfig::builder()
+            ///     .gate_per_key(|request| {
+            ///         let route = request.url().path_segments().and_then(|mut it| it.next());
+            ///         format!("{route:?} {:?}", request.headers().get(AUTHORIZATION))
+            ///     })
+            ///     .build()?;
+            /// # Ok::<(), reqwest_resilient::ConfigError>(())
+            /// ```
+            pub fn gate_per_key(
+                mut self,
+                key_of: impl Fn(&Request) -> String + Send + Sync + 'static,
+            ) -> Self {
+                self.patch().gate = Some(Some(GateKey::Own(Arc::new(key_of))));
                 self
             }
 
             /// Delays no request because of what another one was told.
             pub fn without_gate(mut self) -> Self {
-                self.patch().gate = Some(false);
+                self.patch().gate = Some(None);
                 self
             }
 

@@ -60,6 +60,7 @@ impl Answered {
             now: self.now,
             random,
             advice,
+            is_throttled: false,
             rejected_for: None,
             open_wait: Duration::ZERO,
         };

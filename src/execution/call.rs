@@ -99,6 +99,11 @@ impl<'p> Execution<'p> {
         self.open_wait = self.policy.open_wait(timeout);
     }
 
+    /// Remembers the key of the gate of a request that is about to be sent without a copy.
+    pub(crate) fn keep_gate_key(&mut self, request: &Request) {
+        self.guard.keep_gate_key(request);
+    }
+
     /// Returns whether a gate of the host may be closed.
     #[inline]
     pub(crate) fn may_be_held_back(&self) -> bool {
@@ -229,7 +234,12 @@ impl<'p> Execution<'p> {
             Verdict::Success => Decision::Return(StopReason::Success),
             Verdict::Final => Decision::Return(StopReason::Final),
             Verdict::Transient if nested => Decision::Return(StopReason::Vetoed),
-            Verdict::Transient => self.decide(outcome, advice, self.guard.rejects_for(now), now),
+            Verdict::Transient => {
+                let is_throttled = closing.is_none()
+                    && classify::throttling(outcome) == Some(Throttling::RateLimit);
+                let rejected_for = self.guard.rejects_for(now);
+                self.decide(outcome, advice, is_throttled, rejected_for, now)
+            }
         };
         let decision = match (decision, &closing) {
             (Decision::Retry { source, .. }, Some(closing)) => {
@@ -273,6 +283,7 @@ impl<'p> Execution<'p> {
         &mut self,
         outcome: &Outcome<'_>,
         advice: Advice,
+        is_throttled: bool,
         rejected_for: Option<Duration>,
         now: Instant,
     ) -> Decision {
@@ -280,7 +291,7 @@ impl<'p> Execution<'p> {
         // Nothing is drawn for a wait that cannot follow.
         let waits = self.retry.may_repeat(self.policy);
         let random = if waits { self.policy.sources.random() } else { 0.0 };
-        let facts = DecisionInput { now, random, advice, rejected_for, open_wait };
+        let facts = DecisionInput { now, random, advice, is_throttled, rejected_for, open_wait };
         match self.retry.decide(self.policy, outcome, &facts) {
             Decision::Retry { .. }
                 if !self.is_invited(outcome, &facts.advice)
@@ -351,7 +362,12 @@ impl<'p> Execution<'p> {
                     || self.policy.retry_if.is_some()
                     || self.policy.statuses.contains(status) =>
             {
-                hint::read(headers, &self.policy.hints, self.policy.sources.wall_clock())
+                let wall_clock = self.policy.sources.wall_clock();
+                let mut advice = hint::read(headers, &self.policy.hints, wall_clock);
+                if let Some(hint) = &mut advice.hint {
+                    hint.after = self.policy.cut_hint(hint.after);
+                }
+                advice
             }
             _ => Advice::default(),
         }

@@ -9,6 +9,7 @@ use crate::config::policy::{Policy, RetryAfter};
 use crate::outcome::classify;
 use crate::outcome::hint::{Advice, Hint, RetryDirective};
 use crate::outcome::{Delivery, FailureKind, Outcome, OutcomeResult};
+use crate::retry::backoff::Progress;
 use crate::retry::decision::{Decision, StopReason, WaitSource};
 
 /// Where one logical request stands.
@@ -21,6 +22,8 @@ pub(crate) struct Retry {
     attempts: u32,
     /// Sends and rejections so far: what `max_retries` bounds.
     turns: u32,
+    /// The backoff before the last retry; zero before the first.
+    backed_off: Duration,
     went_at_once: bool,
     upload: Upload,
 }
@@ -55,6 +58,8 @@ pub(crate) struct DecisionInput {
     /// A sample of the unit interval, for the jitter.
     pub(crate) random: f64,
     pub(crate) advice: Advice,
+    /// Whether the response was a rate limit that closed no gate.
+    pub(crate) is_throttled: bool,
     /// How long the circuit breaker rejects from now on.
     pub(crate) rejected_for: Option<Duration>,
     /// How long the next attempt would wait at the breaker.
@@ -66,7 +71,16 @@ impl Retry {
     pub(crate) fn new(policy: &Policy, repeat: Repeat, upload: Upload, now: Instant) -> Self {
         // A limit too far away for the clock is no limit.
         let deadline = policy.max_total_time.and_then(|it| now.checked_add(it));
-        Self { started: now, deadline, repeat, attempts: 0, turns: 0, went_at_once: false, upload }
+        Self {
+            started: now,
+            deadline,
+            repeat,
+            attempts: 0,
+            turns: 0,
+            backed_off: Duration::ZERO,
+            went_at_once: false,
+            upload,
+        }
     }
 
     /// Begins a turn, which ends in an attempt or in a rejection.
@@ -165,16 +179,17 @@ impl Retry {
             return Decision::Retry { after: Duration::ZERO, source: WaitSource::Immediate };
         }
         let longest = policy.max_wait_time;
-        let cap = policy.backoff.max_delay().map_or(longest, |it| it.min(longest));
-        let delay = policy.backoff.delay(self.turns.saturating_sub(1));
-        let backoff = policy.jitter.spread(delay, cap, facts.random);
+        let (retry, previous) = (self.turns.saturating_sub(1), self.backed_off);
+        let progress = Progress { retry, previous, longest };
+        let backoff = policy.backoff_after(facts.is_throttled);
+        self.backed_off = policy.jitter.wait(backoff, progress, facts.random);
 
-        let (mut after, mut source) = (backoff, WaitSource::Backoff);
+        let (mut after, mut source) = (self.backed_off, WaitSource::Backoff);
         if let Some(Hint { after: hint, header }) = hint {
             if *hint > longest {
                 return Decision::Return(StopReason::HintTooLong);
             }
-            let hinted = policy.jitter.above(*hint, facts.random).min(longest);
+            let hinted = policy.jitter.above(*hint, longest, facts.random);
             if policy.retry_after == RetryAfter::Replaces || hinted >= after {
                 (after, source) = (hinted, WaitSource::Hint(header.clone()));
             }
@@ -226,8 +241,9 @@ mod tests {
     use reqwest::Url;
 
     use super::*;
+    use crate::config::policy::Patch;
     use crate::outcome::Failure;
-    use crate::retry::backoff::{Constant, Jitter};
+    use crate::retry::backoff::{Constant, Exponential, Jitter};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -244,8 +260,9 @@ mod tests {
         let now = Instant::now();
         let mut retry = Retry::new(policy, repeat, upload, now);
         retry.turn();
-        let (advice, open_wait) = (Advice::default(), 2 * SECOND);
-        let facts = DecisionInput { now, random: 0.0, advice, rejected_for: None, open_wait };
+        let (advice, open_wait, is_throttled) = (Advice::default(), 2 * SECOND, false);
+        let facts =
+            DecisionInput { now, random: 0.0, advice, is_throttled, rejected_for: None, open_wait };
         (retry, facts)
     }
 
@@ -423,6 +440,35 @@ mod tests {
     }
 
     #[test]
+    fn decorrelated_waits_remember_the_backoff_before() {
+        let policy = Policy { jitter: Jitter::Decorrelated, ..policy() };
+        let (mut retry, mut facts) = small(&policy);
+        for (random, expected) in [(1.0, 3), (1.0, 9), (0.0, 1)] {
+            facts.random = random;
+            let decision = after_failure(&mut retry, &policy, &facts, MAYBE);
+            assert_eq!(decision, waits(expected * SECOND, WaitSource::Backoff));
+            retry.turn();
+        }
+    }
+
+    #[test]
+    fn a_rate_limit_that_closes_no_gate_is_backed_off_from_a_second() {
+        let one_at_most = |policy: &Policy, is_throttled| {
+            let (mut retry, facts) = small(policy);
+            let facts = DecisionInput { random: 1.0, is_throttled, ..facts };
+            after_failure(&mut retry, policy, &facts, MAYBE)
+        };
+        let default = Policy::default();
+        let after = |millis| waits(Duration::from_millis(millis), WaitSource::Backoff);
+        assert_eq!(one_at_most(&default, true), after(1_000));
+        assert_eq!(one_at_most(&default, false), after(300));
+        let same = Arc::new(Exponential::new(Duration::from_millis(300)));
+        let patch = Patch { backoff: Some(same), ..Patch::default() };
+        assert_eq!(one_at_most(&default.patched([&patch]), true), after(300), "it was set");
+        assert_eq!(one_at_most(&Policy::aresilient(), true), after(300));
+    }
+
+    #[test]
     fn hints_are_obeyed_as_the_policy_says() {
         use RetryAfter::{Floor, Ignored, Replaces};
         let by_hint = |after| waits(after, WaitSource::Hint(header::RETRY_AFTER));
@@ -433,7 +479,10 @@ mod tests {
             (Floor, Jitter::None, 60 * SECOND, by_hint(60 * SECOND)),
             (Floor, Jitter::None, 61 * SECOND, too_long.clone()),
             (Floor, Jitter::Proportional(0.5), 4 * SECOND, by_hint(6 * SECOND)),
-            (Floor, Jitter::Proportional(0.5), 50 * SECOND, by_hint(60 * SECOND)),
+            (Floor, Jitter::Proportional(0.5), 50 * SECOND, by_hint(65 * SECOND)),
+            (Floor, Jitter::Full, SECOND, by_hint(SECOND * 5 / 4)),
+            (Floor, Jitter::Full, 60 * SECOND, by_hint(65 * SECOND)),
+            (Floor, Jitter::Full, 61 * SECOND, too_long.clone()),
             (Replaces, Jitter::None, SECOND / 2, by_hint(SECOND / 2)),
             (Replaces, Jitter::None, 61 * SECOND, too_long),
             (Ignored, Jitter::None, 61 * SECOND, backoff()),

@@ -11,9 +11,7 @@ use reqwest::{Request, Url};
 
 use crate::breaker::{BreakerHandle, CircuitOpen, Health, Permit, Report, StateChange};
 use crate::common::clock::{Instant, Sources};
-use crate::host::gate::{
-    Closing, Entry, GatePass, HostGates, Patience, RateLimited, Throttle, Waiting,
-};
+use crate::host::gate::{Closing, Entry, GatePass, Patience, RateLimited, Throttle, Waiting};
 use crate::host::parts::Parts;
 use crate::retry::budget::{Success, Token, TokenWaiter};
 
@@ -32,6 +30,8 @@ pub(crate) struct Admission<'p> {
     token: Option<Token>,
     token_waiter: Option<TokenWaiter>,
     gate_pass: GatePass,
+    /// The key of the gate, where the request that is kept has lost what makes it.
+    gate_key: Option<u64>,
 }
 
 impl<'p> Admission<'p> {
@@ -47,6 +47,7 @@ impl<'p> Admission<'p> {
             token: None,
             token_waiter: None,
             gate_pass: GatePass::FREE,
+            gate_key: None,
         }
     }
 
@@ -55,9 +56,14 @@ impl<'p> Admission<'p> {
         self.parts.breaker()
     }
 
-    /// Takes over the permit of an attempt that is under way.
-    pub(crate) fn with(self, permit: Option<Permit>) -> Self {
-        Self { permit, ..self }
+    /// Takes over the permit of an attempt that is under way, and the key of its gate.
+    pub(crate) fn with(self, permit: Option<Permit>, gate_key: Option<u64>) -> Self {
+        Self { permit, gate_key, ..self }
+    }
+
+    /// Remembers the key of a request's gate: what is kept of the request has no headers.
+    pub(crate) fn keep_gate_key(&mut self, request: &Request) {
+        self.gate_key = Some(self.parts.gate_key(request));
     }
 
     /// Returns whether a gate of the host may be closed.
@@ -79,7 +85,7 @@ impl<'p> Admission<'p> {
         now: Instant,
     ) -> Result<Option<Waiting>, RateLimited> {
         let Some(gates) = self.parts.gates() else { return Ok(None) };
-        match gates.enter(|| gate_key(gates, request), started, patience, now)? {
+        match gates.enter(|| self.parts.gate_key(request), started, patience, now)? {
             Entry::Pass(pass) => {
                 self.gate_pass = pass;
                 Ok(None)
@@ -217,14 +223,9 @@ impl<'p> Admission<'p> {
         unit: impl FnOnce() -> f64,
     ) -> Option<Closing> {
         let gates = self.parts.gates()?;
-        gates.close(gate_key(gates, request), now, throttle, hint, unit())
+        let key = self.gate_key.unwrap_or_else(|| self.parts.gate_key(request));
+        gates.close(key, now, throttle, hint, unit())
     }
-}
-
-/// Returns the key of a request's gate: one tenant's limit does not stop another.
-fn gate_key(gates: &HostGates, request: &Request) -> u64 {
-    let authorization = request.headers().get(http::header::AUTHORIZATION);
-    gates.key_of(authorization.map(http::HeaderValue::as_bytes))
 }
 
 /// A way in, if there is no more to it: the gate is open, and the breaker lets every call through.

@@ -184,7 +184,7 @@ impl HostMap {
         // By bits in the middle: the table inside takes the lowest and the highest ones. The product
         // spreads them over any number of shards without a division.
         let middle = u64::from((hash >> 24) as u32);
-        &self.shards[(middle * self.shards.len() as u64 >> 32) as usize]
+        &self.shards[((middle * self.shards.len() as u64) >> 32) as usize]
     }
 }
 

@@ -6,7 +6,7 @@ use reqwest::{Request, Url};
 
 use crate::breaker::{BreakerHandle, BreakerScope, CircuitBreakers};
 use crate::common::clock::Instant;
-use crate::host::gate::HostGates;
+use crate::host::gate::{GateKey, HostGates};
 use crate::host::map::{HostMap, host_key};
 use crate::host::state::HostState;
 use crate::retry::budget::{Account, BudgetScope, RetryBudget};
@@ -16,7 +16,7 @@ use crate::retry::budget::{Account, BudgetScope, RetryBudget};
 pub(crate) struct HostRules<'p> {
     pub(crate) breaker: Option<&'p CircuitBreakers>,
     pub(crate) budget: Option<&'p RetryBudget>,
-    pub(crate) gate: bool,
+    pub(crate) gate: Option<&'p GateKey>,
     /// The number of tokens below zero down to which this request may take the budget.
     pub(crate) overdraft: u32,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Parts<'p> {
     breaker: Part<BreakerHandle>,
     budget: Part<Account>,
     pub(crate) overdraft: u32,
-    gate: bool,
+    gate: Option<&'p GateKey>,
 }
 
 /// A part of a host's state, as one request uses it.
@@ -51,7 +51,7 @@ impl<'p> Parts<'p> {
     #[inline]
     pub(crate) fn find(
         hosts: &'p HostMap,
-        rules: HostRules<'_>,
+        rules: HostRules<'p>,
         request: &Request,
         now: Instant,
     ) -> Self {
@@ -100,7 +100,12 @@ impl<'p> Parts<'p> {
 
     #[inline]
     pub(crate) fn gates(&self) -> Option<&HostGates> {
-        self.gate.then_some(&self.host.gates)
+        self.gate.map(|_| &self.host.gates)
+    }
+
+    /// Returns the key of a request's gate; 0 where there is no gate.
+    pub(crate) fn gate_key(&self, request: &Request) -> u64 {
+        self.gate.map_or(0, |key| self.host.gates.key_of(key, request))
     }
 
     pub(crate) fn is_per_host(&self) -> bool {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::common::fault::ConfigFault;
+
 /// The delay before each retry, before jitter.
 ///
 /// Any `Fn(u32) -> Duration` is one:
@@ -21,6 +23,12 @@ pub trait Backoff: Send + Sync + 'static {
 
     /// The longest delay, which jitter does not exceed either. Default: none.
     fn max_delay(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Returns an invalid setting of the strategy, which
+    /// [`build`](crate::ResilientConfigBuilder::build) refuses. Default: none.
+    fn fault(&self) -> Option<ConfigFault> {
         None
     }
 }
@@ -50,7 +58,72 @@ impl Backoff for Constant {
     }
 }
 
-/// The strategies that grow from a base delay up to an optional cap differ in their factor alone.
+/// Doubles each time, or grows by another [`factor`](Self::factor): `base`, `2 base`, `4 base`, …
+///
+/// # Default
+///
+/// No cap of its own; [`max_wait_time`](crate::ResilientConfigBuilder::max_wait_time) always
+/// applies. Arithmetic saturates.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use reqwest_resilient::{Backoff, Exponential};
+///
+/// let backoff = Exponential::new(Duration::from_millis(200)).factor(1.5);
+/// assert_eq!(backoff.delay(2), Duration::from_millis(450));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Exponential {
+    base: Duration,
+    factor: f64,
+    max_delay: Option<Duration>,
+}
+
+impl Exponential {
+    /// Starts at `base`.
+    pub const fn new(base: Duration) -> Self {
+        Self { base, factor: 2.0, max_delay: None }
+    }
+
+    /// Multiplies each delay by `factor` for the next one. Default: 2. A factor that is not finite
+    /// or below 1 is refused by [`build`](crate::ResilientConfigBuilder::build).
+    pub const fn factor(mut self, factor: f64) -> Self {
+        self.factor = factor;
+        self
+    }
+
+    /// Never waits longer than this, jitter included. A cap of zero is refused by
+    /// [`build`](crate::ResilientConfigBuilder::build).
+    pub const fn max_delay(mut self, max_delay: Duration) -> Self {
+        self.max_delay = Some(max_delay);
+        self
+    }
+}
+
+impl Backoff for Exponential {
+    fn delay(&self, retry: u32) -> Duration {
+        let factor = self.factor.powi(i32::try_from(retry).unwrap_or(i32::MAX));
+        let delay = if self.base.is_zero() { self.base } else { scale(self.base, factor) };
+        self.max_delay.map_or(delay, |cap| delay.min(cap))
+    }
+
+    fn max_delay(&self) -> Option<Duration> {
+        self.max_delay
+    }
+
+    fn fault(&self) -> Option<ConfigFault> {
+        let refuse = |rule| Some(ConfigFault::new("backoff.factor", rule, self.factor));
+        match self.factor {
+            it if !it.is_finite() => refuse("must be finite"),
+            it if it < 1.0 => refuse("must be >= 1"),
+            _ => None,
+        }
+    }
+}
+
+/// The strategies that grow by whole multiples of a base delay, up to an optional cap.
 macro_rules! growing {
     ($(#[$doc:meta])* $Name:ident, $factor:expr) => {
         $(#[$doc])*
@@ -94,11 +167,6 @@ macro_rules! growing {
 }
 
 growing!(
-    /// Doubles each time: `base`, `2 base`, `4 base`, …
-    Exponential,
-    |retry| 1u128.checked_shl(retry).unwrap_or(u128::MAX)
-);
-growing!(
     /// Adds `base` each time: `base`, `2 base`, `3 base`, …
     Linear,
     |retry| u128::from(retry) + 1
@@ -125,6 +193,25 @@ fn nanos(nanos: u128) -> Duration {
 }
 
 /// How a delay is spread, so that clients that failed together do not come back together.
+///
+/// A cap, that of the backoff or [`max_wait_time`](crate::ResilientConfigBuilder::max_wait_time),
+/// narrows the range instead of cutting single waits: clients at the cap are spread as well.
+///
+/// A server's hint is spread upward only, by up to a quarter of it, at least 250 ms and at most 5 s;
+/// `Proportional` has its own share, `None` keeps to the hint.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use reqwest_resilient::{Constant, Jitter, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .backoff(Constant::new(Duration::from_millis(100)))
+///     .jitter(Jitter::Decorrelated)
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Jitter {
@@ -134,36 +221,90 @@ pub enum Jitter {
     Full,
     /// Half the delay, plus anything up to the other half.
     Equal,
-    /// The delay, plus up to this share of it. Finite and not negative.
+    /// The delay, plus up to this share of it. Finite and not negative. At a cap the range ends at
+    /// the cap and begins at `cap / (1 + share)`.
     Proportional(f64),
+    /// Anything between the backoff's first delay and three times the wait before, below the cap
+    /// (the same article). Of the backoff only its first delay and its cap count: the waits grow by
+    /// themselves. A first delay of zero stays zero.
+    Decorrelated,
     /// Exactly the delay.
     None,
 }
 
-/// The share of a server's hint by which `Full` and `Equal` spread the clients that obey it.
-const HINT_SPREAD: f64 = 0.25;
+/// The least and the most of the widest spread on top of a hint.
+const HINT_SPREAD: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// Returns the widest spread on top of a hint: a quarter of it, at least 250 ms, at most 5 s.
+pub(crate) fn widest_spread(hint: Duration) -> Duration {
+    (hint / 4).clamp(HINT_SPREAD.0, HINT_SPREAD.1)
+}
+
+/// Returns the share `unit`, from 0 to 1, of the widest spread on top of a hint.
+pub(crate) fn spread(hint: Duration, unit: f64) -> Duration {
+    between(Duration::ZERO, widest_spread(hint), unit)
+}
+
+/// Where a request stands with its waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Progress {
+    /// The number of the retry, counted from 0.
+    pub(crate) retry: u32,
+    /// The backoff before the last retry; zero before the first.
+    pub(crate) previous: Duration,
+    /// The longest wait.
+    pub(crate) longest: Duration,
+}
 
 impl Jitter {
-    /// `delay` spread by `unit` (0 to 1), never above `cap`.
-    pub(crate) fn spread(self, delay: Duration, cap: Duration, unit: f64) -> Duration {
-        let delay = delay.min(cap);
+    /// Returns the wait that `backoff` leads to, spread by `unit` (0 to 1), never above its cap.
+    pub(crate) fn wait(self, backoff: &dyn Backoff, progress: Progress, unit: f64) -> Duration {
+        let Progress { retry, previous, longest } = progress;
+        let cap = backoff.max_delay().map_or(longest, |it| it.min(longest));
+        let (low, high) = match self {
+            Self::Decorrelated => {
+                let base = backoff.delay(0).min(cap);
+                (base, previous.max(base).saturating_mul(3).min(cap))
+            }
+            _ => self.range(backoff.delay(retry), cap),
+        };
+        between(low, high, unit)
+    }
+
+    /// Returns between which times a wait of `delay` is spread.
+    fn range(self, delay: Duration, cap: Duration) -> (Duration, Duration) {
+        let cut = delay.min(cap);
         match self {
-            Self::Full => scale(delay, unit).min(delay),
-            Self::Equal => scale(delay, 0.5 + unit / 2.0).min(delay),
-            Self::Proportional(share) => scale(delay, 1.0 + share * unit).min(cap),
-            Self::None => delay,
+            Self::Full => (Duration::ZERO, cut),
+            Self::Equal => (cut / 2, cut),
+            Self::Proportional(share) => {
+                let factor = 1.0 + share;
+                (delay.min(scale(cap, factor.recip())), scale(delay, factor).min(cap))
+            }
+            Self::Decorrelated | Self::None => (cut, cut),
         }
     }
 
-    /// A server's `hint` spread upward only: nobody comes back before the server allowed it.
-    pub(crate) fn above(self, hint: Duration, unit: f64) -> Duration {
-        let share = match self {
-            Self::Full | Self::Equal => HINT_SPREAD,
-            Self::Proportional(share) => share,
-            Self::None => return hint,
+    /// Returns a server's `hint` spread upward only: no client comes back before the server allows
+    /// it. The spread may go beyond `longest`, the longest hint accepted, so that hints near it are
+    /// spread as well.
+    pub(crate) fn above(self, hint: Duration, longest: Duration, unit: f64) -> Duration {
+        let widest = widest_spread(hint);
+        let added = match self {
+            Self::None => Duration::ZERO,
+            Self::Proportional(share) => {
+                let room = longest.saturating_sub(hint).saturating_add(widest);
+                scale(hint, share).min(room)
+            }
+            Self::Full | Self::Equal | Self::Decorrelated => widest,
         };
-        scale(hint, 1.0 + share * unit).max(hint)
+        between(hint, hint.saturating_add(added), unit)
     }
+}
+
+/// Returns the time that lies `unit`, from 0 to 1, on the way from `low` to `high`.
+fn between(low: Duration, high: Duration, unit: f64) -> Duration {
+    low.saturating_add(scale(high.saturating_sub(low), unit)).min(high.max(low))
 }
 
 /// `delay * factor`, saturating; a factor that is no number leaves the delay as it is.
@@ -219,44 +360,128 @@ mod tests {
     }
 
     #[test]
-    fn jitter_spreads_within_its_range() {
-        let (delay, cap) = (secs(10), secs(60));
-        let check = |jitter: Jitter, low: f64, high: f64| {
-            assert!((jitter.spread(delay, cap, 0.0).as_secs_f64() - low).abs() < 1e-9);
-            assert!((jitter.spread(delay, cap, 1.0).as_secs_f64() - high).abs() < 1e-9);
+    fn a_factor_may_be_any_number_from_one() {
+        let delays = |factor| {
+            let backoff = Exponential::new(Duration::from_millis(100)).factor(factor);
+            [0, 1, 2, 7].map(|retry| backoff.delay(retry).as_millis())
         };
-        check(Jitter::Full, 0.0, 10.0);
-        check(Jitter::Equal, 5.0, 10.0);
-        check(Jitter::Proportional(0.5), 10.0, 15.0);
-        check(Jitter::None, 10.0, 10.0);
-        assert_eq!(Jitter::Proportional(9.0).spread(delay, cap, 1.0), cap);
-        assert_eq!(Jitter::Full.spread(delay, cap, 0.25), secs(10) / 4);
-        assert_eq!(Jitter::Equal.spread(delay, cap, 0.5), secs(10) * 3 / 4);
+        assert_eq!(delays(1.5), [100, 150, 225, 1708]);
+        assert_eq!(delays(1.0), [100; 4]);
+        assert_eq!(delays(10.0), [100, 1000, 10_000, 1_000_000_000]);
+        let fault = |factor| Exponential::new(secs(1)).factor(factor).fault();
+        for (factor, message) in [
+            (f64::NAN, "backoff.factor must be finite, got NaN"),
+            (f64::INFINITY, "backoff.factor must be finite, got inf"),
+            (0.999, "backoff.factor must be >= 1, got 0.999"),
+            (-2.0, "backoff.factor must be >= 1, got -2.0"),
+        ] {
+            assert_eq!(fault(factor).unwrap().to_string(), message);
+        }
+        assert!([1.0, 1.5, 2.0, f64::MAX].into_iter().all(|it| fault(it).is_none()));
+        let steep = Exponential::new(secs(1)).factor(f64::MAX);
+        assert_eq!((steep.delay(0), steep.delay(3)), (secs(1), Duration::MAX));
+        assert_eq!(Exponential::new(Duration::ZERO).factor(f64::MAX).delay(9), Duration::ZERO);
+    }
+
+    /// The wait before the first retry.
+    fn first(jitter: Jitter, delay: Duration, cap: Duration, unit: f64) -> Duration {
+        let progress = Progress { retry: 0, previous: Duration::ZERO, longest: cap };
+        jitter.wait(&Constant::new(delay), progress, unit)
     }
 
     #[test]
-    fn hints_are_spread_upward_by_a_quarter_or_by_what_is_set() {
-        let check = |jitter: Jitter, unit: f64, expected: Duration| {
-            assert_eq!(jitter.above(secs(100), unit), expected, "{jitter:?}");
-        };
-        for jitter in [Jitter::Full, Jitter::Equal] {
-            check(jitter, 0.0, secs(100));
-            check(jitter, 0.5, Duration::from_millis(112_500));
-            check(jitter, 1.0, secs(125));
+    fn jitter_spreads_within_its_range() {
+        let (delay, cap) = (secs(10), secs(60));
+        for (jitter, low, high) in [
+            (Jitter::Full, 0, 10),
+            (Jitter::Equal, 5, 10),
+            (Jitter::Proportional(0.5), 10, 15),
+            (Jitter::Proportional(5.0), 10, 60),
+            (Jitter::Decorrelated, 10, 30),
+            (Jitter::None, 10, 10),
+        ] {
+            for (unit, expected) in [(0.0, 2 * low), (0.5, low + high), (1.0, 2 * high)] {
+                let wait = first(jitter, delay, cap, unit);
+                assert_eq!(wait, secs(expected) / 2, "{jitter:?} {unit}");
+            }
         }
-        check(Jitter::Proportional(0.5), 0.5, secs(125));
-        check(Jitter::None, 1.0, secs(100));
+    }
+
+    #[test]
+    fn clients_at_a_cap_are_spread_as_well() {
+        let (cap, units) = (secs(60), [0.0, 0.25, 0.5, 0.75, 1.0]);
+        for delay in [cap - secs(1), cap, cap + secs(1), secs(1_000_000)] {
+            for jitter in [
+                Jitter::Full,
+                Jitter::Equal,
+                Jitter::Proportional(0.5),
+                Jitter::Proportional(1e300),
+            ] {
+                let waits = units.map(|unit| first(jitter, delay, cap, unit));
+                let apart = waits.windows(2).all(|it| it[1] - it[0] >= secs(1));
+                assert!(apart && waits[4] <= cap, "{jitter:?} {delay:?}: {waits:?}");
+            }
+        }
+        let wait = |unit| first(Jitter::Proportional(0.5), secs(90), cap, unit);
+        assert_eq!([wait(0.0), wait(0.5), wait(1.0)], [secs(40), secs(50), secs(60)]);
+    }
+
+    #[test]
+    fn decorrelated_waits_grow_from_the_wait_before() {
+        let backoff = Exponential::new(secs(1)).max_delay(secs(20));
+        let wait = |previous, longest, unit| {
+            // Its number says nothing: the wait before does.
+            let progress = Progress { retry: 7, previous, longest };
+            Jitter::Decorrelated.wait(&backoff, progress, unit)
+        };
+        for (previous, low, high) in [(0, 1, 3), (1, 1, 3), (3, 1, 9), (7, 1, 20), (20, 1, 20)] {
+            let range = [0.0, 1.0].map(|unit| wait(secs(previous), secs(60), unit));
+            assert_eq!(range, [secs(low), secs(high)], "{previous}");
+        }
+        assert_eq!(wait(secs(4), secs(5), 1.0), secs(5), "the longest wait is a cap as well");
+        assert_eq!(wait(Duration::MAX, Duration::MAX, 1.0), secs(20));
+        assert_eq!(wait(secs(4), secs(1) / 2, 0.5), secs(1) / 2);
+    }
+
+    #[test]
+    fn hints_are_spread_upward_only_and_beyond_the_longest_one_too() {
+        let millis = Duration::from_millis;
+        let longest = secs(60);
+        let check = |jitter: Jitter, hint: Duration, most: Duration| {
+            let range = [0.0, 0.5, 1.0].map(|unit| jitter.above(hint, longest, unit));
+            assert_eq!(range, [hint, hint + most / 2, hint + most], "{jitter:?} {hint:?}");
+        };
+        for jitter in [Jitter::Full, Jitter::Equal, Jitter::Decorrelated] {
+            check(jitter, Duration::ZERO, millis(250));
+            check(jitter, secs(1), millis(250));
+            check(jitter, secs(10), millis(2_500));
+            check(jitter, secs(60), secs(5));
+        }
+        check(Jitter::Proportional(0.5), secs(4), secs(2));
+        check(Jitter::Proportional(0.5), secs(50), secs(15));
+        check(Jitter::Proportional(9.0), secs(60), secs(5));
+        check(Jitter::None, secs(50), Duration::ZERO);
     }
 
     proptest! {
         #[test]
         fn jitter_stays_under_the_cap_and_above_the_hint(
-            delay in any::<u64>(), cap in any::<u64>(), unit in 0.0..1.0f64, share in 0.0..1e300f64,
+            delay in any::<u64>(), cap in any::<u64>(), previous in any::<u64>(),
+            unit in 0.0..=1.0f64, share in 0.0..1e300f64,
         ) {
-            let (delay, cap) = (Duration::from_nanos(delay), Duration::from_nanos(cap));
-            for jitter in [Jitter::Full, Jitter::Equal, Jitter::Proportional(share), Jitter::None] {
-                prop_assert!(jitter.spread(delay, cap, unit) <= cap);
-                prop_assert!(jitter.above(delay, unit) >= delay);
+            let [delay, cap, previous] = [delay, cap, previous].map(Duration::from_nanos);
+            let progress = Progress { retry: 0, previous, longest: cap };
+            for jitter in [
+                Jitter::Full,
+                Jitter::Equal,
+                Jitter::Proportional(share),
+                Jitter::Decorrelated,
+                Jitter::None,
+            ] {
+                prop_assert!(jitter.wait(&Constant::new(delay), progress, unit) <= cap);
+                let hint = delay.min(cap);
+                let wait = jitter.above(hint, cap, unit);
+                prop_assert!((hint..=cap + widest_spread(hint)).contains(&wait));
             }
         }
     }

@@ -77,11 +77,22 @@ fn mistakes_of_every_kind_are_named() {
         ("preset = 'mild'", "preset must be \"default\" or \"aresilient\", got \"mild\""),
         (
             "jitter = -0.5",
-            "jitter must be \"full\" or \"equal\" or \"none\" or a number from 0, got -0.5",
+            "jitter must be \"full\" or \"equal\" or \"decorrelated\" or \"none\" or a number from 0, got -0.5",
         ),
         (
             "jitter = nan",
-            "jitter must be \"full\" or \"equal\" or \"none\" or a number from 0, got NaN",
+            "jitter must be \"full\" or \"equal\" or \"decorrelated\" or \"none\" or a number from 0, got NaN",
+        ),
+        ("backoff.factor = 0.9", "backoff.factor must be a number from 1, got 0.9"),
+        ("backoff.factor = inf", "backoff.factor must be a number from 1, got inf"),
+        (
+            "backoff = { kind = 'linear', factor = 3 }",
+            "backoff.factor excludes kind, got \"linear\"",
+        ),
+        ("retry_after = {}", "retry_after.capped is needed, got null"),
+        (
+            "retry_after.capped = '0s'",
+            "retry_after.capped must be a duration above zero such as \"300ms\", got \"0s\"",
         ),
         (
             "max_wait_time = '0s'",
@@ -159,6 +170,10 @@ async fn settings_do_what_they_say() {
     check("backoff = { kind = 'constant', delay = '2s' }", failing(), 4, 6 * SECOND).await;
     check("backoff = { kind = 'linear', delay = '1s' }", failing(), 4, 6 * SECOND).await;
     check("backoff.max_delay = '500ms'", failing(), 4, ms(300 + 500 + 500)).await;
+    check("backoff.factor = 10", failing(), 4, ms(300 + 3_000 + 20_000)).await;
+    check("backoff = { delay = '1s', factor = 1.5 }", failing(), 4, ms(1_000 + 1_500 + 2_250))
+        .await;
+    check("hosts.'api.example.com'.backoff.factor = 1", failing(), 4, ms(900)).await;
     check("retry_statuses = [500]", failing(), 1, ms(0)).await;
     check("max_total_time = '1s'", failing(), 3, ms(900)).await;
     check(
@@ -171,6 +186,7 @@ async fn settings_do_what_they_say() {
     let busy = || failing().header(http::header::RETRY_AFTER, "7".parse().unwrap());
     check("max_retries = 1\ngate = false", busy(), 2, 7 * SECOND).await;
     check("max_retries = 1\ngate = false\nretry_after = 'ignored'", busy(), 2, ms(300)).await;
+    check("max_retries = 1\ngate = false\nretry_after.capped = '2s'", busy(), 2, 2 * SECOND).await;
     check("max_retries = 1\ngate = false\nhint_headers = 'off'", busy(), 2, ms(300)).await;
     check("gate = false\nmax_wait_time = '5s'", busy(), 1, ms(0)).await;
 }
@@ -367,11 +383,12 @@ fn a_file_can_say_what_the_builder_can() {
 fn a_file_can_switch_off_what_the_builder_can() {
     let text = "
         backoff.max_delay = false
-        jitter = 'equal'
+        jitter = 'decorrelated'
+        backoff.factor = 1.5
         retry_methods = 'idempotent'
         attempt_timeout = false
         max_total_time = false
-        retry_after = 'ignored'
+        retry_after = { capped = '9s' }
         read_body = false
         idempotency_key = true
         deadline_header = 'grpc-timeout'
@@ -398,12 +415,12 @@ fn a_file_can_switch_off_what_the_builder_can() {
     let hints =
         reqwest_resilient::HintHeaders::default().with(veto, reqwest_resilient::HintFormat::Veto);
     let config = ResilientConfig::builder()
-        .backoff(reqwest_resilient::Exponential::new(Duration::from_millis(300)))
-        .jitter(Jitter::Equal)
+        .backoff(reqwest_resilient::Exponential::new(Duration::from_millis(300)).factor(1.5))
+        .jitter(Jitter::Decorrelated)
         .retry_methods(RetryMethods::Idempotent)
         .without_attempt_timeout()
         .without_max_total_time()
-        .retry_after(reqwest_resilient::RetryAfter::Ignored)
+        .retry_after(reqwest_resilient::RetryAfter::Capped(9 * SECOND))
         .hint_headers(hints)
         .without_read_body()
         .idempotency_key(reqwest_resilient::IdempotencyKey::random())

@@ -21,4 +21,5 @@ mod support;
 mod support_selftest;
 #[cfg(all(feature = "metrics", feature = "tracing"))]
 mod telemetry;
+mod waits;
 mod wire;

@@ -46,13 +46,17 @@ proptest! {
                 WaitSource::Backoff => case.backoff().max_delay().unwrap_or(Duration::MAX),
                 _ => Duration::MAX,
             });
-            let hint = step.hint.filter(|_| case.settings.retry_after != RetryAfter::Ignored);
-            // Where a gate was closed, the spread comes on top.
+            let hint = step.hint.and_then(|it| match case.settings.retry_after {
+                RetryAfter::Ignored => None,
+                RetryAfter::Capped(most) => Some(it.min(most).min(case.max_wait())),
+                _ => Some(it),
+            });
+            // The spread comes on top.
             let hint_or_cap = cap.max(hint.unwrap_or_default());
             let spread = (hint_or_cap / 4).clamp(Duration::from_millis(250), Duration::from_secs(5));
-            let longest = match (&wait.source, step.status.map(|it| it.as_u16())) {
-                (WaitSource::Gate, _) => Duration::from_secs(30) + spread,
-                (WaitSource::Hint(_), Some(403 | 429 | 503)) => hint_or_cap + spread,
+            let longest = match &wait.source {
+                WaitSource::Gate => Duration::from_secs(30) + spread,
+                WaitSource::Hint(_) => hint_or_cap + spread,
                 _ => hint_or_cap,
             };
             prop_assert!(wait.length <= longest, "{step:?}");

@@ -76,6 +76,7 @@ pub(super) fn builder(table: &Table, faults: &mut Vec<ConfigFault>) -> Resilient
 struct Parts {
     backoff: &'static str,
     delay: Duration,
+    factor: f64,
     max_delay: Option<Duration>,
     breaker: Option<BreakerConfig>,
     budget: Option<BudgetConfig>,
@@ -86,6 +87,7 @@ impl Parts {
         Self {
             backoff: "exponential",
             delay: Duration::from_millis(300),
+            factor: 2.0,
             max_delay: (!ported).then_some(Duration::from_secs(20)),
             breaker: (!ported).then(BreakerConfig::default),
             budget: (!ported).then(BudgetConfig::default),
@@ -104,6 +106,9 @@ impl Parts {
             settings = match (name.as_str(), value) {
                 ("backoff", Value::Table(table)) => {
                     clash(table, "kind", Some("constant"), "max_delay", path, faults);
+                    for kind in ["constant", "linear", "fibonacci"] {
+                        clash(table, "kind", Some(kind), "factor", path, faults);
+                    }
                     self.apply_backoff(settings, table)
                 }
                 ("circuit_breaker", value) => {
@@ -130,6 +135,7 @@ impl Parts {
             match (name.as_str(), value) {
                 ("kind", Value::Word(kind)) => self.backoff = kind,
                 ("delay", Value::Time(delay)) => self.delay = *delay,
+                ("factor", Value::Number(factor)) => self.factor = *factor,
                 ("max_delay", Value::Time(cap)) => self.max_delay = Some(*cap),
                 ("max_delay", _) => self.max_delay = None,
                 _ => {}
@@ -140,7 +146,7 @@ impl Parts {
             ("constant", _) => settings.backoff(Constant::new(self.delay)),
             ("linear", _) => settings.backoff(Linear::new(self.delay).max_delay(cap)),
             ("fibonacci", _) => settings.backoff(Fibonacci::new(self.delay).max_delay(cap)),
-            _ => settings.backoff(Exponential::new(self.delay).max_delay(cap)),
+            _ => settings.backoff(Exponential::new(self.delay).factor(self.factor).max_delay(cap)),
         }
     }
 }
@@ -150,6 +156,7 @@ fn set(settings: RetryOverride, name: &str, value: &Value) -> RetryOverride {
         ("max_retries", Value::Whole(it)) => settings.max_retries(count(*it)),
         ("jitter", Value::Word("full")) => settings.jitter(Jitter::Full),
         ("jitter", Value::Word("equal")) => settings.jitter(Jitter::Equal),
+        ("jitter", Value::Word("decorrelated")) => settings.jitter(Jitter::Decorrelated),
         ("jitter", Value::Word(_)) => settings.jitter(Jitter::None),
         ("jitter", Value::Number(share)) => settings.jitter(Jitter::Proportional(*share)),
         ("retry_statuses", Value::List(list)) => {
@@ -176,6 +183,9 @@ fn set(settings: RetryOverride, name: &str, value: &Value) -> RetryOverride {
         ("max_open_wait", Value::Off) => settings.max_open_wait(Duration::ZERO),
         ("retry_after", Value::Word("replaces")) => settings.retry_after(RetryAfter::Replaces),
         ("retry_after", Value::Word("ignored")) => settings.retry_after(RetryAfter::Ignored),
+        ("retry_after", Value::Table(table)) => {
+            settings.retry_after(RetryAfter::Capped(get_time(table, "capped")))
+        }
         ("retry_after", Value::Word(_)) => settings.retry_after(RetryAfter::Floor),
         ("hint_headers", Value::Off) => settings.hint_headers(HintHeaders::none()),
         ("hint_headers", Value::Table(table)) => settings.hint_headers(hints(table)),
@@ -319,9 +329,9 @@ fn clash(
     faults: &mut Vec<ConfigFault>,
 ) {
     let found = get(table, name).filter(|it| value.is_none_or(|value| **it == Value::Word(value)));
-    if let (Some(_), Some(Value::Time(_) | Value::Whole(_) | Value::Table(_))) =
-        (found, get(table, other))
-    {
+    use Value::{Number, Table, Time, Whole};
+
+    if let (Some(_), Some(Time(_) | Whole(_) | Number(_) | Table(_))) = (found, get(table, other)) {
         let path = if name == "kind" { format!("{path}backoff.") } else { path.to_owned() };
         let rule = format!("excludes {name}");
         faults.push(ConfigFault::new(format!("{path}{other}"), rule, value.unwrap_or("both")));

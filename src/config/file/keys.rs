@@ -79,7 +79,7 @@ const SETTINGS: &[Key] = &[
     key(
         "jitter",
         Kind::Any(&[
-            Kind::Word(&["full", "equal", "none"]),
+            Kind::Word(&["full", "equal", "decorrelated", "none"]),
             Kind::Number { min: 0.0, max: f64::MAX },
         ]),
         "How delays are spread; a number adds up to this share of the delay. Default: full.",
@@ -113,7 +113,7 @@ const SETTINGS: &[Key] = &[
     ),
     key(
         "retry_after",
-        Kind::Word(&["floor", "replaces", "ignored"]),
+        Kind::Any(&[Kind::Word(&["floor", "replaces", "ignored"]), Kind::Table(&[RETRY_AFTER])]),
         "What becomes of a wait that the server asked for. Default: floor, the least to wait.",
     ),
     key(
@@ -155,9 +155,20 @@ const BACKOFF: &[Key] = &[
         Kind::Word(&["exponential", "linear", "fibonacci", "constant"]),
         "How delays grow. Default: exponential.",
     ),
-    key("delay", TIME_OR_ZERO, "The first delay. Default: 300ms."),
+    key("delay", TIME_OR_ZERO, "The first delay. Default: 300ms; 1s after rate limits."),
+    key(
+        "factor",
+        FACTOR,
+        "How many times as long each next delay is; exponential only. Default: 2.",
+    ),
     key("max_delay", TIME_OR_OFF, "The longest delay, jitter included. Default: 20s."),
 ];
+
+const RETRY_AFTER: &[Key] = &[needed(
+    "capped",
+    TIME,
+    "The least to wait, cut to this length instead of ending the request.",
+)];
 
 /// The names of the variants of `HintFormat`.
 const FORMATS: &[&str] = &[

@@ -13,6 +13,7 @@ use crate::common::clock::Sources;
 use crate::common::fault::{ConfigError, ConfigFault};
 use crate::common::host_pattern::{HostPatterns, INVALID_HOST};
 use crate::config::headers::DeadlineHeader;
+use crate::host::gate::GateKey;
 use crate::host::map::DEFAULT_MAX_HOSTS;
 use crate::host::parts::HostRules;
 use crate::observe::event::Listeners;
@@ -24,6 +25,19 @@ use crate::retry::backoff::{Backoff, Exponential, Jitter};
 use crate::retry::budget::{BudgetConfig, RetryBudget};
 
 /// What becomes of a wait that the server asked for.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use reqwest_resilient::{ResilientConfig, RetryAfter};
+///
+/// // A server that asks for an hour is asked again after ten seconds.
+/// let config = ResilientConfig::builder()
+///     .retry_after(RetryAfter::Capped(Duration::from_secs(10)))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryAfter {
@@ -32,6 +46,12 @@ pub enum RetryAfter {
     Floor,
     /// Wait as long as the server said, even where the backoff is longer.
     Replaces,
+    /// Wait at least as long as the server said, but no longer than this: a longer hint is cut to
+    /// it instead of ending the request, and to
+    /// [`max_wait_time`](crate::ResilientConfigBuilder::max_wait_time). Above zero.
+    ///
+    /// The gate and the breaker hear the cut hint, too.
+    Capped(Duration),
     /// Wait as the backoff says.
     Ignored,
 }
@@ -41,6 +61,8 @@ pub enum RetryAfter {
 pub(crate) struct Policy {
     pub(crate) max_retries: u32,
     pub(crate) backoff: Arc<dyn Backoff>,
+    /// Whether the backoff is the caller's or a preset's choice: then it serves rate limits, too.
+    pub(crate) is_backoff_set: bool,
     pub(crate) jitter: Jitter,
     pub(crate) statuses: StatusSet,
     pub(crate) retry_if: Option<Predicate>,
@@ -63,7 +85,7 @@ pub(crate) struct Policy {
     pub(crate) budget: Option<RetryBudget>,
     /// How far below zero the budget may go: only for requests that name `max_retries` themselves.
     pub(crate) overdraft: u32,
-    pub(crate) gate: bool,
+    pub(crate) gate: Option<GateKey>,
     /// What [`is_simple`](Self::is_simple) says, which each request has to know.
     pub(crate) simple: bool,
     pub(crate) listeners: Listeners,
@@ -95,6 +117,13 @@ const TRANSIENT: [StatusCode; 7] = [
     StatusCode::GATEWAY_TIMEOUT,
 ];
 
+/// The longest backoff by default.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(20);
+
+/// The backoff after a rate limit that closed no gate, unless one is set.
+const AFTER_RATE_LIMIT: Exponential =
+    Exponential::new(Duration::from_secs(1)).max_delay(LONGEST_BACKOFF);
+
 /// With twice as much, small fleets stay down: their requests only move to the next opening.
 const MAX_OPEN_WAIT: Duration = Duration::from_secs(2);
 
@@ -103,7 +132,8 @@ impl Default for Policy {
         let backoff = Exponential::new(Duration::from_millis(300));
         Self {
             max_retries: 3,
-            backoff: Arc::new(backoff.max_delay(Duration::from_secs(20))),
+            backoff: Arc::new(backoff.max_delay(LONGEST_BACKOFF)),
+            is_backoff_set: false,
             jitter: Jitter::Full,
             statuses: TRANSIENT.into_iter().collect::<StatusSet>().with_limited_403(),
             retry_if: None,
@@ -123,7 +153,7 @@ impl Default for Policy {
             breaker_health: None,
             budget: Some(BudgetConfig::default().into()),
             overdraft: 0,
-            gate: true,
+            gate: Some(GateKey::default()),
             simple: true,
             listeners: Listeners::default(),
             sources: Sources::default(),
@@ -138,6 +168,7 @@ impl Policy {
     pub(crate) fn aresilient() -> Self {
         Self {
             backoff: Arc::new(Exponential::new(Duration::from_millis(300))),
+            is_backoff_set: true,
             jitter: Jitter::None,
             statuses: TRANSIENT.into_iter().skip(2).collect(),
             methods: RetryMethods::All,
@@ -148,8 +179,22 @@ impl Policy {
             hints: Arc::new(HintHeaders::none().with(header::RETRY_AFTER, HintFormat::RetryAfter)),
             breaker: None,
             budget: None,
-            gate: false,
+            gate: None,
             ..Self::default()
+        }
+    }
+
+    /// Returns the backoff after a failed attempt: after a rate limit that closed no gate it begins at
+    /// a second, unless another one is set.
+    pub(crate) fn backoff_after(&self, is_throttled: bool) -> &dyn Backoff {
+        if is_throttled && !self.is_backoff_set { &AFTER_RATE_LIMIT } else { &*self.backoff }
+    }
+
+    /// Returns how much of a server's hint counts.
+    pub(crate) fn cut_hint(&self, hint: Duration) -> Duration {
+        match self.retry_after {
+            RetryAfter::Capped(cap) => hint.min(cap).min(self.max_wait_time),
+            _ => hint,
         }
     }
 
@@ -214,7 +259,7 @@ impl Policy {
     #[inline]
     pub(crate) fn host_rules(&self) -> HostRules<'_> {
         let (breaker, budget) = (self.breaker.as_ref(), self.budget.as_ref());
-        HostRules { breaker, budget, gate: self.gate, overdraft: self.overdraft }
+        HostRules { breaker, budget, gate: self.gate.as_ref(), overdraft: self.overdraft }
     }
 
     /// The policy for requests to the host of `url`, if it has one of its own.
@@ -270,6 +315,11 @@ impl Policy {
         let is_zero = |it: Option<Duration>| it == Some(Duration::ZERO);
         let cap = self.backoff.max_delay();
         refuse(is_zero(cap), "max_delay", positive, &Duration::ZERO);
+        let cap = match self.retry_after {
+            RetryAfter::Capped(cap) => Some(cap),
+            _ => None,
+        };
+        refuse(is_zero(cap), "retry_after.capped", positive, &Duration::ZERO);
         if let Jitter::Proportional(share) = self.jitter {
             refuse(!share.is_finite(), "jitter", "must be finite", &share);
             refuse(share < 0.0 && share.is_finite(), "jitter", "must be >= 0", &share);
@@ -288,6 +338,7 @@ impl Policy {
             let rule = "must be printable ASCII without quotes and backslashes";
             refuse(true, "idempotency_key", rule, &key);
         }
+        faults.extend(self.backoff.fault());
         faults.extend(self.breaker.iter().flat_map(CircuitBreakers::faults));
         faults.extend(self.budget.iter().flat_map(RetryBudget::faults));
         faults.extend(self.host_faults(&faults));

@@ -8,6 +8,7 @@ use crate::breaker::CircuitBreakers;
 use crate::common::clock::Sources;
 use crate::config::headers::DeadlineHeader;
 use crate::config::policy::{Policy, RetryAfter};
+use crate::host::gate::GateKey;
 use crate::observe::event::Listeners;
 use crate::outcome::classify::{Judge, Predicate, RetryMethods, StatusSet};
 use crate::outcome::hint::HintHeaders;
@@ -38,7 +39,7 @@ pub(crate) struct Patch {
     pub(crate) breaker: Option<Option<CircuitBreakers>>,
     pub(crate) breaker_health: Option<Option<Judge>>,
     pub(crate) budget: Option<Option<RetryBudget>>,
-    pub(crate) gate: Option<bool>,
+    pub(crate) gate: Option<Option<GateKey>>,
     pub(crate) listeners: Listeners,
     pub(crate) sources: Sources,
 }
@@ -52,6 +53,7 @@ impl Patch {
         }
         set(&mut policy.max_retries, self.max_retries.as_ref());
         set(&mut policy.backoff, self.backoff.as_ref());
+        policy.is_backoff_set |= self.backoff.is_some();
         set(&mut policy.jitter, self.jitter.as_ref());
         set(&mut policy.statuses, self.statuses.as_ref());
         set(&mut policy.retry_if, self.retry_if.as_ref());

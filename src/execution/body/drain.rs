@@ -13,14 +13,16 @@ use reqwest::{Body, Response, Version};
 
 /// A body longer than this costs more to read than a new connection costs to open.
 const MOST_BYTES: usize = 64 * 1024;
-/// A body that stalls is not waited for longer than this.
-const MOST_TIME: Duration = Duration::from_millis(50);
+/// A body that stalls holds its connection no longer than this, however long the wait.
+const MOST_TIME: Duration = Duration::from_secs(2);
+/// A shorter wait may be exceeded up to this: a new connection costs as much.
+const LEAST_TIME: Duration = Duration::from_millis(50);
 
-/// Reads up to 64 KiB within 50 ms, and gives up the connection. The response returned has what was
-/// read, and an error after it if that is not all.
+/// Reads up to 64 KiB within `wait`, at most 2 s, and gives up the connection. The response returned
+/// has what was read, and an error after it if that is not all.
 ///
-/// It may take longer than the `wait` that it fills, but not where it would use up the time that
-/// is `left` for the next attempt.
+/// A wait below 50 ms is exceeded up to that, but not where it would use up the time that is `left`
+/// for the next attempt.
 pub(crate) async fn drain(
     mut response: Response,
     wait: Duration,
@@ -35,8 +37,8 @@ pub(crate) async fn drain(
     let mut read = BytesMut::new();
     let mut is_whole = false;
     if !shares && length.is_none_or(|it| it <= MOST_BYTES as u64) {
-        let short = left.is_some_and(|it| it <= wait.saturating_add(MOST_TIME));
-        let most = if short { wait.min(MOST_TIME) } else { MOST_TIME };
+        let is_short = left.is_some_and(|it| it <= wait.saturating_add(LEAST_TIME));
+        let most = if is_short { wait } else { wait.max(LEAST_TIME) }.min(MOST_TIME);
         let drained = tokio::time::timeout(most, fill(&mut read, &mut response)).await;
         is_whole = drained == Ok(true);
     }

@@ -22,6 +22,8 @@ use std::{
     time::Duration,
 };
 
+use http::header;
+use reqwest::Request;
 use tokio::time::sleep_until;
 
 pub(crate) use opening::{Closing, Patience, Throttle};
@@ -30,6 +32,25 @@ pub use rate_limited::RateLimited;
 use crate::common::clock::Instant;
 use crate::common::queue::{MOST_WAITERS, WaitQueue, Waiter};
 use opening::{End, Gate, Turn, Visit};
+
+/// By what the gates of one host are kept.
+#[derive(Clone, Default)]
+pub(crate) enum GateKey {
+    /// By a hash of `Authorization`: one tenant's limit does not stop another.
+    #[default]
+    Authorization,
+    /// By a key that the caller finds in the request.
+    Own(Arc<dyn Fn(&Request) -> String + Send + Sync>),
+}
+
+impl fmt::Debug for GateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Authorization => "Authorization",
+            Self::Own(_) => "Own",
+        })
+    }
+}
 
 /// The most gates of one host.
 const MOST_GATES: usize = 64;
@@ -54,9 +75,16 @@ impl HostGates {
         self.is_busy.load(Ordering::Relaxed)
     }
 
-    /// Returns the key of requests with this `Authorization`; 0 without one.
-    pub(crate) fn key_of(&self, authorization: Option<&[u8]>) -> u64 {
-        authorization.map_or(0, |it| self.hasher.hash_one(it).max(1))
+    /// Returns the key of a request's gate; 0 without `Authorization`.
+    pub(crate) fn key_of(&self, key: &GateKey, request: &Request) -> u64 {
+        let hash = |it: &[u8]| self.hasher.hash_one(it).max(1);
+        match key {
+            GateKey::Own(key_of) => hash(key_of(request).as_bytes()),
+            GateKey::Authorization => {
+                let authorization = request.headers().get(header::AUTHORIZATION);
+                authorization.map_or(0, |it| hash(it.as_bytes()))
+            }
+        }
     }
 
     /// Closes the gate of `key` after a response that came just now; `unit` is random from 0 to 1.

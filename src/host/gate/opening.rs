@@ -4,6 +4,7 @@ use std::{cmp, time::Duration};
 
 use super::rate_limited::{RateLimited, Reason};
 use crate::common::clock::Instant;
+use crate::retry::backoff::{spread, widest_spread};
 
 /// The longest a rate limit closes a gate.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
@@ -14,8 +15,8 @@ const LONGEST_HINT: Duration = Duration::from_secs(24 * 60 * 60);
 /// The time for which the first rate limit without a hint closes the gate, and the longest such time.
 const UNHINTED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// The least and the most by which an opening is delayed at random.
-const SPREAD: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// An opening that is put off by less concerns no request that waits for it.
+const NEGLIGIBLE: Duration = Duration::from_millis(250);
 
 /// After this time without progress one more request may go: a released request that hangs must
 /// not hold back all others until their time is up.
@@ -26,17 +27,6 @@ const FORGOTTEN: Duration = Duration::from_secs(10);
 
 /// The factor by which more than in the last opening must succeed before an opening grows fast again.
 const LIMIT_GONE: usize = 2;
-
-/// Returns the widest spread on top of a hint: a quarter of it, at least 250 ms, at most 5 s.
-pub(crate) fn widest_spread(hint: Duration) -> Duration {
-    (hint / 4).clamp(SPREAD.0, SPREAD.1)
-}
-
-/// Returns the share `unit`, from 0 to 1, of the widest spread on top of a hint.
-pub(crate) fn spread(hint: Duration, unit: f64) -> Duration {
-    let widest = widest_spread(hint);
-    Duration::try_from_secs_f64(widest.as_secs_f64() * unit).unwrap_or_default().min(widest)
-}
 
 /// The meaning of a response that closes a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +189,7 @@ impl Gate {
         let opens = current.map_or(opens, |it| opens.max(it.opens));
         self.phase = Phase::Closed(Closed { asked, hold, until, announced, opens, unit });
         // Responses that arrive in one burst move the opening by moments only.
-        let concerns_waiters = current.is_none_or(|it| until - it.until >= SPREAD.0);
+        let concerns_waiters = current.is_none_or(|it| until - it.until >= NEGLIGIBLE);
         let opens_in = opens.saturating_duration_since(now);
         let announced_in = announced.saturating_duration_since(now);
         Some(Closing { opens_in, announced_in, is_longer: true, concerns_waiters })

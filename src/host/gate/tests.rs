@@ -9,9 +9,10 @@ use tokio::{
 };
 
 use super::{
-    opening::{End, Gate, Turn, Visit, spread, widest_spread},
+    opening::{End, Gate, Turn, Visit},
     *,
 };
+use crate::retry::backoff::{spread, widest_spread};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -407,9 +408,16 @@ fn closed_gates(hint: Duration) -> Arc<HostGates> {
 async fn one_tenants_limit_does_not_stop_another() {
     let gates = closed_gates(seconds(10));
     let (start, now) = (Instant::now(), Instant::now());
-    let [one, other] = [b"Bearer 1", b"Bearer 2"].map(|it| gates.key_of(Some(it)));
-    assert!(one != other && one != 0 && gates.key_of(None) == 0);
-    assert_eq!(one, gates.key_of(Some(b"Bearer 1")));
+    let key = |tenant: Option<&str>| {
+        let mut request = Request::new(http::Method::GET, "http://a/".parse().unwrap());
+        if let Some(tenant) = tenant {
+            request.headers_mut().insert(header::AUTHORIZATION, tenant.parse().unwrap());
+        }
+        gates.key_of(&GateKey::Authorization, &request)
+    };
+    let [one, other] = ["Bearer 1", "Bearer 2"].map(|it| key(Some(it)));
+    assert!(one != other && one != 0 && key(None) == 0);
+    assert_eq!(one, key(Some("Bearer 1")));
     assert!(gates.is_any_closed());
     for (key, waits) in [(0, true), (one, false), (other, false)] {
         let entry = gates.enter(|| key, start, PATIENT, now).unwrap();

@@ -25,7 +25,7 @@ pub(crate) use crate::retry::budget::bucket::Success;
 ///
 /// # What costs, and what pays
 ///
-/// A retry costs one token, an immediate one too, taken before its wait. It is refunded if the retry
+/// A retry costs one token, an immediate one too, taken before its backoff. It is refunded if the retry
 /// is never sent. **A retry that succeeds brings three tokens, any other success a tenth**: retries go
 /// on as long as one in three works, and stop when they do not. Free are the retries that a server
 /// invites: after a 429 or a 403 that is a rate limit, and the first one after a 503 with a retry hint.
@@ -111,8 +111,11 @@ impl Default for BudgetConfig {
 /// The rules of a client's retry budgets, and by what they are kept: one bucket a host, one a key, or
 /// one for all requests.
 ///
-/// Asked before every retry, and never waited for: with the bucket empty, the request ends at
-/// once with what it has. Holds no state: the balances are in the client's
+/// Asked before every retry. With the bucket empty a retry waits for a token, first come, first served,
+/// as long as it would at an open breaker
+/// ([`max_open_wait`](crate::ResilientConfigBuilder::max_open_wait)), and then ends with what it has.
+/// Its backoff begins when the token comes: what has just worked may have used up a rate limit. At
+/// most 10,000 retries wait for one bucket. Holds no state: the balances are in the client's
 /// [`HostStates`](crate::HostStates). See [`BudgetConfig`] for the reasons.
 ///
 /// ```

@@ -150,6 +150,9 @@ impl Case<'_> {
         }
     }
 
+    /// Amends `jitter/exceeds-max-wait-time` and `jitter/exceeds-max-delay`: the reference caps, then
+    /// adds the jitter, and waits beyond its cap. To cap after it would give all clients at the cap
+    /// the same wait, so that they come back in step. Here the range ends at the cap.
     fn h06_jitter_stays_under_the_cap(&mut self) {
         let cap = self.cap();
         let longest = self.observed.sleeps().fold(0.0, f64::max);
@@ -474,9 +477,14 @@ impl Case<'_> {
     /// The wait after this attempt, by its own outcome: the hint or the backoff, jittered, capped.
     fn due(&self, attempt: usize) -> f64 {
         let Scenario { config, rng, .. } = self.scenario;
-        let jitter = config.jitter_factor.map_or(0.0, |it| it.0) * rng[(attempt - 1) % rng.len()];
+        let share = config.jitter_factor.map_or(0.0, |it| it.0);
+        let unit = rng[(attempt - 1) % rng.len()];
         let (delay, cap) = match self.hint(attempt) {
-            Some(hint) => (hint, self.longest_wait()),
+            // A hint is spread upward only, beyond the longest one by so much at most.
+            Some(hint) => {
+                let room = self.longest_wait() - hint + (hint / 4.0).clamp(0.25, 5.0);
+                return hint + unit * (share * hint).min(room);
+            }
             None => {
                 let default = Backoff::Exponential(Growing::default());
                 let backoff = settings::backoff(config.backoff.as_ref().unwrap_or(&default));
@@ -484,7 +492,8 @@ impl Case<'_> {
                 (backoff.as_secs_f64(), self.cap())
             }
         };
-        (delay.min(cap) * (1.0 + jitter)).min(cap)
+        let low = delay.min(cap / (1.0 + share));
+        low + unit * ((delay * (1.0 + share)).min(cap) - low)
     }
 
     /// The Retry-After of this attempt: digits, or one of the three forms of an HTTP-date.

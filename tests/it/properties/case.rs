@@ -127,7 +127,7 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
 
 fn settings() -> impl Strategy<Value = Settings> {
     let jitters = prop_oneof![
-        select(vec![Jitter::Full, Jitter::Equal, Jitter::None]),
+        select(vec![Jitter::Full, Jitter::Equal, Jitter::Decorrelated, Jitter::None]),
         (0.0..3.0f64).prop_map(Jitter::Proportional),
     ];
     let methods = select(vec![
@@ -135,7 +135,12 @@ fn settings() -> impl Strategy<Value = Settings> {
         RetryMethods::All,
         RetryMethods::Only(vec![Method::POST, Method::GET]),
     ]);
-    let retry_after = vec![RetryAfter::Floor, RetryAfter::Replaces, RetryAfter::Ignored];
+    let retry_after = vec![
+        RetryAfter::Floor,
+        RetryAfter::Replaces,
+        RetryAfter::Capped(Duration::from_secs(2)),
+        RetryAfter::Ignored,
+    ];
     let limits = (millis(1..120_000), of(millis(1..90_000)), of(millis(1..9_000)));
     (
         0..6u32,

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
-use reqwest_resilient::Constant;
+use reqwest_resilient::{Constant, ResilientConfigBuilder};
 use reqwest_retry::policies::ExponentialBackoff;
 use reqwest_retry::{Jitter, RetryTransientMiddleware};
 
@@ -61,6 +61,35 @@ async fn draining_is_part_of_the_wait() {
     // Five waits; one after the other it would be 200 ms more.
     assert!((ms(5 * 200)..ms(5 * 200 + 150)).contains(&took), "{took:?}");
     assert!(server.connections() <= 2);
+}
+
+#[tokio::test]
+async fn a_late_body_is_drained_within_the_wait() {
+    let late = || Reply::status(503).body(vec![b'x'; 34 << 10]).drip(17 << 10, ms(120));
+    let sends = async |config: ResilientConfigBuilder, reply: Reply| {
+        let server = Server::h1([reply.into(), Reply::status(200).into()]);
+        let start = Instant::now();
+        resilient(config, plain()).get(server.url("/")).send().await.unwrap();
+        (server.requests(), server.connections(), start.elapsed())
+    };
+    let patient = || quick().backoff(Constant::new(ms(500)));
+    let (requests, connections, took) = sends(patient(), late()).await;
+    assert_eq!((requests, connections), (2, 1));
+    assert!((ms(500)..ms(700)).contains(&took), "{took:?}");
+
+    // The wait for a hint, in the loop and at the gate.
+    let busy = || late().header("retry-after-ms", "400");
+    assert_eq!(sends(quick(), busy()).await.1, 1);
+    let gated = quick().gate().random(|| 0.0);
+    let (requests, connections, took) = sends(gated, busy()).await;
+    assert_eq!((requests, connections), (2, 1));
+    assert!((ms(400)..ms(600)).contains(&took), "{took:?}");
+
+    // What comes after the end of the wait costs its connection, and no time.
+    let slow = Reply::status(503).body("hello").body_late(ms(2_000));
+    let (requests, connections, took) = sends(patient(), slow).await;
+    assert_eq!((requests, connections), (2, 2));
+    assert!((ms(500)..ms(700)).contains(&took), "{took:?}");
 }
 
 #[tokio::test]
