@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!(" ({bytes} bytes, status {})", response.status());
 
     let error = client.get(&url).send_resilient().unwrap_err();
-    println!("{error}");
+    println!("{error:#}");
     if let Some(response) = error.into_blocking_response() {
         println!("its body: {}", response.text()?);
     }
@@ -25,6 +25,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Within async code the same call is an error that says what to do.
     let runtime = tokio::runtime::Runtime::new()?;
     let error = runtime.block_on(async { client.get(&url).send_resilient().unwrap_err() });
-    println!("{error}");
+    println!("{error:#}");
     Ok(())
 }

@@ -47,7 +47,7 @@ async fn main() -> Result<()> {
 
     println!("\n# The history of a request that survived\n\n{}", log.history());
     if let Err(error) = lost {
-        println!("\n# One that did not\n\n{error}\n{}", error.history());
+        println!("\n# One that did not\n\n{error:#}\n{}", error.history());
     }
     let spans = spans.get_finished_spans()?;
     let clients = spans.iter().filter(|it| it.span_kind == SpanKind::Client).count();

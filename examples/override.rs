@@ -15,7 +15,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("not at all:");
     let once = RetryOverride::new().max_retries(0);
     let error = client.get(&url).with_extension(once.clone()).send_resilient().await.unwrap_err();
-    println!("{error}");
+    println!("{error:#}");
 
     println!("for all that a future sends, through other libraries, too:");
     let result = once.scope(async { client.get(&url).send_resilient().await }).await;

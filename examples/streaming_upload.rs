@@ -23,7 +23,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     println!("a stream:");
     let error = client.put(&url).body(chunks()).send_resilient().await.unwrap_err();
-    println!("{error}");
+    println!("{error:#}");
 
     println!("streams, as many as it takes:");
     let upload = BodyFactory::new(async || Ok(chunks()));

@@ -1,16 +1,18 @@
 //! The one error of this crate, and the sentence that says what happened to a request.
 
-use std::{error::Error, fmt, time::Duration};
+use std::{error::Error, fmt, mem, time::Duration};
 
 use http::{Method, StatusCode};
 use reqwest::{Response, Url};
 
 use crate::breaker::CircuitOpen;
 use crate::common::fault::BuildError;
+use crate::common::path_redactor::PathRedactor;
 use crate::host::gate::RateLimited;
 use crate::observe::history::{AttemptLog, History};
-use crate::observe::message::{Message, Reported};
-use crate::observe::redact::RedactedUrl;
+use crate::observe::message::{self, Message, Reported};
+use crate::observe::redact::{self, RedactedUrl};
+use crate::observe::redacted_source::RedactedSource;
 use crate::outcome::FailureKind;
 use crate::outcome::transport_error;
 use crate::retry::decision::StopReason;
@@ -23,9 +25,34 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 /// status below 400. `Resilient` itself raises it only for what it decides by itself, inside
 /// `reqwest_middleware::Error::Middleware`, where [`HttpRequestError::find`] finds it.
 ///
-/// `Display` and `Debug` show neither the userinfo nor the query of the url.
+/// # Secrets
+///
+/// `Display`, `Debug` and the chain of [`source`](Error::source) show neither userinfo nor query of
+/// any URL, and of paths only what [`redact_path`](crate::ResilientConfigBuilder::redact_path)
+/// leaves. A source whose own text has such a secret is replaced by its redacted text; all others
+/// keep their types.
+///
+/// # The cause
+///
+/// It stands once in the chain. `Display` has it where this crate decided, and there is no source: a
+/// rejection ([`circuit_open`](Self::circuit_open), [`rate_limited`](Self::rate_limited)), the end of
+/// `max_total_time`. Else the sources have it, and `Display` says in a word what kind of failure it
+/// was. The alternate form, `{error:#}`, has all in one line for logs without sources.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(client: reqwest_middleware::ClientWithMiddleware) {
+/// use reqwest_resilient::RequestBuilderExt;
+///
+/// if let Err(error) = client.get("https://api.example.com/?token=hunter2").send_resilient().await {
+///     // GET request to https://api.example.com/ failed after 4 attempts: connection refused
+///     eprintln!("{error:#}");
+/// }
+/// # }
+/// ```
 pub struct HttpRequestError {
-    inner: Box<Inner>,
+    inner: Box<(Inner, Sources)>,
 }
 
 pub(crate) struct Inner {
@@ -35,6 +62,7 @@ pub(crate) struct Inner {
     pub(crate) attempts: u32,
     pub(crate) elapsed: Duration,
     pub(crate) history: History,
+    pub(crate) redact_path: Option<PathRedactor>,
     pub(crate) cause: Cause,
 }
 
@@ -49,7 +77,29 @@ impl Inner {
         let history = log.history();
         let stop = history.stop_reason().unwrap_or(StopReason::Final);
         let (attempts, elapsed) = (history.total(), log.elapsed());
-        Self { method, url, stop, attempts, elapsed, history, cause }
+        let redact_path = log.redact_path();
+        Self { method, url, stop, attempts, elapsed, history, redact_path, cause }
+    }
+}
+
+impl Inner {
+    /// Makes the cause fit to be shown, and returns the chain of sources that has it.
+    fn redact(&mut self) -> Sources {
+        let Self { url, redact_path, cause, .. } = self;
+        let Cause::Failure(kind, error) = cause else { return Sources::None };
+        if message::is_own(*kind) {
+            return Sources::None;
+        }
+        let redact_path = redact_path.as_ref();
+        let whole = mem::replace(error, Box::new(fmt::Error));
+        *error = match whole.downcast::<reqwest::Error>() {
+            Ok(its) => redact::url_of(*its, url.as_ref(), redact_path).into(),
+            Err(other) => other,
+        };
+        match RedactedSource::new(error.as_ref(), url.as_ref(), redact_path) {
+            Some(redacted) => Sources::Redacted(redacted),
+            None => Sources::Whole,
+        }
     }
 }
 
@@ -57,6 +107,15 @@ impl Inner {
 pub(crate) enum Cause {
     Response(Response),
     Failure(FailureKind, BoxError),
+}
+
+/// The chain of sources as it may be shown.
+enum Sources {
+    /// The decision of this crate, which `Display` tells whole; or a response.
+    None,
+    /// The errors themselves.
+    Whole,
+    Redacted(RedactedSource),
 }
 
 /// What an [`HttpRequestError`] is about.
@@ -70,8 +129,9 @@ pub enum ErrorKind {
 }
 
 impl HttpRequestError {
-    pub(crate) fn new(inner: Inner) -> Self {
-        Self { inner: Box::new(inner) }
+    pub(crate) fn new(mut inner: Inner) -> Self {
+        let sources = inner.redact();
+        Self { inner: Box::new((inner, sources)) }
     }
 
     /// A request that could not be put together.
@@ -99,7 +159,7 @@ impl HttpRequestError {
 
     /// What this error is about.
     pub fn kind(&self) -> ErrorKind {
-        match &self.inner.cause {
+        match &self.inner.0.cause {
             Cause::Response(response) => ErrorKind::Status(response.status()),
             Cause::Failure(kind, _) => ErrorKind::Failure(*kind),
         }
@@ -107,7 +167,7 @@ impl HttpRequestError {
 
     /// Why no further attempt was made.
     pub fn stop_reason(&self) -> StopReason {
-        self.inner.stop
+        self.inner.0.stop
     }
 
     /// Whether time ran out: a connect, attempt or client timeout, or `max_total_time` under way.
@@ -123,21 +183,27 @@ impl HttpRequestError {
     /// Whether the circuit breaker ended it: by rejecting it, where [`retry_in`](Self::retry_in)
     /// says for how long, or by leaving no time for a retry of what the last attempt gave.
     pub fn is_circuit_open(&self) -> bool {
-        self.inner.stop == StopReason::CircuitOpen
+        self.inner.0.stop == StopReason::CircuitOpen
     }
 
-    /// Whether the host had said to stay away for longer than this request could wait:
-    /// [`retry_in`](Self::retry_in) says for how long.
+    /// Returns whether there were too many requests: the last response says so, by a 429 or a 403
+    /// that tells of a rate limit, or an earlier one had closed the host's gate for longer than this
+    /// request could wait. [`retry_in`](Self::retry_in) says for how long, if that is known.
     pub fn is_rate_limited(&self) -> bool {
-        self.inner.stop == StopReason::RateLimited
+        let Inner { stop, history, cause, .. } = &self.inner.0;
+        *stop == StopReason::RateLimited
+            || matches!(cause, Cause::Response(_)) && history.is_rate_limited()
     }
 
-    /// How long until another try makes sense, where breaker or gate rejected this one; `None` if
+    /// Returns how long until another request makes sense: where breaker or gate rejected this one,
+    /// and where the last response said when to retry, be it too long for this request. `None` if
     /// the breaker is forced open.
     pub fn retry_in(&self) -> Option<Duration> {
-        let Cause::Failure(_, source) = &self.inner.cause else { return None };
-        let open = source.downcast_ref().and_then(CircuitOpen::retry_in);
-        open.or_else(|| source.downcast_ref().map(RateLimited::retry_in))
+        match (self.circuit_open(), self.rate_limited()) {
+            (Some(open), _) => open.retry_in(),
+            (None, Some(limited)) => Some(limited.retry_in()),
+            (None, None) => self.inner.0.history.retry_in(),
+        }
     }
 
     /// Whether the server answered, with a status that is no success.
@@ -147,18 +213,18 @@ impl HttpRequestError {
 
     /// Whether `max_total_time` ended the request.
     pub fn is_deadline(&self) -> bool {
-        self.inner.stop == StopReason::Deadline
+        self.inner.0.stop == StopReason::Deadline
     }
 
     /// The request's method; `None` only for a request that could not be built.
     pub fn method(&self) -> Option<&Method> {
-        self.inner.method.as_ref()
+        self.inner.0.method.as_ref()
     }
 
     /// The whole url, secrets included: mind where it goes. `None` only for a request that could
     /// not be built.
     pub fn url(&self) -> Option<&Url> {
-        self.inner.url.as_ref()
+        self.inner.0.url.as_ref()
     }
 
     /// The last answer's status, if the last attempt got one.
@@ -168,7 +234,7 @@ impl HttpRequestError {
 
     /// The last answer, if the last attempt got one. Its body is unread.
     pub fn response(&self) -> Option<&Response> {
-        match &self.inner.cause {
+        match &self.inner.0.cause {
             Cause::Response(response) => Some(response),
             Cause::Failure(..) => None,
         }
@@ -176,7 +242,7 @@ impl HttpRequestError {
 
     #[cfg(feature = "blocking")]
     pub(crate) fn response_mut(&mut self) -> Option<&mut Response> {
-        match &mut self.inner.cause {
+        match &mut self.inner.0.cause {
             Cause::Response(response) => Some(response),
             Cause::Failure(..) => None,
         }
@@ -184,40 +250,68 @@ impl HttpRequestError {
 
     /// Takes the last answer out, to read its body.
     pub fn into_response(self) -> Option<Response> {
-        match self.inner.cause {
+        match self.inner.0.cause {
             Cause::Response(response) => Some(response),
             Cause::Failure(..) => None,
         }
     }
 
+    /// Returns the breaker's rejection, if that ended the request.
+    pub fn circuit_open(&self) -> Option<&CircuitOpen> {
+        self.own_cause()
+    }
+
+    /// Returns the gate's rejection, if that ended the request: the host had asked for a longer wait
+    /// than this request could make.
+    pub fn rate_limited(&self) -> Option<&RateLimited> {
+        self.own_cause()
+    }
+
+    fn own_cause<T: Error + 'static>(&self) -> Option<&T> {
+        match &self.inner.0.cause {
+            Cause::Failure(_, error) => error.downcast_ref(),
+            Cause::Response(_) => None,
+        }
+    }
+
+    fn redacted_url(&self) -> Option<RedactedUrl<'_>> {
+        let Inner { url, redact_path, .. } = &self.inner.0;
+        Some(RedactedUrl::new(url.as_ref()?, redact_path.as_ref()))
+    }
+
     /// How many attempts were made; 0 where the request was rejected before the first.
     pub fn attempts(&self) -> u32 {
-        self.inner.attempts
+        self.inner.0.attempts
     }
 
     /// How long the request took, waits included.
     pub fn elapsed(&self) -> Duration {
-        self.inner.elapsed
+        self.inner.0.elapsed
     }
 
     /// What happened, attempt by attempt.
     pub fn history(&self) -> &History {
-        &self.inner.history
+        &self.inner.0.history
     }
 }
 
 impl fmt::Display for HttpRequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let inner = &*self.inner;
+        let inner = &self.inner.0;
         let cause = match &inner.cause {
             Cause::Response(response) => Reported::Status(response.status()),
             Cause::Failure(kind, source) => Reported::Failure(*kind, source.as_ref()),
         };
-        let Inner { stop, attempts, .. } = *inner;
-        match (&inner.method, &inner.url, &cause) {
+        let (stop, attempts) = (inner.stop, inner.attempts);
+        match (&inner.method, self.redacted_url(), &cause) {
             (Some(method), Some(url), _) => Message { method, url, stop, attempts, cause }.fmt(f),
             (_, _, Reported::Failure(_, error)) => {
-                write!(f, "request could not be built: {}", transport_error::root_text(*error))
+                f.write_str("request could not be built")?;
+                if f.alternate() {
+                    let text = transport_error::root_text(*error);
+                    write!(f, ": {}", redact::redact(&text, inner.redact_path.as_ref()))?;
+                }
+                Ok(())
             }
             (_, _, Reported::Status(status)) => write!(f, "request failed with status {status}"),
         }
@@ -227,20 +321,21 @@ impl fmt::Display for HttpRequestError {
 impl fmt::Debug for HttpRequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpRequestError")
-            .field("method", &self.inner.method)
-            .field("url", &self.inner.url.as_ref().map(RedactedUrl::new))
+            .field("method", &self.inner.0.method)
+            .field("url", &self.redacted_url())
             .field("kind", &self.kind())
-            .field("stop_reason", &self.inner.stop)
-            .field("attempts", &self.inner.attempts)
+            .field("stop_reason", &self.inner.0.stop)
+            .field("attempts", &self.inner.0.attempts)
             .finish_non_exhaustive()
     }
 }
 
 impl Error for HttpRequestError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.inner.cause {
-            Cause::Response(_) => None,
-            Cause::Failure(_, source) => Some(source.as_ref()),
+        match (&self.inner.1, &self.inner.0.cause) {
+            (Sources::Whole, Cause::Failure(_, source)) => Some(source.as_ref()),
+            (Sources::Redacted(source), _) => Some(source),
+            _ => None,
         }
     }
 }

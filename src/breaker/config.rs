@@ -21,7 +21,7 @@ use crate::common::fault::ConfigFault;
 /// - Opens when there was no success for 2 s and at least 5 attempts failed in that time. While
 ///   some requests still succeed it stays closed: a share of failures, or a short row of them, is
 ///   an ordinary day. A share would also punish the good endpoints of a host for a bad one.
-/// - Stays open for 1 s, half as long again after each probe that fails, at most 3 s. Each time is
+/// - Stays open for 1 s, half as long again after each probe that fails, at most 2 s. Each time is
 ///   longer by a random share of up to 25 %, so that the clients of a service do not come back
 ///   together.
 /// - Then lets one probe through at a time; one success closes it, one failure opens it again.
@@ -201,8 +201,8 @@ impl BreakerConfig {
     }
 
     /// Makes each further opening without a close in between last `factor` times as long, up to
-    /// `max`, jitter included; by default 1.5 and three times [`open_for`](Self::open_for), which
-    /// is 3 s. Longer times find a service that is back too late.
+    /// `max`, jitter included; by default 1.5 and twice [`open_for`](Self::open_for), which
+    /// is 2 s. Longer times find a service that is back too late.
     ///
     /// [`build`](crate::ResilientConfigBuilder::build) rejects a factor below 1 or not finite.
     pub fn open_growth(mut self, factor: f64, max: Duration) -> Self {

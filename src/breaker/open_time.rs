@@ -19,7 +19,7 @@ pub(super) fn open_time(
     let own = match config.growth {
         None => lengthen(config.open_for, share),
         Some(growth) => {
-            let max = growth.max.unwrap_or_else(|| config.open_for.saturating_mul(3));
+            let max = growth.max.unwrap_or_else(|| config.open_for.saturating_mul(2));
             let roof = scale(max, 1.0 / (1.0 + jitter));
             // `max` also turns NaN into 1.
             let factor = growth.factor.max(1.0).powf(earlier.into());
@@ -83,17 +83,16 @@ mod tests {
     }
 
     #[test]
-    fn breaker_opens_for_one_to_three_seconds_by_default() {
+    fn breaker_opens_for_one_to_two_seconds_by_default() {
         let config = BreakerConfig::default();
         for (earlier, random, millis) in [
             (0, 0.0, 1_000),
             (0, 1.0, 1_250),
             (1, 0.0, 1_500),
             (1, 1.0, 1_875),
-            (2, 0.0, 2_250),
-            (3, 0.0, 2_400),
-            (3, 1.0, 3_000),
-            (u32::MAX, 1.0, 3_000),
+            (2, 0.0, 1_600),
+            (2, 1.0, 2_000),
+            (u32::MAX, 1.0, 2_000),
         ] {
             let (found, expected) =
                 (open_time(&config, earlier, None, || random), Duration::from_millis(millis));

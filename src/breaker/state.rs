@@ -538,7 +538,7 @@ mod tests {
         let mut machine = Machine::new(&config);
         let mut now = Instant::now();
         for _ in 0..2 {
-            for millis in [1_000, 1_500, 2_250, 3_000, 3_000] {
+            for millis in [1_000, 1_500, 2_000, 2_000, 2_000] {
                 call(&mut machine, FAILED, &config, now);
                 assert_eq!(machine.retry_in(now), Some(Duration::from_millis(millis)));
                 now += Duration::from_millis(millis);

@@ -117,7 +117,7 @@ pub trait RequestBuilderExt {
     /// match client.get("https://example.com").send_resilient().await {
     ///     Ok(response) => println!("{}", response.status()),
     ///     // GET request to https://example.com/ failed with status 503 after 4 attempts
-    ///     Err(error) => eprintln!("{error}\n{}", error.history()),
+    ///     Err(error) => eprintln!("{error:#}\n{}", error.history()),
     /// }
     /// # }
     /// ```
@@ -253,7 +253,7 @@ impl RequestBuilder {
     /// match reqwest_resilient::get("http://example.com/").send_resilient().await {
     ///     Ok(response) => println!("{}", response.status()),
     ///     // GET request to http://example.com/ failed with status 503 after 4 attempts
-    ///     Err(error) => eprintln!("{error}\n{}", error.history()),
+    ///     Err(error) => eprintln!("{error:#}\n{}", error.history()),
     /// }
     /// # }
     /// ```

@@ -1,5 +1,6 @@
 //! What differs from host to host, found by a host's name.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
@@ -25,11 +26,12 @@ impl<T> HostPatterns<T> {
         }
     }
 
-    /// What belongs to `host`.
+    /// Returns what belongs to `host`, which may end in the dot of the root.
     pub(crate) fn get(&self, host: &str) -> Option<&T> {
         if self.by_name.is_empty() {
             return None;
         }
+        let host = host.strip_suffix('.').unwrap_or(host);
         let domains = host.match_indices('.').map(|(at, _)| &host[at..]);
         [host].into_iter().chain(domains).find_map(|it| self.by_name.get(it))
     }
@@ -78,22 +80,42 @@ impl<T> Default for HostPatterns<T> {
 /// What is wrong with a name that [`HostPatterns`] keeps apart.
 pub(crate) const INVALID_HOST: &str = "must be a host such as api.example.com or *.example.com";
 
-/// The name as urls have it, lower case and without Unicode; `None` unless it is a host alone.
-fn canonical(name: &str) -> Option<Box<str>> {
+/// Returns a name as URLs have it: lower case, without Unicode and without the dot of the root; `None`
+/// unless it is a host alone.
+pub(crate) fn canonical(name: &str) -> Option<Box<str>> {
     let (domains, host) = match name.strip_prefix("*.") {
         Some(host) => (".", host),
         None => ("", name),
     };
-    let url = Url::parse(&format!("http://{host}/")).ok().filter(|_| !host.contains('*'))?;
-    let host = url.host_str()?;
-    // Userinfo, port, path or query would make it another url.
-    (url.as_str() == format!("http://{host}/")).then(|| [domains, host].concat().into())
+    // What a URL would drop without a word: line ends and blanks, userinfo, the scheme's own port.
+    let has_port = !host.starts_with('[') && host.contains(':');
+    if has_port || host.contains(|it: char| it.is_whitespace() || matches!(it, '*' | '@')) {
+        return None;
+    }
+    let url = Url::parse(&format!("http://{host}/")).ok()?;
+    let parsed = url.host_str()?;
+    // Path, query or a port after an address would make it another URL.
+    if url.as_str() != format!("http://{parsed}/") || host.contains("]:") {
+        return None;
+    }
+    // No host is below an address.
+    if !domains.is_empty() && url.domain().is_none() {
+        return None;
+    }
+    let parsed = parsed.strip_suffix('.').unwrap_or(parsed);
+    let has_labels = !parsed.split('.').any(str::is_empty);
+    has_labels.then(|| [domains, parsed].concat().into())
 }
 
-/// Whether a host, or all below a domain, can have this name.
-#[cfg(feature = "serde")]
-pub(crate) fn is_host(name: &str) -> bool {
-    canonical(name).is_some()
+/// Returns a name as it may be shown: someone may have given a whole URL.
+pub(crate) fn without_secrets(name: &str) -> Cow<'_, str> {
+    let shown = name.split(['?', '#']).next().unwrap_or_default();
+    let cut = if shown.len() < name.len() { "…" } else { "" };
+    match shown.rsplit_once('@') {
+        Some((_, host)) => Cow::Owned(format!("…@{host}{cut}")),
+        None if cut.is_empty() => Cow::Borrowed(name),
+        None => Cow::Owned(format!("{shown}{cut}")),
+    }
 }
 
 #[cfg(test)]
@@ -144,10 +166,55 @@ mod tests {
             ("a.example/x", None),
             ("me@a.example", None),
             ("*", None),
+            ("API.Example.com.", Some("api.example.com")),
+            ("*.example.com.", Some(".example.com")),
+            ("a.example:80", None),
+            ("a.example:", None),
+            ("*.a.example:80", None),
+            ("[::1]:80", None),
+            ("@a.example", None),
+            (":@a.example", None),
+            ("a.example\n", None),
+            ("a.exa\r\nmple", None),
+            ("\ta.example", None),
+            (" a.example", None),
+            ("a.example..", None),
+            ("a..example", None),
+            (".a.example", None),
+            (".", None),
+            ("*.", None),
+            ("*.127.0.0.1", None),
+            ("*.[::1]", None),
+            ("a.example/", None),
+            ("a.example?", None),
+            ("a.example#x", None),
+            ("a.example\\x", None),
+            ("*.*.example", None),
         ] {
-            assert_eq!(canonical(name).as_deref(), key, "{name}");
-            #[cfg(feature = "serde")]
-            assert_eq!(is_host(name), key.is_some(), "{name}");
+            assert_eq!(canonical(name).as_deref(), key, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_in_a_name_are_not_shown() {
+        for (name, shown) in [
+            ("u:hunter2@a.example", "…@a.example"),
+            ("https://hunter2@a.example/?token=hunter2", "…@a.example/…"),
+            ("a.example#hunter2", "a.example…"),
+            ("a.example:80", "a.example:80"),
+        ] {
+            assert_eq!(without_secrets(name), shown);
+        }
+    }
+
+    #[test]
+    fn the_dot_of_the_root_makes_no_difference() {
+        let hosts: HostPatterns<u32> =
+            [("a.example.", 1), ("*.b.example", 2)].into_iter().collect();
+        for (host, expected) in
+            [("a.example", 1), ("a.example.", 1), ("x.b.example.", 2), ("x.b.example", 2)]
+        {
+            assert_eq!(hosts.get(host), Some(&expected), "{host}");
         }
     }
 }

@@ -1,6 +1,8 @@
-//! What every folder builds on: clock and randomness, host patterns, faults of settings, queues.
+//! What every folder builds on: clock and randomness, host patterns, faults of settings, queues, the
+//! function that redacts paths.
 
 pub(crate) mod clock;
 pub(crate) mod fault;
 pub(crate) mod host_pattern;
+pub(crate) mod path_redactor;
 pub(crate) mod queue;

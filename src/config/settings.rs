@@ -6,6 +6,7 @@ use http::{HeaderName, StatusCode};
 use reqwest::Request;
 
 use crate::breaker::{CircuitBreakers, Health};
+use crate::common::path_redactor::PathRedactor;
 use crate::config::ResilientConfigBuilder;
 use crate::config::headers::DeadlineHeader;
 use crate::config::overrides::RetryOverride;
@@ -46,7 +47,8 @@ macro_rules! settings {
             }
 
             /// The statuses that are retried, in place of the default 408, 425, 429, 500, 502,
-            /// 503 and 504 (and 403 where it tells of an exhausted rate limit, as GitHub's does).
+            /// 503 and 504 (and 403 where it tells of an exhausted rate limit, as GitHub's does,
+            /// and 413, 529 and 530 where the response says when to retry).
             /// Statuses below 400 are honoured too.
             pub fn retry_statuses(
                 mut self,
@@ -141,9 +143,47 @@ macro_rules! settings {
                 self
             }
 
-            /// The headers by which a server may ask to wait. Default: all that are known.
+            /// The headers by which a server may ask to wait. Default: all that are known, in any
+            /// form that servers write.
             pub fn hint_headers(mut self, headers: HintHeaders) -> Self {
                 self.patch().hints = Some(Arc::new(headers));
+                self
+            }
+
+            /// Finds by a function when to retry, where no header says so: in the body, as a rule,
+            /// which [`read_body`](Self::read_body) has to make available. `None` leaves it to the
+            /// headers. Default: no function.
+            ///
+            /// Called once for each attempt that may be retried. A panic in it is the caller's.
+            ///
+            /// ```
+            /// use std::time::Duration;
+            ///
+            /// use reqwest_resilient::ResilientConfig;
+            ///
+            /// // As Telegram writes it: {"ok":false,"parameters":{"retry_after":35}}
+            /// fn seconds(body: &[u8]) -> Option<u64> {
+            ///     let (_, rest) = std::str::from_utf8(body).ok()?.split_once("\"retry_after\":")?;
+            ///     rest.split(|it: char| !it.is_ascii_digit()).next()?.parse().ok()
+            /// }
+            ///
+            /// let config = ResilientConfig::builder()
+            ///     .read_body(64 * 1024)
+            ///     .hint_from(|outcome| seconds(outcome.body()?).map(Duration::from_secs))
+            ///     .build()?;
+            /// # Ok::<_, reqwest_resilient::ConfigError>(())
+            /// ```
+            pub fn hint_from(
+                mut self,
+                find: impl Fn(&Outcome<'_>) -> Option<Duration> + Send + Sync + 'static,
+            ) -> Self {
+                self.patch().hint_from = Some(Some(Arc::new(find)));
+                self
+            }
+
+            /// Leaves it to the headers again.
+            pub fn without_hint_from(mut self) -> Self {
+                self.patch().hint_from = Some(None);
                 self
             }
 
@@ -287,6 +327,36 @@ macro_rules! settings {
             /// Delays no request because of what another one was told.
             pub fn without_gate(mut self) -> Self {
                 self.patch().gate = Some(None);
+                self
+            }
+
+            /// Hides what is secret in the path of a URL wherever this crate shows one: errors,
+            /// events, spans, logs. Userinfo, query and fragment are never shown. Default: paths
+            /// are shown as they are.
+            ///
+            /// ```
+            /// use reqwest_resilient::ResilientConfig;
+            ///
+            /// // Telegram's token is in the path: /bot123456:ABC/sendMessage
+            /// let config = ResilientConfig::builder()
+            ///     .redact_path(|path| match path.split_once("/bot") {
+            ///         Some((_, rest)) => format!("/bot…/{}", rest.rsplit('/').next().unwrap_or("")),
+            ///         None => path.to_owned(),
+            ///     })
+            ///     .build()?;
+            /// # Ok::<_, reqwest_resilient::ConfigError>(())
+            /// ```
+            pub fn redact_path(
+                mut self,
+                redact: impl Fn(&str) -> String + Send + Sync + 'static,
+            ) -> Self {
+                self.patch().redact_path = Some(Some(PathRedactor::new(redact)));
+                self
+            }
+
+            /// Shows paths as they are.
+            pub fn without_redact_path(mut self) -> Self {
+                self.patch().redact_path = Some(None);
                 self
             }
 

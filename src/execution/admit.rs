@@ -11,7 +11,6 @@ use crate::execution::attempt::Refusal;
 use crate::execution::call::Execution;
 use crate::host::gate::{Patience, RateLimited};
 use crate::observe::event::{Event, HeldInfo};
-use crate::observe::redact::RedactedUrl;
 use crate::outcome::FailureKind;
 use crate::retry::decision::{StopReason, WaitSource};
 
@@ -156,7 +155,7 @@ impl Execution<'_> {
             _ => WaitSource::Gate,
         };
         self.notify(|call| {
-            let (method, url) = (request.method(), RedactedUrl::new(request.url()));
+            let (method, url) = (request.method(), call.policy.redacted(request.url()));
             let info = HeldInfo { method, url, wait, source: &source };
             call.policy.listeners.notify(&Event::HeldBack(&info));
         });

@@ -51,8 +51,9 @@ impl Answered {
         let (status, body, followed) = (self.status, None, false);
         let result = OutcomeResult::Response { status, headers, url, body, followed };
         let (method, elapsed) = (&Method::GET, Duration::ZERO);
-        let outcome = Outcome { method, url, attempt: 1, elapsed, keyed: false, result };
-        let advice = hint::read(headers, &policy.hints, now);
+        let outcome =
+            Outcome { method, url, attempt: 1, elapsed, keyed: false, redact_path: None, result };
+        let advice = hint::read(status, headers, &policy.hints, now);
         if policy.verdict(&outcome, &advice) != Verdict::Transient {
             return None;
         }

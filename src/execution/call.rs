@@ -17,8 +17,7 @@ use crate::host::gate::{Closing, Throttle};
 use crate::observe::event::{
     BudgetInfo, Event, FailureInfo, GateInfo, RequestInfo, ResponseInfo, RetryInfo, Scopes,
 };
-use crate::observe::history::{Attempt, AttemptLog, History, Hold};
-use crate::observe::redact::RedactedUrl;
+use crate::observe::history::{Attempt, AttemptLog, Heard, History, Hold};
 use crate::outcome::classify::{self, Throttling, Verdict};
 use crate::outcome::hint::{self, Advice};
 use crate::outcome::idempotency;
@@ -136,7 +135,7 @@ impl<'p> Execution<'p> {
         if !self.policy.listeners.is_empty() {
             let info = RequestInfo {
                 method: request.method(),
-                url: RedactedUrl::new(request.url()),
+                url: self.policy.redacted(request.url()),
                 attempt: self.retry.attempts(),
                 max_retries: self.policy.max_retries,
             };
@@ -181,17 +180,21 @@ impl<'p> Execution<'p> {
         decision
     }
 
-    fn outcome<'a>(&self, request: &'a Request, result: OutcomeResult<'a>) -> Outcome<'a> {
+    fn outcome<'a>(&self, request: &'a Request, result: OutcomeResult<'a>) -> Outcome<'a>
+    where
+        'p: 'a,
+    {
         let (method, url) = (request.method(), request.url());
         let (attempt, elapsed) = (self.retry.attempts(), self.last_took);
-        Outcome { method, url, attempt, elapsed, keyed: self.keyed, result }
+        let redact_path = self.policy.redact_path.as_ref();
+        Outcome { method, url, attempt, elapsed, keyed: self.keyed, redact_path, result }
     }
 
     fn tell_wait(&self, outcome: &Outcome<'_>, wait: Duration, source: &WaitSource, now: Instant) {
         self.notify(|call| {
             let info = RetryInfo {
                 method: outcome.method,
-                url: RedactedUrl::new(outcome.url),
+                url: call.policy.redacted(outcome.url),
                 attempt: call.retry.attempts().saturating_add(1),
                 max_retries: call.policy.max_retries,
                 wait,
@@ -224,7 +227,12 @@ impl<'p> Execution<'p> {
         nested: bool,
         now: Instant,
     ) -> Decision {
-        let advice = self.advice(outcome);
+        let mut advice = self.advice(outcome);
+        let retry_in = advice.hint.as_ref().map(|it| it.after);
+        let heard = Heard { retry_in, rate_limited: advice.rate_limited };
+        if let Some(hint) = &mut advice.hint {
+            hint.after = self.policy.cut_hint(hint.after);
+        }
         let verdict = self.policy.verdict(outcome, &advice);
         let closing = self.report(request, outcome, verdict, &advice, now);
         let decision = match verdict {
@@ -236,7 +244,7 @@ impl<'p> Execution<'p> {
             Verdict::Transient if nested => Decision::Return(StopReason::Vetoed),
             Verdict::Transient => {
                 let is_throttled = closing.is_none()
-                    && classify::throttling(outcome) == Some(Throttling::RateLimit);
+                    && classify::throttling(outcome, &advice) == Some(Throttling::RateLimit);
                 let rejected_for = self.guard.rejects_for(now);
                 self.decide(outcome, advice, is_throttled, rejected_for, now)
             }
@@ -247,13 +255,13 @@ impl<'p> Execution<'p> {
             }
             (decision, _) => decision,
         };
-        self.record(outcome, &decision, now);
+        self.record(outcome, heard, &decision, now);
         self.notify(|call| call.policy.listeners.notify(&Event::AttemptEnded(outcome)));
         self.scopes.end(outcome);
         self.notify_changes();
         if let Some(Closing { opens_in: closed_for, .. }) = closing.filter(|it| it.is_longer) {
             self.notify(|call| {
-                let (method, url) = (outcome.method, RedactedUrl::new(outcome.url));
+                let (method, url) = (outcome.method, call.policy.redacted(outcome.url));
                 let info = GateInfo { method, url, closed_for };
                 call.policy.listeners.notify(&Event::GateClosed(&info));
             });
@@ -273,7 +281,7 @@ impl<'p> Execution<'p> {
         }
         self.waits_at_gate = true;
         let source = match source {
-            WaitSource::Hint(header) => WaitSource::Hint(header),
+            WaitSource::Hint(_) | WaitSource::HintFrom => source,
             _ => WaitSource::Gate,
         };
         Decision::Retry { after, source }
@@ -306,7 +314,7 @@ impl<'p> Execution<'p> {
     /// Returns whether the server asked for this retry, so that it costs no token: after a rate limit,
     /// and once a request after a 503 or 529 that says when.
     fn is_invited(&mut self, outcome: &Outcome<'_>, advice: &Advice) -> bool {
-        match classify::throttling(outcome) {
+        match classify::throttling(outcome, advice) {
             Some(Throttling::RateLimit) => true,
             Some(Throttling::Unavailable) => {
                 advice.hint.is_some() && !mem::replace(&mut self.was_invited, true)
@@ -328,7 +336,7 @@ impl<'p> Execution<'p> {
         let hint = advice.hint.as_ref().map(|it| it.after).filter(|_| listens);
         let health = match &self.policy.breaker_health {
             Some(judge) => judge(outcome),
-            None => classify::health(outcome, verdict),
+            None => classify::health(outcome, verdict, advice),
         };
         let cross_host_url = outcome.cross_host_url();
         self.guard.exit(health, cross_host_url, hint, now, &self.policy.sources, &mut self.changes);
@@ -337,7 +345,7 @@ impl<'p> Execution<'p> {
             self.guard.deposit(if first { Success::OfFirstAttempt } else { Success::OfRetry });
         }
         let longest = self.policy.max_wait_time;
-        let throttling = classify::throttling(outcome);
+        let throttling = classify::throttling(outcome, advice);
         let throttling = throttling.filter(|_| listens && cross_host_url.is_none());
         let throttle = throttling.map(|it| match it {
             Throttling::RateLimit => Throttle::RateLimit,
@@ -356,31 +364,32 @@ impl<'p> Execution<'p> {
     /// What the answer says about coming back; a success is not asked, unless somebody may
     /// retry it.
     fn advice(&self, outcome: &Outcome<'_>) -> Advice {
-        match outcome.result {
+        let advice = match outcome.result {
             OutcomeResult::Response { status, headers, .. }
                 if status.as_u16() >= 300
                     || self.policy.retry_if.is_some()
                     || self.policy.statuses.contains(status) =>
             {
-                let wall_clock = self.policy.sources.wall_clock();
-                let mut advice = hint::read(headers, &self.policy.hints, wall_clock);
-                if let Some(hint) = &mut advice.hint {
-                    hint.after = self.policy.cut_hint(hint.after);
-                }
-                advice
+                let now = self.policy.sources.wall_clock();
+                hint::read(status, headers, &self.policy.hints, now)
             }
-            _ => Advice::default(),
+            OutcomeResult::Response { .. } => return Advice::default(),
+            OutcomeResult::Failure(..) => Advice::default(),
+        };
+        match self.policy.hint_from.as_ref().and_then(|find| find(outcome)) {
+            Some(after) => advice.with_found(outcome.status(), after),
+            None => advice,
         }
     }
 
     /// A first attempt that succeeds leaves no record, unless somebody keeps a log.
-    fn record(&mut self, outcome: &Outcome<'_>, decision: &Decision, now: Instant) {
+    fn record(&mut self, outcome: &Outcome<'_>, heard: Heard, decision: &Decision, now: Instant) {
         let plain = outcome.attempt == 1 && *decision == Decision::Return(StopReason::Success);
         if plain && self.log.is_none() && self.history.is_none() {
             return;
         }
         let at = self.retry.elapsed(now);
-        self.history().push(Attempt::new(outcome, at));
+        self.history().push(Attempt::new(outcome, at), heard);
         self.record_decision(decision, now);
     }
 
@@ -411,13 +420,14 @@ impl<'p> Execution<'p> {
 
     fn keep_log(&self, now: Instant) {
         if let (Some(log), Some(history)) = (&self.log, &self.history) {
-            log.set(history, self.retry.elapsed(now));
+            let redact_path = self.policy.redact_path.as_ref();
+            log.set(history, self.retry.elapsed(now), redact_path);
         }
     }
 
     fn ends(&self, outcome: &Outcome<'_>, stop: StopReason, now: Instant) {
         let Outcome { method, url, .. } = *outcome;
-        let url = RedactedUrl::new(url);
+        let url = self.policy.redacted(url);
         self.notify(|call| {
             let listeners = &call.policy.listeners;
             let (attempts, elapsed) = (call.retry.attempts(), call.retry.elapsed(now));
@@ -482,13 +492,16 @@ impl<'p> Execution<'p> {
         now: Instant,
     ) -> Result<Response, C::Error> {
         match sent {
-            AttemptResult::Response { mut response, .. } => {
-                if let (Some(at), Some(limit)) = (self.retry.deadline(), self.policy.max_total_time)
-                {
+            AttemptResult::Response { mut response, body, .. } => {
+                let limit = self.policy.max_total_time.filter(|_| body.is_none());
+                if let (Some(at), Some(limit)) = (self.retry.deadline(), limit) {
                     response = body::until(response, at, limit);
                 }
                 if let Some(history) = self.history.take().filter(|it| it.total() > 0) {
                     response.extensions_mut().insert(*history);
+                }
+                if let Some(redact_path) = &self.policy.redact_path {
+                    response.extensions_mut().insert(redact_path.clone());
                 }
                 Ok(response)
             }
@@ -501,6 +514,7 @@ impl<'p> Execution<'p> {
                     attempts: self.retry.attempts(),
                     elapsed: self.retry.elapsed(now),
                     history: self.history.take().map_or_else(History::default, |it| *it),
+                    redact_path: self.policy.redact_path.clone(),
                     cause: Cause::Failure(kind, source),
                 })))
             }

@@ -145,9 +145,7 @@ impl Retry {
         outcome: &Outcome<'_>,
         facts: &DecisionInput,
     ) -> Decision {
-        // The end of a quota says nothing of this request; only "come back later" does.
-        let hint = facts.advice.hint.as_ref();
-        let hinted = hint.is_some_and(|it| it.header.as_str().contains("retry-after"));
+        let hinted = facts.advice.hint.as_ref().is_some_and(|it| it.asks);
         let left = self.left(facts.now);
         let cut_again = self.note_interruption(outcome);
         let stop = match self.repeat {
@@ -185,13 +183,14 @@ impl Retry {
         self.backed_off = policy.jitter.wait(backoff, progress, facts.random);
 
         let (mut after, mut source) = (self.backed_off, WaitSource::Backoff);
-        if let Some(Hint { after: hint, header }) = hint {
+        if let Some(Hint { after: hint, header, .. }) = hint {
             if *hint > longest {
                 return Decision::Return(StopReason::HintTooLong);
             }
             let hinted = policy.jitter.above(*hint, longest, facts.random);
             if policy.retry_after == RetryAfter::Replaces || hinted >= after {
-                (after, source) = (hinted, WaitSource::Hint(header.clone()));
+                let by = header.clone().map_or(WaitSource::HintFrom, WaitSource::Hint);
+                (after, source) = (hinted, by);
             }
         }
         let waits_for = |rejected_for| {
@@ -271,8 +270,8 @@ mod tests {
     }
 
     fn hint(header: &'static str, after: Duration) -> Advice {
-        let header = HeaderName::from_static(header);
-        Advice { hint: Some(Hint { after, header }), directive: RetryDirective::Unspecified }
+        let header = Some(HeaderName::from_static(header));
+        Advice { hint: Some(Hint { after, header, asks: true }), ..Advice::default() }
     }
 
     fn decide(
@@ -283,7 +282,11 @@ mod tests {
     ) -> Decision {
         let (method, url) = (&Method::GET, &Url::parse("http://a.example/").unwrap());
         let (attempt, elapsed, keyed) = (1, SECOND, false);
-        retry.decide(policy, &Outcome { method, url, attempt, elapsed, keyed, result }, facts)
+        retry.decide(
+            policy,
+            &Outcome { method, url, attempt, elapsed, keyed, redact_path: None, result },
+            facts,
+        )
     }
 
     fn after_failure(
@@ -386,10 +389,14 @@ mod tests {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             after_answer(&mut unsafe_, &policy, &facts, status, "keep-alive")
         };
-        let come_back = hint("x-ms-retry-after-ms", SECOND);
-        assert!(matches!(after_503(come_back), Decision::Retry { .. }));
-        let quota = hint("ratelimit", SECOND);
-        assert_eq!(after_503(quota), stops(StopReason::UnsafeToRepeat));
+        // What the header is called makes no difference, only what it is about.
+        for header in ["x-ms-retry-after-ms", "x-backoff"] {
+            let asks = hint(header, SECOND);
+            assert!(matches!(after_503(asks.clone()), Decision::Retry { .. }), "{header}");
+            let tells = asks.hint.map(|it| Hint { asks: false, ..it });
+            let quota = Advice { hint: tells, ..Advice::default() };
+            assert_eq!(after_503(quota), stops(StopReason::UnsafeToRepeat), "{header}");
+        }
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
+use reqwest::Url;
+
 use crate::breaker::{BreakerSnapshot, CircuitBreaker, RuleSet, StateChange};
 use crate::common::clock::Instant;
-use crate::host::map::HostMap;
-use crate::host::state::Mode;
+use crate::host::map::{HostMap, host_key};
+use crate::host::state::{HostState, Mode};
 
 /// The states of the hosts that a client talks to: circuit breakers, retry budgets and gates, in one
 /// bounded map. Cheap to clone; clones share the map.
@@ -53,24 +55,21 @@ impl HostStates {
 
     /// Returns the breaker of a host, or of a key that is in use; creates a closed one for a
     /// host that was not asked yet. It follows the rules of the request that last used it.
+    ///
+    /// A host is named by any of its URLs, such as `https://api.example.com`: scheme, host and port
+    /// count.
     pub fn breaker(&self, key: &str) -> CircuitBreaker {
-        let state = match key {
-            "" => Arc::clone(self.0.shared()),
-            key => {
-                self.0.peek(key).unwrap_or_else(|| self.0.of_host(key, Instant::now()).into_owned())
-            }
-        };
+        let state = self.peek(key).unwrap_or_else(|| {
+            let key = host_of(key).unwrap_or_else(|| key.into());
+            self.0.of_host(&key, Instant::now()).into_owned()
+        });
         CircuitBreaker::of_handle(Arc::clone(state.breaker(&RuleSet::provisional())))
     }
 
     /// Returns how many retries the budget of a host or key holds at `now`; `None` before its first
     /// request.
     pub fn budget_left(&self, key: &str, now: Instant) -> Option<f64> {
-        let state = match key {
-            "" => Arc::clone(self.0.shared()),
-            key => self.0.peek(key)?,
-        };
-        state.used_budget().map(|it| it.balance(now))
+        self.peek(key)?.used_budget().map(|it| it.balance(now))
     }
 
     /// Returns what every breaker knows at `now`, in no particular order.
@@ -107,7 +106,20 @@ impl HostStates {
         self.0.family().observers.add(Arc::new(observer));
     }
 
+    fn peek(&self, key: &str) -> Option<Arc<HostState>> {
+        match key {
+            "" => Some(Arc::clone(self.0.shared())),
+            key => self.0.peek(key).or_else(|| self.0.peek(&host_of(key)?)),
+        }
+    }
+
     pub(crate) fn map(&self) -> &HostMap {
         &self.0
     }
+}
+
+/// Returns the key of the host that a URL is for.
+fn host_of(url: &str) -> Option<String> {
+    let url = Url::parse(url).ok().filter(Url::has_host)?;
+    Some(host_key(&url).into_owned())
 }

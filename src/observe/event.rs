@@ -51,7 +51,9 @@ impl<'a> Event<'a> {
         Some(match *self {
             Self::AttemptStarted(it) => (it.method, it.url),
             Self::HeldBack(it) => (it.method, it.url),
-            Self::AttemptEnded(it) | Self::Rejected(it) => (it.method, RedactedUrl::new(it.url)),
+            Self::AttemptEnded(it) | Self::Rejected(it) => {
+                (it.method, RedactedUrl::new(it.url, it.redact_path))
+            }
             Self::BreakerChanged(_) => return None,
             Self::GateClosed(it) => (it.method, it.url),
             Self::BudgetRefused(it) => (it.method, it.url),
@@ -285,7 +287,9 @@ pub struct FailureInfo<'a> {
 impl fmt::Display for FailureInfo<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { method, url, stop_reason: stop, attempts, outcome, .. } = *self;
-        Message { method, url: &url, stop, attempts, cause: Reported::from(outcome) }.fmt(f)
+        let message = Message { method, url, stop, attempts, cause: Reported::from(outcome) };
+        // There is no chain of sources beside it.
+        write!(f, "{message:#}")
     }
 }
 

@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 
 use http::StatusCode;
 
+use crate::common::path_redactor::PathRedactor;
 use crate::outcome::{Delivery, FailureKind, Outcome};
 use crate::retry::decision::{StopReason, WaitSource};
 
@@ -117,6 +118,14 @@ pub struct History {
     holds: Vec<Hold>,
     total: u32,
     stop: Option<StopReason>,
+    last: Heard,
+}
+
+/// What the last attempt's response said about retries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Heard {
+    pub(crate) retry_in: Option<Duration>,
+    pub(crate) rate_limited: bool,
 }
 
 impl History {
@@ -140,8 +149,24 @@ impl History {
         self.stop
     }
 
-    pub(crate) fn push(&mut self, attempt: Attempt) {
+    /// Returns how long to wait before another request, counted from the last response, if that
+    /// said so: what [`HintHeaders`](crate::HintHeaders) or
+    /// [`hint_from`](crate::ResilientConfigBuilder::hint_from) found.
+    ///
+    /// Even where it was too long for this request, or not obeyed.
+    pub fn retry_in(&self) -> Option<Duration> {
+        self.last.retry_in
+    }
+
+    /// Returns whether the last response says that there were too many requests: a 429, or a 403
+    /// that tells of a rate limit.
+    pub fn is_rate_limited(&self) -> bool {
+        self.last.rate_limited
+    }
+
+    pub(crate) fn push(&mut self, attempt: Attempt, heard: Heard) {
         self.total = attempt.number;
+        self.last = heard;
         push(&mut self.attempts, attempt);
     }
 
@@ -200,6 +225,24 @@ pub trait ResponseExt {
     /// What happened, attempt by attempt. `None` where the first attempt succeeded: there is
     /// nothing to tell, and notifying nothing costs nothing. An [`AttemptLog`] is kept always.
     fn history(&self) -> Option<&History>;
+
+    /// Returns how long to wait before another request, if this response said so.
+    ///
+    /// ```no_run
+    /// # async fn example(client: reqwest_middleware::ClientWithMiddleware) -> Result<(), reqwest_middleware::Error> {
+    /// use reqwest_resilient::ResponseExt;
+    ///
+    /// let response = client.get("https://example.com").send().await?;
+    /// if let Some(wait) = response.retry_in() {
+    ///     println!("come back in {wait:?}, limited: {}", response.is_rate_limited());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    fn retry_in(&self) -> Option<Duration>;
+
+    /// Returns whether this response says that there were too many requests: a 429, or a 403 that
+    /// tells of a rate limit.
+    fn is_rate_limited(&self) -> bool;
 }
 
 impl ResponseExt for reqwest::Response {
@@ -209,6 +252,14 @@ impl ResponseExt for reqwest::Response {
 
     fn history(&self) -> Option<&History> {
         self.extensions().get()
+    }
+
+    fn retry_in(&self) -> Option<Duration> {
+        self.history()?.retry_in()
+    }
+
+    fn is_rate_limited(&self) -> bool {
+        self.history().is_some_and(History::is_rate_limited)
     }
 }
 
@@ -234,6 +285,7 @@ pub struct AttemptLog(Arc<Mutex<Logged>>);
 struct Logged {
     history: History,
     elapsed: Duration,
+    redact_path: Option<PathRedactor>,
 }
 
 impl AttemptLog {
@@ -257,10 +309,20 @@ impl AttemptLog {
         self.lock(|it| it.elapsed)
     }
 
-    pub(crate) fn set(&self, history: &History, elapsed: Duration) {
+    pub(crate) fn redact_path(&self) -> Option<PathRedactor> {
+        self.lock(|it| it.redact_path.clone())
+    }
+
+    pub(crate) fn set(
+        &self,
+        history: &History,
+        elapsed: Duration,
+        redact_path: Option<&PathRedactor>,
+    ) {
         self.lock(|it| {
             it.history.clone_from(history);
             it.elapsed = elapsed;
+            it.redact_path = redact_path.cloned();
         });
     }
 
@@ -282,7 +344,15 @@ mod tests {
     fn attempt(number: u32, result: OutcomeResult<'_>) -> Attempt {
         let url = &Url::parse("http://a.example/").unwrap();
         let (method, elapsed) = (&Method::GET, SECOND / 4);
-        let outcome = Outcome { method, url, attempt: number, elapsed, keyed: false, result };
+        let outcome = Outcome {
+            method,
+            url,
+            attempt: number,
+            elapsed,
+            keyed: false,
+            redact_path: None,
+            result,
+        };
         Attempt::new(&outcome, number * SECOND)
     }
 
@@ -309,11 +379,14 @@ mod tests {
         assert_eq!(history.to_string(), "under way");
         let wait = Some((SECOND / 2, WaitSource::Gate));
         history.hold(Hold { wait, ..held(0, StopReason::RateLimited) });
-        history.push(answered(1, StatusCode::SERVICE_UNAVAILABLE, "http://b.example:81/"));
+        history.push(
+            answered(1, StatusCode::SERVICE_UNAVAILABLE, "http://b.example:81/"),
+            Heard::default(),
+        );
         history.waits(SECOND * 3 / 2, &WaitSource::Hint(header::RETRY_AFTER));
         history.hold(held(1, StopReason::CircuitOpen));
-        history.push(answered(2, StatusCode::BAD_GATEWAY, "https://c.example/"));
-        history.push(timed_out(3));
+        history.push(answered(2, StatusCode::BAD_GATEWAY, "https://c.example/"), Heard::default());
+        history.push(timed_out(3), Heard::default());
         history.hold(held(3, StopReason::CircuitOpen));
         history.end(StopReason::CircuitOpen);
         let lines = [
@@ -334,7 +407,7 @@ mod tests {
     fn a_history_keeps_the_last_attempts_and_counts_all() {
         let mut history = History::default();
         for number in 1..=65 {
-            history.push(timed_out(number));
+            history.push(timed_out(number), Heard::default());
         }
         let kept: Vec<_> = history.attempts().iter().map(|it| it.number).collect();
         assert_eq!(kept, (2..=65).collect::<Vec<_>>());
@@ -345,10 +418,13 @@ mod tests {
     fn a_response_without_a_history_took_one_attempt() {
         let mut response = reqwest::Response::from(http::Response::new(""));
         assert_eq!((response.attempts(), response.history()), (1, None));
+        assert_eq!((response.retry_in(), response.is_rate_limited()), (None, false));
         let mut history = History::default();
-        history.push(timed_out(3));
+        let heard = Heard { retry_in: Some(SECOND), rate_limited: true };
+        history.push(timed_out(3), heard);
         response.extensions_mut().insert(history.clone());
         assert_eq!((response.attempts(), response.history()), (3, Some(&history)));
+        assert_eq!((response.retry_in(), response.is_rate_limited()), (Some(SECOND), true));
     }
 
     #[test]
@@ -356,8 +432,8 @@ mod tests {
         let log = AttemptLog::new();
         assert_eq!((log.attempts(), log.elapsed()), (0, Duration::ZERO));
         let mut history = History::default();
-        history.push(timed_out(3));
-        log.clone().set(&history, SECOND);
+        history.push(timed_out(3), Heard::default());
+        log.clone().set(&history, SECOND, None);
         assert_eq!((log.attempts(), log.elapsed()), (3, SECOND));
         assert_eq!(log.history(), history);
     }

@@ -3,17 +3,19 @@
 use std::{error::Error, fmt};
 
 use http::{Method, StatusCode};
-use reqwest::Url;
 
 use crate::observe::redact::RedactedUrl;
 use crate::outcome::{FailureKind, Outcome, OutcomeResult, transport_error};
 use crate::retry::decision::StopReason;
 
 /// The sentence that says what happened to a request, without secrets.
+///
+/// The root cause of a failure is in it only if that is a decision of this crate, or in the
+/// alternate form: otherwise the sources of the error tell it.
 #[derive(Clone, Copy)]
 pub(crate) struct Message<'a> {
     pub(crate) method: &'a Method,
-    pub(crate) url: &'a Url,
+    pub(crate) url: RedactedUrl<'a>,
     pub(crate) stop: StopReason,
     pub(crate) attempts: u32,
     pub(crate) cause: Reported<'a>,
@@ -37,7 +39,7 @@ impl<'a> From<&Outcome<'a>> for Reported<'a> {
 impl fmt::Display for Message<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { method, attempts, stop, .. } = *self;
-        write!(f, "{method} request to {} ", RedactedUrl::new(self.url))?;
+        write!(f, "{method} request to {} ", self.url)?;
         match self.cause {
             Reported::Status(status) => {
                 let verb = if status.as_u16() < 400 { "is still to be retried" } else { "failed" };
@@ -53,11 +55,37 @@ impl fmt::Display for Message<'_> {
             Reported::Failure(FailureKind::CircuitOpen | FailureKind::RateLimited, error) => {
                 write!(f, "was rejected after {attempts} attempts: {error}")
             }
-            Reported::Failure(_, error) => {
-                let text = transport_error::root_text(error);
-                write!(f, "failed after {attempts} attempts{}: {text}", because(stop))
+            Reported::Failure(kind, error) => {
+                write!(f, "failed after {attempts} attempts{}", because(stop))?;
+                if is_own(kind) || f.alternate() {
+                    let text = transport_error::root_text(error);
+                    return write!(f, ": {}", self.url.redact(&text));
+                }
+                in_words(kind).map_or(Ok(()), |it| write!(f, ": {it}"))
             }
         }
+    }
+}
+
+/// Returns whether a failure of this kind is a decision of this crate, which the sentence tells whole.
+pub(crate) fn is_own(kind: FailureKind) -> bool {
+    matches!(kind, FailureKind::CircuitOpen | FailureKind::Deadline | FailureKind::RateLimited)
+}
+
+/// What kind of failure it was, where the sources tell the rest.
+fn in_words(kind: FailureKind) -> Option<&'static str> {
+    match kind {
+        FailureKind::Builder => Some("it could not be built"),
+        FailureKind::Certificate => Some("certificate refused"),
+        FailureKind::Connect => Some("no connection"),
+        FailureKind::Decode => Some("response could not be decoded"),
+        FailureKind::Disconnect => Some("connection broken"),
+        FailureKind::Protocol => Some("response is not HTTP"),
+        FailureKind::Redirect => Some("redirect not followed"),
+        FailureKind::Refused => Some("refused by the server"),
+        FailureKind::Throttled => Some("throttled by the server"),
+        FailureKind::Timeout => Some("timeout"),
+        _ => None,
     }
 }
 

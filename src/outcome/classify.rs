@@ -1,11 +1,11 @@
 //! Outcome and request in, verdict out; and which requests may be sent twice.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::{Method, StatusCode};
 
 use crate::breaker::Health;
-use crate::outcome::hint::{self, Advice, RetryDirective};
+use crate::outcome::hint::{Advice, RetryDirective};
 use crate::outcome::idempotency;
 use crate::outcome::{Delivery, FailureKind, Outcome, OutcomeResult};
 
@@ -42,10 +42,10 @@ pub(crate) fn verdict(
         {
             false
         }
-        (None, OutcomeResult::Response { status, headers, .. }) => {
+        (None, OutcomeResult::Response { status, .. }) => {
             statuses.contains(status)
                 || status.as_u16() >= 400 && advice.directive == RetryDirective::Retry
-                || statuses.limited_403 && hint::is_rate_limit_403(status, headers)
+                || statuses.hinted && passes(status, advice)
         }
         (None, OutcomeResult::Failure(failure, _)) => is_transient(failure.kind),
     };
@@ -53,6 +53,16 @@ pub(crate) fn verdict(
         _ if transient => Verdict::Transient,
         Some(status) if status.as_u16() < 400 => Verdict::Success,
         _ => Verdict::Final,
+    }
+}
+
+/// Whether a status that is no passing state as such is one by what the response says besides: a
+/// 403 that tells of a rate limit, and 413 (RFC 9110 §15.5.14), 529 and 530 that say when to retry.
+fn passes(status: StatusCode, advice: &Advice) -> bool {
+    match status.as_u16() {
+        403 => advice.rate_limited,
+        413 | 529 | 530 => advice.hint.as_ref().is_some_and(|it| it.asks),
+        _ => false,
     }
 }
 
@@ -76,14 +86,17 @@ pub(crate) fn is_transient(kind: FailureKind) -> bool {
     }
 }
 
+/// What a function of the caller's makes of an outcome: when to retry, if the outcome says so.
+pub(crate) type HintFrom = Arc<dyn Fn(&Outcome<'_>) -> Option<Duration> + Send + Sync>;
+
 pub(crate) type Judge = Arc<dyn Fn(&Outcome<'_>) -> Option<Health> + Send + Sync>;
 
 /// Returns what an outcome says about the health of the service; `None` if nothing.
 ///
 /// Apart from the verdict in part: whether a retry would help is one thing, whether the service
 /// did its work another. A 404 is a sign of life, a 501 none of health.
-pub(crate) fn health(outcome: &Outcome<'_>, verdict: Verdict) -> Option<Health> {
-    if throttling(outcome) == Some(Throttling::RateLimit) {
+pub(crate) fn health(outcome: &Outcome<'_>, verdict: Verdict, advice: &Advice) -> Option<Health> {
+    if throttling(outcome, advice) == Some(Throttling::RateLimit) {
         return Some(Health::Throttled);
     }
     match outcome.result {
@@ -114,15 +127,13 @@ pub(crate) enum Throttling {
 
 /// Returns how a response asks all requests to its host to wait; `None` if it does not.
 ///
-/// The one place that decides what a rate limit is: breaker, budget and gate ask here. It reads the
-/// response alone, whatever the user's settings make of its status.
-pub(crate) fn throttling(outcome: &Outcome<'_>) -> Option<Throttling> {
-    let OutcomeResult::Response { status, headers, .. } = outcome.result else { return None };
-    match status {
-        StatusCode::TOO_MANY_REQUESTS => Some(Throttling::RateLimit),
-        StatusCode::SERVICE_UNAVAILABLE => Some(Throttling::Unavailable),
-        _ if status.as_u16() == 529 => Some(Throttling::Unavailable),
-        _ => hint::is_rate_limit_403(status, headers).then_some(Throttling::RateLimit),
+/// Breaker, budget and gate ask here; [`hint::read`](crate::outcome::hint::read) decides what a rate
+/// limit is. Both read the response alone, whatever the user's settings make of its status.
+pub(crate) fn throttling(outcome: &Outcome<'_>, advice: &Advice) -> Option<Throttling> {
+    match outcome.status()?.as_u16() {
+        _ if advice.rate_limited => Some(Throttling::RateLimit),
+        503 | 529 => Some(Throttling::Unavailable),
+        _ => None,
     }
 }
 
@@ -174,8 +185,8 @@ pub(crate) fn not_processed(outcome: &Outcome<'_>, hinted: bool) -> bool {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct StatusSet {
     bits: [u64; 15],
-    /// Whether a 403 that tells of an exhausted rate limit belongs to it.
-    limited_403: bool,
+    /// Whether statuses belong to it that tell of a passing state by what comes with them.
+    hinted: bool,
 }
 
 impl StatusSet {
@@ -184,8 +195,8 @@ impl StatusSet {
         self.bits.get(word).is_some_and(|it| it & bit != 0)
     }
 
-    pub(crate) fn with_limited_403(mut self) -> Self {
-        self.limited_403 = true;
+    pub(crate) fn with_hinted(mut self) -> Self {
+        self.hinted = true;
         self
     }
 
@@ -217,11 +228,12 @@ impl FromIterator<StatusCode> for StatusSet {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, header};
+    use http::HeaderMap;
     use reqwest::Url;
 
     use super::*;
     use crate::outcome::Failure;
+    use crate::outcome::hint::Hint;
 
     const TRANSIENT: [FailureKind; 8] = [
         FailureKind::CircuitOpen,
@@ -248,7 +260,6 @@ mod tests {
     struct Case {
         result: Result<u16, FailureKind>,
         delivery: Delivery,
-        retry_after: bool,
         keyed: bool,
         attempt: u32,
         followed: bool,
@@ -261,10 +272,7 @@ mod tests {
 
         fn judge<T>(self, judge: impl FnOnce(&Outcome<'_>) -> T) -> T {
             let url = &Url::parse("http://a.example/").unwrap();
-            let mut headers = HeaderMap::new();
-            if self.retry_after {
-                headers.insert(header::RETRY_AFTER, 1.into());
-            }
+            let headers = HeaderMap::new();
             let result = match self.result {
                 Ok(status) => OutcomeResult::Response {
                     status: StatusCode::from_u16(status).unwrap(),
@@ -276,8 +284,16 @@ mod tests {
                 Err(kind) => OutcomeResult::Failure(Failure::new(kind, self.delivery), &fmt::Error),
             };
             let Self { keyed, attempt, .. } = self;
-            let elapsed = std::time::Duration::ZERO;
-            judge(&Outcome { method: &Method::GET, url, attempt, elapsed, keyed, result })
+            let elapsed = Duration::ZERO;
+            judge(&Outcome {
+                method: &Method::GET,
+                url,
+                attempt,
+                elapsed,
+                keyed,
+                redact_path: None,
+                result,
+            })
         }
 
         fn verdict(self, advice: &Advice, retry_if: Option<&Predicate>) -> Verdict {
@@ -291,7 +307,6 @@ mod tests {
         Case {
             result: Ok(status),
             delivery: Delivery::MaybeProcessed,
-            retry_after: false,
             keyed: false,
             attempt: 1,
             followed: false,
@@ -318,7 +333,7 @@ mod tests {
             (again(answered(409)), &silent, Final),
             (answered(422), &silent, Transient),
             (keyed(422), &silent, Final),
-            (Case { retry_after: true, ..answered(403) }, &silent, Final),
+            (answered(403), &silent, Final),
         ] {
             assert_eq!(case.verdict(advice, None), expected, "{:?}", case.result);
         }
@@ -331,12 +346,28 @@ mod tests {
     }
 
     #[test]
-    fn a_403_is_transient_where_it_tells_of_a_limit() {
-        let limited = StatusSet::default().with_limited_403();
-        let verdict = |case: Case| case.judge(|it| verdict(it, &Advice::default(), None, &limited));
-        let told = Case { retry_after: true, ..answered(403) };
-        assert_eq!(verdict(told), Verdict::Transient);
-        assert_eq!(verdict(answered(403)), Verdict::Final);
+    fn some_statuses_are_transient_by_what_comes_with_them() {
+        let hinted = StatusSet::default().with_hinted();
+        let verdict = |case: Case, advice: &Advice| {
+            case.judge(|it| verdict(it, advice, None, &hinted)) == Verdict::Transient
+        };
+        let limited = Advice { rate_limited: true, ..Advice::default() };
+        let hint = |asks| Some(Hint { after: Duration::ZERO, header: None, asks });
+        let asks = Advice { hint: hint(true), ..Advice::default() };
+        let tells = Advice { hint: hint(false), ..Advice::default() };
+        for (status, by_limit, by_hint) in [
+            (403, true, false),
+            (413, false, true),
+            (529, false, true),
+            (530, false, true),
+            (404, false, false),
+            (501, false, false),
+        ] {
+            assert!(!verdict(answered(status), &Advice::default()), "{status}");
+            assert!(!verdict(answered(status), &tells), "{status}");
+            assert_eq!(verdict(answered(status), &limited), by_limit, "{status}");
+            assert_eq!(verdict(answered(status), &asks), by_hint, "{status}");
+        }
     }
 
     #[test]
@@ -353,7 +384,11 @@ mod tests {
 
     #[test]
     fn health_is_whether_the_service_did_its_work() {
-        let health = |case: Case, verdict| case.judge(|it| health(it, verdict));
+        let of = |case: Case, verdict, rate_limited| {
+            let advice = Advice { rate_limited, ..Advice::default() };
+            case.judge(|it| health(it, verdict, &advice))
+        };
+        let health = |case, verdict| of(case, verdict, false);
         for (status, verdict, expected) in [
             (200, Verdict::Success, Health::Success),
             (200, Verdict::Transient, Health::Failure),
@@ -361,10 +396,10 @@ mod tests {
             (403, Verdict::Transient, Health::Failure),
             (404, Verdict::Final, Health::Success),
             (408, Verdict::Final, Health::Failure),
-            (429, Verdict::Final, Health::Throttled),
             (501, Verdict::Final, Health::Failure),
         ] {
             assert_eq!(health(answered(status), verdict), Some(expected), "{status}");
+            assert_eq!(of(answered(status), verdict, true), Some(Health::Throttled), "{status}");
         }
         for kind in TRANSIENT.into_iter().chain(FINAL) {
             let expected = match kind {
@@ -379,20 +414,25 @@ mod tests {
 
     #[test]
     fn few_responses_ask_all_requests_to_wait() {
-        let limited_403 = || Case { retry_after: true, ..answered(403) };
-        for (case, expected) in [
-            (answered(429), Some(Throttling::RateLimit)),
-            (limited_403(), Some(Throttling::RateLimit)),
-            (answered(403), None),
-            (answered(503), Some(Throttling::Unavailable)),
-            (answered(529), Some(Throttling::Unavailable)),
-            (answered(500), None),
-            (Case::failed(FailureKind::Throttled), None),
+        let of = |case: Case, rate_limited| {
+            let advice = Advice { rate_limited, ..Advice::default() };
+            case.judge(|it| throttling(it, &advice))
+        };
+        for (status, expected) in [
+            (429, None),
+            (403, None),
+            (500, None),
+            (503, Some(Throttling::Unavailable)),
+            (529, Some(Throttling::Unavailable)),
         ] {
-            case.judge(|it| assert_eq!(throttling(it), expected, "{:?}", it.status()));
+            assert_eq!(of(answered(status), false), expected, "{status}");
+            assert_eq!(of(answered(status), true), Some(Throttling::RateLimit), "{status}");
         }
+        assert_eq!(of(Case::failed(FailureKind::Throttled), false), None);
+        let limited = Advice { rate_limited: true, ..Advice::default() };
         for verdict in [Verdict::Transient, Verdict::Final] {
-            limited_403().judge(|it| assert_eq!(health(it, verdict), Some(Health::Throttled)));
+            let health = answered(403).judge(|it| health(it, verdict, &limited));
+            assert_eq!(health, Some(Health::Throttled));
         }
     }
 

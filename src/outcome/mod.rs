@@ -11,6 +11,8 @@ use http::{HeaderMap, Method, StatusCode};
 use reqwest::Url;
 use url::Host;
 
+use crate::common::path_redactor::PathRedactor;
+
 /// How far a request got before its attempt ended.
 ///
 /// This, not the method, is the first question of a retry: what never reached the server may
@@ -129,6 +131,7 @@ pub struct Outcome<'a> {
     pub(crate) elapsed: Duration,
     /// Whether the request carries a key by which its server recognises a repeat.
     pub(crate) keyed: bool,
+    pub(crate) redact_path: Option<&'a PathRedactor>,
     pub(crate) result: OutcomeResult<'a>,
 }
 
@@ -289,7 +292,15 @@ mod tests {
     fn check(asked: &str, result: OutcomeResult<'_>, check: impl FnOnce(&Outcome<'_>)) {
         let elapsed = Duration::from_secs(2);
         let (method, url) = (&Method::PUT, &url(asked));
-        check(&Outcome { method, url, attempt: 3, elapsed, keyed: false, result });
+        check(&Outcome {
+            method,
+            url,
+            attempt: 3,
+            elapsed,
+            keyed: false,
+            redact_path: None,
+            result,
+        });
     }
 
     fn answer<'a>(headers: &'a HeaderMap, url: &'a Url, followed: bool) -> OutcomeResult<'a> {

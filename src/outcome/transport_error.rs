@@ -62,6 +62,14 @@ pub(crate) fn root_text(error: &(dyn Error + 'static)) -> String {
     }
 }
 
+/// Returns an error and its sources, as [`Error::source`] gives them; at most 16.
+pub(crate) fn sources<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |it: &&'a (dyn Error + 'static)| (**it).source())
+        .take(LONGEST_CHAIN)
+}
+
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     // `io::Error::source` skips the error it wraps and gives that one's source.
     fn next<'a>(it: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {

@@ -70,6 +70,8 @@ pub enum WaitSource {
     Gate,
     /// The server, in the header of this name.
     Hint(http::HeaderName),
+    /// The server, by what [`hint_from`](crate::ResilientConfigBuilder::hint_from) found.
+    HintFrom,
     /// No wait: a connection that had gone stale is replaced at once.
     Immediate,
 }
@@ -82,6 +84,7 @@ impl fmt::Display for WaitSource {
             Self::CircuitBreaker => f.write_str("circuit breaker"),
             Self::Gate => f.write_str("gate"),
             Self::Hint(header) => f.write_str(header.as_str()),
+            Self::HintFrom => f.write_str("hint_from"),
             Self::Immediate => f.write_str("immediate"),
         }
     }
@@ -124,6 +127,7 @@ mod tests {
             (WaitSource::CircuitBreaker, "circuit breaker"),
             (WaitSource::Gate, "gate"),
             (WaitSource::Hint(http::header::RETRY_AFTER), "retry-after"),
+            (WaitSource::HintFrom, "hint_from"),
             (WaitSource::Immediate, "immediate"),
         ] {
             assert_eq!(source.to_string(), name);

@@ -143,7 +143,7 @@ impl fmt::Debug for SentRequest {
         f.debug_struct("SentRequest")
             .field("at", &self.at)
             .field("method", &self.method)
-            .field("url", &RedactedUrl::new(&self.url))
+            .field("url", &RedactedUrl::new(&self.url, None))
             .field("headers", &self.headers.keys().collect::<Vec<_>>())
             .field("body_len", &self.body.as_ref().map(Bytes::len))
             .field("timeout", &self.timeout)

@@ -143,10 +143,7 @@ fn mistakes_of_every_kind_are_named() {
             "circuit_breaker.scope = 'shared'\nhosts.a.circuit_breaker.open_for = '2s'",
             "hosts.\"a\".circuit_breaker can only differ where there is one per host, got \"shared\"",
         ),
-        (
-            "hint_headers.'a b' = 'seconds'",
-            "hint_headers.\"a b\" must name a header, got \"seconds\"",
-        ),
+        ("hint_headers.'a b' = 'wait'", "hint_headers.\"a b\" must name a header, got \"wait\""),
         (
             "hosts.a.attempt_timeout = '9s'\nmax_total_time = '5s'",
             "hosts.\"a\".attempt_timeout must not be longer than max_total_time, got 9s",
@@ -282,7 +279,68 @@ fn sources_are_laid_over_one_another() {
 
     let both = [("P_CIRCUIT_BREAKER", "off"), ("P_CIRCUIT_BREAKER__MAX_PROBES", "2")];
     let error = ResilientConfig::from_env("P_", both).unwrap_err();
-    assert_eq!(error.to_string(), "circuit_breaker is given twice, got {max_probes = \"2\"}");
+    assert_eq!(error.to_string(), "circuit_breaker is given twice, got {max_probes = …}");
+}
+
+#[test]
+fn secrets_of_others_are_not_shown() {
+    let vars = [
+        ("P_DB_PASSWORD", "hunter2"),
+        ("P_DB__PASSWORD", "hunter2"),
+        ("P_HOSTS__A.EXAMPLE__TOKEN", "hunter2"),
+        ("P_HOSTS__ME:HUNTER2@A.EXAMPLE__GATE", "on"),
+        ("P_HOSTS__HTTP://A.EXAMPLE/?TOKEN=HUNTER2__GATE", "on"),
+        ("P_BACKOFF__PASSWORD", "hunter2"),
+        ("P_CIRCUIT_BREAKER", "off"),
+        ("P_CIRCUIT_BREAKER__TOKENS", "hunter2,hunter2"),
+        ("P_MAX_RETRIES__KEY", "hunter2"),
+    ];
+    let raw = RawConfig::from_env("P_", vars);
+    let error = raw.build().unwrap_err();
+    assert_eq!(error.faults().len(), 8, "{error}");
+    let file: RawConfig = toml::from_str(
+        "password = 'hunter2'\nlogin = ['hunter2', { token = 'hunter2' }]
+         [hosts.'hunter2@a.example']\nmax_retries = { token = 'hunter2' }",
+    )
+    .unwrap();
+    let odd = ResilientConfig::builder().host("me:hunter2@a.example", RetryOverride::new());
+    let shown = format!(
+        "{error}{error:?}{raw:?}{file:?}{}{}",
+        file.build().unwrap_err(),
+        odd.build().unwrap_err()
+    );
+    assert!(!shown.to_lowercase().contains("hunter2"), "{shown}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_is_understood_in_every_spelling_or_refused() {
+    for name in ["api.example.com", "API.example.com.", "*.example.com."] {
+        let config = read(&format!("max_retries = 0\n[hosts.'{name}']\nmax_retries = 2"));
+        for url in [URL, "https://api.example.com./", "https://me@API.EXAMPLE.COM:444/"] {
+            assert_eq!(course(config.clone(), url, Reply::status(503)).await.0, 3, "{name} {url}");
+        }
+    }
+    for name in [
+        "api.example.com:80",
+        "api.example.com:443",
+        "api.example.com:",
+        "@api.example.com",
+        ":@api.example.com",
+        "api.example.com\n",
+        "\r\napi.example.com",
+        "api.exa\tmple.com",
+        " api.example.com",
+        "api.example.com..",
+        ".example.com",
+        "*.10.0.0.1",
+    ] {
+        let builder = ResilientConfig::builder().host(name, RetryOverride::new().max_retries(2));
+        assert!(builder.build().is_err(), "{name:?}");
+        let file = format!("hosts = {{ {name:?} = {{ max_retries = 2 }} }}");
+        assert!(toml::from_str::<ResilientConfig>(&file).is_err(), "{name:?}");
+    }
+    let twice = "hosts.'a.example'.gate = true\nhosts.'A.example.'.gate = false";
+    assert_eq!(faults(twice), ["hosts.\"a.example\" is given twice, got {gate = true}"]);
 }
 
 #[test]
@@ -359,7 +417,7 @@ fn a_file_can_say_what_the_builder_can() {
         .retry_after(reqwest_resilient::RetryAfter::Floor)
         .hint_headers(
             reqwest_resilient::HintHeaders::default()
-                .with(header("x-backoff"), reqwest_resilient::HintFormat::Millis)
+                .with_format(header("x-backoff"), reqwest_resilient::HintFormat::Millis)
                 .without(&header("retry-after")),
         )
         .read_body(1024)
@@ -412,8 +470,8 @@ fn a_file_can_switch_off_what_the_builder_can() {
         .without_slow_calls()
         .close_after(3.try_into().unwrap());
     let veto = http::HeaderName::from_static("x-veto");
-    let hints =
-        reqwest_resilient::HintHeaders::default().with(veto, reqwest_resilient::HintFormat::Veto);
+    let hints = reqwest_resilient::HintHeaders::default()
+        .with_format(veto, reqwest_resilient::HintFormat::Veto);
     let config = ResilientConfig::builder()
         .backoff(reqwest_resilient::Exponential::new(Duration::from_millis(300)).factor(1.5))
         .jitter(Jitter::Decorrelated)
@@ -437,7 +495,7 @@ fn a_file_can_switch_off_what_the_builder_can() {
 fn yaml_may_be_odd() {
     let build = |yaml: &str| serde_norway::from_str::<RawConfig>(yaml).unwrap().build();
     for (yaml, expected) in [
-        ("7: x", "7 is not a setting, got \"x\""),
+        ("7: x", "7 is not a setting, got …"),
         ("max_retries: null", "max_retries must be a whole number from 0 to 4294967295, got null"),
         ("max_retries: -1", "max_retries must be a whole number from 0 to 4294967295, got -1"),
     ] {

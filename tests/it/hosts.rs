@@ -7,7 +7,8 @@ use reqwest::{Request, Response, ResponseBuilderExt, Url};
 use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use reqwest_resilient::testing::Reply;
 use reqwest_resilient::{
-    BreakerConfig, BreakerState, HostStates, Resilient, ResilientConfigBuilder, RetryOverride,
+    BreakerConfig, BreakerState, BudgetConfig, CircuitBreaker, HostStates, Resilient,
+    ResilientConfigBuilder, RetryBudget, RetryOverride,
 };
 
 use crate::support::{URL, idle_client, scripted, scripted_on, steady};
@@ -35,6 +36,54 @@ async fn hosts_that_died_long_ago_leave_room_for_others() {
         sent += u32::from(client.get(URL).send().await.is_ok());
     }
     assert_eq!(sent, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_may_have_a_rule_of_its_own_beside_breakers_and_budgets_per_key() {
+    let failures = |it| BreakerConfig::consecutive(NonZeroU32::new(it).unwrap());
+    let per_path = |it| CircuitBreaker::per_key(failures(it), |it| it.url().path().to_owned());
+    let budget = |size| {
+        RetryBudget::per_key(BudgetConfig::default().size(size).trickle(0.0), |it| {
+            it.url().path().to_owned()
+        })
+    };
+    let config = steady()
+        .max_retries(0)
+        .max_open_wait(Duration::ZERO)
+        .circuit_breaker(per_path(5))
+        .host("one.example", RetryOverride::new().circuit_breaker(per_path(2)))
+        .host(
+            "two.example",
+            RetryOverride::new().max_retries(9).without_circuit_breaker().retry_budget(budget(3)),
+        )
+        .build()
+        .unwrap();
+    let (client, script) = scripted(config, [Reply::status(503)]);
+    let sent = async |url: &str, times| {
+        let before = script.sent().len();
+        for _ in 0..times {
+            let _ = client.get(url).send().await;
+        }
+        script.sent().len() - before
+    };
+    assert_eq!(sent("http://one.example/a", 7).await, 2);
+    assert_eq!(sent("http://one.example/b", 7).await, 2);
+    assert_eq!(sent("http://api.example/c", 7).await, 5);
+    assert_eq!(sent("http://two.example/d", 1).await, 4);
+}
+
+#[test]
+fn a_host_is_named_by_any_of_its_urls() {
+    let hosts = HostStates::new();
+    hosts.breaker(HOST).force_open();
+    for name in [
+        "https://API.example.com:443",
+        "https://api.example.com/data?x",
+        "https://u:p@api.example.com",
+    ] {
+        assert_eq!(hosts.breaker(name).state(), BreakerState::ForcedOpen, "{name}");
+    }
+    assert_eq!(hosts.breaker("http://api.example.com").state(), BreakerState::Closed);
 }
 
 /// Responds as if each request with a query had been redirected to a host of its own.

@@ -294,7 +294,7 @@ fn blocking_within_async_code_is_refused_with_advice() {
 
     let error = single.block_on(async { client.get(&url).send_resilient().unwrap_err() });
     assert_eq!(
-        error.to_string().replace(&server.addr().to_string(), "HOST"),
+        format!("{error:#}").replace(&server.addr().to_string(), "HOST"),
         "GET request to http://HOST/ failed after 0 attempts: blocking call from async code: use \
          the async client here, or make the call within tokio::task::spawn_blocking"
     );

@@ -1,11 +1,14 @@
 //! Drives the public API as a user would.
 
 mod architecture;
+mod bodies;
 mod breaker;
 mod compat;
 #[cfg(feature = "serde")]
 mod config;
 mod conformance;
+mod errors;
+mod hints;
 mod hosts;
 #[cfg(feature = "blocking")]
 mod lifecycle;

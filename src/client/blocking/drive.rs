@@ -84,15 +84,18 @@ impl Driver {
         self.finish(self.start(future)?)
     }
 
+    /// Returns an error if the caller may not wait in this place.
+    pub(super) fn check(&self) -> Result<(), DriveError> {
+        if is_async_context() { Err(DriveError::AsyncContext) } else { Ok(()) }
+    }
+
     /// Starts a future that the caller means to wait for, in this place.
     pub(super) fn start<F>(&self, future: F) -> Result<JoinHandle<F::Output>, DriveError>
     where
         F: Future + Send + 'static,
         F::Output: Send,
     {
-        if is_async_context() {
-            return Err(DriveError::AsyncContext);
-        }
+        self.check()?;
         match &*self.0 {
             Drives::Given(handle) => Ok(handle.spawn(future)),
             Drives::Own(Some(runtime)) => Ok(runtime.spawn(future)),

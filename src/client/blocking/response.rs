@@ -1,6 +1,9 @@
 //! A response whose body is read by blocking.
 
+use std::future::poll_fn;
 use std::io::Write;
+use std::pin::pin;
+use std::task::Poll;
 use std::{mem, ops::Deref};
 
 use bytes::Bytes;
@@ -25,7 +28,7 @@ pub struct Response {
 impl std::fmt::Debug for Response {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Response")
-            .field("url", &RedactedUrl::new(self.inner.url()))
+            .field("url", &RedactedUrl::new(self.inner.url(), self.inner.extensions().get()))
             .field("status", &self.inner.status())
             .finish_non_exhaustive()
     }
@@ -66,25 +69,29 @@ impl Response {
         self.read(reqwest::Response::json)
     }
 
-    /// Writes the body as it comes, and says how many bytes it has.
+    /// Writes the body as it comes, and returns how many bytes it has.
     ///
     /// # Errors
     ///
-    /// The writer failed (its `io::Error` is the source), the connection broke, time ran out, or the call cannot be made here.
+    /// The connection broke, time ran out, or the writer failed: its `io::Error` is the source, and the
+    /// call returns at once. What no writer was given can still be read. In async code the call is
+    /// refused, with the body untouched.
     pub fn copy_to(&mut self, writer: &mut (impl Write + ?Sized)) -> Result<u64> {
+        self.driver.check().map_err(Error::middleware)?;
         let head = self.head()?;
         let mut response = mem::replace(&mut self.inner, head);
         let (chunks, mut received) = mpsc::channel(1);
         let task = self.driver.start(async move {
             let read = loop {
-                match response.chunk().await {
-                    Ok(Some(chunk)) => {
-                        // Nobody takes it where the writer has failed.
+                match next(&mut response, &chunks).await {
+                    Some(Ok(Some(chunk))) => {
+                        // Not taken if the writer has failed.
                         if chunks.send(chunk).await.is_err() {
                             break Ok(());
                         }
                     }
-                    end => break end.map(drop),
+                    Some(end) => break end.map(drop),
+                    None => break Ok(()),
                 }
             };
             (response, read)
@@ -92,7 +99,8 @@ impl Response {
         let task = task.map_err(Error::middleware)?;
         let mut count = 0;
         let mut written = Ok(());
-        while let (Ok(()), Some(chunk)) = (&written, wait(received.recv())) {
+        while written.is_ok() {
+            let Some(chunk) = wait(received.recv()) else { break };
             written = writer.write_all(&chunk);
             count += chunk.len() as u64;
         }
@@ -135,6 +143,19 @@ impl Response {
         head.headers_mut().clone_from(self.headers());
         Ok(head.into())
     }
+}
+
+/// Waits for the next chunk; `None` if the receiver went first.
+async fn next(
+    response: &mut reqwest::Response,
+    chunks: &mpsc::Sender<Bytes>,
+) -> Option<reqwest::Result<Option<Bytes>>> {
+    let (mut chunk, mut closed) = (pin!(response.chunk()), pin!(chunks.closed()));
+    poll_fn(|cx| match closed.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => chunk.as_mut().poll(cx).map(Some),
+    })
+    .await
 }
 
 impl Deref for Response {

@@ -225,19 +225,24 @@ fn hints(table: &Table) -> HintHeaders {
     table.iter().fold(HintHeaders::default(), |hints, (name, value)| {
         let Ok(header) = HeaderName::try_from(name) else { return hints };
         let format = match value {
-            Value::Word("epoch_or_delta") => EpochOrDelta,
-            Value::Word("go_duration") => GoDuration,
             Value::Word("millis") => Millis,
             Value::Word("pushback") => Pushback,
-            Value::Word("rate_limit") => RateLimit,
-            Value::Word("retry_after") => RetryAfter,
-            Value::Word("rfc3339") => Rfc3339,
-            Value::Word("seconds") => Seconds,
             Value::Word("should_retry") => ShouldRetry,
+            Value::Word("standard") => Standard,
             Value::Word("veto") => Veto,
+            Value::Word("wait") => Wait,
+            Value::On => return hints.with(header),
+            Value::Table(table) => {
+                return match table.first() {
+                    Some((_, Value::Header(remaining))) => {
+                        hints.with_reset(header, remaining.clone())
+                    }
+                    _ => hints,
+                };
+            }
             _ => return hints.without(&header),
         };
-        hints.with(header, format)
+        hints.with_format(header, format)
     })
 }
 

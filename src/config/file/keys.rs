@@ -118,7 +118,15 @@ const SETTINGS: &[Key] = &[
     ),
     key(
         "hint_headers",
-        Kind::Any(&[Kind::Headers(&Kind::Any(&[Kind::Word(FORMATS), Kind::Off])), Kind::Off]),
+        Kind::Any(&[
+            Kind::Headers(&Kind::Any(&[
+                Kind::Word(FORMATS),
+                Kind::Table(&[RESET]),
+                Kind::On,
+                Kind::Off,
+            ])),
+            Kind::Off,
+        ]),
         "Headers by which a server may ask to wait, added to those that are known; off for none.",
     ),
     key(
@@ -171,18 +179,10 @@ const RETRY_AFTER: &[Key] = &[needed(
 )];
 
 /// The names of the variants of `HintFormat`.
-const FORMATS: &[&str] = &[
-    "epoch_or_delta",
-    "go_duration",
-    "millis",
-    "pushback",
-    "rate_limit",
-    "retry_after",
-    "rfc3339",
-    "seconds",
-    "should_retry",
-    "veto",
-];
+const FORMATS: &[&str] = &["millis", "pushback", "should_retry", "standard", "veto", "wait"];
+
+const RESET: &[Key] =
+    &[needed("remaining", Kind::Header, "The header that says 0 where this one counts.")];
 
 const IDEMPOTENCY_KEY: &[Key] = &[
     key("header", Kind::Header, "The header that carries it. Default: idempotency-key."),

@@ -43,8 +43,9 @@
 //!   with another open time; to open for failures in a row only, say `sustained = "off"` too.
 //! - Shares of the breaker are whole percents; `jitter` is `"full"`, `"equal"`, `"none"`, or the
 //!   share itself, such as `0.25`.
-//! - `retry_methods` is `"idempotent"`, `"all"`, or a list; `hint_headers` maps headers to the name
-//!   of a [`HintFormat`](crate::HintFormat), such as `x-backoff = "seconds"`, or to `false`.
+//! - `retry_methods` is `"idempotent"`, `"all"`, or a list; `hint_headers` maps headers to `true`
+//!   for a wait, to the name of a [`HintFormat`](crate::HintFormat), such as `x-go-away = "veto"`,
+//!   to `{ remaining = "x-left" }` for the reset of a quota, or to `false`.
 //!
 //! The JSON Schema, with a line about every setting, is `docs/config.schema.json` in the
 //! repository; a JSON file may name it under `$schema`.
@@ -73,7 +74,8 @@
 //!
 //! # Mistakes
 //!
-//! An unknown key and a value that cannot be are refused, all of them at once, each with its path:
+//! An unknown key and an invalid value are refused, all of them at once, each with its path. The text
+//! of an unknown key is not shown, since it may be a password for something else:
 //!
 //! ```
 //! use reqwest_resilient::ResilientConfig;
@@ -83,7 +85,7 @@
 //! assert_eq!(error.faults().len(), 3);
 //! assert_eq!(
 //!     error.to_string(),
-//!     "max_retry is not a setting (did you mean max_retries?), got \"5\"; \
+//!     "max_retry is not a setting (did you mean max_retries?), got …; \
 //!      backoff.delay must be a duration such as \"300ms\", got \"fast\"; \
 //!      read_body must be a whole number from 1 to 4294967295 or false, got \"0\""
 //! );

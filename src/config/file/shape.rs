@@ -6,7 +6,7 @@ use http::{HeaderName, Method, StatusCode};
 
 use crate::common::fault::ConfigFault;
 use crate::common::host_pattern::{self, INVALID_HOST};
-use crate::config::file::tree::Tree;
+use crate::config::file::tree::{Tree, WithoutText};
 
 /// One setting: its name, what it may be, and a line about it for those who write one.
 pub(super) struct Key {
@@ -84,12 +84,12 @@ impl Kind {
                 Some(Value::Table(read_table(keys, entries, path, faults)))
             }
             (Self::Hosts(keys), Tree::Table(entries)) => {
-                let host = (host_pattern::is_host as fn(&str) -> bool, INVALID_HOST);
+                let host = (host_pattern::canonical as Canonical, INVALID_HOST);
                 Some(Value::Table(read_named(&Self::Table(keys), host, entries, path, faults)))
             }
             (Self::Headers(kind), Tree::Table(entries)) => {
-                let is_header = |name: &str| HeaderName::try_from(name).is_ok();
-                let header = (is_header as fn(&str) -> bool, "must name a header");
+                let canonical = |name: &str| Some(HeaderName::try_from(name).ok()?.as_str().into());
+                let header = (canonical as Canonical, "must name a header");
                 Some(Value::Table(read_named(kind, header, entries, path, faults)))
             }
             (Self::List(kind), Tree::List(items)) => {
@@ -221,12 +221,15 @@ fn read_table(
     let mut table = Table::new();
     for (i, (name, tree)) in entries.iter().enumerate() {
         let path = full(name);
-        if entries[..i].iter().any(|(it, _)| it == name) {
-            faults.push(ConfigFault::new(path, "is given twice", tree));
-        } else if let Some(key) = keys.iter().copied().flatten().find(|it| it.name == name) {
-            table.extend(key.kind.read(tree, &path, faults).map(|it| (name.clone(), it)));
-        } else {
-            faults.push(ConfigFault::new(path, unknown(name, keys), tree));
+        match keys.iter().copied().flatten().find(|it| it.name == name) {
+            // Whatever it is, it may be a password.
+            None => faults.push(ConfigFault::new(path, unknown(name, keys), WithoutText(tree))),
+            Some(_) if entries[..i].iter().any(|(it, _)| it == name) => {
+                faults.push(ConfigFault::new(path, "is given twice", tree));
+            }
+            Some(key) => {
+                table.extend(key.kind.read(tree, &path, faults).map(|it| (name.clone(), it)));
+            }
         }
     }
     for key in keys.iter().copied().flatten().filter(|it| it.required) {
@@ -237,24 +240,32 @@ fn read_table(
     table
 }
 
-/// Reads a table whose keys are names that `is_name` knows; the rule is what it asks of them.
+/// Returns a name in its one spelling, if it is one.
+type Canonical = fn(&str) -> Option<Box<str>>;
+
+/// Reads a table whose keys are names, which `canonical` knows in every spelling; the rule is what it
+/// asks of them.
 fn read_named(
     kind: &Kind,
-    (is_name, rule): (fn(&str) -> bool, &'static str),
+    (canonical, rule): (Canonical, &'static str),
     entries: &[(String, Tree)],
     path: &str,
     faults: &mut Vec<ConfigFault>,
 ) -> Table {
     let mut table = Table::new();
-    for (i, (name, tree)) in entries.iter().enumerate() {
-        let path = format!("{path}.{name:?}");
+    let mut seen = vec![];
+    for (name, tree) in entries {
+        let path = format!("{path}.{:?}", host_pattern::without_secrets(name));
         let value = kind.read(tree, &path, faults);
-        if !is_name(name) {
-            faults.push(ConfigFault::new(path, rule, tree));
-        } else if entries[..i].iter().any(|(it, _)| it.eq_ignore_ascii_case(name)) {
-            faults.push(ConfigFault::new(path, "is given twice", tree));
-        } else {
-            table.extend(value.map(|it| (name.clone(), it)));
+        match canonical(name) {
+            None => faults.push(ConfigFault::new(path, rule, tree)),
+            Some(it) if seen.contains(&it) => {
+                faults.push(ConfigFault::new(path, "is given twice", tree));
+            }
+            Some(it) => {
+                seen.push(it);
+                table.extend(value.map(|it| (name.clone(), it)));
+            }
         }
     }
     table

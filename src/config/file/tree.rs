@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::common::host_pattern::without_secrets;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// Whatever a format can say.
@@ -58,12 +59,29 @@ impl Default for Tree {
     }
 }
 
-/// As one would write it; long values are cut.
+/// As one would write it; long values are cut, and text in a table is hidden: its key may be that of
+/// a password, which belongs to another program.
 impl fmt::Debug for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.show(f, false)
+    }
+}
+
+/// A tree whose `Debug` hides all text: the value of an unknown key.
+pub(super) struct WithoutText<'t>(pub(super) &'t Tree);
+
+impl fmt::Debug for WithoutText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.show(f, true)
+    }
+}
+
+impl Tree {
+    fn show(&self, f: &mut fmt::Formatter<'_>, hides_text: bool) -> fmt::Result {
         const MOST: usize = 4;
         let cut = |len: usize| if len > MOST { ", …" } else { "" };
         match self {
+            Self::Text(_) | Self::Bare(_) if hides_text => f.write_str("…"),
             Self::Null => f.write_str("null"),
             Self::Flag(it) => write!(f, "{it}"),
             Self::Whole(it) => write!(f, "{it}"),
@@ -75,14 +93,17 @@ impl fmt::Debug for Tree {
             Self::List(items) => {
                 f.write_str("[")?;
                 for (i, item) in items.iter().take(MOST).enumerate() {
-                    write!(f, "{}{item:?}", if i == 0 { "" } else { ", " })?;
+                    f.write_str(if i == 0 { "" } else { ", " })?;
+                    item.show(f, hides_text)?;
                 }
                 write!(f, "{}]", cut(items.len()))
             }
             Self::Table(entries) => {
                 f.write_str("{")?;
                 for (i, (key, value)) in entries.iter().take(MOST).enumerate() {
-                    write!(f, "{}{key} = {value:?}", if i == 0 { "" } else { ", " })?;
+                    let comma = if i == 0 { "" } else { ", " };
+                    let key = without_secrets(key);
+                    write!(f, "{comma}{key} = {:?}", WithoutText(value))?;
                 }
                 write!(f, "{}}}", cut(entries.len()))
             }

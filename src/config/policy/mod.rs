@@ -11,14 +11,18 @@ pub(crate) use self::patch::Patch;
 use crate::breaker::{BreakerConfig, CircuitBreakers};
 use crate::common::clock::Sources;
 use crate::common::fault::{ConfigError, ConfigFault};
-use crate::common::host_pattern::{HostPatterns, INVALID_HOST};
+use crate::common::host_pattern::{HostPatterns, INVALID_HOST, without_secrets};
+use crate::common::path_redactor::PathRedactor;
 use crate::config::headers::DeadlineHeader;
 use crate::host::gate::GateKey;
 use crate::host::map::DEFAULT_MAX_HOSTS;
 use crate::host::parts::HostRules;
 use crate::observe::event::Listeners;
+use crate::observe::redact::RedactedUrl;
 use crate::outcome::Outcome;
-use crate::outcome::classify::{self, Judge, Predicate, RetryMethods, StatusSet, Verdict};
+use crate::outcome::classify::{
+    self, HintFrom, Judge, Predicate, RetryMethods, StatusSet, Verdict,
+};
 use crate::outcome::hint::{Advice, HintFormat, HintHeaders};
 use crate::outcome::idempotency::{self, IdempotencyKey};
 use crate::retry::backoff::{Backoff, Exponential, Jitter};
@@ -76,6 +80,8 @@ pub(crate) struct Policy {
     pub(crate) max_open_wait: Option<Duration>,
     pub(crate) retry_after: RetryAfter,
     pub(crate) hints: Arc<HintHeaders>,
+    pub(crate) hint_from: Option<HintFrom>,
+    pub(crate) redact_path: Option<PathRedactor>,
     pub(crate) read_body: Option<usize>,
     pub(crate) idempotency_key: Option<IdempotencyKey>,
     pub(crate) deadline_header: Option<DeadlineHeader>,
@@ -135,7 +141,7 @@ impl Default for Policy {
             backoff: Arc::new(backoff.max_delay(LONGEST_BACKOFF)),
             is_backoff_set: false,
             jitter: Jitter::Full,
-            statuses: TRANSIENT.into_iter().collect::<StatusSet>().with_limited_403(),
+            statuses: TRANSIENT.into_iter().collect::<StatusSet>().with_hinted(),
             retry_if: None,
             methods: RetryMethods::Idempotent,
             idempotent: None,
@@ -145,6 +151,8 @@ impl Default for Policy {
             max_open_wait: None,
             retry_after: RetryAfter::Floor,
             hints: Arc::default(),
+            hint_from: None,
+            redact_path: None,
             read_body: None,
             idempotency_key: None,
             deadline_header: None,
@@ -176,7 +184,9 @@ impl Policy {
             max_wait_time: Duration::from_secs(3_599),
             max_open_wait: Some(Duration::ZERO),
             retry_after: RetryAfter::Replaces,
-            hints: Arc::new(HintHeaders::none().with(header::RETRY_AFTER, HintFormat::RetryAfter)),
+            hints: Arc::new(
+                HintHeaders::none().with_format(header::RETRY_AFTER, HintFormat::Standard),
+            ),
             breaker: None,
             budget: None,
             gate: None,
@@ -212,7 +222,13 @@ impl Policy {
             && self.attempt_header.is_none()
             && self.retry_if.is_none()
             && self.breaker_health.is_none()
+            && self.redact_path.is_none()
             && self.listeners.is_empty()
+    }
+
+    /// Returns `url` as it may be shown.
+    pub(crate) fn redacted<'a>(&'a self, url: &'a Url) -> RedactedUrl<'a> {
+        RedactedUrl::new(url, self.redact_path.as_ref())
     }
 
     /// Whether a copy of the request is to be kept for another attempt, if no more than the status
@@ -348,8 +364,10 @@ impl Policy {
     /// What is wrong with the settings of hosts and was not wrong before: `known` has the rest.
     fn host_faults(&self, known: &[ConfigFault]) -> Vec<ConfigFault> {
         let Some(hosts) = &self.hosts else { return vec![] };
-        let mut faults: Vec<_> =
-            hosts.invalid().map(|it| ConfigFault::new("hosts", INVALID_HOST, it)).collect();
+        let mut faults: Vec<_> = hosts
+            .invalid()
+            .map(|it| ConfigFault::new("hosts", INVALID_HOST, without_secrets(it)))
+            .collect();
         for host in hosts.values() {
             let own = host.policy.faults().into_iter().filter(|it| !known.contains(it));
             faults.extend(own.map(|it| it.within(&format!("hosts.{:?}", host.name))));

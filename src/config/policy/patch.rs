@@ -6,11 +6,12 @@ use http::HeaderName;
 
 use crate::breaker::CircuitBreakers;
 use crate::common::clock::Sources;
+use crate::common::path_redactor::PathRedactor;
 use crate::config::headers::DeadlineHeader;
 use crate::config::policy::{Policy, RetryAfter};
 use crate::host::gate::GateKey;
 use crate::observe::event::Listeners;
-use crate::outcome::classify::{Judge, Predicate, RetryMethods, StatusSet};
+use crate::outcome::classify::{HintFrom, Judge, Predicate, RetryMethods, StatusSet};
 use crate::outcome::hint::HintHeaders;
 use crate::outcome::idempotency::IdempotencyKey;
 use crate::retry::backoff::{Backoff, Jitter};
@@ -32,6 +33,8 @@ pub(crate) struct Patch {
     pub(crate) max_open_wait: Option<Duration>,
     pub(crate) retry_after: Option<RetryAfter>,
     pub(crate) hints: Option<Arc<HintHeaders>>,
+    pub(crate) hint_from: Option<Option<HintFrom>>,
+    pub(crate) redact_path: Option<Option<PathRedactor>>,
     pub(crate) read_body: Option<Option<usize>>,
     pub(crate) idempotency_key: Option<Option<IdempotencyKey>>,
     pub(crate) deadline_header: Option<Option<DeadlineHeader>>,
@@ -68,6 +71,8 @@ impl Patch {
         set(&mut policy.max_open_wait, self.max_open_wait.is_some().then_some(&self.max_open_wait));
         set(&mut policy.retry_after, self.retry_after.as_ref());
         set(&mut policy.hints, self.hints.as_ref());
+        set(&mut policy.hint_from, self.hint_from.as_ref());
+        set(&mut policy.redact_path, self.redact_path.as_ref());
         set(&mut policy.read_body, self.read_body.as_ref());
         set(&mut policy.idempotency_key, self.idempotency_key.as_ref());
         set(&mut policy.deadline_header, self.deadline_header.as_ref());

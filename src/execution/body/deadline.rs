@@ -1,7 +1,7 @@
 //! The deadline of a request, carried on into the body of its response.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::{io, time::Duration};
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 use crate::common::clock::Instant;
 use crate::error::{BoxError, Elapsed};
 
-/// The same response, whose body fails at `deadline` if it has not come to its end by then.
+/// Returns the same response, whose body fails at `deadline` if it has not come to its end by then.
 pub(crate) fn until(response: Response, deadline: Instant, limit: Duration) -> Response {
     super::rebuild(response, |inner| {
         let sleep = Box::pin(tokio::time::sleep_until(deadline));
@@ -34,14 +34,17 @@ impl http_body::Body for Until {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
-            return Poll::Ready(frame.map(|it| it.map_err(Into::into)));
+        // Asked of the clock as well: the timer of a task that never waits may never fire.
+        let is_late = Instant::now() >= self.sleep.deadline();
+        match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) if is_late && frame.is_data() => {}
+            Poll::Ready(frame) => return Poll::Ready(frame.map(|it| it.map_err(Into::into))),
+            Poll::Pending if is_late => {}
+            Poll::Pending => ready!(self.sleep.as_mut().poll(cx)),
         }
-        self.sleep.as_mut().poll(cx).map(|()| {
-            // As an io error of this kind, so that `reqwest::Error::is_timeout` sees it.
-            let elapsed = Elapsed { limit: "max_total_time", after: self.limit };
-            Some(Err(io::Error::new(io::ErrorKind::TimedOut, elapsed).into()))
-        })
+        // As an io error of this kind, so that `reqwest::Error::is_timeout` sees it.
+        let elapsed = Elapsed { limit: "max_total_time", after: self.limit };
+        Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, elapsed).into())))
     }
 
     fn is_end_stream(&self) -> bool {

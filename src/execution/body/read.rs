@@ -1,23 +1,31 @@
 //! Reading a body within the attempt, so that a body that breaks off is retried like a head.
 
+use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, header};
 use http_body::{Frame, SizeHint};
 use reqwest::{Body, Response};
 
-/// Reads the whole body, if it is no longer than `limit` bytes.
+/// Reads the whole body, if it is no longer than `limit` bytes and no stream of events.
 ///
-/// The response returned gives the same body again. A longer one comes back with what was read
-/// put in front of the rest, and without the bytes to look at.
+/// The response returned gives the same body again, trailers included. A longer one comes back with
+/// what was read put in front of the rest, and without the bytes to look at.
 pub(crate) async fn read(
-    mut response: Response,
+    response: Response,
     limit: usize,
 ) -> reqwest::Result<(Response, Option<Bytes>)> {
-    if response.content_length().is_some_and(|it| it > limit as u64) {
+    let is_longer = response.content_length().is_some_and(|it| it > limit as u64);
+    if is_longer || is_event_stream(response.headers()) {
         return Ok((response, None));
     }
+    let trailers = Arc::default();
+    let mut response = super::rebuild(response, |inner| {
+        Body::wrap(KeepsTrailers { inner, trailers: Arc::clone(&trailers) })
+    });
     let mut read = BytesMut::new();
     while let Some(chunk) = response.chunk().await? {
         read.extend_from_slice(&chunk);
@@ -28,7 +36,82 @@ pub(crate) async fn read(
         }
     }
     let read = read.freeze();
-    Ok((super::rebuild(response, |_| Body::from(read.clone())), Some(read)))
+    let response = super::rebuild(response, |_| match trailers.get().cloned() {
+        None => Body::from(read.clone()),
+        Some(trailers) => {
+            let start = Some(read.clone()).filter(|it| !it.is_empty());
+            Body::wrap(Whole { data: start, trailers: Some(trailers) })
+        }
+    });
+    Ok((response, Some(read)))
+}
+
+/// Returns whether a body comes bit by bit for as long as the server likes, and each bit is awaited.
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
+    let media_type = media_type.and_then(|it| it.split(';').next()).unwrap_or_default();
+    ["text/event-stream", "multipart/x-mixed-replace"]
+        .iter()
+        .any(|it| media_type.trim_ascii().eq_ignore_ascii_case(it))
+}
+
+/// A body that shows its trailers to those who read only its data.
+struct KeepsTrailers {
+    inner: Body,
+    trailers: Arc<OnceLock<HeaderMap>>,
+}
+
+impl http_body::Body for KeepsTrailers {
+    type Data = Bytes;
+    type Error = reqwest::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, reqwest::Error>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            if let Some(trailers) = frame.trailers_ref() {
+                let _ = self.trailers.set(trailers.clone());
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A body that was read, with its trailers.
+struct Whole {
+    data: Option<Bytes>,
+    trailers: Option<HeaderMap>,
+}
+
+impl http_body::Body for Whole {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let data = self.data.take().map(Frame::data);
+        Poll::Ready(data.or_else(|| self.trailers.take().map(Frame::trailers)).map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.data.is_none() && self.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.data.as_ref().map_or(0, |it| it.len() as u64))
+    }
 }
 
 /// A body whose start was read already.

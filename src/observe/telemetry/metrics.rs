@@ -222,7 +222,7 @@ fn source(source: &WaitSource) -> &'static str {
         WaitSource::Budget => "budget",
         WaitSource::CircuitBreaker => "circuit_breaker",
         WaitSource::Gate => "gate",
-        WaitSource::Hint(_) => "hint",
+        WaitSource::Hint(_) | WaitSource::HintFrom => "hint",
         WaitSource::Immediate => "immediate",
     }
 }

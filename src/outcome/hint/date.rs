@@ -7,29 +7,31 @@ use super::number::fraction;
 /// Reads an HTTP date: the three forms of RFC 9110 §5.6.7, and what mail-date parsers accept.
 ///
 /// Beyond the standard's grammar: any letter case, a missing or wrong weekday, missing seconds,
-/// numeric and North American zones, month before day, words after the zone. A date without a zone
+/// numeric and North American zones, month before day, words after the zone, and dates as
+/// JavaScript prints them, whose zone name in brackets may be of any language. A date without a zone
 /// is refused, since reading it as GMT could be hours off; asctime alone has none and means GMT.
 ///
 /// `now` settles which century a two-digit year belongs to: the latest one that puts the date no
 /// more than 50 years ahead.
 pub(crate) fn http_date(text: &str, now: SystemTime) -> Option<SystemTime> {
+    let text = text.split('(').next().unwrap_or(text);
     // Dashes mean RFC 850, whose two-digit year `httpdate` reads without regard to `now`.
     let strict = || httpdate::parse_http_date(text).ok().filter(|_| !text.contains('-'));
     if text.is_ascii() { strict().or_else(|| tolerant(text, now)) } else { None }
 }
 
 /// Reads an RFC 3339 date and time, such as `2015-10-21T07:28:05.25Z`.
+///
+/// Beyond the standard's grammar: missing seconds, a space before the zone, a zone without a colon
+/// or by name, words after it. Without a zone it is refused.
 pub(super) fn rfc3339(text: &str) -> Option<SystemTime> {
     let (date, time) = text.split_once(['T', 't', ' '])?;
-    let (time, east) = match time.strip_suffix(['Z', 'z']) {
-        Some(time) => (time, 0),
-        None => {
-            let (time, zone) = time.split_at(time.rfind(['+', '-'])?);
-            let (hours, minutes) = zone.get(1..)?.split_once(':')?;
-            let east = digits(hours, 2).filter(|it| *it < 24)? * 3600
-                + digits(minutes, 2).filter(|it| *it < 60)? * 60;
-            (time, if zone.starts_with('-') { -east } else { east })
-        }
+    let of_time = |it: char| it.is_ascii_digit() || it == ':' || it == '.';
+    let (time, zone) = time.split_at(time.find(|it| !of_time(it))?);
+    let east = match zone.split_ascii_whitespace().next()? {
+        // RFC 3339 §4.3: the time is UTC, and only the local offset is unknown.
+        "-00:00" => 0,
+        zone => seconds_east(zone)?,
     };
     let (time, rest) = time.split_once('.').unwrap_or((time, "0"));
     let mut date = date.split('-');
@@ -40,7 +42,7 @@ pub(super) fn rfc3339(text: &str) -> Option<SystemTime> {
         day: digits(date.next()?, 2)?,
         hour: digits(time.next()?, 2)?,
         minute: digits(time.next()?, 2)?,
-        second: digits(time.next()?, 2)?,
+        second: time.next().map_or(Some(0), |it| digits(it, 2))?,
     };
     if date.next().is_some() || time.next().is_some() {
         return None;
@@ -178,14 +180,24 @@ fn seconds_east(zone: &str) -> Option<i64> {
     if let Some((_, hours)) = NAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(zone)) {
         return Some(hours * 3600);
     }
-    let (sign, hhmm) = match zone.strip_prefix('-') {
-        Some(rest) => (-1, rest),
-        None => (1, zone.strip_prefix('+')?),
+    // JavaScript writes `GMT+0200`.
+    let at = zone.find(['+', '-'])?;
+    let (name, offset) = zone.split_at(at);
+    if !["", "GMT", "UT", "UTC"].iter().any(|it| it.eq_ignore_ascii_case(name)) {
+        return None;
+    }
+    let sign = if offset.starts_with('-') { -1 } else { 1 };
+    let (hours, minutes) = match offset.get(1..)?.split_once(':') {
+        Some((hours, minutes)) => (digits(hours, 2)?, digits(minutes, 2)?),
+        None => {
+            let hhmm = offset.get(1..)?;
+            let hhmm = if hhmm.len() <= 2 { number(hhmm)? * 100 } else { number(hhmm)? };
+            (hhmm / 100, hhmm % 100)
+        }
     };
     // RFC 5322 §3.3: `-0000` says that the zone is not known.
-    let hhmm = number(hhmm).filter(|it| *it != 0 || sign == 1)?;
-    let east = hhmm / 100 * 3600 + hhmm % 100 * 60;
-    (east < 86_400).then_some(sign * east)
+    let known = (hours, minutes) != (0, 0) || sign == 1;
+    (known && hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
 }
 
 /// A number of any sensible width.
@@ -341,6 +353,11 @@ mod tests {
             "wed oct 21 07:28:05 2015",
             "October 21, 2015 07:28:05 GMT",
             "Wed, 21 Oct 2015 07.28.05 GMT",
+            "Wed Oct 21 2015 07:28:05 GMT+0000 (Coordinated Universal Time)",
+            "Wed Oct 21 2015 09:28:05 GMT+0200 (Osteuropäische Zeit)",
+            "Wed Oct 21 2015 02:28:05 GMT-0500",
+            "Wed, 21 Oct 2015 09:28:05 UTC+02:00",
+            "Wed, 21 Oct 2015 09:28:05 +02",
         ] {
             check(text, 5);
         }
@@ -393,15 +410,22 @@ mod tests {
         assert_eq!(read("2015-10-21T09:28:05+02:00"), at(1_445_412_485_000));
         assert_eq!(read("2015-10-21 02:28:05-05:00"), at(1_445_412_485_000));
         assert_eq!(read("2015-10-21T12:58:05+05:30"), at(1_445_412_485_000));
+        assert_eq!(read("2015-10-21T07:28:05-00:00"), at(1_445_412_485_000));
+        // As others write it.
+        assert_eq!(read("2015-10-21T07:28Z"), at(1_445_412_480_000));
+        assert_eq!(read("2015-10-21T09:28+02:00"), at(1_445_412_480_000));
+        assert_eq!(read("2015-10-21T09:28:05+0200"), at(1_445_412_485_000));
+        assert_eq!(read("2015-10-21 07:28:05 UTC"), at(1_445_412_485_000));
+        assert_eq!(read("2015-10-21 07:28:05.5 +0000 UTC m=+1.2"), at(1_445_412_485_500));
         for bad in [
             "2015-10-21",
             "2015-10-21T07:28:05",
-            "2015-10-21T07:28Z",
+            "2015-10-21T07Z",
             "2015-10-21T07:28:05.Z",
             "2015-10-21T07:28:60Z",
             "2015-02-29T07:28:05Z",
             "15-10-21T07:28:05Z",
-            "2015-10-21T07:28:05+0200",
+            "2015-10-21T07:28:05-0000",
             "2015-10-21T07:28:05+24:00",
             "2015-10-21T07:28:05+02:60",
             "2015-10-21-01T07:28:05Z",

@@ -1,36 +1,49 @@
-//! Which headers carry hints, and how each of them is written.
+//! Which headers carry hints, and what each of them is about.
 
 use std::fmt;
 
-use http::{HeaderName, header};
+use http::HeaderName;
 
-/// The headers in which servers say when to come back, and whether to come back at all.
+use super::value::Unit;
+
+/// The headers in which servers say when to retry, and whether to retry at all.
 ///
-/// The first header that can be read wins, in this order:
+/// A header is known by its name, which says what it is about:
 ///
-/// | header | written as | told by |
+/// | header | about | sent by |
 /// |---|---|---|
-/// | `retry-after-ms`, `x-ms-retry-after-ms` | [`Millis`](HintFormat::Millis) | OpenAI, Azure |
-/// | `x-amz-retry-after` | [`Millis`](HintFormat::Millis) | AWS |
-/// | `retry-after` | [`RetryAfter`](HintFormat::RetryAfter) | RFC 9110 §10.2.3 |
-/// | `ratelimit` | [`RateLimit`](HintFormat::RateLimit) | draft-ietf-httpapi-ratelimit-headers |
-/// | `ratelimit-reset` | [`EpochOrDelta`](HintFormat::EpochOrDelta) | its drafts up to 06 |
-/// | `x-ratelimit-reset`, `x-rate-limit-reset` | [`EpochOrDelta`](HintFormat::EpochOrDelta) | GitHub, X, many others |
-/// | `x-ratelimit-reset-requests`, `-tokens` | [`GoDuration`](HintFormat::GoDuration) | OpenAI, Groq |
-/// | `anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-reset` | [`Rfc3339`](HintFormat::Rfc3339) | Anthropic |
-/// | `grpc-retry-pushback-ms` | [`Pushback`](HintFormat::Pushback) | gRPC proposal A6 |
+/// | `retry-after`, any name with `retry-after` or `retry-in` in it, such as `x-retry-after` | when to retry | RFC 9110 §10.2.3, Docker, Traefik, many others |
+/// | the same with milliseconds, such as `retry-after-ms` and `x-ms-retry-after-ms`; `x-amz-retry-after` | when to retry | OpenAI, Azure, AWS |
+/// | `grpc-retry-pushback-ms` | when to retry; any value but a count of milliseconds: not at all | gRPC proposal A6 |
+/// | a limit's `reset`, `next` or `after`, such as `x-ratelimit-reset`, `x-ratelimit-reset-tokens`, `anthropic-ratelimit-requests-reset` | when a quota is refilled | GitHub, OpenAI, Anthropic, Kong, many others |
+/// | a limit's `remaining`, such as `x-ratelimit-remaining` | what is left of that quota | the same |
+/// | `ratelimit`, and other limits written like it | quotas as a structured field | draft-ietf-httpapi-ratelimit-headers, Zendesk |
+/// | `x-should-retry`, `stripe-should-retry` | whether to retry | OpenAI, Anthropic, Stripe |
+/// | `x-envoy-ratelimited` | not to retry, unless another header says when | Envoy |
 ///
-/// A reset header counts only while the header of what remains (`x-ratelimit-remaining` and so on)
-/// says 0: servers send both with every answer, and the end of a window that still has room is no
-/// reason to wait. Where requests and tokens have run out, the later reset counts.
+/// # Values
 ///
-/// Three headers settle whether a retry is welcome, whatever the others say: `x-should-retry`
-/// ([`ShouldRetry`](HintFormat::ShouldRetry), Stripe, OpenAI, Anthropic), `x-envoy-ratelimited`
-/// ([`Veto`](HintFormat::Veto)), and a negative `grpc-retry-pushback-ms`.
+/// Every time may be written in any form: seconds, seconds with a fraction, seconds or milliseconds
+/// since 1970 (numbers from 10⁹ and 10¹² on), a length of time with units (`6m0s`, `250ms`, `1.5
+/// hours`, `PT30S`), an HTTP date in all its variants, RFC 3339 with or without seconds, a date as
+/// JavaScript prints it. Bare numbers are milliseconds where the header's name says so. Of two
+/// values or lines the longer wait counts. Dates are compared with the response's own `Date`, and
+/// its `Age` is deducted. A value that cannot be read counts as absent.
+///
+/// # Precedence
+///
+/// 1. Headers that were added here.
+/// 2. When to retry, in milliseconds.
+/// 3. When to retry.
+/// 4. The reset of a quota of which nothing remains: 0, or less.
+/// 5. On a 429, any reset.
+///
+/// Among headers of the same rank the longest wait counts. A quota that still has room is no reason
+/// to wait, except on a 429, which says that some limit was exceeded.
 ///
 /// # Default
 ///
-/// All of the above. None of them is sent by servers that mean something else by it.
+/// All of the above.
 ///
 /// # Examples
 ///
@@ -39,226 +52,344 @@ use http::{HeaderName, header};
 /// use reqwest_resilient::{HintFormat, HintHeaders};
 ///
 /// let hints = HintHeaders::default()
-///     .with(HeaderName::from_static("x-backoff"), HintFormat::Seconds)
+///     .with(HeaderName::from_static("x-backoff"))
+///     .with_format(HeaderName::from_static("x-go-away"), HintFormat::Veto)
 ///     .without(&HeaderName::from_static("x-envoy-ratelimited"));
 /// ```
 #[derive(Clone)]
 pub struct HintHeaders {
-    pub(super) spellings: Vec<HintRule>,
+    /// Whether headers are known by their names.
+    known: bool,
+    own: Vec<Own>,
+    ignored: Vec<HeaderName>,
 }
 
-/// How the value of a hint header is written.
+/// What a hint header is about.
 ///
-/// Lengths of time are ASCII digits, with a decimal fraction if they have one. A value that cannot
-/// be read counts as absent, except where a variant says otherwise.
+/// The form of a time does not matter, unless a variant says so: see [`HintHeaders`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HintFormat {
-    /// Seconds, or an epoch, or a date.
-    ///
-    /// Numbers from 10⁹ on are seconds since 1970, from 10¹² on milliseconds since 1970, smaller
-    /// ones seconds from now: the same header is sent with all three meanings. Dates may be
-    /// RFC 3339 or HTTP dates. What has passed is now.
-    EpochOrDelta,
-    /// A duration as Go prints it: `6m0s`, `20ms`.
-    GoDuration,
-    /// Milliseconds.
+    /// When to retry; a bare number counts milliseconds.
     Millis,
-    /// Milliseconds as a 32-bit integer; anything else, negative numbers above all, asks the
-    /// client to stay away.
+    /// When to retry, in milliseconds; any other value, negative numbers above all, says not to.
     Pushback,
-    /// A list of quotas as structured field: `"burst";r=0;t=30`.
-    ///
-    /// The longest time of those with nothing remaining counts. The older form `limit=100,
-    /// remaining=0, reset=30` is read too.
-    RateLimit,
-    /// Seconds or an HTTP date, as in `Retry-After`.
-    RetryAfter,
-    /// A date and time as in RFC 3339.
-    Rfc3339,
-    /// Seconds.
-    Seconds,
-    /// `true` asks for a retry, whatever the status; `false` asks the client to stay away.
+    /// `true` asks for a retry, whatever the status; `false` asks for none.
     ShouldRetry,
-    /// The client is to stay away if the header is there, unless it says `false`.
+    /// When to retry, as RFC 9110 §10.2.3 writes it: seconds or an HTTP date, on one line.
+    Standard,
+    /// The request is not to be retried if the header is present, unless it says `false`.
     Veto,
+    /// When to retry; a bare number counts seconds.
+    Wait,
+}
+
+/// A header that was added to the known ones.
+#[derive(Clone, Debug)]
+struct Own {
+    header: HeaderName,
+    format: HintFormat,
+    /// The header that has to say 0 for this one to count.
+    remaining: Option<HeaderName>,
 }
 
 impl HintHeaders {
-    /// No header at all: servers are not listened to.
+    /// Reads no header at all.
     pub const fn none() -> Self {
-        Self { spellings: Vec::new() }
+        Self { known: false, own: Vec::new(), ignored: Vec::new() }
     }
 
-    /// Reads `header` too, before all others, in place of what it meant so far.
-    pub fn with(self, header: HeaderName, format: HintFormat) -> Self {
-        self.put_first(HintRule::new(header, format))
+    /// Reads in `header`, too, when to retry.
+    ///
+    /// A bare number counts seconds, or milliseconds if the name ends so, as `x-backoff-ms` does.
+    pub fn with(self, header: HeaderName) -> Self {
+        let format = match unit(header.as_str()) {
+            Unit::Seconds => HintFormat::Wait,
+            Unit::Millis => HintFormat::Millis,
+        };
+        self.with_format(header, format)
     }
 
-    /// Like [`with`](Self::with), but the header counts only while `remaining` says 0.
-    pub fn with_reset(self, header: HeaderName, format: HintFormat, remaining: HeaderName) -> Self {
-        self.put_first(HintRule { remaining: Some(remaining), ..HintRule::new(header, format) })
+    /// Reads `header`, too, which is about what `format` says.
+    pub fn with_format(self, header: HeaderName, format: HintFormat) -> Self {
+        self.put_first(Own { header, format, remaining: None })
+    }
+
+    /// Like [`with`](Self::with), but the header counts only while `remaining` says that nothing is
+    /// left, or on a 429.
+    pub fn with_reset(self, header: HeaderName, remaining: HeaderName) -> Self {
+        let mut hints = self.with(header);
+        if let Some(reset) = hints.own.first_mut() {
+            reset.remaining = Some(remaining);
+        }
+        hints
     }
 
     /// Ignores `header`.
     pub fn without(mut self, header: &HeaderName) -> Self {
-        if let Some(at) = self.spellings.iter().position(|it| it.header == *header) {
-            // Whatever joined it now stands for itself only if nothing before it is left.
-            let removed = self.spellings.remove(at);
-            if let Some(next) = self.spellings.get_mut(at) {
-                next.joins &= removed.joins;
-            }
+        self.own.retain(|it| it.header != *header);
+        if !self.ignored.contains(header) {
+            self.ignored.push(header.clone());
         }
         self
     }
 
-    fn put_first(self, spelling: HintRule) -> Self {
-        let mut all = self.without(&spelling.header);
-        all.spellings.insert(0, spelling);
-        all
+    fn put_first(mut self, own: Own) -> Self {
+        self.own.retain(|it| it.header != own.header);
+        self.ignored.retain(|it| *it != own.header);
+        self.own.insert(0, own);
+        self
     }
-}
 
-/// The headers and their formats, in order.
-impl fmt::Debug for HintHeaders {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.spellings.iter().map(|it| (&it.header, it.format))).finish()
+    /// Returns what `header` is about, and whether it was added to the known ones.
+    pub(super) fn role<'a>(&'a self, header: &HeaderName) -> Option<(Role<'a>, bool)> {
+        if let Some(own) = self.own.iter().find(|it| it.header == *header) {
+            return Some((own.role(), true));
+        }
+        if !self.known || self.ignored.contains(header) {
+            return None;
+        }
+        Some((known(header.as_str())?, false))
     }
 }
 
 impl Default for HintHeaders {
     fn default() -> Self {
-        use HintFormat::*;
+        Self { known: true, ..Self::none() }
+    }
+}
 
-        let plain = |header, format| HintRule::new(HeaderName::from_static(header), format);
-        let reset = |header, format, remaining| HintRule {
-            remaining: Some(HeaderName::from_static(remaining)),
-            ..plain(header, format)
+impl fmt::Debug for HintHeaders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let own: Vec<_> = self.own.iter().map(|it| (&it.header, it.format)).collect();
+        f.debug_struct("HintHeaders")
+            .field("known", &self.known)
+            .field("own", &own)
+            .field("ignored", &self.ignored)
+            .finish()
+    }
+}
+
+/// What a header is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role<'a> {
+    /// When to retry.
+    Wait(Unit),
+    /// The same, where only seconds and HTTP dates count.
+    Standard,
+    /// The same, where a value that is none says not to.
+    Pushback,
+    /// When a quota is refilled; counts while nothing is left of it. Without the name of the header
+    /// that tells, the one of the same [`Quota`] does.
+    Reset(Unit, Option<&'a HeaderName>),
+    /// What is left of a quota.
+    Remaining,
+    /// Quotas as a structured field.
+    Quotas,
+    ShouldRetry,
+    Veto,
+    /// A veto that yields to a hint: its sender addresses proxies, which retry at once.
+    SoftVeto,
+}
+
+impl Own {
+    fn role(&self) -> Role<'_> {
+        let unit = match self.format {
+            HintFormat::Wait => Unit::Seconds,
+            HintFormat::Millis => Unit::Millis,
+            HintFormat::Standard => return Role::Standard,
+            HintFormat::Pushback => return Role::Pushback,
+            HintFormat::ShouldRetry => return Role::ShouldRetry,
+            HintFormat::Veto => return Role::Veto,
         };
-        let joined = |spelling| HintRule { joins: true, ..spelling };
-        Self {
-            spellings: vec![
-                plain("x-should-retry", ShouldRetry),
-                plain("x-envoy-ratelimited", Veto),
-                plain("retry-after-ms", Millis),
-                plain("x-ms-retry-after-ms", Millis),
-                plain("x-amz-retry-after", Millis),
-                HintRule::new(header::RETRY_AFTER, RetryAfter),
-                plain("ratelimit", RateLimit),
-                reset("ratelimit-reset", EpochOrDelta, "ratelimit-remaining"),
-                reset("x-ratelimit-reset", EpochOrDelta, "x-ratelimit-remaining"),
-                reset("x-rate-limit-reset", EpochOrDelta, "x-rate-limit-remaining"),
-                reset("x-ratelimit-reset-requests", GoDuration, "x-ratelimit-remaining-requests"),
-                joined(reset(
-                    "x-ratelimit-reset-tokens",
-                    GoDuration,
-                    "x-ratelimit-remaining-tokens",
-                )),
-                reset(
-                    "anthropic-ratelimit-requests-reset",
-                    Rfc3339,
-                    "anthropic-ratelimit-requests-remaining",
-                ),
-                joined(reset(
-                    "anthropic-ratelimit-tokens-reset",
-                    Rfc3339,
-                    "anthropic-ratelimit-tokens-remaining",
-                )),
-                joined(reset(
-                    "anthropic-ratelimit-input-tokens-reset",
-                    Rfc3339,
-                    "anthropic-ratelimit-input-tokens-remaining",
-                )),
-                joined(reset(
-                    "anthropic-ratelimit-output-tokens-reset",
-                    Rfc3339,
-                    "anthropic-ratelimit-output-tokens-remaining",
-                )),
-                plain("grpc-retry-pushback-ms", Pushback),
-            ],
+        match &self.remaining {
+            Some(remaining) => Role::Reset(unit, Some(remaining)),
+            None => Role::Wait(unit),
         }
     }
 }
 
-/// One header that may carry a hint.
-#[derive(Clone, Debug)]
-pub(super) struct HintRule {
-    pub(super) header: HeaderName,
-    pub(super) format: HintFormat,
-    /// The header that has to say 0 for this one to count.
-    pub(super) remaining: Option<HeaderName>,
-    /// Stands beside the one before it, so that the longer wait of both counts.
-    pub(super) joins: bool,
-    /// [`mark`] of the header.
-    pub(super) mark: u64,
-}
-
-impl HintRule {
-    fn new(header: HeaderName, format: HintFormat) -> Self {
-        let mark = mark(&header);
-        Self { header, format, remaining: None, joins: false, mark }
+/// Tells by its name what a header is about.
+fn known(name: &str) -> Option<Role<'static>> {
+    // Most headers are none of these, which a glance at their letters tells.
+    if !name.bytes().any(|it| matches!(it, b'y' | b'm' | b'q' | b'h')) {
+        return None;
+    }
+    let has = |word: &str| contains(name, word);
+    match name {
+        "x-amz-retry-after" => return Some(Role::Wait(Unit::Millis)),
+        "grpc-retry-pushback-ms" => return Some(Role::Pushback),
+        "x-envoy-ratelimited" => return Some(Role::SoftVeto),
+        // KuCoin counts milliseconds there.
+        "gw-ratelimit-reset" => return Some(Role::Reset(Unit::Millis, None)),
+        _ if has("should-retry") => return Some(Role::ShouldRetry),
+        _ if has("retry-after") || has("retryafter") || has("retry-in") => {
+            return Some(Role::Wait(unit(name)));
+        }
+        _ if !(has("limit") || has("throttl") || has("quota")) => return None,
+        _ => {}
+    }
+    if has("remain") {
+        return Some(Role::Remaining);
+    }
+    match Quota::of_reset(name) {
+        Some(_) => Some(Role::Reset(unit(name), None)),
+        None => (has("ratelimit") || has("rate-limit")).then_some(Role::Quotas),
     }
 }
 
-/// One of 64 bits for a header name.
-///
-/// The marks of all headers of a response tell which spellings cannot be among them, at the cost
-/// of a glance at each name instead of a look-up for each spelling.
-pub(super) fn mark(header: &HeaderName) -> u64 {
-    let name = header.as_str().as_bytes();
-    let last = name.last().copied().unwrap_or_default();
-    1 << ((name.len() + usize::from(last)) % 64)
+fn contains(name: &str, word: &str) -> bool {
+    name.as_bytes().windows(word.len()).any(|it| it == word.as_bytes())
+}
+
+/// The unit of a header's bare numbers, by its name.
+fn unit(name: &str) -> Unit {
+    let ends = ["-ms", "_ms", "-millis", "-msec", "milliseconds"];
+    if ends.iter().any(|it| name.ends_with(it)) { Unit::Millis } else { Unit::Seconds }
+}
+
+/// What a header's name says about which quota it belongs to: what is before the word that says
+/// what is told of it, and what is after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Quota<'a> {
+    before: &'a str,
+    after: &'a str,
+}
+
+impl<'a> Quota<'a> {
+    pub(super) fn of_reset(name: &'a str) -> Option<Self> {
+        let words = ["reset", "-next", "-after"];
+        let (before, after) = words.iter().find_map(|it| name.split_once(it))?;
+        Some(Self { before: before.trim_end_matches('-'), after })
+    }
+
+    pub(super) fn of_remaining(name: &'a str) -> Option<Self> {
+        let (before, after) = name.split_once("remain")?;
+        let after = after.strip_prefix("ing").unwrap_or(after);
+        Some(Self { before: before.trim_end_matches('-'), after })
+    }
+
+    /// Returns whether the reset of this quota belongs to what remains of `other`.
+    pub(super) fn is_of(&self, other: &Self) -> bool {
+        /// How the name of a reset may end that says no more than that it is a time.
+        const TIMES: [&str; 9] =
+            ["-after", "-at", "-date", "-in", "-ms", "-seconds", "-time", "-timestamp", "time"];
+        let same =
+            self.after == other.after || other.after.is_empty() && TIMES.contains(&self.after);
+        self.before == other.before && same
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header;
+
     use super::*;
 
-    #[test]
-    fn shows_headers_and_their_formats() {
-        let hints = HintHeaders::none()
-            .with(header::RETRY_AFTER, HintFormat::RetryAfter)
-            .with(HeaderName::from_static("x-backoff"), HintFormat::Seconds);
-        assert_eq!(format!("{hints:?}"), r#"{"x-backoff": Seconds, "retry-after": RetryAfter}"#);
+    fn role(name: &'static str) -> Option<Role<'static>> {
+        known(name)
     }
 
     #[test]
-    fn a_header_joins_another_only_while_one_of_its_own_kind_is_before_it() {
-        let joins = |ignored: &'static str, header: &'static str| {
-            let hints = HintHeaders::default().without(&HeaderName::from_static(ignored));
-            hints.spellings.iter().find(|it| it.header == header).map(|it| it.joins)
-        };
-        let (requests, tokens) = ("x-ratelimit-reset-requests", "x-ratelimit-reset-tokens");
-        assert_eq!(joins(requests, tokens), Some(false));
-        assert_eq!(joins(tokens, requests), Some(false));
-        let (tokens, input) =
-            ("anthropic-ratelimit-tokens-reset", "anthropic-ratelimit-input-tokens-reset");
-        assert_eq!(joins(tokens, input), Some(true));
-    }
-
-    #[test]
-    fn few_hints_are_looked_for_in_an_answer_without_any() {
-        let present = [
-            "access-control-allow-origin",
+    fn names_say_what_a_header_is_about() {
+        use Role::{Pushback, Quotas, Remaining, Reset, ShouldRetry, SoftVeto, Wait};
+        use Unit::{Millis, Seconds};
+        for (name, expected) in [
+            ("retry-after", Wait(Seconds)),
+            ("x-retry-after", Wait(Seconds)),
+            ("retryafter", Wait(Seconds)),
+            ("x-retry-in", Wait(Seconds)),
+            ("x-rate-limit-retry-after-seconds", Wait(Seconds)),
+            ("retry-after-ms", Wait(Millis)),
+            ("x-ms-retry-after-ms", Wait(Millis)),
+            ("x-amz-retry-after", Wait(Millis)),
+            ("grpc-retry-pushback-ms", Pushback),
+            ("ratelimit", Quotas),
+            ("ratelimit-policy", Quotas),
+            ("x-ratelimit-limit", Quotas),
+            ("x-ratelimit-reset", Reset(Seconds, None)),
+            ("x-rate-limit-reset", Reset(Seconds, None)),
+            ("x-ratelimit-reset-tokens", Reset(Seconds, None)),
+            ("x-ratelimit-reset-ms", Reset(Millis, None)),
+            ("gw-ratelimit-reset", Reset(Millis, None)),
+            ("x-ratelimit-userreset", Reset(Seconds, None)),
+            ("akamai-ratelimit-next", Reset(Seconds, None)),
+            ("x-ratelimit-after", Reset(Seconds, None)),
+            ("x-ratelimit-remaining", Remaining),
+            ("x-gate-ratelimit-requests-remain", Remaining),
+            ("x-should-retry", ShouldRetry),
+            ("stripe-should-retry", ShouldRetry),
+            ("x-envoy-ratelimited", SoftVeto),
+        ] {
+            assert_eq!(role(name), Some(expected), "{name}");
+        }
+        for name in [
             "age",
-            "cache-control",
-            "connection",
-            "content-encoding",
-            "content-length",
-            "content-type",
             "date",
-            "etag",
-            "last-modified",
-            "server",
-            "set-cookie",
-            "strict-transport-security",
-            "transfer-encoding",
-            "vary",
-            "via",
-        ];
-        let present = present.map(|it| mark(&HeaderName::from_static(it)));
-        let spellings = HintHeaders::default().spellings;
-        let looked_for = spellings.iter().filter(|it| present.contains(&it.mark)).count();
-        assert!(looked_for * 4 <= spellings.len(), "{looked_for} of {}", spellings.len());
+            "content-type",
+            "cache-control",
+            "x-request-id",
+            "x-backoff",
+            "x-left",
+            "x-password-reset",
+            "content-length",
+            "x-remaining",
+            "x-after",
+            "max-forwards",
+        ] {
+            assert_eq!(role(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn resets_belong_to_what_remains() {
+        let pair = |reset, remaining| {
+            let quota = Quota::of_reset(reset).unwrap();
+            Quota::of_remaining(remaining).is_some_and(|it| quota.is_of(&it))
+        };
+        for (reset, remaining) in [
+            ("x-ratelimit-reset", "x-ratelimit-remaining"),
+            ("x-ratelimit-reset-tokens", "x-ratelimit-remaining-tokens"),
+            ("anthropic-ratelimit-tokens-reset", "anthropic-ratelimit-tokens-remaining"),
+            ("ratelimit-resettime", "ratelimit-remaining"),
+            ("x-ratelimit-reset-after", "x-ratelimit-remaining"),
+            ("x-ratelimit-userreset", "x-ratelimit-userremaining"),
+            ("x-ratelimit-next", "x-ratelimit-remaining"),
+        ] {
+            assert!(pair(reset, remaining), "{reset} {remaining}");
+        }
+        for (reset, remaining) in [
+            ("x-ratelimit-reset", "x-rate-limit-remaining"),
+            ("x-ratelimit-reset-tokens", "x-ratelimit-remaining-requests"),
+            ("x-ratelimit-reset", "x-ratelimit-remaining-tokens"),
+            ("x-ratelimit-reset", "x-ratelimit-limit"),
+        ] {
+            assert!(!pair(reset, remaining), "{reset} {remaining}");
+        }
+    }
+
+    #[test]
+    fn headers_are_added_and_ignored() {
+        let backoff = || HeaderName::from_static("x-backoff");
+        fn listed(hints: &HintHeaders) -> Option<(Role<'_>, bool)> {
+            hints.role(&HeaderName::from_static("x-backoff"))
+        }
+        let hints = HintHeaders::none();
+        assert_eq!(listed(&hints), None);
+        assert_eq!(hints.role(&header::RETRY_AFTER), None);
+        let hints = hints.with(backoff());
+        assert_eq!(listed(&hints), Some((Role::Wait(Unit::Seconds), true)));
+        let hints = hints.with_format(backoff(), HintFormat::Millis);
+        assert_eq!(listed(&hints), Some((Role::Wait(Unit::Millis), true)));
+        let shown = r#"HintHeaders { known: false, own: [("x-backoff", Millis)], ignored: [] }"#;
+        assert_eq!(format!("{hints:?}"), shown);
+        let hints = hints.without(&backoff());
+        assert_eq!(listed(&hints), None);
+        let hints = HintHeaders::default().without(&header::RETRY_AFTER);
+        assert_eq!(hints.role(&header::RETRY_AFTER), None);
+        assert!(hints.with(header::RETRY_AFTER).role(&header::RETRY_AFTER).is_some());
+        let millis = HeaderName::from_static("x-backoff-ms");
+        let hints = HintHeaders::none().with(millis.clone());
+        assert_eq!(hints.role(&millis), Some((Role::Wait(Unit::Millis), true)));
     }
 }

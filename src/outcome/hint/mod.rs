@@ -1,27 +1,32 @@
-//! What servers say about coming back: when, and whether at all.
+//! What servers say about retries: when, and whether at all.
 
 mod date;
 mod headers;
 mod number;
 mod quota;
+mod value;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, StatusCode, header};
 
 pub use self::headers::{HintFormat, HintHeaders};
 use self::{
     date::http_date,
-    headers::{HintRule, mark},
+    headers::{Quota, Role},
+    value::{Unit, When},
 };
 
-/// Everything a response head says about coming back.
+/// Everything a response head says about retries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Advice {
-    /// When to come back, if the server said so.
+    /// When to retry, if the server said so.
     pub(crate) hint: Option<Hint>,
-    /// Whether to come back at all.
+    /// Whether to retry at all.
     pub(crate) directive: RetryDirective,
+    /// Whether the response says that there were too many requests: a 429, or a 403 that tells of
+    /// a limit as GitHub's does.
+    pub(crate) rate_limited: bool,
 }
 
 /// How long to wait, and who says so.
@@ -30,8 +35,10 @@ pub(crate) struct Hint {
     /// The time to wait, from the arrival of the response head on; may be as long as
     /// [`Duration::MAX`].
     pub(crate) after: Duration,
-    /// The header it was read from.
-    pub(crate) header: HeaderName,
+    /// The header it was read from; `None` if the caller's own function found it.
+    pub(crate) header: Option<HeaderName>,
+    /// Whether it asks for this request again, rather than telling of a quota's end.
+    pub(crate) asks: bool,
 }
 
 /// Whether the server wants the request again.
@@ -42,109 +49,190 @@ pub(crate) enum RetryDirective {
     /// It does not say.
     #[default]
     Unspecified,
-    /// It asks the client to stay away, by this header.
+    /// It asks for no retry, by this header.
     DoNotRetry(HeaderName),
 }
 
-/// Reads what a response head says about coming back; see [`HintHeaders`] for the rules.
+impl Advice {
+    /// Takes `after`, which the caller's own function found, in place of what the headers say.
+    pub(crate) fn with_found(mut self, status: Option<StatusCode>, after: Duration) -> Self {
+        self.hint = Some(Hint { after, header: None, asks: true });
+        self.rate_limited |= status == Some(StatusCode::FORBIDDEN);
+        self
+    }
+}
+
+/// Reads what a response head says about retries; see [`HintHeaders`] for the rules.
 ///
 /// `now` is the client's wall clock, for dates in responses without a `Date` of their own.
-pub(crate) fn read(headers: &HeaderMap, listened_to: &HintHeaders, now: SystemTime) -> Advice {
-    let present = headers.keys().fold(0, |marks, it| marks | mark(it));
-    let mut advice = Advice::default();
-    let mut settled = false;
-    for spelling in &listened_to.spellings {
-        settled |= !spelling.joins && advice.hint.is_some();
-        if present & spelling.mark == 0 {
-            continue;
+pub(crate) fn read(
+    status: StatusCode,
+    headers: &HeaderMap,
+    listened_to: &HintHeaders,
+    now: SystemTime,
+) -> Advice {
+    let mut reader = Reader {
+        headers,
+        listened_to,
+        now,
+        throttled: status == StatusCode::TOO_MANY_REQUESTS,
+        best: [const { None }; RANKS],
+        directive: RetryDirective::Unspecified,
+        soft_veto: None,
+        exhausted: false,
+    };
+    for header in headers.keys() {
+        if let Some((role, own)) = listened_to.role(header) {
+            reader.hear(header, role, own);
         }
-        match said(spelling, headers, now) {
-            Some(Said::Wait(after)) => {
-                if !settled && advice.hint.as_ref().is_none_or(|it| it.after < after) {
-                    advice.hint = Some(Hint { after, header: spelling.header.clone() });
+    }
+    let hint = reader.best.into_iter().flatten().next();
+    let directive = match (reader.directive, reader.soft_veto) {
+        (RetryDirective::Retry | RetryDirective::Unspecified, Some(header)) if hint.is_none() => {
+            RetryDirective::DoNotRetry(header)
+        }
+        (directive, _) => directive,
+    };
+    let limited_403 = status == StatusCode::FORBIDDEN && (hint.is_some() || reader.exhausted);
+    Advice { hint, directive, rate_limited: reader.throttled || limited_403 }
+}
+
+/// Ranks of hints, by precedence: the first that is there counts.
+const OWN: usize = 0;
+const MILLIS: usize = 1;
+const WAIT: usize = 2;
+const EXHAUSTED: usize = 3;
+const ANY_RESET: usize = 4;
+const RANKS: usize = 5;
+
+struct Reader<'a> {
+    headers: &'a HeaderMap,
+    listened_to: &'a HintHeaders,
+    now: SystemTime,
+    /// Whether the status alone says that some limit was exceeded.
+    throttled: bool,
+    /// The longest hint of each rank.
+    best: [Option<Hint>; RANKS],
+    directive: RetryDirective,
+    soft_veto: Option<HeaderName>,
+    /// Whether nothing remains of some quota.
+    exhausted: bool,
+}
+
+impl Reader<'_> {
+    fn hear(&mut self, header: &HeaderName, role: Role<'_>, own: bool) {
+        let text = only_value(self.headers, header);
+        let is = |word| text.is_some_and(|it| it.eq_ignore_ascii_case(word));
+        let rank = |rank| if own { OWN } else { rank };
+        match role {
+            Role::Wait(unit) => {
+                let by_name = if unit == Unit::Millis { MILLIS } else { WAIT };
+                let heard = self.longest(header, unit);
+                self.offer(rank(by_name), header, heard, true);
+                if own && heard.is_none() {
+                    self.hear_quotas(header, OWN);
                 }
             }
-            Some(Said::Retry) if advice.directive == RetryDirective::Unspecified => {
-                advice.directive = RetryDirective::Retry
+            Role::Standard => {
+                let number = text.and_then(number::seconds).map(When::After);
+                let when = number.or_else(|| Some(When::At(http_date(text?, self.now)?)));
+                self.offer(rank(WAIT), header, when.map(|it| self.wait(it)), true);
             }
-            Some(Said::StayAway) => {
-                advice.directive = RetryDirective::DoNotRetry(spelling.header.clone())
+            Role::Pushback => match text.and_then(number::pushback) {
+                Some(after) => self.offer(rank(WAIT), header, Some(after), true),
+                None => self.directive = RetryDirective::DoNotRetry(header.clone()),
+            },
+            Role::Reset(unit, remaining) => {
+                let spent = match remaining {
+                    Some(remaining) => is_spent(self.headers, remaining),
+                    None => self.is_exhausted(header),
+                };
+                self.exhausted |= spent;
+                if spent || self.throttled {
+                    let rank = if spent { rank(EXHAUSTED) } else { ANY_RESET };
+                    self.offer(rank, header, self.longest(header, unit), false);
+                }
             }
-            Some(Said::Retry) | None => {}
+            Role::Remaining => self.exhausted |= is_spent(self.headers, header),
+            Role::Quotas => self.hear_quotas(header, EXHAUSTED),
+            Role::ShouldRetry if is("true") && self.directive == RetryDirective::Unspecified => {
+                self.directive = RetryDirective::Retry
+            }
+            Role::ShouldRetry if is("false") => {
+                self.directive = RetryDirective::DoNotRetry(header.clone())
+            }
+            Role::Veto if !is("false") => {
+                self.directive = RetryDirective::DoNotRetry(header.clone())
+            }
+            Role::SoftVeto if !is("false") => self.soft_veto = Some(header.clone()),
+            Role::ShouldRetry | Role::Veto | Role::SoftVeto => {}
         }
     }
-    advice
-}
 
-/// Whether a 403 is not about permissions but about having asked too often, as GitHub uses it.
-pub(crate) fn is_rate_limit_403(status: StatusCode, headers: &HeaderMap) -> bool {
-    const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
-    status == StatusCode::FORBIDDEN
-        && (headers.contains_key(header::RETRY_AFTER) || is_zero(headers, &REMAINING))
-}
-
-/// What a single header says.
-enum Said {
-    Retry,
-    StayAway,
-    Wait(Duration),
-}
-
-fn said(spelling: &HintRule, headers: &HeaderMap, now: SystemTime) -> Option<Said> {
-    let HintRule { header, format, remaining, .. } = spelling;
-    if !headers.contains_key(header) || remaining.as_ref().is_some_and(|it| !is_zero(headers, it)) {
-        return None;
+    fn hear_quotas(&mut self, header: &HeaderName, rank: usize) {
+        let refills = quota::rate_limit(self.headers.get_all(header).iter()).unwrap_or_default();
+        self.exhausted |= refills.exhausted.is_some();
+        let wait = |it| self.wait(value::of_number(it, Unit::Seconds));
+        let (exhausted, any) = (refills.exhausted.map(wait), refills.any.map(wait));
+        self.offer(rank, header, exhausted, false);
+        if self.throttled {
+            self.offer(ANY_RESET, header, any, false);
+        }
     }
-    let text = only_value(headers, header);
-    let is = |word| text.is_some_and(|it| it.eq_ignore_ascii_case(word));
-    let after = match format {
-        HintFormat::Pushback => match text.and_then(number::pushback) {
-            Some(after) => after,
-            None => return Some(Said::StayAway),
-        },
-        HintFormat::RateLimit => quota::rate_limit(headers.get_all(header).iter())?,
-        HintFormat::ShouldRetry if is("true") => return Some(Said::Retry),
-        HintFormat::ShouldRetry if is("false") => return Some(Said::StayAway),
-        HintFormat::Veto if !is("false") => return Some(Said::StayAway),
-        HintFormat::ShouldRetry | HintFormat::Veto => return None,
 
-        HintFormat::EpochOrDelta => match number::seconds(text?) {
-            Some(number) => delta_or_epoch(number, server_time(headers, now)),
-            None => left(date::rfc3339(text?).or_else(|| http_date(text?, now))?, headers, now),
-        },
-        HintFormat::GoDuration => number::go_duration(text?)?,
-        HintFormat::Millis => number::seconds(text?)? / 1000,
-        HintFormat::RetryAfter => match number::seconds(text?) {
-            Some(after) => after,
-            None => left(http_date(text?, now)?, headers, now),
-        },
-        HintFormat::Rfc3339 => left(date::rfc3339(text?)?, headers, now),
-        HintFormat::Seconds => number::seconds(text?)?,
-    };
-    Some(Said::Wait(after))
-}
-
-/// What is left until `then`; nothing once it has passed.
-fn left(then: SystemTime, headers: &HeaderMap, now: SystemTime) -> Duration {
-    then.duration_since(server_time(headers, now)).unwrap_or_default()
-}
-
-/// The time by the clock that the server's dates are written by.
-///
-/// A client whose own clock is wrong thus waits as long as it was told to.
-fn server_time(headers: &HeaderMap, now: SystemTime) -> SystemTime {
-    only_value(headers, &header::DATE).and_then(|it| http_date(it, now)).unwrap_or(now)
-}
-
-/// Tells by its size whether a number counts from now or from 1970, in seconds or milliseconds.
-///
-/// The smallest epoch, 10⁹ s, is in 2001, while 10⁹ s from now is 31 years away.
-fn delta_or_epoch(number: Duration, now: SystemTime) -> Duration {
-    if number.as_secs() < 1_000_000_000 {
-        return number;
+    fn offer(&mut self, rank: usize, header: &HeaderName, after: Option<Duration>, asks: bool) {
+        let (Some(after), Some(best)) = (after, self.best.get_mut(rank)) else { return };
+        if best.as_ref().is_none_or(|it| it.after < after) {
+            *best = Some(Hint { after, header: Some(header.clone()), asks });
+        }
     }
-    let epoch = if number.as_secs() < 1_000_000_000_000 { number } else { number / 1000 };
-    epoch.saturating_sub(now.duration_since(UNIX_EPOCH).unwrap_or_default())
+
+    /// The longest wait that a header names.
+    fn longest(&self, header: &HeaderName, unit: Unit) -> Option<Duration> {
+        let mut longest = None;
+        for line in self.headers.get_all(header) {
+            value::read_all(line, unit, self.now, &mut |when| {
+                longest = longest.max(Some(self.wait(when)));
+            });
+        }
+        longest
+    }
+
+    /// The time that is left of a wait.
+    ///
+    /// Both the clock that a server's dates are written by and the time that a response has spent
+    /// in caches are read from the response, so that a client whose clock is wrong waits as long
+    /// as it was told to.
+    fn wait(&self, when: When) -> Duration {
+        let age = only_value(self.headers, &header::AGE).and_then(number::seconds);
+        let age = age.unwrap_or_default();
+        let date = only_value(self.headers, &header::DATE);
+        match when {
+            When::After(after) => after.saturating_sub(age),
+            When::At(then) => {
+                let made = date.and_then(|it| http_date(it, self.now));
+                let server_time = made.map_or(Some(self.now), |it| it.checked_add(age));
+                let left = server_time.and_then(|it| then.duration_since(it).ok());
+                left.unwrap_or_default()
+            }
+        }
+    }
+
+    /// Whether nothing remains of the quota that `reset` tells the end of.
+    fn is_exhausted(&self, reset: &HeaderName) -> bool {
+        let Some(quota) = Quota::of_reset(reset.as_str()) else { return false };
+        let mut others = self
+            .headers
+            .keys()
+            .filter(|it| Quota::of_remaining(it.as_str()).is_some_and(|it| quota.is_of(&it)));
+        others.any(|it| self.listened_to.role(it).is_some() && is_spent(self.headers, it))
+    }
+}
+
+/// Whether a header says that nothing remains.
+fn is_spent(headers: &HeaderMap, name: &HeaderName) -> bool {
+    let lines = headers.get_all(name).iter().filter_map(|it| it.to_str().ok());
+    lines.filter_map(number::is_spent).any(|it| it)
 }
 
 /// The value of a header that is there once; repeating the very same line changes nothing.
@@ -157,11 +245,7 @@ fn only_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> 
     first.to_str().ok().map(str::trim_ascii)
 }
 
-fn is_zero(headers: &HeaderMap, name: &HeaderName) -> bool {
-    only_value(headers, name).and_then(number::seconds).is_some_and(|it| it.is_zero())
-}
-
-/// Reads header lines as a server may send them; the door of the fuzz target.
+/// Reads header lines as a server may send them; the entry of the fuzz target.
 #[cfg(fuzzing)]
 pub fn fuzz_hints(lines: &[u8]) {
     let mut headers = HeaderMap::new();
@@ -172,13 +256,22 @@ pub fn fuzz_hints(lines: &[u8]) {
             headers.append::<HeaderName>(name, value);
         }
     }
-    let now = UNIX_EPOCH + Duration::from_secs(1_445_412_480);
-    let advice = read(&headers, &HintHeaders::default(), now);
-    assert!(advice.hint.is_none_or(|it| headers.contains_key(it.header)));
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_445_412_480);
+    let own = HeaderName::from_static("x-backoff");
+    let added = HintHeaders::default().with_reset(own.clone(), HeaderName::from_static("x-left"));
+    for hints in [HintHeaders::default(), added, HintHeaders::none().with(own)] {
+        for status in [StatusCode::TOO_MANY_REQUESTS, StatusCode::FORBIDDEN] {
+            let advice = read(status, &headers, &hints, now);
+            let named = |it: Hint| it.header.is_some_and(|it| headers.contains_key(it));
+            assert!(advice.hint.is_none_or(named));
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use http::HeaderValue;
     use proptest::prelude::*;
 
@@ -200,13 +293,21 @@ mod tests {
         headers
     }
 
+    fn advice_of(status: u16, text: &str) -> Advice {
+        let status = StatusCode::from_u16(status).unwrap();
+        read(status, &headers(text), &HintHeaders::default(), now())
+    }
+
+    /// What headers say where the status says nothing of limits.
     fn default_advice(text: &str) -> Advice {
-        read(&headers(text), &HintHeaders::default(), now())
+        advice_of(500, text)
     }
 
     fn hint(header: &'static str, seconds: f64) -> Option<Hint> {
         let after = Duration::from_secs_f64(seconds);
-        Some(Hint { after, header: HeaderName::from_static(header) })
+        let header = HeaderName::from_static(header);
+        let asks = header.as_str().contains("retry");
+        Some(Hint { after, header: Some(header), asks })
     }
 
     /// One header alone, and the seconds to wait; none if it is not to be understood.
@@ -224,11 +325,7 @@ mod tests {
     ) {
         let advice = default_advice(&format!("{others}\n{header}: {value}"));
         let expected = seconds.into().and_then(|it| hint(header, it));
-        assert_eq!(
-            advice,
-            Advice { hint: expected, directive: RetryDirective::Unspecified },
-            "{header}: {value}"
-        );
+        assert_eq!(advice, Advice { hint: expected, ..Advice::default() }, "{header}: {value}");
     }
 
     #[test]
@@ -243,7 +340,9 @@ mod tests {
             check(header, "1500", 1.5);
             check(header, "0", 0.0);
             check(header, "12.5", 0.0125);
-            for bad in ["", "-1", "soon", "1e3", "٥", "Wed, 21 Oct 2015 07:28:05 GMT"] {
+            check(header, "250ms", 0.25);
+            check(header, "Wed, 21 Oct 2015 07:28:05 GMT", 5.0);
+            for bad in ["", "-1", "soon", "1e3", "٥"] {
                 check(header, bad, None);
             }
         }
@@ -258,8 +357,13 @@ mod tests {
         check("retry-after", "Wednesday, 21-Oct-15 07:28:05 GMT", 5.0);
         check("retry-after", "Wed Oct 21 07:28:05 2015", 5.0);
         check("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT", 0.0);
-        for bad in ["", " ", "-5", "+5", "5.", "1_0", "nan", "5, 10", "2015-10-21T07:28:05Z", "٥"]
-        {
+        // Not 45 years.
+        check("retry-after", "1445412485", 5.0);
+        check("retry-after", "1445412485500", 5.5);
+        check("retry-after", "5, 10", 10.0);
+        check("retry-after", "1m0s", 60.0);
+        check("retry-after", "2015-10-21T07:28:05Z", 5.0);
+        for bad in ["", " ", "-5", "+5", "5.", "1_0", "nan", "2015-10-21T07:28:05", "٥"] {
             check("retry-after", bad, None);
         }
         let huge = default_advice(&format!("retry-after: {}", "9".repeat(400)));
@@ -271,6 +375,7 @@ mod tests {
         let in_five = "Wed, 21 Oct 2015 07:28:05 GMT";
         for (date, seconds) in [
             ("Wed, 21 Oct 2015 07:27:55 GMT", 10.0),
+            ("Wed, 21 Oct 2015 07:27:55 GMT\nage: 7", 3.0),
             ("Wed, 21 Oct 2015 09:00:00 GMT", 0.0),
             ("yesterday", 5.0),
         ] {
@@ -281,9 +386,22 @@ mod tests {
     }
 
     #[test]
-    fn repeated_lines_must_agree() {
+    fn time_spent_in_caches_is_deducted() {
+        check_with("age: 20", "retry-after", "30", 10.0);
+        check_with("age: 40", "retry-after", "30", 0.0);
+        check_with("age: 20\nage: 25", "retry-after", "30", 30.0);
+        check_with("age: soon", "retry-after", "30", 30.0);
+        check_with(&format!("age: {}", "9".repeat(400)), "retry-after", "30", 0.0);
+        // Without a date of the server's, the client's own clock counts, which knows no age.
+        check_with("age: 20", "retry-after", "Wed, 21 Oct 2015 07:28:05 GMT", 5.0);
+    }
+
+    #[test]
+    fn of_repeated_lines_the_longer_counts() {
         check_with("retry-after: 5", "retry-after", "5", 5.0);
-        check_with("retry-after: 5", "retry-after", "10", None);
+        check_with("retry-after: 5", "retry-after", "10", 10.0);
+        check_with("retry-after: 10", "retry-after", "5", 10.0);
+        check_with("retry-after: soon", "retry-after", "5", 5.0);
     }
 
     #[test]
@@ -324,7 +442,7 @@ mod tests {
             let header: &'static str = format!("x-ratelimit-reset-{of}").leak();
             check_with(&format!("x-ratelimit-remaining-{of}: 0"), header, "6m0s", 360.0);
             check_with(&format!("x-ratelimit-remaining-{of}: 0"), header, "20ms", 0.02);
-            check_with(&format!("x-ratelimit-remaining-{of}: 0"), header, "20", None);
+            check_with(&format!("x-ratelimit-remaining-{of}: 0"), header, "20", 20.0);
             check_with(&format!("x-ratelimit-remaining-{of}: 9"), header, "6m0s", None);
         }
     }
@@ -356,38 +474,50 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_can_be_read_wins() {
-        let mut lines = vec![
+    fn the_first_rank_counts_and_in_it_the_longest() {
+        let lines = [
             ("retry-after-ms", "1000"),
             ("x-ms-retry-after-ms", "2000"),
-            ("x-amz-retry-after", "3000"),
-            ("retry-after", "4"),
+            ("retry-after", "3"),
+            ("x-retry-after", "4"),
             ("ratelimit", "a;r=0;t=5"),
-            ("ratelimit-reset", "6"),
-            ("x-ratelimit-reset", "7"),
-            ("x-rate-limit-reset", "8"),
-            ("x-ratelimit-reset-requests", "9s"),
-            ("anthropic-ratelimit-tokens-reset", "2015-10-21T07:28:10Z"),
-            ("grpc-retry-pushback-ms", "11000"),
+            ("x-ratelimit-reset", "6"),
         ];
-        let remaining = "ratelimit-remaining: 0
-                         x-ratelimit-remaining: 0
-                         x-rate-limit-remaining: 0
-                         x-ratelimit-remaining-requests: 0
-                         anthropic-ratelimit-tokens-remaining: 0";
-        let mut seconds = 1.0;
-        while !lines.is_empty() {
-            let all = lines.iter().rev().map(|(name, value)| format!("\n{name}: {value}"));
-            let text = format!("{remaining}{}", all.collect::<String>());
-            assert_eq!(default_advice(&text).hint, hint(lines[0].0, seconds));
-            if lines.len() > 1 {
-                lines[0].1 = "?";
-                let all = lines.iter().map(|(name, value)| format!("\n{name}: {value}"));
-                let text = format!("{remaining}{}", all.collect::<String>());
-                assert_eq!(default_advice(&text).hint, hint(lines[1].0, seconds + 1.0));
-            }
-            lines.remove(0);
-            seconds += 1.0;
+        let remaining = "x-ratelimit-remaining: 0";
+        let longest_of_rank = [2.0, 2.0, 4.0, 4.0, 6.0, 6.0];
+        for (i, seconds) in longest_of_rank.into_iter().enumerate() {
+            let lines = lines[i..].iter().rev().map(|(name, value)| format!("{name}: {value}\n"));
+            let advice = default_advice(&format!("{}{remaining}", lines.collect::<String>()));
+            assert_eq!(advice.hint.unwrap().after.as_secs_f64(), seconds, "from {i} on");
+        }
+        // One that cannot be read leaves it to the next.
+        let advice = default_advice("retry-after-ms: soon\nretry-after: 3");
+        assert_eq!(advice.hint, hint("retry-after", 3.0));
+    }
+
+    #[test]
+    fn a_429_says_that_some_limit_was_exceeded() {
+        let after = |status, text| advice_of(status, text).hint.map(|it| it.after.as_secs());
+        for (text, on_429, else_) in [
+            ("x-ratelimit-reset: 30", Some(30), None),
+            ("x-ratelimit-reset: 30\nx-ratelimit-remaining: 3", Some(30), None),
+            ("x-ratelimit-reset: 30\nx-ratelimit-remaining: 0", Some(30), Some(30)),
+            ("ratelimit: a;t=30", Some(30), None),
+            ("ratelimit: a;r=3;t=30", Some(30), None),
+            // Which one was exceeded is known.
+            ("ratelimit: a;r=0;t=5, b;r=3;t=30", Some(5), Some(5)),
+            (
+                "x-ratelimit-reset-tokens: 5s\nx-ratelimit-remaining-tokens: 0
+                 x-ratelimit-reset-requests: 9s\nx-ratelimit-remaining-requests: 9",
+                Some(5),
+                Some(5),
+            ),
+            // Nothing tells which it was.
+            ("x-ratelimit-reset-tokens: 5s\nx-ratelimit-reset-requests: 9s", Some(9), None),
+            ("x-ratelimit-reset: 30\nretry-after: 2", Some(2), Some(2)),
+            ("ratelimit-limit: 100;w=21600\nratelimit-remaining: 0;w=21600", None, None),
+        ] {
+            assert_eq!((after(429, text), after(503, text)), (on_429, else_), "{text}");
         }
     }
 
@@ -405,10 +535,16 @@ mod tests {
             assert_eq!(directive(&text), stay_away("grpc-retry-pushback-ms"), "{bad:?}");
         }
         assert_eq!(directive("grpc-retry-pushback-ms: 2147483647"), RetryDirective::Unspecified);
-        let both = "x-should-retry: true\nx-envoy-ratelimited: true\nretry-after: 5";
-        let expected =
-            Advice { hint: hint("retry-after", 5.0), directive: stay_away("x-envoy-ratelimited") };
-        assert_eq!(default_advice(both), expected);
+        let both = "x-should-retry: true\nx-envoy-ratelimited: true";
+        assert_eq!(directive(both), stay_away("x-envoy-ratelimited"));
+        // Envoy tells proxies not to retry at once, and says beside it when to.
+        for when in ["retry-after: 5", "x-ratelimit-remaining: 0\nx-ratelimit-reset: 5"] {
+            assert_eq!(
+                directive(&format!("x-envoy-ratelimited: true\n{when}")),
+                RetryDirective::Unspecified
+            );
+            assert_eq!(directive(&format!("{both}\n{when}")), RetryDirective::Retry);
+        }
         // Heard even where another header has said when.
         assert_eq!(
             directive("retry-after: 5\ngrpc-retry-pushback-ms: -1"),
@@ -420,36 +556,66 @@ mod tests {
     fn other_headers_than_the_default() {
         let text = headers("retry-after: 5\nx-backoff: 7\nx-left: 0");
         let backoff = || HeaderName::from_static("x-backoff");
-        let hint_of = |listened_to| read(&text, &listened_to, now()).hint;
-        assert_eq!(hint_of(HintHeaders::none()), None);
-        assert_eq!(hint_of(HintHeaders::default().without(&header::RETRY_AFTER)), None);
-        let with = HintHeaders::default().with(backoff(), HintFormat::Seconds);
-        assert_eq!(hint_of(with.clone()), hint("x-backoff", 7.0));
-        assert_eq!(hint_of(with.without(&backoff())), hint("retry-after", 5.0));
-        let replaced = HintHeaders::default().with(header::RETRY_AFTER, HintFormat::Millis);
-        assert_eq!(hint_of(replaced), hint("retry-after", 0.005));
-        let left = HeaderName::from_static("x-left");
-        let reset = HintHeaders::none().with_reset(backoff(), HintFormat::Seconds, left);
-        assert_eq!(hint_of(reset), hint("x-backoff", 7.0));
-        let first_vetoes = HintHeaders::none()
-            .with(backoff(), HintFormat::ShouldRetry)
-            .with(HeaderName::from_static("x-left"), HintFormat::Veto);
-        let directive =
-            read(&headers("x-backoff: true\nx-left: 1"), &first_vetoes, now()).directive;
-        assert_eq!(directive, RetryDirective::DoNotRetry(HeaderName::from_static("x-left")));
-        let absent = HeaderName::from_static("x-other");
-        let reset = HintHeaders::none().with_reset(backoff(), HintFormat::Seconds, absent);
-        assert_eq!(hint_of(reset), None);
+        let left = || HeaderName::from_static("x-left");
+        let read = |text: &HeaderMap, listened_to: HintHeaders| {
+            read(StatusCode::INTERNAL_SERVER_ERROR, text, &listened_to, now())
+        };
+        let after = |listened_to| {
+            let hint = read(&text, listened_to).hint;
+            hint.map(|it| (it.header.unwrap().as_str().to_owned(), it.after.as_secs_f64(), it.asks))
+        };
+        let expect = |header: &str, seconds, asks| Some((header.to_owned(), seconds, asks));
+        assert_eq!(after(HintHeaders::none()), None);
+        assert_eq!(after(HintHeaders::default().without(&header::RETRY_AFTER)), None);
+        let with = HintHeaders::default().with(backoff());
+        assert_eq!(after(with.clone()), expect("x-backoff", 7.0, true));
+        assert_eq!(after(with.without(&backoff())), expect("retry-after", 5.0, true));
+        let replaced = HintHeaders::none().with_format(header::RETRY_AFTER, HintFormat::Millis);
+        assert_eq!(after(replaced), expect("retry-after", 0.005, true));
+        let standard = HintHeaders::none().with_format(backoff(), HintFormat::Standard);
+        assert_eq!(after(standard.clone()), expect("x-backoff", 7.0, true));
+        for (value, seconds) in [
+            ("7s", None),
+            ("5, 7", None),
+            ("2015-10-21T07:28:05Z", None),
+            ("Wed, 21 Oct 2015 07:28:05 GMT", Some(5)),
+            ("1445412485", Some(1_445_412_485)),
+        ] {
+            let hint = read(&headers(&format!("x-backoff: {value}")), standard.clone()).hint;
+            assert_eq!(hint.map(|it| it.after.as_secs()), seconds, "{value}");
+        }
+        let reset = HintHeaders::none().with_reset(backoff(), left());
+        assert_eq!(after(reset), expect("x-backoff", 7.0, false));
+        let absent = HintHeaders::none().with_reset(backoff(), HeaderName::from_static("x-other"));
+        assert_eq!(after(absent), None);
+        let vetoes = HintHeaders::none()
+            .with_format(backoff(), HintFormat::ShouldRetry)
+            .with_format(left(), HintFormat::Veto);
+        let text = headers("x-backoff: true\nx-left: 1");
+        assert_eq!(read(&text, vetoes).directive, RetryDirective::DoNotRetry(left()));
+        let quotas = HintHeaders::none().with(backoff());
+        let hint = read(&headers("x-backoff: \"a\";r=0;t=9"), quotas).hint.unwrap();
+        assert_eq!((hint.after, hint.asks), (Duration::from_secs(9), false));
     }
 
     #[test]
-    fn a_403_may_be_a_rate_limit() {
-        let limited = |status, text| is_rate_limit_403(status, &headers(text));
-        assert!(limited(StatusCode::FORBIDDEN, "retry-after: 60"));
-        assert!(limited(StatusCode::FORBIDDEN, "x-ratelimit-remaining: 0"));
-        assert!(!limited(StatusCode::FORBIDDEN, "x-ratelimit-remaining: 10"));
-        assert!(!limited(StatusCode::FORBIDDEN, ""));
-        assert!(!limited(StatusCode::NOT_FOUND, "retry-after: 60"));
+    fn a_rate_limit_is_told_by_the_status_or_beside_a_403() {
+        let limited = |status, text| advice_of(status, text).rate_limited;
+        assert!(limited(429, ""));
+        assert!(limited(403, "retry-after: 60"));
+        assert!(limited(403, "x-ratelimit-remaining: 0"));
+        assert!(limited(403, "x-ratelimit-remaining: -1"));
+        assert!(limited(403, "ratelimit-remaining: 0;w=60"));
+        assert!(limited(403, "ratelimit: a;r=0;t=9"));
+        assert!(!limited(403, "x-ratelimit-remaining: 10\nx-ratelimit-reset: 9"));
+        assert!(!limited(403, ""));
+        assert!(!limited(404, "retry-after: 60"));
+        assert!(!limited(503, "retry-after: 60"));
+        let found = |status| {
+            let status = StatusCode::from_u16(status).ok();
+            Advice::default().with_found(status, Duration::ZERO).rate_limited
+        };
+        assert!(found(403) && !found(503));
     }
 
     fn any_value() -> impl Strategy<Value = Vec<u8>> {
@@ -471,24 +637,32 @@ mod tests {
             values in proptest::collection::vec((0_usize..40, any_value()), 0..6),
             seconds: u32,
         ) {
-            let all = HintHeaders::default();
-            let names: Vec<_> = all
-                .spellings
-                .iter()
-                .flat_map(|it| [Some(&it.header), it.remaining.as_ref()])
-                .flatten()
-                .chain([&header::DATE])
-                .collect();
+            const NAMES: [&str; 12] = [
+                "date",
+                "age",
+                "retry-after",
+                "retry-after-ms",
+                "grpc-retry-pushback-ms",
+                "ratelimit",
+                "x-ratelimit-reset",
+                "x-ratelimit-remaining",
+                "x-ratelimit-reset-after",
+                "anthropic-ratelimit-tokens-reset",
+                "x-should-retry",
+                "x-envoy-ratelimited",
+            ];
             let mut headers = HeaderMap::new();
             for (i, value) in values {
                 if let Ok(value) = HeaderValue::from_bytes(&value) {
-                    headers.append(names[i % names.len()], value);
+                    headers.append(NAMES[i % NAMES.len()], value);
                 }
             }
             let now = UNIX_EPOCH + Duration::from_secs(seconds.into());
-            let advice = read(&headers, &all, now);
-            if let Some(hint) = advice.hint {
-                prop_assert!(headers.contains_key(hint.header));
+            for status in [StatusCode::TOO_MANY_REQUESTS, StatusCode::BAD_GATEWAY] {
+                let advice = read(status, &headers, &HintHeaders::default(), now);
+                if let Some(hint) = advice.hint {
+                    prop_assert!(headers.contains_key(hint.header.unwrap()));
+                }
             }
         }
     }

@@ -24,32 +24,68 @@ pub(super) fn pushback(text: &str) -> Option<Duration> {
     u64::try_from(millis).ok().map(Duration::from_millis)
 }
 
-/// Reads a duration as Go prints it: `6m0s`, `1.5h`, `20ms`, `0`.
-pub(super) fn go_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
+/// Reads a length of time with units: `6m0s` as Go prints it, `1.5 hours`, `30sec`, `PT1M30S`.
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    let text = text.trim_ascii();
+    let Some(iso) = text.strip_prefix(['P', 'p']) else { return units(text) };
+    // ISO 8601: an `M` before the `T` would be months, whose length is not known.
+    let (days, time) = iso.split_once(['T', 't']).unwrap_or((iso, ""));
+    let counts_days = |it: char| it.is_ascii_digit() || it == '.' || "dDwW".contains(it);
+    if !days.chars().all(counts_days) {
+        return None;
     }
+    match (days, time) {
+        ("", time) => units(time),
+        (days, "") => units(days),
+        (days, time) => Some(units(days)?.saturating_add(units(time)?)),
+    }
+}
+
+/// Adds up amounts, each followed by its unit.
+fn units(text: &str) -> Option<Duration> {
     let mut total = Duration::ZERO;
     let mut rest = text;
     loop {
         let (amount, after) = rest.split_at(rest.find(|it: char| it.is_alphabetic())?);
-        let next = |it: char| it.is_ascii_digit() || it == '.';
-        let (unit, after) = after.split_at(after.find(next).unwrap_or(after.len()));
-        let amount = seconds(amount)?;
-        total = total.saturating_add(match unit {
-            "h" => amount.saturating_mul(3600),
-            "m" => amount.saturating_mul(60),
-            "s" => amount,
-            "ms" => amount / 1000,
-            "us" | "µs" | "μs" => amount / 1_000_000,
-            "ns" => amount / 1_000_000_000,
-            _ => return None,
-        });
-        if after.is_empty() {
+        let (unit, after) =
+            after.split_at(after.find(|it: char| !it.is_alphabetic()).unwrap_or(after.len()));
+        total = total.saturating_add(of_unit(seconds(amount.trim_ascii())?, unit)?);
+        rest = after.trim_ascii_start();
+        if rest.is_empty() {
             return Some(total);
         }
-        rest = after;
     }
+}
+
+fn of_unit(amount: Duration, unit: &str) -> Option<Duration> {
+    const UNITS: [(&[&str], u32); 5] = [
+        (&["s", "sec", "secs", "second", "seconds"], 1),
+        (&["m", "min", "mins", "minute", "minutes"], 60),
+        (&["h", "hr", "hrs", "hour", "hours"], 3600),
+        (&["d", "day", "days"], 86_400),
+        (&["w", "week", "weeks"], 604_800),
+    ];
+    const PARTS: [(&[&str], u32); 3] = [
+        (&["ms", "msec", "msecs", "millis", "millisecond", "milliseconds"], 1_000),
+        (&["us", "µs", "μs", "microsecond", "microseconds"], 1_000_000),
+        (&["ns", "nanosecond", "nanoseconds"], 1_000_000_000),
+    ];
+    let named = |names: &[&str]| names.iter().any(|it| it.eq_ignore_ascii_case(unit));
+    let times = UNITS.iter().find(|it| named(it.0)).map(|it| amount.saturating_mul(it.1));
+    times.or_else(|| PARTS.iter().find(|it| named(it.0)).map(|it| amount / it.1))
+}
+
+/// Returns whether a count of what is left says that nothing is: `0`, `-1`, `0;w=60`.
+///
+/// Of several counts the smallest decides. `None` for text that is no count.
+pub(super) fn is_spent(text: &str) -> Option<bool> {
+    let count = |it: &str| {
+        let it = it.split(';').next()?.trim_ascii().trim_matches('"');
+        let below = it.strip_prefix('-');
+        let count = seconds(below.unwrap_or(it))?;
+        Some(below.is_some() || count.is_zero())
+    };
+    text.split(',').filter_map(count).reduce(|a, b| a || b)
 }
 
 /// Reads the digits after a decimal point; what is finer than a nanosecond is dropped.
@@ -91,9 +127,8 @@ mod tests {
     }
 
     #[test]
-    fn durations_of_go() {
+    fn durations_with_units() {
         for (text, millis) in [
-            ("0", 0),
             ("0s", 0),
             ("1s", 1000),
             ("20ms", 20),
@@ -104,12 +139,59 @@ mod tests {
             ("7000us", 7),
             ("7000µs", 7),
             ("7000000ns", 7),
+            ("1s ", 1000),
+            ("1 s", 1000),
+            ("1S", 1000),
+            ("30 seconds", 30_000),
+            ("1 Minute 30 sec", 90_000),
+            ("2d", 172_800_000),
+            ("PT30S", 30_000),
+            ("PT1M30.5S", 90_500),
+            ("P1DT1H", 90_000_000),
+            ("P1W", 604_800_000),
         ] {
-            assert_eq!(go_duration(text), Some(Duration::from_millis(millis)), "{text:?}");
+            assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text:?}");
         }
-        assert_eq!(go_duration(&format!("{}h", "9".repeat(30))), Some(Duration::MAX));
-        for text in ["", "1", "s", "1d", "-1s", "1s ", "1 s", "1s2", "1.s", "1S", "1sm"] {
-            assert_eq!(go_duration(text), None, "{text:?}");
+        assert_eq!(duration(&format!("{}h", "9".repeat(30))), Some(Duration::MAX));
+        for text in [
+            "",
+            "1",
+            "s",
+            "-1s",
+            "1s2",
+            "1.s",
+            "1sm",
+            "1 fortnight",
+            "1s, 2s",
+            "P",
+            "PT",
+            "P1M",
+            "P1Y",
+            "P1D2S",
+            "PT1",
+        ] {
+            assert_eq!(duration(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn counts_of_what_is_left() {
+        for (text, spent) in [
+            ("0", Some(true)),
+            ("0.0", Some(true)),
+            ("-1", Some(true)),
+            (" -25 ", Some(true)),
+            ("0;w=21600", Some(true)),
+            ("\"0\"", Some(true)),
+            ("99, 0;w=60", Some(true)),
+            ("1", Some(false)),
+            ("0.5", Some(false)),
+            ("76;w=21600", Some(false)),
+            ("unlimited", None),
+            ("-", None),
+            ("", None),
+        ] {
+            assert_eq!(is_spent(text), spent, "{text:?}");
         }
     }
 
@@ -126,12 +208,12 @@ mod tests {
 
         #[test]
         fn any_text_is_read_or_refused(text in ".*") {
-            let _ = (seconds(&text), pushback(&text), go_duration(&text));
+            let _ = (seconds(&text), pushback(&text), duration(&text));
         }
 
         #[test]
         fn near_misses_are_read_or_refused(text in "[0-9.]{0,24}([hmsun]{1,2}[0-9.]{0,4}){0,3}") {
-            let _ = (seconds(&text), pushback(&text), go_duration(&text));
+            let _ = (seconds(&text), pushback(&text), duration(&text));
         }
 
         #[test]

@@ -4,15 +4,24 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::number::seconds;
+use super::number::{is_spent, seconds};
 
-/// Reads how long it takes until every exhausted quota is refilled.
+/// How long quotas take to refill, as numbers of seconds: the longest time of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Refills {
+    /// Of the quotas that are exhausted.
+    pub(super) exhausted: Option<Duration>,
+    /// Of all quotas.
+    pub(super) any: Option<Duration>,
+}
+
+/// Reads how long quotas take to refill.
 ///
 /// Two forms are in use: the list of current drafts, `"burst";r=0;t=30, "daily";r=9;t=7200`, and
-/// the dictionary of older ones, `limit=100, remaining=0, reset=30`. `None` when no quota is
-/// exhausted, and when anything is malformed: the drafts want the whole field ignored then.
-pub(super) fn rate_limit<'a>(lines: impl Iterator<Item = &'a HeaderValue>) -> Option<Duration> {
-    let mut longest = None;
+/// the dictionary of older ones, `limit=100, remaining=0, reset=30`. `None` when anything is
+/// malformed: the drafts want the whole field ignored then.
+pub(super) fn rate_limit<'a>(lines: impl Iterator<Item = &'a HeaderValue>) -> Option<Refills> {
+    let mut refills = Refills::default();
     // The dictionary spreads one quota over its members.
     let mut plain = Quota::default();
     for line in lines {
@@ -29,7 +38,7 @@ pub(super) fn rate_limit<'a>(lines: impl Iterator<Item = &'a HeaderValue>) -> Op
                 let value = if take(&mut rest, "=") { item(&mut rest)? } else { "" };
                 quota.learn(key, value)?;
             }
-            longest = longest.max(quota.refill());
+            quota.add_to(&mut refills);
 
             rest = rest.trim_ascii_start();
             if !rest.is_empty() {
@@ -40,7 +49,8 @@ pub(super) fn rate_limit<'a>(lines: impl Iterator<Item = &'a HeaderValue>) -> Op
             }
         }
     }
-    longest.max(plain.refill())
+    plain.add_to(&mut refills);
+    Some(refills)
 }
 
 #[derive(Default)]
@@ -52,15 +62,16 @@ struct Quota {
 impl Quota {
     fn learn(&mut self, key: &str, value: &str) -> Option<()> {
         match key {
-            "r" | "remaining" => self.exhausted = seconds(value)?.is_zero(),
-            "t" | "reset" => self.reset = Some(seconds(value)?),
+            "r" | "remaining" => self.exhausted = is_spent(value)?,
+            "t" | "reset" | "resets" => self.reset = Some(seconds(value)?),
             _ => {}
         }
         Some(())
     }
 
-    fn refill(&self) -> Option<Duration> {
-        self.reset.filter(|_| self.exhausted)
+    fn add_to(&self, refills: &mut Refills) {
+        refills.any = refills.any.max(self.reset);
+        refills.exhausted = refills.exhausted.max(self.reset.filter(|_| self.exhausted));
     }
 }
 
@@ -105,9 +116,13 @@ mod tests {
 
     use super::*;
 
-    fn read(lines: &[&str]) -> Option<Duration> {
+    fn all(lines: &[&str]) -> Option<Refills> {
         let lines = lines.iter().map(|it| HeaderValue::from_bytes(it.as_bytes()));
         rate_limit(lines.collect::<Result<Vec<_>, _>>().ok()?.iter())
+    }
+
+    fn read(lines: &[&str]) -> Option<Duration> {
+        all(lines)?.exhausted
     }
 
     #[track_caller]
@@ -131,6 +146,21 @@ mod tests {
     fn dictionaries_of_older_drafts() {
         check("limit=100, remaining=0, reset=30", 30);
         check("limit=100,remaining=1,reset=30", None);
+    }
+
+    #[test]
+    fn quotas_with_room_are_known_as_well() {
+        let seconds = |it| Some(Duration::from_secs(it));
+        for (line, exhausted, any) in [
+            (r#""a";r=0;t=30, "b";r=5;t=90"#, seconds(30), seconds(90)),
+            (r#""a";r=5;t=30"#, None, seconds(30)),
+            (r#""a";t=30"#, None, seconds(30)),
+            (r#""a";r=-1;t=30"#, seconds(30), seconds(30)),
+            ("total=100; remaining=0; resets=41", seconds(41), seconds(41)),
+            (r#""burst";q=100;w=60"#, None, None),
+        ] {
+            assert_eq!(all(&[line]), Some(Refills { exhausted, any }), "{line:?}");
+        }
     }
 
     #[test]

@@ -481,7 +481,7 @@ async fn callers_that_come_by_the_thousand_find_one_outage() {
         let _ = client.get(URL).send().await;
         tokio::time::advance(Duration::from_millis(10)).await;
     }
-    // The requests of two seconds open it; in the eight that follow, probes come 1 to 3 s apart.
+    // The requests of two seconds open it; in the eight that follow, probes come 1 to 2 s apart.
     assert!((204..=207).contains(&script.sent().len()), "{}", script.sent().len());
     assert_eq!(*told.lock().unwrap(), 1_000, "each of them is told");
 }

@@ -15,9 +15,7 @@ use http_body::{Body as _, Frame};
 use reqwest::{Body, Method, Response, ResponseBuilderExt as _, Url};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_resilient as ours;
-use reqwest_resilient::{
-    BreakerSnapshot, CircuitOpen, Delivery, Health, HttpRequestError, Outcome,
-};
+use reqwest_resilient::{BreakerSnapshot, Delivery, Health, HttpRequestError, Outcome};
 use reqwest_resilient::{RequestBuilderExt as _, Resilient};
 use tokio::time::Instant;
 
@@ -483,10 +481,11 @@ async fn text(response: Response) -> String {
 async fn failed(error: HttpRequestError, raised: Option<Kind>) -> Failed {
     let source = error.source();
     let scripted = source.and_then(|it| it.downcast_ref::<Scripted>());
-    let rejected = source.and_then(|it| it.downcast_ref::<CircuitOpen>());
+    let rejected = error.circuit_open();
     let retry_after = error.response().and_then(|it| it.headers().get("retry-after"));
     Failed {
-        message: error.to_string(),
+        // All in one line: the plain form leaves the cause to the sources.
+        message: format!("{error:#}"),
         debug: format!("{error:?}"),
         attempts: error.attempts() as usize,
         stop: error.stop_reason(),

@@ -17,13 +17,52 @@ use super::witness::Witness;
 use super::{SECOND, consecutive, retry_after, steady};
 
 const SECRET_URL: &str =
-    "https://hunter2:hunter2@api.example.com:8443/data?token=hunter2&x=hunter2#hunter2";
+    "https://hunter2:hunter2@api.example.com:8443/swordfish/data?token=hunter2&x=hunter2#hunter2";
 
 /// An error of the transport, which knows the whole url.
 fn transport_error() -> Error {
     let never = reqwest::Client::new().get(SECRET_URL).header("bad\n", "x").build();
     let error = never.unwrap_err();
     Error::Reqwest(error.with_url(SECRET_URL.parse().unwrap()))
+}
+
+/// Hides what a path has of secrets.
+fn redact_path(path: &str) -> String {
+    path.replace("swordfish", "…")
+}
+
+/// An error of a middleware that says what the error inside says, and nothing of its own.
+#[derive(Debug)]
+struct Transparent(reqwest::Error);
+
+impl std::fmt::Display for Transparent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Transparent {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// An error of a middleware: it shows the error of the transport in its own text.
+fn transparent_error() -> Error {
+    let Error::Reqwest(error) = transport_error() else { unreachable!() };
+    Error::middleware(Transparent(error))
+}
+
+/// An error of a middleware, with that of the transport among its sources.
+fn wrapping_error() -> Error {
+    let Error::Reqwest(error) = transport_error() else { unreachable!() };
+    Error::Middleware(anyhow::Error::from(error).context("signing failed").context("no token"))
+}
+
+/// An error that shows the parts of the URL one by one.
+fn talkative_error() -> Error {
+    let text = "no route to /swordfish/data?token=hunter2&x=hunter2";
+    Error::Middleware(anyhow::anyhow!(text))
 }
 
 fn show(out: &Mutex<String>, what: &dyn std::fmt::Debug) {
@@ -68,6 +107,13 @@ fn take_down_error(out: &Mutex<String>, error: &HttpRequestError) {
     say(out, error.history());
     show(out, error.history());
     show(out, &error.kind());
+    let mut link: Option<&dyn std::error::Error> = Some(error);
+    while let Some(it) = link {
+        say(out, &it);
+        show(out, &it);
+        link = it.source();
+    }
+    writeln!(out.lock().unwrap(), "{error:#}").unwrap();
 }
 
 #[test]
@@ -83,13 +129,21 @@ fn no_secret_comes_out_anywhere() {
         Reply::error(transport_error),
         answer(200),
         answer(200).after(60 * SECOND),
+        Reply::error(transparent_error),
+        Reply::error(wrapping_error),
+        Reply::error(talkative_error),
         answer(500),
     ];
     witness.run(|| {
         let told = Arc::clone(&out);
         let config = steady()
-            .retry_if(|it| it.status().is_none_or(|it| it.as_u16() >= 400))
+            // Errors of middlewares end their requests.
+            .retry_if(|it| match it.error() {
+                Some(error) => error.is::<reqwest::Error>(),
+                None => it.status().is_none_or(|it| it.as_u16() >= 400),
+            })
             .gate()
+            .redact_path(redact_path)
             .circuit_breaker(CircuitBreaker::per_host(consecutive(6)))
             .retry_budget(RetryBudget::per_host(Default::default()))
             .attempt_timeout(2 * SECOND)
@@ -118,16 +172,22 @@ fn no_secret_comes_out_anywhere() {
                     .with_extension(log.clone());
                 match request.send_resilient().await {
                     Ok(response) => show(&out, &response.history()),
-                    Err(error) => take_down_error(&out, &error),
+                    Err(error) => {
+                        take_down_error(&out, &error);
+                        let error = anyhow::Error::from(error).context("outside");
+                        writeln!(out.lock().unwrap(), "{error:#}\n{error:?}").unwrap();
+                    }
                 }
                 say(&out, &log.history());
                 show(&out, &log);
             };
-            for _ in 0..4 {
+            for _ in 0..8 {
                 tokio::join!(once(Duration::ZERO), once(SECOND));
             }
             show(&out, &script);
-            show(&out, &script.sent());
+            // It is told of no function for paths.
+            let sent = format!("{:?}{:#?}", script.sent(), script.sent());
+            show(&out, &redact_path(&sent));
         }
     });
     let mut out = std::mem::take(&mut *out.lock().unwrap());
@@ -135,11 +195,20 @@ fn no_secret_comes_out_anywhere() {
         writeln!(out, "{line}").unwrap();
     }
     // All of it was there to be seen.
-    let parts =
-        ["api.example.com", "gate closed", "timeout", "circuit_open", "builder", "rate_limited"];
+    let parts = [
+        "api.example.com",
+        "gate closed",
+        "timeout",
+        "circuit_open",
+        "builder",
+        "rate_limited",
+        "signing failed",
+        "no route to",
+    ];
     for part in parts {
         assert!(out.contains(part), "no {part} in\n{out}");
     }
-    let found: Vec<_> = out.lines().filter(|it| it.contains("hunter2")).collect();
+    let is_secret = |it: &&str| it.contains("hunter2") || it.contains("swordfish");
+    let found: Vec<_> = out.lines().filter(is_secret).collect();
     assert!(found.is_empty(), "{found:#?}");
 }

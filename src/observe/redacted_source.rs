@@ -1,0 +1,120 @@
+//! A chain of error sources as text, where the errors themselves show secrets.
+
+use std::{borrow::Cow, error::Error, fmt};
+
+use reqwest::Url;
+
+use crate::common::path_redactor::PathRedactor;
+use crate::observe::redact::{self, RedactedUrl};
+use crate::outcome::transport_error;
+
+/// One error of a chain, as its text without secrets. Its `Debug` is the same text.
+pub(crate) struct RedactedSource {
+    text: String,
+    source: Option<Box<Self>>,
+}
+
+impl RedactedSource {
+    /// Returns the redacted chain of `error`; `None` if no text in it, `Display` or `Debug`, has a
+    /// secret of a URL, so that the chain itself may be shown.
+    ///
+    /// At most 16 errors are looked at; a longer chain counts as one with secrets and ends there.
+    pub(crate) fn new(
+        error: &(dyn Error + 'static),
+        url: Option<&Url>,
+        path: Option<&PathRedactor>,
+    ) -> Option<Self> {
+        let chain: Vec<_> = transport_error::sources(error).collect();
+        let is_cut = chain.last().is_some_and(|it| it.source().is_some());
+        let url = url.map(|it| RedactedUrl::new(it, path));
+        let is_secret = |text: &str| redacted(text, url, path) != text;
+        let any_secret =
+            || chain.iter().any(|it| is_secret(&it.to_string()) || is_secret(&format!("{it:?}")));
+        if !is_cut && !any_secret() {
+            return None;
+        }
+        let link = |source: Option<Self>, error: &&(dyn Error + 'static)| {
+            let text = redacted(&error.to_string(), url, path).into_owned();
+            // A transparent error and the one inside it say the same.
+            match source {
+                Some(it) if it.text == text => Some(it),
+                source => Some(Self { text, source: source.map(Box::new) }),
+            }
+        };
+        chain.iter().rev().fold(None, link)
+    }
+}
+
+fn redacted<'t>(
+    text: &'t str,
+    url: Option<RedactedUrl<'_>>,
+    path: Option<&PathRedactor>,
+) -> Cow<'t, str> {
+    url.map_or_else(|| redact::redact(text, path), |it| it.redact(text))
+}
+
+impl fmt::Display for RedactedSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for RedactedSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Error for RedactedSource {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|it| it as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Link(&'static str, Option<Box<Self>>);
+
+    impl fmt::Display for Link {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl Error for Link {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            self.1.as_deref().map(|it| it as _)
+        }
+    }
+
+    fn chain(texts: &[&'static str]) -> Link {
+        let links = texts.iter().rev();
+        links.fold(None, |inner, it| Some(Link(it, inner.map(Box::new)))).unwrap()
+    }
+
+    fn shown(texts: &[&'static str]) -> Option<Vec<String>> {
+        let url = Url::parse("https://u:hunter22@a.example/x?token=hunter2").unwrap();
+        let redacted = RedactedSource::new(&chain(texts), Some(&url), None)?;
+        Some(transport_error::sources(&redacted).map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn only_a_chain_with_secrets_is_replaced() {
+        assert_eq!(shown(&["failed", "see https://docs.example/x", "connection refused"]), None);
+        for secret in
+            ["at https://b.example/?k=v", "at /x?token=hunter2", "hunter22 is no password"]
+        {
+            let all = shown(&["failed", secret, "connection refused"]).unwrap();
+            assert_eq!((&*all[0], &*all[2]), ("failed", "connection refused"));
+            assert!(!all[1].contains("hunter2") && !all[1].contains("k=v"), "{all:?}");
+        }
+        // Transparent errors are one.
+        let twice = shown(&["at /x?token=hunter2", "at /x?token=hunter2", "refused"]).unwrap();
+        assert_eq!(twice, ["at /x", "refused"]);
+        let long = shown(&["x"; 40]).unwrap();
+        assert_eq!(long.len(), 1);
+    }
+}

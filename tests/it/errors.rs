@@ -1,0 +1,110 @@
+//! What an error says: the root cause once in its chain, and the part of this crate by type.
+
+use std::error::Error;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use http::{HeaderValue, header::RETRY_AFTER};
+use reqwest_resilient::testing::Reply;
+use reqwest_resilient::{
+    BodyFactory, BreakerConfig, HttpRequestError, RequestBuilderExt, ResilientClient,
+    ResilientConfigBuilder,
+};
+
+use crate::support::{URL, fault, scripted, steady};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The text of a chain as anyhow prints it in one line, and that of its root.
+fn chain(error: HttpRequestError) -> (String, String) {
+    let error = anyhow::Error::from(error);
+    (format!("{error:#}"), error.root_cause().to_string())
+}
+
+#[track_caller]
+fn stands_once(error: HttpRequestError, cause: &str) {
+    let in_one_line = format!("{error:#}");
+    let (all, _) = chain(error);
+    assert_eq!(all.matches(cause).count(), 1, "{cause:?} in {all:?}");
+    assert_eq!(in_one_line.matches(cause).count(), 1, "{cause:?} in {in_one_line:?}");
+}
+
+async fn ended(config: ResilientConfigBuilder, reply: Reply) -> HttpRequestError {
+    let (client, _) = scripted(config.build().unwrap(), [reply]);
+    client.get(URL).send_resilient().await.unwrap_err()
+}
+
+type Fault = fn() -> reqwest::Error;
+
+#[test]
+fn the_root_cause_of_a_failure_stands_once_in_the_chain() {
+    let errors: [(&str, Fault); 16] = [
+        ("refused", fault::refused),
+        ("dns", fault::dns),
+        ("connect timeout", fault::connect_timeout),
+        ("request timeout", fault::request_timeout),
+        ("reset", fault::reset),
+        ("early eof", fault::early_eof),
+        ("broken upload", fault::broken_upload),
+        ("garbage", fault::garbage),
+        ("redirect loop", fault::redirect_loop),
+        ("bad scheme", fault::bad_scheme),
+        ("bad header", fault::bad_header),
+        ("status", fault::status),
+        ("truncated", fault::truncated),
+        ("truncated chunk", fault::truncated_chunk),
+        ("decode", fault::decode),
+        ("body timeout", fault::body_timeout),
+    ];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (name, error) in errors {
+        let reply = Reply::error(move || error().into());
+        let error = runtime.block_on(ended(steady().max_retries(0), reply));
+        assert!(error.source().is_some_and(|it| it.is::<reqwest::Error>()), "{name}");
+        let (all, root) = chain(error);
+        assert_eq!(all.matches(&root).count(), 1, "{name}: {root:?} in {all:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_this_crate_decides_stands_once_in_the_chain() {
+    let late = || Reply::status(200).after(9 * SECOND);
+    stands_once(ended(steady().max_total_time(SECOND), late()).await, "max_total_time of 1s");
+    let config = steady().attempt_timeout(SECOND).max_retries(0);
+    let (all, _) = chain(ended(config, late()).await);
+    assert_eq!(all.matches("attempt_timeout of 1s elapsed").count(), 1, "{all}");
+
+    // Rejections are told whole by the error itself, and found by type.
+    let rule = BreakerConfig::consecutive(NonZeroU32::MIN);
+    let config = steady().circuit_breaker(rule).max_retries(0).max_open_wait(Duration::ZERO);
+    let (client, _) = scripted(config.build().unwrap(), [Reply::status(503)]);
+    client.get(URL).send().await.unwrap();
+    let error = client.get(URL).send_resilient().await.unwrap_err();
+    let open = error.circuit_open().unwrap();
+    assert_eq!(error.retry_in(), open.retry_in());
+    assert!(error.source().is_none() && error.rate_limited().is_none());
+    assert!(error.to_string().ends_with(&open.to_string()), "{error}");
+    stands_once(error, "circuit breaker is open");
+
+    let config = steady().gate().max_retries(0);
+    let (client, _) = scripted(
+        config.build().unwrap(),
+        [Reply::status(429).header(RETRY_AFTER, HeaderValue::from_static("600"))],
+    );
+    client.get(URL).send().await.unwrap();
+    let error = client.get(URL).send_resilient().await.unwrap_err();
+    let limited = error.rate_limited().unwrap();
+    assert_eq!(error.retry_in(), Some(limited.retry_in()));
+    assert!(error.source().is_none() && error.circuit_open().is_none());
+    stands_once(error, "host is rate limited");
+}
+
+#[tokio::test]
+async fn what_the_caller_got_wrong_stands_once_in_the_chain() {
+    let client = ResilientClient::new(steady().build().unwrap()).unwrap();
+    let error = client.get("nonsense").send_resilient().await.unwrap_err();
+    stands_once(error, "relative URL without a base");
+    let never = BodyFactory::new(async || Err("no such file".into()));
+    let error = client.put(URL).with_extension(never).send_resilient().await.unwrap_err();
+    stands_once(error, "no such file");
+}
