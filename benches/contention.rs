@@ -38,6 +38,8 @@ fn main() {
     let request = get();
     let (hosts, account, gate) = (Hosts::default(), Account::new(now), Gate::default());
     let hundredth = to(99);
+    // Among the first eight hosts of the client, as the 100th is not.
+    hosts.find(&request, now);
     (0..100).for_each(|it| hosts.find(&to(it), now));
     let sharded = Sharded::of((0..100).map(host));
     let entry = (String::from("https://api.example.com"), Arc::new(Apart(0)));

@@ -1,4 +1,4 @@
-//! The machine behind its lock, and the notifying of its changes once the lock is free.
+//! The machine behind its lock, and the notification of observers once the lock is free.
 
 use std::{
     collections::VecDeque,
@@ -10,23 +10,23 @@ use std::{
 
 use crate::breaker::{
     config::BreakerConfig,
-    facts::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
     lane::Lanes,
     report::{Health, Report, Ticket},
     rule_set::RuleSet,
     state::{Machine, Transition},
+    status::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
     waiting::{Waiter, Waiting},
     window::nanos_since,
 };
 use crate::common::clock::{Instant, nanos};
 
-/// One breaker's state, shared by everyone who asks it.
+/// One breaker's state, shared by all its handles and permits.
 #[derive(Debug)]
 pub(super) struct Circuit {
     key: Arc<str>,
     observers: Arc<Observers>,
-    /// What a call must know of the machine while it is closed, readable without the lock.
+    /// The part of the machine that a call needs while it is closed, readable without the lock.
     gate: AtomicU64,
     lanes: Lanes,
     /// The moment of the first result: where the lanes' time begins.
@@ -45,28 +45,25 @@ pub(crate) struct Observers(RwLock<Vec<Observer>>);
 
 type Observer = Arc<dyn Fn(&StateChange) + Send + Sync>;
 
-/// On cache lines of its own (two: they are fetched in pairs), so that a thread that records does
-/// not take the gate away from those that only read it.
 #[derive(Debug)]
-#[repr(align(128))]
 struct Inner {
     machine: Machine,
     config: Arc<BreakerConfig>,
     lanes_open: bool,
     unreported: VecDeque<Transition>,
-    /// Someone is notifying; what others add to `unreported` meanwhile, that one tells too. This keeps
-    /// the order and lets an observer call back into the breaker.
+    /// `true` while a thread notifies observers, of what others add to `unreported` meanwhile too.
+    /// This keeps the order and lets an observer call back into the breaker.
     notifying: bool,
 }
 
 impl Circuit {
-    pub(super) fn new(key: &str, rules: &RuleSet, observers: Arc<Observers>) -> Self {
+    pub(super) fn new(key: Arc<str>, rules: &RuleSet, observers: Arc<Observers>) -> Self {
         let (config, version) = (Arc::clone(&rules.config), rules.version);
         let machine = Machine::new(&config);
         Self {
-            key: key.into(),
+            key,
             gate: AtomicU64::new(Gate::of(&machine).0),
-            lanes: Lanes::new(),
+            lanes: Lanes::default(),
             epoch: OnceLock::new(),
             version: Plain::new(version),
             slow_from: Plain::new(config.slow_from()),
@@ -114,7 +111,7 @@ impl Circuit {
         Arc::clone(&self.lock().config)
     }
 
-    /// Lets a call through or rejects it; a call that finds the open time over makes a change.
+    /// Admits or rejects a call; a call that finds the open time over makes a change.
     #[inline]
     pub(super) fn enter(&self, now: Instant) -> (Result<Ticket, CircuitOpen>, Option<StateChange>) {
         if let Some(ticket) = self.pass(now) {
@@ -127,7 +124,7 @@ impl Circuit {
         }
     }
 
-    /// Lets a call through while every call is.
+    /// Admits a call while every call is admitted.
     ///
     /// A call that reads the gate just before another thread closes it counts as having come
     /// before; its result is of an older generation and changes nothing.
@@ -138,7 +135,7 @@ impl Circuit {
         gate.lets_through().then(ticket)
     }
 
-    /// Takes the result of a call, a success in this lane if the breaker is calm.
+    /// Records the result of a call, a success in this lane if the breaker is calm.
     #[inline]
     pub(super) fn exit(
         &self,
@@ -162,7 +159,13 @@ impl Circuit {
         {
             return None;
         }
-        self.drive(|machine, config| ((), machine.exit(*ticket, report, config, now, random))).1
+        self.drive(|machine, config| {
+            if report.health == Health::Success {
+                self.lanes.prepare(lane);
+            }
+            ((), machine.exit(*ticket, report, config, now, random))
+        })
+        .1
     }
 
     pub(super) fn rejects(&self, now: Instant) -> Option<CircuitOpen> {
@@ -188,12 +191,16 @@ impl Circuit {
         self.waiting.join()
     }
 
-    /// Does one of the things that are done by hand.
+    /// Runs a command that sets the state by hand.
     pub(super) fn command(&self, command: impl FnOnce(&mut Machine) -> Option<Transition>) {
         self.drive(|machine, _| ((), command(machine)));
     }
 
     pub(super) fn state(&self) -> BreakerState {
+        // Without the lock where it is asked most: of each host that eviction looks at.
+        if self.gate().is_closed() {
+            return BreakerState::Closed;
+        }
         self.lock().machine.state()
     }
 
@@ -219,8 +226,8 @@ impl Circuit {
         &self.observers
     }
 
-    /// Runs one step of the machine and sees to it that its outcome is known to all. Whoever ran
-    /// it, and nobody else, gets the change it made.
+    /// Runs one step of the machine, publishes its outcome and notifies observers. Returns the change
+    /// that this step made, to this caller only.
     fn drive<R>(
         &self,
         step: impl FnOnce(&mut Machine, &BreakerConfig) -> (R, Option<Transition>),
@@ -244,7 +251,8 @@ impl Circuit {
         StateChange { key: Arc::clone(&self.key), from, to, why, cause }
     }
 
-    /// The machine sees every result there is, and lanes and gate follow from what becomes of it.
+    /// Runs one step of the machine with every result counted so far, then sets lanes and gate by its
+    /// outcome.
     fn step<R>(
         &self,
         inner: &mut Inner,
@@ -298,7 +306,7 @@ impl Observers {
         // On a copy, so that no lock is held while observers run.
         let observers = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
         for observer in observers {
-            // Whoever happens to tell has a request to finish and is not to blame for a panic.
+            // The request that notifies must go on although an observer panics.
             drop(catch_unwind(AssertUnwindSafe(|| observer(change))));
         }
     }
@@ -310,29 +318,33 @@ impl Debug for Observers {
     }
 }
 
-/// The machine's generation, and whether it admits every call, in one word.
+/// The machine's generation, and whether it admits every call and is closed, in one word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Gate(u64);
 
 impl Gate {
     const LETS_THROUGH: u64 = 1;
+    const CLOSED: u64 = 2;
 
     fn of(machine: &Machine) -> Self {
         let bits = match machine.state() {
-            BreakerState::Closed | BreakerState::Disabled | BreakerState::MetricsOnly => {
-                Self::LETS_THROUGH
-            }
+            BreakerState::Closed => Self::LETS_THROUGH | Self::CLOSED,
+            BreakerState::Disabled | BreakerState::MetricsOnly => Self::LETS_THROUGH,
             BreakerState::Open | BreakerState::HalfOpen | BreakerState::ForcedOpen => 0,
         };
-        Self(machine.generation() << 1 | bits)
+        Self(machine.generation() << 2 | bits)
     }
 
     fn generation(self) -> u64 {
-        self.0 >> 1
+        self.0 >> 2
     }
 
     fn lets_through(self) -> bool {
         self.0 & Self::LETS_THROUGH != 0
+    }
+
+    fn is_closed(self) -> bool {
+        self.0 & Self::CLOSED != 0
     }
 }
 

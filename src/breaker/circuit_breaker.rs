@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::breaker::{
     config::BreakerConfig,
-    facts::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
     handle::BreakerHandle,
     permit::Permit,
     rule_set::RuleSet,
+    status::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
 };
 use crate::common::clock::Instant;
 
@@ -33,8 +33,8 @@ use crate::common::clock::Instant;
 /// ```
 ///
 /// Every change, and every reset, starts a new generation. A permit belongs to the generation
-/// that gave it, and what it reports in a later one is ignored: the late answer of a call that
-/// was let through before the outage says nothing about the recovery. A probe that took so long
+/// that gave it, and what it reports in a later one is ignored: the late response of a call that
+/// was admitted before the outage says nothing about the recovery. A probe that took so long
 /// that another one replaced it still closes the breaker if it succeeds.
 ///
 /// # In the loop
@@ -99,7 +99,7 @@ impl CircuitBreaker {
     /// Creates a breaker of the caller's own, closed.
     pub fn new(config: BreakerConfig) -> Self {
         let rules = RuleSet::new(config);
-        Self { handle: Arc::new(BreakerHandle::new("", &rules, Arc::default())) }
+        Self { handle: Arc::new(BreakerHandle::new("".into(), &rules, Arc::default())) }
     }
 
     pub(crate) fn of_handle(handle: Arc<BreakerHandle>) -> Self {
@@ -144,7 +144,7 @@ impl CircuitBreaker {
         self.handle.rejects(now)
     }
 
-    /// Returns what it does with calls.
+    /// Returns its state.
     ///
     /// It changes when something happens, not with time: an open breaker whose time is over stays
     /// [`Open`](BreakerState::Open) until a call comes and becomes its probe.

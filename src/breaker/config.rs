@@ -1,4 +1,4 @@
-//! When a breaker opens, for how long, and what closes it again.
+//! The settings of a breaker: when it opens, for how long, and what closes it again.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::breaker::{
 };
 use crate::common::fault::ConfigFault;
 
-/// When a circuit breaker opens, for how long, and what closes it again.
+/// The settings of a circuit breaker: when it opens, for how long, and what closes it again.
 ///
 /// Start from a rule ([`default`](Self::default), [`sustained`](Self::sustained),
 /// [`consecutive`](Self::consecutive), [`failure_rate`](Self::failure_rate),
@@ -148,13 +148,13 @@ impl BreakerConfig {
         self
     }
 
-    /// The results that rates and the minimum of samples look at; 10 s by default.
+    /// Sets the window of results that rates and the minimum of samples count; 10 s by default.
     pub fn window(mut self, window: Window) -> Self {
         self.window = window;
         self
     }
 
-    /// How many results the window must hold before a rate means anything.
+    /// Sets how many results the window must hold before a rate can open the breaker.
     ///
     /// 20 by default, or the size of a count window that is smaller: below that, one failure more
     /// or less moves the rate by more than 5 %.
@@ -163,8 +163,8 @@ impl BreakerConfig {
         self
     }
 
-    /// How many probes may be under way at a time in half-open; 1 by default, the least load
-    /// that can tell whether the service is back.
+    /// Sets how many probes may be under way at a time in half-open; 1 by default, the least load
+    /// that shows whether the service is back.
     pub fn max_probes(mut self, probes: NonZeroU32) -> Self {
         self.max_probes = probes;
         self
@@ -184,8 +184,8 @@ impl BreakerConfig {
         self
     }
 
-    /// How long half-open waits for probes that do not report before it replaces them; 30 s by
-    /// default, longer than a healthy service takes for an answer.
+    /// Sets how long half-open waits for probes that do not report before it replaces them; 30 s
+    /// by default, longer than a healthy service takes for a response.
     ///
     /// Without such a bound a single hanging probe would keep the breaker half-open for ever.
     /// A replaced probe that succeeds after all still counts, its failure does not.
@@ -194,7 +194,7 @@ impl BreakerConfig {
         self
     }
 
-    /// How long the breaker stays open before it lets a probe through; 1 s by default.
+    /// Sets how long the breaker stays open before it admits a probe; 1 s by default.
     pub fn open_for(mut self, time: Duration) -> Self {
         self.open_for = time;
         self
@@ -229,14 +229,14 @@ impl BreakerConfig {
         self
     }
 
-    /// The longest a server's `Retry-After` may keep the breaker open; 60 s by default, so that
-    /// one confused answer cannot shut out a service for a day. Zero ignores `Retry-After`.
+    /// Sets how long a server's `Retry-After` may keep the breaker open at most; 60 s by default, so
+    /// that one confused response cannot shut out a service for a day. Zero ignores `Retry-After`.
     pub fn max_retry_after(mut self, max: Duration) -> Self {
         self.max_retry_after = max;
         self
     }
 
-    /// Every setting that makes no sense, as its name, its value and the rule it breaks.
+    /// Returns every invalid setting, as its name, its value and the rule it breaks.
     ///
     /// A breaker made of such a config still works to the letter of it: an open time of zero lets
     /// the next call through as a probe, a minimum the window cannot hold is never reached.

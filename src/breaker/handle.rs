@@ -1,36 +1,35 @@
-//! Where a circuit lives while nobody calls.
+//! Owns a circuit and the handles that permits clone.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicUsize, Ordering},
 };
 
 use crate::breaker::{
     circuit::{Circuit, Observers},
-    facts::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
     lane::LANES,
     permit::{LaneHandle, Permit},
     rule_set::RuleSet,
     state::Machine,
+    status::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
     waiting::Waiter,
 };
 use crate::common::clock::Instant;
 
-/// The one holder of a circuit's doors that is not a permit.
+/// The owner of a circuit and, beside the permits, of its lane handles.
 ///
-/// Handles and the registry share the home, permits a door: so the count that keeps the door
-/// alive is also the number of permits given out there, and counting them costs nothing.
+/// Breakers and the host map share this handle, permits share a lane handle: so the count that keeps
+/// a lane handle alive is also the number of permits given out there. A lane handle is created by the
+/// first permit of its lane.
 #[derive(Debug)]
 pub(crate) struct BreakerHandle {
     circuit: Arc<Circuit>,
-    doors: [Arc<LaneHandle>; LANES],
+    lanes: [OnceLock<Arc<LaneHandle>>; LANES],
 }
 
 impl BreakerHandle {
-    pub(crate) fn new(key: &str, rules: &RuleSet, observers: Arc<Observers>) -> Self {
-        let circuit = Arc::new(Circuit::new(key, rules, observers));
-        let door = |lane| Arc::new(LaneHandle { circuit: Arc::clone(&circuit), lane });
-        Self { doors: std::array::from_fn(door), circuit }
+    pub(crate) fn new(key: Arc<str>, rules: &RuleSet, observers: Arc<Observers>) -> Self {
+        Self { circuit: Arc::new(Circuit::new(key, rules, observers)), lanes: Default::default() }
     }
 
     pub(super) fn circuit(&self) -> &Circuit {
@@ -72,26 +71,26 @@ impl BreakerHandle {
         self.circuit.command(Machine::reset);
     }
 
-    /// A permit, if every call gets one.
+    /// Returns a permit if every call gets one.
     #[inline]
     pub(crate) fn pass(&self, now: Instant) -> Option<Permit> {
         let ticket = self.circuit.pass(now)?;
-        Some(Permit::new(Arc::clone(self.door()), ticket))
+        Some(Permit::new(Arc::clone(self.lane()), ticket))
     }
 
-    /// Asks for a permit. Gives the change of state as well, if the asking made one.
+    /// Admits or rejects a call. Returns the change of state as well, if this call made one.
     #[inline]
     pub(crate) fn enter(&self, now: Instant) -> (Result<Permit, CircuitOpen>, Option<StateChange>) {
         let (entered, change) = self.circuit.enter(now);
-        (entered.map(|ticket| Permit::new(Arc::clone(self.door()), ticket)), change)
+        (entered.map(|ticket| Permit::new(Arc::clone(self.lane()), ticket)), change)
     }
 
-    /// Whether not every call is let through; a permit that it gives is then a probe's.
+    /// Returns whether only probes are admitted, or no call; a permit is then a probe's.
     pub(crate) fn is_probing(&self) -> bool {
         self.circuit.is_probing()
     }
 
-    /// The rejection of a call that would come at `now`; `None` if it would be let through.
+    /// Returns the rejection of a call that would come at `now`; `None` if it would be admitted.
     pub(crate) fn rejects(&self, now: Instant) -> Option<CircuitOpen> {
         self.circuit.rejects(now)
     }
@@ -101,18 +100,20 @@ impl BreakerHandle {
         self.circuit.wait()
     }
 
-    /// The door of this thread.
+    /// Returns the lane handle of this thread.
     #[inline]
-    fn door(&self) -> &Arc<LaneHandle> {
+    fn lane(&self) -> &Arc<LaneHandle> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         thread_local!(static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed));
         // A thread that is about to end may have lost its number.
         let mine = MINE.try_with(|it| *it).unwrap_or_default();
-        &self.doors[mine % LANES]
+        let lane = mine % LANES;
+        self.lanes[lane]
+            .get_or_init(|| Arc::new(LaneHandle { circuit: Arc::clone(&self.circuit), lane }))
     }
 
     fn permits_out(&self) -> usize {
-        self.doors.iter().map(|it| Arc::strong_count(it) - 1).sum()
+        self.lanes.iter().filter_map(OnceLock::get).map(|it| Arc::strong_count(it) - 1).sum()
     }
 }
 
@@ -129,12 +130,12 @@ mod tests {
         state::Machine,
     };
 
-    fn home(config: BreakerConfig) -> BreakerHandle {
-        BreakerHandle::new("", &RuleSet::new(config), Arc::default())
+    fn handle(config: BreakerConfig) -> BreakerHandle {
+        BreakerHandle::new("".into(), &RuleSet::new(config), Arc::default())
     }
 
-    fn report(home: &BreakerHandle, health: Health, first: bool, now: Instant) {
-        let mut permit = home.enter(now).0.unwrap();
+    fn report(handle: &BreakerHandle, health: Health, first: bool, now: Instant) {
+        let mut permit = handle.enter(now).0.unwrap();
         permit.report(Report { health, retry_after: None, first }, now, || 0.0);
     }
 
@@ -142,46 +143,46 @@ mod tests {
     #[test]
     fn breaker_success_in_a_lane_ends_an_outage() {
         for first in [true, false] {
-            let home = home(BreakerConfig::default());
+            let handle = handle(BreakerConfig::default());
             let mut now = Instant::now();
             for _ in 0..100 {
                 // Calm in between: the second success goes to a lane.
-                report(&home, Health::Success, first, now);
-                report(&home, Health::Success, first, now);
+                report(&handle, Health::Success, first, now);
+                report(&handle, Health::Success, first, now);
                 for _ in 0..9 {
-                    report(&home, Health::Failure, first, now);
+                    report(&handle, Health::Failure, first, now);
                     now += Duration::from_millis(220);
                 }
             }
-            let snapshot = home.circuit().snapshot(0, now);
+            let snapshot = handle.circuit().snapshot(0, now);
             assert_eq!(snapshot.generation, 0, "it never opened");
             assert_eq!(snapshot.consecutive_failures, 9);
             assert_eq!(snapshot.window.total > 0, first, "retries are no samples");
-            report(&home, Health::Failure, first, now + Duration::from_millis(20));
-            assert!(home.rejects(now).is_some(), "2 s after the first failure");
+            report(&handle, Health::Failure, first, now + Duration::from_millis(20));
+            assert!(handle.rejects(now).is_some(), "2 s after the first failure");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn breaker_wakes_those_that_wait_when_a_request_may_go() {
         let config = BreakerConfig::consecutive(NonZeroU32::MIN).without_open_jitter();
-        let (home, second) = (home(config), Duration::from_secs(1));
-        let waiter = home.wait().unwrap();
+        let (handle, second) = (handle(config), Duration::from_secs(1));
+        let waiter = handle.wait().unwrap();
         let mut now = Instant::now();
-        report(&home, Health::Failure, true, now);
+        report(&handle, Health::Failure, true, now);
         let mut woken = async |act: &dyn Fn(Instant), expected: bool| {
             let changed = waiter.changed();
             act(now);
             now += 3 * second;
             assert_eq!(timeout(second, changed).await.is_ok(), expected);
         };
-        woken(&|now| assert!(home.rejects(now).is_some()), false).await;
-        woken(&|now| report(&home, Health::Failure, true, now), true).await;
-        woken(&|now| drop(home.enter(now).0.unwrap()), true).await;
-        woken(&|now| report(&home, Health::Throttled, true, now), true).await;
-        woken(&|now| report(&home, Health::Success, true, now), true).await;
-        woken(&|now| report(&home, Health::Success, true, now), false).await;
-        woken(&|_| home.circuit().command(Machine::force_open), true).await;
-        woken(&|_| home.circuit().command(Machine::reset), true).await;
+        woken(&|now| assert!(handle.rejects(now).is_some()), false).await;
+        woken(&|now| report(&handle, Health::Failure, true, now), true).await;
+        woken(&|now| drop(handle.enter(now).0.unwrap()), true).await;
+        woken(&|now| report(&handle, Health::Throttled, true, now), true).await;
+        woken(&|now| report(&handle, Health::Success, true, now), true).await;
+        woken(&|now| report(&handle, Health::Success, true, now), false).await;
+        woken(&|_| handle.circuit().command(Machine::force_open), true).await;
+        woken(&|_| handle.circuit().command(Machine::reset), true).await;
     }
 }

@@ -1,20 +1,23 @@
 //! Successes of a calm breaker, counted without its lock.
 //!
-//! While a breaker is closed and nothing is wrong, a success changes one number only: how many
-//! there were. Threads add to that number in lanes of their own, which lie on separate cache
-//! lines, so that they do not wait for each other. Whoever takes the lock closes the lanes and
-//! collects what is in them first: nothing is decided on numbers that lack a result.
+//! While a breaker is closed and no rule is near, a success changes one number only: the number of
+//! successes. Threads add to that number in lanes of their own, which lie on separate cache lines,
+//! so that they do not wait for each other. A thread that takes the lock first closes the lanes and
+//! collects their numbers: no decision lacks a result.
+
+use std::sync::OnceLock;
 
 use crate::breaker::sync::{AtomicU64, Ordering};
 
 /// More lanes would let more threads count side by side, and cost each failure one more step and
-/// each breaker 1.5 KB more.
+/// each breaker 400 bytes more once they are used.
 pub(super) const LANES: usize = 4;
 
-#[derive(Debug)]
-pub(super) struct Lanes([Lane; LANES]);
+/// The lanes of one breaker, each allocated under the lock, at its first success.
+#[derive(Debug, Default)]
+pub(super) struct Lanes([OnceLock<Box<Lane>>; LANES]);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(align(128))]
 struct Lane {
     /// A [`tag`] in the upper half, the number of successes in the lower; 0 while closed.
@@ -25,15 +28,10 @@ struct Lane {
 }
 
 impl Lanes {
-    /// All closed.
-    pub(super) fn new() -> Self {
-        Self(std::array::from_fn(|_| Lane { word: AtomicU64::new(0), until: AtomicU64::new(0) }))
-    }
-
     /// Counts a success of this generation at `moment`, unless the lane is closed to it; one that
     /// is no sample of the window adds nothing to the number.
     pub(super) fn count(&self, lane: usize, generation: u64, moment: u64, sample: bool) -> bool {
-        let lane = &self.0[lane % LANES];
+        let Some(lane) = self.0[lane % LANES].get() else { return false };
         // If the lane is closed between the two reads and opened again, the word may look the
         // same and `until` be an old one. The success is then counted among those of the slice
         // that has begun meanwhile, where the lock would put one so late, too.
@@ -44,24 +42,34 @@ impl Lanes {
         counted.is_ok()
     }
 
-    /// Closes all and gives back how many successes were counted. Under the lock only, as is
+    /// Creates a lane, closed, unless it is there. Under the lock only, so that the next thread that
+    /// opens or closes the lanes finds it.
+    pub(super) fn prepare(&self, lane: usize) {
+        self.0[lane % LANES].get_or_init(Box::default);
+    }
+
+    /// Closes all and returns the number of successes they counted. Under the lock only, as is
     /// [`open`](Self::open).
     pub(super) fn close(&self) -> u64 {
         let count = |lane: &Lane| u64::from(lane.word.swap(0, Ordering::AcqRel) as u32);
-        self.0.iter().map(count).sum()
+        self.in_use().map(count).sum()
     }
 
     /// Opens all to successes of this generation before `until`.
     pub(super) fn open(&self, generation: u64, until: u64) {
-        for lane in &self.0 {
+        for lane in self.in_use() {
             lane.until.store(until, Ordering::Relaxed);
             lane.word.store(tag(generation) << 32, Ordering::Release);
         }
     }
+
+    fn in_use(&self) -> impl Iterator<Item = &Lane> {
+        self.0.iter().filter_map(OnceLock::get).map(|it| &**it)
+    }
 }
 
-/// Tells generations apart in half a word, and is never 0. A permit would have to sleep through
-/// two thousand million of them to be taken for one of another.
+/// Returns the lower 31 bits of a generation with the highest bit set, so that it is never 0. A permit
+/// would have to outlast two thousand million generations to be taken for one of another.
 fn tag(generation: u64) -> u64 {
     1 << 31 | generation & 0x7fff_ffff
 }

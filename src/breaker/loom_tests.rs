@@ -15,7 +15,7 @@ fn circuit(failures: u32) -> Arc<Circuit> {
     let config = BreakerConfig::consecutive(NonZeroU32::new(failures).unwrap())
         .open_for(OPEN_FOR)
         .without_open_jitter();
-    Arc::new(Circuit::new("", &RuleSet::new(config), Arc::default()))
+    Arc::new(Circuit::new("".into(), &RuleSet::new(config), Arc::default()))
 }
 
 fn enter(circuit: &Circuit, now: Instant) -> Result<Ticket, CircuitOpen> {
@@ -23,7 +23,7 @@ fn enter(circuit: &Circuit, now: Instant) -> Result<Ticket, CircuitOpen> {
 }
 
 #[test]
-fn loom_whoever_comes_after_the_opening_is_rejected() {
+fn loom_a_call_after_the_opening_is_rejected() {
     let now = Instant::now();
     loom::model(move || {
         let circuit = circuit(2);
@@ -87,11 +87,11 @@ fn loom_half_open_lets_one_probe_through() {
 }
 
 #[test]
-fn loom_changes_are_told_once_and_in_order() {
+fn loom_changes_are_notified_once_and_in_order() {
     loom::model(move || {
         let circuit = circuit(1);
-        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let log = Arc::clone(&told);
+        let notified = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let log = Arc::clone(&notified);
         circuit.observers.add(Arc::new(move |change| {
             log.lock().unwrap().push((change.from, change.to));
         }));
@@ -101,11 +101,11 @@ fn loom_changes_are_told_once_and_in_order() {
         };
         circuit.command(Machine::disable);
         other.join().unwrap();
-        let told = told.lock().unwrap();
-        assert_eq!(told.len(), 2);
-        assert_eq!(told[0].0, BreakerState::Closed);
-        assert_eq!(told[0].1, told[1].0);
-        assert_eq!(told[1].1, circuit.state());
+        let notified = notified.lock().unwrap();
+        assert_eq!(notified.len(), 2);
+        assert_eq!(notified[0].0, BreakerState::Closed);
+        assert_eq!(notified[0].1, notified[1].0);
+        assert_eq!(notified[1].1, circuit.state());
     });
 }
 

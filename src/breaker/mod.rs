@@ -4,7 +4,6 @@
 mod circuit;
 mod circuit_breaker;
 mod config;
-mod facts;
 mod handle;
 mod lane;
 mod open_time;
@@ -18,6 +17,7 @@ mod rules;
 mod scope;
 mod settings;
 mod state;
+mod status;
 mod sync;
 mod waiting;
 mod window;
@@ -29,10 +29,10 @@ pub(crate) use self::{
 pub use self::{
     circuit_breaker::CircuitBreaker,
     config::BreakerConfig,
-    facts::{BreakerSnapshot, BreakerState, ChangeReason, CircuitOpen, OpenCause, StateChange},
     percent::Percent,
     permit::Permit,
     report::Health,
     scope::CircuitBreakers,
+    status::{BreakerSnapshot, BreakerState, ChangeReason, CircuitOpen, OpenCause, StateChange},
     window::{Window, WindowCounts},
 };

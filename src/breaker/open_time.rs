@@ -1,10 +1,10 @@
-//! How long a breaker stays open.
+//! The open time of a breaker.
 
 use std::time::Duration;
 
 use crate::breaker::config::BreakerConfig;
 
-/// How long an opening lasts, after `earlier` ones without a close in between.
+/// Returns how long an opening lasts, after `earlier` ones without a close in between.
 ///
 /// Jitter never exceeds a bound: under a growing time's `max` it makes room for itself below,
 /// and a hint at its bound gets none.

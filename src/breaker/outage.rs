@@ -30,7 +30,7 @@ impl Outage {
         self.failures
     }
 
-    /// The time since its first failure.
+    /// Returns the time since its first failure.
     pub(super) fn lasts(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.since)
     }

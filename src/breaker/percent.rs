@@ -13,7 +13,7 @@ impl Percent {
     /// 25 %.
     pub(super) const QUARTER: Self = Self(NonZeroU8::MIN.saturating_add(24));
 
-    /// This many percent, or `None` unless it is 1 to 100.
+    /// Creates a share of this many percent; `None` unless it is 1 to 100.
     pub const fn new(percent: u8) -> Option<Self> {
         match NonZeroU8::new(percent) {
             Some(percent) if percent.get() <= 100 => Some(Self(percent)),
@@ -21,12 +21,12 @@ impl Percent {
         }
     }
 
-    /// The number of percent.
+    /// Returns the number of percent.
     pub const fn get(self) -> u8 {
         self.0.get()
     }
 
-    /// Whether `part` is at least this share of `total`, without rounding.
+    /// Returns whether `part` is at least this share of `total`, without rounding.
     pub(super) fn reached(self, part: u32, total: u32) -> bool {
         u64::from(part) * 100 >= u64::from(self.get()) * u64::from(total)
     }

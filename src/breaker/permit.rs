@@ -1,4 +1,4 @@
-//! The way through a breaker and back.
+//! The permit of a call, and the report of its result.
 
 use std::{
     fmt::{self, Debug, Formatter},
@@ -8,8 +8,8 @@ use std::{
 
 use crate::breaker::{
     circuit::Circuit,
-    facts::StateChange,
     report::{Health, Report, Ticket},
+    status::StateChange,
 };
 use crate::common::clock::Instant;
 
@@ -17,17 +17,17 @@ use crate::common::clock::Instant;
 ///
 /// Dropped without a result, because the call was cancelled for instance, it says nothing about
 /// the service and only frees its place. A result that comes after the breaker has changed its
-/// state is ignored: it tells of another time. Only the success of a probe that was replaced still
+/// state is ignored: it is about another time. Only the success of a probe that was replaced still
 /// counts while the breaker is half-open.
 #[must_use = "a permit that is dropped reports nothing"]
 pub struct Permit {
-    door: Arc<LaneHandle>,
+    lane: Arc<LaneHandle>,
     /// `None` once the result is in.
     ticket: Option<Ticket>,
 }
 
-/// A way to the circuit with a count of its own, so that threads at other doors need not wait
-/// for it.
+/// A handle to the circuit with a reference count of its own: threads that count in other lanes do not
+/// wait for it.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(super) struct LaneHandle {
@@ -36,8 +36,8 @@ pub(super) struct LaneHandle {
 }
 
 impl Permit {
-    pub(super) fn new(door: Arc<LaneHandle>, ticket: Ticket) -> Self {
-        Self { door, ticket: Some(ticket) }
+    pub(super) fn new(lane: Arc<LaneHandle>, ticket: Ticket) -> Self {
+        Self { lane, ticket: Some(ticket) }
     }
 
     /// Reports a success.
@@ -50,7 +50,7 @@ impl Permit {
         self.exit(Health::Failure, None, now);
     }
 
-    /// Reports what the call ended with.
+    /// Reports the result of the call.
     ///
     /// If this very result opens the breaker, it stays open for `retry_after` at least, within
     /// [`max_retry_after`](crate::BreakerConfig::max_retry_after). Whether the call was slow
@@ -61,7 +61,7 @@ impl Permit {
         let _ = self.report(report, now, rand::random);
     }
 
-    /// The same, with the random number for the open time drawn from `random`, if it is needed.
+    /// Reports a result. `random` is called for the open time if the breaker opens.
     /// Returns the change of state that this result made; a further one changes nothing.
     #[inline]
     pub(crate) fn report(
@@ -71,7 +71,7 @@ impl Permit {
         random: impl FnOnce() -> f64,
     ) -> Option<StateChange> {
         let ticket = self.ticket.take()?;
-        let LaneHandle { circuit, lane } = &*self.door;
+        let LaneHandle { circuit, lane } = &*self.lane;
         circuit.exit(*lane, &ticket, report, now, random)
     }
 }
@@ -79,7 +79,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            self.door.circuit.abandon(ticket);
+            self.lane.circuit.abandon(ticket);
         }
     }
 }

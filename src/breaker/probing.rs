@@ -1,11 +1,11 @@
-//! Half-open: who may probe, and what the probes say.
+//! Half-open: the probes under way and their results.
 
 use std::time::Duration;
 
 use crate::breaker::{config::BreakerConfig, settings::Recovery};
 use crate::common::clock::Instant;
 
-/// Half-open, as far as it has got.
+/// The progress of half-open.
 #[derive(Debug)]
 pub(super) struct Probing {
     /// Probes under way.
@@ -13,11 +13,11 @@ pub(super) struct Probing {
     last_admitted: Instant,
     successes: u32,
     failures: u32,
-    /// How often probes under way were replaced.
+    /// The number of times that all probes under way were replaced.
     replacements: u64,
 }
 
-/// What the probes have proved.
+/// The verdict of the probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
     Recovered,
@@ -25,7 +25,7 @@ pub(super) enum Judgement {
 }
 
 impl Probing {
-    /// Without a probe yet.
+    /// Creates it without a probe.
     pub(super) fn new(now: Instant) -> Self {
         Self { out: 0, last_admitted: now, successes: 0, failures: 0, replacements: 0 }
     }
@@ -38,7 +38,7 @@ impl Probing {
         self.out >= config.max_probes.get()
     }
 
-    /// How long to wait before asking for a place again; zero if one is free.
+    /// Returns the time until a place may be free; zero if one is.
     pub(super) fn wait(&self, config: &BreakerConfig, now: Instant) -> Duration {
         if !self.is_full(config) {
             return Duration::ZERO;
@@ -48,7 +48,7 @@ impl Probing {
         config.half_open_max_wait.saturating_sub(silent).min(config.open_for)
     }
 
-    /// Takes those under way for lost. If one of them succeeds after all, that still counts.
+    /// Gives up all probes under way. If one of them succeeds after all, that still counts.
     pub(super) fn replace_all(&mut self) {
         self.out = 0;
         self.replacements += 1;
@@ -68,7 +68,7 @@ impl Probing {
         self.out = self.out.saturating_sub(1);
     }
 
-    /// Takes the result of a probe. A slow success is a success: the service is back.
+    /// Records the result of a probe. A slow success is a success: the service is back.
     pub(super) fn judge(&mut self, failed: bool, recovery: Recovery) -> Option<Judgement> {
         if failed {
             self.failures += 1;
@@ -104,7 +104,7 @@ mod tests {
         NonZeroU32::new(n).unwrap()
     }
 
-    /// What is said after each of the samples.
+    /// Returns the verdict after each of the samples.
     fn judged(recovery: Recovery, samples: &[bool]) -> Vec<Option<Judgement>> {
         let now = Instant::now();
         let mut probing = Probing::new(now);

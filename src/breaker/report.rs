@@ -1,10 +1,10 @@
-//! What a call is let through with, and what it reports.
+//! The ticket of an admitted call, and its report.
 
 use std::time::Duration;
 
 use crate::common::clock::Instant;
 
-/// What a call says about the health of the service.
+/// The health of the service, as one call found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Health {
@@ -18,19 +18,19 @@ pub enum Health {
     Throttled,
 }
 
-/// Proof of having been let through: which generation's, and since when.
+/// Proof of admission: by which generation, and at which moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
     pub(super) generation: u64,
     pub(super) entered: Instant,
 }
 
-/// What a call ended with.
+/// The result of a call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Report {
     pub(crate) health: Health,
     pub(crate) retry_after: Option<Duration>,
-    /// Whether it was the first attempt of its request. Only those are samples of the window:
-    /// retries would give a failing endpoint more weight than a good one.
+    /// `true` for the first attempt of its request. Only those are samples of the window: retries
+    /// would give a failing endpoint more weight than a good one.
     pub(crate) first: bool,
 }

@@ -1,4 +1,4 @@
-//! The rules that breakers follow, told from all others by a number.
+//! The rules that breakers follow, identified by a number.
 
 use std::sync::{
     Arc,

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use crate::breaker::{
     config::BreakerConfig,
-    facts::ChangeReason,
     settings::Sustained,
+    status::ChangeReason,
     window::{Window, WindowCounts},
 };
 use crate::common::clock::nanos;
 
-/// What the rules look at.
+/// The input of the rules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Evidence {
     /// Failures since the last success.
@@ -48,12 +48,12 @@ impl BreakerConfig {
         slow.percent.reached(counts.slow, counts.total).then_some(ChangeReason::SlowCallRate)
     }
 
-    /// The longest pause within one outage.
+    /// Returns the longest pause within one outage.
     pub(super) fn longest_pause(&self) -> Duration {
         self.sustained.map_or(Duration::MAX, Sustained::longest_pause)
     }
 
-    /// The minimum in force: the one set, else 20 or what fits into the window.
+    /// Returns the minimum of samples in force: the one set, else 20 or what fits into the window.
     pub(super) fn min_samples_needed(&self) -> u32 {
         match (self.min_samples, self.window) {
             (Some(samples), _) => samples.get(),
@@ -62,12 +62,12 @@ impl BreakerConfig {
         }
     }
 
-    /// Whether a call that took this long was slow.
+    /// Returns whether a call that took this long was slow.
     pub(super) fn is_slow(&self, took: Duration) -> bool {
         self.slow_calls.is_some_and(|it| took >= it.slower_than)
     }
 
-    /// The nanoseconds from which on a call is slow.
+    /// Returns the nanoseconds from which on a call is slow.
     pub(super) fn slow_from(&self) -> u64 {
         self.slow_calls.map_or(u64::MAX, |it| nanos(it.slower_than))
     }
@@ -90,7 +90,7 @@ mod tests {
         WindowCounts { total, failures, slow }
     }
 
-    /// What a rule says of so many failures in a row and what the window holds.
+    /// Returns the broken rule, given the failures in a row and the counts of the window.
     fn broken(config: &BreakerConfig, in_a_row: u32, counts: WindowCounts) -> Option<ChangeReason> {
         config.broken_rule(Evidence { in_a_row, counts, ..Evidence::default() })
     }

@@ -1,4 +1,4 @@
-//! The breakers of a client: by what they are kept, and their rules.
+//! The rules of a client's breakers, and the key that each breaker belongs to.
 
 use std::{
     fmt::{self, Debug, Formatter},
@@ -10,12 +10,12 @@ use reqwest::Request;
 use crate::breaker::{circuit_breaker::CircuitBreaker, config::BreakerConfig, rule_set::RuleSet};
 use crate::common::fault::ConfigFault;
 
-/// The rules of a client's circuit breakers, and by what they are kept: one a host, one a key, one
-/// for all requests, or one that the caller holds.
+/// The rules of a client's circuit breakers, and their scope: one a host, one a key, one for all
+/// requests, or one that the caller holds.
 ///
 /// Made from a [`BreakerConfig`] (one a host), by [`CircuitBreaker::per_host`],
 /// [`CircuitBreaker::per_key`] or [`CircuitBreaker::shared`], or from a [`CircuitBreaker`]. Holds no
-/// state, unless it was made from a `CircuitBreaker`: what the breakers know is in the client's
+/// state, unless it was made from a `CircuitBreaker`: the state of the breakers is in the client's
 /// [`HostStates`](crate::HostStates).
 ///
 /// ```
@@ -36,7 +36,7 @@ pub struct CircuitBreakers {
     pub(crate) rules: RuleSet,
 }
 
-/// By what breakers are kept.
+/// The scope of a breaker.
 #[derive(Clone)]
 pub(crate) enum BreakerScope {
     Host,

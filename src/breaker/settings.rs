@@ -33,7 +33,7 @@ pub(super) struct SlowCalls {
     pub(super) percent: Percent,
 }
 
-/// Each further opening in a row lasts `factor` times as long, up to `max`.
+/// The growth of the open time: each further opening in a row lasts `factor` times as long, up to `max`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Growth {
     pub(super) factor: f64,
@@ -41,7 +41,7 @@ pub(super) struct Growth {
     pub(super) max: Option<Duration>,
 }
 
-/// What ends half-open.
+/// The condition that ends half-open.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Recovery {
     /// This many successes close it, one failure opens it.

@@ -1,18 +1,18 @@
-//! The machine: what a breaker decides, given the moment and the result of a call.
+//! The machine: the decisions of a breaker, given the moment and the result of a call.
 //!
-//! It reads no clock, draws no random number, holds no lock and tells nobody; whoever drives it
-//! does that.
+//! It reads no clock, draws no random number, holds no lock and notifies no
+//! observer: its callers do.
 
 use std::time::Duration;
 
 use crate::breaker::{
     config::BreakerConfig,
-    facts::{BreakerState, ChangeReason, CircuitOpen, OpenCause},
     open_time::open_time,
     outage::Outage,
     probing::{Judgement, Probing},
     report::{Health, Report, Ticket},
     rules::Evidence,
+    status::{BreakerState, ChangeReason, CircuitOpen, OpenCause},
     window::{Results, Sample, Window, WindowCounts},
 };
 use crate::common::clock::Instant;
@@ -23,11 +23,11 @@ pub(super) struct Machine {
     generation: u64,
     /// Failures since the last success.
     consecutive: u32,
-    /// The same, as far as they are one outage; `None` exactly while `consecutive` is 0.
+    /// Those failures as far as they are one outage; `None` exactly while `consecutive` is 0.
     outage: Option<Outage>,
-    /// What opened it last, while it is open or half-open.
+    /// The reason of the last opening, while it is open or half-open.
     opened_by: ChangeReason,
-    /// Openings since the last close: what a growing open time grows with.
+    /// Openings since the last close: a growing open time grows with them.
     openings: u32,
     last_failure: Option<Instant>,
     window: Window,
@@ -75,7 +75,7 @@ impl Machine {
         }
     }
 
-    /// Asks for a call to be let through.
+    /// Admits or rejects a call.
     pub(super) fn enter(
         &mut self,
         config: &BreakerConfig,
@@ -96,7 +96,7 @@ impl Machine {
         (Ok(Ticket { generation: self.generation, entered: now }), transition)
     }
 
-    /// The rejection of a call that would come now, if it would be rejected.
+    /// Returns the rejection of a call that would come at `now`; `None` if it would be admitted.
     pub(super) fn rejects(&self, config: &BreakerConfig, now: Instant) -> Option<CircuitOpen> {
         let is_probing = matches!(self.phase, Phase::HalfOpen(_));
         let reject = |reason, retry_in| {
@@ -114,7 +114,7 @@ impl Machine {
         (!left.is_zero()).then(|| reject(self.opened_by, Some(left)))
     }
 
-    /// Takes the result of a call. `random` gives a number from 0 to 1, and is only asked when
+    /// Records the result of a call. `random` returns a number from 0 to 1, and is only called when
     /// the breaker opens.
     pub(super) fn exit(
         &mut self,
@@ -158,9 +158,8 @@ impl Machine {
         Some(self.open(why, report, config, now, random))
     }
 
-    /// Returns whether the result of a call still says something: it was let through in this
-    /// generation, or it is the success of a probe that was replaced, which proves as well that
-    /// the service is back.
+    /// Returns whether the result of a call still counts: the call was admitted in this generation, or
+    /// it is the success of a replaced probe, which proves as well that the service is back.
     fn hears(&self, ticket: Ticket, failed: bool) -> bool {
         let generations = self.generation.saturating_sub(ticket.generation);
         match &self.phase {
@@ -170,13 +169,13 @@ impl Machine {
         }
     }
 
-    /// Takes successes that were counted elsewhere while it was [calm](Self::calm_until).
+    /// Adds successes that lanes counted while it was [calm](Self::calm_until).
     pub(super) fn add_successes(&mut self, number: u64) {
         self.results.add_successes(number);
     }
 
-    /// The moment, in nanoseconds from `epoch`, until which a success that is not slow changes
-    /// nothing but the number of successes; `None` if the next one may change more.
+    /// Returns the moment, in nanoseconds from `epoch`, until which a success that is not slow
+    /// changes nothing but the number of successes; `None` if the next one may change more.
     ///
     /// Once no rule wants it open, a success can only make one do so that fills the window up to
     /// its minimum.
@@ -211,12 +210,12 @@ impl Machine {
         self.go_unless_there(Phase::ForcedOpen)
     }
 
-    /// Lets every call through unrecorded from now on.
+    /// Admits every call and records nothing from now on.
     pub(super) fn disable(&mut self) -> Option<Transition> {
         self.go_unless_there(Phase::Disabled)
     }
 
-    /// Lets every call through and records it from now on.
+    /// Admits every call and records its result from now on.
     pub(super) fn only_measure(&mut self) -> Option<Transition> {
         self.go_unless_there(Phase::MetricsOnly)
     }
@@ -256,7 +255,7 @@ impl Machine {
         }
     }
 
-    /// How long until a probe may run, if it is open.
+    /// Returns the time until a probe may run, if it is open.
     pub(super) fn retry_in(&self, now: Instant) -> Option<Duration> {
         match self.phase {
             Phase::Open { since, lasts } => {

@@ -6,7 +6,7 @@ use std::{num::NonZeroU16, time::Duration};
 
 use crate::common::clock::{Instant, nanos};
 
-/// Which results a breaker looks at for its rates and minimum of samples.
+/// The results that count for a breaker's rates and minimum of samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
     /// The last N results, however old, exactly. Takes two bytes a result, for each key.
@@ -16,7 +16,7 @@ pub enum Window {
     Time(Duration),
 }
 
-/// What a breaker's window holds.
+/// The counts of a breaker's window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WindowCounts {
@@ -50,7 +50,7 @@ impl Results {
         }
     }
 
-    /// Adds one result and says what the window holds now.
+    /// Adds one result and returns the counts of the window.
     pub(super) fn record(&mut self, sample: Sample, now: Instant) -> WindowCounts {
         match self {
             Self::Count(ring) => ring.record(sample),
@@ -76,7 +76,7 @@ impl Results {
         }
     }
 
-    /// What the window holds if no time has passed.
+    /// Returns the counts if no time has passed.
     pub(super) fn held(&self) -> WindowCounts {
         match self {
             Self::Count(ring) => ring.held,
@@ -84,7 +84,7 @@ impl Results {
         }
     }
 
-    /// Until when a result belongs where the last one does, from `epoch`.
+    /// Returns the end of the newest slice, in nanoseconds from `epoch`.
     pub(super) fn steady_until(&self, epoch: Instant) -> u64 {
         match self {
             Self::Count(_) => u64::MAX,
@@ -92,7 +92,7 @@ impl Results {
         }
     }
 
-    /// What the window holds at `now`; what is too old has left it.
+    /// Returns the counts at `now`, without results that are too old.
     pub(super) fn counts(&mut self, now: Instant) -> WindowCounts {
         match self {
             Self::Count(ring) => ring.held,
@@ -112,7 +112,7 @@ impl Results {
 #[derive(Debug)]
 pub(super) struct Ring {
     slots: Box<[Sample]>,
-    /// Where the next result goes; once the ring is full, that is the oldest one.
+    /// The place of the next result; once the ring is full, that is the oldest one.
     next: usize,
     held: WindowCounts,
 }
@@ -145,7 +145,7 @@ impl Ring {
     }
 }
 
-/// How finely a time window slides: by a tenth of itself.
+/// The slices of a time window, which slides by a tenth of itself.
 pub(super) const BUCKETS: usize = 10;
 
 /// The results of a stretch of time, in [`BUCKETS`] equal slices counted from the first result
@@ -157,7 +157,7 @@ pub(super) struct Buckets {
     /// The slice of the newest moment seen. A result that comes with an older one, because two
     /// threads read the clock in another order than they got here, is counted in this slice.
     head: u64,
-    /// When the head slice ends, so that most results need no division.
+    /// The end of the head slice, so that most results need no division.
     head_ends: Option<Instant>,
     slices: [WindowCounts; BUCKETS],
     held: WindowCounts,

@@ -275,7 +275,8 @@ impl<'p> Execution<'p> {
             Verdict::Final if self.is_misdirected(outcome) => Verdict::Transient,
             verdict => verdict,
         };
-        let unprocessed = classify::not_processed(outcome, &self.policy.refused, &advice);
+        let may_be_applied = !outcome.method.is_safe()
+            && !classify::not_processed(outcome, &self.policy.refused, &advice);
         let closing = self.report(request, outcome, verdict, &advice, now);
         let decision = match verdict {
             _ if outcome.failure() == Some(FailureKind::Deadline) => {
@@ -297,8 +298,7 @@ impl<'p> Execution<'p> {
             }
             (decision, _) => decision,
         };
-        self.maybe_applied =
-            matches!(decision, Decision::Retry { .. }) && !unprocessed && !outcome.method.is_safe();
+        self.maybe_applied |= may_be_applied && matches!(decision, Decision::Retry { .. });
         self.record(outcome, heard, &decision, now);
         self.notify(|call| call.policy.listeners.notify(&Event::AttemptEnded(outcome)));
         self.scopes.end(outcome);

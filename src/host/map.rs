@@ -2,25 +2,25 @@
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    hash::BuildHasher,
     num::NonZeroUsize,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use foldhash::fast::RandomState;
-use lru::LruCache;
 use reqwest::Url;
 use url::Position;
 
 use crate::breaker::CircuitBreakers;
 use crate::common::clock::Instant;
-use crate::host::state::{Eviction, Family, HostState, Mode};
+use crate::host::state::{Family, HostState, Key, Mode};
+use crate::host::table::Table;
 
 /// A bounded, sharded map from a host's key to its state.
 ///
-/// When a shard is full, its least recently used state goes that is free to go. Eviction looks at
-/// [`LOOKED_AT`] states, whatever the size of the map. States that were set by hand stay, beside the
-/// bound. A caller that still holds an evicted state keeps using it; the next request of its host
+/// A full shard evicts its least recently used state that is free to go, and looks at eight for that,
+/// whatever the size of the map. States that were set by hand are never evicted and do not count for
+/// the bound. A caller that still holds an evicted state keeps using it; the next request of its host
 /// starts with a new one.
 #[derive(Debug)]
 pub(crate) struct HostMap {
@@ -37,16 +37,7 @@ pub(crate) struct HostMap {
 #[repr(align(128))]
 struct Shard(Mutex<Table>);
 
-#[derive(Debug)]
-struct Table {
-    /// At most the bound.
-    recent: LruCache<Box<str>, Arc<HostState>, RandomState>,
-    /// What eviction met and may not take, as it was set by hand; back among the recent ones when
-    /// it is used after a reset.
-    by_hand: HashMap<Box<str>, Arc<HostState>, RandomState>,
-}
-
-/// How many states a map keeps by default.
+/// The number of states that a map keeps by default.
 pub(crate) const DEFAULT_MAX_HOSTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1_023);
 
 /// The most shards; a small map has one, so that its bound is exact.
@@ -54,12 +45,6 @@ const SHARDS: usize = 16;
 
 /// The fewest states that are worth a shard of their own.
 const LEAST_PER_SHARD: usize = 32;
-
-/// How many states an eviction looks at.
-const LOOKED_AT: usize = 8;
-
-/// Begins the keys that are the user's own, so that none is taken for a host's.
-const OWN_KEY: char = '\0';
 
 impl Default for HostMap {
     fn default() -> Self {
@@ -72,19 +57,13 @@ impl HostMap {
         let first = FirstHosts::new(bound.get());
         let rest = bound.get() - first.0.len();
         let shards = (rest / LEAST_PER_SHARD).clamp(1, SHARDS);
-        let hasher = RandomState::default();
-        let table = || Table {
-            recent: LruCache::unbounded_with_hasher(hasher.clone()),
-            by_hand: HashMap::with_hasher(hasher.clone()),
-        };
-        let shard = |_| Shard(Mutex::new(table()));
         let family = Arc::default();
         Self {
             first,
-            shards: (0..shards).map(shard).collect(),
+            shards: (0..shards).map(|_| Shard(Mutex::default())).collect(),
             bound: (rest / shards).max(1),
-            hasher,
-            shared: Arc::new(HostState::new("", &family)),
+            hasher: RandomState::default(),
+            shared: Arc::new(HostState::new(Key::of_host(""), &family)),
             family,
         }
     }
@@ -92,9 +71,13 @@ impl HostMap {
     /// Returns the state of the host of `url`, a new one if there is none.
     #[inline]
     pub(crate) fn find(&self, url: &Url, now: Instant) -> Cow<'_, Arc<HostState>> {
-        match self.first.of(url) {
-            Some(state) => Cow::Borrowed(state),
-            None => self.of_host(&host_key(url), now),
+        if let Some(state) = self.first.of(url) {
+            return Cow::Borrowed(state);
+        }
+        match host_key(url) {
+            Cow::Borrowed(key) => self.look_up(Key::of_host(key), now),
+            // With userinfo: not compared with the first hosts yet.
+            Cow::Owned(key) => self.of_host(&key, now),
         }
     }
 
@@ -102,13 +85,13 @@ impl HostMap {
     pub(crate) fn of_host(&self, key: &str, now: Instant) -> Cow<'_, Arc<HostState>> {
         match self.first.get(key) {
             Some(state) => Cow::Borrowed(state),
-            None => self.look_up(key, now),
+            None => self.look_up(Key::of_host(key), now),
         }
     }
 
     /// Returns the state of a key of the user's, a new one if there is none.
     pub(crate) fn of_key(&self, key: &str, now: Instant) -> Arc<HostState> {
-        self.look_up(&own_key(key), now).into_owned()
+        self.look_up(Key::of_user(key), now).into_owned()
     }
 
     /// Returns the state that all requests share.
@@ -118,11 +101,12 @@ impl HostMap {
 
     /// Returns the state of a host or key if there is one. Does not count as use.
     pub(crate) fn peek(&self, key: &str) -> Option<Arc<HostState>> {
-        let own = || own_key(key);
-        self.first.get(key).cloned().or_else(|| {
-            let host = self.shard(key).peek(key);
-            host.or_else(|| self.shard(&own()).peek(&own()))
-        })
+        let peek = |key| {
+            let hash = self.hasher.hash_one(key);
+            self.shard(hash).lock().peek(key, hash)
+        };
+        let host = self.first.get(key).cloned().or_else(|| peek(Key::of_host(key)));
+        host.or_else(|| peek(Key::of_user(key)))
     }
 
     /// Returns all states, in no particular order. Does not count as use.
@@ -130,9 +114,7 @@ impl HostMap {
         let first = self.first.0.iter().map_while(OnceLock::get).map(|(_, it)| Arc::clone(it));
         let mut all: Vec<_> = first.collect();
         for shard in &self.shards {
-            let table = shard.lock();
-            all.extend(table.recent.iter().map(|(_, it)| Arc::clone(it)));
-            all.extend(table.by_hand.values().cloned());
+            all.extend(shard.lock().all().cloned());
         }
         if self.shared.used_breaker().is_some() {
             all.push(Arc::clone(&self.shared));
@@ -153,7 +135,7 @@ impl HostMap {
     }
 
     /// Lets every breaker count in the window of its rules, which `rules` finds by the host's URL;
-    /// `None` for what is kept by other keys.
+    /// `None` for states with other keys.
     pub(crate) fn adopt_windows<'r>(
         &self,
         rules: impl Fn(Option<&Url>) -> Option<&'r CircuitBreakers>,
@@ -170,78 +152,45 @@ impl HostMap {
         &self.family
     }
 
-    fn look_up(&self, key: &str, now: Instant) -> Cow<'_, Arc<HostState>> {
-        let mut shard = self.shard(key);
-        if let Some(state) = shard.get(key, self.bound, now) {
+    fn look_up(&self, key: Key<'_>, now: Instant) -> Cow<'_, Arc<HostState>> {
+        let hash = self.hasher.hash_one(key);
+        let mut shard = self.shard(hash).lock();
+        if let Some(state) = shard.get(key, hash, self.bound, now) {
             return Cow::Owned(state);
         }
-        let state = Arc::new(HostState::new(key.trim_start_matches(OWN_KEY), &self.family));
-        match self.first.keep(key, &state) {
-            Some(state) => Cow::Borrowed(state),
-            None => {
-                shard.insert(key.into(), Arc::clone(&state), self.bound, now);
-                Cow::Owned(state)
-            }
-        }
+        self.create(key, hash, shard, now)
     }
 
-    fn shard(&self, key: &str) -> MutexGuard<'_, Table> {
-        use std::hash::BuildHasher;
+    #[cold]
+    fn create(
+        &self,
+        key: Key<'_>,
+        hash: u64,
+        mut shard: MutexGuard<'_, Table>,
+        now: Instant,
+    ) -> Cow<'_, Arc<HostState>> {
+        let state = Arc::new(HostState::new(key, &self.family));
+        if let Some(state) = self.first.keep(&state) {
+            return Cow::Borrowed(state);
+        }
+        let evicted = shard.insert(Arc::clone(&state), hash, self.bound, now);
+        // Outside of the lock: settings of the user's may go with it.
+        drop(shard);
+        drop(evicted);
+        Cow::Owned(state)
+    }
 
-        let shard = match self.shards.len() {
-            1 => 0,
-            // The table inside takes the lower bits of the same hash.
-            many => (self.hasher.hash_one(key) >> 48) as usize % many,
-        };
-        self.shards[shard].lock()
+    fn shard(&self, hash: u64) -> &Shard {
+        // By bits in the middle: the table inside takes the lowest and the highest ones. The product
+        // spreads them over any number of shards without a division.
+        let middle = u64::from((hash >> 24) as u32);
+        &self.shards[((middle * self.shards.len() as u64) >> 32) as usize]
     }
 }
 
 impl Shard {
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Table {
-    fn get(&mut self, key: &str, bound: usize, now: Instant) -> Option<Arc<HostState>> {
-        if let Some(state) = self.recent.get(key) {
-            return Some(Arc::clone(state));
-        }
-        let state = Arc::clone(self.by_hand.get(key)?);
-        if state.eviction(now) != Eviction::Never {
-            self.by_hand.remove(key);
-            self.insert(key.into(), Arc::clone(&state), bound, now);
-        }
-        Some(state)
-    }
-
-    fn peek(&self, key: &str) -> Option<Arc<HostState>> {
-        self.recent.peek(key).or_else(|| self.by_hand.get(key)).cloned()
-    }
-
-    /// Inserts a state. In a full table the least recently used one goes that is free to go, or else
-    /// the first that was looked at, whose breaker is open; what is passed over counts as used.
-    fn insert(&mut self, key: Box<str>, state: Arc<HostState>, bound: usize, now: Instant) {
-        let mut costly = None;
-        for _ in 0..LOOKED_AT.min(self.recent.len()) {
-            if self.recent.len() + usize::from(costly.is_some()) < bound {
-                break;
-            }
-            let Some((oldest, state)) = self.recent.pop_lru() else { break };
-            match state.eviction(now) {
-                Eviction::Free => {
-                    if let Some((key, state)) = costly.take() {
-                        self.recent.put(key, state);
-                    }
-                    break;
-                }
-                Eviction::Costly if costly.is_none() => costly = Some((oldest, state)),
-                Eviction::Costly => drop(self.recent.put(oldest, state)),
-                Eviction::Never => drop(self.by_hand.insert(oldest, state)),
-            }
-        }
-        self.recent.put(key, state);
     }
 }
 
@@ -252,7 +201,7 @@ impl Table {
 #[derive(Debug)]
 struct FirstHosts(Box<[Slot]>);
 
-type Slot = OnceLock<(Box<str>, Arc<HostState>)>;
+type Slot = OnceLock<(Arc<str>, Arc<HostState>)>;
 
 impl FirstHosts {
     const SLOTS: usize = 8;
@@ -274,41 +223,40 @@ impl FirstHosts {
         all.find(|(host, _)| **host == *key).map(|(_, state)| state)
     }
 
-    /// Keeps the state of a host if a slot is free, and returns what is kept for it.
-    fn keep(&self, key: &str, state: &Arc<HostState>) -> Option<&Arc<HostState>> {
+    /// Keeps the state of a host if a slot is free, and returns the state that is kept for it.
+    fn keep(&self, state: &Arc<HostState>) -> Option<&Arc<HostState>> {
         // `is_host_of` would take `a:` for the host of `a://b`.
-        let fits = key.contains("://") && !key.starts_with(OWN_KEY);
+        let fits = !state.has_users_key() && state.key().contains("://");
         let mut slots = self.0.iter().filter(|_| fits);
         slots.find_map(|slot| {
-            let (host, state) = slot.get_or_init(|| (key.into(), Arc::clone(state)));
-            (**host == *key).then_some(state)
+            let (host, first) =
+                slot.get_or_init(|| (Arc::clone(state.shared_key()), Arc::clone(state)));
+            (**host == *state.key()).then_some(first)
         })
     }
 }
 
 /// Returns whether `host`, a [`host_key`], is that of `url`.
 ///
-/// Quicker than making the key of `url`: what comes before `host` ends must be the same, and an
-/// authority ends with it too. A URL with userinfo is found by its key.
+/// Quicker than making the key of `url`: the URL must begin with `host`, and its path must begin right
+/// there, which most other hosts fail at one byte. Finds every URL of http and https without userinfo;
+/// others are found by their key.
 #[inline]
 fn is_host_of(url: &Url, host: &str) -> bool {
-    let rest = url.as_str().strip_prefix(host);
-    rest.is_some_and(|it| matches!(it.as_bytes().first(), None | Some(b'/' | b'?' | b'#')))
+    let url = url.as_str().as_bytes();
+    url.get(host.len()) == Some(&b'/') && url.starts_with(host.as_bytes())
 }
 
 /// Returns scheme, host and port of `url`, never its userinfo; the scheme's own port is left out.
+#[inline]
 pub(crate) fn host_key(url: &Url) -> Cow<'_, str> {
-    if url.username().is_empty() && url.password().is_none() {
+    if &url[Position::AfterScheme..Position::BeforeHost] == "://" {
         return Cow::Borrowed(&url[..Position::AfterPort]);
     }
     Cow::Owned(
         [&url[..Position::BeforeUsername], &url[Position::BeforeHost..Position::AfterPort]]
             .concat(),
     )
-}
-
-fn own_key(key: &str) -> String {
-    format!("{OWN_KEY}{key}")
 }
 
 #[cfg(test)]
@@ -319,6 +267,8 @@ mod tests {
 
     use super::*;
     use crate::breaker::{BreakerConfig, BreakerState, CircuitBreaker};
+    use crate::host::state::Eviction;
+    use crate::host::table::LOOKED_AT;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -479,24 +429,29 @@ mod tests {
         }
 
         fn insert(&mut self, new: Modelled, bound: usize, now: Instant) {
-            let mut costly: Option<Modelled> = None;
+            self.make_room(bound, now);
+            self.recent.push(new);
+        }
+
+        fn make_room(&mut self, bound: usize, now: Instant) {
+            let mut costly = None;
             for _ in 0..LOOKED_AT.min(self.recent.len()) {
-                if self.recent.len() + usize::from(costly.is_some()) < bound {
-                    break;
+                if self.recent.len() < bound {
+                    return;
                 }
                 let oldest = self.recent.remove(0);
-                let is_open = oldest.opened.is_some_and(|it| now < it + SECOND);
-                match (oldest.forced, is_open) {
-                    (true, _) => self.by_hand.push(oldest),
-                    (false, true) if costly.is_none() => costly = Some(oldest),
-                    (false, true) => self.recent.push(oldest),
-                    (false, false) => {
-                        self.recent.extend(costly.take());
-                        break;
+                match oldest.opened.is_some_and(|it| now < it + SECOND) {
+                    _ if oldest.forced => self.by_hand.push(oldest),
+                    true => {
+                        costly = costly.or(Some(oldest.host));
+                        self.recent.push(oldest);
                     }
+                    false => return,
                 }
             }
-            self.recent.push(new);
+            if self.recent.len() >= bound {
+                self.recent.retain(|it| Some(it.host) != costly);
+            }
         }
     }
 

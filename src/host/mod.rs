@@ -1,4 +1,4 @@
-//! What a client keeps for each host: breaker, budget and gate, and the admission of attempts.
+//! The state of each host: breaker, budget and gate, and the admission of attempts.
 
 pub(crate) mod admission;
 pub(crate) mod gate;
@@ -6,3 +6,4 @@ pub(crate) mod map;
 pub(crate) mod parts;
 pub(crate) mod state;
 pub(crate) mod states;
+mod table;

@@ -1,4 +1,4 @@
-//! What one request uses of the state of its host, or of what is kept elsewhere.
+//! The parts of a host's state that one request uses, of its own host or by another scope.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -17,11 +17,11 @@ pub(crate) struct HostRules<'p> {
     pub(crate) breaker: Option<&'p CircuitBreakers>,
     pub(crate) budget: Option<&'p RetryBudget>,
     pub(crate) gate: Option<&'p GateKey>,
-    /// How far below zero this request may take the budget.
+    /// The number of tokens below zero down to which this request may take the budget.
     pub(crate) overdraft: u32,
 }
 
-/// What one request uses of the state of its host.
+/// The parts of a host's state that one request uses.
 #[derive(Debug)]
 pub(crate) struct Parts<'p> {
     hosts: &'p HostMap,
@@ -37,7 +37,7 @@ pub(crate) struct Parts<'p> {
 enum Part<T> {
     Unused,
     OfHost,
-    /// Kept elsewhere: by a key, for all requests, or by the caller.
+    /// Of another scope: a key, all requests, or the caller.
     Other(Arc<T>),
 }
 

@@ -7,21 +7,28 @@ use crate::common::clock::Instant;
 use crate::host::gate::HostGates;
 use crate::retry::budget::{Account, RetryBudget};
 
-/// Everything that is kept for one host, or for one key of the user's.
+/// The state of one host, or of one key of the user's.
 ///
-/// Parts are created when a request first uses them. Aligned to a pair of cache lines: threads that
-/// read it do not wait for those that count references beside it.
+/// Parts are created when a request first uses them. Small and without an alignment of its own, as a
+/// crawler creates and evicts one a request.
 #[derive(Debug)]
-#[repr(align(128))]
 pub(crate) struct HostState {
-    key: Box<str>,
+    key: Arc<str>,
+    has_users_key: bool,
     family: Arc<Family>,
     breaker: OnceLock<Arc<BreakerHandle>>,
     budget: OnceLock<Arc<Account>>,
     pub(crate) gates: HostGates,
 }
 
-/// What all hosts of one map have in common.
+/// The key of a host state. The user's own keys never meet those of hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key<'k> {
+    text: &'k str,
+    is_users: bool,
+}
+
+/// The state that all hosts of one map share.
 #[derive(Debug, Default)]
 pub(crate) struct Family {
     pub(crate) observers: Arc<Observers>,
@@ -36,7 +43,7 @@ pub(crate) enum Mode {
     MetricsOnly,
 }
 
-/// Whether the state of a host may be evicted.
+/// The cost of evicting the state of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Eviction {
     /// Nothing is lost that the next request would not find out.
@@ -45,6 +52,16 @@ pub(crate) enum Eviction {
     Costly,
     /// The breaker was put into its state by hand: never evicted.
     Never,
+}
+
+impl<'k> Key<'k> {
+    pub(crate) fn of_host(text: &'k str) -> Self {
+        Self { text, is_users: false }
+    }
+
+    pub(crate) fn of_user(text: &'k str) -> Self {
+        Self { text, is_users: true }
+    }
 }
 
 impl Family {
@@ -76,9 +93,10 @@ impl Mode {
 }
 
 impl HostState {
-    pub(crate) fn new(key: &str, family: &Arc<Family>) -> Self {
+    pub(crate) fn new(key: Key<'_>, family: &Arc<Family>) -> Self {
         Self {
-            key: key.into(),
+            key: key.text.into(),
+            has_users_key: key.is_users,
             family: Arc::clone(family),
             breaker: OnceLock::new(),
             budget: OnceLock::new(),
@@ -88,6 +106,21 @@ impl HostState {
 
     pub(crate) fn key(&self) -> &str {
         &self.key
+    }
+
+    pub(crate) fn shared_key(&self) -> &Arc<str> {
+        &self.key
+    }
+
+    /// Returns whether its key is one of the user's, not a host's.
+    pub(crate) fn has_users_key(&self) -> bool {
+        self.has_users_key
+    }
+
+    /// Returns whether this is the state of `key`.
+    #[inline]
+    pub(crate) fn is(&self, key: Key<'_>) -> bool {
+        *self.key == *key.text && self.has_users_key == key.is_users
     }
 
     /// Returns the breaker, which then follows `rules`; creates it if there is none.
@@ -107,7 +140,11 @@ impl HostState {
         let mut created = false;
         let breaker = self.breaker.get_or_init(|| {
             created = true;
-            Arc::new(BreakerHandle::new(&self.key, rules, Arc::clone(&self.family.observers)))
+            Arc::new(BreakerHandle::new(
+                Arc::clone(&self.key),
+                rules,
+                Arc::clone(&self.family.observers),
+            ))
         });
         // Asked once the breaker can be found: a mode that is set meanwhile reaches it from there.
         if let (true, Some(mode)) = (created, self.family.mode()) {

@@ -1,4 +1,4 @@
-//! The handle to what a client knows of its hosts.
+//! The handle to the states of a client's hosts.
 
 use std::{num::NonZeroUsize, sync::Arc};
 
@@ -9,7 +9,7 @@ use crate::common::clock::Instant;
 use crate::host::map::{HostMap, host_key};
 use crate::host::state::{HostState, Mode};
 
-/// What a client knows of the hosts it talks to: circuit breakers, retry budgets and gates, in one
+/// The states of the hosts that a client talks to: circuit breakers, retry budgets and gates, in one
 /// bounded map. Cheap to clone; clones share the map.
 ///
 /// Every [`Resilient`](crate::Resilient) has one of its own, or the one it is
@@ -27,8 +27,8 @@ use crate::host::state::{HostState, Mode};
 ///
 /// At most 1,024 hosts are kept ([`with_max_hosts`](Self::with_max_hosts)); the least recently used
 /// is evicted first, one whose breaker is open only if nothing else can be. A breaker that was set
-/// by hand is never evicted, nor are the first eight hosts of a map for 32 or more. Who still holds
-/// an evicted breaker keeps using that one; the next request of its host starts with a new one.
+/// by hand is never evicted, nor are the first eight hosts of a map for 32 or more. A caller that
+/// still holds an evicted breaker keeps using that one; the next request of its host starts with a new one.
 ///
 /// ```
 /// use reqwest_resilient::{HostStates, Resilient, ResilientConfig};
@@ -53,7 +53,7 @@ impl HostStates {
         Self(Arc::new(HostMap::new(hosts)))
     }
 
-    /// Returns the breaker of a host, or of a key if one is kept under it; creates a closed one for a
+    /// Returns the breaker of a host, or of a key that is in use; creates a closed one for a
     /// host that was not asked yet. It follows the rules of the request that last used it.
     ///
     /// A host is named by any of its URLs, such as `https://api.example.com`: scheme, host and port

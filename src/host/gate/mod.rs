@@ -57,11 +57,11 @@ const MOST_GATES: usize = 64;
 
 /// The gates of one host, one a key: so one tenant's limit does not stop another.
 ///
-/// At most 64 are kept, open ones and those that open soonest are evicted first. Requests that wait
+/// At most 64; open ones and those that open soonest are evicted first. Requests that wait
 /// at an evicted gate go on waiting there; new ones do not find it.
 #[derive(Default)]
 pub(crate) struct HostGates {
-    /// Whether some gate may be closed. Set and cleared under the lock of `gates`.
+    /// `true` if some gate may be closed. Set and cleared under the lock of `gates`.
     is_busy: AtomicBool,
     gates: Mutex<Vec<(u64, Arc<KeyGate>)>>,
     hasher: foldhash::quality::RandomState,
@@ -166,7 +166,7 @@ impl HostGates {
         }
     }
 
-    /// Returns the gate of a key; `None` if it is open. Forgets all gates once all are open.
+    /// Returns the gate of a key; `None` if it is open. Evicts all gates once all are open.
     fn find(&self, key: u64, now: Instant) -> Option<Arc<KeyGate>> {
         let mut gates = lock(&self.gates);
         let found = gates.iter().find(|it| it.0 == key).map(|it| Arc::clone(&it.1));
@@ -253,7 +253,7 @@ impl KeyGate {
     }
 }
 
-/// What a request finds at its gate.
+/// The result of asking a gate.
 #[derive(Debug)]
 pub(crate) enum Entry {
     Pass(GatePass),

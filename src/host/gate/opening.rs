@@ -12,7 +12,7 @@ const LONGEST: Duration = Duration::from_secs(60 * 60);
 /// The longest hint that is taken at its word; one beyond it is more likely a mistake.
 const LONGEST_HINT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long the first rate limit without a hint closes the gate, and the longest one.
+/// The time for which the first rate limit without a hint closes the gate, and the longest such time.
 const UNHINTED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// An opening that is put off by less concerns no request that waits for it.
@@ -25,10 +25,10 @@ const STALL: Duration = Duration::from_secs(1);
 /// A gate that no request asks for this long, or for as long as it was closed, is open.
 const FORGOTTEN: Duration = Duration::from_secs(10);
 
-/// How much more than in the last opening has to succeed before an opening grows fast again.
+/// The factor by which more than in the last opening must succeed before an opening grows fast again.
 const LIMIT_GONE: usize = 2;
 
-/// What a response that closes a gate means.
+/// The meaning of a response that closes a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Throttle {
     /// A 429 or a 403 that is a rate limit. Closes for its hint, at most 1 h; without a hint for
@@ -44,20 +44,20 @@ pub(crate) enum Throttle {
 /// The effect of a response on its gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Closing {
-    /// How long until the next request may go, spread included.
+    /// The time until the next request may go, spread included.
     pub(crate) opens_in: Duration,
-    /// The same as the host announced it, without spread: what a request's limit of waiting bounds.
+    /// That time as the host announced it, without spread: the limit of a request's wait bounds it.
     pub(crate) announced_in: Duration,
-    /// Whether the gate is closed for longer than before.
+    /// `true` if the gate is closed for longer than before.
     pub(crate) is_longer: bool,
-    /// Whether the waiting requests should look at their limits again.
+    /// `true` if the waiting requests should look at their limits again.
     pub(super) concerns_waiters: bool,
 }
 
-/// How much time a request has for waiting; [`Duration::MAX`] is no limit.
+/// The time that a request has for waiting; [`Duration::MAX`] is no limit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
-    /// What is left of its `max_wait_time`. Bounds the hint that is accepted; the spread comes on
+    /// The rest of its `max_wait_time`. Bounds the hint that is accepted; the spread comes on
     /// top of it.
     pub(crate) wait: Duration,
     /// The time until its deadline.
@@ -82,7 +82,7 @@ impl Visit {
     }
 }
 
-/// What a request has to do at a gate.
+/// The turn of a request at a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
     /// Go; the gate is open.
@@ -104,7 +104,7 @@ pub(crate) enum End {
     Dropped,
 }
 
-/// The gate of one key; open unless told otherwise.
+/// The gate of one key; open unless a response closed it.
 ///
 /// It counts how many may go; the caller keeps the queue and passes its length as `waiting`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -112,9 +112,9 @@ pub(crate) struct Gate {
     phase: Phase,
     /// The number of the last opening; 0 before the first.
     opening: u64,
-    /// How many requests may go in this opening beside those that went.
+    /// The number of requests that may still go in this opening.
     credit: usize,
-    /// How many requests of this opening succeeded, and of the one before.
+    /// The requests of this opening that succeeded, and below those of the one before.
     good: usize,
     last: usize,
     /// Rate limits without a hint since the last success.
@@ -128,7 +128,7 @@ enum Phase {
     Closed(Closed),
     Opening {
         closed: Closed,
-        /// When a request last went or ended.
+        /// The moment when a request last went or ended.
         moved: Instant,
     },
 }
@@ -137,10 +137,10 @@ enum Phase {
 struct Closed {
     /// The hint; `None` if there was none.
     asked: Option<Duration>,
-    /// How long the longest hint closes the gate.
+    /// The time for which the longest hint closes the gate.
     hold: Duration,
     until: Instant,
-    /// When the host takes requests again by its own hint; later than `until` if the hint was
+    /// The moment from which the host takes requests by its own hint; later than `until` if the hint was
     /// longer than a gate stays closed.
     announced: Instant,
     /// `until`, and the spread.

@@ -1,4 +1,4 @@
-//! What a breaker says about itself.
+//! The public facts of a breaker: state, changes, snapshot, rejection.
 
 use std::{
     error::Error,
@@ -10,7 +10,7 @@ use std::{
 use crate::breaker::window::WindowCounts;
 use crate::common::clock::Instant;
 
-/// What a breaker does with calls.
+/// The state of a breaker: how it treats calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BreakerState {
@@ -21,7 +21,7 @@ pub enum BreakerState {
     Open,
     /// Lets a few probes through to see whether the service is back.
     HalfOpen,
-    /// Rejects every call until someone says otherwise.
+    /// Rejects every call until another mode is set or the breaker is reset.
     ForcedOpen,
     /// Lets every call through and records nothing.
     Disabled,
@@ -30,7 +30,7 @@ pub enum BreakerState {
 }
 
 impl BreakerState {
-    /// A short name without spaces, fit for metric labels.
+    /// Returns a short name without spaces, fit for metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -49,7 +49,7 @@ impl Display for BreakerState {
     }
 }
 
-/// What made a breaker change its state.
+/// The reason of a change of state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ChangeReason {
@@ -67,12 +67,12 @@ pub enum ChangeReason {
     ProbesFailed,
     /// Enough probes succeeded.
     ProbesSucceeded,
-    /// Someone called a method of the breaker for it.
+    /// A method of the breaker was called for it.
     Manual,
 }
 
 impl ChangeReason {
-    /// A short name without spaces, fit for metric labels.
+    /// Returns a short name without spaces, fit for metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sustained => "sustained",
@@ -104,7 +104,7 @@ pub struct StateChange {
     pub from: BreakerState,
     /// The state after.
     pub to: BreakerState,
-    /// What made it change.
+    /// The reason of the change.
     pub why: ChangeReason,
     /// The figures behind an opening by rule or probe; `None` for any other change.
     pub cause: Option<OpenCause>,
@@ -125,42 +125,42 @@ impl Display for StateChange {
     }
 }
 
-/// Everything one breaker knows at one moment.
+/// Everything that a breaker knows at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BreakerSnapshot {
     /// The breaker's key, as in [`StateChange::key`].
     pub key: Arc<str>,
-    /// What it does with calls.
+    /// The state: how it treats calls.
     pub state: BreakerState,
     /// Failures since the last success, close or reset; opening keeps it.
     pub consecutive_failures: u32,
-    /// What the window holds. Opening keeps it, closing empties it, probes are not in it.
+    /// The counts of the window. Opening keeps it, closing empties it, probes are not in it.
     pub window: WindowCounts,
-    /// When the last failure was recorded; closing keeps it, a reset clears it.
+    /// The time of the last recorded failure; closing keeps it, a reset clears it.
     pub last_failure: Option<Instant>,
     /// Permits given out and neither reported nor dropped yet, stale ones included.
     pub permits_out: usize,
     /// Probes under way whose result will count.
     pub probes_out: u32,
-    /// How long until a probe may run, if the breaker is open.
+    /// The time until a probe may run, if the breaker is open.
     pub retry_in: Option<Duration>,
     /// Goes up with every change of state and every reset; a result whose permit is of an older
     /// generation is ignored.
     pub generation: u64,
 }
 
-/// What opened a breaker, in figures; its `Display` says it in words.
+/// The cause of an opening, in figures; its `Display` is a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OpenCause {
-    /// What opened it: a rule, a failed probe, or a call by hand.
+    /// The reason of the opening: a rule, a failed probe, or a call by hand.
     pub reason: ChangeReason,
     /// Failures since the last success, close or reset.
     pub failures: u32,
-    /// How long those failures have lasted.
+    /// The time since the first of those failures.
     pub no_success_for: Duration,
-    /// What the window held at the opening by a rule.
+    /// The counts of the window at the opening by a rule.
     pub window: WindowCounts,
 }
 
@@ -198,9 +198,9 @@ impl Display for OpenCause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CircuitOpen {
     pub(super) cause: OpenCause,
-    /// `None`: forced open, until it is told otherwise.
+    /// `None`: forced open, until another mode is set or it is reset.
     pub(super) retry_in: Option<Duration>,
-    /// Whether probes are under way, so that it may close at any moment.
+    /// `true` while probes are under way, so that it may close at any moment.
     pub(super) is_probing: bool,
 }
 
