@@ -134,13 +134,17 @@ impl<E> AttemptResult<E> {
     }
 
     /// Gives up the connection of a response, within the wait before the next attempt.
-    pub(crate) async fn drained(self, wait: Duration, left: Option<Duration>) -> Self {
-        match self {
+    pub(crate) async fn drained(
+        self: Box<Self>,
+        wait: Duration,
+        left: Option<Duration>,
+    ) -> Box<Self> {
+        match *self {
             Self::Response { response, body: None, redirected } => {
                 let response = body::drain(response, wait, left).await;
-                Self::Response { response, body: None, redirected }
+                Box::new(Self::Response { response, body: None, redirected })
             }
-            other => other,
+            other => Box::new(other),
         }
     }
 

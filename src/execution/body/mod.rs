@@ -21,5 +21,10 @@ fn rebuild(response: Response, body: impl FnOnce(Body) -> Body) -> Response {
     if let Ok(carrier) = http::Response::builder().url(url).body(()) {
         parts.extensions.extend(carrier.into_parts().0.extensions);
     }
-    Response::from(http::Response::from_parts(parts, body(old)))
+    let mut response = Response::from(http::Response::from_parts(parts, body(old)));
+    if response.extensions().is_empty() {
+        // The map that carried the URL would be kept for nothing.
+        *response.extensions_mut() = http::Extensions::new();
+    }
+    response
 }
