@@ -1,4 +1,4 @@
-//! What servers say about retries: when, and whether at all.
+//! Retry hints of servers: when to retry, and whether at all.
 
 mod date;
 mod headers;
@@ -20,16 +20,15 @@ use self::{
 /// Everything a response head says about retries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Advice {
-    /// When to retry, if the server said so.
+    /// The time until a retry, if the server named one.
     pub(crate) hint: Option<Hint>,
-    /// Whether to retry at all.
+    /// The server's wish for or against a retry.
     pub(crate) directive: RetryDirective,
-    /// Whether the response says that there were too many requests: a 429, or a 403 that tells of
-    /// a limit as GitHub's does.
+    /// `true` if there were too many requests: a 429, or a 403 with a limit as GitHub sends it.
     pub(crate) rate_limited: bool,
 }
 
-/// How long to wait, and who says so.
+/// A time to wait, and its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hint {
     /// The time to wait, from the arrival of the response head on; may be as long as
@@ -37,11 +36,11 @@ pub(crate) struct Hint {
     pub(crate) after: Duration,
     /// The header it was read from; `None` if the caller's own function found it.
     pub(crate) header: Option<HeaderName>,
-    /// Whether it asks for this request again, rather than telling of a quota's end.
+    /// `true` if it asks for this request again; `false` if it only announces a quota's refill.
     pub(crate) asks: bool,
 }
 
-/// Whether the server wants the request again.
+/// The server's directive for or against a retry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum RetryDirective {
     /// It asks for a retry, whatever the status says.
@@ -54,7 +53,7 @@ pub(crate) enum RetryDirective {
 }
 
 impl Advice {
-    /// Takes `after`, which the caller's own function found, in place of what the headers say.
+    /// Replaces the hint of the headers by `after`, which the caller's own function found.
     pub(crate) fn with_found(mut self, status: Option<StatusCode>, after: Duration) -> Self {
         self.hint = Some(Hint { after, header: None, asks: true });
         self.rate_limited |= status == Some(StatusCode::FORBIDDEN);
@@ -97,7 +96,7 @@ pub(crate) fn read(
     Advice { hint, directive, rate_limited: reader.throttled || limited_403 }
 }
 
-/// Ranks of hints, by precedence: the first that is there counts.
+/// Ranks of hints, by precedence: the first present one counts.
 const OWN: usize = 0;
 const MILLIS: usize = 1;
 const WAIT: usize = 2;
@@ -109,13 +108,13 @@ struct Reader<'a> {
     headers: &'a HeaderMap,
     listened_to: &'a HintHeaders,
     now: SystemTime,
-    /// Whether the status alone says that some limit was exceeded.
+    /// `true` if the status alone means that some limit was exceeded.
     throttled: bool,
     /// The longest hint of each rank.
     best: [Option<Hint>; RANKS],
     directive: RetryDirective,
     soft_veto: Option<HeaderName>,
-    /// Whether nothing remains of some quota.
+    /// `true` if nothing remains of some quota.
     exhausted: bool,
 }
 
@@ -187,7 +186,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The longest wait that a header names.
+    /// Returns the longest wait that a header names.
     fn longest(&self, header: &HeaderName, unit: Unit) -> Option<Duration> {
         let mut longest = None;
         for line in self.headers.get_all(header) {
@@ -198,11 +197,10 @@ impl Reader<'_> {
         longest
     }
 
-    /// The time that is left of a wait.
+    /// Returns the rest of a wait.
     ///
-    /// Both the clock that a server's dates are written by and the time that a response has spent
-    /// in caches are read from the response, so that a client whose clock is wrong waits as long
-    /// as it was told to.
+    /// Reads the server's clock and the time spent in caches from the response, so that a client
+    /// with a wrong clock waits for the right time.
     fn wait(&self, when: When) -> Duration {
         let age = only_value(self.headers, &header::AGE).and_then(number::seconds);
         let age = age.unwrap_or_default();
@@ -218,7 +216,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Whether nothing remains of the quota that `reset` tells the end of.
+    /// Returns whether nothing remains of the quota that `reset` belongs to.
     fn is_exhausted(&self, reset: &HeaderName) -> bool {
         let Some(quota) = Quota::of_reset(reset.as_str()) else { return false };
         let mut others = self
@@ -229,13 +227,13 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a header says that nothing remains.
+/// Returns whether a header says that nothing remains.
 fn is_spent(headers: &HeaderMap, name: &HeaderName) -> bool {
     let lines = headers.get_all(name).iter().filter_map(|it| it.to_str().ok());
     lines.filter_map(number::is_spent).any(|it| it)
 }
 
-/// The value of a header that is there once; repeating the very same line changes nothing.
+/// Returns the value of a header that is present once; identical lines count as one.
 fn only_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut lines = headers.get_all(name).iter();
     let first = lines.next()?;
