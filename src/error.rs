@@ -34,9 +34,9 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 ///
 /// # The cause
 ///
-/// The cause is once in the chain. `Display` has it where this crate decided and there is no source:
-/// a rejection ([`circuit_open`](Self::circuit_open), [`rate_limited`](Self::rate_limited)), or the
-/// end of `max_total_time`. Otherwise the sources have it, and `Display` names the kind of failure.
+/// The cause is once in the chain. `Display` has it where this crate decided and there is no
+/// source: a rejection ([`circuit_open`](Self::circuit_open), [`rate_limited`](Self::rate_limited)),
+/// or the end of `max_total_time`. Otherwise the sources have it, and `Display` names the kind.
 /// The alternate form, `{error:#}`, has all in one line for logs without sources.
 ///
 /// # Examples
@@ -188,8 +188,8 @@ impl HttpRequestError {
         self.inner.0.stop
     }
 
-    /// Returns whether time ran out: a connect, attempt or client timeout, or `max_total_time` during
-    /// an attempt.
+    /// Returns whether time ran out: a connect, attempt or client timeout, or `max_total_time` in an
+    /// attempt.
     pub fn is_timeout(&self) -> bool {
         matches!(self.kind(), ErrorKind::Failure(FailureKind::Timeout | FailureKind::Deadline))
     }
@@ -205,9 +205,9 @@ impl HttpRequestError {
         self.inner.0.stop == StopReason::CircuitOpen
     }
 
-    /// Returns whether there were too many requests: the last response was a 429 or a 403 with a rate
-    /// limit, or an earlier one had closed the host's gate for longer than this request could wait.
-    /// [`retry_in`](Self::retry_in) says for how long, if that is known.
+    /// Returns whether there were too many requests: the last response was a 429 or a 403 with a
+    /// rate limit, or an earlier one had closed the host's gate for longer than this request could
+    /// wait. [`retry_in`](Self::retry_in) says for how long, if that is known.
     pub fn is_rate_limited(&self) -> bool {
         let Inner { stop, history, cause, .. } = &self.inner.0;
         *stop == StopReason::RateLimited
@@ -303,8 +303,8 @@ impl HttpRequestError {
         self.inner.0.attempts
     }
 
-    /// Returns whether an earlier attempt may have been applied: a 412 to a PUT with a condition, or
-    /// a 404 to a DELETE, may be its trace. Only for methods that change something.
+    /// Returns whether an earlier attempt may have been applied: a 412 to a conditional PUT, or a
+    /// 404 to a DELETE, may be its trace. Only for methods that change something.
     pub fn may_have_been_applied(&self) -> bool {
         self.inner.0.history.may_have_been_applied()
     }

@@ -70,7 +70,7 @@
 //! - `astral`: all of it for clients of `astral-reqwest-middleware`, a fork, except
 //!   [`ResilientClient`] and its builder of requests, which stay with the original.
 //! - `blocking`: the module `blocking`, and a small runtime.
-//! - `json`, `form`, `query`, `multipart`: bodies and URLs made by serde, and forms of several parts.
+//! - `json`, `form`, `query`, `multipart`: bodies and URLs by serde, and forms of several parts.
 //! - `tracing`: a span for each attempt and a log line for each decision.
 //! - `metrics`: counts and durations for the `metrics` facade.
 //! - `serde`: the module `file`, settings from TOML, JSON, YAML and the environment.

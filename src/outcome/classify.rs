@@ -48,8 +48,8 @@ pub(crate) fn verdict(
     }
 }
 
-/// Returns whether the rest of the response makes a final status transient: a 403 with a rate limit,
-/// and 413 (RFC 9110 §15.5.14), 529 and 530 with a retry hint.
+/// Returns whether the rest of the response makes a final status transient: a 403 with a rate
+/// limit, and 413 (RFC 9110 §15.5.14), 529 and 530 with a retry hint.
 fn passes(status: StatusCode, advice: &Advice) -> bool {
     match status.as_u16() {
         403 => advice.rate_limited,

@@ -221,8 +221,7 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// Returns the URL that responded or failed, if known. It differs from [`url`](Self::url) after a
-    /// redirect.
+    /// Returns the URL that responded or failed, if known: after a redirect not [`url`](Self::url).
     pub fn answered_by(&self) -> Option<&'a Url> {
         match self.result {
             OutcomeResult::Response { url, .. } => {

@@ -122,8 +122,8 @@ impl AttemptError<'_> {
     }
 
     /// Returns whether the error concerns this request, not another one of a middleware: reqwest's
-    /// own error, for the same host or, if it was not wrapped, for the same path, as a middleware may
-    /// pick the host.
+    /// own error, for the same host or, if it was not wrapped, for the same path, since a
+    /// middleware may pick the host.
     fn is_about_this_request(self) -> bool {
         let Some(url) = client_error(self.error).and_then(reqwest::Error::url) else {
             return false;

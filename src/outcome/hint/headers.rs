@@ -180,8 +180,8 @@ pub(super) enum Role<'a> {
     Standard,
     /// The same; an invalid value forbids retries.
     Pushback,
-    /// The time until a quota is refilled; counts while nothing is left of it. The named header tells
-    /// what is left, or else the one of the same [`Quota`].
+    /// The time until a quota is refilled; counts while nothing is left of it. The named header has
+    /// the rest, or else the one of the same [`Quota`].
     Reset(Unit, Option<&'a HeaderName>),
     /// The rest of a quota.
     Remaining,
