@@ -1,4 +1,4 @@
-//! What every folder builds on: clock and randomness, host patterns, faults of settings, queues, the
+//! Common parts of all folders: clock and randomness, host patterns, faults of settings, queues, the
 //! function that redacts paths.
 
 pub(crate) mod clock;

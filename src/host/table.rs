@@ -9,8 +9,8 @@ use crate::host::state::{Eviction, HostState, Key};
 
 /// A table from a key to its state, with a list of the states that can be evicted.
 ///
-/// All steps take the same time however many states there are. The caller brings the hash of a key,
-/// so that it is computed once and outside of the shard's lock.
+/// All operations take constant time. The caller passes the hash of a key, so that it is computed
+/// once and outside of the shard's lock.
 #[derive(Debug)]
 pub(super) struct Table {
     /// The place of each state in `slots`.
@@ -77,8 +77,8 @@ impl Table {
         self.slots.iter().filter_map(|it| it.state.as_ref())
     }
 
-    /// Inserts a state whose key is not there. Returns the one that was evicted for it, to be dropped
-    /// outside of the lock.
+    /// Inserts a state with a new key. Returns the state that was evicted for it, to be dropped outside
+    /// of the lock.
     pub(super) fn insert(
         &mut self,
         state: Arc<HostState>,
@@ -105,7 +105,7 @@ impl Table {
     }
 
     /// Evicts a state from a full list: the least recently used one that is free to go, or else the
-    /// first that was looked at whose breaker is open. A state that is passed over counts as used.
+    /// first examined one with an open breaker. A state that is passed over counts as used.
     fn make_room(&mut self, bound: usize, now: Instant) -> Option<Arc<HostState>> {
         let mut costly = None;
         for _ in 0..LOOKED_AT.min(self.listed) {

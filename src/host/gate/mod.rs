@@ -1,8 +1,8 @@
-//! Holds back requests to a host that has asked for it.
+//! The gate of a host, which holds back requests after a rate limit.
 //!
-//! Without it each of a hundred requests finds out by itself that a host limits its rate, and all
-//! return at the same moment. With it the first response closes the gate for all, and it opens like
-//! slow start, oldest request first.
+//! Without it each of a hundred requests would find out the rate limit by itself, and all would retry
+//! at the same moment. The first such response closes the gate for all; it opens like slow start,
+//! oldest request first.
 
 mod opening;
 mod rate_limited;
