@@ -35,9 +35,10 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 /// # The cause
 ///
 /// The cause is once in the chain. `Display` has it where this crate decided and there is no
-/// source: a rejection ([`circuit_open`](Self::circuit_open), [`rate_limited`](Self::rate_limited)),
-/// or the end of `max_total_time`. Otherwise the sources have it, and `Display` names the kind.
-/// The alternate form, `{error:#}`, has all in one line for logs without sources.
+/// source: a rejection ([`circuit_open`](Self::circuit_open),
+/// [`rate_limited`](Self::rate_limited)), or the end of `max_total_time`. Otherwise the sources
+/// have it, and `Display` names the kind. The alternate form, `{error:#}`, has all in one line for
+/// logs without sources.
 ///
 /// # Examples
 ///
@@ -188,8 +189,8 @@ impl HttpRequestError {
         self.inner.0.stop
     }
 
-    /// Returns whether time ran out: a connect, attempt or client timeout, or `max_total_time` in an
-    /// attempt.
+    /// Returns whether time ran out: a connect, attempt or client timeout, or `max_total_time` in
+    /// an attempt.
     pub fn is_timeout(&self) -> bool {
         matches!(self.kind(), ErrorKind::Failure(FailureKind::Timeout | FailureKind::Deadline))
     }
@@ -280,8 +281,8 @@ impl HttpRequestError {
         self.own_cause()
     }
 
-    /// Returns the gate's rejection, if that ended the request: the host had asked for a longer wait
-    /// than this request could make.
+    /// Returns the gate's rejection, if that ended the request: the host had asked for a longer
+    /// wait than this request could make.
     pub fn rate_limited(&self) -> Option<&RateLimited> {
         self.own_cause()
     }

@@ -1,7 +1,7 @@
-//! The machine: the decisions of a breaker, given the moment and the result of a call.
+//! The state machine: the decisions of a breaker, given the moment and the result of a call.
 //!
-//! It reads no clock, draws no random number, holds no lock and notifies no
-//! observer: its callers do.
+//! It reads no clock, draws no random number, holds no lock and notifies no observer: its callers
+//! do.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(super) struct Machine {
     generation: u64,
     /// Failures since the last success.
     consecutive: u32,
-    /// Those failures as far as they are one outage; `None` exactly while `consecutive` is 0.
+    /// The part of those failures that is one outage; `None` exactly while `consecutive` is 0.
     outage: Option<Outage>,
     /// The reason of the last opening, while it is open or half-open.
     opened_by: ChangeReason,
@@ -158,8 +158,8 @@ impl Machine {
         Some(self.open(why, report, config, now, random))
     }
 
-    /// Returns whether the result of a call still counts: the call was admitted in this generation, or
-    /// it is the success of a replaced probe, which proves as well that the service is back.
+    /// Returns whether the result of a call still counts: the call was admitted in this generation,
+    /// or it is the success of a replaced probe, which proves as well that the service is back.
     fn hears(&self, ticket: Ticket, failed: bool) -> bool {
         let generations = self.generation.saturating_sub(ticket.generation);
         match &self.phase {
@@ -177,8 +177,8 @@ impl Machine {
     /// Returns the moment, in nanoseconds from `epoch`, until which a success that is not slow
     /// changes nothing but the number of successes; `None` if the next one may change more.
     ///
-    /// Once no rule wants it open, a success can only make one do so that fills the window up to
-    /// its minimum.
+    /// Once all rules keep it closed, a success can open it only by filling the window up to its
+    /// minimum.
     pub(super) fn calm_until(&self, config: &BreakerConfig, epoch: Instant) -> Option<u64> {
         let held = self.results.held();
         let clean = held.failures == 0 && held.slow == 0;
@@ -195,7 +195,7 @@ impl Machine {
         (calm && self.consecutive == 0).then(|| self.results.steady_until(epoch))
     }
 
-    /// Takes back a ticket whose call ended without a result.
+    /// Takes back the ticket of a call that ended without a result.
     pub(super) fn abandon(&mut self, ticket: Ticket) {
         if ticket.generation != self.generation {
             return;
@@ -220,7 +220,7 @@ impl Machine {
         self.go_unless_there(Phase::MetricsOnly)
     }
 
-    /// Closes and forgets everything.
+    /// Closes and clears everything.
     pub(super) fn reset(&mut self) -> Option<Transition> {
         let transition = self.go(Phase::Closed, ChangeReason::Manual);
         self.forget();
@@ -271,7 +271,7 @@ impl Machine {
             self.outage = None;
             return;
         }
-        // Probes may be far apart, and are evidence all the same.
+        // Probes may be far apart, and are evidence nevertheless.
         let longest_pause = match self.phase {
             Phase::Closed => config.longest_pause(),
             _ => Duration::MAX,

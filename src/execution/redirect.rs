@@ -5,10 +5,10 @@
 //! refused the connection.
 //!
 //! A client of [`ResilientClient`](crate::ResilientClient) has the [`policy`], which notes every
-//! redirect that it follows. In any other client one sign is visible from outside: code that follows
-//! a redirect inside the client sets up the next hop and wakes its own task, from within its own
-//! poll and by reference. Other wakes come from another task, or by value. A false sign costs a POST
-//! its retry; it never sends one twice.
+//! redirect that it follows. In any other client one sign is visible from outside: code that
+//! follows a redirect inside the client sets up the next hop and wakes its own task, from within
+//! its own poll and by reference. Other wakes come from another task, or by value. A false sign
+//! costs a POST its retry; it never sends one twice.
 
 use std::cell::RefCell;
 use std::pin::{Pin, pin};

@@ -1,4 +1,5 @@
-//! Admission of a request's attempts: asks breaker, budget and gate before, and reports to them after.
+//! Admission of a request's attempts: asks breaker, budget and gate before, and reports to them
+//! after.
 
 use std::{
     mem,
@@ -100,8 +101,8 @@ impl<'p> Admission<'p> {
         self.gate_pass = pass;
     }
 
-    /// Returns the pass of the gate: this attempt is over, or will not be sent now. `None` if it is no
-    /// evidence about the host.
+    /// Returns the pass of the gate: this attempt is over, or will not be sent now. `None` if it is
+    /// no evidence about the host.
     pub(crate) fn leave_gate(&mut self, is_good: Option<bool>, now: Instant) {
         let pass = mem::replace(&mut self.gate_pass, GatePass::FREE);
         match is_good {
@@ -149,8 +150,8 @@ impl<'p> Admission<'p> {
         }
     }
 
-    /// Reports to the breaker the attempt's evidence about the health of the service, `None` if it has
-    /// none.
+    /// Reports to the breaker the attempt's evidence about the health of the service, `None` if it
+    /// has none.
     #[inline]
     pub(crate) fn exit(
         &mut self,
@@ -177,8 +178,8 @@ impl<'p> Admission<'p> {
         Some(rejection.may_close_in().unwrap_or(Duration::MAX))
     }
 
-    /// Takes a token for a retry, or a place in the queue for one if it `may_wait`; `false` if it gets
-    /// neither.
+    /// Takes a token for a retry, or a place in the queue for one if it `may_wait`; `false` if it
+    /// gets neither.
     pub(crate) fn withdraw(&mut self, may_wait: bool, now: Instant) -> bool {
         let Some(account) = self.parts.budget() else { return true };
         self.token = Token::withdraw(Arc::clone(account), now, self.parts.overdraft);
@@ -316,8 +317,8 @@ fn report(
 }
 
 /// A marker in the extensions of an attempt that is a breaker's probe: the same permit admits an
-/// inner `Resilient` that shares the breaker. If that one needed another permit, it would be rejected
-/// for ever, as the probe itself would then end without a result.
+/// inner `Resilient` that shares the breaker. If that one needed another permit, it would be
+/// rejected for ever, as the probe itself would then end without a result.
 #[derive(Clone)]
 struct Probe {
     breaker: Arc<BreakerHandle>,

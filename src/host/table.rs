@@ -15,8 +15,8 @@ use crate::host::state::{Eviction, HostState, Key};
 pub(super) struct Table {
     /// The place of each state in `slots`.
     index: HashTable<usize>,
-    /// The first one is the head of the list, which is a ring: its `older` is the most recently used
-    /// state, its `newer` the least recently used one.
+    /// The first one is the head of the list, which is a ring: its `older` is the most recently
+    /// used state, its `newer` the least recently used one.
     slots: Vec<Slot>,
     free: Vec<usize>,
     /// The number of states in the list: at most the bound.
@@ -77,8 +77,8 @@ impl Table {
         self.slots.iter().filter_map(|it| it.state.as_ref())
     }
 
-    /// Inserts a state with a new key. Returns the state that was evicted for it, to be dropped outside
-    /// of the lock.
+    /// Inserts a state with a new key. Returns the state that was evicted for it, to be dropped
+    /// outside of the lock.
     pub(super) fn insert(
         &mut self,
         state: Arc<HostState>,

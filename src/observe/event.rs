@@ -26,8 +26,8 @@ pub enum Event<'a> {
     HeldBack(&'a HeldInfo<'a>),
     /// An attempt ended, with or without success.
     AttemptEnded(&'a Outcome<'a>),
-    /// Breaker or gate rejected the request: nothing was sent. The outcome is the rejection, and its
-    /// number that of the previous attempt.
+    /// Breaker or gate rejected the request: nothing was sent. The outcome is the rejection, and
+    /// its number that of the previous attempt.
     Rejected(&'a Outcome<'a>),
     /// This request changed the state of a circuit breaker. Reported once, by the request that did
     /// it, however many clients share the breaker; see [`Observer`].
@@ -179,8 +179,8 @@ pub struct RequestInfo<'a> {
     pub max_retries: u32,
 }
 
-/// A wait before an attempt: at the closed gate of a host, at an open circuit breaker, or for a token
-/// of the retry budget.
+/// A wait before an attempt: at the closed gate of a host, at an open circuit breaker, or for a
+/// token of the retry budget.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct HeldInfo<'a> {
@@ -189,8 +189,8 @@ pub struct HeldInfo<'a> {
     /// The request's URL.
     pub url: RedactedUrl<'a>,
     /// The least length of the wait, as known at its beginning: until the gate opens or the breaker
-    /// admits a probe. Zero where it depends on another request: on a probe under way, or on a retry
-    /// that earns the token.
+    /// admits a probe. Zero where it depends on another request: on a probe under way, or on a
+    /// retry that earns the token.
     pub wait: Duration,
     /// The cause of the wait.
     pub source: &'a WaitSource,

@@ -26,8 +26,8 @@ pub struct Attempt {
     pub result: Result<StatusCode, FailureKind>,
     /// The progress of the request.
     pub delivery: Delivery,
-    /// The host that responded, if it is not the one that was asked (after a redirect); with its port
-    /// unless that is the scheme's own.
+    /// The host that responded, if it is not the one that was asked (after a redirect); with its
+    /// port unless that is the scheme's own.
     pub answered_by: Option<String>,
     /// The wait that followed, and the source of its length; `None` after the last attempt.
     pub wait: Option<(Duration, WaitSource)>,

@@ -6,8 +6,8 @@ use reqwest::Url;
 
 use crate::common::path_redactor::PathRedactor;
 
-/// A URL safe to log: `Display` and `Debug` show neither userinfo nor query nor fragment, and of the
-/// path only what [`redact_path`](crate::ResilientConfigBuilder::redact_path) leaves.
+/// A URL safe to log: `Display` and `Debug` show neither userinfo nor query nor fragment, and of
+/// the path only what [`redact_path`](crate::ResilientConfigBuilder::redact_path) leaves.
 ///
 /// Derefs to the whole [`Url`], secrets included: do not log that one.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -115,7 +115,8 @@ pub(crate) fn redact<'t>(text: &'t str, path: Option<&PathRedactor>) -> Cow<'t, 
             .rfind(|it| !is_scheme(it))
             .map_or(0, |it| it + rest[it..].chars().next().map_or(0, char::len_utf8));
         let end = rest[at..].find(is_end).map_or(rest.len(), |it| at + it);
-        // A bracket or a stop at the end belongs to the sentence: in a query it would be hidden anyway.
+        // A bracket or a stop at the end belongs to the sentence: in a query it would be hidden
+        // anyway.
         let word = &rest[start..end];
         let url = word.trim_end_matches([')', ']', ',', '.', ';', ':', '\'']);
         redacted.push_str(&rest[..start]);

@@ -147,8 +147,9 @@ pub(crate) fn throttling(outcome: &Outcome<'_>, advice: &Advice) -> Option<Throt
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryMethods {
-    /// The idempotent methods of [RFC 9110 §9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2):
-    /// GET, HEAD, OPTIONS, TRACE, PUT, DELETE, and QUERY. The default.
+    /// The idempotent methods of [RFC 9110
+    /// §9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2): GET, HEAD, OPTIONS, TRACE,
+    /// PUT, DELETE, and QUERY. The default.
     #[default]
     Idempotent,
     /// These methods and no others: a request of another method is sent once, even if it was not

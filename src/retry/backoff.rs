@@ -197,8 +197,8 @@ fn nanos(nanos: u128) -> Duration {
 /// A cap, that of the backoff or [`max_wait_time`](crate::ResilientConfigBuilder::max_wait_time),
 /// narrows the range instead of cutting single waits: clients at the cap are spread as well.
 ///
-/// A server's hint is spread upward only, by up to a quarter of it, at least 250 ms and at most 5 s;
-/// `Proportional` has its own share, `None` keeps to the hint.
+/// A server's hint is spread upward only, by up to a quarter of it, at least 250 ms and at most 5
+/// s; `Proportional` has its own share, `None` keeps to the hint.
 ///
 /// # Examples
 ///

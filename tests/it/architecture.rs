@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-/// One row a folder, lowest first: a folder imports only from folders in its row, which stand above.
+/// One row a folder, lowest first: a folder imports only from folders in its row, which stand
+/// above.
 const FOLDERS: &[(&str, &str)] = &[
     ("common", ""),
     ("breaker", "common"),

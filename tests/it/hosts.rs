@@ -1,4 +1,5 @@
-//! What a client keeps for its hosts: bounded, its own unless it is shared, by hand for all at once.
+//! What a client keeps for its hosts: bounded, its own unless it is shared, by hand for all at
+//! once.
 
 use std::{num::NonZeroU32, time::Duration};
 

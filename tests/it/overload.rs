@@ -263,8 +263,8 @@ async fn replacing_a_stale_connection_costs_a_token_like_any_retry() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// However many requests are dropped at any moment, those that wait for a token included: what is
-    /// not spent is there in the end.
+    /// However many requests are dropped at any moment, those that wait for a token included: what
+    /// is not spent is there in the end.
     #[test]
     fn tokens_are_exact_after_random_drops(
         size in 1..4_u32,

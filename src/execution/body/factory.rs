@@ -42,8 +42,8 @@ impl BodyFactory {
         })
     }
 
-    /// Makes forms by this closure. Each attempt gets the `Content-Type`, with a boundary of its own,
-    /// and the length of its form.
+    /// Makes forms by this closure. Each attempt gets the `Content-Type`, with a boundary of its
+    /// own, and the length of its form.
     #[cfg(feature = "multipart")]
     pub fn multipart<F, B>(make: F) -> Self
     where

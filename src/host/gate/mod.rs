@@ -1,8 +1,8 @@
 //! The gate of a host, which holds back requests after a rate limit.
 //!
-//! Without it each of a hundred requests would find out the rate limit by itself, and all would retry
-//! at the same moment. The first such response closes the gate for all; it opens like slow start,
-//! oldest request first.
+//! Without it each of a hundred requests would find out the rate limit by itself, and all would
+//! retry at the same moment. The first such response closes the gate for all; it opens like slow
+//! start, oldest request first.
 
 mod opening;
 mod rate_limited;
@@ -279,7 +279,8 @@ impl Waiting {
     ///
     /// # Errors
     ///
-    /// [`RateLimited`] once it may not wait any longer: its time is up, or a later hint is too long.
+    /// [`RateLimited`] once it may not wait any longer: its time is up, or a later hint is too
+    /// long.
     pub(crate) async fn wait(mut self) -> Result<GatePass, RateLimited> {
         let mut timer = pin!(sleep_until(self.visit.joined));
         poll_fn(|cx| {

@@ -12,7 +12,8 @@ const LONGEST: Duration = Duration::from_secs(60 * 60);
 /// The longest hint that is accepted; one beyond it is more likely a mistake.
 const LONGEST_HINT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The time for which the first rate limit without a hint closes the gate, and the longest such time.
+/// The time for which the first rate limit without a hint closes the gate, and the longest such
+/// time.
 const UNHINTED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// A delay of the opening by less than this wakes no waiting request.
@@ -25,7 +26,8 @@ const STALL: Duration = Duration::from_secs(1);
 /// A gate that no request asks for this long, or for as long as it was closed, is open.
 const FORGOTTEN: Duration = Duration::from_secs(10);
 
-/// The factor by which more than in the last opening must succeed before an opening grows fast again.
+/// The factor by which more than in the last opening must succeed before an opening grows fast
+/// again.
 const LIMIT_GONE: usize = 2;
 
 /// The meaning of a response that closes a gate.
@@ -140,8 +142,8 @@ struct Closed {
     /// The time for which the longest hint closes the gate.
     hold: Duration,
     until: Instant,
-    /// The moment from which the host takes requests by its own hint; later than `until` if the hint was
-    /// longer than a gate stays closed.
+    /// The moment from which the host takes requests by its own hint; later than `until` if the
+    /// hint was longer than a gate stays closed.
     announced: Instant,
     /// `until`, and the spread.
     opens: Instant,

@@ -72,7 +72,8 @@ use crate::retry::decision::WaitSource;
 /// ```
 ///
 /// Create the observer after the exporter is installed, so that the exporter gets the descriptions
-/// of the metrics. Clones share the names of hosts: give clients that report together clones of one.
+/// of the metrics. Clones share the names of hosts: give clients that report together clones of
+/// one.
 #[derive(Clone, Debug)]
 pub struct MetricsObserver {
     hosts: Names,

@@ -8,8 +8,9 @@ use super::number::fraction;
 ///
 /// Beyond the standard's grammar: any letter case, a missing or wrong weekday, missing seconds,
 /// numeric and North American zones, month before day, words after the zone, and dates as
-/// JavaScript prints them, whose zone name in brackets may be of any language. A date without a zone
-/// is refused, since reading it as GMT could be hours off; asctime alone has none and means GMT.
+/// JavaScript prints them, whose zone name in brackets may be of any language. A date without a
+/// zone is refused, since reading it as GMT could be hours off; asctime alone has none and means
+/// GMT.
 ///
 /// `now` determines the century of a two-digit year: the latest that puts the date at most 50 years
 /// ahead.

@@ -16,8 +16,8 @@ use crate::retry::budget::bucket::{Bucket, Success};
 
 /// The tokens for one host or key, shared by all requests there.
 ///
-/// While the bucket is full a success changes nothing and takes no lock. A success concurrent with a
-/// withdrawal may then count as the earlier one.
+/// While the bucket is full a success changes nothing and takes no lock. A success concurrent with
+/// a withdrawal may then count as the earlier one.
 #[derive(Debug)]
 pub(crate) struct Account {
     /// The version of the rules in `bucket`.

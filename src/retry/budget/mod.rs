@@ -30,8 +30,8 @@ pub(crate) use crate::retry::budget::bucket::Success;
 /// retries go on as long as one in three succeeds. Retries that a server invites are free: after a
 /// 429 or a 403 that is a rate limit, and the first one after a 503 with a retry hint.
 ///
-/// A request with its own [`max_retries(n)`](crate::RetryOverride::max_retries) may take the balance
-/// down to `-n`, so that a payment can have its ten retries.
+/// A request with its own [`max_retries(n)`](crate::RetryOverride::max_retries) may take the
+/// balance down to `-n`, so that a payment can have its ten retries.
 ///
 /// One token per success would be too much: if one of two routes behind a host is overloaded, the
 /// successes of the other would pay for the retries that keep it down.
@@ -71,8 +71,8 @@ impl BudgetConfig {
         self
     }
 
-    /// Sets the tokens that a successful retry deposits. Default: 3, so that retries go on while one in
-    /// three succeeds.
+    /// Sets the tokens that a successful retry deposits. Default: 3, so that retries go on while
+    /// one in three succeeds.
     pub const fn retry_deposit(mut self, per_success: f64) -> Self {
         self.retry_deposit = per_success;
         self
@@ -80,8 +80,8 @@ impl BudgetConfig {
 
     /// Sets the tokens that are added each second. Default: 0.005.
     ///
-    /// At zero, a client with too few successes to earn a retry would never get one again. During an
-    /// outage the trickles of a whole fleet add up.
+    /// At zero, a client with too few successes to earn a retry would never get one again. During
+    /// an outage the trickles of a whole fleet add up.
     pub const fn trickle(mut self, per_second: f64) -> Self {
         self.trickle = per_second;
         self
@@ -111,12 +111,12 @@ impl Default for BudgetConfig {
 /// The rules and the scope of a client's retry budgets: one bucket per host, per key, or for all
 /// requests.
 ///
-/// Every retry takes a token. While the bucket is empty, retries wait for one in order of arrival, as
-/// long as they would at an open breaker
-/// ([`max_open_wait`](crate::ResilientConfigBuilder::max_open_wait)); then the request ends with its
-/// last result. The backoff begins with the token, since the success that paid for it may have used
-/// up a rate limit. At most 10,000 retries wait for one bucket. Holds no state: the balances are in
-/// the client's [`HostStates`](crate::HostStates). See [`BudgetConfig`] for the reasons.
+/// Every retry takes a token. While the bucket is empty, retries wait for one in order of arrival,
+/// as long as they would at an open breaker
+/// ([`max_open_wait`](crate::ResilientConfigBuilder::max_open_wait)); then the request ends with
+/// its last result. The backoff begins with the token, since the success that paid for it may have
+/// used up a rate limit. At most 10,000 retries wait for one bucket. Holds no state: the balances
+/// are in the client's [`HostStates`](crate::HostStates). See [`BudgetConfig`] for the reasons.
 ///
 /// ```
 /// use reqwest_resilient::{BudgetConfig, ResilientConfig, RetryBudget};

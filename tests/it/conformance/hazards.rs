@@ -149,9 +149,9 @@ impl Case<'_> {
         }
     }
 
-    /// Amends `jitter/exceeds-max-wait-time` and `jitter/exceeds-max-delay`: the reference caps, then
-    /// adds the jitter, and waits beyond its cap. To cap after it would give all clients at the cap
-    /// the same wait, so that they come back in step. Here the range ends at the cap.
+    /// Amends `jitter/exceeds-max-wait-time` and `jitter/exceeds-max-delay`: the reference caps,
+    /// then adds the jitter, and waits beyond its cap. To cap after it would give all clients at
+    /// the cap the same wait, so that they come back in step. Here the range ends at the cap.
     fn h06_jitter_stays_under_the_cap(&mut self) {
         let cap = self.cap();
         let longest = self.observed.sleeps().fold(0.0, f64::max);

@@ -61,7 +61,8 @@ pub(crate) enum End {
 pub(crate) enum Fault {
     /// Ends the connection as soon as it is accepted.
     AtAccept(End),
-    /// Ends the connection after so many bytes of the request; 0 waits for the first and reads none.
+    /// Ends the connection after so many bytes of the request; 0 waits for the first and reads
+    /// none.
     After(usize, End),
     /// Ends the connection after the whole request.
     Unanswered(End),

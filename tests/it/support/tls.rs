@@ -1,8 +1,8 @@
 //! TLS handshakes that fail, and a client that attempts them.
 //!
 //! The client does the handshake in a connector layer and hands on its error as reqwest's own TLS
-//! does, an `io::Error` around the `io::Error` around the `rustls::Error`. With reqwest's own, every
-//! client of every test would need a crypto provider and load the machine's certificates.
+//! does, an `io::Error` around the `io::Error` around the `rustls::Error`. With reqwest's own,
+//! every client of every test would need a crypto provider and load the machine's certificates.
 
 use std::io;
 use std::net::SocketAddr;
