@@ -296,7 +296,7 @@ mod tests {
         read(status, &headers(text), &HintHeaders::default(), now())
     }
 
-    /// What headers say where the status says nothing of limits.
+    /// Reads headers of a response with a status that is no rate limit.
     fn default_advice(text: &str) -> Advice {
         advice_of(500, text)
     }
