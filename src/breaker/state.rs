@@ -634,7 +634,7 @@ mod tests {
     }
 
     #[test]
-    fn breaker_does_by_hand_what_it_is_told() {
+    fn breaker_obeys_commands_by_hand() {
         let (config, now) = (config(), Instant::now());
         let mut machine = Machine::new(&config);
         let by_hand =

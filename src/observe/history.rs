@@ -372,7 +372,7 @@ mod tests {
         Attempt::new(&outcome, number * SECOND)
     }
 
-    fn answered(number: u32, status: StatusCode, by: &str) -> Attempt {
+    fn responded(number: u32, status: StatusCode, by: &str) -> Attempt {
         let (url, headers) = (&Url::parse(by).unwrap(), &HeaderMap::new());
         attempt(
             number,
@@ -396,12 +396,12 @@ mod tests {
         let wait = Some((SECOND / 2, WaitSource::Gate));
         history.hold(Hold { wait, ..held(0, StopReason::RateLimited) });
         history.push(
-            answered(1, StatusCode::SERVICE_UNAVAILABLE, "http://b.example:81/"),
+            responded(1, StatusCode::SERVICE_UNAVAILABLE, "http://b.example:81/"),
             Heard::default(),
         );
         history.waits(SECOND * 3 / 2, &WaitSource::Hint(header::RETRY_AFTER));
         history.hold(held(1, StopReason::CircuitOpen));
-        history.push(answered(2, StatusCode::BAD_GATEWAY, "https://c.example/"), Heard::default());
+        history.push(responded(2, StatusCode::BAD_GATEWAY, "https://c.example/"), Heard::default());
         history.push(timed_out(3), Heard::default());
         history.hold(held(3, StopReason::CircuitOpen));
         history.end(StopReason::CircuitOpen);

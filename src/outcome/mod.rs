@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_tells_all_but_an_error() {
+    fn a_response_has_all_but_an_error() {
         let (headers, by) = (HeaderMap::new(), url("http://a.example/"));
         check("http://a.example/", answer(&headers, &by, false), |it| {
             assert_eq!((it.method(), it.url()), (&Method::PUT, &by));
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_tells_its_kind_and_how_far_the_request_got() {
+    fn a_failure_has_its_kind_and_the_progress_of_the_request() {
         for (kind, timeout, connect) in [
             (FailureKind::Timeout, true, false),
             (FailureKind::Deadline, true, false),
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn the_url_of_a_response_that_was_built_tells_nothing() {
+    fn the_url_of_a_built_response_proves_nothing() {
         let built = reqwest::Response::from(http::Response::new(""));
         let asked = url("http://a.example/path");
         assert_eq!(built.url().host_str(), Some(PLACEHOLDER_HOST), "reqwest has another one");

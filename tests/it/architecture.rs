@@ -30,7 +30,7 @@ const IMPURE: [&str; 8] = [
     "testing/",
 ];
 
-/// What a pure file never contains.
+/// Words that no pure file contains.
 const CLOCKS_AND_DICE: [&str; 8] = [
     ".await",
     "::now()",

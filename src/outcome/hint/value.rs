@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_told_apart_by_size() {
+    fn numbers_are_classified_by_size() {
         for (text, seconds, millis) in [
             ("30", after(30_000), after(30)),
             ("1.5", after(1_500), When::After(Duration::from_micros(1_500))),
