@@ -448,8 +448,8 @@ mod tests {
         assert_eq!((machine.probes_out(), machine.state()), (0, BreakerState::HalfOpen));
     }
 
-    /// Goes on reporting failures, one each `gap`, until the breaker opens or `most` were reported.
-    /// Returns how many it took, and when the last one came.
+    /// Reports failures, one each `gap`, until the breaker opens or `most` were reported. Returns
+    /// their number, and the moment of the last one.
     fn fail_on(machine: &mut Machine, start: Instant, gap: Duration, most: u32) -> (u32, Duration) {
         let config = BreakerConfig::default();
         for n in 0..most {
@@ -502,7 +502,7 @@ mod tests {
             let now = start + hour + Duration::from_millis(19) * n;
             assert_eq!(call(&mut machine, FAILED, &config, now), None, "{n}");
         }
-        // An old outage that nothing ended is no evidence either.
+        // An old outage without an end is no evidence either.
         for n in 0..5 {
             assert_eq!(call(&mut machine, FAILED, &config, start + 2 * hour), None, "{n}");
         }
@@ -523,7 +523,7 @@ mod tests {
         let text = "no success for 3.0 s, 51 failures";
         assert_eq!(opened.cause.unwrap().to_string(), text);
 
-        // Probes go on with the count, however far apart they are.
+        // Probes continue the count, however far apart they are.
         let probed = later + Duration::from_secs(30);
         let reopened = call(&mut machine, FAILED, &config, probed).unwrap();
         assert_eq!(reopened.cause.unwrap().to_string(), "no success for 33 s, 52 failures");

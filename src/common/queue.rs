@@ -347,14 +347,14 @@ mod tests {
         drop(waiters.remove(0));
         queue.wake_all();
         queue.release_all();
-        // By the grant, by its passing on, by the waking of the two that still waited.
+        // Once by the grant, once by its passing on, twice by waking the two that still waited.
         assert_eq!(inner.1.load(Ordering::SeqCst), 4);
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1024))]
 
-        /// Keeps the book beside the queue: who waits, in which order, and where each grant is.
+        /// A model of the queue: the waiters, their order, and the place of each grant.
         #[test]
         fn grants_given_are_consumed_passed_on_or_unclaimed(
             steps in proptest::collection::vec((0..5_u8, 0..8_u8), 0..200),

@@ -111,7 +111,7 @@ mod tests {
             assert_eq!((&*all[0], &*all[2]), ("failed", "connection refused"));
             assert!(!all[1].contains("hunter2") && !all[1].contains("k=v"), "{all:?}");
         }
-        // Transparent errors are one.
+        // Transparent errors count as one.
         let twice = shown(&["at /x?token=hunter2", "at /x?token=hunter2", "refused"]).unwrap();
         assert_eq!(twice, ["at /x", "refused"]);
         let long = shown(&["x"; 40]).unwrap();

@@ -274,7 +274,7 @@ mod tests {
         FailureKind::Other,
     ];
 
-    /// An outcome as it matters here, for tests to change.
+    /// The relevant parts of an outcome, for tests to change.
     #[derive(Clone, Copy)]
     struct Case {
         result: Result<u16, FailureKind>,
@@ -460,7 +460,7 @@ mod tests {
         let refused = [429].map(|it| StatusCode::from_u16(it).unwrap());
         let refused = refused.into_iter().collect::<StatusSet>().with_hinted();
         let told = |case: Case, rate_limited| {
-            // A hint that asks for a retry says nothing of what was processed.
+            // A hint that asks for a retry is no proof that the request was not processed.
             let header = Some(http::header::RETRY_AFTER);
             let hint = Some(Hint { after: Duration::ZERO, header, asks: true });
             let advice = Advice { hint, rate_limited, ..Advice::default() };

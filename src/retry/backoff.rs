@@ -430,7 +430,7 @@ mod tests {
     fn decorrelated_waits_grow_from_the_wait_before() {
         let backoff = Exponential::new(secs(1)).max_delay(secs(20));
         let wait = |previous, longest, unit| {
-            // Its number says nothing: the wait before does.
+            // The previous wait counts, not the number of the retry.
             let progress = Progress { retry: 7, previous, longest };
             Jitter::Decorrelated.wait(&backoff, progress, unit)
         };

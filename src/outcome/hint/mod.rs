@@ -308,7 +308,7 @@ mod tests {
         Some(Hint { after, header: Some(header), asks })
     }
 
-    /// One header alone, and the seconds to wait; none if it is not to be understood.
+    /// One header alone, and the seconds to wait; none if it is invalid.
     #[track_caller]
     fn check(header: &'static str, value: &str, seconds: impl Into<Option<f64>>) {
         check_with("", header, value, seconds);
@@ -390,7 +390,7 @@ mod tests {
         check_with("age: 20\nage: 25", "retry-after", "30", 30.0);
         check_with("age: soon", "retry-after", "30", 30.0);
         check_with(&format!("age: {}", "9".repeat(400)), "retry-after", "30", 0.0);
-        // Without a date of the server's, the client's own clock counts, which knows no age.
+        // Without a date of the server's, the client's own clock counts, and the age is ignored.
         check_with("age: 20", "retry-after", "Wed, 21 Oct 2015 07:28:05 GMT", 5.0);
     }
 
@@ -463,10 +463,10 @@ mod tests {
                          x-ratelimit-remaining-tokens: 0
                          x-ratelimit-reset-tokens: 6m0s";
         assert_eq!(default_advice(exhausted).hint, hint("x-ratelimit-reset-tokens", 360.0));
-        // Of two that say the same, the first is named.
+        // Of two equal hints, the first is named.
         let same = exhausted.replace("6m0s", "1s");
         assert_eq!(default_advice(&same).hint, hint("x-ratelimit-reset-requests", 1.0));
-        // Not where a header before them has settled it.
+        // Not if a header of higher rank has decided.
         let advice = default_advice(&format!("{exhausted}\nretry-after: 2"));
         assert_eq!(advice.hint, hint("retry-after", 2.0));
     }
@@ -488,7 +488,7 @@ mod tests {
             let advice = default_advice(&format!("{}{remaining}", lines.collect::<String>()));
             assert_eq!(advice.hint.unwrap().after.as_secs_f64(), seconds, "from {i} on");
         }
-        // One that cannot be read leaves it to the next.
+        // After an unreadable one the next decides.
         let advice = default_advice("retry-after-ms: soon\nretry-after: 3");
         assert_eq!(advice.hint, hint("retry-after", 3.0));
     }
@@ -502,7 +502,7 @@ mod tests {
             ("x-ratelimit-reset: 30\nx-ratelimit-remaining: 0", Some(30), Some(30)),
             ("ratelimit: a;t=30", Some(30), None),
             ("ratelimit: a;r=3;t=30", Some(30), None),
-            // Which one was exceeded is known.
+            // The exceeded one is known.
             ("ratelimit: a;r=0;t=5, b;r=3;t=30", Some(5), Some(5)),
             (
                 "x-ratelimit-reset-tokens: 5s\nx-ratelimit-remaining-tokens: 0
@@ -510,7 +510,7 @@ mod tests {
                 Some(5),
                 Some(5),
             ),
-            // Nothing tells which it was.
+            // The exceeded one is unknown.
             ("x-ratelimit-reset-tokens: 5s\nx-ratelimit-reset-requests: 9s", Some(9), None),
             ("x-ratelimit-reset: 30\nretry-after: 2", Some(2), Some(2)),
             ("ratelimit-limit: 100;w=21600\nratelimit-remaining: 0;w=21600", None, None),
@@ -535,7 +535,7 @@ mod tests {
         assert_eq!(directive("grpc-retry-pushback-ms: 2147483647"), RetryDirective::Unspecified);
         let both = "x-should-retry: true\nx-envoy-ratelimited: true";
         assert_eq!(directive(both), stay_away("x-envoy-ratelimited"));
-        // Envoy tells proxies not to retry at once, and says beside it when to.
+        // Envoy forbids proxies to retry at once, and names the time beside it.
         for when in ["retry-after: 5", "x-ratelimit-remaining: 0\nx-ratelimit-reset: 5"] {
             assert_eq!(
                 directive(&format!("x-envoy-ratelimited: true\n{when}")),
@@ -543,7 +543,7 @@ mod tests {
             );
             assert_eq!(directive(&format!("{both}\n{when}")), RetryDirective::Retry);
         }
-        // Heard even where another header has said when.
+        // Counts even if another header names a time.
         assert_eq!(
             directive("retry-after: 5\ngrpc-retry-pushback-ms: -1"),
             stay_away("grpc-retry-pushback-ms")
