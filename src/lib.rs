@@ -64,8 +64,8 @@
 //!
 //! # Features
 //!
-//! - `http2` (default): HTTP/2; tells its refusals from failures that may have been processed.
-//! - `rustls` (default): tells refused certificates from connections worth another try. It brings
+//! - `http2` (default): HTTP/2; distinguishes its refusals from possibly processed requests.
+//! - `rustls` (default): distinguishes refused certificates from transient failures. It brings
 //!   no TLS; choose that on `reqwest`.
 //! - `astral`: all of it for clients of `astral-reqwest-middleware`, a fork, except
 //!   [`ResilientClient`] and its builder of requests, which stay with the original.

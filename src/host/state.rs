@@ -181,7 +181,7 @@ impl HostState {
             BreakerState::Closed | BreakerState::HalfOpen => Eviction::Free,
             BreakerState::Open if breaker.rejects(now).is_some() => Eviction::Costly,
             BreakerState::Open => Eviction::Free,
-            // A mode of the whole family comes back with the host.
+            // A mode of the whole family is set again with the next state of the host.
             by_hand if self.family.mode().map(Mode::state) == Some(by_hand) => Eviction::Free,
             BreakerState::ForcedOpen | BreakerState::Disabled | BreakerState::MetricsOnly => {
                 Eviction::Never

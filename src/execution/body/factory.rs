@@ -1,4 +1,4 @@
-//! Request bodies that can be made anew, where they cannot be copied.
+//! Factories of request bodies that cannot be copied.
 
 use std::{fmt, pin::Pin, sync::Arc};
 

@@ -66,7 +66,7 @@ pub struct HintHeaders {
 
 /// The meaning of a hint header.
 ///
-/// The form of a time does not matter, unless a variant says so: see [`HintHeaders`].
+/// Times may have any form, except where a variant restricts it: see [`HintHeaders`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HintFormat {
