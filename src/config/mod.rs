@@ -75,6 +75,12 @@ impl ResilientConfig {
         ResilientConfigBuilder { base, patch: Patch::default(), hosts, max_hosts }
     }
 
+    /// Returns these settings with the callbacks, observers, predicates and hosts of `other`.
+    #[cfg(feature = "serde")]
+    pub(crate) fn with_code_of(&self, other: &Self) -> Self {
+        Self { policy: Arc::new(self.policy.with_code_of(&other.policy)) }
+    }
+
     pub(crate) fn from_policy(policy: Arc<Policy>) -> Self {
         Self { policy }
     }

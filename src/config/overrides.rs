@@ -65,6 +65,11 @@ impl RetryOverride {
         Arc::make_mut(&mut self.0)
     }
 
+    #[cfg(feature = "serde")]
+    pub(crate) fn of_patch(patch: Arc<Patch>) -> Self {
+        Self(patch)
+    }
+
     pub(crate) fn into_patch(self) -> Arc<Patch> {
         self.0
     }

@@ -31,6 +31,35 @@ pub trait Backoff: Send + Sync + 'static {
     fn fault(&self) -> Option<ConfigFault> {
         None
     }
+
+    /// Returns the values of a strategy that is data; for configuration files.
+    #[doc(hidden)]
+    fn shape(&self) -> Option<BackoffShape> {
+        None
+    }
+}
+
+/// The values of a strategy of this crate, as configuration files name them.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "serde"), expect(dead_code))]
+pub struct BackoffShape {
+    pub(crate) kind: &'static str,
+    pub(crate) delay: Duration,
+    pub(crate) factor: f64,
+    pub(crate) max_delay: Option<Duration>,
+}
+
+/// The default backoff.
+impl Default for BackoffShape {
+    fn default() -> Self {
+        Self {
+            kind: "exponential",
+            delay: Duration::from_millis(300),
+            factor: 2.0,
+            max_delay: Some(Duration::from_secs(20)),
+        }
+    }
 }
 
 impl<F: Fn(u32) -> Duration + Send + Sync + 'static> Backoff for F {
@@ -55,6 +84,11 @@ impl Constant {
 impl Backoff for Constant {
     fn delay(&self, _: u32) -> Duration {
         self.delay
+    }
+
+    fn shape(&self) -> Option<BackoffShape> {
+        // The cap serves for a host that names another kind alone.
+        Some(BackoffShape { kind: "constant", delay: self.delay, ..BackoffShape::default() })
     }
 }
 
@@ -121,11 +155,16 @@ impl Backoff for Exponential {
             _ => None,
         }
     }
+
+    fn shape(&self) -> Option<BackoffShape> {
+        let Self { base: delay, factor, max_delay } = *self;
+        Some(BackoffShape { kind: "exponential", delay, factor, max_delay })
+    }
 }
 
 /// The strategies that grow by whole multiples of a base delay, up to an optional cap.
 macro_rules! growing {
-    ($(#[$doc:meta])* $Name:ident, $factor:expr) => {
+    ($(#[$doc:meta])* $Name:ident, $kind:literal, $factor:expr) => {
         $(#[$doc])*
         ///
         /// # Default
@@ -162,6 +201,11 @@ macro_rules! growing {
             fn max_delay(&self) -> Option<Duration> {
                 self.max_delay
             }
+
+            fn shape(&self) -> Option<BackoffShape> {
+                let Self { base: delay, max_delay } = *self;
+                Some(BackoffShape { kind: $kind, delay, max_delay, ..BackoffShape::default() })
+            }
         }
     };
 }
@@ -169,11 +213,13 @@ macro_rules! growing {
 growing!(
     /// Adds `base` each time: `base`, `2 base`, `3 base`, …
     Linear,
+    "linear",
     |retry| u128::from(retry) + 1
 );
 growing!(
     /// Grows by the Fibonacci numbers: `base`, `base`, `2 base`, `3 base`, `5 base`, …
     Fibonacci,
+    "fibonacci",
     fibonacci
 );
 

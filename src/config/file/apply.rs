@@ -1,100 +1,82 @@
-//! From what was understood to the settings themselves.
+//! Makes settings of the values that were read.
 
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
-use crate::breaker::{BreakerConfig, CircuitBreaker, Percent, Window};
+use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers, Percent, Window};
 use crate::common::fault::ConfigFault;
 use crate::config::file::shape::{Table, Value};
 use crate::config::headers::DeadlineHeader;
 use crate::config::overrides::RetryOverride;
-use crate::config::policy::RetryAfter;
+use crate::config::policy::{Patch, Policy, RetryAfter};
 use crate::config::{ResilientConfig, ResilientConfigBuilder};
 use crate::outcome::classify::RetryMethods;
 use crate::outcome::hint::{HintFormat, HintHeaders};
 use crate::outcome::idempotency::{IdempotencyKey, KeyFormat};
-use crate::retry::backoff::{Constant, Exponential, Fibonacci, Jitter, Linear};
+use crate::retry::backoff::{BackoffShape, Constant, Exponential, Fibonacci, Jitter, Linear};
 use crate::retry::budget::{BudgetConfig, RetryBudget};
 
-/// The builder that `table` makes, with what only shows where values meet added to `faults`.
-pub(super) fn builder(table: &Table, faults: &mut Vec<ConfigFault>) -> ResilientConfigBuilder {
-    let ported = get(table, "preset") == Some(&Value::Word("aresilient"));
-    let preset = if ported { ResilientConfig::aresilient() } else { ResilientConfig::default() };
-    let mut general = Parts::of_preset(ported);
+/// Builds what `table` makes of `base`, and adds to `faults` what only shows where values meet.
+pub(super) fn builder(
+    table: &Table,
+    base: &ResilientConfig,
+    faults: &mut Vec<ConfigFault>,
+) -> ResilientConfigBuilder {
+    let preset = get(table, "preset").map(|name| match name {
+        Value::Word("aresilient") => ResilientConfig::aresilient(),
+        _ => ResilientConfig::default(),
+    });
+    let base = preset.map_or_else(|| base.clone(), |it| it.with_code_of(base));
+    let mut general = Parts::of(base.policy());
     let settings = general.apply(RetryOverride::new(), table, "", faults);
-
-    let hosts = get_table(table, "hosts");
-    let mut special = vec![];
-    for (name, settings) in hosts {
-        let Value::Table(settings) = settings else { continue };
-        let mut parts = general.clone();
-        let path = format!("hosts.{name:?}.");
-        let settings = parts.apply(RetryOverride::new(), settings, &path, faults);
-        special.push((name.as_str(), parts, settings));
-    }
-
-    let breaker = get_table(table, "circuit_breaker");
-    let budget = get_table(table, "retry_budget");
-    for (field, scope, differs) in [
-        ("circuit_breaker", breaker, differing(&special, &general, |it| &it.breaker)),
-        ("retry_budget", budget, differing(&special, &general, |it| &it.budget)),
-    ] {
-        if let (true, Some(host)) = (is_shared(scope), differs) {
-            let field = format!("hosts.{host:?}.{field}");
-            let rule = "can only differ where there is one per host";
-            faults.push(ConfigFault::new(field, rule, "shared"));
-        }
-    }
-    let dress = |settings: RetryOverride, parts: &Parts| {
-        let settings = match &parts.breaker {
-            Some(config) if is_shared(breaker) => {
-                settings.circuit_breaker(CircuitBreaker::shared(config.clone()))
-            }
-            Some(config) => settings.circuit_breaker(config.clone()),
-            None => settings.without_circuit_breaker(),
-        };
-        match parts.budget {
-            Some(config) if is_shared(budget) => settings.retry_budget(RetryBudget::shared(config)),
-            Some(config) => settings.retry_budget(config),
-            None => settings.without_retry_budget(),
-        }
-    };
-    let mut builder = preset.to_builder().settings(dress(settings, &general));
+    let mut builder = base.to_builder().settings(settings);
     if let Some(Value::Whole(hosts)) = get(table, "max_hosts") {
         let hosts = usize::try_from(*hosts).ok().and_then(NonZeroUsize::new);
         builder = builder.max_hosts(hosts.unwrap_or(NonZeroUsize::MAX));
     }
-    special.into_iter().fold(builder, |builder, (name, parts, settings)| {
-        builder.host(name, dress(settings, &parts))
-    })
+    for (name, value) in get_table(table, "hosts") {
+        let Value::Table(table) = value else { continue };
+        let patch = base.policy().patch_of(name).unwrap_or_default();
+        let mut parts = general.clone().patched(&patch);
+        let path = format!("hosts.{name:?}.");
+        let settings = parts.apply(RetryOverride::of_patch(patch), table, &path, faults);
+        parts.check_shared(&general, table, &path, faults);
+        builder = builder.host(name, settings);
+    }
+    builder
 }
 
 /// Settings that are made of several values, some of which a host may change.
 #[derive(Clone)]
 struct Parts {
-    backoff: &'static str,
-    delay: Duration,
-    factor: f64,
-    max_delay: Option<Duration>,
-    breaker: Option<BreakerConfig>,
-    budget: Option<BudgetConfig>,
+    backoff: BackoffShape,
+    breaker: Option<CircuitBreakers>,
+    budget: Option<RetryBudget>,
 }
 
 impl Parts {
-    fn of_preset(ported: bool) -> Self {
+    /// Returns those of `policy`. A backoff of the caller's own is no data: the default stands in.
+    fn of(policy: &Policy) -> Self {
         Self {
-            backoff: "exponential",
-            delay: Duration::from_millis(300),
-            factor: 2.0,
-            max_delay: (!ported).then_some(Duration::from_secs(20)),
-            breaker: (!ported).then(BreakerConfig::default),
-            budget: (!ported).then(BudgetConfig::default),
+            backoff: policy.backoff.shape().unwrap_or_default(),
+            breaker: policy.breaker.clone(),
+            budget: policy.budget.clone(),
         }
     }
 
-    /// Takes over what `table` says. `path` is that of the table, with a dot.
+    /// Returns these with those that `patch` sets.
+    fn patched(mut self, patch: &Patch) -> Self {
+        if let Some(backoff) = &patch.backoff {
+            self.backoff = backoff.shape().unwrap_or_default();
+        }
+        self.breaker = patch.breaker.clone().unwrap_or(self.breaker);
+        self.budget = patch.budget.clone().unwrap_or(self.budget);
+        self
+    }
+
+    /// Adds what `table` sets to both. `path` is that of the table, with a dot.
     fn apply(
         &mut self,
         mut settings: RetryOverride,
@@ -112,17 +94,24 @@ impl Parts {
                     self.apply_backoff(settings, table)
                 }
                 ("circuit_breaker", value) => {
-                    if let Value::Table(table) = value {
-                        let path = format!("{path}circuit_breaker.");
-                        clash(table, "consecutive", None, "consecutive_while_few", &path, faults);
-                        clash(table, "close_after", None, "close_unless", &path, faults);
+                    self.apply_breaker(value, path, faults);
+                    match self.breaker.clone() {
+                        Some(breaker) => settings.circuit_breaker(breaker),
+                        None => settings.without_circuit_breaker(),
                     }
-                    self.breaker = switched(self.breaker.take(), value, breaker);
-                    settings
                 }
                 ("retry_budget", value) => {
-                    self.budget = switched(self.budget.take(), value, budget);
-                    settings
+                    let before = self.budget.take();
+                    let config = switched(before.as_ref().map(|it| *it.config()), value, budget);
+                    self.budget = config.map(|config| match (scope(value), before) {
+                        (Some("shared"), _) => RetryBudget::shared(config),
+                        (None, Some(before)) => before.with_config(config),
+                        _ => RetryBudget::per_host(config),
+                    });
+                    match self.budget.clone() {
+                        Some(budget) => settings.retry_budget(budget),
+                        None => settings.without_retry_budget(),
+                    }
                 }
                 (name, value) => set(settings, name, value),
             };
@@ -131,22 +120,65 @@ impl Parts {
     }
 
     fn apply_backoff(&mut self, settings: RetryOverride, table: &Table) -> RetryOverride {
+        let shape = &mut self.backoff;
         for (name, value) in table {
             match (name.as_str(), value) {
-                ("kind", Value::Word(kind)) => self.backoff = kind,
-                ("delay", Value::Time(delay)) => self.delay = *delay,
-                ("factor", Value::Number(factor)) => self.factor = *factor,
-                ("max_delay", Value::Time(cap)) => self.max_delay = Some(*cap),
-                ("max_delay", _) => self.max_delay = None,
+                ("kind", Value::Word(kind)) => shape.kind = kind,
+                ("delay", Value::Time(delay)) => shape.delay = *delay,
+                ("factor", Value::Number(factor)) => shape.factor = *factor,
+                ("max_delay", Value::Time(cap)) => shape.max_delay = Some(*cap),
+                ("max_delay", _) => shape.max_delay = None,
                 _ => {}
             }
         }
-        let cap = self.max_delay.unwrap_or(Duration::MAX);
-        match (self.backoff, self.max_delay) {
-            ("constant", _) => settings.backoff(Constant::new(self.delay)),
-            ("linear", _) => settings.backoff(Linear::new(self.delay).max_delay(cap)),
-            ("fibonacci", _) => settings.backoff(Fibonacci::new(self.delay).max_delay(cap)),
-            _ => settings.backoff(Exponential::new(self.delay).factor(self.factor).max_delay(cap)),
+        let (delay, cap) = (shape.delay, shape.max_delay.unwrap_or(Duration::MAX));
+        match shape.kind {
+            "constant" => settings.backoff(Constant::new(delay)),
+            "linear" => settings.backoff(Linear::new(delay).max_delay(cap)),
+            "fibonacci" => settings.backoff(Fibonacci::new(delay).max_delay(cap)),
+            _ => settings.backoff(Exponential::new(delay).factor(shape.factor).max_delay(cap)),
+        }
+    }
+
+    fn apply_breaker(&mut self, value: &Value, path: &str, faults: &mut Vec<ConfigFault>) {
+        if let Value::Table(table) = value {
+            let path = format!("{path}circuit_breaker.");
+            clash(table, "consecutive", None, "consecutive_while_few", &path, faults);
+            clash(table, "close_after", None, "close_unless", &path, faults);
+        }
+        let before = self.breaker.take();
+        let config = switched(before.as_ref().map(|it| it.config().clone()), value, breaker);
+        self.breaker = config.map(|config| match (scope(value), before) {
+            (Some("shared"), _) => CircuitBreaker::shared(config),
+            (Some(_), _) | (None, None) => CircuitBreaker::per_host(config),
+            (None, Some(before)) => before.with_config(config).unwrap_or_else(|own| {
+                let field = format!("{path}circuit_breaker");
+                let rule = "can only be switched off: the program has a breaker of its own";
+                faults.push(ConfigFault::new(field, rule, format_args!("other rules")));
+                own
+            }),
+        });
+    }
+
+    /// Refuses another rule for one host where breaker or budget is one for all.
+    fn check_shared(
+        &self,
+        general: &Self,
+        table: &Table,
+        path: &str,
+        faults: &mut Vec<ConfigFault>,
+    ) {
+        let breaker = (self.breaker.as_ref())
+            .zip(general.breaker.as_ref())
+            .is_some_and(|(own, general)| general.is_shared() && own.config() != general.config());
+        let budget = (self.budget.as_ref())
+            .zip(general.budget.as_ref())
+            .is_some_and(|(own, general)| general.is_shared() && own.config() != general.config());
+        for (field, differs) in [("circuit_breaker", breaker), ("retry_budget", budget)] {
+            if differs && get(table, field).is_some() {
+                let rule = "can only differ where there is one per host";
+                faults.push(ConfigFault::new(format!("{path}{field}"), rule, "shared"));
+            }
         }
     }
 }
@@ -317,16 +349,6 @@ fn switched<C: Default>(
     }
 }
 
-/// A host whose rule is another than that of all.
-fn differing<'h, C: PartialEq>(
-    special: &[(&'h str, Parts, RetryOverride)],
-    general: &Parts,
-    part: fn(&Parts) -> &Option<C>,
-) -> Option<&'h str> {
-    let differs = |it: &Parts| part(it).is_some() && part(it) != part(general);
-    special.iter().find(|(_, it, _)| differs(it)).map(|(host, ..)| *host)
-}
-
 /// Refuses two keys of a table that exclude each other: `other` and `name`, if that is `value`.
 fn clash(
     table: &Table,
@@ -358,8 +380,13 @@ fn get_table<'t>(table: &'t Table, name: &str) -> &'t Table {
     }
 }
 
-fn is_shared(table: &Table) -> bool {
-    get(table, "scope") == Some(&Value::Word("shared"))
+/// Returns the scope that a breaker or a budget is given, if any.
+fn scope(value: &Value) -> Option<&'static str> {
+    let Value::Table(table) = value else { return None };
+    match get(table, "scope") {
+        Some(Value::Word(scope)) => Some(scope),
+        _ => None,
+    }
 }
 
 // A required value is missing only where a fault says so already; anything will do there.

@@ -1,11 +1,12 @@
 //! Settings from a file or the environment (feature `serde`).
 //!
 //! [`ResilientConfig`] deserializes from any format that serde knows. Every setting that is data
-//! can be given; what is code (callbacks, predicates, backoffs of your own) is added by
-//! [`to_builder`](ResilientConfig::to_builder).
+//! can be given; code (callbacks, observers, predicates, backoffs of your own) is in a config that
+//! [`RawConfig::over_config`] lays the file over.
 //!
 //! ```
 //! use reqwest_resilient::ResilientConfig;
+//! use reqwest_resilient::file::RawConfig;
 //!
 //! let text = r#"
 //!     max_retries = 5
@@ -26,8 +27,8 @@
 //!     max_retries = 1
 //!     circuit_breaker.consecutive = 3
 //! "#;
-//! let config: ResilientConfig = toml::from_str(text)?;
-//! let config = config.to_builder().on_retry(|it| eprintln!("{}", it.url)).build()?;
+//! let code = ResilientConfig::builder().on_retry(|it| eprintln!("{}", it.url)).build()?;
+//! let config = toml::from_str::<RawConfig>(text)?.over_config(&code)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -93,19 +94,30 @@
 //!
 //! # Changing settings at runtime
 //!
-//! A file that was refused never becomes a config, so the old settings stay:
+//! A file holds no code. Lay it over a config that does, at the start and whenever the file has
+//! changed; a setting that is taken out of the file returns to that config's:
 //!
 //! ```
+//! use reqwest_resilient::file::RawConfig;
 //! use reqwest_resilient::{Resilient, ResilientConfig, ResilientHandle};
 //!
-//! fn reload(handle: &ResilientHandle, text: &str) -> Result<(), toml::de::Error> {
-//!     handle.reload(toml::from_str(text)?);
+//! fn reload(handle: &ResilientHandle, code: &ResilientConfig, text: &str) -> anyhow::Result<()> {
+//!     let file: RawConfig = toml::from_str(text)?;
+//!     handle.reload(file.over_config(code)?);
 //!     Ok(())
 //! }
-//! # let handle = Resilient::default().handle();
-//! # assert!(reload(&handle, "max_retries = 5").is_ok());
-//! # assert!(reload(&handle, "max_retries = 'many'").is_err());
+//!
+//! let code = ResilientConfig::builder().on_retry(|it| eprintln!("{}", it.url)).build()?;
+//! let file: RawConfig = toml::from_str("max_retries = 2")?;
+//! let handle = Resilient::new(file.over_config(&code)?).handle();
+//! reload(&handle, &code, "max_retries = 5")?;
+//! # assert!(reload(&handle, &code, "max_retries = 'many'").is_err());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! A file that was refused never becomes a config, so the old settings stay. To change single
+//! settings of those in force, without a file, use
+//! [`ResilientHandle::reload_with`](crate::ResilientHandle::reload_with).
 
 mod apply;
 mod keys;
@@ -156,20 +168,47 @@ impl RawConfig {
         Self(self.0.over(base.0))
     }
 
-    /// The settings, if they can be.
+    /// Validates the settings and builds the configuration, over the defaults.
     ///
     /// # Errors
     ///
     /// All faults at once, each with its path.
     pub fn build(&self) -> Result<ResilientConfig, ConfigError> {
+        self.over_config(&ResilientConfig::default())
+    }
+
+    /// Validates the settings and lays them over `base`, which keeps what it has in code:
+    /// callbacks, observers, predicates, keys, and every setting that is not named here.
+    ///
+    /// A table changes what it names of that of `base`; a backoff of the caller's own is replaced
+    /// as a whole. With a `preset` all data starts from there, and of `base` stay its callbacks,
+    /// observers, predicates and hosts.
+    ///
+    /// # Errors
+    ///
+    /// All faults at once, each with its path; also a `circuit_breaker` with other rules than
+    /// those of a [`CircuitBreaker`](crate::CircuitBreaker) that `base` holds.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use reqwest_resilient::ResilientConfig;
+    /// use reqwest_resilient::file::RawConfig;
+    ///
+    /// let code = ResilientConfig::builder().on_retry(|it| eprintln!("{}", it.url)).build()?;
+    /// let file: RawConfig = toml::from_str("max_retries = 5")?;
+    /// let config = file.over_config(&code)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn over_config(&self, base: &ResilientConfig) -> Result<ResilientConfig, ConfigError> {
         let mut faults = vec![];
         let table = match keys::ROOT.read(&self.0, "", &mut faults) {
             Some(Value::Table(table)) => table,
             _ => Table::new(),
         };
-        let config = apply::builder(&table, &mut faults).build();
+        let config = apply::builder(&table, base, &mut faults).build();
         if let Err(error) = &config {
-            // What could not be read is still at its default, which then is not to blame.
+            // A value that could not be read is still that of the base, which is not to blame.
             let mut more = error.faults().to_vec();
             more.retain(|new| !faults.iter().any(|it| it.field == new.field));
             faults.extend(more);

@@ -11,6 +11,8 @@ pub(crate) use self::patch::Patch;
 use crate::breaker::{BreakerConfig, CircuitBreakers, Health};
 use crate::common::clock::Sources;
 use crate::common::fault::{ConfigError, ConfigFault};
+#[cfg(feature = "serde")]
+use crate::common::host_pattern;
 use crate::common::host_pattern::{HostPatterns, INVALID_HOST, without_secrets};
 use crate::common::path_redactor::PathRedactor;
 use crate::config::headers::DeadlineHeader;
@@ -334,6 +336,33 @@ impl Policy {
         let hosts: HostPatterns<_> = patches.into_iter().map(host).collect();
         self.hosts = (!hosts.is_empty()).then(|| Arc::new(hosts));
         self
+    }
+
+    /// Returns the patch of the host pattern `name`, in any spelling.
+    #[cfg(feature = "serde")]
+    pub(crate) fn patch_of(&self, name: &str) -> Option<Arc<Patch>> {
+        let canonical = host_pattern::canonical(name)?;
+        let is_it =
+            |it: &&HostPolicy| host_pattern::canonical(&it.name).as_ref() == Some(&canonical);
+        self.all_hosts().find(is_it).map(|it| Arc::clone(&it.patch))
+    }
+
+    /// Returns these settings with the code and the hosts of `other`.
+    #[cfg(feature = "serde")]
+    pub(crate) fn with_code_of(&self, other: &Self) -> Self {
+        let other = other.clone();
+        let mut policy = Self {
+            retry_if: other.retry_if,
+            hint_from: other.hint_from,
+            redact_path: other.redact_path,
+            breaker_health: other.breaker_health,
+            listeners: other.listeners,
+            sources: other.sources,
+            hosts: other.hosts,
+            ..self.clone()
+        };
+        policy.simple = policy.is_simple();
+        policy
     }
 
     /// Every host that has settings of its own.

@@ -119,6 +119,7 @@ impl TracingObserver {
             },
             // The spans tell of attempts, and a success is no news.
             Event::AttemptStarted(_) | Event::AttemptEnded(_) | Event::Succeeded(_) => None,
+            Event::Reloaded => Some(Level::INFO),
             _ => self.retries,
         }
     }
