@@ -87,8 +87,7 @@ impl Backoff for Constant {
     }
 
     fn shape(&self) -> Option<BackoffShape> {
-        // The cap serves for a host that names another kind alone.
-        Some(BackoffShape { kind: "constant", delay: self.delay, ..BackoffShape::default() })
+        Some(BackoffShape { kind: "constant", delay: self.delay, factor: 2.0, max_delay: None })
     }
 }
 
@@ -128,7 +127,8 @@ impl Exponential {
         self
     }
 
-    /// Never waits longer than this, jitter included. A cap of zero is refused by
+    /// Never waits longer than this, jitter included. A cap of zero, below the base or above
+    /// [`max_wait_time`](crate::ResilientConfigBuilder::max_wait_time) is refused by
     /// [`build`](crate::ResilientConfigBuilder::build).
     pub const fn max_delay(mut self, max_delay: Duration) -> Self {
         self.max_delay = Some(max_delay);
@@ -183,7 +183,8 @@ macro_rules! growing {
                 Self { base, max_delay: None }
             }
 
-            /// Never waits longer than this, jitter included. A cap of zero is refused by
+            /// Never waits longer than this, jitter included. A cap of zero, below the base or above
+            /// [`max_wait_time`](crate::ResilientConfigBuilder::max_wait_time) is refused by
             /// [`build`](crate::ResilientConfigBuilder::build).
             pub const fn max_delay(mut self, max_delay: Duration) -> Self {
                 self.max_delay = Some(max_delay);

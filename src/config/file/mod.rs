@@ -61,7 +61,10 @@
 //! # The environment
 //!
 //! [`ResilientConfig::from_env`] reads variables that begin with a prefix; `__` goes into a table
-//! and a list is written with commas. [`RawConfig::over`] puts one source on top of another:
+//! and a list is written with commas. Without any such variable it fails, as the prefix may be
+//! misspelled; [`RawConfig::from_env`] accepts that, and [`RawConfig::is_empty`] tells.
+//! [`RawConfig::over`] lays one source over another; a limit of the upper one shortens what the lower
+//! one says within it:
 //!
 //! ```
 //! use reqwest_resilient::file::RawConfig;
@@ -121,6 +124,7 @@
 
 mod apply;
 mod keys;
+mod limits;
 #[cfg(feature = "schemars")]
 mod schema;
 mod shape;
@@ -132,7 +136,7 @@ use self::{
     shape::{Table, Value},
     tree::Tree,
 };
-use crate::common::fault::ConfigError;
+use crate::common::fault::{ConfigError, ConfigFault};
 use crate::config::ResilientConfig;
 
 /// Settings as they were written, not yet judged: to join several sources before they are.
@@ -162,10 +166,19 @@ impl RawConfig {
         Self(tree)
     }
 
-    /// What is said here, and for the rest what `base` says. Tables are merged, all else, lists
-    /// too, is replaced.
+    /// Lays these settings over `base`: tables are merged, all else, lists too, is replaced.
+    ///
+    /// A limit here shortens what `base` says within it: `max_total_time` the `attempt_timeout`, and
+    /// `max_wait_time` the `max_delay` of the backoff.
     pub fn over(self, base: Self) -> Self {
-        Self(self.0.over(base.0))
+        let mut merged = self.0.clone().over(base.0);
+        limits::shorten(&self.0, &mut merged);
+        Self(merged)
+    }
+
+    /// Returns whether nothing is set, as by an environment without a variable of the prefix.
+    pub fn is_empty(&self) -> bool {
+        self.0 == Tree::default()
     }
 
     /// Validates the settings and builds the configuration, over the defaults.
@@ -224,12 +237,19 @@ impl ResilientConfig {
     ///
     /// # Errors
     ///
-    /// All faults at once, each with its path.
+    /// All faults at once, each with its path. No variable that begins with `prefix` is one, as the
+    /// prefix may be misspelled; [`RawConfig::from_env`] accepts that.
     pub fn from_env<K: AsRef<str>, V: AsRef<str>>(
         prefix: &str,
         vars: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Self, ConfigError> {
-        RawConfig::from_env(prefix, vars).build()
+        let raw = RawConfig::from_env(prefix, vars);
+        let none = raw.is_empty().then(|| {
+            let rule = "must begin the name of a variable";
+            ConfigFault::new(prefix.to_owned(), rule, format_args!("none that does"))
+        });
+        ConfigError::unless_none(none.into_iter().collect())?;
+        raw.build()
     }
 }
 

@@ -208,6 +208,14 @@ impl Kind {
     }
 }
 
+/// Reads a length of time above zero.
+pub(super) fn time(tree: &Tree) -> Option<Duration> {
+    match (Kind::Time { zero: false }).simple(tree) {
+        Some(Value::Time(time)) => Some(time),
+        _ => None,
+    }
+}
+
 fn read_table(
     keys: &[&[Key]],
     entries: &[(String, Tree)],

@@ -34,6 +34,20 @@ impl Tree {
         Self::Table(merged)
     }
 
+    /// Returns what is at the end of `path`.
+    pub(super) fn get(&self, path: &[&str]) -> Option<&Self> {
+        let [key, rest @ ..] = path else { return Some(self) };
+        let Self::Table(entries) = self else { return None };
+        entries.iter().find(|(it, _)| it == key)?.1.get(rest)
+    }
+
+    /// Returns what is at the end of `path`, to be changed.
+    pub(super) fn get_mut(&mut self, path: &[&str]) -> Option<&mut Self> {
+        let [key, rest @ ..] = path else { return Some(self) };
+        let Self::Table(entries) = self else { return None };
+        entries.iter_mut().find(|(it, _)| it == key)?.1.get_mut(rest)
+    }
+
     /// Puts `value` at the end of `path`, making tables on the way. Where there is a value already,
     /// both stay, to be named as a fault.
     pub(super) fn insert(&mut self, path: &[&str], value: Self) {

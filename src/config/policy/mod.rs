@@ -69,6 +69,8 @@ pub(crate) struct Policy {
     pub(crate) backoff: Arc<dyn Backoff>,
     /// Whether the backoff is the caller's or a preset's choice: then it serves rate limits, too.
     pub(crate) is_backoff_set: bool,
+    /// Whether `max_wait_time` was set after the backoff, and so cuts its cap.
+    pub(crate) is_backoff_limited: bool,
     pub(crate) jitter: Jitter,
     pub(crate) statuses: StatusSet,
     /// The statuses that say that the request was not processed.
@@ -150,6 +152,7 @@ impl Default for Policy {
             max_retries: 3,
             backoff: Arc::new(backoff.max_delay(LONGEST_BACKOFF)),
             is_backoff_set: false,
+            is_backoff_limited: false,
             jitter: Jitter::Full,
             statuses: TRANSIENT.into_iter().collect::<StatusSet>().with_hinted(),
             refused: REFUSED.into_iter().collect::<StatusSet>().with_hinted(),
@@ -380,11 +383,38 @@ impl Policy {
 }
 
 impl Policy {
-    /// Refuses what cannot be meant.
+    /// Validates all settings, those of hosts too.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        ConfigError::unless_none(self.faults())
+        let mut faults = self.faults();
+        faults.extend(self.window_fault());
+        faults.extend(self.host_faults(&faults));
+        ConfigError::unless_none(faults)
     }
 
+    /// Returns the fault of a window that is shorter than an attempt. Not for single requests, whose
+    /// attempts may take longer than others.
+    fn window_fault(&self) -> Option<ConfigFault> {
+        self.breaker.as_ref()?.config().window_fault(self.attempt_timeout.flatten()?)
+    }
+
+    /// Returns the faults of a cap that does not fit its backoff or `max_wait_time`.
+    fn cap_faults(&self) -> impl Iterator<Item = ConfigFault> {
+        let cap = self.backoff.max_delay().filter(|it| !it.is_zero() && *it < Duration::MAX);
+        let base = self.backoff.shape().map(|it| it.delay);
+        let (longest, limited) = (self.max_wait_time, self.is_backoff_limited);
+        let below = cap.zip(base).filter(|(cap, base)| cap < base).map(|(cap, base)| {
+            let rule = format!("must not be shorter than the first delay ({base:?})");
+            ConfigFault::new("backoff.max_delay", rule, cap)
+        });
+        let is_above = |cap: &Duration| self.is_backoff_set && !limited && *cap > longest;
+        let above = cap.filter(is_above).map(|cap| {
+            let rule = format!("must not be longer than max_wait_time ({longest:?})");
+            ConfigFault::new("backoff.max_delay", rule, cap)
+        });
+        below.into_iter().chain(above)
+    }
+
+    /// Returns the faults of the settings of one request.
     pub(crate) fn faults(&self) -> Vec<ConfigFault> {
         let mut faults = vec![];
         let mut refuse = |broken: bool, field, rule, value: &dyn fmt::Debug| {
@@ -422,7 +452,7 @@ impl Policy {
         faults.extend(self.backoff.fault());
         faults.extend(self.breaker.iter().flat_map(CircuitBreakers::faults));
         faults.extend(self.budget.iter().flat_map(RetryBudget::faults));
-        faults.extend(self.host_faults(&faults));
+        faults.extend(self.cap_faults());
         faults
     }
 
@@ -434,7 +464,8 @@ impl Policy {
             .map(|it| ConfigFault::new("hosts", INVALID_HOST, without_secrets(it)))
             .collect();
         for host in hosts.values() {
-            let own = host.policy.faults().into_iter().filter(|it| !known.contains(it));
+            let own = host.policy.faults().into_iter().chain(host.policy.window_fault());
+            let own = own.filter(|it| !known.contains(it));
             faults.extend(own.map(|it| it.within(&format!("hosts.{:?}", host.name))));
         }
         // The order of a map is none.

@@ -250,7 +250,7 @@ impl Model {
 }
 
 fn check(setup: Setup, steps: Vec<Step>) -> Result<(), TestCaseError> {
-    let breaker = CircuitBreaker::new(setup.config());
+    let breaker = CircuitBreaker::new(setup.config()).unwrap();
     let mut now = Instant::now();
     let mut model = Model::new(setup, now);
     let mut out: Vec<(Permit, u64, Instant)> = Vec::new();
