@@ -127,8 +127,9 @@ fn rejection_says_why_it_opened_and_for_how_long() {
     let now = Instant::now();
     let window = Window::Time(secs(10));
     let rate = fixed(BreakerConfig::failure_rate(Percent::HALF, window));
-    let slow = fixed(BreakerConfig::slow_call_rate(Duration::ZERO, Percent::HALF, window));
-    let sustained = fixed(BreakerConfig::sustained(Duration::ZERO, number(2)));
+    let step = Duration::from_millis(1);
+    let slow = fixed(BreakerConfig::slow_call_rate(step, Percent::HALF, window));
+    let sustained = fixed(BreakerConfig::sustained(step, number(2)));
     for (config, succeeded, failed, reason, text) in [
         (consecutive(1), 9, 1, ChangeReason::ConsecutiveFailures, "1 failure in a row"),
         (rate, 8, 12, ChangeReason::FailureRate, "12 of 20 calls failed"),
@@ -136,9 +137,13 @@ fn rejection_says_why_it_opened_and_for_how_long() {
         (sustained, 1, 2, ChangeReason::Sustained, "no success for 0.0 s, 2 failures"),
     ] {
         let (breaker, told) = log(CircuitBreaker::new(config).unwrap());
-        succeed(&breaker, succeeded, now);
-        fail(&breaker, failed, now);
-        let rejected = breaker.try_enter(now).unwrap_err();
+        let mut at = now;
+        for i in 0..succeeded + failed {
+            let permit = breaker.try_enter(at).unwrap();
+            at += step;
+            permit.exit(if i < succeeded { Health::Success } else { Health::Failure }, None, at);
+        }
+        let rejected = breaker.try_enter(at).unwrap_err();
         assert_eq!((rejected.reason(), rejected.failures()), (reason, failed));
         let expected = format!("circuit breaker is open: {text}; retry in 5.0 s");
         assert_eq!(rejected.to_string(), expected);

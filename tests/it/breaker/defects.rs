@@ -153,7 +153,9 @@ fn failsafe_rs_4_no_full_window_is_needed_after_start_or_recovery() {
 #[test]
 fn failsafe_rs_5_windows_may_be_shorter_than_a_second() {
     let now = Instant::now();
-    for span in [Duration::from_millis(500), Duration::from_nanos(3), Duration::ZERO] {
+    let zero = BreakerConfig::failure_rate(Percent::HALF, Window::Time(Duration::ZERO));
+    assert!(CircuitBreaker::new(zero).is_err());
+    for span in [Duration::from_millis(500), Duration::from_nanos(3)] {
         let config = BreakerConfig::failure_rate(Percent::HALF, Window::Time(span));
         let breaker = CircuitBreaker::new(config).unwrap();
         fail(&breaker, 19, now);
