@@ -37,7 +37,7 @@
 //! - Names are those of the [builder](crate::ResilientConfigBuilder), and so are the defaults.
 //!   What is not said stays as it is in `preset`: `"default"`, or `"aresilient"`.
 //! - A length of time is text with a unit: `"300ms"`, `"1m 30s"`. A bare number is refused, because
-//!   nobody can tell of what.
+//!   it names no unit.
 //! - What can be switched off is switched off by `false` or `"off"`, and on by `true`, `"on"` or a
 //!   table: `circuit_breaker = false`.
 //! - A table changes what it names. `[circuit_breaker]` with `open_for` alone is the default breaker
@@ -125,6 +125,7 @@
 mod apply;
 mod keys;
 mod limits;
+mod parts;
 #[cfg(feature = "schemars")]
 mod schema;
 mod shape;

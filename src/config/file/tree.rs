@@ -5,7 +5,7 @@ use std::fmt;
 use crate::common::host_pattern::without_secrets;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// Whatever a format can say.
+/// A value of any format.
 #[derive(Clone, PartialEq)]
 pub(super) enum Tree {
     Null,
@@ -21,7 +21,7 @@ pub(super) enum Tree {
 }
 
 impl Tree {
-    /// What is said here, and for the rest what `base` says: tables are merged, all else replaced.
+    /// Lays this over `base`: tables are merged, all else is replaced.
     pub(super) fn over(self, base: Self) -> Self {
         let (Self::Table(ours), Self::Table(theirs)) = (&self, &base) else { return self };
         let mut merged = ours.clone();
