@@ -28,7 +28,7 @@ fn pass(breaker: &CircuitBreaker, entered: Instant, left: Instant) {
 }
 
 fn closed(threads: usize, now: Instant) {
-    let breaker = CircuitBreaker::new(BreakerConfig::default());
+    let breaker = CircuitBreaker::new(BreakerConfig::default()).unwrap();
     let hosts = HostStates::new();
     let recloser = Recloser::default();
     let failsafe = failsafe::Config::new().build();
@@ -61,7 +61,7 @@ fn closed(threads: usize, now: Instant) {
 }
 
 fn open(now: Instant) {
-    let breaker = CircuitBreaker::new(BreakerConfig::consecutive(NonZeroU32::MIN));
+    let breaker = CircuitBreaker::new(BreakerConfig::consecutive(NonZeroU32::MIN)).unwrap();
     if let Ok(permit) = breaker.try_enter(now) {
         permit.failure(now);
     }

@@ -9,7 +9,7 @@ use std::{env, fs};
 use anyhow::{Context, Result};
 use reqwest_middleware::ClientBuilder;
 use reqwest_resilient::file::RawConfig;
-use reqwest_resilient::{Resilient, ResponseExt};
+use reqwest_resilient::{Event, Resilient, ResilientConfig, ResponseExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -18,14 +18,20 @@ async fn main() -> Result<()> {
     let path = env::args().nth(1).unwrap_or_else(|| "examples/config/service.toml".into());
     let text = fs::read_to_string(&path).with_context(|| path.clone())?;
     let file: RawConfig = toml::from_str(&text).with_context(|| path.clone())?;
-    let config = RawConfig::from_env("RESILIENT_", env::vars()).over(file).build().context(path)?;
+    let settings = RawConfig::from_env("RESILIENT_", env::vars()).over(file);
+
+    // Code cannot stand in a file: the file is laid over a config that has it.
+    let code = ResilientConfig::builder()
+        .on_retry(|it| println!("{} {}: {}, again in {:?}", it.method, it.url, it.outcome, it.wait))
+        .observer(|it: &Event<'_>| {
+            if let Event::Reloaded = it {
+                println!("{it}");
+            }
+        })
+        .build()?;
+    let config = settings.over_config(&code).context(path)?;
     println!("{config:#?}\n");
 
-    // What is code cannot stand in a file.
-    let config = config
-        .to_builder()
-        .on_retry(|it| println!("{} {}: {}, again in {:?}", it.method, it.url, it.outcome, it.wait))
-        .build()?;
     let resilient = Resilient::new(config);
     let handle = resilient.handle();
     let client = ClientBuilder::new(reqwest::Client::new()).with(resilient).build();
@@ -34,8 +40,10 @@ async fn main() -> Result<()> {
     let response = client.get(&url).send().await?;
     println!("{} after {} attempts", response.status(), response.attempts());
 
-    // The same client, other settings: what a program does when its file has changed.
-    handle.reload(toml::from_str("max_retries = 0")?);
+    // The same client, other settings: what a program does when its file has changed. The callback
+    // and the observer stay.
+    let file: RawConfig = toml::from_str("max_retries = 0")?;
+    handle.reload(file.over_config(&code)?);
     let response = client.get(&url).send().await?;
     println!("{} after {} attempt, reloaded", response.status(), response.attempts());
     Ok(())

@@ -149,6 +149,8 @@ pub use outcome::hint::{HintFormat, HintHeaders};
 pub use outcome::idempotency::{IdempotencyKey, KeyFormat};
 pub use outcome::not_sent::NotSent;
 pub use outcome::{Delivery, FailureKind, Outcome};
+#[doc(hidden)]
+pub use retry::backoff::BackoffShape;
 pub use retry::backoff::{Backoff, Constant, Exponential, Fibonacci, Jitter, Linear};
 pub use retry::budget::{BudgetConfig, RetryBudget};
 pub use retry::decision::{StopReason, WaitSource};

@@ -10,6 +10,7 @@ use crate::breaker::{
     status::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
 };
 use crate::common::clock::Instant;
+use crate::common::fault::ConfigError;
 
 /// One circuit breaker: admits calls to a service while it works and rejects them while it is down.
 ///
@@ -70,7 +71,7 @@ use crate::common::clock::Instant;
 /// let two = NonZeroU32::new(2).unwrap();
 /// let config =
 ///     BreakerConfig::consecutive(two).open_for(Duration::from_secs(5)).without_open_jitter();
-/// let breaker = CircuitBreaker::new(config);
+/// let breaker = CircuitBreaker::new(config)?;
 ///
 /// let now = Instant::now();
 /// for _ in 0..2 {
@@ -86,7 +87,7 @@ use crate::common::clock::Instant;
 /// let probe = breaker.try_enter(later)?;
 /// probe.success(later);
 /// assert_eq!(breaker.state(), BreakerState::Closed);
-/// # Ok::<(), reqwest_resilient::CircuitOpen>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct CircuitBreaker {
@@ -95,9 +96,15 @@ pub struct CircuitBreaker {
 
 impl CircuitBreaker {
     /// Creates a breaker of the caller's own, closed.
-    pub fn new(config: BreakerConfig) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// All faults of `config` at once, each with its field and value: a time of zero, a factor below
+    /// 1, a minimum that the window cannot hold, no rule that opens the breaker.
+    pub fn new(config: BreakerConfig) -> Result<Self, ConfigError> {
+        ConfigError::unless_none(config.faults())?;
         let rules = RuleSet::new(config);
-        Self { handle: Arc::new(BreakerHandle::new("".into(), &rules, Arc::default())) }
+        Ok(Self { handle: Arc::new(BreakerHandle::new("".into(), &rules, Arc::default())) })
     }
 
     pub(crate) fn of_handle(handle: Arc<BreakerHandle>) -> Self {

@@ -236,9 +236,6 @@ impl BreakerConfig {
     }
 
     /// Returns every invalid setting, as its name, its value and the rule it breaks.
-    ///
-    /// A breaker with such a config follows it literally: after an open time of zero the next call
-    /// is a probe, a minimum above the size of the window is never reached.
     pub(crate) fn faults(&self) -> Vec<ConfigFault> {
         let window = match self.window {
             Window::Time(span) => Some(span),
@@ -271,7 +268,38 @@ impl BreakerConfig {
             }
             _ => None,
         };
-        times.into_iter().filter_map(zero).chain(growth).chain(factor).chain(samples).collect()
+        let rule = (!self.has_rule()).then(|| {
+            let rule = "must have a rule that opens it (switch it off by without_circuit_breaker)";
+            ConfigFault::new("circuit_breaker", rule, format_args!("none"))
+        });
+        let times = times.into_iter().filter_map(zero);
+        times.chain(growth).chain(factor).chain(samples).chain(rule).collect()
+    }
+
+    fn has_rule(&self) -> bool {
+        self.sustained.is_some()
+            || self.consecutive.is_some()
+            || self.failure_rate.is_some()
+            || self.slow_calls.is_some()
+    }
+
+    /// Returns the span of a window that a rule counts in.
+    fn counted_span(&self) -> Option<Duration> {
+        let counts = self.failure_rate.is_some()
+            || self.slow_calls.is_some()
+            || self.consecutive.is_some_and(|it| it.only_while_few);
+        match self.window {
+            Window::Time(span) if counts => Some(span),
+            _ => None,
+        }
+    }
+
+    /// Returns the fault of a window that attempts of up to `timeout` do not fit into: when the last
+    /// of them fails, the first is out of the window.
+    pub(crate) fn window_fault(&self, timeout: Duration) -> Option<ConfigFault> {
+        let span = self.counted_span().filter(|it| !it.is_zero() && *it < timeout)?;
+        let rule = format!("must not be shorter than attempt_timeout ({timeout:?})");
+        Some(ConfigFault::new("circuit_breaker.window", rule, span))
     }
 
     fn without_rule(window: Window) -> Self {
@@ -334,10 +362,41 @@ mod tests {
                 "circuit_breaker.min_samples",
             ]
         );
+        let never = BreakerConfig::default().without_sustained().open_for(Duration::ZERO);
+        let faults: Vec<_> = never.faults().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            faults,
+            [
+                "circuit_breaker.open_for must be > 0, got 0ns",
+                "circuit_breaker must have a rule that opens it (switch it off by \
+                 without_circuit_breaker), got none",
+            ]
+        );
         for factor in [0.99, -1.0, f64::NAN, f64::NEG_INFINITY] {
             let faults = BreakerConfig::default().open_growth(factor, Duration::MAX).faults();
             assert_eq!(faults.len(), 1, "{factor}");
             assert_eq!(faults[0].rule, "must be a finite number >= 1");
+        }
+    }
+
+    #[test]
+    fn breaker_windows_hold_an_attempt_where_they_count() {
+        let (second, five) = (Duration::from_secs(1), number(5));
+        let rate = BreakerConfig::failure_rate(Percent::HALF, Window::Time(second));
+        let slow = BreakerConfig::slow_call_rate(second, Percent::HALF, Window::Time(second));
+        let few =
+            BreakerConfig::default().window(Window::Time(second)).or_consecutive_while_few(five);
+        for config in [rate.clone(), slow, few] {
+            assert_eq!(config.window_fault(second), None);
+            let fault = config.window_fault(second * 2).unwrap().to_string();
+            let expected =
+                "circuit_breaker.window must not be shorter than attempt_timeout (2s), got 1s";
+            assert_eq!(fault, expected);
+        }
+        let ten = Window::Count(NonZeroU16::new(10).unwrap());
+        let uncounted = BreakerConfig::consecutive(five).window(Window::Time(second));
+        for config in [BreakerConfig::default(), uncounted, rate.window(ten)] {
+            assert_eq!(config.window_fault(Duration::MAX), None);
         }
     }
 

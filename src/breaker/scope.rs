@@ -58,6 +58,23 @@ impl CircuitBreakers {
     pub(crate) fn config(&self) -> &BreakerConfig {
         &self.rules.config
     }
+
+    /// Returns these with other rules, or these as an error if they are of a breaker of the caller's
+    /// own, whose rules never change.
+    #[cfg(feature = "serde")]
+    pub(crate) fn with_config(self, config: BreakerConfig) -> Result<Self, Self> {
+        match self.scope {
+            _ if *self.rules.config == config => Ok(self),
+            BreakerScope::Own(_) => Err(self),
+            scope => Ok(Self::new(scope, config)),
+        }
+    }
+
+    /// Returns whether one breaker serves all requests.
+    #[cfg(feature = "serde")]
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.scope, BreakerScope::Shared)
+    }
 }
 
 /// Rules for the breakers of a client.

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue};
 
 /// Tells the server in a header how long its client will wait for the answer.
 ///
-/// A server that knows need not start work whose result nobody waits for, and can pass the rest of
+/// A server that knows need not start work whose result is of no use, and can pass the rest of
 /// the time on to the servers it asks. The time is that until the nearest of `max_total_time`,
 /// `attempt_timeout` and the request's own timeout, anew for each attempt, rounded down; without any
 /// of these limits there is nothing to tell.

@@ -52,7 +52,7 @@ pub struct ResilientConfig {
 }
 
 impl ResilientConfig {
-    /// A builder that starts from the defaults.
+    /// Returns a builder that starts from the defaults.
     pub fn builder() -> ResilientConfigBuilder {
         Self::default().to_builder()
     }
@@ -67,12 +67,18 @@ impl ResilientConfig {
         Self { policy: Arc::new(Policy::aresilient()) }
     }
 
-    /// A builder that starts from these settings.
+    /// Returns a builder that starts from these settings.
     pub fn to_builder(&self) -> ResilientConfigBuilder {
         let host = |it: &HostPolicy| (Arc::clone(&it.name), Arc::clone(&it.patch));
         let hosts = self.policy.all_hosts().map(host).collect();
         let (base, max_hosts) = (Arc::clone(&self.policy), self.policy.max_hosts);
         ResilientConfigBuilder { base, patch: Patch::default(), hosts, max_hosts }
+    }
+
+    /// Returns these settings with the callbacks, observers, predicates and hosts of `other`.
+    #[cfg(feature = "serde")]
+    pub(crate) fn with_code_of(&self, other: &Self) -> Self {
+        Self { policy: Arc::new(self.policy.with_code_of(&other.policy)) }
     }
 
     pub(crate) fn from_policy(policy: Arc<Policy>) -> Self {
@@ -134,13 +140,14 @@ impl ResilientConfigBuilder {
         self
     }
 
-    /// The settings, if they can be.
+    /// Validates the settings and builds the configuration.
     ///
     /// # Errors
     ///
     /// All faults at once, each with its field and value: a duration of zero where that means
     /// nothing, a jitter that is negative or no number, a factor below 1, an attempt timeout longer than the total
-    /// time, a host that cannot be.
+    /// time, an invalid host pattern, a
+    /// breaker without a rule, settings that contradict each other.
     pub fn build(self) -> Result<ResilientConfig, ConfigError> {
         let hosts = self.hosts.iter().map(|(name, patch)| (&**name, patch));
         let mut policy = self.base.patched([&self.patch]).with_hosts(hosts);

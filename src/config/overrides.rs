@@ -65,6 +65,11 @@ impl RetryOverride {
         Arc::make_mut(&mut self.0)
     }
 
+    #[cfg(feature = "serde")]
+    pub(crate) fn of_patch(patch: Arc<Patch>) -> Self {
+        Self(patch)
+    }
+
     pub(crate) fn into_patch(self) -> Arc<Patch> {
         self.0
     }
@@ -105,20 +110,18 @@ fn patched(
     let mut policy = configured.patched(scopes.iter().chain(own).map(|it| &*it.0));
     // The host is found already.
     policy.hosts = None;
-    // A shorter whole shortens an attempt_timeout that was set cross_host_url.
-    let says = scopes.iter().chain(own).any(|it| it.0.attempt_timeout.is_some());
-    if let (false, Some(Some(attempt)), Some(total)) =
-        (says, policy.attempt_timeout, policy.max_total_time)
-    {
-        policy.attempt_timeout = Some(Some(attempt.min(total)));
-    }
     if scopes.iter().chain(own).any(|it| it.0.max_retries.is_some()) {
         policy.overdraft = policy.max_retries;
     }
-    let faults = policy.check().err();
+    let mut faults = policy.faults();
+    if !faults.is_empty() {
+        // The override answers for its own settings: a backoff may find a fault in itself later.
+        let known = configured.faults();
+        faults.retain(|it| !known.contains(it));
+    }
     let policy = Arc::new(policy);
-    match faults {
-        None => Ok(policy),
-        Some(faults) => Err(Box::new((policy, faults))),
+    match ConfigError::unless_none(faults) {
+        Ok(()) => Ok(policy),
+        Err(faults) => Err(Box::new((policy, faults))),
     }
 }

@@ -11,6 +11,7 @@ use crate::config::ResilientConfig;
 use crate::config::overrides::{self, Invalid};
 use crate::config::policy::Policy;
 use crate::host::states::HostStates;
+use crate::observe::event::Event;
 
 /// Replaces the settings of a [`Resilient`](crate::Resilient) at runtime; returned by
 /// [`Resilient::handle`](crate::Resilient::handle). Cheap to clone.
@@ -26,13 +27,23 @@ use crate::host::states::HostStates;
 /// far as the new size holds it), a closed gate stays closed. The next request of a host brings the
 /// new rules to them. Counts stay unless the breaker's window is another.
 ///
+/// Observers of the old and of the new settings receive [`Event::Reloaded`](crate::Event::Reloaded).
+///
+/// # Code
+///
+/// [`reload`](Self::reload) replaces all settings, callbacks, observers and predicates too: a
+/// config that was only read from a file has none. [`reload_with`](Self::reload_with) starts from
+/// the settings in force, and `file::RawConfig::over_config` lays a file over a config that has the
+/// code.
+///
 /// ```
 /// use reqwest_resilient::{Resilient, ResilientConfig};
 ///
-/// let resilient = Resilient::default();
+/// let config = ResilientConfig::builder().on_retry(|it| eprintln!("{}", it.url)).build()?;
+/// let resilient = Resilient::new(config);
 /// let handle = resilient.handle();
-/// // … `resilient` goes into a client; later, when the settings have changed:
-/// handle.reload(ResilientConfig::builder().max_retries(1).build()?);
+/// // … `resilient` goes into a client; later, when a setting has changed:
+/// handle.reload_with(|current| current.to_builder().max_retries(1).build())?;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
 #[derive(Clone)]
@@ -42,16 +53,69 @@ pub struct ResilientHandle {
 }
 
 impl ResilientHandle {
-    /// Replaces the settings for requests that begin from now on.
+    /// Replaces all settings for requests that begin from now on, code included.
     ///
     /// Cannot fail: every `ResilientConfig` has been validated.
     pub fn reload(&self, config: ResilientConfig) {
-        self.policy.store(Arc::clone(config.policy()));
-        self.hosts.map().adopt_windows(|url| {
-            let policy =
-                url.and_then(|it| config.policy().of_host(it)).unwrap_or_else(|| config.policy());
-            policy.breaker.as_ref()
-        });
+        let old = self.policy.swap(Arc::clone(config.policy()));
+        self.finish_reload(&old, config.policy());
+    }
+
+    /// Replaces the settings by those that `change` makes of the settings in force, for requests
+    /// that begin from now on.
+    ///
+    /// Atomic: no other reload is lost. If another one comes first, `change` is called again, with
+    /// its settings. No lock is held meanwhile. A `change` that reloads the same client each time
+    /// never ends.
+    ///
+    /// # Errors
+    ///
+    /// The error of `change`; the settings in force then stay.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use reqwest_resilient::{Resilient, ResilientConfig};
+    ///
+    /// let config = ResilientConfig::builder().on_retry(|it| eprintln!("{}", it.url)).build()?;
+    /// let handle = Resilient::new(config).handle();
+    ///
+    /// // The callback stays.
+    /// handle.reload_with(|current| current.to_builder().max_retries(1).build())?;
+    /// # Ok::<(), reqwest_resilient::ConfigError>(())
+    /// ```
+    pub fn reload_with<E>(
+        &self,
+        mut change: impl FnMut(&ResilientConfig) -> Result<ResilientConfig, E>,
+    ) -> Result<(), E> {
+        loop {
+            let old = self.policy.load_full();
+            let config = change(&ResilientConfig::from_policy(Arc::clone(&old)))?;
+            let found = self.policy.compare_and_swap(&old, Arc::clone(config.policy()));
+            if Arc::ptr_eq(&found, &old) {
+                self.finish_reload(&old, config.policy());
+                return Ok(());
+            }
+        }
+    }
+
+    /// Brings windows of another size to the breakers, and notifies observers.
+    fn finish_reload(&self, old: &Policy, new: &Policy) {
+        // The last of several reloads at once wins here as well: check after adopting.
+        let mut current = self.policy.load_full();
+        loop {
+            self.hosts.map().adopt_windows(|url| {
+                let policy = url.and_then(|it| current.of_host(it)).unwrap_or(&current);
+                policy.breaker.as_ref()
+            });
+            let latest = self.policy.load_full();
+            if Arc::ptr_eq(&latest, &current) {
+                break;
+            }
+            current = latest;
+        }
+        old.listeners.notify_those_not_in(&new.listeners, &Event::Reloaded);
+        new.listeners.notify(&Event::Reloaded);
     }
 
     /// Returns the settings of requests that begin now.

@@ -42,11 +42,15 @@ pub enum Event<'a> {
     Succeeded(&'a ResponseInfo<'a>),
     /// The request ended without success.
     GaveUp(&'a FailureInfo<'a>),
+    /// The settings of a client were replaced; see [`ResilientHandle`](crate::ResilientHandle).
+    /// Observers of the old settings receive it first, then those of the new ones, each once.
+    Reloaded,
 }
 
 impl<'a> Event<'a> {
     /// Returns the method and the URL of the request; `None` for
-    /// [`BreakerChanged`](Self::BreakerChanged), which concerns more than one.
+    /// [`BreakerChanged`](Self::BreakerChanged) and [`Reloaded`](Self::Reloaded), which concern more
+    /// than one.
     pub fn request(&self) -> Option<(&'a Method, RedactedUrl<'a>)> {
         Some(match *self {
             Self::AttemptStarted(it) => (it.method, it.url),
@@ -54,7 +58,7 @@ impl<'a> Event<'a> {
             Self::AttemptEnded(it) | Self::Rejected(it) => {
                 (it.method, RedactedUrl::new(it.url, it.redact_path))
             }
-            Self::BreakerChanged(_) => return None,
+            Self::BreakerChanged(_) | Self::Reloaded => return None,
             Self::GateClosed(it) => (it.method, it.url),
             Self::BudgetRefused(it) => (it.method, it.url),
             Self::Waiting(it) => (it.method, it.url),
@@ -99,6 +103,7 @@ impl fmt::Display for Event<'_> {
                 write!(f, "success after {attempts} attempts in {elapsed:.3}s: {}", it.outcome)
             }
             Self::GaveUp(it) => it.fmt(f),
+            Self::Reloaded => f.write_str("settings reloaded"),
         }
     }
 }
@@ -352,6 +357,14 @@ impl Listeners {
         }
     }
 
+    /// Notifies the observers that `other` does not have.
+    pub(crate) fn notify_those_not_in(&self, other: &Self, event: &Event<'_>) {
+        let is_in = |it: &Arc<dyn Observer>| other.observers.iter().any(|other| same(it, other));
+        self.observers.iter().filter(|it| !is_in(it)).for_each(|it| {
+            isolated(|| it.on_event(event));
+        });
+    }
+
     /// Returns the scopes that observers put around an attempt.
     pub(crate) fn scopes(&self, info: &RequestInfo<'_>) -> Scopes {
         let mut scopes = vec![];
@@ -360,6 +373,12 @@ impl Listeners {
         }
         Scopes(scopes)
     }
+}
+
+/// Returns whether two observers are one. An `Arc` of a type without size has an address of its own
+/// as well.
+fn same(one: &Arc<dyn Observer>, other: &Arc<dyn Observer>) -> bool {
+    std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
 }
 
 /// The scopes around an attempt, the outermost first.

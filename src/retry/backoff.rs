@@ -31,6 +31,35 @@ pub trait Backoff: Send + Sync + 'static {
     fn fault(&self) -> Option<ConfigFault> {
         None
     }
+
+    /// Returns the values of a strategy that is data; for configuration files.
+    #[doc(hidden)]
+    fn shape(&self) -> Option<BackoffShape> {
+        None
+    }
+}
+
+/// The values of a strategy of this crate, as configuration files name them.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "serde"), expect(dead_code))]
+pub struct BackoffShape {
+    pub(crate) kind: &'static str,
+    pub(crate) delay: Duration,
+    pub(crate) factor: f64,
+    pub(crate) max_delay: Option<Duration>,
+}
+
+/// The default backoff.
+impl Default for BackoffShape {
+    fn default() -> Self {
+        Self {
+            kind: "exponential",
+            delay: Duration::from_millis(300),
+            factor: 2.0,
+            max_delay: Some(Duration::from_secs(20)),
+        }
+    }
 }
 
 impl<F: Fn(u32) -> Duration + Send + Sync + 'static> Backoff for F {
@@ -55,6 +84,10 @@ impl Constant {
 impl Backoff for Constant {
     fn delay(&self, _: u32) -> Duration {
         self.delay
+    }
+
+    fn shape(&self) -> Option<BackoffShape> {
+        Some(BackoffShape { kind: "constant", delay: self.delay, factor: 2.0, max_delay: None })
     }
 }
 
@@ -94,7 +127,8 @@ impl Exponential {
         self
     }
 
-    /// Never waits longer than this, jitter included. A cap of zero is refused by
+    /// Never waits longer than this, jitter included. A cap of zero, below the base or above
+    /// [`max_wait_time`](crate::ResilientConfigBuilder::max_wait_time) is refused by
     /// [`build`](crate::ResilientConfigBuilder::build).
     pub const fn max_delay(mut self, max_delay: Duration) -> Self {
         self.max_delay = Some(max_delay);
@@ -121,11 +155,16 @@ impl Backoff for Exponential {
             _ => None,
         }
     }
+
+    fn shape(&self) -> Option<BackoffShape> {
+        let Self { base: delay, factor, max_delay } = *self;
+        Some(BackoffShape { kind: "exponential", delay, factor, max_delay })
+    }
 }
 
 /// The strategies that grow by whole multiples of a base delay, up to an optional cap.
 macro_rules! growing {
-    ($(#[$doc:meta])* $Name:ident, $factor:expr) => {
+    ($(#[$doc:meta])* $Name:ident, $kind:literal, $factor:expr) => {
         $(#[$doc])*
         ///
         /// # Default
@@ -144,7 +183,8 @@ macro_rules! growing {
                 Self { base, max_delay: None }
             }
 
-            /// Never waits longer than this, jitter included. A cap of zero is refused by
+            /// Never waits longer than this, jitter included. A cap of zero, below the base or above
+            /// [`max_wait_time`](crate::ResilientConfigBuilder::max_wait_time) is refused by
             /// [`build`](crate::ResilientConfigBuilder::build).
             pub const fn max_delay(mut self, max_delay: Duration) -> Self {
                 self.max_delay = Some(max_delay);
@@ -162,6 +202,11 @@ macro_rules! growing {
             fn max_delay(&self) -> Option<Duration> {
                 self.max_delay
             }
+
+            fn shape(&self) -> Option<BackoffShape> {
+                let Self { base: delay, max_delay } = *self;
+                Some(BackoffShape { kind: $kind, delay, max_delay, ..BackoffShape::default() })
+            }
         }
     };
 }
@@ -169,11 +214,13 @@ macro_rules! growing {
 growing!(
     /// Adds `base` each time: `base`, `2 base`, `3 base`, …
     Linear,
+    "linear",
     |retry| u128::from(retry) + 1
 );
 growing!(
     /// Grows by the Fibonacci numbers: `base`, `base`, `2 base`, `3 base`, `5 base`, …
     Fibonacci,
+    "fibonacci",
     fibonacci
 );
 

@@ -70,7 +70,7 @@ fn log(breaker: CircuitBreaker) -> (CircuitBreaker, Arc<Mutex<Vec<StateChange>>>
 fn default_opens_after_two_seconds_without_success_and_five_failures() {
     let now = Instant::now();
     for failures in [4, 100] {
-        let breaker = CircuitBreaker::new(BreakerConfig::default());
+        let breaker = CircuitBreaker::new(BreakerConfig::default()).unwrap();
         fail(&breaker, failures, now);
         let just_before = now + secs(2) - Duration::from_nanos(1);
         succeed(&breaker, 1, just_before);
@@ -81,7 +81,7 @@ fn default_opens_after_two_seconds_without_success_and_five_failures() {
         fail(&breaker, 1, now + secs(4));
         assert_eq!(breaker.state(), BreakerState::Open);
     }
-    let breaker = CircuitBreaker::new(BreakerConfig::default());
+    let breaker = CircuitBreaker::new(BreakerConfig::default()).unwrap();
     for second in [0, 1, 2, 3] {
         fail(&breaker, 1, now + secs(second));
         assert_eq!(breaker.state(), BreakerState::Closed, "{} failures", second + 1);
@@ -93,13 +93,13 @@ fn default_opens_after_two_seconds_without_success_and_five_failures() {
 #[test]
 fn joined_rule_opens_on_few_failures_in_a_row_and_on_half_of_many() {
     let now = Instant::now();
-    let breaker = CircuitBreaker::new(joined());
+    let breaker = CircuitBreaker::new(joined()).unwrap();
     fail(&breaker, 4, now);
     assert_eq!(breaker.state(), BreakerState::Closed);
     fail(&breaker, 1, now);
     assert_eq!(breaker.state(), BreakerState::Open);
 
-    let breaker = CircuitBreaker::new(joined());
+    let breaker = CircuitBreaker::new(joined()).unwrap();
     succeed(&breaker, 20, now);
     fail(&breaker, 19, now);
     assert_eq!(breaker.state(), BreakerState::Closed, "19 of 39, however many in a row");
@@ -112,7 +112,7 @@ fn open_time_is_jittered_upward_by_a_quarter_at_most() {
     let now = Instant::now();
     let times: Vec<Duration> = (0..200)
         .map(|_| {
-            let breaker = CircuitBreaker::new(BreakerConfig::consecutive(number(1)));
+            let breaker = CircuitBreaker::new(BreakerConfig::consecutive(number(1))).unwrap();
             fail(&breaker, 1, now);
             breaker.try_enter(now).unwrap_err().retry_in().unwrap()
         })
@@ -127,18 +127,23 @@ fn rejection_says_why_it_opened_and_for_how_long() {
     let now = Instant::now();
     let window = Window::Time(secs(10));
     let rate = fixed(BreakerConfig::failure_rate(Percent::HALF, window));
-    let slow = fixed(BreakerConfig::slow_call_rate(Duration::ZERO, Percent::HALF, window));
-    let sustained = fixed(BreakerConfig::sustained(Duration::ZERO, number(2)));
+    let step = Duration::from_millis(1);
+    let slow = fixed(BreakerConfig::slow_call_rate(step, Percent::HALF, window));
+    let sustained = fixed(BreakerConfig::sustained(step, number(2)));
     for (config, succeeded, failed, reason, text) in [
         (consecutive(1), 9, 1, ChangeReason::ConsecutiveFailures, "1 failure in a row"),
         (rate, 8, 12, ChangeReason::FailureRate, "12 of 20 calls failed"),
         (slow, 19, 1, ChangeReason::SlowCallRate, "20 of 20 calls were slow"),
         (sustained, 1, 2, ChangeReason::Sustained, "no success for 0.0 s, 2 failures"),
     ] {
-        let (breaker, told) = log(CircuitBreaker::new(config));
-        succeed(&breaker, succeeded, now);
-        fail(&breaker, failed, now);
-        let rejected = breaker.try_enter(now).unwrap_err();
+        let (breaker, told) = log(CircuitBreaker::new(config).unwrap());
+        let mut at = now;
+        for i in 0..succeeded + failed {
+            let permit = breaker.try_enter(at).unwrap();
+            at += step;
+            permit.exit(if i < succeeded { Health::Success } else { Health::Failure }, None, at);
+        }
+        let rejected = breaker.try_enter(at).unwrap_err();
         assert_eq!((rejected.reason(), rejected.failures()), (reason, failed));
         let expected = format!("circuit breaker is open: {text}; retry in 5.0 s");
         assert_eq!(rejected.to_string(), expected);
@@ -154,7 +159,7 @@ fn rejection_says_why_it_opened_and_for_how_long() {
 #[test]
 fn promised_time_is_exact() {
     let now = Instant::now();
-    let breaker = CircuitBreaker::new(BreakerConfig::consecutive(number(1)));
+    let breaker = CircuitBreaker::new(BreakerConfig::consecutive(number(1))).unwrap();
     fail(&breaker, 1, now);
     let retry_in = breaker.try_enter(now).unwrap_err().retry_in().unwrap();
     assert!(breaker.try_enter(now + retry_in - Duration::from_nanos(1)).is_err());
@@ -165,7 +170,7 @@ fn promised_time_is_exact() {
 fn retry_after_lengthens_the_opening_it_came_with() {
     let now = Instant::now();
     for (hint, open) in [(secs(1), secs(5)), (secs(40), secs(40)), (secs(86_400), secs(60))] {
-        let breaker = CircuitBreaker::new(consecutive(1));
+        let breaker = CircuitBreaker::new(consecutive(1)).unwrap();
         breaker.try_enter(now).unwrap().exit(Health::Failure, Some(hint), now);
         assert_eq!(breaker.try_enter(now).unwrap_err().retry_in(), Some(open));
     }
@@ -174,7 +179,7 @@ fn retry_after_lengthens_the_opening_it_came_with() {
 #[test]
 fn open_time_grows_up_to_its_bound_and_shrinks_after_a_close() {
     let mut now = Instant::now();
-    let breaker = CircuitBreaker::new(consecutive(1).open_growth(2.0, secs(12)));
+    let breaker = CircuitBreaker::new(consecutive(1).open_growth(2.0, secs(12))).unwrap();
     for open in [5, 10, 12, 12] {
         fail(&breaker, 1, now);
         let retry_in = breaker.try_enter(now).unwrap_err().retry_in().unwrap();
@@ -190,7 +195,7 @@ fn open_time_grows_up_to_its_bound_and_shrinks_after_a_close() {
 fn growing_open_time_stays_within_its_bound_with_jitter() {
     let mut now = Instant::now();
     let config = BreakerConfig::consecutive(number(1)).open_for(secs(5)).open_growth(3.0, secs(60));
-    let breaker = CircuitBreaker::new(config);
+    let breaker = CircuitBreaker::new(config).unwrap();
     for _ in 0..40 {
         fail(&breaker, 1, now);
         let retry_in = breaker.try_enter(now).unwrap_err().retry_in().unwrap();
@@ -207,7 +212,7 @@ fn absurd_times_do_not_overflow() {
         .open_growth(f64::MAX, Duration::MAX)
         .max_retry_after(Duration::MAX)
         .half_open_max_wait(Duration::MAX);
-    let breaker = CircuitBreaker::new(config);
+    let breaker = CircuitBreaker::new(config).unwrap();
     breaker.try_enter(now).unwrap().exit(Health::Failure, Some(Duration::MAX), now);
     assert_eq!(breaker.try_enter(now).unwrap_err().retry_in(), Some(Duration::MAX));
     assert_eq!(breaker.state(), BreakerState::Open);
@@ -216,7 +221,7 @@ fn absurd_times_do_not_overflow() {
 #[test]
 fn throttled_is_neutral() {
     let now = Instant::now();
-    let breaker = CircuitBreaker::new(consecutive(3));
+    let breaker = CircuitBreaker::new(consecutive(3)).unwrap();
     fail(&breaker, 2, now);
     report(&breaker, Health::Throttled, 10, now);
     assert_eq!(breaker.snapshot(now).consecutive_failures, 2, "neither continued nor reset");
@@ -229,7 +234,7 @@ fn throttled_is_neutral() {
     assert_eq!(breaker.state(), BreakerState::Closed);
 
     for config in [BreakerConfig::default(), joined()] {
-        let breaker = CircuitBreaker::new(config);
+        let breaker = CircuitBreaker::new(config).unwrap();
         report(&breaker, Health::Throttled, 20, now);
         report(&breaker, Health::Throttled, 20, now + secs(3));
         let snapshot = breaker.snapshot(now + secs(3));
@@ -242,7 +247,7 @@ fn throttled_is_neutral() {
 fn slow_calls_open_it_and_a_slow_probe_that_succeeds_closes_it() {
     let now = Instant::now();
     let config = consecutive(1_000).or_slow_calls(secs(2), Percent::HALF).min_samples(number(4));
-    let breaker = CircuitBreaker::new(config);
+    let breaker = CircuitBreaker::new(config).unwrap();
     succeed(&breaker, 2, now);
     for _ in 0..2 {
         breaker.try_enter(now).unwrap().success(now + secs(2));
@@ -257,7 +262,7 @@ fn slow_calls_open_it_and_a_slow_probe_that_succeeds_closes_it() {
 #[test]
 fn while_a_probe_runs_the_rejection_says_when_to_ask_again() {
     let now = Instant::now();
-    let breaker = CircuitBreaker::new(consecutive(1));
+    let breaker = CircuitBreaker::new(consecutive(1)).unwrap();
     fail(&breaker, 1, now);
     let now = now + secs(5);
     let probe = breaker.try_enter(now).unwrap();
@@ -270,7 +275,7 @@ fn while_a_probe_runs_the_rejection_says_when_to_ask_again() {
 #[test]
 fn changes_are_notified_in_order_with_their_reasons() {
     let now = Instant::now();
-    let (breaker, told) = log(CircuitBreaker::new(consecutive(1)));
+    let (breaker, told) = log(CircuitBreaker::new(consecutive(1)).unwrap());
     fail(&breaker, 1, now);
     fail(&breaker, 1, now + secs(5));
     succeed(&breaker, 1, now + secs(10));
@@ -303,7 +308,7 @@ fn changes_are_notified_in_order_with_their_reasons() {
 #[test]
 fn manual_states_hold_until_another_command() {
     let now = Instant::now();
-    let breaker = CircuitBreaker::new(consecutive(1));
+    let breaker = CircuitBreaker::new(consecutive(1)).unwrap();
 
     breaker.force_open();
     let rejected = breaker.try_enter(now + secs(1_000_000)).unwrap_err();
@@ -329,7 +334,8 @@ fn manual_states_hold_until_another_command() {
 #[test]
 fn panicking_observer_is_harmless() {
     let now = Instant::now();
-    let breaker = CircuitBreaker::new(consecutive(1)).on_state_change(|_| panic!("observer"));
+    let breaker =
+        CircuitBreaker::new(consecutive(1)).unwrap().on_state_change(|_| panic!("observer"));
     let (breaker, told) = log(breaker);
     fail(&breaker, 1, now);
     succeed(&breaker, 1, now + secs(5));
@@ -378,7 +384,7 @@ async fn keys_come_from_the_request_and_a_single_breaker_has_none() {
     let hosts = hosts_after_a_failure(CircuitBreaker::shared(consecutive(1)), url).await;
     assert_eq!(hosts.breaker("").state(), BreakerState::Open);
 
-    let breaker = CircuitBreaker::new(consecutive(1));
+    let breaker = CircuitBreaker::new(consecutive(1)).unwrap();
     let hosts = hosts_after_a_failure(breaker.clone(), url).await;
     assert_eq!(breaker.state(), BreakerState::Open);
     assert_eq!(hosts.snapshot(Instant::now()).len(), 0, "it stays the caller's");
@@ -400,7 +406,7 @@ fn hosts_are_bounded_and_an_open_breaker_is_evicted_last() {
 #[test]
 fn neither_permit_nor_report_allocates() {
     let now = Instant::now();
-    let breaker = CircuitBreaker::new(joined());
+    let breaker = CircuitBreaker::new(joined()).unwrap();
     let allocations = |work: &dyn Fn()| allocation_counter::measure(work).count_total;
     succeed(&breaker, 1, now);
     assert_eq!(allocations(&|| succeed(&breaker, 1_000, now)), 0, "calm");
@@ -413,7 +419,7 @@ fn neither_permit_nor_report_allocates() {
 #[test]
 fn a_success_finds_what_the_passing_of_time_has_done_to_the_rate() {
     let now = Instant::now();
-    let breaker = CircuitBreaker::new(joined().min_samples(number(4)));
+    let breaker = CircuitBreaker::new(joined().min_samples(number(4))).unwrap();
     succeed(&breaker, 5, now);
     let later = now + secs(5);
     fail(&breaker, 4, later);
@@ -429,7 +435,7 @@ fn a_success_finds_what_the_passing_of_time_has_done_to_the_rate() {
 #[test]
 fn successes_of_many_threads_are_all_counted() {
     let now = Instant::now();
-    let breaker = CircuitBreaker::new(BreakerConfig::default());
+    let breaker = CircuitBreaker::new(BreakerConfig::default()).unwrap();
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| succeed(&breaker, 10_000, now));
@@ -443,7 +449,7 @@ fn successes_of_many_threads_are_all_counted() {
 async fn ten_thousand_tasks_a_third_of_them_dropped_leave_nothing_behind() {
     let config =
         joined().open_for(Duration::from_millis(1)).max_probes(number(3)).close_after(number(2));
-    let breaker = CircuitBreaker::new(config);
+    let breaker = CircuitBreaker::new(config).unwrap();
     let tasks: Vec<_> = (0..10_000_u32)
         .map(|n| {
             let breaker = breaker.clone();

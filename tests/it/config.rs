@@ -145,6 +145,27 @@ fn mistakes_of_every_kind_are_named() {
         ),
         ("hint_headers.'a b' = 'wait'", "hint_headers.\"a b\" must name a header, got \"wait\""),
         (
+            "circuit_breaker.sustained = false",
+            "circuit_breaker must have a rule that opens it (switch it off by \
+             without_circuit_breaker), got none",
+        ),
+        (
+            "circuit_breaker.failure_rate = 30\nattempt_timeout = '30s'",
+            "circuit_breaker.window must not be shorter than attempt_timeout (30s), got 10s",
+        ),
+        (
+            "circuit_breaker.failure_rate = 30\nhosts.a.attempt_timeout = '30s'",
+            "hosts.\"a\".circuit_breaker.window must not be shorter than attempt_timeout (30s), got 10s",
+        ),
+        (
+            "backoff = { delay = '2s', max_delay = '1s' }",
+            "backoff.max_delay must not be shorter than the first delay (2s), got 1s",
+        ),
+        (
+            "backoff.max_delay = '5m'",
+            "backoff.max_delay must not be longer than max_wait_time (60s), got 300s",
+        ),
+        (
             "hosts.a.attempt_timeout = '9s'\nmax_total_time = '5s'",
             "hosts.\"a\".attempt_timeout must not be longer than max_total_time, got 9s",
         ),
@@ -280,6 +301,118 @@ fn sources_are_laid_over_one_another() {
     let both = [("P_CIRCUIT_BREAKER", "off"), ("P_CIRCUIT_BREAKER__MAX_PROBES", "2")];
     let error = ResilientConfig::from_env("P_", both).unwrap_err();
     assert_eq!(error.to_string(), "circuit_breaker is given twice, got {max_probes = …}");
+}
+
+#[test]
+fn a_limit_of_one_source_shortens_the_settings_of_another() {
+    let file = "attempt_timeout = '10s'
+                backoff.max_delay = '30s'
+                [hosts.'a.example']
+                attempt_timeout = '9s'
+                backoff.max_delay = '8s'
+                [hosts.'b.example']
+                attempt_timeout = '5m'
+                max_total_time = '10m'";
+    let vars = [("P_MAX_TOTAL_TIME", "4s"), ("P_MAX_WAIT_TIME", "2s")];
+    let over = |vars: &[(&str, &str)]| {
+        let file: RawConfig = toml::from_str(file).unwrap();
+        RawConfig::from_env("P_", vars.iter().copied()).over(file).build()
+    };
+    let expected = "max_total_time = '4s'
+                    max_wait_time = '2s'
+                    attempt_timeout = '4s'
+                    backoff.max_delay = '2s'
+                    [hosts.'a.example']
+                    attempt_timeout = '4s'
+                    backoff.max_delay = '2s'
+                    [hosts.'b.example']
+                    attempt_timeout = '5m'
+                    max_total_time = '10m'";
+    assert_eq!(format!("{:?}", over(&vars).unwrap()), format!("{:?}", read(expected)));
+
+    // For one host, and where the upper source contradicts itself.
+    let shorter = over(&[("P_HOSTS__B.EXAMPLE__MAX_TOTAL_TIME", "1m")]).unwrap();
+    assert_eq!(format!("{shorter:?}").matches("attempt_timeout: Some(Some(60s))").count(), 1);
+    let error = over(&[("P_MAX_TOTAL_TIME", "4s"), ("P_ATTEMPT_TIMEOUT", "5s")]).unwrap_err();
+    let rule = "attempt_timeout must not be longer than max_total_time, got 5s";
+    assert_eq!(error.to_string(), rule);
+
+    // Over a config the same holds.
+    let code = ResilientConfig::builder()
+        .attempt_timeout(9 * SECOND)
+        .backoff(reqwest_resilient::Exponential::new(SECOND).max_delay(9 * SECOND))
+        .host("a.example", RetryOverride::new().max_total_time(2 * SECOND))
+        .build()
+        .unwrap();
+    let limits: RawConfig = toml::from_str("max_total_time = '4s'\nmax_wait_time = '3s'").unwrap();
+    let shown = format!("{:?}", limits.over_config(&code).unwrap());
+    for seconds in [4, 2] {
+        let attempts = format!("attempt_timeout: Some(Some({seconds}s))");
+        assert_eq!(shown.matches(&attempts).count(), 1, "{shown}");
+    }
+}
+
+#[test]
+fn a_prefix_that_no_variable_has_is_a_mistake() {
+    let vars = [("RESILIENT_MAX_RETRIES", "5"), ("PATH", "/bin")];
+    let error = ResilientConfig::from_env("RESILENT_", vars).unwrap_err();
+    let expected = "RESILENT_ must begin the name of a variable, got none that does";
+    assert_eq!(error.to_string(), expected);
+    let raw = RawConfig::from_env("RESILENT_", vars);
+    assert!(raw.is_empty() && raw.build().is_ok());
+    assert!(!RawConfig::from_env("RESILIENT_", vars).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_over_a_config_changes_what_it_names() {
+    let base = ResilientConfig::builder()
+        .backoff(reqwest_resilient::Linear::new(SECOND).max_delay(9 * SECOND))
+        .jitter(Jitter::None)
+        .circuit_breaker(CircuitBreaker::shared(BreakerConfig::default()))
+        .retry_budget(RetryBudget::shared(BudgetConfig::default().size(7)))
+        .host("API.example.com", RetryOverride::new().max_retries(1))
+        .build()
+        .unwrap();
+    let over = |text: &str, base: &ResilientConfig| {
+        toml::from_str::<RawConfig>(text).unwrap().over_config(base)
+    };
+    assert_eq!(format!("{:?}", over("", &base).unwrap()), format!("{base:?}"));
+    let text =
+        "backoff.delay = '2s'\nretry_budget.deposit = 0.5\ncircuit_breaker.open_for = '1500ms'
+                hosts.'api.example.com'.gate = false";
+    let config = over(text, &base).unwrap();
+    assert_eq!(course(config.clone(), URL, Reply::status(503)).await, (2, 2 * SECOND));
+    assert_eq!(
+        course(config.clone(), "http://b.example", Reply::status(503)).await,
+        (4, 12 * SECOND)
+    );
+    let shown = format!("{config:?}");
+    assert!(shown.contains("size: 7, deposit: 0.5"), "{shown}");
+    let differs = over("hosts.b.circuit_breaker.open_for = '9s'", &base).unwrap_err();
+    assert_eq!(
+        differs.to_string(),
+        "hosts.\"b\".circuit_breaker can only differ where there is one per host, got \"shared\""
+    );
+
+    let own = CircuitBreaker::new(BreakerConfig::default()).unwrap();
+    let base = ResilientConfig::builder().circuit_breaker(own).build().unwrap();
+    assert!(over("circuit_breaker = true", &base).is_ok());
+    assert!(over("circuit_breaker = false", &base).is_ok());
+    assert_eq!(
+        over("circuit_breaker.open_for = '1500ms'", &base).unwrap_err().to_string(),
+        "circuit_breaker can only be switched off: the program has a breaker of its own, \
+         got other rules"
+    );
+}
+
+#[test]
+fn a_breaker_of_the_caller_s_own_is_validated() {
+    let never = BreakerConfig::default().without_sustained().open_for(Duration::ZERO);
+    assert_eq!(
+        CircuitBreaker::new(never).unwrap_err().to_string(),
+        "circuit_breaker.open_for must be > 0, got 0ns; circuit_breaker must have a rule that opens \
+         it (switch it off by without_circuit_breaker), got none"
+    );
 }
 
 #[test]
@@ -460,6 +593,7 @@ fn a_file_can_switch_off_what_the_builder_can() {
         sustained = false
         consecutive = false
         slow_calls = false
+        failure_rate = 40
         close_after = 3
     ";
     let breaker = BreakerConfig::default()
@@ -468,6 +602,7 @@ fn a_file_can_switch_off_what_the_builder_can() {
         .without_sustained()
         .without_consecutive()
         .without_slow_calls()
+        .or_failure_rate(reqwest_resilient::Percent::new(40).unwrap())
         .close_after(3.try_into().unwrap());
     let veto = http::HeaderName::from_static("x-veto");
     let hints = reqwest_resilient::HintHeaders::default()

@@ -198,7 +198,7 @@ fn h33_every_callback_has_run_when_the_call_returns() {
 #[test]
 fn h34_one_type_tells_of_answers_failures_and_rejections() {
     let server = Server::h1([Reply::status(404).into()]);
-    let breaker = CircuitBreaker::new(BreakerConfig::default());
+    let breaker = CircuitBreaker::new(BreakerConfig::default()).unwrap();
     let config = steady().circuit_breaker(breaker.clone()).build().unwrap();
     let client = blocking::ResilientClient::new(config).unwrap();
     let gone = client.get("http://127.0.0.1:1/").send_resilient().unwrap_err();

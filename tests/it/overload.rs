@@ -231,7 +231,7 @@ async fn a_retry_that_is_dropped_while_it_waits_is_refunded() {
 #[tokio::test(start_paused = true)]
 async fn a_retry_that_the_breaker_rejects_is_refunded() {
     let (config, hosts) = (budgeted(5, 0.0), HostStates::new());
-    let breaker = CircuitBreaker::new(BreakerConfig::default());
+    let breaker = CircuitBreaker::new(BreakerConfig::default()).unwrap();
     let config = config.circuit_breaker(breaker.clone()).max_retries(1).build().unwrap();
     let (client, script) = scripted_on(&hosts, config, [Reply::status(503)]);
     let opens_meanwhile = async {
@@ -445,7 +445,7 @@ async fn one_request_may_pass_a_closed_gate() {
 #[tokio::test(start_paused = true)]
 async fn a_dropped_waiter_leaves_nothing_behind() {
     let (config, hosts) = (budgeted(3, 0.0), HostStates::new());
-    let breaker = CircuitBreaker::new(BreakerConfig::default());
+    let breaker = CircuitBreaker::new(BreakerConfig::default()).unwrap();
     let config = config.circuit_breaker(breaker.clone()).gate().build().unwrap();
     let (client, script) = scripted_on(&hosts, config, throttled_then_fine("2"));
     client.get(URL).with_extension(RetryOverride::new().max_retries(0)).send().await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 use std::{num::NonZeroU32, time::Duration};
 
@@ -291,4 +291,117 @@ async fn what_is_known_of_hosts_outlives_reloading_under_load() {
     assert!(hosts.snapshot(now).iter().all(|it| it.permits_out == 0));
     assert_eq!(hosts.snapshot(now).len(), 17);
     assert_eq!(hosts.budget_left("http://1.example", now), Some(10.0));
+}
+
+/// Counts what a program adds in code: callbacks, observers and predicates.
+#[derive(Clone, Default)]
+struct Counts {
+    retries: Arc<AtomicUsize>,
+    failures: Arc<AtomicUsize>,
+    asked: Arc<AtomicUsize>,
+    reloads: Arc<AtomicUsize>,
+}
+
+impl Counts {
+    fn config(&self) -> ResilientConfigBuilder {
+        let Self { retries, failures, asked, reloads } = self.clone();
+        let count = |it: &AtomicUsize| _ = it.fetch_add(1, Ordering::Relaxed);
+        steady()
+            .max_retries(1)
+            .on_retry(move |_| count(&retries))
+            .retry_if(move |outcome| {
+                count(&asked);
+                outcome.status().is_some_and(|it| it == 503)
+            })
+            .observer(move |event: &Event<'_>| match event {
+                Event::GaveUp(_) => count(&failures),
+                Event::Reloaded => count(&reloads),
+                _ => {}
+            })
+    }
+
+    fn get(&self) -> [usize; 4] {
+        let all = [&self.retries, &self.failures, &self.asked, &self.reloads];
+        all.map(|it| it.load(Ordering::Relaxed))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_one_setting_keeps_the_code() {
+    let counts = Counts::default();
+    let (client, script, handle) = reloadable(counts.config(), [Reply::status(503)]);
+    handle.reload_with(|it| it.to_builder().max_retries(2).build()).unwrap();
+    client.get(URL).send().await.unwrap();
+    assert_eq!((script.sent().len(), counts.get()), (3, [2, 1, 3, 1]));
+
+    let refused = handle.reload_with(|it| it.to_builder().max_wait_time(Duration::ZERO).build());
+    assert_eq!(refused.unwrap_err().to_string(), "max_wait_time must be > 0, got 0ns");
+    client.get(URL).send().await.unwrap();
+    assert_eq!((script.sent().len(), counts.get()), (6, [4, 2, 6, 1]), "the old ones stay");
+}
+
+#[cfg(feature = "serde")]
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_read_again_keeps_the_code() {
+    use reqwest_resilient::file::RawConfig;
+
+    let counts = Counts::default();
+    let code = counts.config().max_retries(9).build().unwrap();
+    let read = |text: &str| -> RawConfig { toml::from_str(text).unwrap() };
+    let config = read("max_retries = 1").over_config(&code).unwrap();
+    let (client, script, handle) = reloadable(config.to_builder(), [Reply::status(503)]);
+    client.get(URL).send().await.unwrap();
+    assert_eq!((script.sent().len(), counts.get()), (2, [1, 1, 2, 0]));
+
+    handle.reload(read("max_retries = 0").over_config(&code).unwrap());
+    client.get(URL).send().await.unwrap();
+    assert_eq!((script.sent().len(), counts.get()), (3, [1, 2, 3, 1]));
+
+    handle.reload_with(|it| read("attempt_timeout = '9s'").over_config(it)).unwrap();
+    assert!(format!("{handle:?}").contains("max_retries: 0"), "laid over what was in force");
+    handle.reload(read("preset = 'default'\nmax_retries = 1").over_config(&code).unwrap());
+    client.get(URL).send().await.unwrap();
+    assert_eq!((script.sent().len(), counts.get()), (5, [2, 3, 5, 3]), "a preset, too");
+    assert!(!format!("{handle:?}").contains("9s"), "{handle:?}");
+}
+
+#[test]
+fn reloads_at_once_lose_no_change() {
+    const EACH: u32 = 200;
+    let (_, _, handle) = reloadable(steady().max_retries(0), [Reply::status(200)]);
+    let calls = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..EACH {
+                    let more = |it: &ResilientConfig| {
+                        calls.fetch_add(1, Ordering::Relaxed);
+                        let shown = format!("{it:?}");
+                        let (_, rest) = shown.split_once("max_retries: ").unwrap();
+                        let retries: u32 = rest.split(',').next().unwrap().parse().unwrap();
+                        it.to_builder().max_retries(retries + 1).build()
+                    };
+                    handle.reload_with(more).unwrap();
+                }
+            });
+        }
+    });
+    assert!(format!("{handle:?}").contains(&format!("max_retries: {},", 4 * EACH)), "{handle:?}");
+    assert!(calls.into_inner() >= 4 * EACH as usize);
+}
+
+#[test]
+fn a_change_may_use_the_handle_and_observers_of_old_settings_hear_of_new_ones() {
+    let (old, new) = (Counts::default(), Counts::default());
+    let (_, _, handle) = reloadable(old.config(), [Reply::status(200)]);
+    let mut calls = 0;
+    let change = |_: &ResilientConfig| {
+        calls += 1;
+        if calls == 1 {
+            handle.reload(steady().max_retries(7).build().unwrap());
+        }
+        new.config().build()
+    };
+    handle.reload_with(change).unwrap();
+    assert_eq!((calls, old.get()[3], new.get()[3]), (2, 1, 1));
 }

@@ -395,7 +395,7 @@ async fn only_refused_statuses_prove_that_a_post_was_not_processed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_cannot_be_made_says_nothing_of_the_server() {
-    let breaker = CircuitBreaker::new(BreakerConfig::consecutive(NonZeroU32::MIN));
+    let breaker = CircuitBreaker::new(BreakerConfig::consecutive(NonZeroU32::MIN)).unwrap();
     let config = steady().circuit_breaker(breaker.clone()).build().unwrap();
     let (client, script) = scripted(config, [Reply::status(200)]);
     let body =
@@ -462,4 +462,56 @@ async fn the_error_says_that_an_earlier_attempt_may_have_been_applied() {
     let (client, _) = scripted(steady().build().unwrap(), [Reply::status(404)]);
     let error = client.delete(URL).send_resilient().await.unwrap_err();
     assert!(!error.may_have_been_applied() && !error.to_string().contains("attempt"), "{error}");
+}
+
+/// A backoff that finds a fault in itself once it is in use.
+#[derive(Clone, Default)]
+struct Worn(Arc<std::sync::atomic::AtomicBool>);
+
+impl reqwest_resilient::Backoff for Worn {
+    fn delay(&self, _: u32) -> Duration {
+        SECOND
+    }
+
+    fn fault(&self) -> Option<reqwest_resilient::ConfigFault> {
+        let is_worn = self.0.load(Ordering::Relaxed);
+        is_worn.then(|| reqwest_resilient::ConfigFault::new("backoff.worn", "must not be", true))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_that_an_override_does_not_bring_fails_no_request() {
+    let worn = Worn::default();
+    let host = RetryOverride::new().backoff(worn.clone());
+    let config = steady().host("api.example.com", host).build().unwrap();
+    worn.0.store(true, Ordering::Relaxed);
+    let (client, script) = scripted(config, [Reply::status(503)]);
+    let own = RetryOverride::new().max_retries(1);
+    client.get(URL).with_extension(own.clone()).send().await.unwrap();
+    assert_eq!(script.sent().len(), 2);
+
+    // Settings of the override are validated still.
+    let invalid = own.max_wait_time(Duration::ZERO);
+    client.get(URL).with_extension(invalid).send().await.unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_of_an_override_shorten_and_do_not_contradict() {
+    let rule = BreakerConfig::failure_rate(
+        reqwest_resilient::Percent::HALF,
+        reqwest_resilient::Window::Time(10 * SECOND),
+    );
+    let config = steady()
+        .attempt_timeout(10 * SECOND)
+        .backoff(reqwest_resilient::Exponential::new(SECOND).max_delay(30 * SECOND))
+        .circuit_breaker(rule)
+        .build()
+        .unwrap();
+    let (client, _) = scripted(config, [Reply::status(200)]);
+    let outer = RetryOverride::new().attempt_timeout(20 * SECOND);
+    let own = RetryOverride::new().max_total_time(5 * SECOND).max_wait_time(2 * SECOND);
+    for own in [RetryOverride::new(), own] {
+        let sent = client.get(URL).with_extension(own).send();
+        outer.clone().scope(sent).await.unwrap();
+    }
 }

@@ -48,7 +48,7 @@ fn consecutive(failures: u32) -> BreakerConfig {
 
 #[tokio::test(start_paused = true)]
 async fn a_timeline_shows_rejections_and_waits_at_the_gate() {
-    let breaker = CircuitBreaker::new(consecutive(2));
+    let breaker = CircuitBreaker::new(consecutive(2)).unwrap();
     let config = steady().gate().circuit_breaker(breaker).max_open_wait(4 * SECOND);
     let config = config.build().unwrap();
     let replies = [retry_after(429, "3"), Reply::status(500), Reply::status(500)];
@@ -73,7 +73,7 @@ async fn a_timeline_shows_rejections_and_waits_at_the_gate() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rejection_before_the_first_attempt_is_in_the_log_too() {
-    let breaker = CircuitBreaker::new(consecutive(1));
+    let breaker = CircuitBreaker::new(consecutive(1)).unwrap();
     breaker.force_open();
     let (client, script) = scripted(steady().circuit_breaker(breaker).build().unwrap(), []);
     let log = AttemptLog::new();
@@ -212,7 +212,7 @@ fn exactly_one_state_of_a_breaker_is_1() {
     witness.run(|| {
         let observer = MetricsObserver::new();
         let by_hand = observer.clone();
-        let breaker = CircuitBreaker::new(consecutive(1)).on_state_change(move |change| {
+        let breaker = CircuitBreaker::new(consecutive(1)).unwrap().on_state_change(move |change| {
             if change.why == ChangeReason::Manual {
                 by_hand.on_event(&Event::BreakerChanged(change));
             }
@@ -246,7 +246,7 @@ fn levels_and_spans_can_be_chosen() {
     let seen = |observer: TracingObserver| {
         let witness = Witness::default();
         witness.run(|| {
-            let breaker = CircuitBreaker::new(consecutive(2));
+            let breaker = CircuitBreaker::new(consecutive(2)).unwrap();
             let config = steady().max_retries(1).circuit_breaker(breaker).observer(observer);
             let (client, _) = scripted(config.build().unwrap(), [Reply::status(500)]);
             async move { client.get(URL).send().await.unwrap() }

@@ -1,11 +1,12 @@
 //! Settings from a file or the environment (feature `serde`).
 //!
 //! [`ResilientConfig`] deserializes from any format that serde knows. Every setting that is data
-//! can be given; what is code (callbacks, predicates, backoffs of your own) is added by
-//! [`to_builder`](ResilientConfig::to_builder).
+//! can be given; code (callbacks, observers, predicates, backoffs of your own) is in a config that
+//! [`RawConfig::over_config`] lays the file over.
 //!
 //! ```
 //! use reqwest_resilient::ResilientConfig;
+//! use reqwest_resilient::file::RawConfig;
 //!
 //! let text = r#"
 //!     max_retries = 5
@@ -26,8 +27,8 @@
 //!     max_retries = 1
 //!     circuit_breaker.consecutive = 3
 //! "#;
-//! let config: ResilientConfig = toml::from_str(text)?;
-//! let config = config.to_builder().on_retry(|it| eprintln!("{}", it.url)).build()?;
+//! let code = ResilientConfig::builder().on_retry(|it| eprintln!("{}", it.url)).build()?;
+//! let config = toml::from_str::<RawConfig>(text)?.over_config(&code)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -36,7 +37,7 @@
 //! - Names are those of the [builder](crate::ResilientConfigBuilder), and so are the defaults.
 //!   What is not said stays as it is in `preset`: `"default"`, or `"aresilient"`.
 //! - A length of time is text with a unit: `"300ms"`, `"1m 30s"`. A bare number is refused, because
-//!   nobody can tell of what.
+//!   it names no unit.
 //! - What can be switched off is switched off by `false` or `"off"`, and on by `true`, `"on"` or a
 //!   table: `circuit_breaker = false`.
 //! - A table changes what it names. `[circuit_breaker]` with `open_for` alone is the default breaker
@@ -60,7 +61,10 @@
 //! # The environment
 //!
 //! [`ResilientConfig::from_env`] reads variables that begin with a prefix; `__` goes into a table
-//! and a list is written with commas. [`RawConfig::over`] puts one source on top of another:
+//! and a list is written with commas. Without any such variable it fails, as the prefix may be
+//! misspelled; [`RawConfig::from_env`] accepts that, and [`RawConfig::is_empty`] tells.
+//! [`RawConfig::over`] lays one source over another; a limit of the upper one shortens what the lower
+//! one says within it:
 //!
 //! ```
 //! use reqwest_resilient::file::RawConfig;
@@ -93,22 +97,35 @@
 //!
 //! # Changing settings at runtime
 //!
-//! A file that was refused never becomes a config, so the old settings stay:
+//! A file holds no code. Lay it over a config that does, at the start and whenever the file has
+//! changed; a setting that is taken out of the file returns to that config's:
 //!
 //! ```
+//! use reqwest_resilient::file::RawConfig;
 //! use reqwest_resilient::{Resilient, ResilientConfig, ResilientHandle};
 //!
-//! fn reload(handle: &ResilientHandle, text: &str) -> Result<(), toml::de::Error> {
-//!     handle.reload(toml::from_str(text)?);
+//! fn reload(handle: &ResilientHandle, code: &ResilientConfig, text: &str) -> anyhow::Result<()> {
+//!     let file: RawConfig = toml::from_str(text)?;
+//!     handle.reload(file.over_config(code)?);
 //!     Ok(())
 //! }
-//! # let handle = Resilient::default().handle();
-//! # assert!(reload(&handle, "max_retries = 5").is_ok());
-//! # assert!(reload(&handle, "max_retries = 'many'").is_err());
+//!
+//! let code = ResilientConfig::builder().on_retry(|it| eprintln!("{}", it.url)).build()?;
+//! let file: RawConfig = toml::from_str("max_retries = 2")?;
+//! let handle = Resilient::new(file.over_config(&code)?).handle();
+//! reload(&handle, &code, "max_retries = 5")?;
+//! # assert!(reload(&handle, &code, "max_retries = 'many'").is_err());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! A file that was refused never becomes a config, so the old settings stay. To change single
+//! settings of those in force, without a file, use
+//! [`ResilientHandle::reload_with`](crate::ResilientHandle::reload_with).
 
 mod apply;
 mod keys;
+mod limits;
+mod parts;
 #[cfg(feature = "schemars")]
 mod schema;
 mod shape;
@@ -120,7 +137,7 @@ use self::{
     shape::{Table, Value},
     tree::Tree,
 };
-use crate::common::fault::ConfigError;
+use crate::common::fault::{ConfigError, ConfigFault};
 use crate::config::ResilientConfig;
 
 /// Settings as they were written, not yet judged: to join several sources before they are.
@@ -150,26 +167,62 @@ impl RawConfig {
         Self(tree)
     }
 
-    /// What is said here, and for the rest what `base` says. Tables are merged, all else, lists
-    /// too, is replaced.
+    /// Lays these settings over `base`: tables are merged, all else, lists too, is replaced.
+    ///
+    /// A limit here shortens what `base` says within it: `max_total_time` the `attempt_timeout`, and
+    /// `max_wait_time` the `max_delay` of the backoff.
     pub fn over(self, base: Self) -> Self {
-        Self(self.0.over(base.0))
+        let mut merged = self.0.clone().over(base.0);
+        limits::shorten(&self.0, &mut merged);
+        Self(merged)
     }
 
-    /// The settings, if they can be.
+    /// Returns whether nothing is set, as by an environment without a variable of the prefix.
+    pub fn is_empty(&self) -> bool {
+        self.0 == Tree::default()
+    }
+
+    /// Validates the settings and builds the configuration, over the defaults.
     ///
     /// # Errors
     ///
     /// All faults at once, each with its path.
     pub fn build(&self) -> Result<ResilientConfig, ConfigError> {
+        self.over_config(&ResilientConfig::default())
+    }
+
+    /// Validates the settings and lays them over `base`, which keeps what it has in code:
+    /// callbacks, observers, predicates, keys, and every setting that is not named here.
+    ///
+    /// A table changes what it names of that of `base`; a backoff of the caller's own is replaced
+    /// as a whole. With a `preset` all data starts from there, and of `base` stay its callbacks,
+    /// observers, predicates and hosts.
+    ///
+    /// # Errors
+    ///
+    /// All faults at once, each with its path; also a `circuit_breaker` with other rules than
+    /// those of a [`CircuitBreaker`](crate::CircuitBreaker) that `base` holds.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use reqwest_resilient::ResilientConfig;
+    /// use reqwest_resilient::file::RawConfig;
+    ///
+    /// let code = ResilientConfig::builder().on_retry(|it| eprintln!("{}", it.url)).build()?;
+    /// let file: RawConfig = toml::from_str("max_retries = 5")?;
+    /// let config = file.over_config(&code)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn over_config(&self, base: &ResilientConfig) -> Result<ResilientConfig, ConfigError> {
         let mut faults = vec![];
         let table = match keys::ROOT.read(&self.0, "", &mut faults) {
             Some(Value::Table(table)) => table,
             _ => Table::new(),
         };
-        let config = apply::builder(&table, &mut faults).build();
+        let config = apply::builder(&table, base, &mut faults).build();
         if let Err(error) = &config {
-            // What could not be read is still at its default, which then is not to blame.
+            // A value that could not be read is still that of the base, which is not to blame.
             let mut more = error.faults().to_vec();
             more.retain(|new| !faults.iter().any(|it| it.field == new.field));
             faults.extend(more);
@@ -185,12 +238,19 @@ impl ResilientConfig {
     ///
     /// # Errors
     ///
-    /// All faults at once, each with its path.
+    /// All faults at once, each with its path. No variable that begins with `prefix` is one, as the
+    /// prefix may be misspelled; [`RawConfig::from_env`] accepts that.
     pub fn from_env<K: AsRef<str>, V: AsRef<str>>(
         prefix: &str,
         vars: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Self, ConfigError> {
-        RawConfig::from_env(prefix, vars).build()
+        let raw = RawConfig::from_env(prefix, vars);
+        let none = raw.is_empty().then(|| {
+            let rule = "must begin the name of a variable";
+            ConfigFault::new(prefix.to_owned(), rule, format_args!("none that does"))
+        });
+        ConfigError::unless_none(none.into_iter().collect())?;
+        raw.build()
     }
 }
 

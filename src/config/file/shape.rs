@@ -1,4 +1,4 @@
-//! What a setting may look like: judges what was written, and says all that is wrong with it.
+//! The shapes of settings: reads values as written and names every fault.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub(super) struct Key {
     pub(super) about: &'static str,
 }
 
-/// What a value may be.
+/// The kinds of values.
 pub(super) enum Kind {
     /// `true` or `"on"`.
     On,
@@ -51,7 +51,7 @@ pub(super) enum Kind {
     Any(&'static [Self]),
 }
 
-/// What was written, understood.
+/// A value that was read.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
     On,
@@ -72,7 +72,7 @@ pub(super) enum Value {
 pub(super) type Table = Vec<(String, Value)>;
 
 impl Kind {
-    /// Understands `tree`, or adds to `faults` what is wrong with it.
+    /// Reads `tree`, or adds its faults to `faults`.
     pub(super) fn read(
         &self,
         tree: &Tree,
@@ -117,7 +117,7 @@ impl Kind {
         None
     }
 
-    /// Whether this kind looks into such a value.
+    /// Returns whether this kind reads the parts of such a value.
     fn opens(&self, tree: &Tree) -> bool {
         match self {
             Self::Table(_) | Self::Hosts(_) | Self::Headers(_) => matches!(tree, Tree::Table(_)),
@@ -183,7 +183,7 @@ impl Kind {
         }
     }
 
-    /// What would be right, to go on from "must be".
+    /// Returns what is valid, to follow "must be".
     fn wanted(&self) -> String {
         match self {
             Self::On => "true".into(),
@@ -205,6 +205,14 @@ impl Kind {
             Self::Table(_) | Self::Hosts(_) | Self::Headers(_) => "a table".into(),
             Self::Any(kinds) => kinds.iter().map(Self::wanted).collect::<Vec<_>>().join(" or "),
         }
+    }
+}
+
+/// Reads a length of time above zero.
+pub(super) fn time(tree: &Tree) -> Option<Duration> {
+    match (Kind::Time { zero: false }).simple(tree) {
+        Some(Value::Time(time)) => Some(time),
+        _ => None,
     }
 }
 
@@ -271,7 +279,7 @@ fn read_named(
     table
 }
 
-/// What is wrong with a name that is none, and which one may be meant.
+/// Returns the rule that an unknown name breaks, with the name that may be meant.
 fn unknown(name: &str, keys: &[&[Key]]) -> String {
     let names = keys.iter().copied().flatten().map(|it| it.name);
     let near = names.map(|it| (distance(name, it), it)).min();
@@ -281,7 +289,7 @@ fn unknown(name: &str, keys: &[&[Key]]) -> String {
     }
 }
 
-/// How many characters have to be put in, taken out or changed to get from one to the other.
+/// Returns how many characters to insert, remove or change from one name to the other.
 fn distance(from: &str, to: &str) -> usize {
     let mut row: Vec<usize> = (0..=to.chars().count()).collect();
     for (i, a) in from.chars().enumerate() {

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::common::host_pattern::without_secrets;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// Whatever a format can say.
+/// A value of any format.
 #[derive(Clone, PartialEq)]
 pub(super) enum Tree {
     Null,
@@ -21,7 +21,7 @@ pub(super) enum Tree {
 }
 
 impl Tree {
-    /// What is said here, and for the rest what `base` says: tables are merged, all else replaced.
+    /// Lays this over `base`: tables are merged, all else is replaced.
     pub(super) fn over(self, base: Self) -> Self {
         let (Self::Table(ours), Self::Table(theirs)) = (&self, &base) else { return self };
         let mut merged = ours.clone();
@@ -32,6 +32,20 @@ impl Tree {
             }
         }
         Self::Table(merged)
+    }
+
+    /// Returns what is at the end of `path`.
+    pub(super) fn get(&self, path: &[&str]) -> Option<&Self> {
+        let [key, rest @ ..] = path else { return Some(self) };
+        let Self::Table(entries) = self else { return None };
+        entries.iter().find(|(it, _)| it == key)?.1.get(rest)
+    }
+
+    /// Returns what is at the end of `path`, to be changed.
+    pub(super) fn get_mut(&mut self, path: &[&str]) -> Option<&mut Self> {
+        let [key, rest @ ..] = path else { return Some(self) };
+        let Self::Table(entries) = self else { return None };
+        entries.iter_mut().find(|(it, _)| it == key)?.1.get_mut(rest)
     }
 
     /// Puts `value` at the end of `path`, making tables on the way. Where there is a value already,

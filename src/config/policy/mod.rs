@@ -1,6 +1,7 @@
 //! The settings of one request, resolved.
 
 mod patch;
+mod validate;
 
 use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -10,8 +11,9 @@ use reqwest::{Request, Url};
 pub(crate) use self::patch::Patch;
 use crate::breaker::{BreakerConfig, CircuitBreakers, Health};
 use crate::common::clock::Sources;
-use crate::common::fault::{ConfigError, ConfigFault};
-use crate::common::host_pattern::{HostPatterns, INVALID_HOST, without_secrets};
+#[cfg(feature = "serde")]
+use crate::common::host_pattern;
+use crate::common::host_pattern::HostPatterns;
 use crate::common::path_redactor::PathRedactor;
 use crate::config::headers::DeadlineHeader;
 use crate::host::gate::GateKey;
@@ -28,7 +30,7 @@ use crate::outcome::idempotency::{self, IdempotencyKey};
 use crate::retry::backoff::{Backoff, Exponential, Jitter};
 use crate::retry::budget::{BudgetConfig, RetryBudget};
 
-/// What becomes of a wait that the server asked for.
+/// The treatment of a wait that the server asked for.
 ///
 /// # Examples
 ///
@@ -67,6 +69,8 @@ pub(crate) struct Policy {
     pub(crate) backoff: Arc<dyn Backoff>,
     /// Whether the backoff is the caller's or a preset's choice: then it serves rate limits, too.
     pub(crate) is_backoff_set: bool,
+    /// Whether `max_wait_time` was set after the backoff, and so cuts its cap.
+    pub(crate) is_backoff_limited: bool,
     pub(crate) jitter: Jitter,
     pub(crate) statuses: StatusSet,
     /// The statuses that say that the request was not processed.
@@ -148,6 +152,7 @@ impl Default for Policy {
             max_retries: 3,
             backoff: Arc::new(backoff.max_delay(LONGEST_BACKOFF)),
             is_backoff_set: false,
+            is_backoff_limited: false,
             jitter: Jitter::Full,
             statuses: TRANSIENT.into_iter().collect::<StatusSet>().with_hinted(),
             refused: REFUSED.into_iter().collect::<StatusSet>().with_hinted(),
@@ -243,7 +248,7 @@ impl Policy {
         }
     }
 
-    /// Whether nothing is asked of an attempt, and nobody asks about it.
+    /// Returns whether attempts have neither limits nor listeners, and need no other care.
     fn is_simple(&self) -> bool {
         self.attempt_timeout.flatten().is_none()
             && self.max_total_time.is_none()
@@ -262,8 +267,8 @@ impl Policy {
         RedactedUrl::new(url, self.redact_path.as_ref())
     }
 
-    /// Whether a copy of the request is to be kept for another attempt, if no more than the status
-    /// of an answer is needed to judge it; or else `None`.
+    /// Returns whether a copy of the request is kept for another attempt; `None` if more than the
+    /// status of a response is needed to judge it.
     #[inline]
     pub(crate) fn keeps_copy(&self, request: &Request) -> Option<bool> {
         let (method, headers) = (request.method(), request.headers());
@@ -282,13 +287,13 @@ impl Policy {
         }
     }
 
-    /// Whether an answer of this status succeeds, if there is nobody to say otherwise.
+    /// Returns whether a response of this status succeeds, by the statuses alone.
     #[inline]
     pub(crate) fn is_good(&self, status: StatusCode) -> bool {
         status.is_success() && !self.statuses.contains(status)
     }
 
-    /// Whether a request may be sent twice whatever becomes of it.
+    /// Returns whether a request may be sent twice, whatever its outcome.
     #[inline]
     pub(crate) fn may_repeat(&self, method: &Method, headers: &HeaderMap) -> bool {
         let keyed = || idempotency::is_keyed(headers, self.idempotency_key.as_ref());
@@ -336,6 +341,33 @@ impl Policy {
         self
     }
 
+    /// Returns the patch of the host pattern `name`, in any spelling.
+    #[cfg(feature = "serde")]
+    pub(crate) fn patch_of(&self, name: &str) -> Option<Arc<Patch>> {
+        let canonical = host_pattern::canonical(name)?;
+        let is_it =
+            |it: &&HostPolicy| host_pattern::canonical(&it.name).as_ref() == Some(&canonical);
+        self.all_hosts().find(is_it).map(|it| Arc::clone(&it.patch))
+    }
+
+    /// Returns these settings with the code and the hosts of `other`.
+    #[cfg(feature = "serde")]
+    pub(crate) fn with_code_of(&self, other: &Self) -> Self {
+        let other = other.clone();
+        let mut policy = Self {
+            retry_if: other.retry_if,
+            hint_from: other.hint_from,
+            redact_path: other.redact_path,
+            breaker_health: other.breaker_health,
+            listeners: other.listeners,
+            sources: other.sources,
+            hosts: other.hosts,
+            ..self.clone()
+        };
+        policy.simple = policy.is_simple();
+        policy
+    }
+
     /// Every host that has settings of its own.
     pub(crate) fn all_hosts(&self) -> impl Iterator<Item = &HostPolicy> {
         self.hosts.iter().flat_map(|it| it.values())
@@ -347,70 +379,6 @@ impl Policy {
         patches.into_iter().for_each(|it| it.apply(&mut policy));
         policy.simple = policy.is_simple();
         policy
-    }
-}
-
-impl Policy {
-    /// Refuses what cannot be meant.
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        ConfigError::unless_none(self.faults())
-    }
-
-    pub(crate) fn faults(&self) -> Vec<ConfigFault> {
-        let mut faults = vec![];
-        let mut refuse = |broken: bool, field, rule, value: &dyn fmt::Debug| {
-            if broken {
-                faults.push(ConfigFault::new(field, rule, value));
-            }
-        };
-        let positive = "must be > 0";
-        let is_zero = |it: Option<Duration>| it == Some(Duration::ZERO);
-        let cap = self.backoff.max_delay();
-        refuse(is_zero(cap), "max_delay", positive, &Duration::ZERO);
-        let cap = match self.retry_after {
-            RetryAfter::Capped(cap) => Some(cap),
-            _ => None,
-        };
-        refuse(is_zero(cap), "retry_after.capped", positive, &Duration::ZERO);
-        if let Jitter::Proportional(share) = self.jitter {
-            refuse(!share.is_finite(), "jitter", "must be finite", &share);
-            refuse(share < 0.0 && share.is_finite(), "jitter", "must be >= 0", &share);
-        }
-        if let Some(timeout) = self.attempt_timeout.flatten() {
-            refuse(timeout.is_zero(), "attempt_timeout", positive, &timeout);
-            let longer = self.max_total_time.is_some_and(|it| timeout > it);
-            let rule = "must not be longer than max_total_time";
-            refuse(longer, "attempt_timeout", rule, &timeout);
-        }
-        refuse(is_zero(self.max_total_time), "max_total_time", positive, &Duration::ZERO);
-        let no_wait = self.max_wait_time.is_zero();
-        refuse(no_wait, "max_wait_time", positive, &self.max_wait_time);
-        refuse(self.read_body == Some(0), "read_body", positive, &0);
-        if let Some(key) = self.idempotency_key.as_ref().and_then(IdempotencyKey::fault) {
-            let rule = "must be printable ASCII without quotes and backslashes";
-            refuse(true, "idempotency_key", rule, &key);
-        }
-        faults.extend(self.backoff.fault());
-        faults.extend(self.breaker.iter().flat_map(CircuitBreakers::faults));
-        faults.extend(self.budget.iter().flat_map(RetryBudget::faults));
-        faults.extend(self.host_faults(&faults));
-        faults
-    }
-
-    /// What is wrong with the settings of hosts and was not wrong before: `known` has the rest.
-    fn host_faults(&self, known: &[ConfigFault]) -> Vec<ConfigFault> {
-        let Some(hosts) = &self.hosts else { return vec![] };
-        let mut faults: Vec<_> = hosts
-            .invalid()
-            .map(|it| ConfigFault::new("hosts", INVALID_HOST, without_secrets(it)))
-            .collect();
-        for host in hosts.values() {
-            let own = host.policy.faults().into_iter().filter(|it| !known.contains(it));
-            faults.extend(own.map(|it| it.within(&format!("hosts.{:?}", host.name))));
-        }
-        // The order of a map is none.
-        faults.sort_by(|a, b| a.field.cmp(&b.field));
-        faults
     }
 }
 

@@ -83,7 +83,23 @@ impl Patch {
         set(&mut policy.breaker_health, self.breaker_health.as_ref());
         set(&mut policy.budget, self.budget.as_ref());
         set(&mut policy.gate, self.gate.as_ref());
+        self.limit(policy);
         policy.listeners.add(&self.listeners);
         policy.sources.replace(&self.sources);
+    }
+
+    /// Lets a limit of this patch shorten what was set elsewhere, instead of contradicting it.
+    fn limit(&self, policy: &mut Policy) {
+        let total = self.max_total_time.flatten().filter(|it| !it.is_zero());
+        if let (None, Some(total), Some(Some(attempt))) =
+            (self.attempt_timeout, total, policy.attempt_timeout)
+        {
+            policy.attempt_timeout = Some(Some(attempt.min(total)));
+        }
+        if self.backoff.is_some() {
+            policy.is_backoff_limited = false;
+        } else if self.max_wait_time.is_some() {
+            policy.is_backoff_limited = true;
+        }
     }
 }

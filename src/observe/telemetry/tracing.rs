@@ -117,6 +117,7 @@ impl TracingObserver {
             },
             // The spans show attempts, and a success is not logged.
             Event::AttemptStarted(_) | Event::AttemptEnded(_) | Event::Succeeded(_) => None,
+            Event::Reloaded => Some(Level::INFO),
             _ => self.retries,
         }
     }

@@ -170,6 +170,18 @@ impl RetryBudget {
         &self.config
     }
 
+    /// Returns these with other rules.
+    #[cfg(feature = "serde")]
+    pub(crate) fn with_config(self, config: BudgetConfig) -> Self {
+        if self.config == config { self } else { Self::new(config, self.scope) }
+    }
+
+    /// Returns whether one bucket serves all requests.
+    #[cfg(feature = "serde")]
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.scope, BudgetScope::Shared)
+    }
+
     pub(crate) fn faults(&self) -> Vec<ConfigFault> {
         self.config.faults()
     }

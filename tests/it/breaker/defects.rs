@@ -18,7 +18,7 @@ fn last(results: u16) -> Window {
 
 /// Opened at `now`; a probe may run 5 s later.
 fn opened(config: BreakerConfig, failures: u32, now: Instant) -> CircuitBreaker {
-    let breaker = CircuitBreaker::new(config);
+    let breaker = CircuitBreaker::new(config).unwrap();
     fail(&breaker, failures, now);
     assert_eq!(breaker.state(), BreakerState::Open);
     breaker
@@ -27,7 +27,8 @@ fn opened(config: BreakerConfig, failures: u32, now: Instant) -> CircuitBreaker 
 #[test]
 fn tower_resilience_1_count_window_slides() {
     let now = Instant::now();
-    let breaker = CircuitBreaker::new(BreakerConfig::failure_rate(Percent::HALF, last(10)));
+    let breaker =
+        CircuitBreaker::new(BreakerConfig::failure_rate(Percent::HALF, last(10))).unwrap();
     succeed(&breaker, 1_000, now);
     fail(&breaker, 4, now);
     assert_eq!(breaker.state(), BreakerState::Closed);
@@ -38,7 +39,7 @@ fn tower_resilience_1_count_window_slides() {
 #[test]
 fn tower_resilience_2_reset_while_closed_clears_counts() {
     let now = Instant::now();
-    let breaker = CircuitBreaker::new(consecutive(5));
+    let breaker = CircuitBreaker::new(consecutive(5)).unwrap();
     fail(&breaker, 4, now);
     breaker.reset();
     fail(&breaker, 4, now);
@@ -60,7 +61,7 @@ fn tower_resilience_3_probes_further_apart_than_the_window_close_it() {
 #[test]
 fn tower_resilience_4_late_results_do_not_decide_recovery() {
     let now = Instant::now();
-    let breaker = CircuitBreaker::new(consecutive(1).close_after(number(2)));
+    let breaker = CircuitBreaker::new(consecutive(1).close_after(number(2))).unwrap();
     let late = [breaker.try_enter(now).unwrap(), breaker.try_enter(now).unwrap()];
     fail(&breaker, 1, now);
     let now = now + secs(5);
@@ -75,7 +76,7 @@ fn tower_resilience_4_late_results_do_not_decide_recovery() {
 
 #[tokio::test(start_paused = true)]
 async fn tower_resilience_5_hanging_calls_open_it() {
-    let breaker = CircuitBreaker::new(consecutive(3));
+    let breaker = CircuitBreaker::new(consecutive(3)).unwrap();
     for _ in 0..3 {
         // The permit is outside the call, so that the code around a timeout can report it.
         let permit = breaker.try_enter(Instant::now()).unwrap();
@@ -89,7 +90,7 @@ async fn tower_resilience_5_hanging_calls_open_it() {
 #[test]
 fn tower_resilience_6_each_change_names_the_state_it_leaves() {
     let now = Instant::now();
-    let (breaker, told) = log(CircuitBreaker::new(consecutive(1)));
+    let (breaker, told) = log(CircuitBreaker::new(consecutive(1)).unwrap());
     fail(&breaker, 1, now);
     fail(&breaker, 1, now + secs(5));
     succeed(&breaker, 1, now + secs(10));
@@ -126,7 +127,7 @@ fn failsafe_rs_2_state_can_be_read_and_changes_carry_data() {
 #[test]
 fn failsafe_rs_3_late_failures_do_not_prolong_the_opening() {
     let now = Instant::now();
-    let breaker = CircuitBreaker::new(consecutive(1));
+    let breaker = CircuitBreaker::new(consecutive(1)).unwrap();
     let late = breaker.try_enter(now).unwrap();
     fail(&breaker, 1, now);
     late.failure(now + secs(4));
@@ -140,7 +141,7 @@ fn failsafe_rs_4_no_full_window_is_needed_after_start_or_recovery() {
     let mut now = Instant::now();
     let window = Window::Time(secs(30));
     let config = fixed(BreakerConfig::failure_rate(Percent::HALF, window));
-    let breaker = CircuitBreaker::new(config);
+    let breaker = CircuitBreaker::new(config).unwrap();
     for _ in 0..2 {
         fail(&breaker, 20, now);
         assert_eq!(breaker.state(), BreakerState::Open);
@@ -152,9 +153,11 @@ fn failsafe_rs_4_no_full_window_is_needed_after_start_or_recovery() {
 #[test]
 fn failsafe_rs_5_windows_may_be_shorter_than_a_second() {
     let now = Instant::now();
-    for span in [Duration::from_millis(500), Duration::from_nanos(3), Duration::ZERO] {
+    let zero = BreakerConfig::failure_rate(Percent::HALF, Window::Time(Duration::ZERO));
+    assert!(CircuitBreaker::new(zero).is_err());
+    for span in [Duration::from_millis(500), Duration::from_nanos(3)] {
         let config = BreakerConfig::failure_rate(Percent::HALF, Window::Time(span));
-        let breaker = CircuitBreaker::new(config);
+        let breaker = CircuitBreaker::new(config).unwrap();
         fail(&breaker, 19, now);
         assert_eq!(breaker.snapshot(now + span + span + secs(1)).window.total, 0);
         fail(&breaker, 20, now + secs(2));
@@ -179,7 +182,7 @@ fn failsafe_rs_7_observer_may_call_back() {
     let now = Instant::now();
     let myself: Arc<OnceLock<CircuitBreaker>> = Arc::default();
     let handle = Arc::clone(&myself);
-    let breaker = CircuitBreaker::new(consecutive(1)).on_state_change(move |change| {
+    let breaker = CircuitBreaker::new(consecutive(1)).unwrap().on_state_change(move |change| {
         let breaker = handle.get().unwrap();
         assert_eq!(breaker.snapshot(now).state, change.to);
         match change.to {
@@ -210,7 +213,7 @@ fn polly_cancelled_probe_does_not_close_the_circuit() {
 #[test]
 fn resilience4j_12_stale_failure_neither_reopens_nor_adds_places() {
     let now = Instant::now();
-    let breaker = CircuitBreaker::new(consecutive(1));
+    let breaker = CircuitBreaker::new(consecutive(1)).unwrap();
     let stale = [breaker.try_enter(now).unwrap(), breaker.try_enter(now).unwrap()];
     fail(&breaker, 1, now);
     let later = now + secs(5);
@@ -272,7 +275,7 @@ fn resilience4j_15_a_clock_that_steps_back_neither_empties_nor_prolongs() {
     let now = Instant::now() + secs(3_600);
     let window = Window::Time(secs(10));
     let config = fixed(BreakerConfig::failure_rate(Percent::HALF, window));
-    let breaker = CircuitBreaker::new(config);
+    let breaker = CircuitBreaker::new(config).unwrap();
     fail(&breaker, 19, now);
     assert_eq!(breaker.snapshot(now - secs(3_000)).window.total, 19);
     fail(&breaker, 1, now);
@@ -283,7 +286,7 @@ fn resilience4j_15_a_clock_that_steps_back_neither_empties_nor_prolongs() {
 #[test]
 fn failsafe_go_2_cancelled_hedge_loser_is_no_failure() {
     let now = Instant::now();
-    let breaker = CircuitBreaker::new(consecutive(1));
+    let breaker = CircuitBreaker::new(consecutive(1)).unwrap();
     let loser = breaker.try_enter(now).unwrap();
     succeed(&breaker, 1, now);
     drop(loser);
@@ -295,7 +298,7 @@ fn failsafe_go_2_cancelled_hedge_loser_is_no_failure() {
 fn failsafe_go_8_rates_are_not_rounded() {
     let now = Instant::now();
     let config = BreakerConfig::failure_rate(Percent::HALF, last(200)).min_samples(number(200));
-    let breaker = CircuitBreaker::new(config);
+    let breaker = CircuitBreaker::new(config).unwrap();
     succeed(&breaker, 101, now);
     fail(&breaker, 99, now);
     assert_eq!(breaker.state(), BreakerState::Closed, "99 of 200 are not half");
@@ -304,7 +307,7 @@ fn failsafe_go_8_rates_are_not_rounded() {
 #[test]
 fn failsafe_go_9_places_do_not_inflate() {
     let now = Instant::now();
-    let breaker = CircuitBreaker::new(consecutive(1).max_probes(number(3)));
+    let breaker = CircuitBreaker::new(consecutive(1).max_probes(number(3))).unwrap();
     let stale: Vec<_> = (0..2).map(|_| breaker.try_enter(now).unwrap()).collect();
     fail(&breaker, 1, now);
     let later = now + secs(5);

@@ -35,7 +35,7 @@ fn guarded(breaker: impl Into<CircuitBreakers>) -> ResilientConfigBuilder {
 
 /// A single breaker that opens after `failures` in a row, for 5 s.
 fn breaker(failures: u32) -> CircuitBreaker {
-    CircuitBreaker::new(consecutive(failures))
+    CircuitBreaker::new(consecutive(failures)).unwrap()
 }
 
 fn opened() -> CircuitBreaker {
@@ -342,7 +342,7 @@ async fn a_hint_lengthens_the_open_time() {
 #[tokio::test(start_paused = true)]
 async fn its_jitter_is_drawn_from_where_all_jitter_is() {
     let breaker =
-        CircuitBreaker::new(BreakerConfig::consecutive(NonZeroU32::MIN).open_for(secs(4)));
+        CircuitBreaker::new(BreakerConfig::consecutive(NonZeroU32::MIN).open_for(secs(4))).unwrap();
     let config = guarded(breaker.clone()).max_retries(0).random(|| 0.5).build().unwrap();
     let (client, _) = scripted(config, [Reply::status(503)]);
     client.get(URL).send().await.unwrap();
@@ -463,7 +463,7 @@ async fn there_is_one_by_default_and_none_in_the_python_library_s_defaults() {
 
 #[tokio::test(start_paused = true)]
 async fn callers_that_come_by_the_thousand_find_one_outage() {
-    let breaker = CircuitBreaker::new(BreakerConfig::default().max_probes(number(1)));
+    let breaker = CircuitBreaker::new(BreakerConfig::default().max_probes(number(1))).unwrap();
     let told = Arc::new(Mutex::new(0));
     let failures = Arc::clone(&told);
     let config = guarded(breaker.clone())

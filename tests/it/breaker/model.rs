@@ -250,7 +250,7 @@ impl Model {
 }
 
 fn check(setup: Setup, steps: Vec<Step>) -> Result<(), TestCaseError> {
-    let breaker = CircuitBreaker::new(setup.config());
+    let breaker = CircuitBreaker::new(setup.config()).unwrap();
     let mut now = Instant::now();
     let mut model = Model::new(setup, now);
     let mut out: Vec<(Permit, u64, Instant)> = Vec::new();
@@ -335,7 +335,10 @@ prop_compose! {
         probe_percent in prop::option::of(1_u8..=100),
     ) -> Setup {
         Setup {
-            count_window, time_window_ms, min_samples, sustained, consecutive, failure_percent,
+            count_window,
+            // More than the window holds is refused.
+            min_samples: min_samples.min(count_window.map_or(u32::MAX, u32::from)),
+            time_window_ms, sustained, consecutive, failure_percent,
             slow_percent, max_probes, close_after, probe_percent,
         }
     }

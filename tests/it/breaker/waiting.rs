@@ -28,7 +28,7 @@ fn opened() -> CircuitBreaker {
 }
 
 fn breaker_with(config: BreakerConfig) -> CircuitBreaker {
-    let breaker = CircuitBreaker::new(config.open_for(secs(1)));
+    let breaker = CircuitBreaker::new(config.open_for(secs(1))).unwrap();
     fail(&breaker, 1, Instant::now());
     breaker
 }
@@ -82,7 +82,7 @@ async fn a_request_waits_no_longer_than_two_seconds_or_half_its_attempt() {
         (|it| it.max_total_time(secs(1)), 1_001, false),
     ];
     for (limit, opens_in, waits) in cases {
-        let breaker = CircuitBreaker::new(consecutive(1).open_for(millis(opens_in)));
+        let breaker = CircuitBreaker::new(consecutive(1).open_for(millis(opens_in))).unwrap();
         fail(&breaker, 1, Instant::now());
         let (client, script) =
             scripted(limit(guarded(&breaker)).build().unwrap(), [Reply::status(200)]);
@@ -196,7 +196,7 @@ async fn waits_are_notified_and_recorded() {
 #[tokio::test(start_paused = true)]
 async fn a_retry_that_is_rejected_ends_with_what_came_before() {
     let open_later = || {
-        let breaker = CircuitBreaker::new(consecutive(9));
+        let breaker = CircuitBreaker::new(consecutive(9)).unwrap();
         let config = guarded(&breaker).backoff(Constant::new(secs(1)));
         (breaker, config.build().unwrap())
     };

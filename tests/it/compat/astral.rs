@@ -59,7 +59,7 @@ async fn an_open_breaker_s_error_is_found() {
     let once = BreakerConfig::consecutive(1.try_into().unwrap())
         .open_for(5 * SECOND)
         .without_open_jitter();
-    let config = steady().max_retries(0).circuit_breaker(CircuitBreaker::new(once));
+    let config = steady().max_retries(0).circuit_breaker(CircuitBreaker::new(once).unwrap());
     let (client, script) = scripted(config.build().unwrap(), [Reply::status(503)]);
     client.get(URL).send().await.unwrap();
     let error = client.get(URL).send().await.unwrap_err();
@@ -93,7 +93,7 @@ async fn a_body_that_cannot_be_made_is_the_caller_s_error() {
 #[tokio::test(start_paused = true)]
 async fn one_middleware_serves_clients_of_both_crates() {
     let twice = BreakerConfig::consecutive(2.try_into().unwrap());
-    let config = steady().max_retries(0).circuit_breaker(CircuitBreaker::new(twice));
+    let config = steady().max_retries(0).circuit_breaker(CircuitBreaker::new(twice).unwrap());
     let config = config.max_open_wait(Duration::ZERO);
     let resilient = Resilient::new(config.build().unwrap());
     let script = Script::new([Reply::status(503)]);

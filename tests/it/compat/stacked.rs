@@ -42,7 +42,7 @@ async fn a_shared_breaker_recovers() {
     let rule = BreakerConfig::consecutive(3.try_into().unwrap())
         .open_for(Duration::from_secs(5))
         .without_open_jitter();
-    let breaker = CircuitBreaker::new(rule);
+    let breaker = CircuitBreaker::new(rule).unwrap();
     let state = || breaker.state();
     let config = steady().max_retries(1).circuit_breaker(breaker.clone()).build().unwrap();
     let replies = [503, 503, 503, 503, 200].map(Reply::status);
@@ -64,7 +64,7 @@ async fn a_shared_breaker_recovers() {
 #[tokio::test(start_paused = true)]
 async fn a_probe_s_extensions_serve_no_later_request() {
     let rule = BreakerConfig::consecutive(1.try_into().unwrap()).open_for(Duration::from_secs(5));
-    let breaker = CircuitBreaker::new(rule);
+    let breaker = CircuitBreaker::new(rule).unwrap();
     let config = steady().max_retries(0).circuit_breaker(breaker.clone()).build().unwrap();
     let (client, script) = twice(&HostStates::new(), &config, [Reply::status(503)]);
     let extensions = &mut Extensions::new();

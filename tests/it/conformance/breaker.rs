@@ -98,7 +98,7 @@ impl Watched {
         on_change: impl Fn(&StateChange) + Send + Sync + 'static,
     ) -> Result<Self, Refused> {
         let config = config(written)?;
-        let breaker = CircuitBreaker::new(config.breaker).on_state_change(on_change);
+        let breaker = CircuitBreaker::new(config.breaker).unwrap().on_state_change(on_change);
         // More of them than any case reports late.
         let late = (0..64).map(|_| breaker.try_enter(start).expect("a closed breaker")).collect();
         let model = Model::new(config.failures.get(), config.open_for);
@@ -351,7 +351,7 @@ fn config(written: &Breaker) -> Result<Settings, Refused> {
 /// Returns why a config refuses a breaker with these settings.
 pub(crate) fn refused(written: &Breaker) -> Option<Refused> {
     let built = config(written).and_then(|it| {
-        let breaker = CircuitBreaker::new(it.breaker);
+        let breaker = CircuitBreaker::new(it.breaker).unwrap();
         settings::build(ours::ResilientConfig::builder().circuit_breaker(breaker))
     });
     built.err()

@@ -55,7 +55,10 @@ pub(crate) fn builder(config: &Config) -> Settled<ResilientConfigBuilder> {
         builder = builder.max_total_time(limit(total, "max_total_time")?);
     }
     if let Some(wait) = config.max_wait_time {
-        builder = builder.max_wait_time(limit(wait, "max_wait_time")?);
+        // Set afterwards it cuts a longer `max_delay`, as the reference does; set together, the two
+        // contradict each other and are refused.
+        let wait = limit(wait, "max_wait_time")?;
+        builder = build(builder)?.to_builder().max_wait_time(wait);
     }
     Ok(builder)
 }

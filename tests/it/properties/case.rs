@@ -324,11 +324,12 @@ impl Case {
             .max_retries(settings.max_retries)
             .backoff(settings.backoff)
             .jitter(settings.jitter)
-            .max_wait_time(settings.max_wait)
             .retry_after(settings.retry_after)
             .retry_methods(settings.methods)
             .random(move || random)
             .wall_clock(|| UNIX_EPOCH + Duration::from_secs(NOW));
+        // Set afterwards it cuts a longer cap.
+        builder = builder.build().unwrap().to_builder().max_wait_time(settings.max_wait);
         if let Some(total) = settings.max_total {
             builder = builder.max_total_time(total);
         }
@@ -348,7 +349,9 @@ impl Case {
             patch = patch.max_retries(it);
         }
         if let Some(it) = own.backoff {
-            patch = patch.backoff(it);
+            // A cap above the longest wait is refused where both are set together.
+            let max_delay = it.max_delay.map(|it| it.min(self.max_wait()));
+            patch = patch.backoff(Delays { max_delay, ..it });
         }
         if let Some(it) = own.max_wait {
             patch = patch.max_wait_time(it);

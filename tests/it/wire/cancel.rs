@@ -148,7 +148,7 @@ struct Kept {
 impl Kept {
     fn new(rule: BreakerConfig) -> Self {
         Self {
-            breaker: CircuitBreaker::new(rule),
+            breaker: CircuitBreaker::new(rule).unwrap(),
             hosts: HostStates::new(),
             begun: Arc::default(),
             invited: Arc::default(),

@@ -1,0 +1,245 @@
+//! Settings that are made of several values: backoff, circuit breaker and retry budget.
+
+use std::{num::NonZeroU16, time::Duration};
+
+use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers, Window};
+use crate::common::fault::ConfigFault;
+use crate::config::file::apply::{
+    count, get, get_count, get_number, get_percent, get_time, percent, positive, set,
+};
+use crate::config::file::shape::{Table, Value};
+use crate::config::overrides::RetryOverride;
+use crate::config::policy::{Patch, Policy};
+use crate::retry::backoff::{BackoffShape, Constant, Exponential, Fibonacci, Linear};
+use crate::retry::budget::{BudgetConfig, RetryBudget};
+
+/// Settings that are made of several values, some of which a host may change.
+#[derive(Clone)]
+pub(super) struct Parts {
+    backoff: BackoffShape,
+    breaker: Option<CircuitBreakers>,
+    budget: Option<RetryBudget>,
+}
+
+impl Parts {
+    /// Returns those of `policy`. A backoff of the caller's own is no data: the default stands in.
+    pub(super) fn of(policy: &Policy) -> Self {
+        Self {
+            backoff: policy.backoff.shape().unwrap_or_default(),
+            breaker: policy.breaker.clone(),
+            budget: policy.budget.clone(),
+        }
+    }
+
+    /// Returns these with those that `patch` sets.
+    pub(super) fn patched(mut self, patch: &Patch) -> Self {
+        if let Some(backoff) = &patch.backoff {
+            self.backoff = backoff.shape().unwrap_or_default();
+        }
+        self.breaker = patch.breaker.clone().unwrap_or(self.breaker);
+        self.budget = patch.budget.clone().unwrap_or(self.budget);
+        self
+    }
+
+    /// Adds what `table` sets to both. `path` is that of the table, with a dot.
+    pub(super) fn apply(
+        &mut self,
+        mut settings: RetryOverride,
+        table: &Table,
+        path: &str,
+        faults: &mut Vec<ConfigFault>,
+    ) -> RetryOverride {
+        for (name, value) in table {
+            settings = match (name.as_str(), value) {
+                ("backoff", Value::Table(table)) => {
+                    clash(table, "kind", Some("constant"), "max_delay", path, faults);
+                    for kind in ["constant", "linear", "fibonacci"] {
+                        clash(table, "kind", Some(kind), "factor", path, faults);
+                    }
+                    self.apply_backoff(settings, table)
+                }
+                ("circuit_breaker", value) => {
+                    self.apply_breaker(value, path, faults);
+                    match self.breaker.clone() {
+                        Some(breaker) => settings.circuit_breaker(breaker),
+                        None => settings.without_circuit_breaker(),
+                    }
+                }
+                ("retry_budget", value) => {
+                    let before = self.budget.take();
+                    let config = switched(before.as_ref().map(|it| *it.config()), value, budget);
+                    self.budget = config.map(|config| match (scope(value), before) {
+                        (Some("shared"), _) => RetryBudget::shared(config),
+                        (None, Some(before)) => before.with_config(config),
+                        _ => RetryBudget::per_host(config),
+                    });
+                    match self.budget.clone() {
+                        Some(budget) => settings.retry_budget(budget),
+                        None => settings.without_retry_budget(),
+                    }
+                }
+                (name, value) => set(settings, name, value),
+            };
+        }
+        settings
+    }
+
+    fn apply_backoff(&mut self, settings: RetryOverride, table: &Table) -> RetryOverride {
+        let shape = &mut self.backoff;
+        for (name, value) in table {
+            match (name.as_str(), value) {
+                ("kind", Value::Word(kind)) => shape.kind = kind,
+                ("delay", Value::Time(delay)) => shape.delay = *delay,
+                ("factor", Value::Number(factor)) => shape.factor = *factor,
+                ("max_delay", Value::Time(cap)) => shape.max_delay = Some(*cap),
+                ("max_delay", _) => shape.max_delay = None,
+                _ => {}
+            }
+        }
+        let (delay, cap) = (shape.delay, shape.max_delay.unwrap_or(Duration::MAX));
+        match shape.kind {
+            "constant" => settings.backoff(Constant::new(delay)),
+            "linear" => settings.backoff(Linear::new(delay).max_delay(cap)),
+            "fibonacci" => settings.backoff(Fibonacci::new(delay).max_delay(cap)),
+            _ => settings.backoff(Exponential::new(delay).factor(shape.factor).max_delay(cap)),
+        }
+    }
+
+    fn apply_breaker(&mut self, value: &Value, path: &str, faults: &mut Vec<ConfigFault>) {
+        if let Value::Table(table) = value {
+            let path = format!("{path}circuit_breaker.");
+            clash(table, "consecutive", None, "consecutive_while_few", &path, faults);
+            clash(table, "close_after", None, "close_unless", &path, faults);
+        }
+        let before = self.breaker.take();
+        let config = switched(before.as_ref().map(|it| it.config().clone()), value, breaker);
+        self.breaker = config.map(|config| match (scope(value), before) {
+            (Some("shared"), _) => CircuitBreaker::shared(config),
+            (Some(_), _) | (None, None) => CircuitBreaker::per_host(config),
+            (None, Some(before)) => before.with_config(config).unwrap_or_else(|own| {
+                let field = format!("{path}circuit_breaker");
+                let rule = "can only be switched off: the program has a breaker of its own";
+                faults.push(ConfigFault::new(field, rule, format_args!("other rules")));
+                own
+            }),
+        });
+    }
+
+    /// Refuses another rule for one host where breaker or budget is one for all.
+    pub(super) fn check_shared(
+        &self,
+        general: &Self,
+        table: &Table,
+        path: &str,
+        faults: &mut Vec<ConfigFault>,
+    ) {
+        let breaker = (self.breaker.as_ref())
+            .zip(general.breaker.as_ref())
+            .is_some_and(|(own, general)| general.is_shared() && own.config() != general.config());
+        let budget = (self.budget.as_ref())
+            .zip(general.budget.as_ref())
+            .is_some_and(|(own, general)| general.is_shared() && own.config() != general.config());
+        for (field, differs) in [("circuit_breaker", breaker), ("retry_budget", budget)] {
+            if differs && get(table, field).is_some() {
+                let rule = "can only differ where there is one per host";
+                faults.push(ConfigFault::new(format!("{path}{field}"), rule, "shared"));
+            }
+        }
+    }
+}
+
+fn breaker(config: BreakerConfig, name: &str, value: &Value) -> BreakerConfig {
+    match (name, value) {
+        ("open_for", Value::Time(it)) => config.open_for(*it),
+        ("open_growth", Value::Off) => config.without_open_growth(),
+        ("open_growth", Value::Table(it)) => {
+            config.open_growth(get_number(it, "factor"), get_time(it, "max"))
+        }
+        ("open_jitter", Value::Off) => config.without_open_jitter(),
+        ("open_jitter", Value::Whole(it)) => config.open_jitter(percent(*it)),
+        ("max_retry_after", Value::Time(it)) => config.max_retry_after(*it),
+        ("window", Value::Time(it)) => config.window(Window::Time(*it)),
+        ("window", Value::Whole(it)) => {
+            let len = u16::try_from(*it).ok().and_then(NonZeroU16::new);
+            config.window(Window::Count(len.unwrap_or(NonZeroU16::MAX)))
+        }
+        ("min_samples", Value::Whole(it)) => config.min_samples(positive(*it)),
+        ("sustained", Value::Off) => config.without_sustained(),
+        ("sustained", Value::Table(it)) => {
+            config.or_sustained(get_time(it, "no_success_for"), get_count(it, "min_failures"))
+        }
+        ("failure_rate", Value::Off) => config.without_failure_rate(),
+        ("failure_rate", Value::Whole(it)) => config.or_failure_rate(percent(*it)),
+        ("consecutive" | "consecutive_while_few", Value::Off) => config.without_consecutive(),
+        ("consecutive", Value::Whole(it)) => config.or_consecutive(positive(*it)),
+        ("consecutive_while_few", Value::Whole(it)) => {
+            config.or_consecutive_while_few(positive(*it))
+        }
+        ("slow_calls", Value::Off) => config.without_slow_calls(),
+        ("slow_calls", Value::Table(it)) => {
+            config.or_slow_calls(get_time(it, "slower_than"), get_percent(it))
+        }
+        ("max_probes", Value::Whole(it)) => config.max_probes(positive(*it)),
+        ("close_after", Value::Whole(it)) => config.close_after(positive(*it)),
+        ("close_unless", Value::Table(it)) => {
+            config.close_unless(get_percent(it), get_count(it, "probes"))
+        }
+        ("half_open_max_wait", Value::Time(it)) => config.half_open_max_wait(*it),
+        // `scope` is that of all.
+        _ => config,
+    }
+}
+
+fn budget(config: BudgetConfig, name: &str, value: &Value) -> BudgetConfig {
+    match (name, value) {
+        ("size", Value::Whole(it)) => config.size(count(*it)),
+        ("deposit", Value::Number(it)) => config.deposit(*it),
+        ("trickle", Value::Number(it)) => config.trickle(*it),
+        ("retry_deposit", Value::Number(it)) => config.retry_deposit(*it),
+        _ => config,
+    }
+}
+
+/// Returns a part that can be switched off, changed by `value`; a table switches it on.
+fn switched<C: Default>(
+    before: Option<C>,
+    value: &Value,
+    set: fn(C, &str, &Value) -> C,
+) -> Option<C> {
+    match value {
+        Value::Off => None,
+        Value::Table(table) => {
+            let start = before.unwrap_or_default();
+            Some(table.iter().fold(start, |config, (name, value)| set(config, name, value)))
+        }
+        _ => Some(before.unwrap_or_default()),
+    }
+}
+
+/// Refuses two keys of a table that exclude each other: `other` and `name`, if that is `value`.
+fn clash(
+    table: &Table,
+    name: &str,
+    value: Option<&'static str>,
+    other: &str,
+    path: &str,
+    faults: &mut Vec<ConfigFault>,
+) {
+    let found = get(table, name).filter(|it| value.is_none_or(|value| **it == Value::Word(value)));
+    use Value::{Number, Table, Time, Whole};
+
+    if let (Some(_), Some(Time(_) | Whole(_) | Number(_) | Table(_))) = (found, get(table, other)) {
+        let path = if name == "kind" { format!("{path}backoff.") } else { path.to_owned() };
+        let rule = format!("excludes {name}");
+        faults.push(ConfigFault::new(format!("{path}{other}"), rule, value.unwrap_or("both")));
+    }
+}
+
+/// Returns the scope that a breaker or a budget is given, if any.
+fn scope(value: &Value) -> Option<&'static str> {
+    let Value::Table(table) = value else { return None };
+    match get(table, "scope") {
+        Some(Value::Word(scope)) => Some(scope),
+        _ => None,
+    }
+}
