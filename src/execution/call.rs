@@ -5,7 +5,7 @@ use std::{mem, time::Duration};
 use http::{Extensions, StatusCode};
 use reqwest::{Request, Response};
 
-use crate::breaker::{CircuitOpen, StateChange};
+use crate::breaker::{CircuitOpen, Health, StateChange};
 use crate::common::clock::Instant;
 use crate::config::policy::{Policy, RetryAfter};
 use crate::error::{Cause, HttpRequestError, Inner};
@@ -40,7 +40,7 @@ pub(crate) struct Execution<'p> {
     pub(crate) gate_time: Duration,
     pub(crate) waits_at_gate: bool,
     /// How long it waits at an open breaker, and for a token.
-    pub(crate) open_wait: Duration,
+    longest_open_wait: Duration,
     /// How long the last attempt took.
     last_took: Duration,
     keyed: bool,
@@ -96,7 +96,7 @@ impl<'p> Execution<'p> {
             policy,
             gate_time: policy.max_wait_time,
             waits_at_gate: false,
-            open_wait: Duration::ZERO,
+            longest_open_wait: Duration::ZERO,
             last_took: Duration::ZERO,
             keyed: !idempotency::is_idempotent(request.method())
                 && idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
@@ -110,7 +110,13 @@ impl<'p> Execution<'p> {
 
     /// Takes the limit of each attempt for the measure of its other waits.
     pub(crate) fn limit_attempts(&mut self, timeout: Option<Duration>) {
-        self.open_wait = self.policy.open_wait(timeout);
+        self.longest_open_wait = self.policy.open_wait(timeout);
+    }
+
+    /// Returns how long the request waits at an open breaker, and for a token, as things stand.
+    pub(crate) fn open_wait(&self) -> Duration {
+        let is_in_vain = self.policy.waits_out_outages && !self.guard.has_responded();
+        if is_in_vain { Duration::ZERO } else { self.longest_open_wait }
     }
 
     /// Remembers the key of the gate of a request that is about to be sent without a copy.
@@ -339,7 +345,7 @@ impl<'p> Execution<'p> {
         rejected_for: Option<Duration>,
         now: Instant,
     ) -> Decision {
-        let open_wait = self.open_wait;
+        let open_wait = self.open_wait();
         // Nothing is drawn for a wait that cannot follow.
         let waits = self.retry.may_repeat(self.policy);
         let random = if waits { self.policy.sources.random() } else { 0.0 };
@@ -383,6 +389,12 @@ impl<'p> Execution<'p> {
             outcome.is_timeout() && self.retry.left(now).is_some_and(|it| it.is_zero());
         let health = self.policy.health(outcome, verdict, advice).filter(|_| !is_deadline);
         let cross_host_url = outcome.cross_host_url();
+        if outcome.status().is_some() {
+            self.guard.note_response();
+        }
+        if self.policy.waits_out_outages && health == Some(Health::Success) {
+            self.guard.begin_slow_start(request, now);
+        }
         self.guard.exit(health, cross_host_url, hint, now, &self.policy.sources, &mut self.changes);
         if verdict == Verdict::Success {
             let first = self.retry.attempts() <= 1;

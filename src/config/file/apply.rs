@@ -20,9 +20,8 @@ use crate::retry::budget::{BudgetConfig, RetryBudget};
 
 /// The builder that `table` makes, with what only shows where values meet added to `faults`.
 pub(super) fn builder(table: &Table, faults: &mut Vec<ConfigFault>) -> ResilientConfigBuilder {
-    let ported = get(table, "preset") == Some(&Value::Word("aresilient"));
-    let preset = if ported { ResilientConfig::aresilient() } else { ResilientConfig::default() };
-    let mut general = Parts::of_preset(ported);
+    let preset = preset(table, faults);
+    let mut general = Parts::of(&preset);
     let settings = general.apply(RetryOverride::new(), table, "", faults);
 
     let hosts = get_table(table, "hosts");
@@ -71,6 +70,25 @@ pub(super) fn builder(table: &Table, faults: &mut Vec<ConfigFault>) -> Resilient
     })
 }
 
+/// Returns the settings to start from. A service has no deadline of its own: `max_total_time` is it.
+fn preset(table: &Table, faults: &mut Vec<ConfigFault>) -> ResilientConfig {
+    match (get(table, "preset"), get(table, "max_total_time")) {
+        (Some(Value::Word("aresilient")), _) => ResilientConfig::aresilient(),
+        (Some(Value::Word("batch")), _) => ResilientConfig::batch(),
+        (Some(Value::Word("plain")), _) => ResilientConfig::plain(),
+        (Some(Value::Word("service")), Some(Value::Time(it))) => ResilientConfig::service(*it),
+        (Some(Value::Word("service")), _) => {
+            faults.push(ConfigFault::new(
+                "preset",
+                "needs max_total_time, its deadline",
+                "service",
+            ));
+            ResilientConfig::default()
+        }
+        _ => ResilientConfig::default(),
+    }
+}
+
 /// Settings that are made of several values, some of which a host may change.
 #[derive(Clone)]
 struct Parts {
@@ -83,14 +101,16 @@ struct Parts {
 }
 
 impl Parts {
-    fn of_preset(ported: bool) -> Self {
+    /// The parts of a preset, whose backoff is exponential.
+    fn of(preset: &ResilientConfig) -> Self {
+        let policy = preset.policy();
         Self {
             backoff: "exponential",
-            delay: Duration::from_millis(300),
+            delay: policy.backoff.delay(0),
             factor: 2.0,
-            max_delay: (!ported).then_some(Duration::from_secs(20)),
-            breaker: (!ported).then(BreakerConfig::default),
-            budget: (!ported).then(BudgetConfig::default),
+            max_delay: policy.backoff.max_delay().filter(|it| *it < Duration::MAX),
+            breaker: policy.breaker.as_ref().map(|it| it.config().clone()),
+            budget: policy.budget.as_ref().map(|it| *it.config()),
         }
     }
 
