@@ -99,9 +99,10 @@ impl<E> AttemptResult<E> {
             && record.is_none_or(|it| !it.may_be_processed());
         match self {
             Self::Response { response, redirected, .. } => {
-                // Where the end of the chain is our own, a redirect is seen.
+                // What a middleware responds with by itself was not redirected.
+                let sent = record.map(|it| &it.url).or((!around.records).then_some(around.asked));
                 *redirected |=
-                    !around.records && outcome::tells_of_redirect(around.asked, response.url());
+                    sent.is_some_and(|it| outcome::tells_of_redirect(it, response.url()));
             }
             Self::Failed { failure, error, followed, after_head } => {
                 let transport = C::transport_error(error);

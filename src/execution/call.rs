@@ -46,21 +46,15 @@ pub(crate) struct Execution<'p> {
     keyed: bool,
     /// Whether a hinted 503 has given it a free retry.
     was_invited: bool,
-    misdirected: Misdirected,
+    /// Whether a response said that its connection is for another host (421).
+    was_misdirected: bool,
+    /// Whether the next attempt needs a connection of its own.
+    distrusts_pool: bool,
     /// Whether an attempt that is retried may have been applied.
     maybe_applied: bool,
     /// Boxed, because most have none.
     history: Option<Box<History>>,
     log: Option<AttemptLog>,
-}
-
-/// Whether a response said that its connection is for another host (421).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Misdirected {
-    Never,
-    /// The next attempt gets a connection of its own.
-    JustNow,
-    Before,
 }
 
 impl<'p> Execution<'p> {
@@ -101,7 +95,8 @@ impl<'p> Execution<'p> {
             keyed: !idempotency::is_idempotent(request.method())
                 && idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
             was_invited: false,
-            misdirected: Misdirected::Never,
+            was_misdirected: false,
+            distrusts_pool: false,
             maybe_applied: false,
             history: None,
             log: extensions.get().cloned(),
@@ -151,21 +146,15 @@ impl<'p> Execution<'p> {
 
     /// Returns whether the attempt that begins now needs a connection of its own.
     pub(crate) fn needs_own_connection(&mut self) -> bool {
-        let needs = self.misdirected == Misdirected::JustNow;
-        if needs {
-            self.misdirected = Misdirected::Before;
-        }
-        needs
+        mem::take(&mut self.distrusts_pool)
     }
 
     /// Returns whether a 421 is to be retried: once, over another connection (RFC 9110 §15.5.20).
     fn is_misdirected(&mut self, outcome: &Outcome<'_>) -> bool {
         let first = outcome.status() == Some(StatusCode::MISDIRECTED_REQUEST)
-            && self.misdirected == Misdirected::Never
+            && !self.was_misdirected
             && self.policy.retry_if.is_none();
-        if first {
-            self.misdirected = Misdirected::JustNow;
-        }
+        self.was_misdirected |= first;
         first
     }
 
@@ -277,10 +266,9 @@ impl<'p> Execution<'p> {
         if let Some(hint) = &mut advice.hint {
             hint.after = self.policy.cut_hint(hint.after);
         }
-        let verdict = match self.policy.verdict(outcome, &advice) {
-            Verdict::Final if self.is_misdirected(outcome) => Verdict::Transient,
-            verdict => verdict,
-        };
+        let verdict = self.policy.verdict(outcome, &advice);
+        let is_misdirected = verdict == Verdict::Final && self.is_misdirected(outcome);
+        let verdict = if is_misdirected { Verdict::Transient } else { verdict };
         let may_be_applied = !outcome.method.is_safe()
             && !classify::not_processed(outcome, &self.policy.refused, &advice);
         let closing = self.report(request, outcome, verdict, &advice, now);
@@ -305,6 +293,9 @@ impl<'p> Execution<'p> {
             (decision, _) => decision,
         };
         self.maybe_applied |= may_be_applied && matches!(decision, Decision::Retry { .. });
+        if matches!(decision, Decision::Retry { .. }) {
+            self.distrusts_pool = is_misdirected || outcome.makes_pool_suspect();
+        }
         self.record(outcome, heard, &decision, now);
         self.notify(|call| call.policy.listeners.notify(&Event::AttemptEnded(outcome)));
         self.scopes.end(outcome);
