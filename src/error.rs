@@ -36,7 +36,7 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 ///
 /// It stands once in the chain. `Display` has it where this crate decided, and there is no source: a
 /// rejection ([`circuit_open`](Self::circuit_open), [`rate_limited`](Self::rate_limited)), the end of
-/// `max_total_time`. Else the sources have it, and `Display` says in a word what kind of failure it
+/// `max_total_time` or `attempt_timeout`. Else the sources have it, and `Display` says in a word what kind of failure it
 /// was. The alternate form, `{error:#}`, has all in one line for logs without sources.
 ///
 /// # Examples
@@ -99,7 +99,7 @@ impl Inner {
     fn redact(&mut self) -> Sources {
         let Self { url, redact_path, cause, .. } = self;
         let Cause::Failure(kind, error) = cause else { return Sources::None };
-        if message::is_own(*kind) {
+        if message::is_own(*kind, error.as_ref()) {
             return Sources::None;
         }
         let redact_path = redact_path.as_ref();
@@ -385,21 +385,6 @@ impl From<HttpRequestError> for astral_reqwest_middleware::Error {
         Self::middleware(error)
     }
 }
-
-/// A limit of this crate that cut an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Elapsed {
-    pub(crate) limit: &'static str,
-    pub(crate) after: Duration,
-}
-
-impl fmt::Display for Elapsed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {:?} elapsed", self.limit, self.after)
-    }
-}
-
-impl Error for Elapsed {}
 
 #[cfg(test)]
 mod tests {

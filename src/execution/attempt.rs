@@ -8,10 +8,11 @@ use reqwest::{Request, Response, Url};
 
 use crate::common::clock::Instant;
 use crate::config::policy::Policy;
-use crate::error::{BoxError, Elapsed, HttpRequestError};
+use crate::error::{BoxError, HttpRequestError};
 use crate::execution::body::{self, BodyFactory, BoxFuture};
 use crate::execution::record::SendRecord;
 use crate::execution::redirect;
+use crate::observe::message::Elapsed;
 use crate::outcome::transport_error::{AttemptError, BodyFactoryError};
 use crate::outcome::{self, Delivery, Failure, FailureKind, OutcomeResult, not_sent};
 use crate::retry::decision::StopReason;
@@ -282,7 +283,7 @@ impl Limit {
     fn nearest(terms: &AttemptLimits<'_>) -> Option<Self> {
         let AttemptLimits { policy, now, timeout, deadline, .. } = *terms;
         let attempt = timeout.and_then(|after| {
-            let elapsed = Elapsed { limit: "attempt_timeout", after };
+            let elapsed = Elapsed { limit: "attempt timeout", after };
             Some(Self { at: now.checked_add(after)?, kind: FailureKind::Timeout, elapsed })
         });
         let total = deadline.map(|at| {
