@@ -116,7 +116,7 @@ fn connections() -> Vec<Scenario> {
             .bars([Bar::NeverTwice])
     };
     vec![
-        Scenario::new("5 % cut after the request", parallel(1_000, 64), cuts(true))
+        Scenario::new("5 % cut after the request", parallel(1_000, 16), cuts(true))
             .bars([Bar::NotFewer, Bar::P99(0.1)]),
         post("POSTs, 5 % cut before processing", false),
         post("POSTs, 5 % cut after processing", true),
@@ -139,7 +139,7 @@ fn endpoints() -> Vec<Scenario> {
         }
     }
     let balancer = Host::new(Rule::BackEnds { count: 3 });
-    all.push(Scenario::new("one of 3 back ends dead, 20/s", paced(20.0, 300), balancer));
+    all.push(Scenario::new("one of 3 back ends dead, 80/s", paced(80.0, 1_200), balancer));
     let hosts = (0..30).map(|it| match it {
         0..5 => Host::dead(),
         5..10 => Host::new(Rule::Fails { status: 503, share: 0.1 }),
