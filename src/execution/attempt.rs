@@ -101,7 +101,8 @@ impl<E> AttemptResult<E> {
         match self {
             Self::Response { response, redirected, .. } => {
                 // What a middleware responds with by itself was not redirected.
-                let sent = record.map(|it| &it.url).or((!around.records).then_some(around.asked));
+                let sent =
+                    record.map(|it| &it.url).or_else(|| (!around.records).then_some(around.asked));
                 *redirected |=
                     sent.is_some_and(|it| outcome::tells_of_redirect(it, response.url()));
             }
