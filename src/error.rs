@@ -36,7 +36,7 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 ///
 /// The cause is once in the chain. `Display` has it where this crate decided and there is no
 /// source: a rejection ([`circuit_open`](Self::circuit_open),
-/// [`rate_limited`](Self::rate_limited)), or the end of `max_total_time`. Otherwise the sources
+/// [`rate_limited`](Self::rate_limited)), or the end of `max_total_time` or `attempt_timeout`. Otherwise the sources
 /// have it, and `Display` names the kind. The alternate form, `{error:#}`, has all in one line for
 /// logs without sources.
 ///
@@ -100,7 +100,7 @@ impl Inner {
     fn redact(&mut self) -> Sources {
         let Self { url, redact_path, cause, .. } = self;
         let Cause::Failure(kind, error) = cause else { return Sources::None };
-        if message::is_own(*kind) {
+        if message::is_own(*kind, error.as_ref()) {
             return Sources::None;
         }
         let redact_path = redact_path.as_ref();
@@ -387,21 +387,6 @@ impl From<HttpRequestError> for astral_reqwest_middleware::Error {
         Self::middleware(error)
     }
 }
-
-/// An attempt that a limit of this crate ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Elapsed {
-    pub(crate) limit: &'static str,
-    pub(crate) after: Duration,
-}
-
-impl fmt::Display for Elapsed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {:?} elapsed", self.limit, self.after)
-    }
-}
-
-impl Error for Elapsed {}
 
 #[cfg(test)]
 mod tests {

@@ -39,6 +39,8 @@ pub(crate) const CONTESTANTS: &[Contestant] = &[
     peer("backon", |it| Client::Backon(it.client(reqwest::Client::builder()))),
     ours("Resilient", |it| it.as_written()),
     ours("ResilientClient", |it| it.resilient_client(ResilientConfig::default())),
+    ours("batch()", |it| it.resilient_client(ResilientConfig::batch())),
+    peer("plain()", |it| it.resilient_client(ResilientConfig::plain())),
 ];
 
 const fn peer(name: &'static str, build: fn(&Setup) -> Client) -> Contestant {
@@ -87,7 +89,7 @@ impl Setup {
 
     fn resilient_client(&self, config: ResilientConfig) -> Client {
         let config = match self.limit {
-            Some(limit) => ResilientConfig::builder().attempt_timeout(limit).build(),
+            Some(limit) => config.to_builder().attempt_timeout(limit).build(),
             None => Ok(config),
         };
         let client = ResilientClient::builder().config(config.expect("a config"));

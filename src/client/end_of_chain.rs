@@ -11,22 +11,21 @@ use crate::execution::record::{OwnConnection, SendRecord};
 
 /// Records what reaches the transport, and what the transport makes of it; sends what needs a
 /// connection of its own by a client that keeps none.
-#[derive(Clone, Debug)]
 pub(crate) struct EndOfChain {
-    build: fn() -> ClientBuilder,
+    builder: Box<dyn Fn() -> ClientBuilder + Send + Sync>,
     /// Built when it is first needed, as few clients need it.
     unpooled: OnceLock<Option<Client>>,
 }
 
 impl EndOfChain {
-    /// The end of a chain whose clients are built by `build`.
-    pub(crate) fn new(build: fn() -> ClientBuilder) -> Self {
-        Self { build, unpooled: OnceLock::new() }
+    /// Returns the end of a chain whose clients are built by `builder`.
+    pub(crate) fn new(builder: impl Fn() -> ClientBuilder + Send + Sync + 'static) -> Self {
+        Self { builder: Box::new(builder), unpooled: OnceLock::new() }
     }
 
     /// Returns the client that keeps no connection; `None` if it cannot be built.
     fn unpooled(&self) -> Option<&Client> {
-        let build = || (self.build)().pool_max_idle_per_host(0).build().ok();
+        let build = || (self.builder)().pool_max_idle_per_host(0).build().ok();
         self.unpooled.get_or_init(build).as_ref()
     }
 }
@@ -47,7 +46,7 @@ impl Middleware for EndOfChain {
     {
         Box::pin(async move {
             SendRecord::begin(extensions, request.url().clone());
-            let alone = extensions.get::<OwnConnection>().and_then(|_| self.unpooled());
+            let alone = extensions.remove::<OwnConnection>().and_then(|_| self.unpooled());
             let result = match alone {
                 Some(client) => client.execute(request).await.map_err(Error::from),
                 None => next.run(request, extensions).await,

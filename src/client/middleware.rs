@@ -15,12 +15,25 @@ use crate::execution::body::{BodyFactory, BoxFuture};
 use crate::execution::boxed::Place;
 use crate::execution::call::Execution;
 use crate::execution::record::{OwnConnection, SendRecord};
+use crate::execution::redirect;
 use crate::host::admission::{self, Admission};
 use crate::host::parts::Parts;
 use crate::host::states::HostStates;
 use crate::observe::history::AttemptLog;
 use crate::outcome::{self, FailureKind, not_sent};
 use crate::retry::decision::{Decision, StopReason};
+
+/// The time for all addresses of a name; half the attempt timeout of `ResilientClient`.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an unused connection is kept.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Both together are less than the attempt timeout of `ResilientClient`.
+#[cfg(feature = "http2")]
+const HTTP2_PING_AFTER: Duration = Duration::from_secs(5);
+#[cfg(feature = "http2")]
+const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The middleware: put it into a client, and the client's requests survive what passes.
 ///
@@ -29,7 +42,8 @@ use crate::retry::decision::{Decision, StopReason};
 /// use reqwest_middleware::ClientBuilder;
 /// use reqwest_resilient::Resilient;
 ///
-/// let client = ClientBuilder::new(reqwest::Client::new()).with(Resilient::default()).build();
+/// let inner = Resilient::reqwest_builder().build()?;
+/// let client = ClientBuilder::new(inner).with(Resilient::default()).build();
 /// let response = client.get("https://example.com").send().await?;
 /// # Ok(()) }
 /// ```
@@ -54,8 +68,7 @@ use crate::retry::decision::{Decision, StopReason};
 /// A `reqwest::Client` re-sends requests that an HTTP/2 server refused (REFUSED_STREAM, GOAWAY)
 /// up to twice and at once, unseen by any middleware, so that each attempt here may be three on
 /// the wire: three attempts at a server that refuses are nine streams. An attempt here follows
-/// only after the backoff. Switch the others off where it matters:
-/// `reqwest::Client::builder().retry(reqwest::retry::never())`.
+/// only after the backoff. [`reqwest_builder`](Self::reqwest_builder) switches the others off.
 ///
 /// # Redirects
 ///
@@ -94,6 +107,47 @@ impl Resilient {
     pub fn new(config: ResilientConfig) -> Self {
         let hosts = HostStates::with_max_hosts(config.policy().max_hosts);
         Self { current: Current::new(config, hosts), client_timeout: None, records: false }
+    }
+
+    /// Returns a builder for a client of reqwest that suits this middleware, to go on from.
+    ///
+    /// | setting | value | why |
+    /// |---|---|---|
+    /// | connect timeout | 5 s, shared by the addresses of a name | without one an address that does not respond takes all the time there is, and the next is never tried. A request that ends by it was not sent, so that a POST is sent again |
+    /// | idle connections | closed after 4 s | sooner than servers do (Node.js: 5 s): a request sent into a connection that is being closed fails |
+    /// | HTTP/2 pings | after 5 s of silence while requests are under way, given up after 4 s more | a connection that died unnoticed is left before it takes a second attempt |
+    /// | redirects | those of reqwest, and seen by the middleware | a POST that was redirected is not sent again |
+    /// | reqwest's own retries | off | one attempt told is one attempt made |
+    ///
+    /// A client of reqwest has no limit that ends at the response head: set
+    /// [`attempt_timeout`](crate::ResilientConfigBuilder::attempt_timeout), as without one an attempt
+    /// that hangs is never retried. [`ResilientClient`](crate::ResilientClient) has one, and gives a
+    /// retry after a stale connection a connection of its own;
+    /// [`with_reqwest`](crate::ResilientClientBuilder::with_reqwest) customizes its client.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use reqwest_middleware::ClientBuilder;
+    /// use reqwest_resilient::{Resilient, ResilientConfig};
+    ///
+    /// let config = ResilientConfig::builder().attempt_timeout(Duration::from_secs(10)).build()?;
+    /// let inner = Resilient::reqwest_builder().user_agent("crawler/1.0").build()?;
+    /// let client = ClientBuilder::new(inner).with(Resilient::new(config)).build();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn reqwest_builder() -> reqwest::ClientBuilder {
+        let builder = reqwest::Client::builder()
+            .retry(reqwest::retry::never())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .redirect(redirect::policy());
+        #[cfg(feature = "http2")]
+        let builder = builder
+            .http2_keep_alive_interval(HTTP2_PING_AFTER)
+            .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT);
+        builder
     }
 
     pub(crate) fn with_client_timeout(self, timeout: Duration) -> Self {

@@ -13,7 +13,6 @@ use crate::client::request::RequestBuilder;
 use crate::common::fault::BuildError;
 use crate::config::ResilientConfig;
 use crate::config::reload::ResilientHandle;
-use crate::execution::redirect;
 use crate::host::states::HostStates;
 
 /// The one list of verbs: as methods beside a `request(&self, method, url)`, or as functions that
@@ -84,8 +83,40 @@ macro_rules! assembling {
                 self.map(|it| it.after.push(::std::sync::Arc::new(middleware)))
             }
 
-            /// Uses this client of reqwest, its timeouts and pool included, in place of one with
-            /// [the usual settings](crate::ResilientClient::reqwest_builder).
+            /// Customizes the client of reqwest inside: its user agent, proxy, certificates, cookies.
+            ///
+            /// All the rest stays: the attempt timeout of 10 s, what
+            /// [`Resilient::reqwest_builder`](crate::Resilient::reqwest_builder) sets unless `customize`
+            /// replaces it, and a connection of their own for the retries that need one. A second
+            /// call goes on from the first.
+            ///
+            /// `customize` runs at [`build`](Self::build), and once more when a retry first needs a
+            /// connection of its own. A panic in it is the caller's.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use reqwest_resilient::ResilientClient;
+            ///
+            /// let client = ResilientClient::builder()
+            ///     .with_reqwest(|inner| inner.user_agent("crawler/1.0"))
+            ///     .build()?;
+            /// # Ok::<(), Box<dyn std::error::Error>>(())
+            /// ```
+            pub fn with_reqwest(
+                self,
+                customize: impl Fn(::reqwest::ClientBuilder) -> ::reqwest::ClientBuilder
+                + Send
+                + Sync
+                + 'static,
+            ) -> Self {
+                self.map(|it| it.customize.push(::std::sync::Arc::new(customize)))
+            }
+
+            /// Uses this client of reqwest, its timeouts and pool included, in place of one of its
+            /// own. There is no attempt timeout then but a configured one, and retries get no
+            /// connection of their own; [`with_reqwest`](Self::with_reqwest) keeps both, and is
+            /// without effect beside this.
             pub fn reqwest_client(self, client: ::reqwest::Client) -> Self {
                 self.map(|it| it.client = Some(client))
             }
@@ -103,10 +134,6 @@ pub(crate) use assembling;
 /// How long an attempt may take where nobody says: as in the Python library, and longer than
 /// anyone waits for a page.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long an unused connection is kept. Servers close theirs after 5 s (Node.js) or later, and a
-/// request sent into one that is being closed fails.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A client of reqwest with [`Resilient`] in place and settings that suit it.
 ///
@@ -130,7 +157,10 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// |---|---|---|
 /// | attempt timeout | 10 s up to the response head | a server that never answers is to be met with a retry; a request's own [`timeout`](RequestBuilder::timeout) and [`attempt_timeout`](crate::ResilientConfigBuilder::attempt_timeout) come in its place |
 /// | reqwest's own retries | off | one attempt told is one attempt made |
-/// | idle connections | closed after 4 s | sooner than servers do (Node.js: 5 s) |
+/// | connect timeout | 5 s, shared by the addresses of a name | see [`Resilient::reqwest_builder`] for these three |
+/// | HTTP/2 pings | after 5 s of silence, given up after 4 s more | |
+/// | idle connections | closed after 4 s | |
+/// | retries after a stale or silent connection, and after 421 | on a connection of their own | others in the pool may be just as dead: those of a server that went away all are |
 ///
 /// A body may take as long as it likes;
 /// [`max_total_time`](crate::ResilientConfigBuilder::max_total_time) limits it.
@@ -153,25 +183,6 @@ impl ResilientClient {
     /// A builder, for more than settings.
     pub fn builder() -> ResilientClientBuilder {
         ResilientClientBuilder::default()
-    }
-
-    /// The client of reqwest that is built where none is given, to go on from: its own retries
-    /// off, idle connections closed after 4 s.
-    ///
-    /// ```
-    /// use reqwest_resilient::ResilientClient;
-    ///
-    /// let inner = ResilientClient::reqwest_builder().user_agent("crawler/1.0").build()?;
-    /// let client = ResilientClient::builder().reqwest_client(inner).build()?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// The attempt timeout is not in it: a client that was given keeps its own.
-    pub fn reqwest_builder() -> reqwest::ClientBuilder {
-        reqwest::Client::builder()
-            .retry(reqwest::retry::never())
-            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-            .redirect(redirect::policy())
     }
 
     verbs!(methods -> RequestBuilder);
@@ -199,6 +210,10 @@ impl ResilientClient {
     }
 }
 
+/// A change of the client of reqwest inside.
+pub(crate) type Customize =
+    Arc<dyn Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync>;
+
 /// Builds a [`ResilientClient`].
 #[derive(Clone, Default)]
 #[must_use = "a builder does nothing until it builds"]
@@ -207,6 +222,7 @@ pub struct ResilientClientBuilder {
     pub(crate) before: Vec<Arc<dyn Middleware>>,
     pub(crate) after: Vec<Arc<dyn Middleware>>,
     pub(crate) client: Option<reqwest::Client>,
+    pub(crate) customize: Vec<Customize>,
     pub(crate) hosts: Option<HostStates>,
 }
 
@@ -226,14 +242,16 @@ impl ResilientClientBuilder {
         let (client, resilient, end) = match self.client {
             Some(client) => (client, resilient, None),
             None => {
-                let client = ResilientClient::reqwest_builder().build()?;
+                let customize = self.customize;
+                let builder = move || {
+                    customize
+                        .iter()
+                        .fold(Resilient::reqwest_builder(), |inner, change| change(inner))
+                };
+                let client = builder().build()?;
                 let resilient = resilient.with_client_timeout(ATTEMPT_TIMEOUT).with_records();
-                (
-                    client,
-                    resilient,
-                    Some(Arc::new(EndOfChain::new(ResilientClient::reqwest_builder))
-                        as Arc<dyn Middleware>),
-                )
+                let end: Arc<dyn Middleware> = Arc::new(EndOfChain::new(builder));
+                (client, resilient, Some(end))
             }
         };
         let handle = resilient.handle();

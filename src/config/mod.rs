@@ -8,7 +8,7 @@ pub(crate) mod policy;
 pub(crate) mod reload;
 mod settings;
 
-use std::{fmt, num::NonZeroUsize, sync::Arc};
+use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use crate::common::fault::ConfigError;
 use crate::config::overrides::RetryOverride;
@@ -55,6 +55,88 @@ impl ResilientConfig {
     /// Returns a builder that starts from the defaults.
     pub fn builder() -> ResilientConfigBuilder {
         Self::default().to_builder()
+    }
+
+    /// The settings of crawlers, downloads and command-line tools: jobs whose results are wanted even
+    /// if they come late.
+    ///
+    /// | setting | value | why |
+    /// |---|---|---|
+    /// | `max_retries` | 8 | with backoffs of up to 20 s they span a restart or a failover |
+    /// | `max_wait_time` | 15 min | longer than the windows of most rate limits: a server that asks for minutes gets them |
+    /// | `max_open_wait` | 1 min, whatever probes fail in it | an outage delays the job instead of costing a page for each request that meets it |
+    /// | `retry_budget` | 200 retries, by the rule of the default; one comes back each second | bursts are larger where hundreds of requests run side by side; and where all of them wait for a success, one has to be tried. None at all was tried in a model: 4 to 21 times the load on the host after an outage |
+    /// | `read_body` | 1 MiB | a page that breaks off is a failed attempt, not half a page; longer ones are streamed |
+    ///
+    /// A request waits at an open breaker only if its host has ever responded to this client, be it
+    /// by a 503: a dead host costs a crawler nothing more once its breaker is open. Those that waited
+    /// return like slow start, one first and two more for each that succeeds, as long as the
+    /// [gate](ResilientConfigBuilder::gate) is on; all at once they would bring the host down again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use reqwest_resilient::{ResilientClient, ResilientConfig};
+    ///
+    /// let crawler = ResilientClient::new(ResilientConfig::batch())?;
+    /// # Ok::<(), reqwest_resilient::BuildError>(())
+    /// ```
+    pub fn batch() -> Self {
+        Self { policy: Arc::new(Policy::batch()) }
+    }
+
+    /// The settings of a service that asks other services while its own callers wait for `deadline`.
+    /// A deadline below 1 ms counts as 1 ms.
+    ///
+    /// | setting | value | why |
+    /// |---|---|---|
+    /// | `max_total_time` | `deadline` | a later response is of no use to anyone |
+    /// | `deadline_header` | `grpc-timeout` | the server learns how much of it is left, and need not begin what comes too late |
+    /// | `max_retries` | 2 | services call services: retries of each level multiply |
+    /// | `backoff` | from 50 ms | most failures inside a data centre are over by then |
+    /// | `max_wait_time`, `max_open_wait` | `deadline / 10` | a request that would wait longer, at gate or breaker or for a token, fails fast and leaves the caller time for a fallback. The spread of a hint comes on top |
+    ///
+    /// Set [`attempt_timeout`](ResilientConfigBuilder::attempt_timeout), a little above the 99th
+    /// percentile of the server's latency: without it an attempt that hangs takes all of `deadline`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use reqwest_resilient::ResilientConfig;
+    ///
+    /// let config = ResilientConfig::service(Duration::from_secs(2))
+    ///     .to_builder()
+    ///     .attempt_timeout(Duration::from_millis(600))
+    ///     .build()?;
+    /// # Ok::<(), reqwest_resilient::ConfigError>(())
+    /// ```
+    pub fn service(deadline: Duration) -> Self {
+        Self { policy: Arc::new(Policy::service(deadline)) }
+    }
+
+    /// Retries alone, as *reqwest-retry* makes them: 3 of them after 408, 429, any 5xx and failures
+    /// of the transport, without breaker, budget and gate, deaf to Retry-After and its like.
+    ///
+    /// What is sent again still goes by the proofs of [`Delivery`](crate::Delivery): no POST twice
+    /// that may have been processed. Backoff and jitter are those of the default, from 300 ms up to
+    /// 20 s, for rate limits as well.
+    ///
+    /// For clients that are alone with their server, for measuring what the rest brings, and for
+    /// moving over from reqwest-retry without a change. In a fleet three plain retries keep a host
+    /// down that is overloaded.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use reqwest_resilient::{HintHeaders, ResilientConfig};
+    ///
+    /// // Retries that keep to Retry-After.
+    /// let config = ResilientConfig::plain().to_builder().hint_headers(HintHeaders::default()).build()?;
+    /// # Ok::<(), reqwest_resilient::ConfigError>(())
+    /// ```
+    pub fn plain() -> Self {
+        Self { policy: Arc::new(Policy::plain()) }
     }
 
     /// The defaults of the Python library *aresilient*, for people who port.

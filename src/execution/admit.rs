@@ -1,11 +1,17 @@
 //! The waits before an attempt: at the gate, at an open circuit breaker, and for a token.
 
-use std::{future::poll_fn, mem, pin::Pin, task::Poll, time::Duration};
+use std::{
+    future::{pending, poll_fn},
+    mem,
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
 
 use reqwest::Request;
 use tokio::time::{sleep, timeout_at};
 
-use crate::breaker::CircuitOpen;
+use crate::breaker::{BreakerHandle, BreakerState, CircuitOpen};
 use crate::common::clock::Instant;
 use crate::execution::attempt::Refusal;
 use crate::execution::call::Execution;
@@ -17,11 +23,14 @@ use crate::retry::decision::{StopReason, WaitSource};
 /// Requests that waited at a breaker leave it spread over this time once it has closed.
 const SPREAD: Duration = Duration::from_millis(100);
 
+/// A retry that waits for a token looks this often for one that trickled in.
+const TRICKLE: Duration = Duration::from_secs(1);
+
 impl Execution<'_> {
     /// Waits until the gate lets the request pass and the circuit breaker gives it a permit.
     ///
     /// A breaker is waited for up to `max_open_wait`, and once more for every probe that fails, each
-    /// at the cost of a retry.
+    /// at the cost of a retry; where outages are waited out, once in all and at no cost.
     pub(crate) async fn admit(
         &mut self,
         request: &Request,
@@ -74,7 +83,8 @@ impl Execution<'_> {
     ) -> Result<Instant, Refusal> {
         let rejected = || refuse(*open, now);
         // After a wait, nothing but a probe that failed has opened it.
-        let has_failed = patience.is_some() && !open.is_probing();
+        let costs_retry = !self.policy.waits_out_outages;
+        let has_failed = costs_retry && patience.is_some() && !open.is_probing();
         if has_failed {
             self.retry.turn();
             *patience = None;
@@ -85,7 +95,7 @@ impl Execution<'_> {
         let until = match *patience {
             Some(until) => until,
             None => {
-                let wait = self.open_wait.min(self.retry.left(now).unwrap_or(Duration::MAX));
+                let wait = self.open_wait().min(self.retry.left(now).unwrap_or(Duration::MAX));
                 let may_close_in = open.may_close_in().filter(|it| *it <= wait && !wait.is_zero());
                 let may_close_in = may_close_in.ok_or_else(rejected)?;
                 self.held_back(request, StopReason::CircuitOpen, may_close_in, now);
@@ -111,7 +121,9 @@ impl Execution<'_> {
         let ask_at = open.retry_in().and_then(|it| now.checked_add(it));
         let has_changed =
             timeout_at(ask_at.map_or(until, |it| it.min(until)), changed).await.is_ok();
-        if has_changed && !breaker.is_probing() {
+        // At the gate they go like slow start.
+        let is_spread = self.policy.waits_out_outages && self.may_be_held_back();
+        if has_changed && !breaker.is_probing() && !is_spread {
             sleep(SPREAD.mul_f64(self.policy.sources.random().clamp(0.0, 1.0))).await;
         }
         Ok(Instant::now())
@@ -119,6 +131,9 @@ impl Execution<'_> {
 
     /// Waits for the token of a retry that was decided upon at `decided_at`. Returns when it came;
     /// `None` if the retry needs none.
+    ///
+    /// Where outages are waited out, an open breaker ends the wait: it lets one request through at a
+    /// time, and if all waited for tokens that only a success brings, no request would be its probe.
     ///
     /// # Errors
     ///
@@ -129,13 +144,29 @@ impl Execution<'_> {
         decided_at: Instant,
     ) -> Result<Option<Instant>, Instant> {
         let Some(mut waiter) = self.guard.token_waiter() else { return Ok(None) };
-        let wait = self.open_wait.min(self.retry.left(decided_at).unwrap_or(Duration::MAX));
+        let wait = self.open_wait().min(self.retry.left(decided_at).unwrap_or(Duration::MAX));
         let Some(until) = decided_at.checked_add(wait) else { return Err(decided_at) };
         let mut polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut waiter).poll(cx))).await;
         if polled.is_pending() {
+            let breaker = self.guard.breaker().filter(|_| self.policy.waits_out_outages).cloned();
+            if breaker.as_ref().is_some_and(|it| is_open(it)) {
+                return Ok(Some(Instant::now()));
+            }
             self.held_back(request, StopReason::Budget, Duration::ZERO, Instant::now());
-            if let Ok(token) = timeout_at(until, waiter).await {
-                polled = Poll::Ready(token);
+            let mut opened = pin!(opened(breaker.as_deref()));
+            let mut now = decided_at;
+            while polled.is_pending() && now < until {
+                waiter.trickle(now);
+                let first = poll_fn(|cx| match Pin::new(&mut waiter).poll(cx) {
+                    Poll::Ready(token) => Poll::Ready(Some(token)),
+                    Poll::Pending => opened.as_mut().poll(cx).map(|()| None),
+                });
+                let look = now.checked_add(TRICKLE).map_or(until, |it| it.min(until));
+                match timeout_at(look, first).await {
+                    Ok(Some(token)) => polled = Poll::Ready(token),
+                    Ok(None) => return Ok(Some(Instant::now())),
+                    Err(_) => now = Instant::now(),
+                }
             }
         }
         match polled {
@@ -160,6 +191,24 @@ impl Execution<'_> {
             call.policy.listeners.notify(&Event::HeldBack(&info));
         });
         self.hold(by, Some((wait, source)), now);
+    }
+}
+
+fn is_open(breaker: &BreakerHandle) -> bool {
+    matches!(breaker.state(), BreakerState::Open | BreakerState::HalfOpen)
+}
+
+/// Waits until the breaker is open; for ever if there is none, or too many wait at it.
+async fn opened(breaker: Option<&BreakerHandle>) {
+    let Some((breaker, waiter)) = breaker.and_then(|it| Some((it, it.wait()?))) else {
+        return pending().await;
+    };
+    loop {
+        let changed = waiter.changed();
+        if is_open(breaker) {
+            return;
+        }
+        changed.await;
     }
 }
 

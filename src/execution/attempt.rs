@@ -8,10 +8,11 @@ use reqwest::{Request, Response, Url};
 
 use crate::common::clock::Instant;
 use crate::config::policy::Policy;
-use crate::error::{BoxError, Elapsed, HttpRequestError};
+use crate::error::{BoxError, HttpRequestError};
 use crate::execution::body::{self, BodyFactory, BoxFuture};
 use crate::execution::record::SendRecord;
 use crate::execution::redirect;
+use crate::observe::message::Elapsed;
 use crate::outcome::transport_error::{AttemptError, BodyFactoryError};
 use crate::outcome::{self, Delivery, Failure, FailureKind, OutcomeResult, not_sent};
 use crate::retry::decision::StopReason;
@@ -99,9 +100,11 @@ impl<E> AttemptResult<E> {
             && record.is_none_or(|it| !it.may_be_processed());
         match self {
             Self::Response { response, redirected, .. } => {
-                // Where the end of the chain is our own, a redirect is seen.
+                // What a middleware responds with by itself was not redirected.
+                let sent =
+                    record.map(|it| &it.url).or_else(|| (!around.records).then_some(around.asked));
                 *redirected |=
-                    !around.records && outcome::tells_of_redirect(around.asked, response.url());
+                    sent.is_some_and(|it| outcome::tells_of_redirect(it, response.url()));
             }
             Self::Failed { failure, error, followed, after_head } => {
                 let transport = C::transport_error(error);
@@ -285,7 +288,7 @@ impl Limit {
     fn nearest(terms: &AttemptLimits<'_>) -> Option<Self> {
         let AttemptLimits { policy, now, timeout, deadline, .. } = *terms;
         let attempt = timeout.and_then(|after| {
-            let elapsed = Elapsed { limit: "attempt_timeout", after };
+            let elapsed = Elapsed { limit: "attempt timeout", after };
             Some(Self { at: now.checked_add(after)?, kind: FailureKind::Timeout, elapsed })
         });
         let total = deadline.map(|at| {

@@ -5,7 +5,7 @@ use std::{mem, time::Duration};
 use http::{Extensions, StatusCode};
 use reqwest::{Request, Response};
 
-use crate::breaker::{CircuitOpen, StateChange};
+use crate::breaker::{CircuitOpen, Health, StateChange};
 use crate::common::clock::Instant;
 use crate::config::policy::{Policy, RetryAfter};
 use crate::error::{Cause, HttpRequestError, Inner};
@@ -40,27 +40,21 @@ pub(crate) struct Execution<'p> {
     pub(crate) gate_time: Duration,
     pub(crate) waits_at_gate: bool,
     /// How long it waits at an open breaker, and for a token.
-    pub(crate) open_wait: Duration,
+    longest_open_wait: Duration,
     /// How long the last attempt took.
     last_took: Duration,
     keyed: bool,
     /// Whether a hinted 503 has given it a free retry.
     was_invited: bool,
-    misdirected: Misdirected,
+    /// Whether a response said that its connection is for another host (421).
+    was_misdirected: bool,
+    /// Whether the next attempt needs a connection of its own.
+    distrusts_pool: bool,
     /// Whether an attempt that is retried may have been applied.
     maybe_applied: bool,
     /// Boxed, because most have none.
     history: Option<Box<History>>,
     log: Option<AttemptLog>,
-}
-
-/// Whether a response said that its connection is for another host (421).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Misdirected {
-    Never,
-    /// The next attempt gets a connection of its own.
-    JustNow,
-    Before,
 }
 
 impl<'p> Execution<'p> {
@@ -96,12 +90,13 @@ impl<'p> Execution<'p> {
             policy,
             gate_time: policy.max_wait_time,
             waits_at_gate: false,
-            open_wait: Duration::ZERO,
+            longest_open_wait: Duration::ZERO,
             last_took: Duration::ZERO,
             keyed: !idempotency::is_idempotent(request.method())
                 && idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
             was_invited: false,
-            misdirected: Misdirected::Never,
+            was_misdirected: false,
+            distrusts_pool: false,
             maybe_applied: false,
             history: None,
             log: extensions.get().cloned(),
@@ -110,7 +105,13 @@ impl<'p> Execution<'p> {
 
     /// Takes the limit of each attempt for the measure of its other waits.
     pub(crate) fn limit_attempts(&mut self, timeout: Option<Duration>) {
-        self.open_wait = self.policy.open_wait(timeout);
+        self.longest_open_wait = self.policy.open_wait(timeout);
+    }
+
+    /// Returns how long the request waits at an open breaker, and for a token, as things stand.
+    pub(crate) fn open_wait(&self) -> Duration {
+        let is_in_vain = self.policy.waits_out_outages && !self.guard.has_responded();
+        if is_in_vain { Duration::ZERO } else { self.longest_open_wait }
     }
 
     /// Remembers the key of the gate of a request that is about to be sent without a copy.
@@ -145,21 +146,15 @@ impl<'p> Execution<'p> {
 
     /// Returns whether the attempt that begins now needs a connection of its own.
     pub(crate) fn needs_own_connection(&mut self) -> bool {
-        let needs = self.misdirected == Misdirected::JustNow;
-        if needs {
-            self.misdirected = Misdirected::Before;
-        }
-        needs
+        mem::take(&mut self.distrusts_pool)
     }
 
     /// Returns whether a 421 is to be retried: once, over another connection (RFC 9110 §15.5.20).
     fn is_misdirected(&mut self, outcome: &Outcome<'_>) -> bool {
         let first = outcome.status() == Some(StatusCode::MISDIRECTED_REQUEST)
-            && self.misdirected == Misdirected::Never
+            && !self.was_misdirected
             && self.policy.retry_if.is_none();
-        if first {
-            self.misdirected = Misdirected::JustNow;
-        }
+        self.was_misdirected |= first;
         first
     }
 
@@ -271,10 +266,9 @@ impl<'p> Execution<'p> {
         if let Some(hint) = &mut advice.hint {
             hint.after = self.policy.cut_hint(hint.after);
         }
-        let verdict = match self.policy.verdict(outcome, &advice) {
-            Verdict::Final if self.is_misdirected(outcome) => Verdict::Transient,
-            verdict => verdict,
-        };
+        let verdict = self.policy.verdict(outcome, &advice);
+        let is_misdirected = verdict == Verdict::Final && self.is_misdirected(outcome);
+        let verdict = if is_misdirected { Verdict::Transient } else { verdict };
         let may_be_applied = !outcome.method.is_safe()
             && !classify::not_processed(outcome, &self.policy.refused, &advice);
         let closing = self.report(request, outcome, verdict, &advice, now);
@@ -299,6 +293,9 @@ impl<'p> Execution<'p> {
             (decision, _) => decision,
         };
         self.maybe_applied |= may_be_applied && matches!(decision, Decision::Retry { .. });
+        if matches!(decision, Decision::Retry { .. }) {
+            self.distrusts_pool = is_misdirected || outcome.makes_pool_suspect();
+        }
         self.record(outcome, heard, &decision, now);
         self.notify(|call| call.policy.listeners.notify(&Event::AttemptEnded(outcome)));
         self.scopes.end(outcome);
@@ -339,7 +336,7 @@ impl<'p> Execution<'p> {
         rejected_for: Option<Duration>,
         now: Instant,
     ) -> Decision {
-        let open_wait = self.open_wait;
+        let open_wait = self.open_wait();
         // Nothing is drawn for a wait that cannot follow.
         let waits = self.retry.may_repeat(self.policy);
         let random = if waits { self.policy.sources.random() } else { 0.0 };
@@ -383,6 +380,12 @@ impl<'p> Execution<'p> {
             outcome.is_timeout() && self.retry.left(now).is_some_and(|it| it.is_zero());
         let health = self.policy.health(outcome, verdict, advice).filter(|_| !is_deadline);
         let cross_host_url = outcome.cross_host_url();
+        if outcome.status().is_some() {
+            self.guard.note_response();
+        }
+        if self.policy.waits_out_outages && health == Some(Health::Success) {
+            self.guard.begin_slow_start(request, now);
+        }
         self.guard.exit(health, cross_host_url, hint, now, &self.policy.sources, &mut self.changes);
         if verdict == Verdict::Success {
             let first = self.retry.attempts() <= 1;

@@ -2,13 +2,11 @@
 
 use std::{mem, time::Duration};
 
-use http::{HeaderMap, StatusCode, header};
-
 use crate::common::clock::Instant;
 use crate::config::policy::{Policy, RetryAfter};
 use crate::outcome::classify;
 use crate::outcome::hint::{Advice, Hint, RetryDirective};
-use crate::outcome::{Delivery, FailureKind, Outcome, OutcomeResult};
+use crate::outcome::{Delivery, FailureKind, Outcome};
 use crate::retry::backoff::Progress;
 use crate::retry::decision::{Decision, StopReason, WaitSource};
 
@@ -224,31 +222,22 @@ impl Retry {
     /// closed it while it was idle, before or while the request was written (RFC 9112 §9.5), or
     /// says so by 408. A large upload may as well have been cut because of what it is.
     fn take_immediate_retry(&mut self, outcome: &Outcome<'_>) -> bool {
-        let stale = match outcome.result {
-            OutcomeResult::Failure(failure, _) => failure.may_be_stale,
-            OutcomeResult::Response { status, headers, .. } => {
-                status == StatusCode::REQUEST_TIMEOUT && says_close(headers)
-            }
-        };
-        stale && self.upload == Upload::Small && !mem::replace(&mut self.went_at_once, true)
+        outcome.is_stale()
+            && self.upload == Upload::Small
+            && !mem::replace(&mut self.went_at_once, true)
     }
-}
-
-fn says_close(headers: &HeaderMap) -> bool {
-    let options = headers.get_all(header::CONNECTION).iter().filter_map(|it| it.to_str().ok());
-    options.flat_map(|it| it.split(',')).any(|it| it.trim().eq_ignore_ascii_case("close"))
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use http::{HeaderName, Method};
+    use http::{HeaderMap, HeaderName, Method, StatusCode, header};
     use reqwest::Url;
 
     use super::*;
     use crate::config::policy::Patch;
-    use crate::outcome::Failure;
+    use crate::outcome::{Failure, OutcomeResult};
     use crate::retry::backoff::{Constant, Exponential, Jitter};
 
     const SECOND: Duration = Duration::from_secs(1);

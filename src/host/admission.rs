@@ -204,6 +204,25 @@ impl<'p> Admission<'p> {
         self.token = Some(token);
     }
 
+    /// Records that the host responded.
+    pub(crate) fn note_response(&self) {
+        self.parts.note_response();
+    }
+
+    /// Returns whether the host ever responded.
+    pub(crate) fn has_responded(&self) -> bool {
+        self.parts.has_responded()
+    }
+
+    /// Has requests like this one pass the gate like slow start, if the attempt under way is a probe.
+    ///
+    /// To be called before the breaker hears of the probe's success, which wakes those that wait.
+    pub(crate) fn begin_slow_start(&self, request: &Request, now: Instant) {
+        if let (Some(gates), Some(_)) = (self.parts.gates(), &self.probing) {
+            gates.reopen(self.gate_key.unwrap_or_else(|| self.parts.gate_key(request)), now);
+        }
+    }
+
     /// Returns the number of tokens in the budget.
     pub(crate) fn budget_left(&self, now: Instant) -> Option<f64> {
         self.parts.budget().map(|it| it.balance(now))
@@ -278,6 +297,7 @@ pub(crate) fn succeeded(
     now: Instant,
     sources: &Sources,
 ) {
+    parts.note_response();
     if let Some(mut permit) = permit {
         let result = Report { health: Health::Success, retry_after: None, first: true };
         // There are no listeners to notify of state changes.

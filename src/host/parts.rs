@@ -122,6 +122,17 @@ impl<'p> Parts<'p> {
         self.hosts.find(url, now)
     }
 
+    /// Records that the host responded.
+    #[inline]
+    pub(crate) fn note_response(&self) {
+        self.host.note_response();
+    }
+
+    /// Returns whether the host ever responded.
+    pub(crate) fn has_responded(&self) -> bool {
+        self.host.has_responded()
+    }
+
     /// Returns whether a gate of the host may be closed.
     #[inline]
     pub(crate) fn may_be_held_back(&self) -> bool {

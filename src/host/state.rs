@@ -1,6 +1,9 @@
 //! The state of one host: its breaker, its budget and its gate.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{
+    Arc, Mutex, OnceLock, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use crate::breaker::{BreakerHandle, BreakerState, Observers, RuleSet};
 use crate::common::clock::Instant;
@@ -15,6 +18,8 @@ use crate::retry::budget::{Account, RetryBudget};
 pub(crate) struct HostState {
     key: Arc<str>,
     has_users_key: bool,
+    /// Whether any response ever came of it.
+    has_responded: AtomicBool,
     family: Arc<Family>,
     breaker: OnceLock<Arc<BreakerHandle>>,
     budget: OnceLock<Arc<Account>>,
@@ -97,6 +102,7 @@ impl HostState {
         Self {
             key: key.text.into(),
             has_users_key: key.is_users,
+            has_responded: AtomicBool::new(false),
             family: Arc::clone(family),
             breaker: OnceLock::new(),
             budget: OnceLock::new(),
@@ -110,6 +116,20 @@ impl HostState {
 
     pub(crate) fn shared_key(&self) -> &Arc<str> {
         &self.key
+    }
+
+    /// Records that a response came. Reads first, so that no cache line changes hands for it.
+    #[inline]
+    pub(crate) fn note_response(&self) {
+        if !self.has_responded() {
+            self.has_responded.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns whether any response ever came.
+    #[inline]
+    pub(crate) fn has_responded(&self) -> bool {
+        self.has_responded.load(Ordering::Relaxed)
     }
 
     /// Returns whether its key is one of the user's, not a host's.

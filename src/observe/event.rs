@@ -9,7 +9,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::Method;
 
 use crate::breaker::StateChange;
-use crate::observe::message::{Message, Reported};
+use crate::observe::message::{Attempts, Message, Reported};
 use crate::observe::redact::RedactedUrl;
 use crate::outcome::Outcome;
 use crate::retry::decision::{StopReason, WaitSource};
@@ -86,21 +86,21 @@ impl fmt::Display for Event<'_> {
             Self::AttemptEnded(it) => {
                 write!(f, "attempt {} gave {it} after {:.3}s", it.attempt, seconds(it.elapsed))
             }
-            Self::Rejected(it) => write!(f, "rejected after {} attempts: {it}", it.attempt),
+            Self::Rejected(it) => write!(f, "rejected after {}: {it}", Attempts(it.attempt)),
             Self::BreakerChanged(it) => it.fmt(f),
             Self::GateClosed(it) => {
                 write!(f, "gate closed for {:.3}s", seconds(it.closed_for))
             }
             Self::BudgetRefused(it) => {
-                write!(f, "no retry after {} attempts: budget at {:.2}", it.attempts, it.tokens)
+                write!(f, "no retry after {}: budget at {:.2}", Attempts(it.attempts), it.tokens)
             }
             Self::Waiting(it) => {
                 let (attempt, wait) = (it.attempt, seconds(it.wait));
                 write!(f, "attempt {attempt} in {wait:.3}s by {}, after {}", it.source, it.outcome)
             }
             Self::Succeeded(it) => {
-                let (attempts, elapsed) = (it.attempts, seconds(it.elapsed));
-                write!(f, "success after {attempts} attempts in {elapsed:.3}s: {}", it.outcome)
+                let (attempts, elapsed) = (Attempts(it.attempts), seconds(it.elapsed));
+                write!(f, "success after {attempts} in {elapsed:.3}s: {}", it.outcome)
             }
             Self::GaveUp(it) => it.fmt(f),
             Self::Reloaded => f.write_str("settings reloaded"),

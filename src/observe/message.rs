@@ -1,6 +1,6 @@
 //! The message about the end of a request.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, time::Duration};
 
 use http::{Method, StatusCode};
 
@@ -40,7 +40,8 @@ impl<'a> From<&Outcome<'a>> for Reported<'a> {
 
 impl fmt::Display for Message<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { method, attempts, stop, .. } = *self;
+        let Self { method, stop, .. } = *self;
+        let attempts = Attempts(self.attempts);
         write!(f, "{method} request to {} ", self.url)?;
         match self.cause {
             Reported::Status(status) => {
@@ -48,19 +49,26 @@ impl fmt::Display for Message<'_> {
                 write!(f, "{verb} with status {}", status.as_u16())?;
                 match stop {
                     // For example a 412 to a PUT, or a 404 to a DELETE, that took effect before.
-                    StopReason::Final if self.maybe_applied => write!(
-                        f,
-                        " after {attempts} attempts (an earlier attempt may have been applied)"
-                    ),
+                    StopReason::Final if self.maybe_applied => {
+                        write!(f, " after {attempts} (an earlier attempt may have been applied)")
+                    }
                     StopReason::Final | StopReason::Success => Ok(()),
-                    _ => write!(f, " after {attempts} attempts{}", because(stop)),
+                    _ => write!(f, " after {attempts}{}", because(stop)),
                 }
             }
+            Reported::Failure(FailureKind::Deadline, error) if error.is::<Elapsed>() => {
+                write!(f, "{error}, {attempts}")
+            }
+            Reported::Failure(FailureKind::Timeout, error)
+                if error.is::<Elapsed>() && stop != StopReason::Deadline =>
+            {
+                write!(f, "{error}, {attempts}{}", because(stop))
+            }
             Reported::Failure(FailureKind::Timeout, _) if stop != StopReason::Deadline => {
-                write!(f, "timed out ({attempts} attempts){}", because(stop))
+                write!(f, "timed out ({attempts}){}", because(stop))
             }
             Reported::Failure(FailureKind::CircuitOpen | FailureKind::RateLimited, error) => {
-                write!(f, "was rejected after {attempts} attempts: {error}")
+                write!(f, "was rejected after {attempts}: {error}")
             }
             Reported::Failure(kind, error) => {
                 let because = match stop {
@@ -69,8 +77,8 @@ impl fmt::Display for Message<'_> {
                     }
                     _ => because(stop),
                 };
-                write!(f, "failed after {attempts} attempts{because}")?;
-                if is_own(kind) || f.alternate() {
+                write!(f, "failed after {attempts}{because}")?;
+                if is_own(kind, error) || f.alternate() {
                     let text = transport_error::root_text(error);
                     return write!(f, ": {}", self.url.redact(&text));
                 }
@@ -81,9 +89,45 @@ impl fmt::Display for Message<'_> {
     }
 }
 
+/// A number of attempts, in words that agree with it.
+#[derive(Clone, Copy)]
+pub(crate) struct Attempts(pub(crate) u32);
+
+impl fmt::Display for Attempts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} attempt{}", self.0, if self.0 == 1 { "" } else { "s" })
+    }
+}
+
+/// A limit of ours that ended an attempt or a request, and its length.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Elapsed {
+    pub(crate) limit: &'static str,
+    pub(crate) after: Duration,
+}
+
+impl fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let after = self.after;
+        f.write_str("timed out after ")?;
+        match () {
+            () if after.subsec_nanos() == 0 => write!(f, "{} s", after.as_secs())?,
+            () if after < Duration::from_millis(1) => write!(f, "{after:?}")?,
+            () if after < Duration::from_secs(1) => {
+                write!(f, "{} ms", after.as_micros() as f64 / 1e3)?
+            }
+            () => write!(f, "{} s", after.as_secs_f64())?,
+        }
+        write!(f, " ({})", self.limit)
+    }
+}
+
+impl Error for Elapsed {}
+
 /// Returns whether a failure of this kind is a decision of this crate, which the message has whole.
-pub(crate) fn is_own(kind: FailureKind) -> bool {
+pub(crate) fn is_own(kind: FailureKind, error: &(dyn Error + 'static)) -> bool {
     matches!(kind, FailureKind::CircuitOpen | FailureKind::Deadline | FailureKind::RateLimited)
+        || error.is::<Elapsed>()
 }
 
 /// Returns the kind of failure in words, where the sources have the details.
@@ -115,5 +159,27 @@ fn because(stop: StopReason) -> &'static str {
         StopReason::RateLimited => " (host is rate limited)",
         StopReason::UnsafeToRepeat => " (not safe to repeat)",
         StopReason::Vetoed => " (told not to retry)",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_agree_and_limits_have_their_length() {
+        let texts = [0, 1, 2].map(|it| Attempts(it).to_string());
+        assert_eq!(texts, ["0 attempts", "1 attempt", "2 attempts"]);
+        for (after, text) in [
+            (Duration::from_secs(10), "10 s"),
+            (Duration::from_millis(1_500), "1.5 s"),
+            (Duration::from_millis(550), "550 ms"),
+            (Duration::from_micros(2_500), "2.5 ms"),
+            (Duration::from_micros(5), "5µs"),
+            (Duration::ZERO, "0 s"),
+        ] {
+            let elapsed = Elapsed { limit: "attempt timeout", after };
+            assert_eq!(elapsed.to_string(), format!("timed out after {text} (attempt timeout)"));
+        }
     }
 }

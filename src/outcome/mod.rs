@@ -8,7 +8,7 @@ pub(crate) mod transport_error;
 
 use std::{error::Error, fmt, time::Duration};
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, header};
 use reqwest::Url;
 use url::Host;
 
@@ -266,6 +266,24 @@ impl<'a> Outcome<'a> {
         cross_host_url(self.url, self.answered_by()?)
     }
 
+    /// Returns whether the connection may have been stale: closed by the server while it was idle.
+    pub(crate) fn is_stale(&self) -> bool {
+        match self.result {
+            OutcomeResult::Failure(failure, _) => failure.may_be_stale,
+            OutcomeResult::Response { status, headers, .. } => {
+                status == StatusCode::REQUEST_TIMEOUT && says_close(headers)
+            }
+        }
+    }
+
+    /// Returns whether other connections of the pool may be as dead as that of this attempt: it was
+    /// stale, or silent until a limit.
+    pub(crate) fn makes_pool_suspect(&self) -> bool {
+        let is_silent = self.failure() == Some(FailureKind::Timeout)
+            && self.delivery() == Delivery::MaybeProcessed;
+        is_silent || self.is_stale()
+    }
+
     /// Returns whether time ran out: a connect, attempt or client timeout, or the deadline.
     pub fn is_timeout(&self) -> bool {
         matches!(self.failure(), Some(FailureKind::Timeout | FailureKind::Deadline))
@@ -275,6 +293,11 @@ impl<'a> Outcome<'a> {
     pub fn is_connect(&self) -> bool {
         self.failure() == Some(FailureKind::Connect)
     }
+}
+
+fn says_close(headers: &HeaderMap) -> bool {
+    let options = headers.get_all(header::CONNECTION).iter().filter_map(|it| it.to_str().ok());
+    options.flat_map(|it| it.split(',')).any(|it| it.trim().eq_ignore_ascii_case("close"))
 }
 
 /// The host that reqwest puts into the URL of a response without one, which a middleware built.

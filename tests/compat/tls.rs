@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use reqwest::{Certificate, ClientBuilder};
 use reqwest_resilient::{
-    Constant, ErrorKind, FailureKind, ResilientClient, ResilientConfig, ResponseExt, StopReason,
+    Constant, ErrorKind, FailureKind, Resilient, ResilientClient, ResilientConfig, ResponseExt,
+    StopReason,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -111,7 +112,7 @@ const BACKENDS: [(&str, Backend); 2] = [
 ];
 
 fn client(backend: Backend, trusted: Option<&Certificate>) -> ResilientClient {
-    let inner = backend(ResilientClient::reqwest_builder().no_proxy());
+    let inner = backend(Resilient::reqwest_builder().no_proxy());
     let inner = trusted.into_iter().fold(inner, |it, root| it.tls_certs_only([root.clone()]));
     let config = ResilientConfig::builder()
         .max_retries(2)

@@ -74,7 +74,10 @@ fn mistakes_of_every_kind_are_named() {
             "hosts.A.gate = false\nhosts.a.gate = true",
             "hosts.\"a\" is given twice, got {gate = true}",
         ),
-        ("preset = 'mild'", "preset must be \"default\" or \"aresilient\", got \"mild\""),
+        (
+            "preset = 'mild'",
+            "preset must be \"default\" or \"batch\" or \"service\" or \"plain\" or \"aresilient\", got \"mild\"",
+        ),
         (
             "jitter = -0.5",
             "jitter must be \"full\" or \"equal\" or \"decorrelated\" or \"none\" or a number from 0, got -0.5",

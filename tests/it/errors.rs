@@ -69,10 +69,13 @@ fn the_root_cause_of_a_failure_stands_once_in_the_chain() {
 #[tokio::test(start_paused = true)]
 async fn what_this_crate_decides_stands_once_in_the_chain() {
     let late = || Reply::status(200).after(9 * SECOND);
-    stands_once(ended(steady().max_total_time(SECOND), late()).await, "max_total_time of 1s");
+    stands_once(
+        ended(steady().max_total_time(SECOND), late()).await,
+        "timed out after 1 s (max_total_time)",
+    );
     let config = steady().attempt_timeout(SECOND).max_retries(0);
     let (all, _) = chain(ended(config, late()).await);
-    assert_eq!(all.matches("attempt_timeout of 1s elapsed").count(), 1, "{all}");
+    assert_eq!(all.matches("timed out after 1 s (attempt timeout)").count(), 1, "{all}");
 
     // The error itself has the whole rejection, which is also found by type.
     let rule = BreakerConfig::consecutive(NonZeroU32::MIN);

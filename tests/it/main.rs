@@ -15,6 +15,7 @@ mod lifecycle;
 mod overload;
 #[cfg(feature = "blocking")]
 mod parity;
+mod presets;
 mod properties;
 mod reload;
 mod retry;

@@ -63,7 +63,7 @@ async fn an_empty_budget_ends_the_request_at_once_with_its_last_outcome() {
 
     let error = client.get(URL).send_resilient().await.unwrap_err();
     assert_eq!((error.stop_reason(), error.status()), (StopReason::Budget, BUSY));
-    assert!(error.to_string().ends_with("after 1 attempts (retry budget exhausted)"), "{error}");
+    assert!(error.to_string().ends_with("after 1 attempt (retry budget exhausted)"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

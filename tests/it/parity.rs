@@ -365,7 +365,7 @@ fn play(scenario: &Scenario, entry: Entry, ending: Ending) -> Seen {
     let mut results = vec![];
     match entry {
         Entry::ByHand => {
-            let inner = ResilientClient::reqwest_builder().build().unwrap();
+            let inner = Resilient::reqwest_builder().build().unwrap();
             let client = ClientBuilder::new(inner).with(Resilient::new(config())).build();
             for _ in 0..scenario.times {
                 let result = runtime.block_on(async {
@@ -503,7 +503,6 @@ fn what_is_added_to_one_client_is_added_to_the_other() {
     let mut blocking = methods(&["client/blocking/mod.rs"]);
     let mut ours = methods(&["client/resilient_client.rs", "client/request.rs"]);
     assert!(blocking.remove("handle"), "a runtime is a matter of blocking clients");
-    assert!(ours.remove("reqwest_builder"), "a client of reqwest fits both");
     assert!(ours.remove("into_inner"), "there is no blocking builder of reqwest-middleware");
     assert_eq!(blocking, ours);
     assert!(ours.contains("send_resilient") && ours.contains("build"), "{ours:?}");

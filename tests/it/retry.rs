@@ -118,8 +118,7 @@ async fn the_deadline_cuts_an_attempt_under_way() {
     assert_eq!(start.elapsed(), 3 * SECOND);
     assert_eq!(
         ours.to_string(),
-        "GET request to https://api.example.com/data failed after 2 attempts \
-         (max_total_time exceeded): max_total_time of 3s elapsed"
+        "GET request to https://api.example.com/data timed out after 3 s (max_total_time), 2 attempts"
     );
 }
 
@@ -142,7 +141,10 @@ async fn an_attempt_timeout_is_retried_and_reported() {
     assert!(error.is_timeout() && !error.is_deadline());
     assert_eq!(start.elapsed(), 5 * SECOND);
     assert_eq!(error.history().attempts()[0].delivery, Delivery::MaybeProcessed);
-    assert!(error.to_string().ends_with("timed out (2 attempts)"), "{error}");
+    assert!(
+        error.to_string().ends_with("timed out after 2 s (attempt timeout), 2 attempts"),
+        "{error}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

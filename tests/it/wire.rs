@@ -2,6 +2,7 @@
 
 mod attribution;
 mod cancel;
+mod connections;
 mod delivery;
 mod drain;
 mod evidence;

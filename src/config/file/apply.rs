@@ -24,10 +24,7 @@ pub(super) fn builder(
     base: &ResilientConfig,
     faults: &mut Vec<ConfigFault>,
 ) -> ResilientConfigBuilder {
-    let preset = get(table, "preset").map(|name| match name {
-        Value::Word("aresilient") => ResilientConfig::aresilient(),
-        _ => ResilientConfig::default(),
-    });
+    let preset = preset(table, faults);
     let base = preset.map_or_else(|| base.clone(), |it| it.with_code_of(base));
     let mut general = Parts::of(base.policy());
     let settings = general.apply(RetryOverride::new(), table, "", faults);
@@ -46,6 +43,23 @@ pub(super) fn builder(
         builder = builder.host(name, settings);
     }
     builder
+}
+
+/// Returns the preset to start from, if one is named. A service has no deadline of its own:
+/// `max_total_time` is it.
+fn preset(table: &Table, faults: &mut Vec<ConfigFault>) -> Option<ResilientConfig> {
+    Some(match (get(table, "preset")?, get(table, "max_total_time")) {
+        (Value::Word("aresilient"), _) => ResilientConfig::aresilient(),
+        (Value::Word("batch"), _) => ResilientConfig::batch(),
+        (Value::Word("plain"), _) => ResilientConfig::plain(),
+        (Value::Word("service"), Some(Value::Time(it))) => ResilientConfig::service(*it),
+        (Value::Word("service"), _) => {
+            let rule = "needs max_total_time, its deadline";
+            faults.push(ConfigFault::new("preset", rule, "service"));
+            ResilientConfig::default()
+        }
+        _ => ResilientConfig::default(),
+    })
 }
 
 pub(super) fn set(settings: RetryOverride, name: &str, value: &Value) -> RetryOverride {

@@ -35,8 +35,9 @@ const TOP: &[Key] = &[
     ),
     key(
         "preset",
-        Kind::Word(&["default", "aresilient"]),
-        "The settings to start from: the defaults, or those of the Python library aresilient.",
+        Kind::Word(&["default", "batch", "service", "plain", "aresilient"]),
+        "The settings to start from: the defaults, those of batch jobs, of services (whose deadline is \
+         max_total_time), of plain retries, or of the Python library aresilient.",
     ),
     key(
         "circuit_breaker",

@@ -35,7 +35,8 @@
 //! # How it is written
 //!
 //! - Names are those of the [builder](crate::ResilientConfigBuilder), and so are the defaults.
-//!   What is not said stays as it is in `preset`: `"default"`, or `"aresilient"`.
+//!   What is not said stays as it is in `preset`: `"default"`, `"batch"`, `"plain"`, `"aresilient"`,
+//!   or `"service"`, whose deadline is `max_total_time`.
 //! - A length of time is text with a unit: `"300ms"`, `"1m 30s"`. A bare number is refused, because
 //!   it names no unit.
 //! - What can be switched off is switched off by `false` or `"off"`, and on by `true`, `"on"` or a

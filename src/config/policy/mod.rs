@@ -1,11 +1,12 @@
 //! The settings of one request, resolved.
 
 mod patch;
+mod presets;
 mod validate;
 
 use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use reqwest::{Request, Url};
 
 pub(crate) use self::patch::Patch;
@@ -25,7 +26,7 @@ use crate::outcome::Outcome;
 use crate::outcome::classify::{
     self, HintFrom, Judge, Predicate, RetryMethods, StatusSet, Verdict,
 };
-use crate::outcome::hint::{Advice, HintFormat, HintHeaders};
+use crate::outcome::hint::{Advice, HintHeaders};
 use crate::outcome::idempotency::{self, IdempotencyKey};
 use crate::retry::backoff::{Backoff, Exponential, Jitter};
 use crate::retry::budget::{BudgetConfig, RetryBudget};
@@ -84,6 +85,9 @@ pub(crate) struct Policy {
     pub(crate) max_wait_time: Duration,
     /// `None` for the default, which depends on the attempt timeout.
     pub(crate) max_open_wait: Option<Duration>,
+    /// Whether `max_open_wait` goes on over failed probes, but only at a host that has responded, and
+    /// those that waited return like slow start.
+    pub(crate) waits_out_outages: bool,
     pub(crate) retry_after: RetryAfter,
     pub(crate) hints: Arc<HintHeaders>,
     pub(crate) hint_from: Option<HintFrom>,
@@ -163,6 +167,7 @@ impl Default for Policy {
             max_total_time: None,
             max_wait_time: Duration::from_secs(60),
             max_open_wait: None,
+            waits_out_outages: false,
             retry_after: RetryAfter::Floor,
             hints: Arc::default(),
             hint_from: None,
@@ -187,29 +192,6 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// The Python library's defaults.
-    pub(crate) fn aresilient() -> Self {
-        Self {
-            backoff: Arc::new(Exponential::new(Duration::from_millis(300))),
-            is_backoff_set: true,
-            jitter: Jitter::None,
-            statuses: TRANSIENT.into_iter().skip(2).collect(),
-            methods: RetryMethods::All,
-            retried_counts: true,
-            // The reference has no limit, and sleeps for years if told to.
-            max_wait_time: Duration::from_secs(3_599),
-            max_open_wait: Some(Duration::ZERO),
-            retry_after: RetryAfter::Replaces,
-            hints: Arc::new(
-                HintHeaders::none().with_format(header::RETRY_AFTER, HintFormat::Standard),
-            ),
-            breaker: None,
-            budget: None,
-            gate: None,
-            ..Self::default()
-        }
-    }
-
     /// Returns the backoff after a failed attempt: after a rate limit that closed no gate it begins at
     /// a second, unless another one is set.
     pub(crate) fn backoff_after(&self, is_throttled: bool) -> &dyn Backoff {
@@ -423,6 +405,8 @@ impl fmt::Debug for HostPolicy {
 
 #[cfg(test)]
 mod tests {
+    use http::header;
+
     use super::*;
 
     /// What a policy makes of a request to this method with this body.

@@ -10,7 +10,8 @@ use reqwest::{Body, Response};
 use tokio::time::Sleep;
 
 use crate::common::clock::Instant;
-use crate::error::{BoxError, Elapsed};
+use crate::error::BoxError;
+use crate::observe::message::Elapsed;
 
 /// Returns the same response with a body that fails at `deadline` if it has not ended by then.
 pub(crate) fn until(response: Response, deadline: Instant, limit: Duration) -> Response {

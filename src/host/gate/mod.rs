@@ -99,11 +99,32 @@ impl HostGates {
         hint: Option<Duration>,
         unit: f64,
     ) -> Option<Closing> {
+        let (gate, closing) =
+            self.change(key, now, |gate| gate.close(now, throttle, hint, unit))?;
+        if closing.concerns_waiters {
+            gate.queue.wake_all();
+        }
+        Some(closing)
+    }
+
+    /// Begins an opening of the gate of `key` though nothing has closed it: the host is back, and the
+    /// requests that waited for it go like slow start. A closed gate stays closed.
+    pub(crate) fn reopen(&self, key: u64, now: Instant) {
+        self.change(key, now, |gate| gate.reopen(now));
+    }
+
+    /// Changes the gate of `key`, a new one if there is none; `None` if `change` leaves it as it was.
+    fn change<T>(
+        &self,
+        key: u64,
+        now: Instant,
+        change: impl FnOnce(&mut Gate) -> Option<T>,
+    ) -> Option<(Arc<KeyGate>, T)> {
         let mut gates = lock(&self.gates);
         let found = gates.iter().find(|it| it.0 == key).map(|it| Arc::clone(&it.1));
         let is_new = found.is_none();
         let gate = found.unwrap_or_else(|| Arc::new(KeyGate::new()));
-        let closing = lock(&gate.gate).close(now, throttle, hint, unit)?;
+        let changed = change(&mut lock(&gate.gate))?;
         if is_new {
             if gates.len() >= MOST_GATES {
                 evict(&mut gates, now);
@@ -111,11 +132,7 @@ impl HostGates {
             gates.push((key, Arc::clone(&gate)));
         }
         self.is_busy.store(true, Ordering::Relaxed);
-        drop(gates);
-        if closing.concerns_waiters {
-            gate.queue.wake_all();
-        }
-        Some(closing)
+        Some((gate, changed))
     }
 
     /// Admits a request that arrives now, or gives it a place in the queue of its gate.

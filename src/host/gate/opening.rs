@@ -197,6 +197,19 @@ impl Gate {
         Some(Closing { opens_in, announced_in, is_longer: true, concerns_waiters })
     }
 
+    /// Begins an opening without a closing before it; `None` if the gate is closed.
+    pub(crate) fn reopen(&mut self, now: Instant) -> Option<()> {
+        if matches!(self.phase, Phase::Closed(it) if now < it.opens) {
+            return None;
+        }
+        let (hold, asked) = (Duration::ZERO, None);
+        let closed = Closed { asked, hold, until: now, announced: now, opens: now, unit: 0.0 };
+        self.phase = Phase::Opening { closed, moved: now };
+        self.opening += 1;
+        (self.last, self.good, self.credit) = (0, 0, 1);
+        Some(())
+    }
+
     /// Returns how long a rate limit without a hint closes the gate. Those that arrive while it is
     /// closed belong to the same burst and do not make it longer.
     fn hold_without_hint(&mut self, is_closed: bool) -> Duration {

@@ -145,6 +145,15 @@ pub(crate) struct TokenWaiter {
     place: Option<(Waiter<()>, Arc<Account>)>,
 }
 
+impl TokenWaiter {
+    /// Gives what has trickled in since to the retries that wait.
+    pub(crate) fn trickle(&self, now: Instant) {
+        if let Some((_, account)) = &self.place {
+            account.change(|bucket| bucket.trickle_until(now));
+        }
+    }
+}
+
 impl Future for TokenWaiter {
     type Output = Token;
 

@@ -113,6 +113,11 @@ impl Bucket {
         i128::from(now.saturating_sub(self.filled)) * i128::from(self.trickle)
     }
 
+    /// Adds what has trickled in until `now`.
+    pub(super) fn trickle_until(&mut self, now: Instant) {
+        self.fill(self.moment(now));
+    }
+
     /// Adds the trickle up to `now`.
     fn fill(&mut self, now: u64) {
         self.add(self.trickled(now));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use h2::Reason;
 use http::Version;
 use reqwest_resilient::{
-    Constant, FailureKind, ResilientClient, ResilientConfig, ResponseExt, StopReason,
+    Constant, FailureKind, Resilient, ResilientClient, ResilientConfig, ResponseExt, StopReason,
 };
 
 use crate::support::h2::Stream;
@@ -14,7 +14,7 @@ use crate::support::server::Server;
 use crate::support::steady;
 
 fn client() -> ResilientClient {
-    let inner = ResilientClient::reqwest_builder().no_proxy().http2_prior_knowledge().build();
+    let inner = Resilient::reqwest_builder().no_proxy().http2_prior_knowledge().build();
     let config: ResilientConfig =
         steady().backoff(Constant::new(Duration::from_millis(1))).build().unwrap();
     ResilientClient::builder().reqwest_client(inner.unwrap()).config(config).build().unwrap()

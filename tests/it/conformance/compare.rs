@@ -91,17 +91,22 @@ pub(crate) fn missing_failure(scenario: &Scenario, request: &Request) -> Option<
         Ended::Escaped { message, .. } => {
             let Request { method, url, .. } = request;
             let message =
-                format!("{method} request to {url} failed after {attempts} attempts: {message}");
+                format!("{method} request to {url} failed after {}: {message}", counted(*attempts));
             (None, message, super::replay::reply(request, *attempts).and_then(|it| it.error))
         }
         Ended::CircuitOpen { message } => {
             let Request { method, url, .. } = request;
-            let rejected = format!("was rejected after {attempts} attempts: {message}");
+            let rejected = format!("was rejected after {}: {message}", counted(*attempts));
             (None, format!("{method} request to {url} {rejected}"), None)
         }
         Ended::Response { .. } | Ended::Hang {} => return None,
     };
     Some(Event::OnFailure { attempt: *attempts, status, error, cause, total_time: *elapsed_s })
+}
+
+/// A number of attempts, as a message has it.
+pub(crate) fn counted(attempts: usize) -> String {
+    format!("{attempts} attempt{}", if attempts == 1 { "" } else { "s" })
 }
 
 /// Returns the tolerance of tokio's timer, which ticks in milliseconds.

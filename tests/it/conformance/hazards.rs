@@ -138,11 +138,10 @@ impl Case<'_> {
         let Some(failed) = self.observed.failed() else { return };
         let attempts = self.observed.attempts;
         self.hold(failed.attempts == attempts, "counts other attempts");
-        let counted = failed.message.contains(&format!("after {attempts} attempts"))
-            || failed.message.contains(&format!("({attempts} attempts)"));
+        let counted = failed.message.contains(&super::compare::counted(attempts));
         self.hold(counted, "does not say how many attempts");
         let deadline = failed.stop == StopReason::Deadline;
-        let says_so = failed.message.contains("(max_total_time exceeded)");
+        let says_so = failed.message.contains("(max_total_time");
         self.hold(deadline == says_so, "does not say why it ended");
         if !self.was_cut() {
             self.ends_like(attempts);

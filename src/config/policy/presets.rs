@@ -1,0 +1,89 @@
+//! The presets: settings that belong together.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{StatusCode, header};
+
+use super::{LONGEST_BACKOFF, Policy, RetryAfter, TRANSIENT};
+use crate::config::headers::DeadlineHeader;
+use crate::outcome::classify::RetryMethods;
+use crate::outcome::hint::{HintFormat, HintHeaders};
+use crate::retry::backoff::{Exponential, Jitter};
+use crate::retry::budget::BudgetConfig;
+
+/// The shortest deadline of a service. A tenth of it is still a wait.
+const SHORTEST_DEADLINE: Duration = Duration::from_millis(1);
+
+impl Policy {
+    /// The settings of jobs that nobody waits for.
+    pub(crate) fn batch() -> Self {
+        Self {
+            max_retries: 8,
+            max_wait_time: Duration::from_secs(15 * 60),
+            max_open_wait: Some(Duration::from_secs(60)),
+            waits_out_outages: true,
+            read_body: Some(1024 * 1024),
+            // Where all requests wait for tokens no success brings one: the trickle is their probe.
+            budget: Some(BudgetConfig::default().size(200).trickle(1.0).into()),
+            simple: false,
+            ..Self::default()
+        }
+    }
+
+    /// The settings of a service whose callers wait for `deadline`.
+    pub(crate) fn service(deadline: Duration) -> Self {
+        let deadline = deadline.max(SHORTEST_DEADLINE);
+        let wait = deadline / 10;
+        let backoff = Exponential::new(Duration::from_millis(50)).max_delay(LONGEST_BACKOFF);
+        Self {
+            max_retries: 2,
+            backoff: Arc::new(backoff),
+            is_backoff_set: true,
+            max_total_time: Some(deadline),
+            max_wait_time: wait,
+            max_open_wait: Some(wait),
+            deadline_header: Some(DeadlineHeader::grpc_timeout()),
+            simple: false,
+            ..Self::default()
+        }
+    }
+
+    /// Retries alone, as reqwest-retry makes them.
+    pub(crate) fn plain() -> Self {
+        let server_errors = (500..=599).filter_map(|it| StatusCode::from_u16(it).ok());
+        let others = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+        Self {
+            is_backoff_set: true,
+            statuses: server_errors.chain(others).collect(),
+            hints: Arc::new(HintHeaders::none()),
+            max_open_wait: Some(Duration::ZERO),
+            breaker: None,
+            budget: None,
+            gate: None,
+            ..Self::default()
+        }
+    }
+
+    /// The Python library's defaults.
+    pub(crate) fn aresilient() -> Self {
+        Self {
+            backoff: Arc::new(Exponential::new(Duration::from_millis(300))),
+            is_backoff_set: true,
+            jitter: Jitter::None,
+            statuses: TRANSIENT.into_iter().skip(2).collect(),
+            methods: RetryMethods::All,
+            retried_counts: true,
+            // The reference has no limit, and sleeps for years if told to.
+            max_wait_time: Duration::from_secs(3_599),
+            max_open_wait: Some(Duration::ZERO),
+            retry_after: RetryAfter::Replaces,
+            hints: Arc::new(
+                HintHeaders::none().with_format(header::RETRY_AFTER, HintFormat::Standard),
+            ),
+            breaker: None,
+            budget: None,
+            gate: None,
+            ..Self::default()
+        }
+    }
+}
