@@ -128,6 +128,7 @@ mod limits;
 mod parts;
 #[cfg(feature = "schemars")]
 mod schema;
+mod set;
 mod shape;
 mod tree;
 
