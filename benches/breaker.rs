@@ -1,6 +1,6 @@
 //! What a permit and its record cost beside other breakers: `cargo bench --bench breaker`.
 //!
-//! The moment is read once: whoever sends a request has it at hand. The line `own clock` adds two
+//! The moment is read once: the sender of a request knows it anyway. The line `own clock` adds two
 //! readings of it for each call.
 
 #[path = "support/mod.rs"]

@@ -67,7 +67,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// The client, and whoever listens to it.
+/// The client and its listeners.
 fn client() -> Result<ClientWithMiddleware> {
     let breaker = BreakerConfig::default().open_for(Duration::from_millis(500));
     let config = ResilientConfig::builder()

@@ -1,4 +1,4 @@
-//! The one error of this crate, and the sentence that says what happened to a request.
+//! The one error of this crate.
 
 use std::{error::Error, fmt, mem, time::Duration};
 
@@ -19,25 +19,26 @@ use crate::retry::decision::StopReason;
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
-/// A request that did not succeed: what was asked, how it was tried, and why it ended.
+/// A request that did not succeed: the request, its attempts, and why it ended.
 ///
 /// [`send_resilient`](crate::RequestBuilderExt::send_resilient) returns it for everything but a
-/// status below 400. `Resilient` itself raises it only for what it decides by itself, inside
+/// status below 400. `Resilient` itself raises it only for its own decisions, inside
 /// `reqwest_middleware::Error::Middleware`, where [`HttpRequestError::find`] finds it.
 ///
 /// # Secrets
 ///
 /// `Display`, `Debug` and the chain of [`source`](Error::source) show neither userinfo nor query of
 /// any URL, and of paths only what [`redact_path`](crate::ResilientConfigBuilder::redact_path)
-/// leaves. A source whose own text has such a secret is replaced by its redacted text; all others
+/// leaves. A source with such a secret in its text is replaced by its redacted text; all others
 /// keep their types.
 ///
 /// # The cause
 ///
-/// It stands once in the chain. `Display` has it where this crate decided, and there is no source: a
-/// rejection ([`circuit_open`](Self::circuit_open), [`rate_limited`](Self::rate_limited)), the end of
-/// `max_total_time`. Else the sources have it, and `Display` says in a word what kind of failure it
-/// was. The alternate form, `{error:#}`, has all in one line for logs without sources.
+/// The cause is once in the chain. `Display` has it where this crate decided and there is no
+/// source: a rejection ([`circuit_open`](Self::circuit_open),
+/// [`rate_limited`](Self::rate_limited)), or the end of `max_total_time`. Otherwise the sources
+/// have it, and `Display` names the kind. The alternate form, `{error:#}`, has all in one line for
+/// logs without sources.
 ///
 /// # Examples
 ///
@@ -64,12 +65,12 @@ pub(crate) struct Inner {
     pub(crate) history: History,
     pub(crate) redact_path: Option<PathRedactor>,
     pub(crate) cause: Cause,
-    /// The log of the request, by which it is known from another one's.
+    /// The log of the request, which identifies it.
     pub(crate) log: Option<AttemptLog>,
 }
 
 impl Inner {
-    /// What is known of a request from outside the loop: what its log tells.
+    /// Builds the error of a request from outside the loop, by its log.
     pub(crate) fn logged(
         method: Option<Method>,
         url: Option<Url>,
@@ -95,7 +96,7 @@ impl Inner {
 }
 
 impl Inner {
-    /// Makes the cause fit to be shown, and returns the chain of sources that has it.
+    /// Redacts the cause, and returns the chain of sources that has it.
     fn redact(&mut self) -> Sources {
         let Self { url, redact_path, cause, .. } = self;
         let Cause::Failure(kind, error) = cause else { return Sources::None };
@@ -115,28 +116,28 @@ impl Inner {
     }
 }
 
-/// What the request ended with.
+/// The result that the request ended with.
 pub(crate) enum Cause {
     Response(Response),
     Failure(FailureKind, BoxError),
 }
 
-/// The chain of sources as it may be shown.
+/// The chain of sources without secrets.
 enum Sources {
-    /// The decision of this crate, which `Display` tells whole; or a response.
+    /// A decision of this crate, which `Display` tells whole; or a response.
     None,
     /// The errors themselves.
     Whole,
     Redacted(RedactedSource),
 }
 
-/// What an [`HttpRequestError`] is about.
+/// The kind of an [`HttpRequestError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The server answered with this status.
+    /// The server responded with this status.
     Status(StatusCode),
-    /// There was no answer.
+    /// There was no response.
     Failure(FailureKind),
 }
 
@@ -146,16 +147,16 @@ impl HttpRequestError {
         Self { inner: Box::new((inner, sources)) }
     }
 
-    /// A request that could not be put together.
+    /// Builds the error of a request that could not be built.
     pub(crate) fn unbuilt(kind: FailureKind, error: BoxError) -> Self {
         let cause = Cause::Failure(kind, error);
         Self::new(Inner::logged(None, None, cause, &AttemptLog::new()))
     }
 
-    /// The error of this type within an error of reqwest-middleware, or of its fork (feature
-    /// `astral`); or the error itself, if it is one.
+    /// Finds the error of this type within an error of reqwest-middleware, or of its fork (feature
+    /// `astral`); or returns the error itself, if it is one.
     ///
-    /// It does not go deeper: the sources of a middleware's error may be about another request.
+    /// It does not look deeper: the sources of a middleware's error may concern another request.
     pub fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
         let inside = error.downcast_ref().and_then(|it| match it {
             reqwest_middleware::Error::Middleware(it) => it.downcast_ref(),
@@ -169,13 +170,13 @@ impl HttpRequestError {
         inside.or_else(|| error.downcast_ref())
     }
 
-    /// Returns whether it is about the request with this log: a middleware may return the error of
-    /// one of its own.
+    /// Returns whether it concerns the request with this log: a middleware may return the error of
+    /// a request of its own.
     pub(crate) fn is_of(&self, log: &AttemptLog) -> bool {
         self.inner.0.log.as_ref().is_some_and(|it| it.is_same(log))
     }
 
-    /// What this error is about.
+    /// Returns the kind of this error.
     pub fn kind(&self) -> ErrorKind {
         match &self.inner.0.cause {
             Cause::Response(response) => ErrorKind::Status(response.status()),
@@ -183,30 +184,31 @@ impl HttpRequestError {
         }
     }
 
-    /// Why no further attempt was made.
+    /// Returns why no further attempt was made.
     pub fn stop_reason(&self) -> StopReason {
         self.inner.0.stop
     }
 
-    /// Whether time ran out: a connect, attempt or client timeout, or `max_total_time` under way.
+    /// Returns whether time ran out: a connect, attempt or client timeout, or `max_total_time` in
+    /// an attempt.
     pub fn is_timeout(&self) -> bool {
         matches!(self.kind(), ErrorKind::Failure(FailureKind::Timeout | FailureKind::Deadline))
     }
 
-    /// Whether no connection could be made.
+    /// Returns whether no connection could be made.
     pub fn is_connect(&self) -> bool {
         self.kind() == ErrorKind::Failure(FailureKind::Connect)
     }
 
-    /// Whether the circuit breaker ended it: by rejecting it, where [`retry_in`](Self::retry_in)
-    /// says for how long, or by leaving no time for a retry of what the last attempt gave.
+    /// Returns whether the circuit breaker ended it: by rejecting it, for as long as
+    /// [`retry_in`](Self::retry_in) says, or by leaving no time for a retry of the last result.
     pub fn is_circuit_open(&self) -> bool {
         self.inner.0.stop == StopReason::CircuitOpen
     }
 
-    /// Returns whether there were too many requests: the last response says so, by a 429 or a 403
-    /// that tells of a rate limit, or an earlier one had closed the host's gate for longer than this
-    /// request could wait. [`retry_in`](Self::retry_in) says for how long, if that is known.
+    /// Returns whether there were too many requests: the last response was a 429 or a 403 with a
+    /// rate limit, or an earlier one had closed the host's gate for longer than this request could
+    /// wait. [`retry_in`](Self::retry_in) says for how long, if that is known.
     pub fn is_rate_limited(&self) -> bool {
         let Inner { stop, history, cause, .. } = &self.inner.0;
         *stop == StopReason::RateLimited
@@ -214,7 +216,7 @@ impl HttpRequestError {
     }
 
     /// Returns how long until another request makes sense: where breaker or gate rejected this one,
-    /// and where the last response said when to retry, be it too long for this request. `None` if
+    /// and where the last response had a retry hint, even one too long for this request. `None` if
     /// the breaker is forced open.
     pub fn retry_in(&self) -> Option<Duration> {
         match (self.circuit_open(), self.rate_limited()) {
@@ -224,33 +226,33 @@ impl HttpRequestError {
         }
     }
 
-    /// Whether the server answered, with a status that is no success.
+    /// Returns whether the server responded, with a status that is no success.
     pub fn is_status(&self) -> bool {
         self.status().is_some()
     }
 
-    /// Whether `max_total_time` ended the request.
+    /// Returns whether `max_total_time` ended the request.
     pub fn is_deadline(&self) -> bool {
         self.inner.0.stop == StopReason::Deadline
     }
 
-    /// The request's method; `None` only for a request that could not be built.
+    /// Returns the request's method; `None` only for a request that could not be built.
     pub fn method(&self) -> Option<&Method> {
         self.inner.0.method.as_ref()
     }
 
-    /// The whole url, secrets included: mind where it goes. `None` only for a request that could
+    /// Returns the whole URL, secrets included: do not log it. `None` only for a request that could
     /// not be built.
     pub fn url(&self) -> Option<&Url> {
         self.inner.0.url.as_ref()
     }
 
-    /// The last answer's status, if the last attempt got one.
+    /// Returns the status of the last response, if the last attempt got one.
     pub fn status(&self) -> Option<StatusCode> {
         self.response().map(Response::status)
     }
 
-    /// The last answer, if the last attempt got one. Its body is unread.
+    /// Returns the last response, if the last attempt got one. Its body is unread.
     pub fn response(&self) -> Option<&Response> {
         match &self.inner.0.cause {
             Cause::Response(response) => Some(response),
@@ -266,7 +268,7 @@ impl HttpRequestError {
         }
     }
 
-    /// Takes the last answer out, to read its body.
+    /// Takes the last response out, to read its body.
     pub fn into_response(self) -> Option<Response> {
         match self.inner.0.cause {
             Cause::Response(response) => Some(response),
@@ -279,8 +281,8 @@ impl HttpRequestError {
         self.own_cause()
     }
 
-    /// Returns the gate's rejection, if that ended the request: the host had asked for a longer wait
-    /// than this request could make.
+    /// Returns the gate's rejection, if that ended the request: the host had asked for a longer
+    /// wait than this request could make.
     pub fn rate_limited(&self) -> Option<&RateLimited> {
         self.own_cause()
     }
@@ -297,23 +299,23 @@ impl HttpRequestError {
         Some(RedactedUrl::new(url.as_ref()?, redact_path.as_ref()))
     }
 
-    /// How many attempts were made; 0 where the request was rejected before the first.
+    /// Returns the number of attempts; 0 if the request was rejected before the first.
     pub fn attempts(&self) -> u32 {
         self.inner.0.attempts
     }
 
-    /// Returns whether an earlier attempt may have been applied: a 412 to a PUT with a condition, or
-    /// a 404 to a DELETE, may be the trace of it. Only of methods that change something.
+    /// Returns whether an earlier attempt may have been applied: a 412 to a conditional PUT, or a
+    /// 404 to a DELETE, may be its trace. Only for methods that change something.
     pub fn may_have_been_applied(&self) -> bool {
         self.inner.0.history.may_have_been_applied()
     }
 
-    /// How long the request took, waits included.
+    /// Returns how long the request took, waits included.
     pub fn elapsed(&self) -> Duration {
         self.inner.0.elapsed
     }
 
-    /// What happened, attempt by attempt.
+    /// Returns the history of the request, attempt by attempt.
     pub fn history(&self) -> &History {
         &self.inner.0.history
     }
@@ -386,7 +388,7 @@ impl From<HttpRequestError> for astral_reqwest_middleware::Error {
     }
 }
 
-/// A limit of this crate that cut an attempt.
+/// An attempt that a limit of this crate ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Elapsed {
     pub(crate) limit: &'static str,

@@ -1,4 +1,4 @@
-//! A middleware that repeats failed `reqwest` requests, where that is safe and within limits.
+//! A middleware that retries failed `reqwest` requests, where that is safe and within limits.
 //!
 //! ```no_run
 //! # #[tokio::main]
@@ -6,7 +6,7 @@
 //! // One request, without a client.
 //! let page = reqwest_resilient::get("http://example.com/").send_resilient().await?;
 //!
-//! // A client, with everything in place.
+//! // A client with retries, timeouts and a circuit breaker.
 //! use reqwest_resilient::{ResilientClient, ResilientConfig};
 //!
 //! let client = ResilientClient::new(ResilientConfig::builder().max_retries(5).build()?)?;
@@ -22,12 +22,12 @@
 //! # Ok(()) }
 //! ```
 //!
-//! `send_resilient` gives a success or an [`HttpRequestError`] that tells all; `send` gives what
-//! reqwest would. For code without async there is `blocking`, with the same names.
+//! `send_resilient` returns a success or an [`HttpRequestError`] with all details; `send` returns
+//! what reqwest would. For code without async there is `blocking`, with the same names.
 //!
 //! # Where to look
 //!
-//! | question | answer |
+//! | question | see |
 //! |---|---|
 //! | How do I start? | [`get()`], [`ResilientClient`], [`Resilient`]; guides for those who come [from aresilient](guide::coming_from_aresilient) and [from reqwest-retry](guide::coming_from_reqwest_retry) |
 //! | What can be set, and what is the default? | [`ResilientConfig`], [`ResilientConfigBuilder`], [and why](guide::choosing_settings) |
@@ -59,18 +59,18 @@
 //!
 //! # Words
 //!
-//! An *attempt* is one send, counted from 1; retries are attempts less one. A *hint* is what a
-//! server says about when to come back. A *wait* is the time between two attempts.
+//! An *attempt* is one send, counted from 1; retries are attempts less one. A *hint* is a server's
+//! time until a retry. A *wait* is the time between two attempts.
 //!
 //! # Features
 //!
-//! - `http2` (default): HTTP/2, and notifying its refusals from failures that may have been processed.
-//! - `rustls` (default): tells refused certificates from connections worth another try. It brings
+//! - `http2` (default): HTTP/2; distinguishes its refusals from possibly processed requests.
+//! - `rustls` (default): distinguishes refused certificates from transient failures. It brings
 //!   no TLS; choose that on `reqwest`.
 //! - `astral`: all of it for clients of `astral-reqwest-middleware`, a fork, except
 //!   [`ResilientClient`] and its builder of requests, which stay with the original.
 //! - `blocking`: the module `blocking`, and a small runtime.
-//! - `json`, `form`, `query`, `multipart`: bodies and urls made by serde, and forms of several parts.
+//! - `json`, `form`, `query`, `multipart`: bodies and URLs by serde, and forms of several parts.
 //! - `tracing`: a span for each attempt and a log line for each decision.
 //! - `metrics`: counts and durations for the `metrics` facade.
 //! - `serde`: the module `file`, settings from TOML, JSON, YAML and the environment.
@@ -92,7 +92,7 @@ mod retry;
 #[cfg(feature = "test-util")]
 pub mod testing;
 
-/// Guides: how to get here from cross_host_url, how to test, what to set.
+/// Guides: migrating from other libraries, testing, choosing settings.
 pub mod guide {
     #[doc = include_str!("../docs/choosing_settings.md")]
     pub mod choosing_settings {}

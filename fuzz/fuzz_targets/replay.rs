@@ -93,7 +93,7 @@ impl Case {
         methods[usize::from(self.method) % 4].clone()
     }
 
-    /// Whether somebody said that the request may take effect twice.
+    /// `true` if the request may take effect twice.
     fn may_be_repeated(&self) -> bool {
         let method = self.method();
         let by_method = match self.methods % 3 {

@@ -1,4 +1,4 @@
-//! The machine behind its lock, and the notification of observers once the lock is free.
+//! The state machine behind its lock, and the notification of observers once the lock is free.
 
 use std::{
     collections::VecDeque,
@@ -26,12 +26,12 @@ use crate::common::clock::{Instant, nanos};
 pub(super) struct Circuit {
     key: Arc<str>,
     observers: Arc<Observers>,
-    /// The part of the machine that a call needs while it is closed, readable without the lock.
+    /// The state that a call needs while the breaker is closed, readable without the lock.
     gate: AtomicU64,
     lanes: Lanes,
-    /// The moment of the first result: where the lanes' time begins.
+    /// The moment of the first result, from which the lanes count time.
     epoch: OnceLock<Instant>,
-    /// Of the rules in `inner`.
+    /// The version of the rules in `inner`.
     version: Plain,
     /// The nanoseconds from which on a call is slow, by the rules in `inner`.
     slow_from: Plain,
@@ -51,8 +51,8 @@ struct Inner {
     config: Arc<BreakerConfig>,
     lanes_open: bool,
     unreported: VecDeque<Transition>,
-    /// `true` while a thread notifies observers, of what others add to `unreported` meanwhile too.
-    /// This keeps the order and lets an observer call back into the breaker.
+    /// `true` while a thread notifies observers, also of changes that others add to `unreported`
+    /// meanwhile. This keeps the order and lets an observer call back into the breaker.
     notifying: bool,
 }
 
@@ -79,8 +79,8 @@ impl Circuit {
         }
     }
 
-    /// Follows `rules` from now on, unless it does already. State and window stay, as the rules may
-    /// be those of one request only; a breaker that has had no rules yet takes their window.
+    /// Adopts `rules`, unless it has them already. State and window stay, as the rules may be those
+    /// of one request only; a breaker without rules takes their window.
     #[inline]
     pub(super) fn adopt(&self, rules: &RuleSet) {
         let version = self.version.load(Ordering::Relaxed);
@@ -89,7 +89,7 @@ impl Circuit {
         }
     }
 
-    /// Follows `rules` from now on; a window of another size starts empty.
+    /// Adopts `rules`; a window of another size starts empty.
     pub(super) fn adopt_window(&self, rules: &RuleSet) {
         self.follow(rules, true);
     }
@@ -117,7 +117,7 @@ impl Circuit {
         if let Some(ticket) = self.pass(now) {
             return (Ok(ticket), None);
         }
-        // A rejection changes nothing, and so need not go the way of what does.
+        // A rejection changes nothing, so it needs neither step nor notification.
         match self.rejects(now) {
             Some(rejection) => (Err(rejection), None),
             None => self.drive(|machine, config| machine.enter(config, now)),
@@ -151,7 +151,7 @@ impl Circuit {
         }
         let epoch = *self.epoch.get_or_init(|| now);
         let slow_from = self.slow_from.load(Ordering::Relaxed);
-        // Asked only where it matters: a difference of moments costs as much as the rest.
+        // Computed only if needed: a difference of moments costs as much as the rest.
         let fast = || nanos(now.saturating_duration_since(ticket.entered)) < slow_from;
         if report.health == Health::Success
             && (slow_from == u64::MAX || fast())
@@ -178,15 +178,15 @@ impl Circuit {
 
     pub(super) fn abandon(&self, ticket: Ticket) {
         let gate = self.gate();
-        // Only half-open has a place to free, and only for its own probes.
+        // Only half-open has places to free, and only for its own probes.
         if gate.generation() == ticket.generation && !gate.lets_through() {
             self.lock().machine.abandon(ticket);
-            // The place is free for the next.
+            // The place is free for the next request.
             self.waiting.wake();
         }
     }
 
-    /// Takes a place among those that wait for a change; `None` if too many wait.
+    /// Takes a place among the requests that wait for a change; `None` if too many wait.
     pub(super) fn wait(&self) -> Option<Waiter<'_>> {
         self.waiting.join()
     }
@@ -197,7 +197,7 @@ impl Circuit {
     }
 
     pub(super) fn state(&self) -> BreakerState {
-        // Without the lock where it is asked most: of each host that eviction looks at.
+        // Without the lock in the most frequent case: hosts that eviction examines.
         if self.gate().is_closed() {
             return BreakerState::Closed;
         }
@@ -226,8 +226,8 @@ impl Circuit {
         &self.observers
     }
 
-    /// Runs one step of the machine, publishes its outcome and notifies observers. Returns the change
-    /// that this step made, to this caller only.
+    /// Runs one step of the machine, publishes its outcome and notifies observers. Returns the
+    /// change that this step made, to this caller only.
     fn drive<R>(
         &self,
         step: impl FnOnce(&mut Machine, &BreakerConfig) -> (R, Option<Transition>),
@@ -251,8 +251,8 @@ impl Circuit {
         StateChange { key: Arc::clone(&self.key), from, to, why, cause }
     }
 
-    /// Runs one step of the machine with every result counted so far, then sets lanes and gate by its
-    /// outcome.
+    /// Runs one step of the machine with every result counted so far, then sets lanes and gate by
+    /// its outcome.
     fn step<R>(
         &self,
         inner: &mut Inner,
@@ -303,10 +303,10 @@ impl Observers {
     }
 
     fn notify(&self, change: &StateChange) {
-        // On a copy, so that no lock is held while observers run.
+        // A copy, so that no lock is held while observers run.
         let observers = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
         for observer in observers {
-            // The request that notifies must go on although an observer panics.
+            // The notifying request must go on although an observer panics.
             drop(catch_unwind(AssertUnwindSafe(|| observer(change))));
         }
     }

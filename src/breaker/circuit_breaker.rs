@@ -12,16 +12,15 @@ use crate::breaker::{
 use crate::common::clock::Instant;
 use crate::common::fault::ConfigError;
 
-/// One circuit breaker: lets calls to a service through while it works and rejects them while it
-/// is down.
+/// One circuit breaker: admits calls to a service while it works and rejects them while it is down.
 ///
-/// Cheap to clone; clones share the state. A family of them, one a host or one a key, is a
+/// Cheap to clone; clones share the state. A family of them, one per host or one per key, is a
 /// [`CircuitBreakers`](crate::CircuitBreakers).
 ///
 /// # States
 ///
 /// ```text
-///                 a rule of the config says so
+///                 a rule of the config is broken
 ///        Closed ────────────────────────────────▶ Open ◀───────────┐
 ///          ▲                                        │              │
 ///          │                          open time over, a call comes │
@@ -34,34 +33,33 @@ use crate::common::fault::ConfigError;
 /// ```
 ///
 /// Every change, and every reset, starts a new generation. A permit belongs to the generation
-/// that gave it, and what it reports in a later one is ignored: the late response of a call that
-/// was admitted before the outage says nothing about the recovery. A probe that took so long
-/// that another one replaced it still closes the breaker if it succeeds.
+/// that gave it, and its report in a later one is ignored: the late response of a call that was
+/// admitted before the outage is no evidence of recovery. A replaced probe still closes the breaker
+/// if it succeeds.
 ///
 /// # In the loop
 ///
-/// [`Resilient`](crate::Resilient) asks the breaker of a request before every attempt. If the breaker
-/// may let it through within [`max_open_wait`](crate::ResilientConfigBuilder::max_open_wait) (2 s, or
-/// half the attempt timeout), the request waits: the first one to go is the probe, and once it has
-/// succeeded the others follow, spread over 100 ms. A probe that fails costs each that waits a retry.
-/// At most 10,000 requests wait at one breaker.
+/// [`Resilient`](crate::Resilient) asks the breaker of a request before every attempt. If the
+/// breaker may admit it within [`max_open_wait`](crate::ResilientConfigBuilder::max_open_wait) (2
+/// s, or half the attempt timeout), the request waits: the first one is the probe, and once it has
+/// succeeded the others follow, spread over 100 ms. A failed probe costs each waiting request a
+/// retry. At most 10,000 requests wait at one breaker.
 ///
-/// Otherwise nothing is sent. The error says
-/// [`is_circuit_open`](crate::HttpRequestError::is_circuit_open) and what opened the breaker; a retry
-/// ends with the response or the error of the attempt before it. A breaker that is forced open makes
-/// no request wait.
+/// Otherwise nothing is sent. The error is
+/// [`is_circuit_open`](crate::HttpRequestError::is_circuit_open) and has the reason of the opening;
+/// a rejected retry ends with the response or the error of the previous attempt. No request waits
+/// at a breaker that is forced open.
 ///
-/// Every attempt reports once: 5xx, lost connections and cut attempts as failures, 429 as
-/// throttling, any other answer as a success, unless
+/// Every attempt reports once: 5xx, lost connections and attempts that ran out of time as failures,
+/// 429 as throttling, any other response as a success, unless
 /// [`breaker_health`](crate::ResilientConfigBuilder::breaker_health) says otherwise. After a
-/// redirect to another host, the breaker of that host takes the report. A request whose future is
-/// dropped says nothing.
+/// redirect to another host, the breaker of that host gets the report. A dropped request reports
+/// nothing.
 ///
 /// # Time
 ///
-/// No method reads a clock: `now` comes from the caller, who has usually read it anyway, and
-/// tests can bring whatever they like. It is expected not to run backwards; a little disorder
-/// between threads does no harm.
+/// No method reads a clock: the caller passes `now`, so that tests can choose it. It is expected
+/// not to run backwards; a little disorder between threads does no harm.
 ///
 /// # Example
 ///
@@ -124,9 +122,9 @@ impl CircuitBreaker {
     /// Adds an observer of the state changes of this breaker, for all clones; for a breaker of
     /// [`HostStates`](crate::HostStates), of all breakers there.
     ///
-    /// It is called once for every change, in order for each breaker, on the thread whose call
-    /// changed the state or was changing it meanwhile. No lock is held: it may call back into the
-    /// breaker. A panic in it is caught and goes no further.
+    /// It is called once for every change, in order for each breaker, on the thread that changed
+    /// the state or was changing it meanwhile. No lock is held: it may call back into the breaker.
+    /// A panic in it is caught.
     pub fn on_state_change(self, observer: impl Fn(&StateChange) + Send + Sync + 'static) -> Self {
         self.handle.circuit().observers().add(Arc::new(observer));
         self
@@ -134,8 +132,8 @@ impl CircuitBreaker {
 
     /// Admits a call or rejects it.
     ///
-    /// Takes no lock while the breaker is closed. Nor does the report of a success as long as all
-    /// is well; it is then counted where threads do not get in each other's way.
+    /// Takes no lock while the breaker is closed. Nor does the report of a success while no rule is
+    /// near; such successes are counted without contention between threads.
     ///
     /// # Errors
     ///
@@ -153,13 +151,13 @@ impl CircuitBreaker {
 
     /// Returns its state.
     ///
-    /// It changes when something happens, not with time: an open breaker whose time is over stays
-    /// [`Open`](BreakerState::Open) until a call comes and becomes its probe.
+    /// Time alone does not change it: after its open time a breaker stays
+    /// [`Open`](BreakerState::Open) until a call arrives and becomes its probe.
     pub fn state(&self) -> BreakerState {
         self.handle.state()
     }
 
-    /// Returns everything it knows at `now`.
+    /// Returns its full state at `now`.
     pub fn snapshot(&self, now: Instant) -> BreakerSnapshot {
         self.handle.snapshot(now)
     }
@@ -176,13 +174,13 @@ impl CircuitBreaker {
     }
 
     /// Admits every call and keeps counting, but never opens, until another of these methods or
-    /// [`reset`](Self::reset) is called: to see what a service is like before choosing a rule.
+    /// [`reset`](Self::reset) is called: to measure a service before choosing a rule.
     pub fn metrics_only(&self) {
         self.handle.metrics_only();
     }
 
-    /// Closes it and clears all counts, also if it is closed already. Reports of calls under way are
-    /// then ignored.
+    /// Closes it and clears all counts, also if it is closed already. Reports of calls under way
+    /// are then ignored.
     pub fn reset(&self) {
         self.handle.reset();
     }

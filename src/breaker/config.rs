@@ -1,4 +1,4 @@
-//! The settings of a breaker: when it opens, for how long, and what closes it again.
+//! The settings of a breaker: rules, open time, probes.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -13,18 +13,17 @@ use crate::common::fault::ConfigFault;
 ///
 /// Start from a rule ([`default`](Self::default), [`sustained`](Self::sustained),
 /// [`consecutive`](Self::consecutive), [`failure_rate`](Self::failure_rate),
-/// [`slow_call_rate`](Self::slow_call_rate)), join others to it with the `or_…` methods: the
-/// breaker opens as soon as one of them says so.
+/// [`slow_call_rate`](Self::slow_call_rate)), add others with the `or_…` methods: the breaker opens
+/// as soon as one of them is broken.
 ///
 /// # Default
 ///
 /// - Opens when there was no success for 2 s and at least 5 attempts failed in that time. While
 ///   some requests still succeed it stays closed: a share of failures, or a short row of them, is
-///   an ordinary day. A share would also punish the good endpoints of a host for a bad one.
+///   ordinary. A share would also punish the good endpoints of a host for a bad one.
 /// - Stays open for 1 s, half as long again after each probe that fails, at most 2 s. Each time is
-///   longer by a random share of up to 25 %, so that the clients of a service do not come back
-///   together.
-/// - Then lets one probe through at a time; one success closes it, one failure opens it again.
+///   longer by a random share of up to 25 %, so that the clients of a service do not retry together.
+/// - Then admits one probe at a time; one success closes it, one failure opens it again.
 ///
 /// ```
 /// use std::{num::{NonZeroU16, NonZeroU32}, time::Duration};
@@ -64,9 +63,9 @@ impl BreakerConfig {
     /// Opens when there was no success for `no_success_for` and at least `min_failures` attempts
     /// failed in that time; 2 s and 5 in the default.
     ///
-    /// The time counts from the first failure since the last success, retries included, and a
-    /// failure has to come at its end. A pause of more than ten times `no_success_for` between
-    /// two failures starts the count anew: after it, old failures are no evidence.
+    /// The time counts from the first failure since the last success, retries included, and ends
+    /// with a failure. A pause of more than ten times `no_success_for` between two failures
+    /// restarts the count: after it, old failures are no evidence.
     pub fn sustained(no_success_for: Duration, min_failures: NonZeroU32) -> Self {
         let window = Window::Time(Duration::from_secs(10));
         Self::without_rule(window).or_sustained(no_success_for, min_failures)
@@ -97,14 +96,14 @@ impl BreakerConfig {
         self
     }
 
-    /// Also opens after `failures` in a row, whatever the window holds.
+    /// Also opens after `failures` in a row, regardless of the window.
     pub fn or_consecutive(mut self, failures: NonZeroU32) -> Self {
         self.consecutive = Some(Consecutive { failures, only_while_few: false });
         self
     }
 
     /// Also opens after `failures` in a row while the window holds fewer than
-    /// [`min_samples`](Self::min_samples): for clients that send too little for a rate.
+    /// [`min_samples`](Self::min_samples): for clients with too few requests for a rate.
     pub fn or_consecutive_while_few(mut self, failures: NonZeroU32) -> Self {
         self.consecutive = Some(Consecutive { failures, only_while_few: true });
         self
@@ -117,32 +116,32 @@ impl BreakerConfig {
     }
 
     /// Also opens when at least `percent` of the calls in the window took `slower_than` or
-    /// longer, whether they succeeded or not. Counts the first attempts of requests. A slow probe
-    /// that succeeds closes the breaker like any other.
+    /// longer, successful or not. Counts the first attempts of requests. A slow probe that succeeds
+    /// closes the breaker like any other.
     pub fn or_slow_calls(mut self, slower_than: Duration, percent: Percent) -> Self {
         self.slow_calls = Some(SlowCalls { slower_than, percent });
         self
     }
 
-    /// Does not open for a time without success.
+    /// Removes the rule on time without success.
     pub fn without_sustained(mut self) -> Self {
         self.sustained = None;
         self
     }
 
-    /// Does not open for failures in a row.
+    /// Removes the rule on failures in a row.
     pub fn without_consecutive(mut self) -> Self {
         self.consecutive = None;
         self
     }
 
-    /// Does not open for a rate of failures.
+    /// Removes the rule on the rate of failures.
     pub fn without_failure_rate(mut self) -> Self {
         self.failure_rate = None;
         self
     }
 
-    /// Does not open for slow calls.
+    /// Removes the rule on slow calls.
     pub fn without_slow_calls(mut self) -> Self {
         self.slow_calls = None;
         self
@@ -188,7 +187,7 @@ impl BreakerConfig {
     /// by default, longer than a healthy service takes for a response.
     ///
     /// Without such a bound a single hanging probe would keep the breaker half-open for ever.
-    /// A replaced probe that succeeds after all still counts, its failure does not.
+    /// A late success of a replaced probe still counts, its failure does not.
     pub fn half_open_max_wait(mut self, wait: Duration) -> Self {
         self.half_open_max_wait = wait;
         self
@@ -202,7 +201,7 @@ impl BreakerConfig {
 
     /// Makes each further opening without a close in between last `factor` times as long, up to
     /// `max`, jitter included; by default 1.5 and twice [`open_for`](Self::open_for), which
-    /// is 2 s. Longer times find a service that is back too late.
+    /// is 2 s. Longer times delay the recovery.
     ///
     /// [`build`](crate::ResilientConfigBuilder::build) rejects a factor below 1 or not finite.
     pub fn open_growth(mut self, factor: f64, max: Duration) -> Self {
@@ -229,8 +228,8 @@ impl BreakerConfig {
         self
     }
 
-    /// Sets how long a server's `Retry-After` may keep the breaker open at most; 60 s by default, so
-    /// that one confused response cannot shut out a service for a day. Zero ignores `Retry-After`.
+    /// Sets how long a server's `Retry-After` may keep the breaker open at most; 60 s by default,
+    /// so that one wrong response cannot block a service for a day. Zero ignores `Retry-After`.
     pub fn max_retry_after(mut self, max: Duration) -> Self {
         self.max_retry_after = max;
         self

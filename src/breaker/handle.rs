@@ -18,9 +18,9 @@ use crate::common::clock::Instant;
 
 /// The owner of a circuit and, beside the permits, of its lane handles.
 ///
-/// Breakers and the host map share this handle, permits share a lane handle: so the count that keeps
-/// a lane handle alive is also the number of permits given out there. A lane handle is created by the
-/// first permit of its lane.
+/// Breakers and the host map share this handle, permits share a lane handle: so the reference count
+/// of a lane handle is also the number of its permits. The first permit of a lane creates its
+/// handle.
 #[derive(Debug)]
 pub(crate) struct BreakerHandle {
     circuit: Arc<Circuit>,
@@ -95,7 +95,7 @@ impl BreakerHandle {
         self.circuit.rejects(now)
     }
 
-    /// Takes a place among those that wait for the breaker to change; `None` if 10,000 wait.
+    /// Takes a place among the requests that wait for the breaker to change; `None` if 10,000 wait.
     pub(crate) fn wait(&self) -> Option<Waiter<'_>> {
         self.circuit.wait()
     }
@@ -105,7 +105,7 @@ impl BreakerHandle {
     fn lane(&self) -> &Arc<LaneHandle> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         thread_local!(static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed));
-        // A thread that is about to end may have lost its number.
+        // The number of a thread that is ending may be gone.
         let mine = MINE.try_with(|it| *it).unwrap_or_default();
         let lane = mine % LANES;
         self.lanes[lane]

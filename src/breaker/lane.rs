@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 
 use crate::breaker::sync::{AtomicU64, Ordering};
 
-/// More lanes would let more threads count side by side, and cost each failure one more step and
-/// each breaker 400 bytes more once they are used.
+/// The number of lanes. More of them would let more threads count side by side, and cost each
+/// failure one more step and each breaker 400 bytes more once they are used.
 pub(super) const LANES: usize = 4;
 
 /// The lanes of one breaker, each allocated under the lock, at its first success.
@@ -42,8 +42,8 @@ impl Lanes {
         counted.is_ok()
     }
 
-    /// Creates a lane, closed, unless it is there. Under the lock only, so that the next thread that
-    /// opens or closes the lanes finds it.
+    /// Creates a lane, closed, unless it is there. Under the lock only, so that the next thread
+    /// that opens or closes the lanes finds it.
     pub(super) fn prepare(&self, lane: usize) {
         self.0[lane % LANES].get_or_init(Box::default);
     }
@@ -68,8 +68,8 @@ impl Lanes {
     }
 }
 
-/// Returns the lower 31 bits of a generation with the highest bit set, so that it is never 0. A permit
-/// would have to outlast two thousand million generations to be taken for one of another.
+/// Returns the lower 31 bits of a generation with the highest bit set, so that it is never 0. A
+/// permit would have to outlast two thousand million generations to be taken for one of another.
 fn tag(generation: u64) -> u64 {
     1 << 31 | generation & 0x7fff_ffff
 }

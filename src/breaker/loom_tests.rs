@@ -1,4 +1,4 @@
-//! Every interleaving of the gate's readers with those who move it:
+//! Every interleaving of the gate's readers with its writers:
 //! `RUSTFLAGS="--cfg resilient_loom" cargo test --lib loom`.
 
 use std::{num::NonZeroU32, time::Duration};
@@ -75,7 +75,7 @@ fn loom_half_open_lets_one_probe_through() {
         let theirs = other.join().unwrap();
         assert_eq!(u8::from(mine.is_ok()) + u8::from(theirs.is_ok()), 1);
 
-        // Freed by one thread, the place is there for the next.
+        // A place freed by one thread is free for the next.
         let probe = mine.or(theirs).unwrap();
         let abandoning = {
             let circuit = Arc::clone(&circuit);

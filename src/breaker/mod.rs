@@ -1,5 +1,4 @@
-//! The circuit breaker: when a service is down, stop sending to it, let it recover, and come
-//! back by probing.
+//! The circuit breaker: stops requests to a service that is down, and probes it until it recovers.
 
 mod circuit;
 mod circuit_breaker;

@@ -6,7 +6,7 @@ use crate::breaker::config::BreakerConfig;
 
 /// Returns how long an opening lasts, after `earlier` ones without a close in between.
 ///
-/// Jitter never exceeds a bound: under a growing time's `max` it makes room for itself below,
+/// Jitter never exceeds a bound: under a growing time's `max` the base shrinks to make room for it,
 /// and a hint at its bound gets none.
 pub(super) fn open_time(
     config: &BreakerConfig,

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::common::clock::Instant;
 
-/// A row of failures that no success has interrupted.
+/// A row of failures without a success in between.
 ///
-/// The first failure starts it, not the last success before: a client that sends nothing for an
-/// hour has learned nothing in that hour.
+/// It starts with the first failure, not with the last success before: an hour without requests is
+/// no evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outage {
     since: Instant,

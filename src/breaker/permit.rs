@@ -13,12 +13,11 @@ use crate::breaker::{
 };
 use crate::common::clock::Instant;
 
-/// Proof that a call may run, given by a breaker and handed back with the result.
+/// Permission for a call, given by a breaker and consumed by the report of the result.
 ///
-/// Dropped without a result, because the call was cancelled for instance, it says nothing about
-/// the service and only frees its place. A result that comes after the breaker has changed its
-/// state is ignored: it is about another time. Only the success of a probe that was replaced still
-/// counts while the breaker is half-open.
+/// Dropped without a result, for example because the call was cancelled, it only frees its place. A
+/// result after the breaker has changed its state is ignored: it is out of date. Only the success
+/// of a replaced probe still counts while the breaker is half-open.
 #[must_use = "a permit that is dropped reports nothing"]
 pub struct Permit {
     lane: Arc<LaneHandle>,
@@ -26,8 +25,8 @@ pub struct Permit {
     ticket: Option<Ticket>,
 }
 
-/// A handle to the circuit with a reference count of its own: threads that count in other lanes do not
-/// wait for it.
+/// A handle to the circuit with a reference count of its own, so that threads in other lanes do not
+/// contend for it.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(super) struct LaneHandle {
@@ -52,17 +51,16 @@ impl Permit {
 
     /// Reports the result of the call.
     ///
-    /// If this very result opens the breaker, it stays open for `retry_after` at least, within
-    /// [`max_retry_after`](crate::BreakerConfig::max_retry_after). Whether the call was slow
-    /// follows from `now` and the moment the permit was given.
-    /// It counts as the first attempt of its request.
+    /// If this result opens the breaker, it stays open for `retry_after` at least, within
+    /// [`max_retry_after`](crate::BreakerConfig::max_retry_after). The time from the permit to
+    /// `now` determines whether the call was slow. It counts as the first attempt of its request.
     pub fn exit(mut self, health: Health, retry_after: Option<Duration>, now: Instant) {
         let report = Report { health, retry_after, first: true };
         let _ = self.report(report, now, rand::random);
     }
 
     /// Reports a result. `random` is called for the open time if the breaker opens.
-    /// Returns the change of state that this result made; a further one changes nothing.
+    /// Returns the change of state that this result made; a second result changes nothing.
     #[inline]
     pub(crate) fn report(
         &mut self,

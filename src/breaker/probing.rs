@@ -43,12 +43,12 @@ impl Probing {
         if !self.is_full(config) {
             return Duration::ZERO;
         }
-        // All places have been taken for at least as long as the newest of them.
+        // All places have been occupied for at least as long as the newest.
         let silent = now.saturating_duration_since(self.last_admitted);
         config.half_open_max_wait.saturating_sub(silent).min(config.open_for)
     }
 
-    /// Gives up all probes under way. If one of them succeeds after all, that still counts.
+    /// Abandons all probes under way. A later success of one of them still counts.
     pub(super) fn replace_all(&mut self) {
         self.out = 0;
         self.replacements += 1;

@@ -8,13 +8,13 @@ use crate::common::clock::Instant;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Health {
-    /// The service did its work, though the answer may be a refusal such as 404.
+    /// The service did its work, though the response may be a refusal such as 404.
     Success,
     /// The service did not do its work.
     Failure,
-    /// The service is there and asks for less (429, or a 403 that is a rate limit). It proves the
-    /// service neither well nor ill, so the breaker ignores it; a throttled probe only frees its
-    /// place.
+    /// The service is up and asks for fewer requests (429, or a 403 that is a rate limit). It is
+    /// evidence neither of health nor of failure, so the breaker ignores it; a throttled probe only
+    /// frees its place.
     Throttled,
 }
 

@@ -20,7 +20,8 @@ impl RuleSet {
         Self { config: Arc::new(config), version: NEXT.fetch_add(1, Ordering::Relaxed) }
     }
 
-    /// Rules for a breaker that is asked for before its first request: any others replace them.
+    /// Builds the rules of a breaker that is created before its first request: any others replace
+    /// them.
     pub(crate) fn provisional() -> Self {
         Self { config: Arc::default(), version: 0 }
     }

@@ -21,8 +21,8 @@ pub(super) struct Evidence {
 }
 
 impl BreakerConfig {
-    /// Returns the first rule that wants the breaker open. Asked after every result, a success
-    /// too: a success may fill the window up to its minimum.
+    /// Returns the first rule that opens the breaker. Called after every result, even a success,
+    /// which may fill the window up to its minimum.
     pub(super) fn broken_rule(&self, evidence: Evidence) -> Option<ChangeReason> {
         let Evidence { in_a_row, outage: (failures, lasts), counts } = evidence;
         if self

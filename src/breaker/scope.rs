@@ -10,13 +10,13 @@ use reqwest::Request;
 use crate::breaker::{circuit_breaker::CircuitBreaker, config::BreakerConfig, rule_set::RuleSet};
 use crate::common::fault::ConfigFault;
 
-/// The rules of a client's circuit breakers, and their scope: one a host, one a key, one for all
-/// requests, or one that the caller holds.
+/// The rules of a client's circuit breakers, and their scope: one per host, one per key, one for
+/// all requests, or one that the caller holds.
 ///
-/// Made from a [`BreakerConfig`] (one a host), by [`CircuitBreaker::per_host`],
-/// [`CircuitBreaker::per_key`] or [`CircuitBreaker::shared`], or from a [`CircuitBreaker`]. Holds no
-/// state, unless it was made from a `CircuitBreaker`: the state of the breakers is in the client's
-/// [`HostStates`](crate::HostStates).
+/// Made from a [`BreakerConfig`] (one per host), by [`CircuitBreaker::per_host`],
+/// [`CircuitBreaker::per_key`] or [`CircuitBreaker::shared`], or from a [`CircuitBreaker`]. Holds
+/// no state, unless it was made from a `CircuitBreaker`: the state of the breakers is in the
+/// client's [`HostStates`](crate::HostStates).
 ///
 /// ```
 /// use std::num::NonZeroU32;
@@ -79,13 +79,13 @@ impl CircuitBreakers {
 
 /// Rules for the breakers of a client.
 impl CircuitBreaker {
-    /// Builds the rules of one breaker a host: for each scheme, host and port.
+    /// Builds the rules of one breaker per host: for each scheme, host and port.
     pub fn per_host(config: BreakerConfig) -> CircuitBreakers {
         CircuitBreakers::new(BreakerScope::Host, config)
     }
 
-    /// Builds the rules of one breaker a key that `key_of` finds in the requests, such as a tenant
-    /// or a route.
+    /// Builds the rules of one breaker per key that `key_of` finds in the requests, such as a
+    /// tenant or a route.
     pub fn per_key(
         config: BreakerConfig,
         key_of: impl Fn(&Request) -> String + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! The values that a breaker's config is made of.
+//! The values of a breaker's config.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -8,7 +8,7 @@ use crate::breaker::percent::Percent;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Consecutive {
     pub(super) failures: NonZeroU32,
-    /// Only asked while the window is too empty for rates.
+    /// `true` if it applies only while the window has too few results for rates.
     pub(super) only_while_few: bool,
 }
 
@@ -20,8 +20,8 @@ pub(super) struct Sustained {
 }
 
 impl Sustained {
-    /// The longest pause between two failures of one outage. Failures from before a longer pause
-    /// say nothing about the service as it is now.
+    /// Returns the longest pause between two failures of one outage. Failures before a longer pause
+    /// are no evidence about the service now.
     pub(super) fn longest_pause(self) -> Duration {
         self.no_success_for.saturating_mul(10)
     }
@@ -33,7 +33,8 @@ pub(super) struct SlowCalls {
     pub(super) percent: Percent,
 }
 
-/// The growth of the open time: each further opening in a row lasts `factor` times as long, up to `max`.
+/// The growth of the open time: each further opening in a row lasts `factor` times as long, up to
+/// `max`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Growth {
     pub(super) factor: f64,

@@ -1,7 +1,7 @@
-//! The machine: the decisions of a breaker, given the moment and the result of a call.
+//! The state machine: the decisions of a breaker, given the moment and the result of a call.
 //!
-//! It reads no clock, draws no random number, holds no lock and notifies no
-//! observer: its callers do.
+//! It reads no clock, draws no random number, holds no lock and notifies no observer: its callers
+//! do.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(super) struct Machine {
     generation: u64,
     /// Failures since the last success.
     consecutive: u32,
-    /// Those failures as far as they are one outage; `None` exactly while `consecutive` is 0.
+    /// The part of those failures that is one outage; `None` exactly while `consecutive` is 0.
     outage: Option<Outage>,
     /// The reason of the last opening, while it is open or half-open.
     opened_by: ChangeReason,
@@ -158,8 +158,8 @@ impl Machine {
         Some(self.open(why, report, config, now, random))
     }
 
-    /// Returns whether the result of a call still counts: the call was admitted in this generation, or
-    /// it is the success of a replaced probe, which proves as well that the service is back.
+    /// Returns whether the result of a call still counts: the call was admitted in this generation,
+    /// or it is the success of a replaced probe, which proves as well that the service is back.
     fn hears(&self, ticket: Ticket, failed: bool) -> bool {
         let generations = self.generation.saturating_sub(ticket.generation);
         match &self.phase {
@@ -177,8 +177,8 @@ impl Machine {
     /// Returns the moment, in nanoseconds from `epoch`, until which a success that is not slow
     /// changes nothing but the number of successes; `None` if the next one may change more.
     ///
-    /// Once no rule wants it open, a success can only make one do so that fills the window up to
-    /// its minimum.
+    /// Once all rules keep it closed, a success can open it only by filling the window up to its
+    /// minimum.
     pub(super) fn calm_until(&self, config: &BreakerConfig, epoch: Instant) -> Option<u64> {
         let held = self.results.held();
         let clean = held.failures == 0 && held.slow == 0;
@@ -195,7 +195,7 @@ impl Machine {
         (calm && self.consecutive == 0).then(|| self.results.steady_until(epoch))
     }
 
-    /// Takes back a ticket whose call ended without a result.
+    /// Takes back the ticket of a call that ended without a result.
     pub(super) fn abandon(&mut self, ticket: Ticket) {
         if ticket.generation != self.generation {
             return;
@@ -220,7 +220,7 @@ impl Machine {
         self.go_unless_there(Phase::MetricsOnly)
     }
 
-    /// Closes and forgets everything.
+    /// Closes and clears everything.
     pub(super) fn reset(&mut self) -> Option<Transition> {
         let transition = self.go(Phase::Closed, ChangeReason::Manual);
         self.forget();
@@ -271,7 +271,7 @@ impl Machine {
             self.outage = None;
             return;
         }
-        // Probes may be far apart, and are evidence all the same.
+        // Probes may be far apart, and are evidence nevertheless.
         let longest_pause = match self.phase {
             Phase::Closed => config.longest_pause(),
             _ => Duration::MAX,
@@ -448,8 +448,8 @@ mod tests {
         assert_eq!((machine.probes_out(), machine.state()), (0, BreakerState::HalfOpen));
     }
 
-    /// Goes on reporting failures, one each `gap`, until the breaker opens or `most` were reported.
-    /// Returns how many it took, and when the last one came.
+    /// Reports failures, one each `gap`, until the breaker opens or `most` were reported. Returns
+    /// their number, and the moment of the last one.
     fn fail_on(machine: &mut Machine, start: Instant, gap: Duration, most: u32) -> (u32, Duration) {
         let config = BreakerConfig::default();
         for n in 0..most {
@@ -502,7 +502,7 @@ mod tests {
             let now = start + hour + Duration::from_millis(19) * n;
             assert_eq!(call(&mut machine, FAILED, &config, now), None, "{n}");
         }
-        // An old outage that nothing ended is no evidence either.
+        // An old outage without an end is no evidence either.
         for n in 0..5 {
             assert_eq!(call(&mut machine, FAILED, &config, start + 2 * hour), None, "{n}");
         }
@@ -523,7 +523,7 @@ mod tests {
         let text = "no success for 3.0 s, 51 failures";
         assert_eq!(opened.cause.unwrap().to_string(), text);
 
-        // Probes go on with the count, however far apart they are.
+        // Probes continue the count, however far apart they are.
         let probed = later + Duration::from_secs(30);
         let reopened = call(&mut machine, FAILED, &config, probed).unwrap();
         assert_eq!(reopened.cause.unwrap().to_string(), "no success for 33 s, 52 failures");
@@ -634,7 +634,7 @@ mod tests {
     }
 
     #[test]
-    fn breaker_does_by_hand_what_it_is_told() {
+    fn breaker_obeys_commands_by_hand() {
         let (config, now) = (config(), Instant::now());
         let mut machine = Machine::new(&config);
         let by_hand =

@@ -14,18 +14,18 @@ use crate::common::clock::Instant;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BreakerState {
-    /// Lets every call through and watches the results.
+    /// Admits every call and records the results.
     Closed,
     /// Rejects every call until its open time is over. The first call after that is a probe and
     /// makes it half-open; until one comes, it stays open.
     Open,
-    /// Lets a few probes through to see whether the service is back.
+    /// Admits a few probes to check whether the service is back.
     HalfOpen,
     /// Rejects every call until another mode is set or the breaker is reset.
     ForcedOpen,
-    /// Lets every call through and records nothing.
+    /// Admits every call and records nothing.
     Disabled,
-    /// Lets every call through and watches the results, but never opens.
+    /// Admits every call and records the results, but never opens.
     MetricsOnly,
 }
 
@@ -61,13 +61,13 @@ pub enum ChangeReason {
     FailureRate,
     /// Too many slow calls among those in the window.
     SlowCallRate,
-    /// The open time is over and a call came.
+    /// The open time is over and a call arrived.
     OpenTimeOver,
-    /// A probe failed, or too many did.
+    /// A probe failed, or too many probes.
     ProbesFailed,
     /// Enough probes succeeded.
     ProbesSucceeded,
-    /// A method of the breaker was called for it.
+    /// A method of the breaker was called.
     Manual,
 }
 
@@ -125,7 +125,7 @@ impl Display for StateChange {
     }
 }
 
-/// Everything that a breaker knows at one moment.
+/// The full state of a breaker at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BreakerSnapshot {
@@ -135,17 +135,17 @@ pub struct BreakerSnapshot {
     pub state: BreakerState,
     /// Failures since the last success, close or reset; opening keeps it.
     pub consecutive_failures: u32,
-    /// The counts of the window. Opening keeps it, closing empties it, probes are not in it.
+    /// The counts of the window. Opening keeps it, closing clears it, probes are not in it.
     pub window: WindowCounts,
     /// The time of the last recorded failure; closing keeps it, a reset clears it.
     pub last_failure: Option<Instant>,
-    /// Permits given out and neither reported nor dropped yet, stale ones included.
+    /// Permits that are neither reported nor dropped yet, stale ones included.
     pub permits_out: usize,
-    /// Probes under way whose result will count.
+    /// Probes under way, without those that were replaced.
     pub probes_out: u32,
     /// The time until a probe may run, if the breaker is open.
     pub retry_in: Option<Duration>,
-    /// Goes up with every change of state and every reset; a result whose permit is of an older
+    /// Increases with every change of state and every reset; the result of a permit of an older
     /// generation is ignored.
     pub generation: u64,
 }
@@ -200,7 +200,7 @@ pub struct CircuitOpen {
     pub(super) cause: OpenCause,
     /// `None`: forced open, until another mode is set or it is reset.
     pub(super) retry_in: Option<Duration>,
-    /// `true` while probes are under way, so that it may close at any moment.
+    /// `true` while probes are under way, so that the breaker may close at any moment.
     pub(super) is_probing: bool,
 }
 
@@ -210,19 +210,19 @@ impl CircuitOpen {
         self.is_probing
     }
 
-    /// Returns how long until the breaker may let a call through: nothing while probes are under
-    /// way; `None` if it is forced open.
+    /// Returns how long until the breaker may admit a call: zero while probes are under way; `None`
+    /// if it is forced open.
     pub(crate) fn may_close_in(&self) -> Option<Duration> {
         if self.is_probing { Some(Duration::ZERO) } else { self.retry_in }
     }
 
-    /// Returns what opened the breaker last: a rule, a failed probe, or
+    /// Returns the reason of the last opening: a rule, a failed probe, or
     /// [`Manual`](ChangeReason::Manual) if it is forced open.
     pub fn reason(&self) -> ChangeReason {
         self.cause.reason
     }
 
-    /// Returns the figures behind it.
+    /// Returns the figures behind that opening.
     pub fn cause(&self) -> &OpenCause {
         &self.cause
     }
@@ -232,10 +232,10 @@ impl CircuitOpen {
         self.cause.failures
     }
 
-    /// Returns how long until a call may be let through as a probe; `None` if the breaker is
-    /// forced open, since then no waiting helps.
+    /// Returns how long until a call may be admitted as a probe; `None` if the breaker is forced
+    /// open, since then no waiting helps.
     ///
-    /// While probes are under way it is the time after which to ask again: the open time, or less
+    /// While probes are under way it is the time after which to try again: the open time, or less
     /// if the probes are replaced sooner.
     pub fn retry_in(&self) -> Option<Duration> {
         self.retry_in

@@ -1,6 +1,6 @@
-//! The parts the lock-free gate is made of: the standard ones, or those of the model checker.
+//! The atomics and locks of the lock-free gate: the standard ones, or those of the model checker.
 //!
-//! The switch has a name of its own because `--cfg loom` would take `tokio`'s sockets away.
+//! The switch has a name of its own because `--cfg loom` would disable `tokio`'s sockets.
 
 #[cfg(not(all(test, resilient_loom)))]
 pub(super) use std::sync::{

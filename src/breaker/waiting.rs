@@ -7,37 +7,37 @@ use tokio::sync::{Notify, futures::Notified};
 /// The most requests that wait at one breaker.
 const MAX_WAITERS: usize = 10_000;
 
-/// The requests that wait at one breaker. Costs nothing while none does.
+/// The requests that wait at one breaker. Free of cost while none waits.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     changed: Notify,
     waiters: AtomicUsize,
 }
 
-/// A place among those that wait, free again when dropped.
+/// A place among the waiters, freed when dropped.
 #[derive(Debug)]
 pub(crate) struct Waiter<'b>(&'b Waiting);
 
 impl Waiting {
     /// Takes a place; `None` if 10,000 are taken.
     pub(super) fn join(&self) -> Option<Waiter<'_>> {
-        // Only a number: nothing is ordered by it.
+        // Only a number: it orders no other memory access.
         let more = |waiters| (waiters < MAX_WAITERS).then_some(waiters + 1);
         self.waiters.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
         Some(Waiter(self))
     }
 
-    /// Wakes all that wait.
+    /// Wakes all waiters.
     pub(super) fn wake(&self) {
         self.changed.notify_waiters();
     }
 }
 
 impl Waiter<'_> {
-    /// Ends at the next change after this call that may let a request through: the breaker has
-    /// closed, has opened again or was changed by hand, or a probe freed its place.
+    /// Ends at the next change after this call that may admit a request: the breaker has closed,
+    /// has opened again or was changed by hand, or a probe freed its place.
     ///
-    /// A change between this call and the first poll is noticed too: ask the breaker in between.
+    /// A change between this call and the first poll is noticed too: check the breaker in between.
     pub(crate) fn changed(&self) -> Notified<'_> {
         self.0.changed.notified()
     }

@@ -1,6 +1,6 @@
-//! The results a breaker looks at: the last N of them, or those of a stretch of time.
+//! The window of results that a breaker judges: the last N, or those of a stretch of time.
 //!
-//! Memory is taken once, at construction; recording costs the same however much is in the window.
+//! Memory is allocated once, at construction; recording takes constant time.
 
 use std::{num::NonZeroU16, time::Duration};
 
@@ -9,10 +9,10 @@ use crate::common::clock::{Instant, nanos};
 /// The results that count for a breaker's rates and minimum of samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
-    /// The last N results, however old, exactly. Takes two bytes a result, for each key.
+    /// The last N results, however old, exactly. Takes two bytes per result, for each key.
     Count(NonZeroU16),
-    /// The results of this much time. It slides by tenths of itself, counted from the first
-    /// result since the breaker closed or was reset: the tenth that is now and the nine before.
+    /// The results of this much time. It slides by tenths of itself, counted from the first result
+    /// since the breaker closed or was reset: the present tenth and the nine before.
     Time(Duration),
 }
 
@@ -24,12 +24,12 @@ pub struct WindowCounts {
     pub total: u32,
     /// Failures among them.
     pub failures: u32,
-    /// Calls among them that took at least the slow-call time, whatever they ended with. Zero
-    /// where no slow-call rule is set.
+    /// Calls among them that took at least the slow-call time, with any result. Zero without a
+    /// slow-call rule.
     pub slow: u32,
 }
 
-/// One result as the window sees it.
+/// One result in the window.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sample {
     pub(super) failed: bool,
@@ -154,8 +154,8 @@ pub(super) const BUCKETS: usize = 10;
 pub(super) struct Buckets {
     width_nanos: u64,
     origin: Option<Instant>,
-    /// The slice of the newest moment seen. A result that comes with an older one, because two
-    /// threads read the clock in another order than they got here, is counted in this slice.
+    /// The slice of the newest moment seen. A result with an older moment, because two threads read
+    /// the clock in another order than they took the lock, is counted in this slice.
     head: u64,
     /// The end of the head slice, so that most results need no division.
     head_ends: Option<Instant>,
@@ -219,7 +219,7 @@ impl WindowCounts {
         Self { total: 1, failures: sample.failed.into(), slow: sample.slow.into() }
     }
 
-    /// Saturates: four thousand million results in one window are enough to judge by.
+    /// Adds a result. Saturates at four thousand million results.
     fn add(&mut self, sample: Sample) {
         let more = Self::of(sample);
         self.total = self.total.saturating_add(more.total);

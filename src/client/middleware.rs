@@ -340,7 +340,8 @@ impl Resilient {
                     let elapsed = now.saturating_duration_since(started);
                     let result = sent.outcome_result::<C>();
                     match call.judge(request, elapsed, result, nested, now) {
-                        Decision::Retry { after, source } => (after, source, sent),
+                        // Boxed, since it is kept while the request waits.
+                        Decision::Retry { after, source } => (after, source, Box::new(sent)),
                         Decision::Return(stop) => {
                             if let Some(own) = own {
                                 *extensions = own;
@@ -365,10 +366,10 @@ impl Resilient {
                     }
                     Err(now) => {
                         extensions.insert(GaveUp);
-                        return call.give_up::<C>(request, last, StopReason::Budget, now);
+                        return call.give_up::<C>(request, *last, StopReason::Budget, now);
                     }
                 }
-                kept = Some(Box::new(last));
+                kept = Some(last);
                 if !after.is_zero() && !call.waits_at_gate() {
                     Box::pin(match now.checked_add(after) {
                         Some(until) => tokio::time::sleep_until(until),

@@ -1,5 +1,5 @@
-//! The clock's type, and where randomness and wall-clock time come from: the system, or what a test
-//! puts in its place.
+//! The clock's type, and the sources of randomness and wall-clock time: the system, or those of a
+//! test.
 
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +22,7 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// A sample of the unit interval.
+    /// Returns a sample of the unit interval.
     pub(crate) fn random(&self) -> f64 {
         #[cfg(feature = "test-util")]
         if let Some(random) = &self.random {
@@ -31,7 +31,7 @@ impl Sources {
         rand::random()
     }
 
-    /// The wall clock, which serves to read HTTP-dates and nothing else.
+    /// Returns the wall-clock time, which serves only to read HTTP dates.
     pub(crate) fn wall_clock(&self) -> SystemTime {
         #[cfg(feature = "test-util")]
         if let Some(wall_clock) = &self.wall_clock {

@@ -1,8 +1,8 @@
-//! What is wrong with a configuration: every fault, by field and value; clients that cannot be.
+//! The errors of a configuration: every fault, by field and value; and of building a client.
 
 use std::{borrow::Cow, error::Error, fmt};
 
-/// One setting that cannot be.
+/// One invalid setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfigFault {
@@ -10,7 +10,7 @@ pub struct ConfigFault {
     pub field: Cow<'static, str>,
     /// The rule it breaks, such as `must be > 0`.
     pub rule: Cow<'static, str>,
-    /// The value it was given.
+    /// The invalid value.
     pub value: String,
 }
 
@@ -47,7 +47,7 @@ impl ConfigFault {
         Self { field: field.into(), rule: rule.into(), value: format!("{value:?}") }
     }
 
-    /// The same fault, in a part of the settings.
+    /// Returns the same fault, in a part of the settings.
     pub(crate) fn within(mut self, part: &str) -> Self {
         self.field = format!("{part}.{}", self.field).into();
         self
@@ -60,19 +60,19 @@ impl fmt::Display for ConfigFault {
     }
 }
 
-/// A configuration that was refused, with all its faults.
+/// An invalid configuration, with all its faults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     faults: Vec<ConfigFault>,
 }
 
 impl ConfigError {
-    /// Nothing, or all faults as one error.
+    /// Returns all faults as one error; nothing if there are none.
     pub(crate) fn unless_none(faults: Vec<ConfigFault>) -> Result<(), Self> {
         if faults.is_empty() { Ok(()) } else { Err(Self { faults }) }
     }
 
-    /// Every fault, in the order of the settings.
+    /// Returns every fault, in the order of the settings.
     pub fn faults(&self) -> &[ConfigFault] {
         &self.faults
     }
@@ -93,10 +93,10 @@ impl Error for ConfigError {}
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// reqwest could not: TLS has no certificates to trust, say.
+    /// reqwest failed to build it: for example, TLS has no trusted certificates.
     Client(reqwest::Error),
-    /// The runtime given to a blocking client has one thread, which runs only while somebody
-    /// blocks on it: its requests might wait for ever.
+    /// The runtime given to a blocking client has one thread, which runs only while a caller blocks
+    /// on it: its requests might wait for ever.
     #[cfg(feature = "blocking")]
     CurrentThread,
     /// The system gave no threads for the runtime of a blocking client.

@@ -1,4 +1,4 @@
-//! What differs from host to host, found by a host's name.
+//! Values per host pattern.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -6,19 +6,18 @@ use std::fmt;
 
 use reqwest::Url;
 
-/// One thing a host name: for a single host such as `api.example.com`, or for all hosts below a
-/// domain, `*.example.com`. The most specific name wins.
+/// A map from host patterns to values. A pattern is a single host such as `api.example.com`, or all
+/// hosts below a domain, `*.example.com`. The most specific pattern wins.
 #[derive(Clone)]
 pub(crate) struct HostPatterns<T> {
-    /// Hosts as urls have them; those below a domain as `.example.com`.
+    /// Hosts as in URLs; those below a domain as `.example.com`.
     by_name: HashMap<Box<str>, T>,
-    /// Names that no host can have.
+    /// Invalid patterns.
     invalid: Vec<Box<str>>,
 }
 
 impl<T> HostPatterns<T> {
-    /// Puts in what belongs to `name`, in place of what there was. A name that no host can have
-    /// is kept apart, to be named as a fault.
+    /// Sets the value of a pattern. An invalid pattern is kept apart, to be reported as a fault.
     pub(crate) fn insert(&mut self, name: &str, value: T) {
         match canonical(name) {
             Some(key) => drop(self.by_name.insert(key, value)),
@@ -26,7 +25,7 @@ impl<T> HostPatterns<T> {
         }
     }
 
-    /// Returns what belongs to `host`, which may end in the dot of the root.
+    /// Returns the value for `host`, which may end in the dot of the root.
     pub(crate) fn get(&self, host: &str) -> Option<&T> {
         if self.by_name.is_empty() {
             return None;
@@ -40,7 +39,7 @@ impl<T> HostPatterns<T> {
         self.by_name.is_empty() && self.invalid.is_empty()
     }
 
-    /// Everything, under the names as one writes them.
+    /// Returns all patterns as they are written, and their values.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (String, &T)> {
         let name =
             |key: &str| if key.starts_with('.') { format!("*{key}") } else { key.to_owned() };
@@ -56,7 +55,7 @@ impl<T> HostPatterns<T> {
     }
 }
 
-/// In the order of the names.
+/// In the order of the patterns.
 impl<T: fmt::Debug> fmt::Debug for HostPatterns<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter().collect::<BTreeMap<_, _>>()).finish()
@@ -77,28 +76,28 @@ impl<T> Default for HostPatterns<T> {
     }
 }
 
-/// What is wrong with a name that [`HostPatterns`] keeps apart.
+/// The rule that an invalid pattern breaks.
 pub(crate) const INVALID_HOST: &str = "must be a host such as api.example.com or *.example.com";
 
-/// Returns a name as URLs have it: lower case, without Unicode and without the dot of the root; `None`
-/// unless it is a host alone.
+/// Returns a host in the form of URLs: lower case, without Unicode and without the dot of the root;
+/// `None` unless it is a host alone.
 pub(crate) fn canonical(name: &str) -> Option<Box<str>> {
     let (domains, host) = match name.strip_prefix("*.") {
         Some(host) => (".", host),
         None => ("", name),
     };
-    // What a URL would drop without a word: line ends and blanks, userinfo, the scheme's own port.
+    // Parts that a URL would drop silently: line ends and blanks, userinfo, the scheme's own port.
     let has_port = !host.starts_with('[') && host.contains(':');
     if has_port || host.contains(|it: char| it.is_whitespace() || matches!(it, '*' | '@')) {
         return None;
     }
     let url = Url::parse(&format!("http://{host}/")).ok()?;
     let parsed = url.host_str()?;
-    // Path, query or a port after an address would make it another URL.
+    // A path, a query or a port after an address would make another URL.
     if url.as_str() != format!("http://{parsed}/") || host.contains("]:") {
         return None;
     }
-    // No host is below an address.
+    // An address has no hosts below it.
     if !domains.is_empty() && url.domain().is_none() {
         return None;
     }
@@ -107,7 +106,7 @@ pub(crate) fn canonical(name: &str) -> Option<Box<str>> {
     has_labels.then(|| [domains, parsed].concat().into())
 }
 
-/// Returns a name as it may be shown: someone may have given a whole URL.
+/// Returns a pattern without secrets: it may be a whole URL by mistake.
 pub(crate) fn without_secrets(name: &str) -> Cow<'_, str> {
     let shown = name.split(['?', '#']).next().unwrap_or_default();
     let cut = if shown.len() < name.len() { "…" } else { "" };

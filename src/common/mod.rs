@@ -1,5 +1,5 @@
-//! What every folder builds on: clock and randomness, host patterns, faults of settings, queues, the
-//! function that redacts paths.
+//! Common parts of all folders: clock and randomness, host patterns, faults of settings, queues,
+//! the function that redacts paths.
 
 pub(crate) mod clock;
 pub(crate) mod fault;

@@ -2,7 +2,7 @@
 
 use std::{fmt, ptr, sync::Arc};
 
-/// Makes the path of a URL fit to be shown.
+/// A function that removes the secrets of a URL's path.
 #[derive(Clone)]
 pub(crate) struct PathRedactor(Arc<dyn Fn(&str) -> String + Send + Sync>);
 
@@ -16,7 +16,7 @@ impl PathRedactor {
     }
 }
 
-/// Two are equal if they are the same function.
+/// Equal if both are the same function.
 impl PartialEq for PathRedactor {
     fn eq(&self, other: &Self) -> bool {
         ptr::addr_eq(Arc::as_ptr(&self.0), Arc::as_ptr(&other.0))

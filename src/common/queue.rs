@@ -23,11 +23,11 @@ pub(crate) struct WaitQueue<K> {
 }
 
 struct Entries<K> {
-    /// Those without a grant, and how to wake them; no waker before their first poll.
+    /// Waiters without a grant, and their wakers; no waker before the first poll.
     waiting: BTreeMap<(K, u64), Option<Waker>>,
-    /// Those that have a grant and have not taken it yet.
+    /// Waiters that have a grant and have not taken it yet.
     granted: BTreeSet<(K, u64)>,
-    /// Grants of dropped waiters that found no other; zero while any request waits.
+    /// Grants of dropped waiters without a successor; zero while any request waits.
     unclaimed: usize,
     arrivals: u64,
 }
@@ -66,19 +66,19 @@ impl<K: Copy + Ord> WaitQueue<K> {
         Ok(Waiter { queue: Some(Arc::clone(self)), key })
     }
 
-    /// Returns how many wait without a grant.
+    /// Returns the number of waiters without a grant.
     pub(crate) fn len(&self) -> usize {
         self.lock().waiting.len()
     }
 
     #[cfg(test)]
-    /// Lets the first `n` go and returns how many there were.
+    /// Grants to the first `n` waiters, wakes them and returns their number.
     pub(crate) fn grant(&self, n: usize) -> usize {
         let granted = self.select(n);
         granted.wake()
     }
 
-    /// Grants to the first `n` and leaves waking them to the caller, who may hold a lock.
+    /// Grants to the first `n` waiters, and returns them to be woken once no lock is held.
     pub(crate) fn select(&self, n: usize) -> Granted {
         let mut entries = self.lock();
         let mut granted = Granted::default();
@@ -91,7 +91,7 @@ impl<K: Copy + Ord> WaitQueue<K> {
     }
 
     #[cfg(test)]
-    /// Lets all go that wait now, without a grant to pass on, and returns how many they were.
+    /// Releases all present waiters, without a grant to pass on, and returns their number.
     pub(crate) fn release_all(&self) -> usize {
         let released = mem::take(&mut self.lock().waiting);
         let count = released.len();
@@ -99,13 +99,13 @@ impl<K: Copy + Ord> WaitQueue<K> {
         count
     }
 
-    /// Wakes all that wait, without letting them go, so that they look at their limits again.
+    /// Wakes all waiters without a grant, so that they check their limits again.
     pub(crate) fn wake_all(&self) {
         let wakers: Vec<_> = self.lock().waiting.values_mut().filter_map(Option::take).collect();
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Takes back the grants of dropped waiters that found no other, and returns how many.
+    /// Takes back the grants of dropped waiters without a successor, and returns their number.
     pub(crate) fn reclaim(&self) -> usize {
         mem::take(&mut self.lock().unclaimed)
     }
@@ -130,7 +130,7 @@ impl<K: Copy + Ord> Entries<K> {
     }
 }
 
-/// Grants that were given; their waiters are to be woken.
+/// New grants, the waiters of which are to be woken.
 #[derive(Default)]
 #[must_use = "the waiters have to be woken"]
 pub(crate) struct Granted {
@@ -139,21 +139,21 @@ pub(crate) struct Granted {
 }
 
 impl Granted {
-    /// Returns how many grants there are.
+    /// Returns the number of grants.
     pub(crate) fn count(&self) -> usize {
         self.count
     }
 
-    /// Wakes the waiters and returns how many grants there were. To be called without a lock.
+    /// Wakes the waiters and returns the number of grants. Must be called without a lock.
     pub(crate) fn wake(self) -> usize {
         self.wakers.into_iter().for_each(Waker::wake);
         self.count
     }
 }
 
-/// A place in the queue, and a future that is ready once the waiter may go.
+/// A place in the queue, and a future that is ready with a grant.
 ///
-/// Dropping it leaves the queue, at any time. Once ready, the grant is the caller's own.
+/// Dropping it leaves the queue, at any time. Once ready, the grant belongs to the caller.
 #[must_use = "futures do nothing unless polled"]
 pub(crate) struct Waiter<K: Copy + Ord> {
     /// `None` once ready.
@@ -169,7 +169,7 @@ impl<K: Copy + Ord> Future for Waiter<K> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(queue) = &self.queue else { return Poll::Ready(()) };
-        // Wakers are cloned and dropped outside of the lock: both are code of the executor.
+        // Wakers are cloned and dropped outside of the lock: both run code of the executor.
         let waker = cx.waker().clone();
         let mut entries = queue.lock();
         if let Some(place) = entries.waiting.get_mut(&self.key) {
@@ -347,14 +347,14 @@ mod tests {
         drop(waiters.remove(0));
         queue.wake_all();
         queue.release_all();
-        // By the grant, by its passing on, by the waking of the two that still waited.
+        // Once by the grant, once by its passing on, twice by waking the two that still waited.
         assert_eq!(inner.1.load(Ordering::SeqCst), 4);
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1024))]
 
-        /// Keeps the book beside the queue: who waits, in which order, and where each grant is.
+        /// A model of the queue: the waiters, their order, and the place of each grant.
         #[test]
         fn grants_given_are_consumed_passed_on_or_unclaimed(
             steps in proptest::collection::vec((0..5_u8, 0..8_u8), 0..200),

@@ -16,7 +16,7 @@ use crate::outcome::transport_error::{AttemptError, BodyFactoryError};
 use crate::outcome::{self, Delivery, Failure, FailureKind, OutcomeResult, not_sent};
 use crate::retry::decision::StopReason;
 
-/// What follows `Resilient` in a client's chain of middleware: all that the loop needs to know of
+/// The rest of a client's chain of middleware after `Resilient`: all that the loop needs to know of
 /// the crate that defines the chain.
 pub(crate) trait Chain: Clone + Send + Sync {
     type Error: From<reqwest::Error> + Send;
@@ -29,56 +29,56 @@ pub(crate) trait Chain: Clone + Send + Sync {
     where
         Self: 'a;
 
-    /// The error as its sources see it.
+    /// Returns the error as a standard error.
     fn as_error(error: &Self::Error) -> &(dyn Error + 'static);
 
-    /// The error, if it is of the type of the transport's own.
+    /// Returns the error, if it is of the transport's own type.
     fn transport_error(error: &Self::Error) -> Option<&reqwest::Error>;
 
-    /// An error that was decided upon here.
+    /// Builds an error that this crate decided on.
     fn local(error: HttpRequestError) -> Self::Error;
 
-    /// An error of the caller's own body factory.
+    /// Builds an error of the caller's own body factory.
     fn body_factory_error(error: BodyFactoryError) -> Self::Error;
 }
 
-/// What came of an attempt.
+/// The result of an attempt.
 pub(crate) enum AttemptResult<E> {
     Response {
         response: Response,
         body: Option<Bytes>,
-        /// Whether a redirect led to it.
+        /// `true` if a redirect led to it.
         redirected: bool,
     },
     Failed {
         failure: Failure,
         error: E,
-        /// Whether the client was seen to follow a redirect.
+        /// `true` if the client was seen to follow a redirect.
         followed: bool,
-        /// Whether the response head had come.
+        /// `true` if the response head had arrived.
         after_head: bool,
     },
-    /// Ended here: cut by one of our limits, or not sent at all.
+    /// Ended by this crate: cut by a limit, or not sent at all.
     Local(Failure, BoxError),
 }
 
-/// What is known of an attempt besides its result.
+/// The facts of an attempt besides its result.
 #[derive(Clone, Copy)]
 pub(crate) struct Surroundings<'a> {
     /// The URL that was asked for.
     pub(crate) asked: &'a Url,
     pub(crate) extensions: &'a Extensions,
-    /// Whether the end of the chain is our own, which records what is sent.
+    /// `true` if the end of the chain is our own, which records what is sent.
     pub(crate) records: bool,
 }
 
 impl<E> AttemptResult<E> {
-    /// Nothing was sent.
+    /// Builds the result of an attempt that sent nothing.
     pub(crate) fn unsent(kind: FailureKind, error: BoxError) -> Self {
         Self::Local(Failure::new(kind, Delivery::NotSent), error)
     }
 
-    /// The result of sending; an error is yet to be [read](Self::read).
+    /// Builds the result of sending; an error is yet to be [read](Self::read).
     #[inline]
     pub(crate) fn of(result: Result<Response, E>, followed: bool) -> Self {
         match result {
@@ -92,7 +92,7 @@ impl<E> AttemptResult<E> {
         Self::Failed { failure, error, followed, after_head }
     }
 
-    /// Reads what the result says, by what is known besides.
+    /// Classifies the result by the other facts of its attempt.
     pub(crate) fn read<C: Chain<Error = E>>(&mut self, around: Surroundings<'_>) {
         let record = around.extensions.get::<SendRecord>().filter(|_| around.records);
         let is_unsent = not_sent::is_marked(around.extensions)
@@ -109,7 +109,7 @@ impl<E> AttemptResult<E> {
                 let sent = record.map_or(around.asked, |it| &it.url);
                 *failure = AttemptError { error, transport, sent, after_head }.read();
                 let is_status = failure.status.is_some();
-                // What is known of the last hop is not true of the first, which was answered.
+                // Facts of the last hop are not true of the first, which got a response.
                 let mut may_be_processed = *followed;
                 if around.records && !is_status {
                     may_be_processed |= record.is_none_or(SendRecord::may_be_processed)
@@ -133,14 +133,18 @@ impl<E> AttemptResult<E> {
         }
     }
 
-    /// Gives up the connection of a response, within the wait before the next attempt.
-    pub(crate) async fn drained(self, wait: Duration, left: Option<Duration>) -> Self {
-        match self {
+    /// Drains a response within the wait before the next attempt, to free its connection.
+    pub(crate) async fn drained(
+        self: Box<Self>,
+        wait: Duration,
+        left: Option<Duration>,
+    ) -> Box<Self> {
+        match *self {
             Self::Response { response, body: None, redirected } => {
                 let response = body::drain(response, wait, left).await;
-                Self::Response { response, body: None, redirected }
+                Box::new(Self::Response { response, body: None, redirected })
             }
-            other => other,
+            other => Box::new(other),
         }
     }
 
@@ -161,7 +165,7 @@ impl<E> AttemptResult<E> {
     }
 }
 
-/// Why an attempt is not sent, and since when.
+/// The reason why an attempt is not sent, and the time since when.
 pub(crate) struct Refusal {
     pub(crate) kind: FailureKind,
     pub(crate) error: BoxError,
@@ -169,7 +173,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// Returns what the request ends by.
+    /// Returns the stop reason of the request.
     pub(crate) fn stop(&self) -> StopReason {
         match self.kind {
             FailureKind::CircuitOpen => StopReason::CircuitOpen,
@@ -179,7 +183,7 @@ impl Refusal {
     }
 }
 
-/// What one attempt has to keep to.
+/// The limits of one attempt.
 pub(crate) struct AttemptLimits<'a> {
     pub(crate) policy: &'a Policy,
     /// The attempt's number.
@@ -188,7 +192,7 @@ pub(crate) struct AttemptLimits<'a> {
     /// The longest the attempt may take.
     pub(crate) timeout: Option<Duration>,
     pub(crate) deadline: Option<Instant>,
-    /// Whether a redirect that the client follows is to be noticed.
+    /// `true` if redirects that the client follows are to be noticed.
     pub(crate) watches_redirects: bool,
 }
 
@@ -207,8 +211,8 @@ pub(crate) fn with_body<'a, C: Chain + 'a>(
 }
 
 impl AttemptLimits<'_> {
-    /// Writes into the request what the attempt's number and limits say. Whether the attempt has
-    /// nothing else to keep to, so that it need only be sent.
+    /// Writes the attempt's number and limits into the request. Returns whether there are no other
+    /// limits, so that the request need only be sent.
     #[inline]
     pub(crate) fn apply(&self, request: &mut Request) -> bool {
         let Self { policy, number, now, timeout, deadline, watches_redirects } = *self;
@@ -224,8 +228,8 @@ impl AttemptLimits<'_> {
             }
         }
         // The request's own timeout, which bounds the body too, is only ever lowered; setting one
-        // where there is none would replace, and maybe loosen, the client's. And asking for the
-        // mutable one would make a place for it.
+        // where there is none would replace, and maybe loosen, the client's. And `timeout_mut`
+        // would allocate a place for it.
         if let (Some(own), Some(deadline)) = (request.timeout().copied(), deadline) {
             *request.timeout_mut() = Some(own.min(deadline.saturating_duration_since(now)));
         }
@@ -233,7 +237,7 @@ impl AttemptLimits<'_> {
     }
 }
 
-/// Sees one attempt through, within its limits.
+/// Runs one attempt within its limits.
 pub(crate) async fn attempt<C: Chain>(
     sending: BoxFuture<'_, Result<Response, C::Error>>,
     terms: AttemptLimits<'_>,
@@ -242,7 +246,7 @@ pub(crate) async fn attempt<C: Chain>(
     let Some(limit) = Limit::nearest(&terms) else { return sending.await };
     match tokio::time::timeout_at(limit.at, sending).await {
         Ok(sent) => sent,
-        // Nobody knows how far it got.
+        // It is unknown how far the request got.
         Err(_) => {
             let failure = Failure::new(limit.kind, Delivery::MaybeProcessed);
             AttemptResult::Local(failure, Box::new(limit.elapsed))
@@ -270,7 +274,7 @@ async fn complete<C: Chain>(
     }
 }
 
-/// The limit that comes first: the attempt's or the whole request's.
+/// The earlier limit: the attempt's or the whole request's.
 struct Limit {
     at: Instant,
     kind: FailureKind,
@@ -289,7 +293,7 @@ impl Limit {
             let elapsed = Elapsed { limit: "max_total_time", after };
             Self { at, kind: FailureKind::Deadline, elapsed }
         });
-        // On a tie the whole request is over.
+        // On a tie the whole request ends.
         match (attempt, total) {
             (Some(attempt), Some(total)) if attempt.at < total.at => Some(attempt),
             (attempt, total) => total.or(attempt),

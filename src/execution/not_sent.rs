@@ -1,4 +1,4 @@
-//! What a middleware further in does before it sends.
+//! The preparations of an inner middleware before it sends.
 
 use http::Extensions;
 

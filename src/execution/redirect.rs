@@ -1,14 +1,14 @@
-//! Whether the client followed a redirect while it sent a request.
+//! Detection of redirects that the client follows while it sends a request.
 //!
-//! What failed on a later hop says nothing of it: reqwest puts the url that was asked on the error
-//! of every hop. Yet a POST whose first hop was answered by 303 may have taken effect, though the
-//! second host refused the connection.
+//! A failure on a later hop does not show them: reqwest puts the original URL on the error of every
+//! hop. Yet a POST that got a 303 on its first hop may have taken effect, though the second host
+//! refused the connection.
 //!
-//! A client that was built by [`ResilientClient`](crate::ResilientClient) has the [`policy`], which
-//! notes every redirect that it follows. In any other client one thing shows from outside: whoever
-//! follows a redirect inside the client sets up the next hop and wakes its own task, from within its
-//! own poll and by reference, to be polled again. What wakes a task for other reasons does it from
-//! another task, or by value. Whoever else did it would cost a POST its retry, not its singleness.
+//! A client of [`ResilientClient`](crate::ResilientClient) has the [`policy`], which notes every
+//! redirect that it follows. In any other client one sign is visible from outside: code that
+//! follows a redirect inside the client sets up the next hop and wakes its own task, from within
+//! its own poll and by reference. Other wakes come from another task, or by value. A false sign
+//! costs a POST its retry; it never sends one twice.
 
 use std::cell::RefCell;
 use std::pin::{Pin, pin};
@@ -23,7 +23,7 @@ thread_local! {
     static POLLED: RefCell<Option<Arc<Note>>> = const { RefCell::new(None) };
 }
 
-/// Returns reqwest's own redirect policy, which tells the attempt under way of every redirect.
+/// Returns reqwest's own redirect policy, which also notes every redirect on the attempt under way.
 pub(crate) fn policy() -> Policy {
     Policy::custom(|attempt| {
         let note = POLLED.with(|it| it.borrow().clone());
@@ -34,7 +34,7 @@ pub(crate) fn policy() -> Policy {
     })
 }
 
-/// The future's output, and whether it followed a redirect on the way.
+/// Returns the future's output, and whether it followed a redirect on the way.
 pub(crate) async fn watch<F: Future>(sent: F) -> (F::Output, bool) {
     let note = Arc::<Note>::default();
     let waker = Waker::from(Arc::clone(&note));
@@ -48,7 +48,7 @@ pub(crate) async fn watch<F: Future>(sent: F) -> (F::Output, bool) {
     (output, followed)
 }
 
-/// Names the attempt that is being polled on this thread, for as long as it is.
+/// Sets the attempt that is being polled on this thread, until dropped.
 struct Polled(Option<Arc<Note>>);
 
 impl Polled {
@@ -64,7 +64,7 @@ impl Drop for Polled {
     }
 }
 
-/// Stands between a future and the waker of its task.
+/// A waker between a future and its task.
 #[derive(Default)]
 struct Note(Mutex<Noted>);
 
@@ -101,7 +101,7 @@ impl Note {
 
 impl Wake for Note {
     fn wake(self: Arc<Self>) {
-        // The task is woken with the lock released: what it does is its own affair.
+        // The task is woken with the lock released: a wake runs foreign code.
         let task = self.lock().task.clone();
         if let Some(task) = task {
             task.wake();

@@ -1,4 +1,5 @@
-//! Admission of a request's attempts: breaker, budget and gate are asked before, and told after.
+//! Admission of a request's attempts: asks breaker, budget and gate before, and reports to them
+//! after.
 
 use std::{
     mem,
@@ -17,22 +18,21 @@ use crate::host::gate::{
 use crate::host::parts::Parts;
 use crate::retry::budget::{Success, Token, TokenWaiter};
 
-/// One request's dealings with breaker, budget and gate.
+/// One request's permits of breaker, budget and gate.
 ///
-/// Dropped at any moment, it leaves nothing behind: the permit frees its place, the token goes
-/// back.
+/// When dropped it releases all of them: the permit frees its place, the token goes back.
 #[derive(Debug)]
 pub(crate) struct Admission<'p> {
     parts: Parts<'p>,
     permit: Option<Permit>,
-    /// Whether no attempt has ended yet.
+    /// `true` until the first attempt ends.
     first: bool,
     /// Lives as long as a permit that is a probe.
     probing: Option<Arc<()>>,
     token: Option<Token>,
     token_waiter: Option<TokenWaiter>,
     gate_pass: GatePass,
-    /// The key of the gate, where the request that is kept has lost what makes it.
+    /// The key of the gate, if the copy of the request lacks the headers that make it.
     gate_key: Option<u64>,
 }
 
@@ -53,17 +53,17 @@ impl<'p> Admission<'p> {
         }
     }
 
-    /// Returns the breaker that is asked.
+    /// Returns the breaker of the request.
     pub(crate) fn breaker(&self) -> Option<&Arc<BreakerHandle>> {
         self.parts.breaker()
     }
 
-    /// Takes over the permit of an attempt that is under way, and the key of its gate.
+    /// Adopts the permit of an attempt that is under way, and the key of its gate.
     pub(crate) fn with(self, permit: Option<Permit>, gate_key: Option<u64>) -> Self {
         Self { permit, gate_key, ..self }
     }
 
-    /// Remembers the key of a request's gate: what is kept of the request has no headers.
+    /// Saves the key of a request's gate: the copy of the request has no headers.
     pub(crate) fn keep_gate_key(&mut self, request: &Request) {
         self.gate_key = Some(self.parts.gate_key(request));
     }
@@ -96,13 +96,13 @@ impl<'p> Admission<'p> {
         }
     }
 
-    /// Holds what let the request pass its gate, until its outcome is known.
+    /// Holds the pass of the gate until the outcome is known.
     pub(crate) fn hold_gate(&mut self, pass: GatePass) {
         self.gate_pass = pass;
     }
 
-    /// Lets others pass the gate: this attempt is over, or will not be sent now. `None` says nothing
-    /// of the host.
+    /// Returns the pass of the gate: this attempt is over, or will not be sent now. `None` if it is
+    /// no evidence about the host.
     pub(crate) fn leave_gate(&mut self, is_good: Option<bool>, now: Instant) {
         let pass = mem::replace(&mut self.gate_pass, GatePass::FREE);
         match is_good {
@@ -111,8 +111,8 @@ impl<'p> Admission<'p> {
         }
     }
 
-    /// Asks the breaker for a permit; with it, a token that was taken is spent. Adds to `changes`
-    /// what that changed about the breaker.
+    /// Asks the breaker for a permit, and then spends a token that was taken. Adds state changes of
+    /// the breaker to `changes`.
     #[inline]
     pub(crate) fn enter(
         &mut self,
@@ -141,7 +141,7 @@ impl<'p> Admission<'p> {
         Ok(())
     }
 
-    /// Says in the extensions of the attempt whether it is a probe.
+    /// Marks a probe in the extensions of the attempt.
     #[inline]
     pub(crate) fn mark(&self, extensions: &mut Extensions) {
         if let (Some(breaker), Some(probing)) = (self.parts.breaker(), &self.probing) {
@@ -150,7 +150,8 @@ impl<'p> Admission<'p> {
         }
     }
 
-    /// Tells the breaker what the attempt said about the health of the service, `None` if nothing.
+    /// Reports to the breaker the attempt's evidence about the health of the service, `None` if it
+    /// has none.
     #[inline]
     pub(crate) fn exit(
         &mut self,
@@ -173,12 +174,12 @@ impl<'p> Admission<'p> {
     /// Returns how long the breaker rejects attempts from now on, if it does.
     pub(crate) fn rejects_for(&self, now: Instant) -> Option<Duration> {
         let rejection = self.parts.breaker()?.rejects(now)?;
-        // No wait helps where it was forced open.
+        // No wait helps if it was forced open.
         Some(rejection.may_close_in().unwrap_or(Duration::MAX))
     }
 
-    /// Takes a token for a retry, or a place in the queue for one if it `may_wait`; `false` if it gets
-    /// neither.
+    /// Takes a token for a retry, or a place in the queue for one if it `may_wait`; `false` if it
+    /// gets neither.
     pub(crate) fn withdraw(&mut self, may_wait: bool, now: Instant) -> bool {
         let Some(account) = self.parts.budget() else { return true };
         self.token = Token::withdraw(Arc::clone(account), now, self.parts.overdraft);
@@ -203,12 +204,12 @@ impl<'p> Admission<'p> {
         self.token = Some(token);
     }
 
-    /// How many retries are paid for.
+    /// Returns the number of tokens in the budget.
     pub(crate) fn budget_left(&self, now: Instant) -> Option<f64> {
         self.parts.budget().map(|it| it.balance(now))
     }
 
-    /// Adds to the budget what a success pays for.
+    /// Adds the deposit of a success to the budget.
     pub(crate) fn deposit(&self, success: Success) {
         if let Some(account) = self.parts.budget() {
             account.deposit(success);
@@ -251,8 +252,8 @@ impl<'p> Admission<'p> {
     }
 }
 
-/// A way in, if there is no more to it: the gate is open, and the breaker lets every call through.
-/// There is no permit where no breaker asks for one.
+/// Admits a request if the gate is open and the breaker closed; `None` if the slow path has to
+/// decide. There is no permit without a breaker.
 #[inline]
 pub(crate) fn pass(
     parts: &Parts<'_>,
@@ -268,7 +269,7 @@ pub(crate) fn pass(
     }
 }
 
-/// Tells of the success of an attempt that nobody watches, and so of the request.
+/// Reports the success of an unobserved request at its first attempt.
 #[inline]
 pub(crate) fn succeeded(
     parts: &Parts<'_>,
@@ -279,7 +280,7 @@ pub(crate) fn succeeded(
 ) {
     if let Some(mut permit) = permit {
         let result = Report { health: Health::Success, retry_after: None, first: true };
-        // Nobody is told what that changes.
+        // There are no listeners to notify of state changes.
         if cross_host_url.is_some() {
             report(parts, &mut permit, result, cross_host_url, now, sources, &mut vec![]);
         } else {
@@ -291,10 +292,10 @@ pub(crate) fn succeeded(
     }
 }
 
-/// Reports to the breaker what an attempt said about the health of the service.
+/// Reports to the breaker an attempt's evidence about the health of the service.
 ///
-/// The breaker that admitted the attempt hears its outcome, always. After a redirect to another host
-/// the breaker of that one hears it as well, if the host was asked before.
+/// The breaker that admitted the attempt always gets the report. After a redirect to another host
+/// the breaker of that host gets it as well, if the host was asked before.
 fn report(
     parts: &Parts<'_>,
     permit: &mut Permit,
@@ -315,9 +316,9 @@ fn report(
     }
 }
 
-/// In the extensions of an attempt that is a breaker's probe: a further `Resilient` inside that
-/// shares the breaker is let through by the same permit. Asking for another, it would be rejected
-/// for ever, as the probe itself then ends without a result.
+/// A marker in the extensions of an attempt that is a breaker's probe: the same permit admits an
+/// inner `Resilient` that shares the breaker. If that one needed another permit, it would be
+/// rejected for ever, as the probe itself would then end without a result.
 #[derive(Clone)]
 struct Probe {
     breaker: Arc<BreakerHandle>,

@@ -1,4 +1,5 @@
-//! The one map of hosts: bounded, least recently used out first, found without a lock for the first.
+//! The one map of hosts: bounded, least recently used out first, found without a lock for the
+//! first.
 
 use std::{
     borrow::Cow,
@@ -18,10 +19,10 @@ use crate::host::table::Table;
 
 /// A bounded, sharded map from a host's key to its state.
 ///
-/// A full shard evicts its least recently used state that is free to go, and looks at eight for that,
-/// whatever the size of the map. States that were set by hand are never evicted and do not count for
-/// the bound. A caller that still holds an evicted state keeps using it; the next request of its host
-/// starts with a new one.
+/// A full shard evicts its least recently used state that is free to go, and looks at eight for
+/// that, whatever the size of the map. States that were set by hand are never evicted and do not
+/// count for the bound. A caller that still holds an evicted state keeps using it; the next request
+/// of its host starts with a new one.
 #[derive(Debug)]
 pub(crate) struct HostMap {
     first: FirstHosts,
@@ -181,8 +182,8 @@ impl HostMap {
     }
 
     fn shard(&self, hash: u64) -> &Shard {
-        // By bits in the middle: the table inside takes the lowest and the highest ones. The product
-        // spreads them over any number of shards without a division.
+        // By bits in the middle: the table inside takes the lowest and the highest ones. The
+        // product spreads them over any number of shards without a division.
         let middle = u64::from((hash >> 24) as u32);
         &self.shards[((middle * self.shards.len() as u64) >> 32) as usize]
     }
@@ -238,9 +239,9 @@ impl FirstHosts {
 
 /// Returns whether `host`, a [`host_key`], is that of `url`.
 ///
-/// Quicker than making the key of `url`: the URL must begin with `host`, and its path must begin right
-/// there, which most other hosts fail at one byte. Finds every URL of http and https without userinfo;
-/// others are found by their key.
+/// Quicker than making the key of `url`: the URL must begin with `host`, and its path must begin
+/// right there, which most other hosts fail at one byte. Finds every URL of http and https without
+/// userinfo; others are found by their key.
 #[inline]
 fn is_host_of(url: &Url, host: &str) -> bool {
     let url = url.as_str().as_bytes();

@@ -9,8 +9,8 @@ use crate::retry::budget::{Account, RetryBudget};
 
 /// The state of one host, or of one key of the user's.
 ///
-/// Parts are created when a request first uses them. Small and without an alignment of its own, as a
-/// crawler creates and evicts one a request.
+/// Parts are created when a request first uses them. Small and without an alignment of its own, as
+/// a crawler creates and evicts one a request.
 #[derive(Debug)]
 pub(crate) struct HostState {
     key: Arc<str>,
@@ -153,7 +153,8 @@ impl HostState {
         breaker
     }
 
-    /// Returns the budget's account, which then follows `rules`; creates a full one if there is none.
+    /// Returns the budget's account, which then follows `rules`; creates a full one if there is
+    /// none.
     #[inline]
     pub(crate) fn budget(&self, rules: &RetryBudget, now: Instant) -> &Arc<Account> {
         let account = self.budget.get_or_init(|| Arc::new(Account::new(rules, now)));
@@ -180,7 +181,7 @@ impl HostState {
             BreakerState::Closed | BreakerState::HalfOpen => Eviction::Free,
             BreakerState::Open if breaker.rejects(now).is_some() => Eviction::Costly,
             BreakerState::Open => Eviction::Free,
-            // A mode of the whole family comes back with the host.
+            // A mode of the whole family is set again with the next state of the host.
             by_hand if self.family.mode().map(Mode::state) == Some(by_hand) => Eviction::Free,
             BreakerState::ForcedOpen | BreakerState::Disabled | BreakerState::MetricsOnly => {
                 Eviction::Never

@@ -9,8 +9,8 @@ use crate::common::clock::Instant;
 use crate::host::map::{HostMap, host_key};
 use crate::host::state::{HostState, Mode};
 
-/// The states of the hosts that a client talks to: circuit breakers, retry budgets and gates, in one
-/// bounded map. Cheap to clone; clones share the map.
+/// The states of the hosts that a client talks to: circuit breakers, retry budgets and gates, in
+/// one bounded map. Cheap to clone; clones share the map.
 ///
 /// Every [`Resilient`](crate::Resilient) has one of its own, or the one it is
 /// [given](crate::Resilient::with_hosts). Clients that are given the same one share what they know;
@@ -28,7 +28,8 @@ use crate::host::state::{HostState, Mode};
 /// At most 1,024 hosts are kept ([`with_max_hosts`](Self::with_max_hosts)); the least recently used
 /// is evicted first, one whose breaker is open only if nothing else can be. A breaker that was set
 /// by hand is never evicted, nor are the first eight hosts of a map for 32 or more. A caller that
-/// still holds an evicted breaker keeps using that one; the next request of its host starts with a new one.
+/// still holds an evicted breaker keeps using that one; the next request of its host starts with a
+/// new one.
 ///
 /// ```
 /// use reqwest_resilient::{HostStates, Resilient, ResilientConfig};

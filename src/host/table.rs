@@ -9,14 +9,14 @@ use crate::host::state::{Eviction, HostState, Key};
 
 /// A table from a key to its state, with a list of the states that can be evicted.
 ///
-/// All steps take the same time however many states there are. The caller brings the hash of a key,
-/// so that it is computed once and outside of the shard's lock.
+/// All operations take constant time. The caller passes the hash of a key, so that it is computed
+/// once and outside of the shard's lock.
 #[derive(Debug)]
 pub(super) struct Table {
     /// The place of each state in `slots`.
     index: HashTable<usize>,
-    /// The first one is the head of the list, which is a ring: its `older` is the most recently used
-    /// state, its `newer` the least recently used one.
+    /// The first one is the head of the list, which is a ring: its `older` is the most recently
+    /// used state, its `newer` the least recently used one.
     slots: Vec<Slot>,
     free: Vec<usize>,
     /// The number of states in the list: at most the bound.
@@ -77,7 +77,7 @@ impl Table {
         self.slots.iter().filter_map(|it| it.state.as_ref())
     }
 
-    /// Inserts a state whose key is not there. Returns the one that was evicted for it, to be dropped
+    /// Inserts a state with a new key. Returns the state that was evicted for it, to be dropped
     /// outside of the lock.
     pub(super) fn insert(
         &mut self,
@@ -105,7 +105,7 @@ impl Table {
     }
 
     /// Evicts a state from a full list: the least recently used one that is free to go, or else the
-    /// first that was looked at whose breaker is open. A state that is passed over counts as used.
+    /// first examined one with an open breaker. A state that is passed over counts as used.
     fn make_room(&mut self, bound: usize, now: Instant) -> Option<Arc<HostState>> {
         let mut costly = None;
         for _ in 0..LOOKED_AT.min(self.listed) {

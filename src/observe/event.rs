@@ -1,4 +1,4 @@
-//! What is told: one event type, the four callbacks as views of it, and what observers put around
+//! Events: one type, the four callbacks as views of it, and the scopes that observers put around
 //! attempts.
 
 use std::future::poll_fn;
@@ -14,7 +14,7 @@ use crate::observe::redact::RedactedUrl;
 use crate::outcome::Outcome;
 use crate::retry::decision::{StopReason, WaitSource};
 
-/// Something that happened to a request, in the order in which it happened.
+/// An event of a request. Listeners are notified in the order of events.
 ///
 /// `Display` is a line for a log, without secrets.
 #[derive(Clone, Copy, Debug)]
@@ -22,17 +22,17 @@ use crate::retry::decision::{StopReason, WaitSource};
 pub enum Event<'a> {
     /// An attempt is about to be sent.
     AttemptStarted(&'a RequestInfo<'a>),
-    /// The gate of the host is closed, and the request waits there.
+    /// The request waits at the closed gate of its host.
     HeldBack(&'a HeldInfo<'a>),
-    /// An attempt ended, one way or the other.
+    /// An attempt ended, with or without success.
     AttemptEnded(&'a Outcome<'a>),
-    /// Breaker or gate refused to let the request through: nothing was sent. The outcome is that
-    /// refusal, and its number that of the attempt before.
+    /// Breaker or gate rejected the request: nothing was sent. The outcome is the rejection, and
+    /// its number that of the previous attempt.
     Rejected(&'a Outcome<'a>),
-    /// A circuit breaker changed its state by this request's doing. RequestIdentity once, by the request that
-    /// did it, however many clients share the breaker; see [`Observer`].
+    /// This request changed the state of a circuit breaker. Reported once, by the request that did
+    /// it, however many clients share the breaker; see [`Observer`].
     BreakerChanged(&'a StateChange),
-    /// The answer closed the gate of the host, or keeps it closed for longer.
+    /// The response closed the gate of the host, or keeps it closed for longer.
     GateClosed(&'a GateInfo<'a>),
     /// The retry budget had nothing left.
     BudgetRefused(&'a BudgetInfo<'a>),
@@ -108,16 +108,16 @@ impl fmt::Display for Event<'_> {
     }
 }
 
-/// Takes every [`Event`]. Any `Fn(&Event<'_>)` is one.
+/// A listener to every [`Event`]. Any `Fn(&Event<'_>)` is one.
 ///
-/// Called on the task that makes the request, with no lock held: be quick. A panic is caught and
-/// changes nothing.
+/// Called on the task that makes the request, with no lock held: it must be fast. A panic is caught
+/// and changes nothing.
 ///
 /// # Circuit breakers
 ///
-/// The request that changes a breaker's state tells its own observers. Clients that share a
-/// breaker should therefore share their observers too. A change by hand has no request: where it
-/// matters, pass it on.
+/// The request that changes a breaker's state notifies its own observers. Clients that share a
+/// breaker should therefore share their observers too. A change by hand has no request: forward it
+/// if it matters.
 ///
 /// ```
 /// use reqwest_resilient::{ChangeReason, Event, Observer, Resilient, ResilientConfig};
@@ -139,12 +139,12 @@ impl fmt::Display for Event<'_> {
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
 pub trait Observer: Send + Sync + 'static {
-    /// Takes one event.
+    /// Handles one event.
     fn on_event(&self, event: &Event<'_>);
 
-    /// Puts something around an attempt, such as a span. `None`, the default, costs nothing.
+    /// Returns a scope around an attempt, such as a span. `None`, the default, costs nothing.
     ///
-    /// Called after [`Event::AttemptStarted`] was told.
+    /// Called after [`Event::AttemptStarted`].
     fn around_attempt(&self, info: &RequestInfo<'_>) -> Option<Box<dyn AttemptScope>> {
         let _ = info;
         None
@@ -157,16 +157,16 @@ impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for F {
     }
 }
 
-/// What an [`Observer`] puts around one attempt: everything further in runs inside it.
+/// A scope that an [`Observer`] puts around one attempt: inner middleware and client run inside it.
 ///
 /// Dropped without [`end`](Self::end) if the caller drops the request's future, which is no
-/// failure of anybody.
+/// failure.
 pub trait AttemptScope: Send + Sync {
-    /// Runs one step of the attempt, by calling `step` once. An attempt takes several, maybe on
+    /// Runs one step of the attempt, by calling `step` once. An attempt has several, maybe on
     /// different threads.
     fn run(&self, step: &mut dyn FnMut());
 
-    /// The attempt is over.
+    /// Ends the scope: the attempt has this outcome.
     fn end(&self, outcome: &Outcome<'_>);
 }
 
@@ -176,7 +176,7 @@ pub trait AttemptScope: Send + Sync {
 pub struct RequestInfo<'a> {
     /// The request's method.
     pub method: &'a Method,
-    /// The request's url.
+    /// The request's URL.
     pub url: RedactedUrl<'a>,
     /// The number of this attempt, counted from 1.
     pub attempt: u32,
@@ -184,46 +184,46 @@ pub struct RequestInfo<'a> {
     pub max_retries: u32,
 }
 
-/// A wait before an attempt: at the closed gate of a host, at an open circuit breaker, or for a token
-/// of the retry budget.
+/// A wait before an attempt: at the closed gate of a host, at an open circuit breaker, or for a
+/// token of the retry budget.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct HeldInfo<'a> {
     /// The request's method.
     pub method: &'a Method,
-    /// The request's url.
+    /// The request's URL.
     pub url: RedactedUrl<'a>,
-    /// How long the wait is at least, as far as it is known when it begins: until the gate opens or
-    /// the breaker lets a probe through. Zero where it depends on another request: on a probe under
-    /// way, or on a retry that earns the token.
+    /// The least length of the wait, as known at its beginning: until the gate opens or the breaker
+    /// admits a probe. Zero where it depends on another request: on a probe under way, or on a
+    /// retry that earns the token.
     pub wait: Duration,
-    /// What the request waits for.
+    /// The cause of the wait.
     pub source: &'a WaitSource,
 }
 
-/// A gate that an answer closed.
+/// A gate that a response closed.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct GateInfo<'a> {
     /// The request's method.
     pub method: &'a Method,
-    /// The request's url.
+    /// The request's URL.
     pub url: RedactedUrl<'a>,
-    /// How long it stays closed from now on.
+    /// The time until it opens.
     pub closed_for: Duration,
 }
 
-/// A retry that the budget does not pay for.
+/// A retry that the budget refused.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct BudgetInfo<'a> {
     /// The request's method.
     pub method: &'a Method,
-    /// The request's url.
+    /// The request's URL.
     pub url: RedactedUrl<'a>,
-    /// How many attempts were made.
+    /// The number of attempts so far.
     pub attempts: u32,
-    /// What is left in the budget: less than one retry.
+    /// The tokens left in the budget: less than one retry.
     pub tokens: f64,
 }
 
@@ -233,19 +233,19 @@ pub struct BudgetInfo<'a> {
 pub struct RetryInfo<'a> {
     /// The request's method.
     pub method: &'a Method,
-    /// The request's url.
+    /// The request's URL.
     pub url: RedactedUrl<'a>,
     /// The number of the attempt that comes after the wait: 2 for the first retry.
     pub attempt: u32,
     /// The most retries this request may have.
     pub max_retries: u32,
-    /// How long the wait is, jitter included.
+    /// The length of the wait, jitter included.
     pub wait: Duration,
-    /// Where the length of the wait came from.
+    /// The source of the wait's length.
     pub source: &'a WaitSource,
-    /// How many retries are left in the budget after this one, if there is a budget.
+    /// The tokens left in the budget after this retry, if there is a budget.
     pub tokens: Option<f64>,
-    /// What the attempt before it gave.
+    /// The outcome of the previous attempt.
     pub outcome: &'a Outcome<'a>,
 }
 
@@ -255,17 +255,17 @@ pub struct RetryInfo<'a> {
 pub struct ResponseInfo<'a> {
     /// The request's method.
     pub method: &'a Method,
-    /// The request's url.
+    /// The request's URL.
     pub url: RedactedUrl<'a>,
-    /// How many attempts it took.
+    /// The number of attempts.
     pub attempts: u32,
     /// The most retries this request might have had.
     pub max_retries: u32,
-    /// How long the request took, waits included.
+    /// The duration of the request, waits included.
     pub elapsed: Duration,
-    /// How many retries are in the budget, if there is one; this success has paid in.
+    /// The tokens in the budget, if there is one, with the deposit of this success.
     pub tokens: Option<f64>,
-    /// What the last attempt gave.
+    /// The outcome of the last attempt.
     pub outcome: &'a Outcome<'a>,
 }
 
@@ -275,20 +275,20 @@ pub struct ResponseInfo<'a> {
 pub struct FailureInfo<'a> {
     /// The request's method.
     pub method: &'a Method,
-    /// The request's url.
+    /// The request's URL.
     pub url: RedactedUrl<'a>,
-    /// How many attempts were made.
+    /// The number of attempts so far.
     pub attempts: u32,
     /// The most retries this request might have had.
     pub max_retries: u32,
-    /// How long the request took, waits included.
+    /// The duration of the request, waits included.
     pub elapsed: Duration,
-    /// Why no further attempt is made.
+    /// The reason why no further attempt is made.
     pub stop_reason: StopReason,
-    /// Whether an earlier attempt may have been applied; see
+    /// `true` if an earlier attempt may have been applied; see
     /// [`History::may_have_been_applied`](crate::History::may_have_been_applied).
     pub may_have_been_applied: bool,
-    /// What the last attempt gave.
+    /// The outcome of the last attempt.
     pub outcome: &'a Outcome<'a>,
 }
 
@@ -297,7 +297,7 @@ impl fmt::Display for FailureInfo<'_> {
         let Self { method, url, stop_reason: stop, attempts, outcome, .. } = *self;
         let (cause, maybe_applied) = (Reported::from(outcome), self.may_have_been_applied);
         let message = Message { method, url, stop, attempts, cause, maybe_applied };
-        // There is no chain of sources beside it.
+        // Nothing else shows the chain of sources.
         write!(f, "{message:#}")
     }
 }
@@ -307,7 +307,7 @@ pub(crate) type OnRetry = Arc<dyn Fn(&RetryInfo<'_>) + Send + Sync>;
 pub(crate) type OnSuccess = Arc<dyn Fn(&ResponseInfo<'_>) + Send + Sync>;
 pub(crate) type OnFailure = Arc<dyn Fn(&FailureInfo<'_>) + Send + Sync>;
 
-/// Whoever listens to a request.
+/// The listeners of a request.
 #[derive(Clone, Default)]
 pub(crate) struct Listeners {
     pub(crate) on_request: Option<OnRequest>,
@@ -318,7 +318,7 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    /// Takes over what `other` sets: its callbacks replace, its observers join.
+    /// Adds the listeners of `other`: its callbacks replace, its observers join.
     pub(crate) fn add(&mut self, other: &Self) {
         fn replace<T: Clone>(target: &mut Option<T>, with: &Option<T>) {
             if with.is_some() {
@@ -332,7 +332,7 @@ impl Listeners {
         self.observers.extend(other.observers.iter().cloned());
     }
 
-    /// Whether nobody listens, so that nothing need be told.
+    /// Returns whether there are no listeners.
     pub(crate) fn is_empty(&self) -> bool {
         self.observers.is_empty()
             && self.on_request.is_none()
@@ -341,7 +341,7 @@ impl Listeners {
             && self.on_failure.is_none()
     }
 
-    /// Tells everyone. A listener cannot change what happens: its panic is caught.
+    /// Notifies all listeners. A listener cannot disturb the request: its panic is caught.
     pub(crate) fn notify(&self, event: &Event<'_>) {
         match event {
             Event::AttemptStarted(info) => {
@@ -365,7 +365,7 @@ impl Listeners {
         });
     }
 
-    /// What observers put around an attempt.
+    /// Returns the scopes that observers put around an attempt.
     pub(crate) fn scopes(&self, info: &RequestInfo<'_>) -> Scopes {
         let mut scopes = vec![];
         for observer in &self.observers {
@@ -381,12 +381,12 @@ fn same(one: &Arc<dyn Observer>, other: &Arc<dyn Observer>) -> bool {
     std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
 }
 
-/// What is around an attempt, the outermost first.
+/// The scopes around an attempt, the outermost first.
 #[derive(Default)]
 pub(crate) struct Scopes(Vec<Box<dyn AttemptScope>>);
 
 impl Scopes {
-    /// The attempt, inside of all of them.
+    /// Wraps the attempt in all of them.
     pub(crate) fn around<F: Future>(
         &self,
         mut attempt: Pin<Box<F>>,
@@ -397,23 +397,23 @@ impl Scopes {
         })
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     #[inline]
     pub(crate) fn are_none(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The attempt is over, and so are they.
+    /// Ends all of them: the attempt has this outcome.
     pub(crate) fn end(&mut self, outcome: &Outcome<'_>) {
-        // The innermost first, as they would go out of scope.
+        // The innermost first, like nested scopes.
         while let Some(scope) = self.0.pop() {
             isolated(move || scope.end(outcome));
         }
     }
 }
 
-/// Takes one step inside of `scopes`. It is taken once, whatever they do, and a panic in it is the
-/// caller's as if they were not there.
+/// Runs one step inside of `scopes`. It runs exactly once, whatever they do, and a panic in it
+/// unwinds as if they were absent.
 fn within<T>(scopes: &[Box<dyn AttemptScope>], step: &mut dyn FnMut() -> T) -> T {
     let [scope, inner @ ..] = scopes else { return step() };
     let mut result = None;

@@ -1,4 +1,4 @@
-//! What happened, attempt by attempt, kept for whoever asks afterwards.
+//! The history of a request, attempt by attempt.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fmt, time::Duration};
@@ -9,27 +9,27 @@ use crate::common::path_redactor::PathRedactor;
 use crate::outcome::{Delivery, FailureKind, Outcome};
 use crate::retry::decision::{StopReason, WaitSource};
 
-/// The most attempts a history keeps; of a longer request the last ones stay.
+/// The most attempts a history keeps; of a longer request it keeps the last ones.
 const LONGEST: usize = 64;
 
-/// One attempt, as it went.
+/// One attempt of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Attempt {
-    /// Counted from 1.
+    /// The number of the attempt, counted from 1.
     pub number: u32,
-    /// When it started, from the start of the request.
+    /// The time of its start, from the start of the request.
     pub started: Duration,
-    /// How long it took, up to the response head or the failure.
+    /// The duration, up to the response head or the failure.
     pub duration: Duration,
-    /// What came of it: a status, or the kind of failure.
+    /// The result: a status, or the kind of failure.
     pub result: Result<StatusCode, FailureKind>,
-    /// How far the request got.
+    /// The progress of the request.
     pub delivery: Delivery,
-    /// The host that answered, with its port unless that is the scheme's own, where it is another
-    /// one than was asked (after a redirect).
+    /// The host that responded, if it is not the one that was asked (after a redirect); with its
+    /// port unless that is the scheme's own.
     pub answered_by: Option<String>,
-    /// The wait that followed, and where its length came from; `None` after the last attempt.
+    /// The wait that followed, and the source of its length; `None` after the last attempt.
     pub wait: Option<(Duration, WaitSource)>,
 }
 
@@ -69,19 +69,19 @@ impl fmt::Display for Attempt {
     }
 }
 
-/// A moment at which a request was not sent: the circuit breaker, the gate of its host or the retry
-/// budget held it back or ended it.
+/// A moment at which the circuit breaker, the gate of the host or the retry budget held a request
+/// back or ended it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Hold {
-    /// How many attempts there had been.
+    /// The number of attempts before.
     pub attempts: u32,
-    /// When it was, from the start of the request.
+    /// The time, from the start of the request.
     pub at: Duration,
-    /// What the request ends with, if it does not wait or waits in vain: [`StopReason::CircuitOpen`],
+    /// The stop reason, if the request does not wait or waits in vain: [`StopReason::CircuitOpen`],
     /// [`StopReason::RateLimited`] or [`StopReason::Budget`].
     pub by: StopReason,
-    /// The wait that followed; `None` where the request ended by it.
+    /// The wait that followed; `None` if the request ended here.
     pub wait: Option<(Duration, WaitSource)>,
 }
 
@@ -100,7 +100,7 @@ fn then(f: &mut fmt::Formatter<'_>, wait: Option<&(Duration, WaitSource)>) -> fm
     }
 }
 
-/// All attempts of one request, and what held it up besides. Keeps the last 64 of each.
+/// All attempts and holds of one request. Keeps the last 64 of each.
 ///
 /// `Display` is a timeline:
 ///
@@ -122,7 +122,7 @@ pub struct History {
     last: Heard,
 }
 
-/// What the last attempt's response said about retries.
+/// The retry hints of the last response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Heard {
     pub(crate) retry_in: Option<Duration>,
@@ -130,43 +130,43 @@ pub(crate) struct Heard {
 }
 
 impl History {
-    /// The attempts that are kept, oldest first.
+    /// Returns the attempts that are kept, oldest first.
     pub fn attempts(&self) -> &[Attempt] {
         &self.attempts
     }
 
-    /// When it was not sent, oldest first, as far as that is kept.
+    /// Returns the holds that are kept, oldest first.
     pub fn holds(&self) -> &[Hold] {
         &self.holds
     }
 
-    /// How many attempts there were, those not kept included.
+    /// Returns the number of attempts, those not kept included.
     pub fn total(&self) -> u32 {
         self.total
     }
 
-    /// Returns whether an attempt that was retried may have been applied by the server, although it
-    /// did not end well. Only of methods that change something.
+    /// Returns whether the server may have applied an attempt that failed and was retried. Only for
+    /// methods that change something.
     pub fn may_have_been_applied(&self) -> bool {
         self.maybe_applied
     }
 
-    /// Why the request ended; `None` while it runs.
+    /// Returns why the request ended; `None` while it runs.
     pub fn stop_reason(&self) -> Option<StopReason> {
         self.stop
     }
 
-    /// Returns how long to wait before another request, counted from the last response, if that
-    /// said so: what [`HintHeaders`](crate::HintHeaders) or
-    /// [`hint_from`](crate::ResilientConfigBuilder::hint_from) found.
+    /// Returns the retry hint of the last response, counted from its arrival, as
+    /// [`HintHeaders`](crate::HintHeaders) or
+    /// [`hint_from`](crate::ResilientConfigBuilder::hint_from) found it.
     ///
-    /// Even where it was too long for this request, or not obeyed.
+    /// Includes a hint that was too long for this request, or ignored.
     pub fn retry_in(&self) -> Option<Duration> {
         self.last.retry_in
     }
 
-    /// Returns whether the last response says that there were too many requests: a 429, or a 403
-    /// that tells of a rate limit.
+    /// Returns whether the last response reports too many requests: a 429, or a 403 with a rate
+    /// limit.
     pub fn is_rate_limited(&self) -> bool {
         self.last.rate_limited
     }
@@ -181,14 +181,14 @@ impl History {
         push(&mut self.holds, hold);
     }
 
-    /// Adds the wait after the last attempt.
+    /// Records the wait after the last attempt.
     pub(crate) fn waits(&mut self, wait: Duration, source: &WaitSource) {
         if let Some(last) = self.attempts.last_mut() {
             last.wait = Some((wait, source.clone()));
         }
     }
 
-    /// Notes that the attempt that is retried may have been applied.
+    /// Records that the attempt that is retried may have been applied.
     pub(crate) fn note_maybe_applied(&mut self) {
         self.maybe_applied = true;
     }
@@ -203,13 +203,13 @@ fn push<T>(kept: &mut Vec<T>, new: T) {
         kept.remove(0);
     }
     if kept.is_empty() {
-        // Most have one or two.
+        // Most requests have one or two.
         kept.reserve_exact(1);
     }
     kept.push(new);
 }
 
-/// A timeline: one line per attempt, and one for each time it was not sent.
+/// A timeline: one line per attempt, and one per hold.
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut holds = self.holds.iter().peekable();
@@ -229,16 +229,16 @@ impl fmt::Display for History {
     }
 }
 
-/// What [`Resilient`](crate::Resilient) leaves on a response.
+/// The data that [`Resilient`](crate::Resilient) attaches to a response.
 pub trait ResponseExt {
-    /// How many attempts it took.
+    /// Returns the number of attempts.
     fn attempts(&self) -> u32;
 
-    /// What happened, attempt by attempt. `None` where the first attempt succeeded: there is
-    /// nothing to tell, and notifying nothing costs nothing. An [`AttemptLog`] is kept always.
+    /// Returns the history of the request. `None` if the first attempt succeeded: such a request
+    /// keeps none, to save its cost. An [`AttemptLog`] is always kept.
     fn history(&self) -> Option<&History>;
 
-    /// Returns how long to wait before another request, if this response said so.
+    /// Returns the time until another request, if this response named one.
     ///
     /// ```no_run
     /// # async fn example(client: reqwest_middleware::ClientWithMiddleware) -> Result<(), reqwest_middleware::Error> {
@@ -246,14 +246,13 @@ pub trait ResponseExt {
     ///
     /// let response = client.get("https://example.com").send().await?;
     /// if let Some(wait) = response.retry_in() {
-    ///     println!("come back in {wait:?}, limited: {}", response.is_rate_limited());
+    ///     println!("retry in {wait:?}, limited: {}", response.is_rate_limited());
     /// }
     /// # Ok(()) }
     /// ```
     fn retry_in(&self) -> Option<Duration>;
 
-    /// Returns whether this response says that there were too many requests: a 429, or a 403 that
-    /// tells of a rate limit.
+    /// Returns whether this response reports too many requests: a 429, or a 403 with a rate limit.
     fn is_rate_limited(&self) -> bool;
 }
 
@@ -275,7 +274,7 @@ impl ResponseExt for reqwest::Response {
     }
 }
 
-/// A handle to the history of a request, to be read after, or while, the request runs.
+/// A handle to the history of a request, which can be read while the request runs and afterwards.
 ///
 /// Put a clone of it into the request's extensions:
 ///
@@ -289,7 +288,7 @@ impl ResponseExt for reqwest::Response {
 /// # Ok(()) }
 /// ```
 ///
-/// One log serves one request at a time; a further request starts it anew.
+/// One log serves one request at a time; another request restarts it.
 #[derive(Clone, Debug, Default)]
 pub struct AttemptLog(Arc<Mutex<Logged>>);
 
@@ -301,27 +300,27 @@ struct Logged {
 }
 
 impl AttemptLog {
-    /// An empty log.
+    /// Creates an empty log.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What happened so far.
+    /// Returns the history so far.
     pub fn history(&self) -> History {
         self.lock(|it| it.history.clone())
     }
 
-    /// How many attempts there were so far.
+    /// Returns the number of attempts so far.
     pub fn attempts(&self) -> u32 {
         self.lock(|it| it.history.total)
     }
 
-    /// How long the request took, waits included; up to its last attempt while it runs.
+    /// Returns how long the request took, waits included; up to its last attempt while it runs.
     pub fn elapsed(&self) -> Duration {
         self.lock(|it| it.elapsed)
     }
 
-    /// Returns whether both are handles to one log.
+    /// Returns whether both are handles to the same log.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -373,7 +372,7 @@ mod tests {
         Attempt::new(&outcome, number * SECOND)
     }
 
-    fn answered(number: u32, status: StatusCode, by: &str) -> Attempt {
+    fn responded(number: u32, status: StatusCode, by: &str) -> Attempt {
         let (url, headers) = (&Url::parse(by).unwrap(), &HeaderMap::new());
         attempt(
             number,
@@ -397,12 +396,12 @@ mod tests {
         let wait = Some((SECOND / 2, WaitSource::Gate));
         history.hold(Hold { wait, ..held(0, StopReason::RateLimited) });
         history.push(
-            answered(1, StatusCode::SERVICE_UNAVAILABLE, "http://b.example:81/"),
+            responded(1, StatusCode::SERVICE_UNAVAILABLE, "http://b.example:81/"),
             Heard::default(),
         );
         history.waits(SECOND * 3 / 2, &WaitSource::Hint(header::RETRY_AFTER));
         history.hold(held(1, StopReason::CircuitOpen));
-        history.push(answered(2, StatusCode::BAD_GATEWAY, "https://c.example/"), Heard::default());
+        history.push(responded(2, StatusCode::BAD_GATEWAY, "https://c.example/"), Heard::default());
         history.push(timed_out(3), Heard::default());
         history.hold(held(3, StopReason::CircuitOpen));
         history.end(StopReason::CircuitOpen);

@@ -1,4 +1,4 @@
-//! The sentence that says what happened to a request.
+//! The message about the end of a request.
 
 use std::{error::Error, fmt};
 
@@ -8,17 +8,17 @@ use crate::observe::redact::RedactedUrl;
 use crate::outcome::{FailureKind, Outcome, OutcomeResult, transport_error};
 use crate::retry::decision::StopReason;
 
-/// The sentence that says what happened to a request, without secrets.
+/// The message about the end of a request, without secrets.
 ///
-/// The root cause of a failure is in it only if that is a decision of this crate, or in the
-/// alternate form: otherwise the sources of the error tell it.
+/// It has the root cause of a failure only if that is a decision of this crate, or in the alternate
+/// form: otherwise the sources of the error have it.
 #[derive(Clone, Copy)]
 pub(crate) struct Message<'a> {
     pub(crate) method: &'a Method,
     pub(crate) url: RedactedUrl<'a>,
     pub(crate) stop: StopReason,
     pub(crate) attempts: u32,
-    /// Whether an earlier attempt may have been applied.
+    /// `true` if an earlier attempt may have been applied.
     pub(crate) maybe_applied: bool,
     pub(crate) cause: Reported<'a>,
 }
@@ -47,7 +47,7 @@ impl fmt::Display for Message<'_> {
                 let verb = if status.as_u16() < 400 { "is still to be retried" } else { "failed" };
                 write!(f, "{verb} with status {}", status.as_u16())?;
                 match stop {
-                    // So is a 412 to a PUT, or a 404 to a DELETE, that took effect before.
+                    // For example a 412 to a PUT, or a 404 to a DELETE, that took effect before.
                     StopReason::Final if self.maybe_applied => write!(
                         f,
                         " after {attempts} attempts (an earlier attempt may have been applied)"
@@ -81,12 +81,12 @@ impl fmt::Display for Message<'_> {
     }
 }
 
-/// Returns whether a failure of this kind is a decision of this crate, which the sentence tells whole.
+/// Returns whether a failure of this kind is a decision of this crate, which the message has whole.
 pub(crate) fn is_own(kind: FailureKind) -> bool {
     matches!(kind, FailureKind::CircuitOpen | FailureKind::Deadline | FailureKind::RateLimited)
 }
 
-/// What kind of failure it was, where the sources tell the rest.
+/// Returns the kind of failure in words, where the sources have the details.
 fn in_words(kind: FailureKind) -> Option<&'static str> {
     match kind {
         FailureKind::Builder => Some("it could not be built"),
@@ -103,7 +103,7 @@ fn in_words(kind: FailureKind) -> Option<&'static str> {
     }
 }
 
-/// The reason, in brackets, where the sentence does not say it already.
+/// Returns the reason in brackets, unless the message has it already.
 fn because(stop: StopReason) -> &'static str {
     match stop {
         StopReason::Exhausted | StopReason::Final | StopReason::Success => "",

@@ -1,4 +1,4 @@
-//! What listeners and callers learn of a request: events, history, messages, telemetry.
+//! Observability: events, history, messages, telemetry.
 
 pub(crate) mod event;
 pub(crate) mod history;

@@ -1,4 +1,4 @@
-//! URLs safe to log: without userinfo, query and fragment; and texts in which URLs are.
+//! URLs safe to log: without userinfo, query and fragment; and redaction of texts with URLs.
 
 use std::{borrow::Cow, fmt, ops::Deref};
 
@@ -6,10 +6,10 @@ use reqwest::Url;
 
 use crate::common::path_redactor::PathRedactor;
 
-/// A URL whose `Display` and `Debug` show neither userinfo nor query nor fragment, and of the path
-/// only what [`redact_path`](crate::ResilientConfigBuilder::redact_path) leaves.
+/// A URL safe to log: `Display` and `Debug` show neither userinfo nor query nor fragment, and of
+/// the path only what [`redact_path`](crate::ResilientConfigBuilder::redact_path) leaves.
 ///
-/// Derefs to the whole [`Url`], secrets included: mind where that goes.
+/// Derefs to the whole [`Url`], secrets included: do not log that one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RedactedUrl<'a> {
     url: &'a Url,
@@ -24,7 +24,7 @@ impl<'a> RedactedUrl<'a> {
     /// Returns a text about a request for this URL without the secrets of any URL in it.
     pub(crate) fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let mut text = redact(text, self.path);
-        // They may stand there without the rest of the URL.
+        // Secrets may occur without the rest of the URL.
         let mut hide = |secret: &str, shown: &str| {
             if secret.len() >= SHORTEST_SECRET && text.contains(secret) {
                 text = Cow::Owned(text.replace(secret, shown));
@@ -46,7 +46,7 @@ impl<'a> RedactedUrl<'a> {
     }
 }
 
-/// A shorter one, such as the query `a`, is found in any text, and is no secret.
+/// A shorter text, such as the query `a`, occurs anywhere, and is no secret.
 const SHORTEST_SECRET: usize = 4;
 
 /// Returns an error of reqwest without the secrets of its URL, and without a URL that is the one of
@@ -85,7 +85,7 @@ impl fmt::Display for RedactedUrl<'_> {
         let url = self.url;
         match url.host_str() {
             Some(host) => write!(f, "{}://{host}", url.scheme())?,
-            // Without a host nothing tells where a secret may stand.
+            // Without a host any part may be a secret.
             None => return write!(f, "{}:…", url.scheme()),
         }
         if let Some(port) = url.port() {
@@ -104,7 +104,7 @@ impl fmt::Debug for RedactedUrl<'_> {
     }
 }
 
-/// Returns a text without the secrets of the URLs in it: whatever an error of another crate says.
+/// Returns a text, such as an error of another crate, without the secrets of the URLs in it.
 pub(crate) fn redact<'t>(text: &'t str, path: Option<&PathRedactor>) -> Cow<'t, str> {
     let is_end = |it: char| it.is_whitespace() || matches!(it, '"' | '<' | '>' | '`');
     let mut redacted = String::new();
@@ -115,7 +115,8 @@ pub(crate) fn redact<'t>(text: &'t str, path: Option<&PathRedactor>) -> Cow<'t, 
             .rfind(|it| !is_scheme(it))
             .map_or(0, |it| it + rest[it..].chars().next().map_or(0, char::len_utf8));
         let end = rest[at..].find(is_end).map_or(rest.len(), |it| at + it);
-        // A bracket or a stop at the end is the sentence's: in a query it would be hidden anyway.
+        // A bracket or a stop at the end belongs to the sentence: in a query it would be hidden
+        // anyway.
         let word = &rest[start..end];
         let url = word.trim_end_matches([')', ']', ',', '.', ';', ':', '\'']);
         redacted.push_str(&rest[..start]);

@@ -1,4 +1,4 @@
-//! A chain of error sources as text, where the errors themselves show secrets.
+//! A redacted chain of error sources, for errors that show secrets.
 
 use std::{borrow::Cow, error::Error, fmt};
 
@@ -8,7 +8,7 @@ use crate::common::path_redactor::PathRedactor;
 use crate::observe::redact::{self, RedactedUrl};
 use crate::outcome::transport_error;
 
-/// One error of a chain, as its text without secrets. Its `Debug` is the same text.
+/// The text of one error of a chain, without secrets. Its `Debug` is the same text.
 pub(crate) struct RedactedSource {
     text: String,
     source: Option<Box<Self>>,
@@ -16,7 +16,7 @@ pub(crate) struct RedactedSource {
 
 impl RedactedSource {
     /// Returns the redacted chain of `error`; `None` if no text in it, `Display` or `Debug`, has a
-    /// secret of a URL, so that the chain itself may be shown.
+    /// secret of a URL, so that the chain itself is safe to show.
     ///
     /// At most 16 errors are looked at; a longer chain counts as one with secrets and ends there.
     pub(crate) fn new(
@@ -35,7 +35,7 @@ impl RedactedSource {
         }
         let link = |source: Option<Self>, error: &&(dyn Error + 'static)| {
             let text = redacted(&error.to_string(), url, path).into_owned();
-            // A transparent error and the one inside it say the same.
+            // A transparent error and its source have the same text.
             match source {
                 Some(it) if it.text == text => Some(it),
                 source => Some(Self { text, source: source.map(Box::new) }),
@@ -111,7 +111,7 @@ mod tests {
             assert_eq!((&*all[0], &*all[2]), ("failed", "connection refused"));
             assert!(!all[1].contains("hunter2") && !all[1].contains("k=v"), "{all:?}");
         }
-        // Transparent errors are one.
+        // Transparent errors count as one.
         let twice = shown(&["at /x?token=hunter2", "at /x?token=hunter2", "refused"]).unwrap();
         assert_eq!(twice, ["at /x", "refused"]);
         let long = shown(&["x"; 40]).unwrap();

@@ -1,4 +1,4 @@
-//! Outcome and request in, verdict out; and which requests may be sent twice.
+//! The verdict on an outcome, and the requests that may be sent twice.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -48,8 +48,8 @@ pub(crate) fn verdict(
     }
 }
 
-/// Whether a status that is no passing state as such is one by what the response says besides: a
-/// 403 that tells of a rate limit, and 413 (RFC 9110 §15.5.14), 529 and 530 that say when to retry.
+/// Returns whether the rest of the response makes a final status transient: a 403 with a rate
+/// limit, and 413 (RFC 9110 §15.5.14), 529 and 530 with a retry hint.
 fn passes(status: StatusCode, advice: &Advice) -> bool {
     match status.as_u16() {
         403 => advice.rate_limited,
@@ -58,7 +58,7 @@ fn passes(status: StatusCode, advice: &Advice) -> bool {
     }
 }
 
-/// Whether re-sending can help at all. An allow-list: what is not known to pass is final.
+/// Returns whether re-sending can help. An allow-list: any other kind is final.
 pub(crate) fn is_transient(kind: FailureKind) -> bool {
     match kind {
         FailureKind::CircuitOpen
@@ -82,16 +82,16 @@ pub(crate) fn is_transient(kind: FailureKind) -> bool {
     }
 }
 
-/// What a function of the caller's makes of an outcome: when to retry, if the outcome says so.
+/// A function of the caller's that reads a retry hint from an outcome.
 pub(crate) type HintFrom = Arc<dyn Fn(&Outcome<'_>) -> Option<Duration> + Send + Sync>;
 
 pub(crate) type Judge = Arc<dyn Fn(&Outcome<'_>) -> Option<Health> + Send + Sync>;
 
-/// Returns what an outcome says about the health of the service; `None` if nothing.
+/// Returns the evidence of an outcome about the health of the service; `None` if it has none.
 ///
 /// `verdict` is that of the statuses, without the caller's own predicate: a 404 that the caller
-/// awaits is a sign of life. Apart from the verdict in part: whether a retry would help is one
-/// thing, whether the service did its work another. A 501 is no sign of health.
+/// awaits is a sign of life. Health and verdict may differ: a retry of a 501 is useless, yet a 501
+/// is no sign of health.
 pub(crate) fn health(outcome: &Outcome<'_>, verdict: Verdict, advice: &Advice) -> Option<Health> {
     if throttling(outcome, advice) == Some(Throttling::RateLimit) {
         return Some(Health::Throttled);
@@ -109,7 +109,7 @@ pub(crate) fn health(outcome: &Outcome<'_>, verdict: Verdict, advice: &Advice) -
     };
     match failure.kind {
         _ if !failure.concerns_host => None,
-        // The caller's own limit: a healthy host may need longer.
+        // The caller's own limit: a healthy host may take longer.
         FailureKind::CircuitOpen | FailureKind::Deadline => None,
         FailureKind::Throttled => Some(Health::Throttled),
         FailureKind::Certificate | FailureKind::Tls => Some(Health::Failure),
@@ -117,19 +117,19 @@ pub(crate) fn health(outcome: &Outcome<'_>, verdict: Verdict, advice: &Advice) -
     }
 }
 
-/// How a host asks for fewer requests.
+/// A host's request for fewer requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Throttling {
-    /// 429, or a 403 that is a rate limit: it asks even if it does not say for how long.
+    /// 429, or a 403 that is a rate limit, with or without a time.
     RateLimit,
-    /// 503 or 529, if they say when to come back.
+    /// 503 or 529 with a retry hint.
     Unavailable,
 }
 
 /// Returns how a response asks all requests to its host to wait; `None` if it does not.
 ///
-/// Breaker, budget and gate ask here; [`hint::read`](crate::outcome::hint::read) decides what a rate
-/// limit is. Both read the response alone, whatever the user's settings make of its status.
+/// Serves breaker, budget and gate; [`hint::read`](crate::outcome::hint::read) decides what a rate
+/// limit is. Both read the response alone, regardless of the user's settings for its status.
 pub(crate) fn throttling(outcome: &Outcome<'_>, advice: &Advice) -> Option<Throttling> {
     match outcome.status()?.as_u16() {
         _ if advice.rate_limited => Some(Throttling::RateLimit),
@@ -138,23 +138,24 @@ pub(crate) fn throttling(outcome: &Outcome<'_>, advice: &Advice) -> Option<Throt
     }
 }
 
-/// Which methods may be sent again after they may have been processed.
+/// The methods that may be sent again after they may have been processed.
 ///
-/// [`Idempotent`](Self::Idempotent) concerns only that: a request that was provably not processed
-/// (never sent, refused by the protocol, answered with one of the
-/// [`refused_statuses`](crate::ResilientConfigBuilder::refused_statuses)) may be re-sent whatever
-/// its method. A request that carries an `Idempotency-Key` may be re-sent by all rules.
+/// [`Idempotent`](Self::Idempotent) concerns only these: a request that was provably not processed
+/// (never sent, refused by the protocol, or refused by one of the
+/// [`refused_statuses`](crate::ResilientConfigBuilder::refused_statuses)) may be re-sent with any
+/// method. A request with an `Idempotency-Key` may be re-sent under all rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryMethods {
-    /// The idempotent methods of [RFC 9110 §9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2):
-    /// GET, HEAD, OPTIONS, TRACE, PUT, DELETE, and QUERY. The default.
+    /// The idempotent methods of [RFC 9110
+    /// §9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2): GET, HEAD, OPTIONS, TRACE,
+    /// PUT, DELETE, and QUERY. The default.
     #[default]
     Idempotent,
     /// These methods and no others: a request of another method is sent once, even if it was not
     /// processed.
     Only(Vec<Method>),
-    /// Every method: switches the guard off. A POST may then take effect twice.
+    /// All methods: switches the guard off. A POST may then take effect twice.
     All,
 }
 
@@ -178,7 +179,7 @@ impl RetryMethods {
 }
 
 /// Returns whether this outcome proves that the server did not act on the request. After a redirect
-/// there is no such proof: who redirected may have acted.
+/// there is no such proof: the redirecting server may have acted.
 pub(crate) fn not_processed(outcome: &Outcome<'_>, refused: &StatusSet, advice: &Advice) -> bool {
     match outcome.delivery() {
         _ if outcome.is_redirected() => false,
@@ -186,7 +187,7 @@ pub(crate) fn not_processed(outcome: &Outcome<'_>, refused: &StatusSet, advice: 
         Delivery::MaybeProcessed => false,
         Delivery::Answered => {
             outcome.status().is_some_and(|it| {
-                // Of RFC 9110 §15.5.20: whether or not the method is idempotent.
+                // RFC 9110 §15.5.20: whether or not the method is idempotent.
                 it == StatusCode::MISDIRECTED_REQUEST
                     || refused.contains(it)
                     || refused.hinted && it == StatusCode::FORBIDDEN && advice.rate_limited
@@ -199,7 +200,7 @@ pub(crate) fn not_processed(outcome: &Outcome<'_>, refused: &StatusSet, advice: 
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct StatusSet {
     bits: [u64; 15],
-    /// Whether statuses belong to it that tell of a passing state by what comes with them.
+    /// `true` if it includes statuses that are transient only with a hint.
     hinted: bool,
 }
 
@@ -273,7 +274,7 @@ mod tests {
         FailureKind::Other,
     ];
 
-    /// An outcome as it matters here, for tests to change.
+    /// The relevant parts of an outcome, for tests to change.
     #[derive(Clone, Copy)]
     struct Case {
         result: Result<u16, FailureKind>,
@@ -459,7 +460,7 @@ mod tests {
         let refused = [429].map(|it| StatusCode::from_u16(it).unwrap());
         let refused = refused.into_iter().collect::<StatusSet>().with_hinted();
         let told = |case: Case, rate_limited| {
-            // A hint that asks for a retry says nothing of what was processed.
+            // A hint that asks for a retry is no proof that the request was not processed.
             let header = Some(http::header::RETRY_AFTER);
             let hint = Some(Hint { after: Duration::ZERO, header, asks: true });
             let advice = Advice { hint, rate_limited, ..Advice::default() };

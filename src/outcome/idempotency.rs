@@ -1,16 +1,15 @@
-//! The key by which a server recognises a repeated request.
+//! The idempotency key, by which a server recognises a repeated request.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use reqwest::Request;
 
-/// Adds an `Idempotency-Key` to requests whose method is not idempotent, and so makes them
-/// repeatable.
+/// Adds an `Idempotency-Key` to requests with a non-idempotent method, which makes them repeatable.
 ///
 /// One key per request, the same on every attempt. A key the caller set is kept. Only for servers
 /// that know the header: to others the key means nothing, and a repeated POST is a second POST.
 ///
-/// A re-sent request that is answered with 409 finds its first copy still at work, and is retried;
-/// 422, the key of another request, is final.
+/// A 409 to a re-sent request means that the first copy is still at work: it is retried. A 422, the
+/// key of another request, is final.
 ///
 /// # Default
 ///
@@ -34,26 +33,26 @@ pub struct IdempotencyKey {
     fixed: Option<String>,
 }
 
-/// How an [`IdempotencyKey`] is written.
+/// The notation of an [`IdempotencyKey`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyFormat {
     /// In double quotes, as the draft has it. The default.
     #[default]
     Quoted,
-    /// As it is.
+    /// Unquoted.
     Raw,
 }
 
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
 impl IdempotencyKey {
-    /// A new random UUID for each request.
+    /// Generates a new random UUID for each request.
     pub const fn random() -> Self {
         Self { header: HEADER, format: KeyFormat::Quoted, fixed: None }
     }
 
-    /// This key: for one request, whose repeats, also by another process, are one and the same.
+    /// Uses this key: for one request and its repeats, also by another process.
     ///
     /// Printable ASCII without quotes and backslashes; anything else is refused by `build`.
     pub fn fixed(key: impl Into<String>) -> Self {
@@ -72,7 +71,7 @@ impl IdempotencyKey {
         self
     }
 
-    /// A fixed key that no header can carry.
+    /// Returns a fixed key that no header can carry.
     pub(crate) fn fault(&self) -> Option<&str> {
         let plain = |it: u8| (b' '..=b'~').contains(&it) && it != b'"' && it != b'\\';
         self.fixed.as_deref().filter(|it| it.is_empty() || !it.bytes().all(plain))
@@ -98,28 +97,29 @@ impl IdempotencyKey {
     }
 }
 
-/// Whether a request carries a key: the drafted one or that of the settings.
+/// Returns whether a request carries a key: the drafted one or that of the settings.
 pub(crate) fn is_keyed(headers: &HeaderMap, key: Option<&IdempotencyKey>) -> bool {
     has(headers, &HEADER) || key.is_some_and(|it| it.is_on(headers))
 }
 
-/// Whether there is a header of this name.
+/// Returns whether there is a header of this name.
 fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
-    // To hash a name takes longer than to compare it with a few: most are standard ones, which are
-    // compared as numbers.
+    // Hashing a name takes longer than comparing it with a few: most are standard names, which
+    // compare as numbers.
     match headers.keys_len() {
         0..=16 => headers.keys().any(|it| it == name),
         _ => headers.contains_key(name),
     }
 }
 
-/// [RFC 9110 §9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2), and QUERY.
+/// Returns whether a method is idempotent by
+/// [RFC 9110 §9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2), or QUERY.
 #[inline]
 pub(crate) fn is_idempotent(method: &Method) -> bool {
     method.is_idempotent() || method.as_str() == "QUERY"
 }
 
-/// Version 4 of [RFC 9562](https://www.rfc-editor.org/rfc/rfc9562#section-5.4).
+/// Returns a UUID, version 4 of [RFC 9562](https://www.rfc-editor.org/rfc/rfc9562#section-5.4).
 fn uuid(random: u128) -> String {
     const VERSION: u128 = 0xf << 76;
     const VARIANT: u128 = 0b11 << 62;

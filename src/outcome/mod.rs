@@ -1,4 +1,4 @@
-//! What one attempt gave: an answer or a failure, and how far the request got.
+//! The outcome of one attempt: a response or a failure, and how far the request got.
 
 pub(crate) mod classify;
 pub(crate) mod hint;
@@ -14,17 +14,17 @@ use url::Host;
 
 use crate::common::path_redactor::PathRedactor;
 
-/// How far a request got before its attempt ended.
+/// The progress of a request when its attempt ended.
 ///
-/// This, not the method, is the first question of a retry: what never reached the server may
-/// always be sent again ([RFC 9110 §9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2)).
+/// It matters more than the method: a request that never reached the server may always be sent
+/// again ([RFC 9110 §9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Delivery {
-    /// A response head came back.
+    /// A response head arrived.
     Answered,
-    /// Bytes may have reached the application, or nothing proves that they did not. So it is after
-    /// an error that a middleware made or wrapped.
+    /// Bytes may have reached the application, or nothing proves that they did not. Errors that a
+    /// middleware made or wrapped count as this.
     MaybeProcessed,
     /// The server or the protocol says the request was not acted upon (HTTP/2 REFUSED_STREAM,
     /// GOAWAY beyond the last stream).
@@ -45,11 +45,11 @@ impl fmt::Display for Delivery {
     }
 }
 
-/// What kind of failure ended an attempt that got no answer.
+/// The kind of failure that ended an attempt without a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// The request could not be built, or its scheme is not spoken. Permanent.
+    /// The request could not be built, or its scheme is not supported. Permanent.
     Builder,
     /// The circuit breaker rejected it: nothing was sent.
     CircuitOpen,
@@ -59,11 +59,11 @@ pub enum FailureKind {
     Connect,
     /// `max_total_time` ran out while the attempt was under way.
     Deadline,
-    /// The answer could not be decoded, though it arrived whole. Permanent.
+    /// The response could not be decoded, though it arrived whole. Permanent.
     Decode,
     /// The connection broke: reset, closed early, stream cancelled.
     Disconnect,
-    /// What the peer sent is not HTTP.
+    /// The peer does not speak valid HTTP.
     Protocol,
     /// The host's gate is closed: nothing was sent.
     RateLimited,
@@ -71,19 +71,18 @@ pub enum FailureKind {
     Redirect,
     /// The peer refused this stream before acting on it.
     Refused,
-    /// The peer asks for less traffic on the level of the protocol (ENHANCE_YOUR_CALM).
+    /// The peer asks for less traffic at the protocol level (ENHANCE_YOUR_CALM).
     Throttled,
     /// Time ran out: connect, attempt or client timeout.
     Timeout,
     /// The proxy asks for credentials: 407 to CONNECT. Permanent.
     ProxyAuth,
-    /// A middleware further in made an error of this response's status, which is judged as the
-    /// status is.
+    /// An inner middleware turned a response into an error; its status decides as usual.
     Status,
-    /// The server ended the TLS handshake by an alert: it refuses the version, or the certificate
-    /// that it was shown or not shown. Permanent.
+    /// The server ended the TLS handshake by an alert: it refuses the version, or the client's
+    /// certificate or its absence. Permanent.
     Tls,
-    /// A middleware further in says that it sent nothing; see [`NotSent`](crate::NotSent).
+    /// An inner middleware reports that it sent nothing; see [`NotSent`](crate::NotSent).
     Unsent,
     /// Not an error of the transport: another middleware's, or one without a known type. Never
     /// retried.
@@ -91,7 +90,7 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
-    /// A short name without spaces, fit for `error.type` and for metric labels.
+    /// Returns a short name without spaces, fit for `error.type` and for metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Builder => "builder",
@@ -127,27 +126,27 @@ impl fmt::Display for FailureKind {
 pub(crate) struct Failure {
     pub(crate) kind: FailureKind,
     pub(crate) delivery: Delivery,
-    /// Whether the connection may have been closed by the server while it was idle.
+    /// `true` if the server may have closed the connection while it was idle.
     pub(crate) may_be_stale: bool,
-    /// The status of the response that a middleware further in made an error of.
+    /// The status of the response that an inner middleware turned into an error.
     pub(crate) status: Option<StatusCode>,
-    /// Whether it says something of the host: not if this machine failed, or a middleware did.
+    /// `true` if it concerns the host; `false` if this machine or a middleware failed.
     pub(crate) concerns_host: bool,
 }
 
 impl Failure {
-    /// A failure of the host or of the way to it.
+    /// Builds a failure of the host or of the way to it.
     pub(crate) const fn new(kind: FailureKind, delivery: Delivery) -> Self {
         Self { kind, delivery, may_be_stale: false, status: None, concerns_host: true }
     }
 
-    /// A failure that says nothing of the host.
+    /// Builds a failure that does not concern the host.
     pub(crate) const fn local(kind: FailureKind, delivery: Delivery) -> Self {
         Self { concerns_host: false, ..Self::new(kind, delivery) }
     }
 }
 
-/// Everything known about one attempt when it is judged.
+/// The result of one attempt, as it is judged.
 ///
 /// Handed to [`retry_if`](crate::ResilientConfigBuilder::retry_if) and to observers.
 #[derive(Clone, Copy)]
@@ -156,7 +155,7 @@ pub struct Outcome<'a> {
     pub(crate) url: &'a Url,
     pub(crate) attempt: u32,
     pub(crate) elapsed: Duration,
-    /// Whether the request carries a key by which its server recognises a repeat.
+    /// `true` if the request carries an idempotency key.
     pub(crate) keyed: bool,
     pub(crate) redact_path: Option<&'a PathRedactor>,
     pub(crate) result: OutcomeResult<'a>,
@@ -169,35 +168,35 @@ pub(crate) enum OutcomeResult<'a> {
         headers: &'a HeaderMap,
         url: &'a Url,
         body: Option<&'a [u8]>,
-        /// Whether a redirect led to it, maybe one to the same URL.
+        /// `true` if a redirect led to it, maybe one to the same URL.
         redirected: bool,
     },
     Failure(Failure, &'a (dyn Error + 'static)),
 }
 
 impl<'a> Outcome<'a> {
-    /// The request's method.
+    /// Returns the request's method.
     pub fn method(&self) -> &'a Method {
         self.method
     }
 
-    /// The whole url the request was made for, userinfo and query included: mind where it goes.
+    /// Returns the whole URL of the request, userinfo and query included: do not log it.
     pub fn url(&self) -> &'a Url {
         self.url
     }
 
-    /// The number of this attempt, counted from 1.
+    /// Returns the number of this attempt, counted from 1.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// How long this attempt took, up to the response head or the failure.
+    /// Returns the duration of this attempt, up to the response head or the failure.
     pub fn elapsed(&self) -> Duration {
         self.elapsed
     }
 
-    /// The answer's status, if there was an answer; also where a middleware further in made an
-    /// error of it.
+    /// Returns the status of the response, if there was one; also where an inner middleware turned
+    /// it into an error.
     pub fn status(&self) -> Option<StatusCode> {
         match self.result {
             OutcomeResult::Response { status, .. } => Some(status),
@@ -205,7 +204,7 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// The answer's headers, if there was an answer.
+    /// Returns the headers of the response, if there was one.
     pub fn headers(&self) -> Option<&'a HeaderMap> {
         match self.result {
             OutcomeResult::Response { headers, .. } => Some(headers),
@@ -213,8 +212,8 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// The answer's whole body, if the config [reads bodies](crate::ResilientConfigBuilder::read_body)
-    /// within the attempt and this one fitted its limit.
+    /// Returns the whole body of the response, if the config
+    /// [reads bodies](crate::ResilientConfigBuilder::read_body) and this one fitted the limit.
     pub fn body(&self) -> Option<&'a [u8]> {
         match self.result {
             OutcomeResult::Response { body, .. } => body,
@@ -222,8 +221,7 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// The url that answered or failed, where that is known: another one than [`url`](Self::url)
-    /// after a redirect.
+    /// Returns the URL that responded or failed, if known: after a redirect not [`url`](Self::url).
     pub fn answered_by(&self) -> Option<&'a Url> {
         match self.result {
             OutcomeResult::Response { url, .. } => {
@@ -233,7 +231,7 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// The kind of failure, if there was no answer.
+    /// Returns the kind of failure, if there was no response.
     pub fn failure(&self) -> Option<FailureKind> {
         match self.result {
             OutcomeResult::Response { .. } => None,
@@ -241,7 +239,7 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// The error, if there was no answer.
+    /// Returns the error, if there was no response.
     pub fn error(&self) -> Option<&'a (dyn Error + 'static)> {
         match self.result {
             OutcomeResult::Response { .. } => None,
@@ -249,7 +247,7 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// How far the request got.
+    /// Returns how far the request got.
     pub fn delivery(&self) -> Delivery {
         match self.result {
             OutcomeResult::Response { .. } => Delivery::Answered,
@@ -257,32 +255,32 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// Returns whether a redirect led to the response: who redirected may have acted. A failure
-    /// after a redirect says so by its delivery.
+    /// Returns whether a redirect led to the response: the redirecting server may have acted. A
+    /// failure after a redirect has that in its delivery.
     pub(crate) fn is_redirected(&self) -> bool {
         matches!(self.result, OutcomeResult::Response { redirected: true, .. })
     }
 
-    /// The url that answered, if it is one of another server than the one that was asked.
+    /// Returns the URL that responded, if its server is not the one that was asked.
     pub(crate) fn cross_host_url(&self) -> Option<&'a Url> {
         cross_host_url(self.url, self.answered_by()?)
     }
 
-    /// Whether time ran out: a connect, attempt or client timeout, or the deadline.
+    /// Returns whether time ran out: a connect, attempt or client timeout, or the deadline.
     pub fn is_timeout(&self) -> bool {
         matches!(self.failure(), Some(FailureKind::Timeout | FailureKind::Deadline))
     }
 
-    /// Whether no connection could be made.
+    /// Returns whether no connection could be made.
     pub fn is_connect(&self) -> bool {
         self.failure() == Some(FailureKind::Connect)
     }
 }
 
-/// The host of the URL that reqwest gives to a response that has none: one that a middleware built.
+/// The host that reqwest puts into the URL of a response without one, which a middleware built.
 const PLACEHOLDER_HOST: &str = "no.url.provided.local";
 
-/// Returns the URL that responded, if it is one of another host than the one that was asked.
+/// Returns the URL that responded, if its host is not the one that was asked.
 ///
 /// `http://a` and `https://a` are one host, as are all schemes of a name on the same port.
 #[inline]
@@ -294,9 +292,9 @@ pub(crate) fn cross_host_url<'a>(asked: &Url, by: &'a Url) -> Option<&'a Url> {
     (is_other && by.host_str() != Some(PLACEHOLDER_HOST)).then_some(by)
 }
 
-/// Returns whether the URL that responded tells of a redirect, where none could be seen.
+/// Returns whether the URL that responded shows a redirect that was not seen.
 ///
-/// A query that differs does not: a middleware may have signed the URL.
+/// A different query shows none: a middleware may have signed the URL.
 pub(crate) fn tells_of_redirect(asked: &Url, by: &Url) -> bool {
     let place = |url: &Url| (url.scheme() == "https", url.port_or_known_default());
     let differs =
@@ -310,7 +308,7 @@ impl fmt::Debug for Outcome<'_> {
     }
 }
 
-/// `status 503` or `disconnect (maybe processed)`: never the url, never the error's own text.
+/// `status 503` or `disconnect (maybe processed)`: never the URL, never the error's own text.
 impl fmt::Display for Outcome<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.result {
@@ -355,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_tells_all_but_an_error() {
+    fn a_response_has_all_but_an_error() {
         let (headers, by) = (HeaderMap::new(), url("http://a.example/"));
         check("http://a.example/", answer(&headers, &by, false), |it| {
             assert_eq!((it.method(), it.url()), (&Method::PUT, &by));
@@ -370,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_tells_its_kind_and_how_far_the_request_got() {
+    fn a_failure_has_its_kind_and_the_progress_of_the_request() {
         for (kind, timeout, connect) in [
             (FailureKind::Timeout, true, false),
             (FailureKind::Deadline, true, false),
@@ -414,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn the_url_of_a_response_that_was_built_tells_nothing() {
+    fn the_url_of_a_built_response_proves_nothing() {
         let built = reqwest::Response::from(http::Response::new(""));
         let asked = url("http://a.example/path");
         assert_eq!(built.url().host_str(), Some(PLACEHOLDER_HOST), "reqwest has another one");

@@ -1,19 +1,19 @@
-//! How a middleware further in says that the request was not sent.
+//! The marker by which an inner middleware reports that the request was not sent.
 
 use std::{error::Error, fmt};
 
 use http::Extensions;
 
-/// Says, for a middleware further in, that this attempt sent nothing: its request may be sent
-/// again, whatever its method.
+/// Marks an attempt in which an inner middleware sent nothing: the request may be sent again,
+/// whatever its method.
 ///
 /// An error that a middleware returns proves nothing by itself: the request may have been sent
-/// and processed before. So a POST is not sent again after it, and the circuit breaker hears
-/// nothing of it. Where nothing was sent, say so, in one of two ways:
+/// and processed before. So a POST is not sent again after it, and the circuit breaker does not
+/// record it. Where nothing was sent, say so, in one of two ways:
 ///
 /// - [`NotSent::new`] wraps the error that is returned.
-/// - [`NotSent::during`] covers what has to be done before the request can be sent, also where an
-///   attempt's time runs out while it waits.
+/// - [`NotSent::during`] covers work that precedes the sending, also where the attempt's time runs
+///   out meanwhile.
 ///
 /// ```
 /// # struct Token;
@@ -41,7 +41,7 @@ use http::Extensions;
 pub struct NotSent(Box<dyn Error + Send + Sync>);
 
 impl NotSent {
-    /// Wraps the error because of which nothing was sent.
+    /// Wraps the error that prevented the sending.
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(error.into())
     }
@@ -59,16 +59,16 @@ impl Error for NotSent {
     }
 }
 
-/// In the extensions of an attempt of which nothing was sent yet.
+/// A marker in the extensions of an attempt that has sent nothing yet.
 #[derive(Clone, Copy)]
 struct Preparing;
 
-/// Returns whether the error itself says so; its sources may be about another request.
+/// Returns whether the error itself is the marker; its sources may concern another request.
 pub(crate) fn is_said_by(error: &(dyn Error + 'static)) -> bool {
     error.is::<NotSent>()
 }
 
-/// Notes that nothing was sent yet.
+/// Marks an attempt that has sent nothing yet.
 pub(crate) fn mark(extensions: &mut Extensions) {
     extensions.insert(Preparing);
 }
@@ -79,7 +79,7 @@ pub(crate) fn is_marked(extensions: &Extensions) -> bool {
     extensions.get::<Preparing>().is_some()
 }
 
-/// Clears what an earlier attempt left.
+/// Clears the marker of an earlier attempt.
 #[inline]
 pub(crate) fn forget(extensions: &mut Extensions) {
     extensions.remove::<Preparing>();

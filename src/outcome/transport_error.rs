@@ -1,7 +1,7 @@
-//! What an error says: its kind, how far the request got, and whose it is.
+//! Classification of errors: their kind, how far the request got, and their origin.
 //!
 //! By type: reqwest, hyper-util, hyper, h2, rustls and io errors each know one part. Where only a
-//! text tells, it is one function of [`texts`], whose tests fail when the text changes.
+//! text identifies an error, a function of [`texts`] compares it; its tests fail when it changes.
 
 mod texts;
 mod tls;
@@ -16,10 +16,10 @@ use crate::outcome::Delivery::{Answered, MaybeProcessed, NotProcessed, NotSent};
 use crate::outcome::not_sent;
 use crate::outcome::{Delivery, Failure, FailureKind};
 
-/// The longest chain that is walked: errors are other people's data.
+/// The longest chain that is walked: errors are foreign data.
 const LONGEST_CHAIN: usize = 16;
 
-/// A body that its factory could not make: the caller's own affair, whatever its sources are.
+/// A body that its factory failed to make: the caller's own error, whatever its sources are.
 #[derive(Debug)]
 pub(crate) struct BodyFactoryError(pub(crate) Box<dyn Error + Send + Sync>);
 
@@ -58,17 +58,16 @@ impl Error for ScriptedError {
 #[derive(Clone, Copy)]
 pub(crate) struct AttemptError<'a> {
     pub(crate) error: &'a (dyn Error + 'static),
-    /// The same error, if it came back as the transport's own: neither made nor wrapped by a
-    /// middleware that makes errors of its own.
+    /// The same error, if it is the transport's own: neither made nor wrapped by a middleware.
     pub(crate) transport: Option<&'a reqwest::Error>,
-    /// The URL that was sent, as far as that is known.
+    /// The URL that was sent, as far as known.
     pub(crate) sent: &'a Url,
-    /// Whether a response head had come.
+    /// `true` if a response head had arrived.
     pub(crate) after_head: bool,
 }
 
 impl AttemptError<'_> {
-    /// Reads what the error says.
+    /// Classifies the error.
     pub(crate) fn read(self) -> Failure {
         if self.error.is::<BodyFactoryError>() {
             return Failure::local(FailureKind::Other, NotSent);
@@ -88,8 +87,8 @@ impl AttemptError<'_> {
         let kind = kind(self.error);
         let delivery = self.proof().unwrap_or(MaybeProcessed);
         let concerns_host = self.is_about_this_request() && !is_local(self.error);
-        // Only a connection of hyper's pool can have been idle. A stream that was reset had a
-        // connection in use, and so had a response whose head had come.
+        // Only a connection of hyper's pool can have been idle. A reset stream had a connection in
+        // use, and so had a response with a complete head.
         let may_be_stale = kind == FailureKind::Disconnect
             && self.transport.is_some()
             && !self.after_head
@@ -98,11 +97,11 @@ impl AttemptError<'_> {
         Failure { kind, delivery, may_be_stale, status: None, concerns_host }
     }
 
-    /// Returns what proves that the server did not act on the request. There are no other proofs.
+    /// Returns the proof that the server did not act on the request, if there is one.
     fn proof(self) -> Option<Delivery> {
         let error = self.transport.filter(|it| !self.after_head && names(it, self.sent))?;
         if error.is_builder() {
-            // A location that cannot be followed is one that a server responded with.
+            // A server responded with the location that could not be followed.
             let followed = error.source().is_some_and(<dyn Error>::is::<url::ParseError>);
             return (!followed).then_some(NotSent);
         }
@@ -117,14 +116,14 @@ impl AttemptError<'_> {
         is_refusal(connection.source()?).then_some(NotProcessed)
     }
 
-    /// Returns the status that a middleware further in made this error of.
+    /// Returns the status of the response that an inner middleware turned into this error.
     fn status(self) -> Option<StatusCode> {
         client_error(self.error)?.status().filter(|_| self.is_about_this_request())
     }
 
-    /// Returns whether the error tells of this request, and not of one that a middleware made for
-    /// itself: reqwest's own error, for the same host or, if it was not wrapped, for the same path,
-    /// as a middleware may pick the host.
+    /// Returns whether the error concerns this request, not another one of a middleware: reqwest's
+    /// own error, for the same host or, if it was not wrapped, for the same path, since a
+    /// middleware may pick the host.
     fn is_about_this_request(self) -> bool {
         let Some(url) = client_error(self.error).and_then(reqwest::Error::url) else {
             return false;
@@ -143,14 +142,14 @@ pub(crate) fn kind_of(error: &(dyn Error + 'static)) -> FailureKind {
     }
 }
 
-/// The text of the innermost source, which says what happened; without a url.
+/// Returns the text of the innermost source, which says what happened; without a URL.
 pub(crate) fn root_text(error: &(dyn Error + 'static)) -> String {
     if let Some(remedy) = remedy(error) {
         return remedy.to_owned();
     }
     let Some(root) = chain(error).last() else { return String::new() };
     match root.downcast_ref::<reqwest::Error>() {
-        // Its own text has the whole url.
+        // Its own text has the whole URL.
         Some(it) => it
             .status()
             .map_or_else(|| "the client failed".to_owned(), |it| format!("status {}", it.as_u16())),
@@ -166,7 +165,7 @@ pub(crate) fn sources<'a>(
         .take(LONGEST_CHAIN)
 }
 
-/// Returns what to do about an error, where that is known.
+/// Returns the remedy of an error, if one is known.
 pub(crate) fn remedy(error: &(dyn Error + 'static)) -> Option<&'static str> {
     texts::is_without_tls(error).then_some(texts::WITHOUT_TLS)
 }
@@ -182,7 +181,7 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     std::iter::successors(Some(error), |it| next(*it)).take(LONGEST_CHAIN)
 }
 
-/// The outermost error of reqwest: further in, there may be those of other requests.
+/// Returns the outermost error of reqwest: inner ones may be of other requests.
 fn client_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a reqwest::Error> {
     chain(error).find_map(|it| it.downcast_ref())
 }
@@ -208,7 +207,7 @@ fn kind(error: &(dyn Error + 'static)) -> FailureKind {
     if let Some(kind) = client.and_then(of_client) {
         return kind;
     }
-    // From the innermost out: the root knows best what happened.
+    // From the innermost out: the root is the most specific.
     let mut links: [Option<&(dyn Error + 'static)>; LONGEST_CHAIN] = [None; LONGEST_CHAIN];
     links.iter_mut().zip(chain(error)).for_each(|(slot, it)| *slot = Some(it));
     let known = links.into_iter().rev().flatten().find_map(of_link);
@@ -219,7 +218,7 @@ fn kind(error: &(dyn Error + 'static)) -> FailureKind {
     }
 }
 
-/// Returns what reqwest itself knows; `None` where only the sources tell.
+/// Returns the kind that reqwest itself knows; `None` where only the sources know.
 fn of_client(error: &reqwest::Error) -> Option<FailureKind> {
     let connect = error
         .source()
@@ -228,7 +227,7 @@ fn of_client(error: &reqwest::Error) -> Option<FailureKind> {
     Some(match () {
         () if error.is_builder() || texts::is_without_tls(error) => FailureKind::Builder,
         () if error.is_redirect() => FailureKind::Redirect,
-        // The sources tell of the caller's own body, which may come from another request.
+        // The sources concern the caller's own body, which may come from another request.
         () if chain(error).any(is_body_of_caller) => FailureKind::Other,
         () if chain(error).any(tls::is_refused_certificate) => FailureKind::Certificate,
         () if chain(error).any(tls::is_final_alert) => FailureKind::Tls,
@@ -284,13 +283,13 @@ fn of_scripted(error: &io::Error) -> Failure {
     }
 }
 
-/// Returns whether the stream of the caller's that is sent as the body failed.
+/// Returns whether the caller's own body stream failed.
 fn is_body_of_caller(link: &(dyn Error + 'static)) -> bool {
     let error = link.downcast_ref::<hyper::Error>();
     error.is_some_and(|it| it.is_user() && !texts::is_dispatch_gone(it))
 }
 
-/// Returns whether this machine is what failed: it has no file descriptor, port or memory left.
+/// Returns whether this machine failed: it has no file descriptor, port or memory left.
 fn is_local(error: &(dyn Error + 'static)) -> bool {
     /// EMFILE, ENFILE, ENOMEM, ENOBUFS.
     #[cfg(any(target_os = "linux", target_os = "android"))]

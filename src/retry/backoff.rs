@@ -1,4 +1,4 @@
-//! How long to wait before a retry: strategies that grow, and jitter that spreads.
+//! Waits before retries: growing strategies, and jitter.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use crate::common::fault::ConfigFault;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
 pub trait Backoff: Send + Sync + 'static {
-    /// The delay before retry number `retry`, counted from 0.
+    /// Returns the delay before retry number `retry`, counted from 0.
     fn delay(&self, retry: u32) -> Duration;
 
-    /// The longest delay, which jitter does not exceed either. Default: none.
+    /// Returns the longest delay, which jitter does not exceed either. Default: none.
     fn max_delay(&self) -> Option<Duration> {
         None
     }
@@ -239,13 +239,13 @@ fn nanos(nanos: u128) -> Duration {
         .map_or(Duration::MAX, |seconds| Duration::new(seconds, (nanos % PER_SECOND) as u32))
 }
 
-/// How a delay is spread, so that clients that failed together do not come back together.
+/// The spread of a delay, so that clients that failed together do not retry together.
 ///
 /// A cap, that of the backoff or [`max_wait_time`](crate::ResilientConfigBuilder::max_wait_time),
 /// narrows the range instead of cutting single waits: clients at the cap are spread as well.
 ///
-/// A server's hint is spread upward only, by up to a quarter of it, at least 250 ms and at most 5 s;
-/// `Proportional` has its own share, `None` keeps to the hint.
+/// A server's hint is spread upward only, by up to a quarter of it, at least 250 ms and at most 5
+/// s; `Proportional` has its own share, `None` keeps to the hint.
 ///
 /// # Examples
 ///
@@ -271,9 +271,9 @@ pub enum Jitter {
     /// The delay, plus up to this share of it. Finite and not negative. At a cap the range ends at
     /// the cap and begins at `cap / (1 + share)`.
     Proportional(f64),
-    /// Anything between the backoff's first delay and three times the wait before, below the cap
-    /// (the same article). Of the backoff only its first delay and its cap count: the waits grow by
-    /// themselves. A first delay of zero stays zero.
+    /// Anything between the backoff's first delay and three times the previous wait, below the cap
+    /// (the same article). Of the backoff only its first delay and its cap count. A first delay of
+    /// zero stays zero.
     Decorrelated,
     /// Exactly the delay.
     None,
@@ -292,7 +292,7 @@ pub(crate) fn spread(hint: Duration, unit: f64) -> Duration {
     between(Duration::ZERO, widest_spread(hint), unit)
 }
 
-/// Where a request stands with its waits.
+/// The state of a request's waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Progress {
     /// The number of the retry, counted from 0.
@@ -318,7 +318,7 @@ impl Jitter {
         between(low, high, unit)
     }
 
-    /// Returns between which times a wait of `delay` is spread.
+    /// Returns the bounds of the spread of `delay`.
     fn range(self, delay: Duration, cap: Duration) -> (Duration, Duration) {
         let cut = delay.min(cap);
         match self {
@@ -332,8 +332,8 @@ impl Jitter {
         }
     }
 
-    /// Returns a server's `hint` spread upward only: no client comes back before the server allows
-    /// it. The spread may go beyond `longest`, the longest hint accepted, so that hints near it are
+    /// Returns a server's `hint` spread upward only: no client retries before the server allows it.
+    /// The spread may go beyond `longest`, the longest hint accepted, so that hints near it are
     /// spread as well.
     pub(crate) fn above(self, hint: Duration, longest: Duration, unit: f64) -> Duration {
         let widest = widest_spread(hint);
@@ -349,12 +349,12 @@ impl Jitter {
     }
 }
 
-/// Returns the time that lies `unit`, from 0 to 1, on the way from `low` to `high`.
+/// Interpolates between `low` and `high` by `unit`, from 0 to 1.
 fn between(low: Duration, high: Duration, unit: f64) -> Duration {
     low.saturating_add(scale(high.saturating_sub(low), unit)).min(high.max(low))
 }
 
-/// `delay * factor`, saturating; a factor that is no number leaves the delay as it is.
+/// Returns `delay * factor`, saturating; a NaN leaves the delay as it is.
 fn scale(delay: Duration, factor: f64) -> Duration {
     if factor.is_nan() {
         return delay;
@@ -477,7 +477,7 @@ mod tests {
     fn decorrelated_waits_grow_from_the_wait_before() {
         let backoff = Exponential::new(secs(1)).max_delay(secs(20));
         let wait = |previous, longest, unit| {
-            // Its number says nothing: the wait before does.
+            // The previous wait counts, not the number of the retry.
             let progress = Progress { retry: 7, previous, longest };
             Jitter::Decorrelated.wait(&backoff, progress, unit)
         };

@@ -1,38 +1,38 @@
-//! What is decided after an attempt, and the names of every end a request can come to.
+//! The decision after an attempt, and the reasons why a request ends.
 
 use std::{fmt, time::Duration};
 
-/// Why a request ended: the one list that events, errors and history read.
+/// The reason why a request ended: the one list for events, errors and history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StopReason {
     /// The retry budget had nothing left for another send.
     Budget,
-    /// The circuit breaker rejects, for longer than this request could wait, or once more when
-    /// all retries are used up.
+    /// The circuit breaker rejects, for longer than this request could wait, or again after all
+    /// retries are used up.
     CircuitOpen,
     /// `max_total_time` is over, or would be before the next attempt could start.
     Deadline,
     /// All retries are used up.
     Exhausted,
-    /// The outcome is one that no retry would change, such as a 404.
+    /// The outcome is permanent, such as a 404.
     Final,
     /// The server asked to wait longer than `max_wait_time`.
     HintTooLong,
-    /// The body can be read only once, so there is nothing to send again.
+    /// The body can be read only once, so it cannot be sent again.
     NotReplayable,
     /// The host's gate is closed for longer than this request could wait.
     RateLimited,
     /// The request succeeded.
     Success,
-    /// The request may have been processed, and its method does not allow a second time.
+    /// The request may have been processed, and its method does not allow a second send.
     UnsafeToRepeat,
     /// The server said not to retry, or a `Resilient` within this one gave up.
     Vetoed,
 }
 
 impl StopReason {
-    /// A short name without spaces, fit for metric labels.
+    /// Returns a short name without spaces, fit for metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Budget => "budget",
@@ -56,7 +56,7 @@ impl fmt::Display for StopReason {
     }
 }
 
-/// Where the length of a wait came from.
+/// The source of a wait's length.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WaitSource {
@@ -70,9 +70,9 @@ pub enum WaitSource {
     Gate,
     /// The server, in the header of this name.
     Hint(http::HeaderName),
-    /// The server, by what [`hint_from`](crate::ResilientConfigBuilder::hint_from) found.
+    /// The server, as read by [`hint_from`](crate::ResilientConfigBuilder::hint_from).
     HintFrom,
-    /// No wait: a connection that had gone stale is replaced at once.
+    /// No wait: a stale connection is replaced at once.
     Immediate,
 }
 
@@ -90,7 +90,7 @@ impl fmt::Display for WaitSource {
     }
 }
 
-/// What follows an attempt.
+/// The step after an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Decision {

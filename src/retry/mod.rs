@@ -1,4 +1,4 @@
-//! Retries: the decision's words, backoff and budget.
+//! Retries: decision, backoff and budget.
 
 pub(crate) mod backoff;
 pub(crate) mod budget;

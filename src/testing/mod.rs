@@ -44,9 +44,9 @@ use crate::outcome::transport_error::ScriptedError;
 /// The most requests a script remembers; of more, the last ones.
 const MOST_SENT: usize = 4_096;
 
-/// Answers requests as it is told, in order; the last reply repeats for ever. Sends nothing.
+/// A scripted end of the chain: gives its replies in order, the last one for ever. Sends nothing.
 ///
-/// Clones share the script and what it has seen.
+/// Clones share the script and its requests.
 #[derive(Clone)]
 pub struct Script(Arc<Mutex<Played>>);
 
@@ -60,11 +60,11 @@ struct Played {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct SentRequest {
-    /// When it came, on tokio's clock.
+    /// The time of its arrival, on tokio's clock.
     pub at: Instant,
     /// Its method.
     pub method: Method,
-    /// Its url.
+    /// Its URL.
     pub url: Url,
     /// Its headers.
     pub headers: HeaderMap,
@@ -75,13 +75,13 @@ pub struct SentRequest {
 }
 
 impl Script {
-    /// A script of these replies. An empty one answers 200.
+    /// Creates a script of these replies. An empty one replies with 200.
     pub fn new(replies: impl IntoIterator<Item = Reply>) -> Self {
         let replies = replies.into_iter().collect();
         Self(Arc::new(Mutex::new(Played { replies, sent: VecDeque::new() })))
     }
 
-    /// Every request so far, oldest first; of more than 4,096 the last ones.
+    /// Returns every request so far, oldest first; of more than 4,096 the last ones.
     pub fn sent(&self) -> Vec<SentRequest> {
         self.lock(|it| it.sent.iter().cloned().collect())
     }
@@ -175,11 +175,11 @@ impl astral_reqwest_middleware::Middleware for Script {
     }
 }
 
-/// An error as that of the client's own connection: with the kinds `ConnectionRefused`,
+/// Builds an error like that of the client's own connection. With the kinds `ConnectionRefused`,
 /// `HostUnreachable`, `NetworkUnreachable` and `AddrNotAvailable` it could not connect, so that
 /// nothing was sent; with any other it broke while the request was under way.
 ///
-/// An [`io::Error`] that a middleware returns says nothing of the connection.
+/// An [`io::Error`] that a middleware returns proves nothing about the connection.
 pub fn io_error(error: impl Into<io::Error>) -> Error {
     Error::middleware(ScriptedError(error.into()))
 }
@@ -198,23 +198,23 @@ enum Gives {
 }
 
 impl Reply {
-    /// An answer with this status. One that no response can have gives an error.
+    /// Builds a response with this status. An invalid status gives an error.
     pub fn status(status: u16) -> Self {
         let (headers, body) = (HeaderMap::new(), Bytes::new());
         Self { latency: Duration::ZERO, gives: Gives::Answer { status, headers, body } }
     }
 
-    /// A failure of the connection of this kind; see [`io_error`].
+    /// Builds a failure of the connection of this kind; see [`io_error`].
     pub fn io_error(kind: io::ErrorKind) -> Self {
         Self::error(move || io_error(kind))
     }
 
-    /// A failure with this error.
+    /// Builds a failure with this error.
     pub fn error(error: impl Fn() -> Error + Send + Sync + 'static) -> Self {
         Self { latency: Duration::ZERO, gives: Gives::Error(Arc::new(error)) }
     }
 
-    /// Adds a header to an answer.
+    /// Adds a header to a response.
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         if let Gives::Answer { headers, .. } = &mut self.gives {
             headers.append(name, value);
@@ -222,7 +222,7 @@ impl Reply {
         self
     }
 
-    /// Gives an answer this body.
+    /// Sets the body of a response.
     pub fn body(mut self, with: impl Into<Bytes>) -> Self {
         if let Gives::Answer { body, .. } = &mut self.gives {
             *body = with.into();
@@ -230,7 +230,7 @@ impl Reply {
         self
     }
 
-    /// Lets this much time pass before the reply.
+    /// Waits this long before the reply.
     pub fn after(mut self, latency: Duration) -> Self {
         self.latency = latency;
         self

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-/// One row a folder, lowest first: a folder imports only from folders in its row, which stand above.
+/// One row a folder, lowest first: a folder imports only from folders in its row, which stand
+/// above.
 const FOLDERS: &[(&str, &str)] = &[
     ("common", ""),
     ("breaker", "common"),
@@ -29,7 +30,7 @@ const IMPURE: [&str; 8] = [
     "testing/",
 ];
 
-/// What a pure file never contains.
+/// Words that no pure file contains.
 const CLOCKS_AND_DICE: [&str; 8] = [
     ".await",
     "::now()",

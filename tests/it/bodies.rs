@@ -207,7 +207,7 @@ mod blocking {
         let error = response.copy_to(&mut Full).unwrap_err();
         assert!(matches!(error, reqwest_middleware::Error::Middleware(_)), "{error:?}");
         assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
-        // What comes later is there to be read.
+        // The rest of the body can still be read.
         let mut rest = vec![];
         response.copy_to(&mut rest).unwrap();
         assert_eq!(rest, b"two three four");

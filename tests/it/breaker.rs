@@ -273,7 +273,7 @@ fn while_a_probe_runs_the_rejection_says_when_to_ask_again() {
 }
 
 #[test]
-fn changes_are_told_in_order_with_their_reasons() {
+fn changes_are_notified_in_order_with_their_reasons() {
     let now = Instant::now();
     let (breaker, told) = log(CircuitBreaker::new(consecutive(1)).unwrap());
     fail(&breaker, 1, now);
@@ -306,7 +306,7 @@ fn changes_are_told_in_order_with_their_reasons() {
 }
 
 #[test]
-fn manual_states_hold_until_told_otherwise() {
+fn manual_states_hold_until_another_command() {
     let now = Instant::now();
     let breaker = CircuitBreaker::new(consecutive(1)).unwrap();
 
@@ -332,7 +332,7 @@ fn manual_states_hold_until_told_otherwise() {
 }
 
 #[test]
-fn panicking_observer_harms_nobody() {
+fn panicking_observer_is_harmless() {
     let now = Instant::now();
     let breaker =
         CircuitBreaker::new(consecutive(1)).unwrap().on_state_change(|_| panic!("observer"));
@@ -481,7 +481,7 @@ async fn ten_thousand_tasks_a_third_of_them_dropped_leave_nothing_behind() {
     assert_eq!((snapshot.permits_out, snapshot.probes_out), (0, 0));
     assert!(snapshot.generation > 0, "it never opened");
 
-    // Whatever state that left, it comes back.
+    // The breaker recovers from every resulting state.
     let later = now + secs(1);
     for _ in 0..2 {
         breaker.try_enter(later).unwrap().success(later);

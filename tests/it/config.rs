@@ -29,7 +29,7 @@ fn faults(text: &str) -> Vec<String> {
     error.faults().iter().map(ToString::to_string).collect()
 }
 
-/// What the loop does with a config, in numbers: attempts and time of a request that fails.
+/// Returns the number of attempts and the time of a failing request with a config.
 async fn course(config: ResilientConfig, url: &str, reply: Reply) -> (usize, Duration) {
     let (client, script) = scripted(config, [reply]);
     let start = Instant::now();

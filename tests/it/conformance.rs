@@ -18,7 +18,7 @@ use std::{env, fs};
 use replay::Without;
 use schema::{Corpus, Scenario};
 
-/// What came of one case.
+/// The result of one case.
 #[derive(Default)]
 struct Checked {
     differences: Vec<String>,
@@ -48,7 +48,7 @@ fn the_reference_s_behaviour_is_kept_or_bettered() {
         amendments.iter().for_each(|it| println!("amended {id}: {it}"));
         differences.iter().for_each(|it| println!("DIFFERS {id}: {it}"));
     }
-    // What the replayer does not understand fails; there is nothing it leaves out.
+    // The replayer fails on cases that it does not understand, so none is left out.
     println!("conformance: compared {compared}, differed {differed}, left out 0");
     assert_eq!(differed, 0, "the differences are listed above");
 }

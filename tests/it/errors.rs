@@ -1,4 +1,4 @@
-//! What an error says: the root cause once in its chain, and the part of this crate by type.
+//! The texts of errors: the root cause once in the chain, and the part of this crate by type.
 
 use std::error::Error;
 use std::num::NonZeroU32;
@@ -74,7 +74,7 @@ async fn what_this_crate_decides_stands_once_in_the_chain() {
     let (all, _) = chain(ended(config, late()).await);
     assert_eq!(all.matches("attempt_timeout of 1s elapsed").count(), 1, "{all}");
 
-    // Rejections are told whole by the error itself, and found by type.
+    // The error itself has the whole rejection, which is also found by type.
     let rule = BreakerConfig::consecutive(NonZeroU32::MIN);
     let config = steady().circuit_breaker(rule).max_retries(0).max_open_wait(Duration::ZERO);
     let (client, _) = scripted(config.build().unwrap(), [Reply::status(503)]);

@@ -52,7 +52,7 @@ async fn every_service_is_understood() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// How many requests were sent, how long it took, and why it ended.
+/// Returns the number of requests sent, the duration, and the stop reason.
 async fn sent(
     client: &ClientWithMiddleware,
     method: Method,
@@ -210,7 +210,7 @@ async fn the_hint_that_was_heard_is_on_response_and_error() {
         ),
         (in_2015(), 404, "retry-after: 7", StopReason::Final, Some(7), false),
         (
-            // What is waited for is cut; what was heard is not.
+            // The wait is cut; the recorded hint is not.
             in_2015().retry_after(RetryAfter::Capped(SECOND)).max_retries(0),
             429,
             "retry-after: 3600",

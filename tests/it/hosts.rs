@@ -1,4 +1,4 @@
-//! What a client keeps for its hosts: bounded, its own unless it is shared, by hand for all at once.
+//! The host states of a client: bounded, its own unless shared, set by hand for all at once.
 
 use std::{num::NonZeroU32, time::Duration};
 

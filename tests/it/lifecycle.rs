@@ -32,7 +32,7 @@ fn blocking_client() -> blocking::ResilientClient {
     blocking::ResilientClient::new(steady().build().unwrap()).unwrap()
 }
 
-/// Answers one request, keeps the connection, and says when the client has closed it.
+/// Responds to one request and returns its open connection.
 fn keep_alive(listener: &TcpListener) -> TcpStream {
     let (mut stream, _) = listener.accept().unwrap();
     let mut head = [0; 2048];
@@ -91,7 +91,7 @@ fn idle_connections_are_closed_before_servers_do() {
     assert!(is_closed(stream).unwrap());
 }
 
-/// How long a client waits for an answer that takes `latency`, and whether it gets it.
+/// Returns how long a client waits for a response that takes `latency`, and whether it gets it.
 async fn waited(
     config: ResilientConfig,
     latency: Duration,
@@ -113,7 +113,7 @@ async fn waited(
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_takes_ten_seconds_unless_somebody_says_otherwise() {
+async fn an_attempt_takes_ten_seconds_by_default() {
     let once = || ResilientConfig::builder().max_retries(0);
     let config = || once().build().unwrap();
     assert_eq!(waited(config(), 11 * SECOND, None, None).await, (10 * SECOND, false));
@@ -253,7 +253,7 @@ impl reqwest_middleware::Middleware for Counts {
     }
 }
 
-/// What a blocking call says of the place it was made at.
+/// Returns the error of a blocking call at a wrong place.
 fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<blocking::DriveError> {
     std::iter::successors(Some(error), |it| it.source())
         .find_map(|it| it.downcast_ref::<blocking::DriveError>().copied())
@@ -342,13 +342,13 @@ fn blocking_is_fine_where_blocking_is_fine() {
     let (its, here) = (client.clone(), url.clone());
     let task = multi.spawn(async move { tokio::task::block_in_place(|| call(&its, &here)) });
     assert_eq!(multi.block_on(task).unwrap(), fine);
-    // Tokio tells nobody of such a task; the call blocks its thread, and no more.
+    // Tokio does not expose such a task; the call only blocks its thread.
     let unconstrained = tokio::task::unconstrained(async { call(&client, &url) });
     assert_eq!(multi.block_on(unconstrained), fine);
 }
 
 #[test]
-fn a_runtime_that_nobody_drives_is_refused() {
+fn an_undriven_runtime_is_refused() {
     let single = Builder::new_current_thread().enable_all().build().unwrap();
     let built = blocking::ResilientClient::builder().handle(single.handle().clone()).build();
     let error = built.unwrap_err();

@@ -1,4 +1,4 @@
-//! What keeps a client from harming its server: the budget, the gate, and listening to hints.
+//! Protection of servers: the budget, the gate, and retry hints.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -263,8 +263,8 @@ async fn replacing_a_stale_connection_costs_a_token_like_any_retry() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// However many requests are dropped at any moment, those that wait for a token included: what is
-    /// not spent is there in the end.
+    /// However many requests are dropped at any moment, those that wait for a token included: what
+    /// is not spent is there in the end.
     #[test]
     fn tokens_are_exact_after_random_drops(
         size in 1..4_u32,
@@ -336,7 +336,7 @@ fn sent_at(script: &Script, start: Instant) -> Vec<u128> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_one_request_is_told_all_of_the_client_hear() {
+async fn a_hint_to_one_request_holds_back_all_of_the_client() {
     let start = Instant::now();
     // Each client has a gate of its own, and both ask the same server.
     let replies = [come_back_in(429, "1"), come_back_in(429, "1"), Reply::status(200)];
@@ -362,7 +362,7 @@ async fn what_one_request_is_told_all_of_the_client_hear() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_cannot_wait_at_the_gate_is_told_when_to_come_back() {
+async fn a_request_that_cannot_wait_at_the_gate_gets_the_time_of_a_retry() {
     let config = steady().gate().max_wait_time(10 * SECOND).random(|| 0.0).build().unwrap();
     let (client, script) = scripted(config, throttled_then_fine("8"));
     let hurried = RetryOverride::new().max_total_time(5 * SECOND);
@@ -378,7 +378,7 @@ async fn a_request_that_cannot_wait_at_the_gate_is_told_when_to_come_back() {
     assert_eq!(log.history().stop_reason(), Some(StopReason::RateLimited));
     assert!(error.to_string().contains("rate limited"), "{error}");
 
-    // Other hosts do not hear of it.
+    // Other hosts are not affected.
     client.get(OTHER).send().await.unwrap();
     assert_eq!((start.elapsed(), script.sent().len()), (Duration::ZERO, 2));
 }
@@ -415,7 +415,7 @@ async fn only_responses_that_ask_for_less_close_the_gate() {
     assert!(!waited(come_back_in(500, "1"), gate()).await);
     assert!(!waited(come_back_in(429, "1"), steady()).await);
     assert!(!waited(come_back_in(429, "1"), gate().retry_after(RetryAfter::Ignored)).await);
-    // What it says about health is another matter.
+    // Its evidence about health is separate.
     let unhealthy =
         |config: ResilientConfigBuilder| config.breaker_health(|_| Some(Health::Failure));
     assert!(waited(come_back_in(429, "1"), unhealthy(gate())).await);
@@ -460,7 +460,7 @@ async fn a_dropped_waiter_leaves_nothing_behind() {
 #[tokio::test(start_paused = true)]
 async fn waits_at_the_gate_are_bounded_in_sum() {
     let config = steady().gate().max_wait_time(10 * SECOND).max_retries(0).random(|| 0.0);
-    // Answers to earlier requests keep the gate closed: until the 4th, 7th, 10th and 13th second.
+    // Responses to earlier requests keep the gate closed: until the 4th, 7th, 10th and 13th second.
     let late = |millis| come_back_in(429, "4").after(Duration::from_millis(millis));
     let (client, script) = scripted(config.build().unwrap(), [1, 3_000, 6_000, 9_000].map(late));
     let earlier = join_all((0..4).map(|_| client.get(URL).send()));
@@ -565,7 +565,7 @@ async fn what_a_server_says_about_retries_settles_it() {
 }
 
 /// The values of a header, attempt by attempt.
-fn told(script: &Script, name: &str) -> Vec<Option<String>> {
+fn sent_header(script: &Script, name: &str) -> Vec<Option<String>> {
     let value = |headers: &http::HeaderMap| Some(headers.get(name)?.to_str().unwrap().to_owned());
     script.sent().iter().map(|it| value(&it.headers)).collect()
 }
@@ -589,33 +589,33 @@ async fn the_server_learns_what_time_is_left_and_which_attempt_it_sees() {
     let plain = RetryOverride::new;
 
     let script = sent(told_of().max_total_time(10 * SECOND), plain()).await;
-    assert_eq!(told(&script, "x-left"), texts(["10000", "8500", "7000", "5500"]));
-    assert_eq!(told(&script, "x-attempt"), texts(["1", "2", "3", "4"]));
+    assert_eq!(sent_header(&script, "x-left"), texts(["10000", "8500", "7000", "5500"]));
+    assert_eq!(sent_header(&script, "x-attempt"), texts(["1", "2", "3", "4"]));
 
     let nearer = told_of().max_total_time(4 * SECOND).attempt_timeout(3 * SECOND);
     let script = sent(nearer.max_retries(1), plain()).await;
-    assert_eq!(told(&script, "x-left"), texts(["3000", "2500"]));
+    assert_eq!(sent_header(&script, "x-left"), texts(["3000", "2500"]));
 
     let grpc = told_of().deadline_header(DeadlineHeader::grpc_timeout()).max_retries(1);
     let script = sent(grpc.max_total_time(100 * SECOND), plain()).await;
-    assert_eq!(told(&script, "grpc-timeout"), texts(["100000m", "98500000u"]));
+    assert_eq!(sent_header(&script, "grpc-timeout"), texts(["100000m", "98500000u"]));
 
-    // Without a limit there is nothing to tell.
+    // Without a limit there is no header.
     let script = sent(told_of().max_retries(0), plain()).await;
-    assert_eq!(told(&script, "x-left"), texts(["untold"]));
+    assert_eq!(sent_header(&script, "x-left"), texts(["untold"]));
 
     let off = plain().without_deadline_header().without_attempt_header().max_retries(0);
     let script = sent(told_of().max_total_time(SECOND), off).await;
-    assert_eq!(told(&script, "x-left"), texts(["untold"]));
-    assert_eq!(told(&script, "x-attempt"), [None]);
+    assert_eq!(sent_header(&script, "x-left"), texts(["untold"]));
+    assert_eq!(sent_header(&script, "x-attempt"), [None]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_request_s_own_timeout_is_told_where_it_is_nearest() {
+async fn the_header_has_the_request_s_own_timeout_if_it_is_nearest() {
     let config = steady().deadline_header(DeadlineHeader::with(http::header::AGE, |left| {
         HeaderValue::from(left.as_secs())
     }));
     let (client, script) = scripted(config.build().unwrap(), [Reply::status(200)]);
     client.get(URL).timeout(7 * SECOND).send().await.unwrap();
-    assert_eq!(told(&script, "age"), texts(["7"]));
+    assert_eq!(sent_header(&script, "age"), texts(["7"]));
 }

@@ -24,7 +24,7 @@ use crate::support::server::Server;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Something done to requests, and how it is to be answered.
+/// A kind of request, and the expected result.
 struct Scenario {
     name: &'static str,
     settings: Settings,
@@ -34,9 +34,9 @@ struct Scenario {
     body: Payload,
     timeout: Option<Duration>,
     own: Option<RetryOverride>,
-    /// How often the request is made.
+    /// The number of times that the request is made.
     times: usize,
-    /// How many requests reach the server.
+    /// The number of requests that reach the server.
     sent: usize,
 }
 
@@ -240,7 +240,7 @@ enum Ending {
     SendResilient,
 }
 
-/// What can be seen of a scenario: by the caller, by its callbacks, by the server.
+/// The observations of a scenario: by the caller, by its callbacks, by the server.
 #[derive(Debug, PartialEq)]
 struct Seen {
     results: Vec<String>,
@@ -248,7 +248,7 @@ struct Seen {
     requests: Vec<String>,
 }
 
-/// What the callbacks are told, in order.
+/// The calls of the callbacks, in order.
 #[derive(Clone, Default)]
 struct Told(Arc<Mutex<Vec<String>>>);
 
@@ -258,7 +258,7 @@ impl Told {
     }
 }
 
-/// The loop alone with short waits, the scenario's settings, and everything told noted down.
+/// The loop alone with short waits, the scenario's settings, and all callbacks recorded.
 macro_rules! steady {
     ($builder:expr, $apply:expr, $told:expr) => {{
         let told = || $told.clone();

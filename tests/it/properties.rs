@@ -1,4 +1,4 @@
-//! What holds for any settings, any request and any server.
+//! Properties of any settings, any request and any server.
 
 mod case;
 mod story;
@@ -72,7 +72,7 @@ proptest! {
         prop_assert_eq!(story.retries, story.sends.saturating_sub(1));
     }
 
-    /// A first answer that is good ends the request by a shorter way if nobody watches.
+    /// The fast path of an unobserved success at the first attempt has the same result.
     #[test]
     fn who_watches_changes_nothing(case in case()) {
         let case = case.unasked();
@@ -80,7 +80,7 @@ proptest! {
     }
 
     #[test]
-    fn one_end_is_told(case in case()) {
+    fn one_end_is_reported(case in case()) {
         let story = case.play();
         prop_assert_eq!((story.successes, story.failures), match story.succeeded {
             true => (1, 0),

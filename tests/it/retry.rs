@@ -47,7 +47,7 @@ async fn a_passing_failure_is_survived() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_answer_comes_back_as_reqwest_would_give_it() {
+async fn the_last_response_is_returned_as_by_reqwest() {
     let (client, script) = scripted(steady().build().unwrap(), [Reply::status(503)]);
     let response = client.get(URL).send().await.unwrap();
     assert_eq!((response.status(), script.sent().len()), (StatusCode::SERVICE_UNAVAILABLE, 4));
@@ -55,7 +55,7 @@ async fn the_last_answer_comes_back_as_reqwest_would_give_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn send_resilient_tells_all() {
+async fn send_resilient_returns_an_error_with_all_details() {
     let (client, _) = scripted(steady().build().unwrap(), [Reply::status(503).body("sorry")]);
     let error = client.get(URL).send_resilient().await.unwrap_err();
     assert_eq!(
@@ -243,7 +243,7 @@ async fn a_body_that_is_read_within_the_attempt_can_be_judged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_tells_of_a_first_attempt_that_succeeds_too() {
+async fn a_log_records_a_successful_first_attempt() {
     let (client, _) = scripted(steady().build().unwrap(), [Reply::status(200)]);
     let log = AttemptLog::new();
     let response = client.get(URL).with_extension(log.clone()).send().await.unwrap();
@@ -331,7 +331,7 @@ async fn one_key_serves_all_attempts_of_a_request() {
     let key = |it: &SentRequest| it.headers["idempotency-key"].clone();
     let keys: Vec<_> = script.sent().iter().map(key).collect();
     assert_eq!((&keys[0], &keys[0]), (&keys[1], &keys[2]));
-    // The first answer to another request: a conflict like any other.
+    // The first response to another request: a conflict like any other.
     assert_eq!(keys.len(), 4);
     assert_ne!(keys[0], keys[3]);
 }

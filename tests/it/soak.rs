@@ -126,7 +126,7 @@ async fn soak() {
     }
 }
 
-/// Answers, fails, refuses and hangs at random.
+/// A server that responds, fails, refuses and hangs at random.
 struct Chaos(Arc<Seen>);
 
 #[derive(Default)]
@@ -203,7 +203,7 @@ impl Dice {
     }
 }
 
-/// In bytes; 0 where nobody says.
+/// Returns the resident memory in bytes; 0 if unknown.
 fn resident_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|it| it.strip_prefix("VmRSS:"));

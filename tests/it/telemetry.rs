@@ -1,4 +1,4 @@
-//! What is told, logged, spanned and measured: complete, without secrets, and all saying the same.
+//! Events, logs, spans and metrics: complete, without secrets, and consistent.
 
 mod golden;
 mod otel;
@@ -273,14 +273,14 @@ fn allocations(config: ResilientConfigBuilder) -> u64 {
     let replies = [Reply::status(503), Reply::status(200)].into_iter().cycle().take(100);
     let (client, _) = scripted(config.build().unwrap(), replies);
     let send = || runtime.block_on(client.get(URL).send()).unwrap();
-    // Whatever is made once is made now.
+    // Warms up lazily created state.
     (0..10).for_each(|_| drop(send()));
     allocation_counter::measure(|| drop(send())).count_total
 }
 
 #[test]
 fn telling_allocates_nothing() {
-    // Whom nobody watches goes another way, unless there is a limit.
+    // Without listeners the fast path applies, unless there is a limit.
     let limited = || steady().max_total_time(Duration::from_secs(3_600));
     let nobody = allocations(limited());
     assert_eq!(allocations(limited().observer(|_: &Event<'_>| {})), nobody);

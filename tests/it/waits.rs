@@ -1,5 +1,5 @@
-//! The waits between attempts, in virtual time: clients that failed together do not come back
-//! together, and each waits as long as its settings say.
+//! The waits between attempts, in virtual time: clients that failed together do not retry together,
+//! and each waits as long as its settings say.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{sync::Arc, time::Duration};
@@ -20,7 +20,7 @@ fn come_back_in(status: u16, value: &'static str) -> Reply {
     Reply::status(status).header(header::RETRY_AFTER, HeaderValue::from_static(value))
 }
 
-/// A rate limit as GitHub tells it.
+/// Returns a rate limit as GitHub sends it.
 fn limited_403() -> Reply {
     let remaining = header::HeaderName::from_static("x-ratelimit-remaining");
     come_back_in(403, "0").header(remaining, HeaderValue::from_static("0"))
@@ -235,7 +235,7 @@ async fn gates_are_kept_by_the_key_of_the_caller() {
     assert_eq!(default, [5, 0, 0]);
     let off = held_back(once().gate_per_key(by_route).without_gate(), requests).await;
     assert_eq!(off, [0, 0, 0]);
-    // A key may be made of headers, which a request that cannot be retried hands on.
+    // A key may be made of headers, which a request that cannot be retried gives away.
     let by_tenant = |it: &reqwest::Request| format!("{:?}", it.headers().get("authorization"));
     assert_eq!(held_back(once().gate_per_key(by_tenant), requests).await, [5, 0, 0]);
     let retried = held_back(steady().gate_per_key(by_route), requests).await;

@@ -1,4 +1,4 @@
-//! The deadline of a request, carried on into the body of its response.
+//! The deadline of a request, applied to the body of its response.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 use crate::common::clock::Instant;
 use crate::error::{BoxError, Elapsed};
 
-/// Returns the same response, whose body fails at `deadline` if it has not come to its end by then.
+/// Returns the same response with a body that fails at `deadline` if it has not ended by then.
 pub(crate) fn until(response: Response, deadline: Instant, limit: Duration) -> Response {
     super::rebuild(response, |inner| {
         let sleep = Box::pin(tokio::time::sleep_until(deadline));
@@ -34,7 +34,7 @@ impl http_body::Body for Until {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        // Asked of the clock as well: the timer of a task that never waits may never fire.
+        // The clock is read as well: the timer of a task that never waits may never fire.
         let is_late = Instant::now() >= self.sleep.deadline();
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) if is_late && frame.is_data() => {}

@@ -18,11 +18,11 @@ const MOST_TIME: Duration = Duration::from_secs(2);
 /// A shorter wait may be exceeded up to this: a new connection costs as much.
 const LEAST_TIME: Duration = Duration::from_millis(50);
 
-/// Reads up to 64 KiB within `wait`, at most 2 s, and gives up the connection. The response returned
-/// has what was read, and an error after it if that is not all.
+/// Reads up to 64 KiB within `wait`, at most 2 s, and releases the connection. The body of the
+/// returned response is the part that was read, followed by an error if that is not all.
 ///
-/// A wait below 50 ms is exceeded up to that, but not where it would use up the time that is `left`
-/// for the next attempt.
+/// A wait below 50 ms is exceeded up to that, unless that would use up the time that is `left` for
+/// the next attempt.
 pub(crate) async fn drain(
     mut response: Response,
     wait: Duration,
@@ -51,7 +51,7 @@ pub(crate) async fn drain(
     })
 }
 
-/// Returns whether it has read to the end.
+/// Reads into `read`; returns whether it reached the end.
 async fn fill(read: &mut BytesMut, response: &mut Response) -> bool {
     loop {
         match response.chunk().await {
@@ -63,7 +63,7 @@ async fn fill(read: &mut BytesMut, response: &mut Response) -> bool {
     }
 }
 
-/// The body of a response that was given up for a retry.
+/// The body of a response that was abandoned for a retry.
 struct CutShort {
     start: Option<Bytes>,
     was_told: bool,

@@ -1,4 +1,4 @@
-//! Request bodies that can be made anew, where they cannot be copied.
+//! Factories of request bodies that cannot be copied.
 
 use std::{fmt, pin::Pin, sync::Arc};
 
@@ -7,8 +7,8 @@ use reqwest::{Body, Request};
 use crate::error::BoxError;
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Makes the body of a request, once per attempt: for streams, files and forms, which can be read
-/// only once and would otherwise be sent only once.
+/// A factory of a request's body, called once per attempt: for streams, files and forms, which can
+/// be read only once and would otherwise be sent only once.
 ///
 /// Put it into the request's extensions; the request itself needs no body. If the closure fails,
 /// so does the request.
@@ -30,7 +30,7 @@ pub struct BodyFactory {
 }
 
 impl BodyFactory {
-    /// Bodies made by this closure.
+    /// Makes bodies by this closure.
     pub fn new<F, B>(make: F) -> Self
     where
         F: Fn() -> B + Send + Sync + 'static,
@@ -42,15 +42,15 @@ impl BodyFactory {
         })
     }
 
-    /// Forms made by this closure, each with its `Content-Type`, whose boundary is a new one each
-    /// time, and its length.
+    /// Makes forms by this closure. Each attempt gets the `Content-Type`, with a boundary of its
+    /// own, and the length of its form.
     #[cfg(feature = "multipart")]
     pub fn multipart<F, B>(make: F) -> Self
     where
         F: Fn() -> B + Send + Sync + 'static,
         B: Future<Output = Result<reqwest::multipart::Form, BoxError>> + Send + 'static,
     {
-        // A request builder wants a client, though it sends nothing.
+        // A request builder needs a client, though it sends nothing.
         static CLIENT: std::sync::OnceLock<Option<reqwest::Client>> = std::sync::OnceLock::new();
         Self::from_request(make, |mut request, form| {
             let client = CLIENT.get_or_init(|| reqwest::Client::builder().no_proxy().build().ok());
@@ -76,7 +76,7 @@ impl BodyFactory {
         Self { make }
     }
 
-    /// The request with a body of its own.
+    /// Gives the request a body of its own.
     pub(crate) async fn fill(&self, request: Request) -> Result<Request, BoxError> {
         (self.make)(request).await
     }

@@ -1,4 +1,4 @@
-//! Reading a body within the attempt, so that a body that breaks off is retried like a head.
+//! Reading a body within the attempt, so that a truncated body is retried like a failed head.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -10,10 +10,10 @@ use http::{HeaderMap, header};
 use http_body::{Frame, SizeHint};
 use reqwest::{Body, Response};
 
-/// Reads the whole body, if it is no longer than `limit` bytes and no stream of events.
+/// Reads the whole body, if it has at most `limit` bytes and is no stream of events.
 ///
-/// The response returned gives the same body again, trailers included. A longer one comes back with
-/// what was read put in front of the rest, and without the bytes to look at.
+/// The returned response gives the same body again, trailers included. A longer one gets the part
+/// that was read in front of the rest, and no bytes are returned.
 pub(crate) async fn read(
     response: Response,
     limit: usize,
@@ -46,7 +46,7 @@ pub(crate) async fn read(
     Ok((response, Some(read)))
 }
 
-/// Returns whether a body comes bit by bit for as long as the server likes, and each bit is awaited.
+/// Returns whether a body is an open-ended stream, of which each part is awaited.
 fn is_event_stream(headers: &HeaderMap) -> bool {
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
     let media_type = media_type.and_then(|it| it.split(';').next()).unwrap_or_default();
@@ -87,7 +87,7 @@ impl http_body::Body for KeepsTrailers {
     }
 }
 
-/// A body that was read, with its trailers.
+/// A body that was read whole, with its trailers.
 struct Whole {
     data: Option<Bytes>,
     trailers: Option<HeaderMap>,
@@ -114,7 +114,7 @@ impl http_body::Body for Whole {
     }
 }
 
-/// A body whose start was read already.
+/// A body with a start that was read already.
 struct Prefixed {
     start: Option<Bytes>,
     rest: Body,

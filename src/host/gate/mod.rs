@@ -1,8 +1,8 @@
-//! Holds back requests to a host that has asked for it.
+//! The gate of a host, which holds back requests after a rate limit.
 //!
-//! Without it each of a hundred requests finds out by itself that a host limits its rate, and all
-//! return at the same moment. With it the first response closes the gate for all, and it opens like
-//! slow start, oldest request first.
+//! Without it each of a hundred requests would find out the rate limit by itself, and all would
+//! retry at the same moment. The first such response closes the gate for all; it opens like slow
+//! start, oldest request first.
 
 mod opening;
 mod rate_limited;
@@ -33,13 +33,13 @@ use crate::common::clock::Instant;
 use crate::common::queue::{MOST_WAITERS, WaitQueue, Waiter};
 use opening::{End, Gate, Turn, Visit};
 
-/// By what the gates of one host are kept.
+/// The key of the gates of one host.
 #[derive(Clone, Default)]
 pub(crate) enum GateKey {
-    /// By a hash of `Authorization`: one tenant's limit does not stop another.
+    /// A hash of `Authorization`: one tenant's limit does not stop another.
     #[default]
     Authorization,
-    /// By a key that the caller finds in the request.
+    /// A key that the caller finds in the request.
     Own(Arc<dyn Fn(&Request) -> String + Send + Sync>),
 }
 
@@ -55,7 +55,7 @@ impl fmt::Debug for GateKey {
 /// The most gates of one host.
 const MOST_GATES: usize = 64;
 
-/// The gates of one host, one a key: so one tenant's limit does not stop another.
+/// The gates of one host, one per key: so one tenant's limit does not stop another.
 ///
 /// At most 64; open ones and those that open soonest are evicted first. Requests that wait
 /// at an evicted gate go on waiting there; new ones do not find it.
@@ -89,7 +89,7 @@ impl HostGates {
 
     /// Closes the gate of `key` after a response that came just now; `unit` is random from 0 to 1.
     ///
-    /// To be called before the pass of the request is finished, as that would let others go.
+    /// Must be called before the pass of the request is finished, as that would release others.
     /// Returns `None` if a response like this closes no gate.
     pub(crate) fn close(
         &self,
@@ -118,10 +118,10 @@ impl HostGates {
         Some(closing)
     }
 
-    /// Lets a request pass that arrives now, or gives it a place in the queue of its gate.
+    /// Admits a request that arrives now, or gives it a place in the queue of its gate.
     ///
-    /// `key` is called only while some gate of the host is closed. `started` is when the logical
-    /// request began: the oldest goes first.
+    /// `key` is called only while some gate of the host is closed. `started` is the start of the
+    /// logical request: the oldest goes first.
     ///
     /// # Errors
     ///
@@ -146,7 +146,7 @@ impl HostGates {
     #[cfg(test)]
     /// Waits until the request may pass. Like [`enter`](Self::enter) and [`Waiting::wait`].
     ///
-    /// Dropping the future at any time leaves nothing behind.
+    /// Dropping the future at any time leaves the queue.
     ///
     /// # Errors
     ///
@@ -196,8 +196,8 @@ fn evict(gates: &mut Vec<(u64, Arc<KeyGate>)>, now: Instant) {
 
 /// One gate and the requests that wait at it.
 struct KeyGate {
-    /// Taken before the lock of the queue. Requests join and are released under it, so that none
-    /// joins unnoticed between the two.
+    /// Locked before the queue. Requests join and are released under it, so that none joins
+    /// unnoticed between the two.
     gate: Mutex<Gate>,
     queue: Arc<WaitQueue<Instant>>,
 }
@@ -234,7 +234,7 @@ impl KeyGate {
         Ok(Entry::Pass(pass))
     }
 
-    /// Releases those that may go, and returns how many, and when to look again.
+    /// Releases the requests that may go, and returns their number and the time of the next check.
     fn look(&self, visit: &Visit, now: Instant) -> (usize, Result<Instant, RateLimited>) {
         let mut gate = lock(&self.gate);
         let released = gate.release(now, self.queue.len());
@@ -270,7 +270,7 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// Returns how long the request waits at least: until the gate opens; zero while it opens.
+    /// Returns the least wait of the request: until the gate opens; zero while it opens.
     pub(crate) fn opens_in(&self) -> Duration {
         self.opens_in
     }
@@ -279,7 +279,8 @@ impl Waiting {
     ///
     /// # Errors
     ///
-    /// [`RateLimited`] once it may not wait any longer: its time is up, or a later hint is too long.
+    /// [`RateLimited`] once it may not wait any longer: its time is up, or a later hint is too
+    /// long.
     pub(crate) async fn wait(mut self) -> Result<GatePass, RateLimited> {
         let mut timer = pin!(sleep_until(self.visit.joined));
         poll_fn(|cx| {
@@ -313,15 +314,15 @@ impl fmt::Debug for Waiting {
     }
 }
 
-/// The pass of one attempt. Its end lets others go, also if it is dropped without a result.
+/// The pass of one attempt. Its end releases others, also if it is dropped without a result.
 #[must_use = "the gate waits for the end of the attempt"]
 pub(crate) struct GatePass {
-    /// `None` if the gate was open: its end is of no interest.
+    /// `None` if the gate was open: its end has no effect.
     released: Option<(Arc<KeyGate>, u64)>,
 }
 
 impl GatePass {
-    /// The pass where there is no closed gate.
+    /// The pass of an open gate.
     pub(crate) const FREE: Self = Self { released: None };
 
     /// Reports whether the attempt was good. After a response that closes the gate, close first.

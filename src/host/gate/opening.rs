@@ -9,23 +9,25 @@ use crate::retry::backoff::{spread, widest_spread};
 /// The longest a rate limit closes a gate.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 
-/// The longest hint that is taken at its word; one beyond it is more likely a mistake.
+/// The longest hint that is accepted; one beyond it is more likely a mistake.
 const LONGEST_HINT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The time for which the first rate limit without a hint closes the gate, and the longest such time.
+/// The time for which the first rate limit without a hint closes the gate, and the longest such
+/// time.
 const UNHINTED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// An opening that is put off by less concerns no request that waits for it.
+/// A delay of the opening by less than this wakes no waiting request.
 const NEGLIGIBLE: Duration = Duration::from_millis(250);
 
 /// After this time without progress one more request may go: a released request that hangs must
-/// not hold back all others until their time is up.
+/// not hold back all others until their time runs out.
 const STALL: Duration = Duration::from_secs(1);
 
 /// A gate that no request asks for this long, or for as long as it was closed, is open.
 const FORGOTTEN: Duration = Duration::from_secs(10);
 
-/// The factor by which more than in the last opening must succeed before an opening grows fast again.
+/// The factor by which more than in the last opening must succeed before an opening grows fast
+/// again.
 const LIMIT_GONE: usize = 2;
 
 /// The meaning of a response that closes a gate.
@@ -140,8 +142,8 @@ struct Closed {
     /// The time for which the longest hint closes the gate.
     hold: Duration,
     until: Instant,
-    /// The moment from which the host takes requests by its own hint; later than `until` if the hint was
-    /// longer than a gate stays closed.
+    /// The moment from which the host takes requests by its own hint; later than `until` if the
+    /// hint was longer than a gate stays closed.
     announced: Instant,
     /// `until`, and the spread.
     opens: Instant,

@@ -552,7 +552,7 @@ async fn all_requests_end_whatever_is_dropped() {
     }
 }
 
-/// A grant whose request is dropped before it goes passes to the next; without any, a later closing
+/// The grant of a dropped request passes to the next one; without a next one, a later closing
 /// of the gate takes it back.
 #[tokio::test(start_paused = true)]
 async fn a_release_that_no_request_takes_is_not_lost_and_opens_no_closed_gate() {

@@ -1,4 +1,4 @@
-//! Counts and measures what happens to requests, through the `metrics` facade.
+//! Counts and measures requests and their events, through the `metrics` facade.
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -15,12 +15,12 @@ use crate::observe::event::{Event, Observer};
 use crate::outcome::Outcome;
 use crate::retry::decision::WaitSource;
 
-/// Counts and measures what happens to requests, for whatever recorder of the
-/// [`metrics`](https://docs.rs/metrics) facade the program installs.
+/// Counts and measures requests and their events, for the recorder of the
+/// [`metrics`](https://docs.rs/metrics) facade that the program installs.
 ///
-/// | metric | kind | labels | what |
+/// | metric | kind | labels | meaning |
 /// |---|---|---|---|
-/// | `resilient_attempts_total` | counter | `host`, `method`, `result` | attempts that ended; not those whose caller went away |
+/// | `resilient_attempts_total` | counter | `host`, `method`, `result` | attempts that ended; not those that the caller dropped |
 /// | `resilient_attempt_duration_seconds` | histogram | `host`, `method`, `result` | how long an attempt took, to the response head or the failure |
 /// | `resilient_retries_total` | counter | `host`, `reason` | retries, by the result of the attempt before |
 /// | `resilient_wait_seconds` | histogram | `host`, `source` | waits before retries and at the gate |
@@ -31,11 +31,11 @@ use crate::retry::decision::WaitSource;
 /// | `resilient_breaker_changes_total` | counter | `key`, `to`, `why` | changes of a breaker's state |
 /// | `resilient_budget_tokens` | gauge | `host` | retries left in the budget when it was last asked |
 /// | `resilient_budget_refusals_total` | counter | `host` | retries not made because the budget was empty |
-/// | `resilient_gate_closings_total` | counter | `host` | times an answer closed a gate, or for longer |
+/// | `resilient_gate_closings_total` | counter | `host` | times a response closed a gate, or for longer |
 ///
 /// - `result`, `reason`: a status such as `503`, or a [`FailureKind`](crate::FailureKind) such as
-///   `timeout`. A retry that a breaker rejects when its time has come is counted in rejections
-///   too, and the next one with the reason `circuit_open`.
+///   `timeout`. A retry that a breaker rejects after its wait is counted in rejections too, and the
+///   next one with the reason `circuit_open`.
 /// - `source`: `backoff`, `circuit_breaker`, `gate`, `hint` or `immediate`.
 /// - `ended`: a [`StopReason`](crate::StopReason).
 /// - `state`, `to`: a [`BreakerState`](crate::BreakerState).
@@ -43,15 +43,15 @@ use crate::retry::decision::WaitSource;
 ///
 /// # Bounded
 ///
-/// `host` is the url's host, with the port where it is not the scheme's own; never userinfo, path
-/// or query. The first 64 hosts have a name of their own, all others are `other`, since metrics
+/// `host` is the URL's host, with the port where it is not the scheme's own; never userinfo, path
+/// or query. The first 64 hosts have a label of their own, all others are `other`, since metrics
 /// live as long as the program. The same holds for the keys of breakers. Methods that HTTP does
 /// not define are `other` too.
 ///
 /// # Buckets
 ///
-/// The facade leaves buckets to the exporter. Those of OpenTelemetry for the duration of requests
-/// are [`DURATION_BUCKETS`](Self::DURATION_BUCKETS); with `metrics-exporter-prometheus`:
+/// The exporter defines the buckets. [`DURATION_BUCKETS`](Self::DURATION_BUCKETS) are those of
+/// OpenTelemetry for the duration of requests; with `metrics-exporter-prometheus`:
 ///
 /// ```
 /// use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
@@ -71,8 +71,9 @@ use crate::retry::decision::WaitSource;
 /// # exporter().unwrap();
 /// ```
 ///
-/// Make the observer after the exporter is installed, so that the exporter hears what the metrics
-/// mean. Clones share the names of hosts: give clients that report together clones of one.
+/// Create the observer after the exporter is installed, so that the exporter gets the descriptions
+/// of the metrics. Clones share the names of hosts: give clients that report together clones of
+/// one.
 #[derive(Clone, Debug)]
 pub struct MetricsObserver {
     hosts: Names,
@@ -97,7 +98,7 @@ impl MetricsObserver {
     pub const WAIT_BUCKETS: [f64; 11] =
         [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0];
 
-    /// Describes the metrics to the recorder there is.
+    /// Creates the observer, and describes the metrics to the installed recorder.
     pub fn new() -> Self {
         let (count, seconds) = (Unit::Count, Unit::Seconds);
         describe_counter!(ATTEMPTS, count, "Attempts");
@@ -242,13 +243,13 @@ fn name(method: &Method) -> &'static str {
     }
 }
 
-/// The name of everything that gets no name of its own.
+/// The label of everything that gets no label of its own.
 const OTHER: &str = "other";
 
 /// The most names that become labels.
 const MOST_NAMES: usize = 64;
 
-/// The first names that came, kept for ever.
+/// The first names, kept for ever.
 #[derive(Clone, Debug, Default)]
 struct Names(Arc<RwLock<HashSet<Arc<str>>>>);
 
@@ -263,7 +264,7 @@ impl Names {
         }
         drop(known);
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        // Other threads may have been quicker between the two locks.
+        // Another thread may have inserted one between the two locks.
         if known.len() >= MOST_NAMES && !known.contains(name) {
             return SharedString::const_str(OTHER);
         }

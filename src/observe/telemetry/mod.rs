@@ -1,8 +1,7 @@
-//! Observers for the ecosystem's telemetry, each behind the feature of its name. They are told
-//! what every observer is told, and know nothing else.
+//! Observers for the ecosystem's telemetry, each behind the feature of its name. They use nothing
+//! but the events that every observer gets.
 //!
-//! Neither does anything unless it is given to
-//! [`observer`](crate::ResilientConfigBuilder::observer):
+//! They are active once given to [`observer`](crate::ResilientConfigBuilder::observer):
 //!
 #![cfg_attr(all(feature = "tracing", feature = "metrics"), doc = "```")]
 #![cfg_attr(not(all(feature = "tracing", feature = "metrics")), doc = "```ignore")]

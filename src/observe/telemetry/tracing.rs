@@ -11,41 +11,39 @@ use crate::outcome::Outcome;
 ///
 /// # Spans
 ///
-/// One span named `http_attempt`, level info, for each attempt. Spans and logs of middleware
-/// further in, and of the client, are inside it. It is a child of the span that makes the request.
-/// There is no span for the whole of the attempts, as
+/// One span named `http_attempt`, level info, for each attempt. It contains the spans and logs of
+/// inner middleware and of the client, and is a child of the caller's current span. As
 /// [OpenTelemetry](https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-client-span)
-/// would have it; the caller's own span is that.
+/// recommends, there is no span for all attempts together; the caller's own span serves for that.
 ///
 /// | field | value |
 /// |---|---|
 /// | `otel.name` | the method |
 /// | `otel.kind` | `client` or `internal`, see [`AttemptSpan`] |
 /// | `http.request.method` | the method; `_OTHER` for one that HTTP does not define |
-/// | `server.address`, `server.port` | of the request's url |
-/// | `url.full` | the url without userinfo, query and fragment |
+/// | `server.address`, `server.port` | of the request's URL |
+/// | `url.full` | the URL without userinfo, query and fragment |
 /// | `http.request.resend_count` | from 1, on every attempt but the first |
-/// | `http.response.status_code` | the status, if there was an answer |
-/// | `error.type` | the status from 400 on, or a [`FailureKind`](crate::FailureKind) such as `timeout`; `_OTHER` for what has no name |
+/// | `http.response.status_code` | the status, if there was a response |
+/// | `error.type` | the status from 400 on, or a [`FailureKind`](crate::FailureKind) such as `timeout`; `_OTHER` for kinds without a name |
 /// | `otel.status_code` | `ERROR` where `error.type` is set |
 ///
-/// An attempt whose future the caller drops has a span without any of the last three: nothing
-/// failed.
+/// If the caller drops the request's future, the span has none of the last three: nothing failed.
 ///
 /// # With reqwest-tracing
 ///
 /// `reqwest-tracing`, put after [`Resilient`](crate::Resilient), makes a CLIENT span for each
-/// attempt by itself. There must be one only: say [`AttemptSpan::Internal`] here, and its span is
+/// attempt by itself. There must be only one: set [`AttemptSpan::Internal`] here, and its span is
 /// inside ours, or [`AttemptSpan::Off`]. Its span backend finds the
 /// [`ResendCount`](crate::ResendCount) in the extensions.
 ///
 /// # Logs
 ///
-/// | what | level |
+/// | event | level |
 /// |---|---|
 /// | a wait before a retry, a wait at the gate, a rejection, a gate closed, a budget empty | [`retries`](Self::retries), debug |
 /// | a request given up after more than one attempt | [`give_ups`](Self::give_ups), warn |
-/// | a request given up after one attempt or none | as retries: there the caller's error says it all |
+/// | a request given up after one attempt or none | as retries: the caller's error has all details |
 /// | a circuit breaker opened | [`breaker_openings`](Self::breaker_openings), warn |
 /// | a circuit breaker changed otherwise | info, unless breaker openings are off |
 ///
@@ -59,23 +57,23 @@ pub struct TracingObserver {
     breaker_openings: Option<Level>,
 }
 
-/// What span is put around an attempt.
+/// The span around an attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AttemptSpan {
-    /// One of kind CLIENT: the span of the HTTP request. The default.
+    /// A span of kind CLIENT: that of the HTTP request. The default.
     #[default]
     Client,
-    /// One of kind INTERNAL, for another middleware's CLIENT span to be inside.
+    /// A span of kind INTERNAL, which contains another middleware's CLIENT span.
     Internal,
-    /// None.
+    /// No span.
     Off,
 }
 
 const TARGET: &str = "reqwest_resilient";
 
 impl TracingObserver {
-    /// Spans of kind CLIENT and the levels above.
+    /// Creates an observer with spans of kind CLIENT and the levels above.
     pub fn new() -> Self {
         Self {
             span: AttemptSpan::Client,
@@ -85,26 +83,26 @@ impl TracingObserver {
         }
     }
 
-    /// What span is put around an attempt.
+    /// Sets the span around an attempt.
     pub fn span(mut self, span: AttemptSpan) -> Self {
         self.span = span;
         self
     }
 
-    /// At what level waits and their like are logged; `None` for not at all.
+    /// Sets the level of logs of waits, rejections and the like; `None` turns them off.
     pub fn retries(mut self, level: impl Into<Option<Level>>) -> Self {
         self.retries = level.into();
         self
     }
 
-    /// At what level it is logged that a request is given up after more than one attempt; `None`
-    /// for not at all.
+    /// Sets the level of logs of requests given up after more than one attempt; `None` turns them
+    /// off.
     pub fn give_ups(mut self, level: impl Into<Option<Level>>) -> Self {
         self.give_ups = level.into();
         self
     }
 
-    /// At what level it is logged that a circuit breaker opened; `None` for no changes at all.
+    /// Sets the level of logs of circuit breakers that open; `None` turns logs of all changes off.
     pub fn breaker_openings(mut self, level: impl Into<Option<Level>>) -> Self {
         self.breaker_openings = level.into();
         self
@@ -117,7 +115,7 @@ impl TracingObserver {
                 BreakerState::Open | BreakerState::ForcedOpen => self.breaker_openings,
                 _ => self.breaker_openings.and(Some(Level::INFO)),
             },
-            // The spans tell of attempts, and a success is no news.
+            // The spans show attempts, and a success is not logged.
             Event::AttemptStarted(_) | Event::AttemptEnded(_) | Event::Succeeded(_) => None,
             Event::Reloaded => Some(Level::INFO),
             _ => self.retries,
@@ -131,8 +129,8 @@ impl Default for TracingObserver {
     }
 }
 
-/// Logs at a level that is known only now: each level has a place of its own in the code, so that
-/// filters by level cost as little as anywhere.
+/// Logs at a level known only at runtime: each level has a call site of its own, so that filters by
+/// level stay cheap.
 macro_rules! log {
     ($level:expr, $($fields:tt)+) => {
         match $level {
@@ -177,8 +175,8 @@ impl Observer for TracingObserver {
             AttemptSpan::Internal => "internal",
             AttemptSpan::Off => return None,
         };
-        // What is computed for a field is computed only where the span is wanted. Numbers are i64,
-        // because tracing-opentelemetry makes text of the unsigned ones.
+        // Fields are computed only if the span is enabled. Numbers are i64, because
+        // tracing-opentelemetry makes text of unsigned ones.
         let span = tracing::info_span!(
             target: TARGET,
             "http_attempt",
@@ -197,7 +195,7 @@ impl Observer for TracingObserver {
     }
 }
 
-/// A span's name and the method in it: methods that HTTP does not define are the caller's data.
+/// Returns a span's name and its method: methods that HTTP does not define are the caller's data.
 fn name(method: &Method) -> (&str, &str) {
     match *method {
         Method::CONNECT

@@ -8,11 +8,12 @@ use super::number::fraction;
 ///
 /// Beyond the standard's grammar: any letter case, a missing or wrong weekday, missing seconds,
 /// numeric and North American zones, month before day, words after the zone, and dates as
-/// JavaScript prints them, whose zone name in brackets may be of any language. A date without a zone
-/// is refused, since reading it as GMT could be hours off; asctime alone has none and means GMT.
+/// JavaScript prints them, whose zone name in brackets may be of any language. A date without a
+/// zone is refused, since reading it as GMT could be hours off; asctime alone has none and means
+/// GMT.
 ///
-/// `now` settles which century a two-digit year belongs to: the latest one that puts the date no
-/// more than 50 years ahead.
+/// `now` determines the century of a two-digit year: the latest that puts the date at most 50 years
+/// ahead.
 pub(crate) fn http_date(text: &str, now: SystemTime) -> Option<SystemTime> {
     let text = text.split('(').next().unwrap_or(text);
     // Dashes mean RFC 850, whose two-digit year `httpdate` reads without regard to `now`.
@@ -127,7 +128,7 @@ fn tolerant(text: &str, now: SystemTime) -> Option<SystemTime> {
 /// A mean Gregorian year in seconds.
 const YEAR: i64 = 31_556_952;
 
-/// Takes off a leading weekday, whether or not it is the right one.
+/// Removes a leading weekday, right or wrong.
 fn split_weekday(text: &str) -> (&str, &str) {
     let first = text.split_ascii_whitespace().next().unwrap_or("");
     if let Some(comma) = first.rfind(',') {
@@ -159,7 +160,8 @@ fn month(word: &str) -> Option<i64> {
     (1..).zip(NAMES).find_map(|(i, name)| named(name).then_some(i))
 }
 
-/// How far east of Greenwich a zone is; military letters are too often wrong to be believed.
+/// Returns a zone's offset east of Greenwich in seconds. Refuses military letters: they are too
+/// often wrong.
 fn seconds_east(zone: &str) -> Option<i64> {
     const NAMES: [(&str, i64); 14] = [
         ("UT", 0),
@@ -200,7 +202,7 @@ fn seconds_east(zone: &str) -> Option<i64> {
     (known && hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
 }
 
-/// A number of any sensible width.
+/// Reads a number of any sensible width.
 fn number(word: &str) -> Option<i64> {
     if word.len() > 9 { None } else { digits(word, word.len()) }
 }
@@ -210,7 +212,7 @@ fn digits(word: &str, count: usize) -> Option<i64> {
     if plain { word.parse().ok() } else { None }
 }
 
-/// A point in time as the calendar says it, in the proleptic Gregorian calendar.
+/// A point in time in the proleptic Gregorian calendar.
 struct Civil {
     year: i64,
     month: i64,
@@ -221,7 +223,8 @@ struct Civil {
 }
 
 impl Civil {
-    /// Seconds since 1970, or `None` for a day or time that does not exist (leap seconds included).
+    /// Returns the seconds since 1970; `None` for a day or time that does not exist (leap seconds
+    /// included).
     fn seconds(&self) -> Option<i64> {
         let &Self { year, month, day, hour, minute, second } = self;
         let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);

@@ -1,4 +1,4 @@
-//! Which headers carry hints, and what each of them is about.
+//! The headers that carry hints, and the meaning of each.
 
 use std::fmt;
 
@@ -8,9 +8,9 @@ use super::value::Unit;
 
 /// The headers in which servers say when to retry, and whether to retry at all.
 ///
-/// A header is known by its name, which says what it is about:
+/// The name of a header determines its meaning:
 ///
-/// | header | about | sent by |
+/// | header | meaning | sent by |
 /// |---|---|---|
 /// | `retry-after`, any name with `retry-after` or `retry-in` in it, such as `x-retry-after` | when to retry | RFC 9110 §10.2.3, Docker, Traefik, many others |
 /// | the same with milliseconds, such as `retry-after-ms` and `x-ms-retry-after-ms`; `x-amz-retry-after` | when to retry | OpenAI, Azure, AWS |
@@ -23,7 +23,7 @@ use super::value::Unit;
 ///
 /// # Values
 ///
-/// Every time may be written in any form: seconds, seconds with a fraction, seconds or milliseconds
+/// A time may have any of these forms: seconds, seconds with a fraction, seconds or milliseconds
 /// since 1970 (numbers from 10⁹ and 10¹² on), a length of time with units (`6m0s`, `250ms`, `1.5
 /// hours`, `PT30S`), an HTTP date in all its variants, RFC 3339 with or without seconds, a date as
 /// JavaScript prints it. Bare numbers are milliseconds where the header's name says so. Of two
@@ -33,8 +33,8 @@ use super::value::Unit;
 /// # Precedence
 ///
 /// 1. Headers that were added here.
-/// 2. When to retry, in milliseconds.
-/// 3. When to retry.
+/// 2. Waits in milliseconds.
+/// 3. Other waits.
 /// 4. The reset of a quota of which nothing remains: 0, or less.
 /// 5. On a 429, any reset.
 ///
@@ -58,29 +58,30 @@ use super::value::Unit;
 /// ```
 #[derive(Clone)]
 pub struct HintHeaders {
-    /// Whether headers are known by their names.
+    /// `true` if headers are recognised by their names.
     known: bool,
     own: Vec<Own>,
     ignored: Vec<HeaderName>,
 }
 
-/// What a hint header is about.
+/// The meaning of a hint header.
 ///
-/// The form of a time does not matter, unless a variant says so: see [`HintHeaders`].
+/// Times may have any form, except where a variant restricts it: see [`HintHeaders`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HintFormat {
-    /// When to retry; a bare number counts milliseconds.
+    /// The time until a retry; a bare number counts milliseconds.
     Millis,
-    /// When to retry, in milliseconds; any other value, negative numbers above all, says not to.
+    /// The time until a retry, in milliseconds; any other value, such as a negative number, forbids
+    /// retries.
     Pushback,
     /// `true` asks for a retry, whatever the status; `false` asks for none.
     ShouldRetry,
-    /// When to retry, as RFC 9110 §10.2.3 writes it: seconds or an HTTP date, on one line.
+    /// The time until a retry by RFC 9110 §10.2.3: seconds or an HTTP date, on one line.
     Standard,
-    /// The request is not to be retried if the header is present, unless it says `false`.
+    /// Forbids retries if the header is present, unless its value is `false`.
     Veto,
-    /// When to retry; a bare number counts seconds.
+    /// The time until a retry; a bare number counts seconds.
     Wait,
 }
 
@@ -94,12 +95,12 @@ struct Own {
 }
 
 impl HintHeaders {
-    /// Reads no header at all.
+    /// Ignores all headers.
     pub const fn none() -> Self {
         Self { known: false, own: Vec::new(), ignored: Vec::new() }
     }
 
-    /// Reads in `header`, too, when to retry.
+    /// Reads the time until a retry in `header` as well.
     ///
     /// A bare number counts seconds, or milliseconds if the name ends so, as `x-backoff-ms` does.
     pub fn with(self, header: HeaderName) -> Self {
@@ -110,7 +111,7 @@ impl HintHeaders {
         self.with_format(header, format)
     }
 
-    /// Reads `header`, too, which is about what `format` says.
+    /// Reads `header` as well, with the meaning `format`.
     pub fn with_format(self, header: HeaderName, format: HintFormat) -> Self {
         self.put_first(Own { header, format, remaining: None })
     }
@@ -141,7 +142,7 @@ impl HintHeaders {
         self
     }
 
-    /// Returns what `header` is about, and whether it was added to the known ones.
+    /// Returns the role of `header`, and whether it was added to the known ones.
     pub(super) fn role<'a>(&'a self, header: &HeaderName) -> Option<(Role<'a>, bool)> {
         if let Some(own) = self.own.iter().find(|it| it.header == *header) {
             return Some((own.role(), true));
@@ -170,19 +171,19 @@ impl fmt::Debug for HintHeaders {
     }
 }
 
-/// What a header is about.
+/// The meaning of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role<'a> {
-    /// When to retry.
+    /// The time until a retry.
     Wait(Unit),
-    /// The same, where only seconds and HTTP dates count.
+    /// The same; accepts only seconds and HTTP dates.
     Standard,
-    /// The same, where a value that is none says not to.
+    /// The same; an invalid value forbids retries.
     Pushback,
-    /// When a quota is refilled; counts while nothing is left of it. Without the name of the header
-    /// that tells, the one of the same [`Quota`] does.
+    /// The time until a quota is refilled; counts while nothing is left of it. The named header has
+    /// the rest, or else the one of the same [`Quota`].
     Reset(Unit, Option<&'a HeaderName>),
-    /// What is left of a quota.
+    /// The rest of a quota.
     Remaining,
     /// Quotas as a structured field.
     Quotas,
@@ -209,9 +210,9 @@ impl Own {
     }
 }
 
-/// Tells by its name what a header is about.
+/// Returns the role of a header by its name.
 fn known(name: &str) -> Option<Role<'static>> {
-    // Most headers are none of these, which a glance at their letters tells.
+    // Rules out most headers by their letters.
     if !name.bytes().any(|it| matches!(it, b'y' | b'm' | b'q' | b'h')) {
         return None;
     }
@@ -242,14 +243,14 @@ fn contains(name: &str, word: &str) -> bool {
     name.as_bytes().windows(word.len()).any(|it| it == word.as_bytes())
 }
 
-/// The unit of a header's bare numbers, by its name.
+/// Returns the unit of a header's bare numbers, by its name.
 fn unit(name: &str) -> Unit {
     let ends = ["-ms", "_ms", "-millis", "-msec", "milliseconds"];
     if ends.iter().any(|it| name.ends_with(it)) { Unit::Millis } else { Unit::Seconds }
 }
 
-/// What a header's name says about which quota it belongs to: what is before the word that says
-/// what is told of it, and what is after.
+/// The quota that a header's name identifies: the parts of the name before and after the word for
+/// the kind of value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Quota<'a> {
     before: &'a str,
@@ -271,7 +272,7 @@ impl<'a> Quota<'a> {
 
     /// Returns whether the reset of this quota belongs to what remains of `other`.
     pub(super) fn is_of(&self, other: &Self) -> bool {
-        /// How the name of a reset may end that says no more than that it is a time.
+        /// Endings of a reset's name that mean nothing but a time.
         const TIMES: [&str; 9] =
             ["-after", "-at", "-date", "-in", "-ms", "-seconds", "-time", "-timestamp", "time"];
         let same =

@@ -1,4 +1,4 @@
-//! What servers say about retries: when, and whether at all.
+//! Retry hints of servers: when to retry, and whether at all.
 
 mod date;
 mod headers;
@@ -20,16 +20,15 @@ use self::{
 /// Everything a response head says about retries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Advice {
-    /// When to retry, if the server said so.
+    /// The time until a retry, if the server named one.
     pub(crate) hint: Option<Hint>,
-    /// Whether to retry at all.
+    /// The server's wish for or against a retry.
     pub(crate) directive: RetryDirective,
-    /// Whether the response says that there were too many requests: a 429, or a 403 that tells of
-    /// a limit as GitHub's does.
+    /// `true` if there were too many requests: a 429, or a 403 with a limit as GitHub sends it.
     pub(crate) rate_limited: bool,
 }
 
-/// How long to wait, and who says so.
+/// A time to wait, and its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hint {
     /// The time to wait, from the arrival of the response head on; may be as long as
@@ -37,11 +36,11 @@ pub(crate) struct Hint {
     pub(crate) after: Duration,
     /// The header it was read from; `None` if the caller's own function found it.
     pub(crate) header: Option<HeaderName>,
-    /// Whether it asks for this request again, rather than telling of a quota's end.
+    /// `true` if it asks for this request again; `false` if it only announces a quota's refill.
     pub(crate) asks: bool,
 }
 
-/// Whether the server wants the request again.
+/// The server's directive for or against a retry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum RetryDirective {
     /// It asks for a retry, whatever the status says.
@@ -54,7 +53,7 @@ pub(crate) enum RetryDirective {
 }
 
 impl Advice {
-    /// Takes `after`, which the caller's own function found, in place of what the headers say.
+    /// Replaces the hint of the headers by `after`, which the caller's own function found.
     pub(crate) fn with_found(mut self, status: Option<StatusCode>, after: Duration) -> Self {
         self.hint = Some(Hint { after, header: None, asks: true });
         self.rate_limited |= status == Some(StatusCode::FORBIDDEN);
@@ -97,7 +96,7 @@ pub(crate) fn read(
     Advice { hint, directive, rate_limited: reader.throttled || limited_403 }
 }
 
-/// Ranks of hints, by precedence: the first that is there counts.
+/// Ranks of hints, by precedence: the first present one counts.
 const OWN: usize = 0;
 const MILLIS: usize = 1;
 const WAIT: usize = 2;
@@ -109,13 +108,13 @@ struct Reader<'a> {
     headers: &'a HeaderMap,
     listened_to: &'a HintHeaders,
     now: SystemTime,
-    /// Whether the status alone says that some limit was exceeded.
+    /// `true` if the status alone means that some limit was exceeded.
     throttled: bool,
     /// The longest hint of each rank.
     best: [Option<Hint>; RANKS],
     directive: RetryDirective,
     soft_veto: Option<HeaderName>,
-    /// Whether nothing remains of some quota.
+    /// `true` if nothing remains of some quota.
     exhausted: bool,
 }
 
@@ -187,7 +186,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The longest wait that a header names.
+    /// Returns the longest wait that a header names.
     fn longest(&self, header: &HeaderName, unit: Unit) -> Option<Duration> {
         let mut longest = None;
         for line in self.headers.get_all(header) {
@@ -198,11 +197,10 @@ impl Reader<'_> {
         longest
     }
 
-    /// The time that is left of a wait.
+    /// Returns the rest of a wait.
     ///
-    /// Both the clock that a server's dates are written by and the time that a response has spent
-    /// in caches are read from the response, so that a client whose clock is wrong waits as long
-    /// as it was told to.
+    /// Reads the server's clock and the time spent in caches from the response, so that a client
+    /// with a wrong clock waits for the right time.
     fn wait(&self, when: When) -> Duration {
         let age = only_value(self.headers, &header::AGE).and_then(number::seconds);
         let age = age.unwrap_or_default();
@@ -218,7 +216,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Whether nothing remains of the quota that `reset` tells the end of.
+    /// Returns whether nothing remains of the quota that `reset` belongs to.
     fn is_exhausted(&self, reset: &HeaderName) -> bool {
         let Some(quota) = Quota::of_reset(reset.as_str()) else { return false };
         let mut others = self
@@ -229,13 +227,13 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a header says that nothing remains.
+/// Returns whether a header says that nothing remains.
 fn is_spent(headers: &HeaderMap, name: &HeaderName) -> bool {
     let lines = headers.get_all(name).iter().filter_map(|it| it.to_str().ok());
     lines.filter_map(number::is_spent).any(|it| it)
 }
 
-/// The value of a header that is there once; repeating the very same line changes nothing.
+/// Returns the value of a header that is present once; identical lines count as one.
 fn only_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut lines = headers.get_all(name).iter();
     let first = lines.next()?;
@@ -298,7 +296,7 @@ mod tests {
         read(status, &headers(text), &HintHeaders::default(), now())
     }
 
-    /// What headers say where the status says nothing of limits.
+    /// Reads headers of a response with a status that is no rate limit.
     fn default_advice(text: &str) -> Advice {
         advice_of(500, text)
     }
@@ -310,7 +308,7 @@ mod tests {
         Some(Hint { after, header: Some(header), asks })
     }
 
-    /// One header alone, and the seconds to wait; none if it is not to be understood.
+    /// One header alone, and the seconds to wait; none if it is invalid.
     #[track_caller]
     fn check(header: &'static str, value: &str, seconds: impl Into<Option<f64>>) {
         check_with("", header, value, seconds);
@@ -392,7 +390,7 @@ mod tests {
         check_with("age: 20\nage: 25", "retry-after", "30", 30.0);
         check_with("age: soon", "retry-after", "30", 30.0);
         check_with(&format!("age: {}", "9".repeat(400)), "retry-after", "30", 0.0);
-        // Without a date of the server's, the client's own clock counts, which knows no age.
+        // Without a date of the server's, the client's own clock counts, and the age is ignored.
         check_with("age: 20", "retry-after", "Wed, 21 Oct 2015 07:28:05 GMT", 5.0);
     }
 
@@ -465,10 +463,10 @@ mod tests {
                          x-ratelimit-remaining-tokens: 0
                          x-ratelimit-reset-tokens: 6m0s";
         assert_eq!(default_advice(exhausted).hint, hint("x-ratelimit-reset-tokens", 360.0));
-        // Of two that say the same, the first is named.
+        // Of two equal hints, the first is named.
         let same = exhausted.replace("6m0s", "1s");
         assert_eq!(default_advice(&same).hint, hint("x-ratelimit-reset-requests", 1.0));
-        // Not where a header before them has settled it.
+        // Not if a header of higher rank has decided.
         let advice = default_advice(&format!("{exhausted}\nretry-after: 2"));
         assert_eq!(advice.hint, hint("retry-after", 2.0));
     }
@@ -490,7 +488,7 @@ mod tests {
             let advice = default_advice(&format!("{}{remaining}", lines.collect::<String>()));
             assert_eq!(advice.hint.unwrap().after.as_secs_f64(), seconds, "from {i} on");
         }
-        // One that cannot be read leaves it to the next.
+        // After an unreadable one the next decides.
         let advice = default_advice("retry-after-ms: soon\nretry-after: 3");
         assert_eq!(advice.hint, hint("retry-after", 3.0));
     }
@@ -504,7 +502,7 @@ mod tests {
             ("x-ratelimit-reset: 30\nx-ratelimit-remaining: 0", Some(30), Some(30)),
             ("ratelimit: a;t=30", Some(30), None),
             ("ratelimit: a;r=3;t=30", Some(30), None),
-            // Which one was exceeded is known.
+            // The exceeded one is known.
             ("ratelimit: a;r=0;t=5, b;r=3;t=30", Some(5), Some(5)),
             (
                 "x-ratelimit-reset-tokens: 5s\nx-ratelimit-remaining-tokens: 0
@@ -512,7 +510,7 @@ mod tests {
                 Some(5),
                 Some(5),
             ),
-            // Nothing tells which it was.
+            // The exceeded one is unknown.
             ("x-ratelimit-reset-tokens: 5s\nx-ratelimit-reset-requests: 9s", Some(9), None),
             ("x-ratelimit-reset: 30\nretry-after: 2", Some(2), Some(2)),
             ("ratelimit-limit: 100;w=21600\nratelimit-remaining: 0;w=21600", None, None),
@@ -537,7 +535,7 @@ mod tests {
         assert_eq!(directive("grpc-retry-pushback-ms: 2147483647"), RetryDirective::Unspecified);
         let both = "x-should-retry: true\nx-envoy-ratelimited: true";
         assert_eq!(directive(both), stay_away("x-envoy-ratelimited"));
-        // Envoy tells proxies not to retry at once, and says beside it when to.
+        // Envoy forbids proxies to retry at once, and names the time beside it.
         for when in ["retry-after: 5", "x-ratelimit-remaining: 0\nx-ratelimit-reset: 5"] {
             assert_eq!(
                 directive(&format!("x-envoy-ratelimited: true\n{when}")),
@@ -545,7 +543,7 @@ mod tests {
             );
             assert_eq!(directive(&format!("{both}\n{when}")), RetryDirective::Retry);
         }
-        // Heard even where another header has said when.
+        // Counts even if another header names a time.
         assert_eq!(
             directive("retry-after: 5\ngrpc-retry-pushback-ms: -1"),
             stay_away("grpc-retry-pushback-ms")

@@ -4,8 +4,8 @@ use std::{iter, time::Duration};
 
 /// Reads seconds: ASCII digits, and a decimal fraction if there is one.
 ///
-/// Signs, exponents, `5.` and `.5` are refused. A number too large for a `Duration` is a very long
-/// time rather than nonsense, and gives [`Duration::MAX`].
+/// Refuses signs, exponents, `5.` and `.5`. A number too large for a `Duration` gives
+/// [`Duration::MAX`].
 pub(super) fn seconds(text: &str) -> Option<Duration> {
     let (whole, rest) = text.split_once('.').unwrap_or((text, "0"));
     let rest = fraction(rest)?;
@@ -28,7 +28,7 @@ pub(super) fn pushback(text: &str) -> Option<Duration> {
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let text = text.trim_ascii();
     let Some(iso) = text.strip_prefix(['P', 'p']) else { return units(text) };
-    // ISO 8601: an `M` before the `T` would be months, whose length is not known.
+    // ISO 8601: an `M` before the `T` would be months, which have no fixed length.
     let (days, time) = iso.split_once(['T', 't']).unwrap_or((iso, ""));
     let counts_days = |it: char| it.is_ascii_digit() || it == '.' || "dDwW".contains(it);
     if !days.chars().all(counts_days) {
@@ -75,7 +75,7 @@ fn of_unit(amount: Duration, unit: &str) -> Option<Duration> {
     times.or_else(|| PARTS.iter().find(|it| named(it.0)).map(|it| amount / it.1))
 }
 
-/// Returns whether a count of what is left says that nothing is: `0`, `-1`, `0;w=60`.
+/// Returns whether a remaining count is zero or less: `0`, `-1`, `0;w=60`.
 ///
 /// Of several counts the smallest decides. `None` for text that is no count.
 pub(super) fn is_spent(text: &str) -> Option<bool> {
@@ -88,7 +88,7 @@ pub(super) fn is_spent(text: &str) -> Option<bool> {
     text.split(',').filter_map(count).reduce(|a, b| a || b)
 }
 
-/// Reads the digits after a decimal point; what is finer than a nanosecond is dropped.
+/// Reads the digits after a decimal point, rounded down to nanoseconds.
 pub(super) fn fraction(text: &str) -> Option<Duration> {
     if !all_digits(text) {
         return None;

@@ -6,7 +6,7 @@ use http::HeaderValue;
 
 use super::number::{is_spent, seconds};
 
-/// How long quotas take to refill, as numbers of seconds: the longest time of each kind.
+/// The longest refill time of each kind of quota.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Refills {
     /// Of the quotas that are exhausted.
@@ -15,7 +15,7 @@ pub(super) struct Refills {
     pub(super) any: Option<Duration>,
 }
 
-/// Reads how long quotas take to refill.
+/// Reads the refill times of quotas.
 ///
 /// Two forms are in use: the list of current drafts, `"burst";r=0;t=30, "daily";r=9;t=7200`, and
 /// the dictionary of older ones, `limit=100, remaining=0, reset=30`. `None` when anything is

@@ -13,17 +13,17 @@ pub(super) enum Unit {
     Millis,
 }
 
-/// When a request may be sent again.
+/// The time at which a request may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
-    /// So long after the response was made.
+    /// This long after the response was made.
     After(Duration),
     /// At this time by the server's clock.
     At(SystemTime),
 }
 
-/// Reads every time that a header's value names: several are separated by commas, as are parts of
-/// dates. What cannot be read is passed over.
+/// Reads every time in a header's value: several are separated by commas, as are parts of dates.
+/// Skips unreadable parts.
 pub(super) fn read_all(
     value: &HeaderValue,
     unit: Unit,
@@ -55,7 +55,7 @@ pub(super) fn read_all(
 
 /// Reads one time: a number, a length of time with units, or a date.
 fn read(text: &str, unit: Unit, now: SystemTime) -> Option<When> {
-    // Parameters after the value, as of a structured field, are about something else.
+    // Parameters after the value, as in a structured field, do not change the time.
     let text = text.split(';').next()?.trim_ascii();
     let text = text.strip_prefix('"').and_then(|it| it.strip_suffix('"')).unwrap_or(text);
     let first = text.bytes().next()?;
@@ -73,7 +73,7 @@ fn read(text: &str, unit: Unit, now: SystemTime) -> Option<When> {
     date::http_date(text, now).map(When::At)
 }
 
-/// Tells by its size whether a number counts from the response or from 1970, and in which unit.
+/// Determines by its size whether a number counts from the response or from 1970, and its unit.
 ///
 /// The smallest epoch, 10⁹ s, is in 2001, while 10⁹ s from now is 31 years away; and 10¹² ms are
 /// as long. From 10¹⁹ on it is no epoch in any unit, only a very long time.
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_told_apart_by_size() {
+    fn numbers_are_classified_by_size() {
         for (text, seconds, millis) in [
             ("30", after(30_000), after(30)),
             ("1.5", after(1_500), When::After(Duration::from_micros(1_500))),

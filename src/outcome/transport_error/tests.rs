@@ -6,7 +6,7 @@ fn url() -> Url {
     "http://a.example/".parse().unwrap()
 }
 
-/// What an error says that a middleware returned.
+/// Returns the failure of an error that a middleware returned.
 fn of_middleware(error: &(dyn Error + 'static)) -> Failure {
     AttemptError { error, transport: None, sent: &url(), after_head: false }.read()
 }

@@ -1,10 +1,10 @@
-//! What only a text tells, because the type is private to its crate.
+//! Errors that only their text identifies, because the type is private to its crate.
 
 use std::error::Error;
 
 use super::chain;
 
-/// What to do where the client was built without TLS.
+/// The remedy where the client was built without TLS.
 pub(super) const WITHOUT_TLS: &str = "the client of reqwest was built without TLS: switch on a \
                                       feature of reqwest for it, `rustls` or `native-tls`";
 

@@ -16,10 +16,10 @@ pub(super) fn is_refused_certificate(link: &(dyn Error + 'static)) -> bool {
     )
 }
 
-/// Returns whether the server ended the handshake by an alert that it will send again: it refuses
-/// the version, the name, or the certificate that it was shown or not shown.
+/// Returns whether the server ended the handshake by a permanent alert: it refuses the version, the
+/// name, or the client's certificate or its absence.
 ///
-/// With TLS 1.3 a server speaks of the client's certificate only after the handshake.
+/// With TLS 1.3 a server judges the client's certificate only after the handshake.
 #[cfg(feature = "rustls")]
 pub(super) fn is_final_alert(link: &(dyn Error + 'static)) -> bool {
     use rustls::AlertDescription::*;

@@ -14,18 +14,18 @@ use crate::common::queue::{WaitQueue, Waiter};
 use crate::retry::budget::RetryBudget;
 use crate::retry::budget::bucket::{Bucket, Success};
 
-/// The tokens kept for one host or key, shared by everything that retries there.
+/// The tokens for one host or key, shared by all requests there.
 ///
-/// While the bucket is full a success changes nothing, and takes no lock. One that meets a withdrawal
-/// may then count as having come before it.
+/// While the bucket is full a success changes nothing and takes no lock. A success concurrent with
+/// a withdrawal may then count as the earlier one.
 #[derive(Debug)]
 pub(crate) struct Account {
-    /// Of the rules in `bucket`.
+    /// The version of the rules in `bucket`.
     version: AtomicU64,
     full: AtomicBool,
-    /// Taken before the lock of the queue, so that no token comes unnoticed by a retry that joins.
+    /// Locked before the queue, so that a retry that joins misses no token.
     bucket: Mutex<Bucket>,
-    /// Made when the first retry finds no token.
+    /// Created when the first retry finds no token.
     queue: OnceLock<Arc<WaitQueue<()>>>,
 }
 
@@ -40,7 +40,7 @@ impl Account {
         }
     }
 
-    /// Follows `rules` from now on, unless it does already. The balance stays, as far as it fits.
+    /// Adopts `rules`, unless it has them already. Keeps the balance, as far as it fits.
     #[inline]
     pub(crate) fn adopt(&self, rules: &RetryBudget, now: Instant) {
         if self.version.load(Ordering::Relaxed) != rules.version {
@@ -64,7 +64,7 @@ impl Account {
         }
     }
 
-    /// Takes a token for a retry, down to `overdraft` tokens below zero; returns whether it could.
+    /// Takes a token for a retry, down to `overdraft` tokens below zero; returns whether it did.
     #[must_use]
     pub(crate) fn withdraw(&self, now: Instant, overdraft: u32) -> bool {
         self.change(|bucket| bucket.withdraw(now, overdraft))
@@ -75,17 +75,17 @@ impl Account {
         self.change(Bucket::refund);
     }
 
-    /// The tokens there are.
+    /// Returns the number of tokens.
     pub(crate) fn balance(&self, now: Instant) -> f64 {
         self.lock().balance(now)
     }
 
-    /// Changes the bucket, and gives the tokens that there are then to the retries that wait.
+    /// Changes the bucket, and grants its tokens to the retries that wait.
     fn change<R>(&self, change: impl FnOnce(&mut Bucket) -> R) -> R {
         let mut bucket = self.lock();
         let result = change(&mut bucket);
         let granted = self.queue.get().map(|queue| {
-            // Tokens granted to retries that were dropped, with none behind them.
+            // Tokens granted to retries that were dropped, when no other waits.
             (0..queue.reclaim()).for_each(|_| bucket.refund());
             let granted = queue.select(bucket.tokens());
             bucket.take(granted.count());
@@ -100,12 +100,12 @@ impl Account {
     }
 
     fn lock(&self) -> MutexGuard<'_, Bucket> {
-        // No step of the bucket can stop halfway.
+        // No change of the bucket panics halfway.
         self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A token taken for a retry, which goes back to its account unless the retry is sent.
+/// A token taken for a retry; returned to its account unless the retry is sent.
 #[derive(Debug)]
 pub(crate) struct Token(Option<Arc<Account>>);
 
@@ -114,16 +114,15 @@ impl Token {
         account.withdraw(now, overdraft).then(|| Self(Some(account)))
     }
 
-    /// Takes a place in the queue for a token, which is served in order of arrival; `None` if 10,000
-    /// wait.
+    /// Joins the queue for a token, served in order of arrival; `None` if 10,000 wait.
     pub(crate) fn queue(account: Arc<Account>) -> Option<TokenWaiter> {
         let queue = account.queue.get_or_init(WaitQueue::new);
-        // Within a change, which grants a token that came in the meantime.
+        // Within a change, which grants a token that has arrived meanwhile.
         let waiter = account.change(|_| queue.join(())).ok()?;
         Some(TokenWaiter { place: Some((waiter, account)) })
     }
 
-    /// The retry is sent.
+    /// Spends the token: the retry is sent.
     pub(crate) fn spend(mut self) {
         self.0 = None;
     }
@@ -137,8 +136,8 @@ impl Drop for Token {
     }
 }
 
-/// A retry's place in the queue for a token, and a future that is ready with it. Dropped, it leaves
-/// the queue, and a token that it was given goes to the next.
+/// A retry's place in the queue for a token, and the future of that token. When dropped, it leaves
+/// the queue and passes a granted token to the next.
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub(crate) struct TokenWaiter {
@@ -164,7 +163,7 @@ impl Drop for TokenWaiter {
     fn drop(&mut self) {
         if let Some((waiter, account)) = self.place.take() {
             drop(waiter);
-            // A token that it was given and no other retry waits for is one again.
+            // A granted token that no other retry waits for returns to the bucket.
             account.change(|_| {});
         }
     }

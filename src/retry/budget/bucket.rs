@@ -1,16 +1,16 @@
-//! A token bucket that fills by successes, and by time.
+//! A token bucket that successes and time fill.
 
 use crate::common::clock::{Instant, nanos};
 use crate::retry::budget::BudgetConfig;
 
-/// One token, counted so finely that a billionth of a token per second is exact to the nanosecond.
+/// One token in units so small that a billionth of a token per second is exact to the nanosecond.
 ///
 /// Counting in integers makes four deposits of 0.25 worth a retry, and ten of 0.1 as well.
 const TOKEN: i128 = BILLION * BILLION;
 
 const BILLION: i128 = 1_000_000_000;
 
-/// A token bucket that fills by deposits, and by time as of when it is asked.
+/// A token bucket that deposits fill, and time, up to the moment of each call.
 #[derive(Clone, Debug)]
 pub(super) struct Bucket {
     /// Never above `size`; below zero only by overdrafts.
@@ -18,15 +18,15 @@ pub(super) struct Bucket {
     size: i128,
     deposit: i128,
     retry_deposit: i128,
-    /// For each nanosecond.
+    /// Units per nanosecond.
     trickle: u64,
-    /// From here on, moments are numbers of nanoseconds.
+    /// The moment from which nanoseconds are counted.
     epoch: Instant,
-    /// Until when the trickle is in the balance; never goes back.
+    /// The moment up to which the trickle is in the balance; never decreases.
     filled: u64,
 }
 
-/// Which success pays in.
+/// The kinds of success that make a deposit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Success {
     OfFirstAttempt,
@@ -36,7 +36,7 @@ pub(crate) enum Success {
 impl Bucket {
     /// Creates a full bucket.
     pub(super) fn new(config: &BudgetConfig, now: Instant) -> Self {
-        // A float cast saturates, and takes what is not a number for 0.
+        // A float cast saturates, and makes 0 of NaN.
         let billionths = |rate: f64| (rate * BILLION as f64).round() as u64;
         let tokens = |rate: f64| i128::from(billionths(rate)) * BILLION;
         let size = i128::from(config.size) * TOKEN;
@@ -51,7 +51,7 @@ impl Bucket {
         }
     }
 
-    /// Follows other rules from now on, with what has come in so far.
+    /// Changes the rules from now on; keeps the trickle so far.
     pub(super) fn change_rules(&mut self, config: &BudgetConfig, now: Instant) {
         self.fill(self.moment(now));
         let new = Self::new(config, now);
@@ -59,7 +59,7 @@ impl Bucket {
         *self = Self { balance, epoch: self.epoch, filled: self.filled, ..new };
     }
 
-    /// Adds what a success pays for.
+    /// Adds the deposit of a success.
     pub(super) fn deposit(&mut self, success: Success) {
         self.add(match success {
             Success::OfFirstAttempt => self.deposit,
@@ -71,7 +71,7 @@ impl Bucket {
         self.balance >= self.size
     }
 
-    /// Takes a token for a retry unless that would leave less than `overdraft` tokens below zero.
+    /// Takes a token for a retry, unless the balance would fall more than `overdraft` below zero.
     #[must_use]
     pub(super) fn withdraw(&mut self, now: Instant, overdraft: u32) -> bool {
         self.fill(self.moment(now));
@@ -83,12 +83,12 @@ impl Bucket {
         covered
     }
 
-    /// Returns how many whole tokens there are.
+    /// Returns the number of whole tokens.
     pub(super) fn tokens(&self) -> usize {
         usize::try_from(self.balance / TOKEN).unwrap_or(0)
     }
 
-    /// Takes `tokens`, which are there.
+    /// Takes `tokens`, which the caller has counted before.
     pub(super) fn take(&mut self, tokens: usize) {
         self.balance -= tokens as i128 * TOKEN;
     }
@@ -98,10 +98,10 @@ impl Bucket {
         self.add(TOKEN);
     }
 
-    /// Returns the tokens there are; less than zero after an overdraft.
+    /// Returns the number of tokens; below zero after an overdraft.
     pub(super) fn balance(&self, now: Instant) -> f64 {
         let balance = self.balance.saturating_add(self.trickled(self.moment(now))).min(self.size);
-        // Apart, since a float has no room for a full bucket of billionths.
+        // In two parts, since a float cannot hold a full bucket of billionths exactly.
         (balance / TOKEN) as f64 + (balance % TOKEN) as f64 / TOKEN as f64
     }
 
@@ -113,7 +113,7 @@ impl Bucket {
         i128::from(now.saturating_sub(self.filled)) * i128::from(self.trickle)
     }
 
-    /// Adds what has trickled in.
+    /// Adds the trickle up to `now`.
     fn fill(&mut self, now: u64) {
         self.add(self.trickled(now));
         self.filled = self.filled.max(now);

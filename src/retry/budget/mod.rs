@@ -1,4 +1,4 @@
-//! How many retries successes have paid for.
+//! The retry budget, which successes fill.
 
 mod account;
 mod bucket;
@@ -15,26 +15,26 @@ use crate::common::fault::ConfigFault;
 pub(crate) use crate::retry::budget::account::{Account, Token, TokenWaiter};
 pub(crate) use crate::retry::budget::bucket::Success;
 
-/// How a retry budget fills and how much it holds.
+/// The deposits and the size of a retry budget.
 ///
 /// # Why a budget
 ///
-/// Retries turn a blip into an outage: three plain retries send every request four times just when
-/// the server can least bear it. A budget bounds that. It must not cost anything while the host still
-/// responds, so it is earned by evidence: a retry that succeeds shows that retries help.
+/// Retries turn a blip into an outage: three plain retries send every request four times while the
+/// server is overloaded. A budget bounds that. While the host still responds it must not cost
+/// anything, so retries that succeed pay for further ones.
 ///
-/// # What costs, and what pays
+/// # Costs and deposits
 ///
-/// A retry costs one token, an immediate one too, taken before its backoff. It is refunded if the retry
-/// is never sent. **A retry that succeeds brings three tokens, any other success a tenth**: retries go
-/// on as long as one in three works, and stop when they do not. Free are the retries that a server
-/// invites: after a 429 or a 403 that is a rate limit, and the first one after a 503 with a retry hint.
+/// A retry costs one token, even an immediate one, taken before its backoff. It is refunded if the
+/// retry is never sent. **A retry that succeeds deposits three tokens, any other success a tenth**:
+/// retries go on as long as one in three succeeds. Retries that a server invites are free: after a
+/// 429 or a 403 that is a rate limit, and the first one after a 503 with a retry hint.
 ///
-/// A request that names [`max_retries(n)`](crate::RetryOverride::max_retries) by itself may take the
-/// balance down to `-n`, so that ten retries of a payment can happen.
+/// A request with its own [`max_retries(n)`](crate::RetryOverride::max_retries) may take the
+/// balance down to `-n`, so that a payment can have its ten retries.
 ///
-/// A token a success would be too much: of two routes behind one host, of which one is overloaded, the
-/// good one's successes would pay for the retries that keep the other one down.
+/// One token per success would be too much: if one of two routes behind a host is overloaded, the
+/// successes of the other would pay for the retries that keep it down.
 ///
 /// # Default
 ///
@@ -45,7 +45,7 @@ pub(crate) use crate::retry::budget::bucket::Success;
 /// ```
 /// use reqwest_resilient::BudgetConfig;
 ///
-/// // A batch job on its own: bursts of two hundred, by the same rule.
+/// // A batch job on its own: bursts of two hundred, by the same deposits.
 /// let budget = BudgetConfig::default().size(200);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,31 +57,31 @@ pub struct BudgetConfig {
 }
 
 impl BudgetConfig {
-    /// Sets the most retries that can be saved up; a new budget is full. Default: 20.
+    /// Sets the most tokens that can be saved; a new budget is full. Default: 20.
     ///
-    /// It bounds the burst at the start of an outage, which all clients together make.
+    /// It bounds the burst at the start of an outage, to which every client adds its own.
     pub const fn size(mut self, retries: u32) -> Self {
         self.size = retries;
         self
     }
 
-    /// Sets the retries that a success at the first attempt pays for. Default: 0.1.
+    /// Sets the tokens that a success at the first attempt deposits. Default: 0.1.
     pub const fn deposit(mut self, per_success: f64) -> Self {
         self.deposit = per_success;
         self
     }
 
-    /// Sets the retries that a retry pays for which succeeds. Default: 3, so that retries go on while
-    /// one in three works.
+    /// Sets the tokens that a successful retry deposits. Default: 3, so that retries go on while
+    /// one in three succeeds.
     pub const fn retry_deposit(mut self, per_success: f64) -> Self {
         self.retry_deposit = per_success;
         self
     }
 
-    /// Sets the retries that come back by themselves each second. Default: 0.005.
+    /// Sets the tokens that are added each second. Default: 0.005.
     ///
-    /// Without any, a client too quiet to earn a retry would never get one again. Every client of a
-    /// fleet adds it up during an outage.
+    /// At zero, a client with too few successes to earn a retry would never get one again. During
+    /// an outage the trickles of a whole fleet add up.
     pub const fn trickle(mut self, per_second: f64) -> Self {
         self.trickle = per_second;
         self
@@ -108,15 +108,15 @@ impl Default for BudgetConfig {
     }
 }
 
-/// The rules of a client's retry budgets, and by what they are kept: one bucket a host, one a key, or
-/// one for all requests.
+/// The rules and the scope of a client's retry budgets: one bucket per host, per key, or for all
+/// requests.
 ///
-/// Asked before every retry. With the bucket empty a retry waits for a token, first come, first served,
-/// as long as it would at an open breaker
-/// ([`max_open_wait`](crate::ResilientConfigBuilder::max_open_wait)), and then ends with what it has.
-/// Its backoff begins when the token comes: what has just worked may have used up a rate limit. At
-/// most 10,000 retries wait for one bucket. Holds no state: the balances are in the client's
-/// [`HostStates`](crate::HostStates). See [`BudgetConfig`] for the reasons.
+/// Every retry takes a token. While the bucket is empty, retries wait for one in order of arrival,
+/// as long as they would at an open breaker
+/// ([`max_open_wait`](crate::ResilientConfigBuilder::max_open_wait)); then the request ends with
+/// its last result. The backoff begins with the token, since the success that paid for it may have
+/// used up a rate limit. At most 10,000 retries wait for one bucket. Holds no state: the balances
+/// are in the client's [`HostStates`](crate::HostStates). See [`BudgetConfig`] for the reasons.
 ///
 /// ```
 /// use reqwest_resilient::{BudgetConfig, ResilientConfig, RetryBudget};
@@ -130,11 +130,11 @@ impl Default for BudgetConfig {
 pub struct RetryBudget {
     pub(crate) scope: BudgetScope,
     config: BudgetConfig,
-    /// Tells these rules from all others, so that an account notices new ones by one comparison.
+    /// Identifies these rules, so that an account notices new ones by one comparison.
     version: u64,
 }
 
-/// By what budgets are kept.
+/// The scope of a budget.
 #[derive(Clone)]
 pub(crate) enum BudgetScope {
     Host,
@@ -148,12 +148,12 @@ impl RetryBudget {
         Self::new(config, BudgetScope::Shared)
     }
 
-    /// Builds the rules of one bucket a host: for each scheme, host and port.
+    /// Builds the rules of one bucket per host: for each scheme, host and port.
     pub fn per_host(config: BudgetConfig) -> Self {
         Self::new(config, BudgetScope::Host)
     }
 
-    /// Builds the rules of one bucket a key that `key_of` finds in the requests.
+    /// Builds the rules of one bucket per key that `key_of` finds in the requests.
     pub fn per_key(
         config: BudgetConfig,
         key_of: impl Fn(&Request) -> String + Send + Sync + 'static,

@@ -78,7 +78,7 @@ fn tower_resilience_4_late_results_do_not_decide_recovery() {
 async fn tower_resilience_5_hanging_calls_open_it() {
     let breaker = CircuitBreaker::new(consecutive(3)).unwrap();
     for _ in 0..3 {
-        // The permit is not inside the call, so that whoever times the call out can report it.
+        // The permit is outside the call, so that the code around a timeout can report it.
         let permit = breaker.try_enter(Instant::now()).unwrap();
         let hung = tokio::time::timeout(secs(1), std::future::pending::<()>()).await;
         assert!(hung.is_err());

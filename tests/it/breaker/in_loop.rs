@@ -52,7 +52,7 @@ fn stop_reason(response: &Response) -> Option<StopReason> {
     response.history().and_then(|it| it.stop_reason())
 }
 
-/// What one reply makes a closed breaker with one failure behind it know.
+/// Returns the state of a closed breaker with one earlier failure after one reply.
 async fn after_one(
     config: fn(ResilientConfigBuilder) -> ResilientConfigBuilder,
     reply: Reply,
@@ -166,7 +166,7 @@ async fn a_broken_connection_is_not_replaced_at_once_while_it_is_open() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_its_open_time_does_not_fit_the_answer_in_hand_is_the_end() {
+async fn the_last_response_ends_a_request_that_cannot_wait_for_the_breaker() {
     type Limit = fn(ResilientConfigBuilder) -> ResilientConfigBuilder;
     let cases: [(Limit, StopReason); 6] = [
         (|it| it.max_open_wait(secs(3)), StopReason::CircuitOpen),
@@ -349,7 +349,7 @@ async fn its_jitter_is_drawn_from_where_all_jitter_is() {
     assert_eq!(breaker.snapshot(Instant::now()).retry_in, Some(Duration::from_millis(4_500)));
 }
 
-/// Stands for a client that was redirected: answers as if the request had ended at another url.
+/// A client that was redirected: responds as if the request had ended at another URL.
 struct Redirected(&'static str, u16);
 
 #[async_trait::async_trait]

@@ -43,7 +43,7 @@ fn guarded(breaker: &CircuitBreaker) -> ResilientConfigBuilder {
         .circuit_breaker(breaker.clone())
 }
 
-/// What became of a request, and how long it took.
+/// Returns the result of a request, and its duration.
 async fn ask(client: &ClientWithMiddleware) -> (Result<StatusCode, HttpRequestError>, Duration) {
     let start = Instant::now();
     let result = client.get(URL).send_resilient().await;
@@ -170,7 +170,7 @@ async fn a_change_by_hand_is_heard_by_those_that_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waits_are_told_and_recorded() {
+async fn waits_are_notified_and_recorded() {
     let told = Arc::new(Mutex::new(vec![]));
     let seen = Arc::clone(&told);
     let config = guarded(&opened()).observer(move |event: &Event<'_>| {

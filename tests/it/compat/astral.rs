@@ -105,7 +105,7 @@ async fn one_middleware_serves_clients_of_both_crates() {
         .build();
     fork.get(URL).send().await.unwrap();
     original.get(URL).send().await.unwrap();
-    // What one saw, both know.
+    // Both clients share the state.
     let error = original.get(URL).send().await.unwrap_err();
     assert!(HttpRequestError::find(&error).unwrap().is_circuit_open());
     let error = fork.get(URL).send().await.unwrap_err();

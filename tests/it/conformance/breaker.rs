@@ -12,9 +12,9 @@ use super::compare::near;
 use super::schema::{Breaker, BreakerCase, BreakerState, Expected, Kind, Num, Op, State};
 use super::settings::{self, Refused};
 
-/// What an attempt says about the service. A breaker that expects some failures is told of those
-/// and, as always, of successes; a status and an error are one type here, so that whoever expects
-/// what the reference raises for statuses expects every failure.
+/// Returns the evidence of an attempt about the service. A breaker that expects some failures
+/// records those and all successes; a status and an error are one type here, so that a breaker that
+/// expects the reference's error for statuses expects every failure.
 pub(crate) fn health(
     expected: Option<&[Expected]>,
     status: Option<u16>,
@@ -80,7 +80,7 @@ pub(crate) fn operations(case: &BreakerCase) -> Checked {
     Checked { differences, amendments }
 }
 
-/// A breaker and its model, told the same.
+/// A breaker and its model, with the same reports.
 pub(crate) struct Watched {
     breaker: CircuitBreaker,
     model: Model,
@@ -113,7 +113,7 @@ impl Watched {
         self.breaker.snapshot(now)
     }
 
-    /// What the breaker is like, which has to be what the model is like.
+    /// Returns the state of the breaker, which must equal that of the model.
     pub(crate) fn observe(&mut self, now: Instant) -> BreakerState {
         let BreakerSnapshot { state, consecutive_failures, last_failure, .. } = self.snapshot(now);
         let since_start = |it: Instant| Num((it - self.start).as_secs_f64());
@@ -179,8 +179,8 @@ impl Watched {
         }
     }
 
-    /// Reports results that nobody asked leave for: those of the probe under way, of a call of
-    /// the moment, or, while that would be rejected, of one that comes too late.
+    /// Reports results without permits of their own: those of the probe under way, of a new call,
+    /// or, while that would be rejected, of a late one.
     fn report(&mut self, times: u32, health: Health, now: Instant) -> Option<String> {
         for _ in 0..times {
             let leave = match self.probe.take() {
@@ -210,7 +210,7 @@ impl Watched {
         }
     }
 
-    /// How long probes may take is told by the breaker's own tests.
+    /// Compares a rejection; the breaker's own tests check the time limit of probes.
     fn compared(&mut self, rejected: &CircuitOpen, right: String) -> String {
         let rejected = words(rejected);
         if self.model.state == State::Open && rejected != right {
@@ -252,7 +252,7 @@ struct Model {
     opened: Option<Instant>,
     probing: bool,
     transitions: Vec<(State, State)>,
-    /// Whether something came that the reference would not have ignored or rejected.
+    /// `true` after a report that the reference would have accepted.
     departed: bool,
 }
 
@@ -339,7 +339,7 @@ fn config(written: &Breaker) -> Result<Settings, Refused> {
     let failures = failures.ok_or(Refused::ByType("failure_threshold"))?;
     let recovery = written.recovery_timeout.unwrap_or(Num(60.0));
     let open_for = settings::limit(recovery, "circuit_breaker.open_for")?;
-    // Servers do not tell the reference's breaker how long to stay open.
+    // The reference's breaker ignores the retry hints of servers.
     let breaker = BreakerConfig::consecutive(failures)
         .open_for(open_for)
         .without_open_growth()
@@ -348,7 +348,7 @@ fn config(written: &Breaker) -> Result<Settings, Refused> {
     Ok(Settings { breaker, failures, open_for })
 }
 
-/// Whether a breaker with these settings can be in a config.
+/// Returns why a config refuses a breaker with these settings.
 pub(crate) fn refused(written: &Breaker) -> Option<Refused> {
     let built = config(written).and_then(|it| {
         let breaker = CircuitBreaker::new(it.breaker).unwrap();
@@ -366,7 +366,7 @@ pub(crate) fn name(state: ours::BreakerState) -> State {
     }
 }
 
-/// Whether two breakers are alike, the second one's last failure being at most that `late`.
+/// Returns whether two breakers are equal, except that the second one's last failure may be `late`.
 pub(crate) fn same(expected: &BreakerState, observed: &BreakerState, late: f64) -> bool {
     let at = match (expected.last_failure_s, observed.last_failure_s) {
         (Some(Num(expected)), Some(Num(observed))) => near(expected, observed, late),

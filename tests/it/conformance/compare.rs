@@ -8,7 +8,7 @@ use super::schema::{Callback, Ended, Event, Expect, Field, Num, Request, Scenari
 
 pub(crate) struct Compared {
     pub(crate) differences: Vec<String>,
-    /// What was expected beyond the reference's trace.
+    /// The expectation beyond the reference's trace.
     pub(crate) amendment: Option<String>,
 }
 
@@ -19,8 +19,7 @@ pub(crate) fn compare(scenario: &Scenario, request: &Request, observed: &Observe
         !flagged.contains(&Field::All) && !flagged.contains(&field)
     };
     let mut differences = observed.lies.clone();
-    // Whatever the reference does, and whoever listens: one end is told, unless the caller's own
-    // predicate panics.
+    // One end is reported, whatever the reference does, unless the caller's own predicate panics.
     let ends = usize::from(!matches!(observed.got, Got::Panicked(_)));
     if observed.ends != ends {
         differences.push(format!("{} ends were told, not {ends}", observed.ends));
@@ -105,13 +104,13 @@ pub(crate) fn missing_failure(scenario: &Scenario, request: &Request) -> Option<
     Some(Event::OnFailure { attempt: *attempts, status, error, cause, total_time: *elapsed_s })
 }
 
-/// How much later than a point in time tokio's timer may be: it ticks in milliseconds.
+/// Returns the tolerance of tokio's timer, which ticks in milliseconds.
 pub(crate) fn tick(seconds: f64) -> f64 {
     let millis = seconds * 1e3;
     if (millis - millis.round()).abs() < 1e-6 { 0.0 } else { 1e-3 }
 }
 
-/// How late the end of a request may be: every wait may have come a tick later.
+/// Returns the tolerance of a request's end: every wait may be a tick longer.
 fn slack(expected: &Expect) -> f64 {
     expected.sleeps.iter().map(|it| tick(it.0)).sum()
 }
@@ -134,7 +133,7 @@ fn same_end(expected: &Ended, got: &Got) -> bool {
             got.rejected.as_ref() == Some(message)
         }
         (Ended::Escaped { message, .. }, Got::Panicked(got)) => message == got,
-        // Another middleware's error comes back as it was raised.
+        // Another middleware's error is returned unchanged.
         (Ended::Escaped { message, .. }, Got::Failed(got)) => got.foreign.as_ref() == Some(message),
         _ => false,
     }

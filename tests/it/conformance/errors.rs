@@ -24,7 +24,7 @@ impl fmt::Display for Scripted {
 
 impl StdError for Scripted {}
 
-/// The error of this name. Those that are told by reqwest's own types are reqwest's own.
+/// Returns the error of this name: reqwest's own, if its type identifies the kind.
 pub(crate) fn raise(kind: Kind, message: &str) -> Error {
     let scripted = || Scripted { kind, message: message.to_owned() };
     let by_io = |io| io_error(io::Error::new(io, scripted()));

@@ -1,5 +1,5 @@
-//! What is asserted in place of the reference's hazards: one function each, named as the corpus
-//! names them, asserting what its `instead` asks for.
+//! The assertions in place of the reference's hazards: one function for each, under its name in the
+//! corpus, according to its `instead`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ use super::schema::{
 };
 use super::settings::{self, Refused};
 
-/// What is not as it should be after a request of a scenario with this hazard.
+/// Returns the faults after a request of a scenario with this hazard.
 pub(crate) fn check(
     hazard: &str,
     scenario: &Scenario,
@@ -62,7 +62,7 @@ pub(crate) fn check(
     case.wrong
 }
 
-/// Settings that cannot be: better than what the reference does with them, where it is flagged.
+/// Returns the faults of rejected settings: none where a hazard asks for the rejection.
 pub(crate) fn refused(scenario: &Scenario, refused: &Refused) -> Vec<String> {
     let asked_for = |it: &String| matches!(it.as_str(), "H09" | "H25" | "H27" | "H28");
     if scenario.hazard_ids.iter().any(asked_for) {
@@ -79,7 +79,7 @@ struct Case<'a> {
     wrong: Vec<String>,
 }
 
-/// What the reference's preset waits at most.
+/// The longest wait of the reference's preset, in seconds.
 const LONGEST_WAIT: f64 = 3_599.0;
 
 impl Case<'_> {
@@ -149,9 +149,9 @@ impl Case<'_> {
         }
     }
 
-    /// Amends `jitter/exceeds-max-wait-time` and `jitter/exceeds-max-delay`: the reference caps, then
-    /// adds the jitter, and waits beyond its cap. To cap after it would give all clients at the cap
-    /// the same wait, so that they come back in step. Here the range ends at the cap.
+    /// Amends `jitter/exceeds-max-wait-time` and `jitter/exceeds-max-delay`: the reference caps,
+    /// then adds the jitter, and waits beyond its cap. To cap after it would give all clients at
+    /// the cap the same wait, so that they retry in step. Here the range ends at the cap.
     fn h06_jitter_stays_under_the_cap(&mut self) {
         let cap = self.cap();
         let longest = self.observed.sleeps().fold(0.0, f64::max);
@@ -225,7 +225,7 @@ impl Case<'_> {
 
     fn h13_h19_every_failure_counts(&mut self) {
         let Some((found, left)) = self.breakers() else { return };
-        // What requests made meanwhile said is theirs to tell.
+        // Requests made meanwhile are checked by themselves.
         let alone = (1..=self.observed.attempts).all(|it| self.reply(it).during.is_empty());
         let count = self.observed.healths.iter().fold(found, |count, health| match health {
             Some(Health::Success) => 0,
@@ -380,7 +380,7 @@ impl Case<'_> {
         found
     }
 
-    /// How many failures in a row the circuit breaker had seen before, and what it was like after.
+    /// Returns the failures in a row before the request, and the state of the breaker after it.
     fn breakers(&mut self) -> Option<(u32, BreakerState)> {
         self.found()?;
         let found = self.observed.found.as_ref()?.consecutive_failures;
@@ -392,8 +392,7 @@ impl Case<'_> {
         written.and_then(|it| it.recovery_timeout).map_or(60.0, |it| it.0)
     }
 
-    /// Whether the circuit breaker was told which failures to expect, and statuses are not among
-    /// them.
+    /// Returns whether the circuit breaker expects some failures, and statuses are not among them.
     fn expects_some(&self) -> bool {
         let written = self.scenario.config.circuit_breaker.as_ref();
         let expected = written.and_then(|it| it.expected.as_ref());
@@ -414,7 +413,7 @@ impl Case<'_> {
         replay::reply(self.request, attempt).expect("a scripted reply")
     }
 
-    /// Whether this attempt's outcome is one that is not retried by the listed statuses.
+    /// Returns whether the listed statuses do not retry this attempt's outcome.
     fn is_settled(&self, attempt: usize) -> bool {
         let list = self.scenario.config.status_forcelist.as_deref();
         let listed = |it| list.unwrap_or(&FORCELIST).contains(&i64::from(it));
@@ -423,7 +422,7 @@ impl Case<'_> {
             || reply.error.is_some_and(|it| it.is_permanent())
     }
 
-    /// Whether the last attempt was cut, so that its scripted reply never came.
+    /// Returns whether the last attempt was cut, so that its scripted reply never came.
     fn was_cut(&self) -> bool {
         let failed = self.observed.failed();
         failed.is_some_and(|it| it.status.is_none() && it.cause.is_none())
@@ -548,7 +547,7 @@ fn date(value: &str, now: SystemTime) -> Option<SystemTime> {
     }
 }
 
-/// Whether a status can be asked for at all.
+/// Returns whether a status is valid.
 pub(crate) fn is_status(code: i64) -> bool {
     u16::try_from(code).is_ok_and(|it| StatusCode::from_u16(it).is_ok())
 }

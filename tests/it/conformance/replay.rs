@@ -28,15 +28,15 @@ use super::schema::{
 use super::settings::{self, Refused};
 use crate::support::{idle_client, in_virtual_time};
 
-/// What became of one request.
+/// The result of one request.
 pub(crate) struct Observed {
     pub(crate) attempts: usize,
     pub(crate) elapsed: f64,
     pub(crate) trace: Vec<Event>,
     pub(crate) bodies_sent: Vec<String>,
-    /// How far each attempt got.
+    /// The progress of each attempt.
     pub(crate) deliveries: Vec<Delivery>,
-    /// What each attempt had to say to the circuit breaker.
+    /// The report of each attempt to the circuit breaker.
     pub(crate) healths: Vec<Option<Health>>,
     /// When each attempt ended: since the request started, and by the wall clock.
     pub(crate) ended: Vec<(f64, SystemTime)>,
@@ -44,9 +44,9 @@ pub(crate) struct Observed {
     /// The circuit breaker as the request found it, and as it left it.
     pub(crate) found: Option<BreakerSnapshot>,
     pub(crate) breaker: Option<BreakerState>,
-    /// How often its success or failure was told.
+    /// The number of reports of its success or failure.
     pub(crate) ends: usize,
-    /// What callbacks were told about the request and is not so.
+    /// Wrong facts that callbacks got about the request.
     pub(crate) lies: Vec<String>,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct Failed {
     pub(crate) cause: Option<Kind>,
     /// The error of another middleware, as it was raised.
     pub(crate) foreign: Option<String>,
-    /// What the circuit breaker said.
+    /// The message of the circuit breaker.
     pub(crate) rejected: Option<String>,
 }
 
@@ -90,7 +90,7 @@ impl Observed {
     }
 }
 
-/// What a replay leaves out of a scenario, to see whether it matters.
+/// The parts of a scenario that a replay leaves out, to check whether they matter.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Without {
     pub(crate) wall_jumps: bool,
@@ -114,19 +114,19 @@ pub(crate) fn replay(scenario: &Scenario, without: Without) -> Result<Vec<Play>,
 /// Wed, 21 Oct 2015 07:28:00 GMT, when every scenario begins.
 const WALL_START: Duration = Duration::from_secs(1_445_412_480);
 
-/// What the requests of one scenario share.
+/// The state that the requests of one scenario share.
 struct Stage {
     without: Without,
     start: Instant,
     config: Config,
-    /// What the circuit breaker counts, unless it decides for itself.
+    /// The failures that the circuit breaker counts; `None` for its own rules.
     expected: Option<Vec<Expected>>,
     breaker: Mutex<Option<Watched>>,
     callbacks: Vec<Callback>,
     /// By how many seconds the wall clock was set forward.
     wall_ahead: Mutex<f64>,
     rng: Mutex<Box<dyn Iterator<Item = f64> + Send>>,
-    /// How often each callback still raises.
+    /// The number of times that each callback still raises.
     raises: Mutex<BTreeMap<Callback, usize>>,
     /// The requests under way; each was made during the one before it.
     acts: Mutex<Vec<Act>>,
@@ -150,7 +150,7 @@ struct Act {
     deliveries: Vec<Delivery>,
     healths: Vec<Option<Health>>,
     ended: Vec<(f64, SystemTime)>,
-    /// What was raised last.
+    /// The last error raised.
     raised: Option<Kind>,
     ends: usize,
     lies: Vec<String>,
@@ -294,7 +294,7 @@ impl Stage {
         returns.unwrap_or_else(|| raise("raised by retry_if"))
     }
 
-    /// Checks what every callback is told about its request.
+    /// Checks the facts that every callback gets about its request.
     fn hear(&self, method: &Method, url: &Url, max_retries: u32) {
         let own = self.config.max_retries.map_or(3, |it| it.0 as u32);
         self.act(|act| {
@@ -316,7 +316,7 @@ impl Stage {
         }
     }
 
-    /// What happens to the circuit breaker, if there is one.
+    /// Applies `with` to the circuit breaker, if there is one.
     fn watch<T>(&self, with: impl FnOnce(&mut Watched) -> T) -> Option<T> {
         self.breaker.lock().unwrap().as_mut().map(with)
     }

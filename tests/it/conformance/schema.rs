@@ -237,7 +237,7 @@ impl Kind {
         matches!(self, Timeout | ConnectTimeout | ReadTimeout | WriteTimeout | PoolTimeout)
     }
 
-    /// Whether no repetition can help.
+    /// Returns whether no retry can help.
     pub(crate) fn is_permanent(self) -> bool {
         use Kind::{DecodingError, LocalProtocolError, TooManyRedirects, UnsupportedProtocol};
         matches!(self, LocalProtocolError | UnsupportedProtocol | DecodingError | TooManyRedirects)
@@ -262,13 +262,13 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Whether any reply, of the requests made meanwhile too, asks for fewer requests.
+    /// Returns whether any reply, also to the requests made meanwhile, asks for fewer requests.
     pub(crate) fn is_throttled(&self) -> bool {
         let throttles = |it: &Reply| it.status == Some(429);
         self.outcomes.iter().any(|it| throttles(it) || it.during.iter().any(|it| it.is_throttled()))
     }
 
-    /// What the reference's asynchronous half does, which is what this crate is.
+    /// Returns the trace of the reference's asynchronous half, the counterpart of this crate.
     pub(crate) fn expected(&self) -> &Expect {
         self.expect_async.as_ref().unwrap_or(&self.expect)
     }

@@ -8,7 +8,7 @@ use reqwest_resilient::{Jitter, ResilientConfig, ResilientConfigBuilder, RetryMe
 
 use super::schema::{Backoff, Config, Growing, Num};
 
-/// Why settings cannot be: no type holds them, or the builder says so.
+/// The reason why settings are invalid: no type holds them, or the builder rejects them.
 #[derive(Debug)]
 pub(crate) enum Refused {
     ByType(&'static str),

@@ -80,7 +80,7 @@ fn waited_for(lines: &[&str]) -> Option<f64> {
     let log = AttemptLog::new();
     in_virtual_time(async {
         let request = client.get(URL).with_extension(log.clone()).send();
-        // Nobody waits for the waits that are longer than tokio's clock can tell.
+        // Waits longer than tokio's clock can represent are cut short.
         let _ = tokio::time::timeout(Duration::from_secs(1), request).await;
     });
     match log.history().attempts().first()?.wait.as_ref()? {
@@ -113,7 +113,7 @@ pub(crate) fn validation(case: &ValidationCase) -> Checked {
             };
             let honoured = case.target == Target::Config
                 && Config::deserialize(&case.args).as_ref().is_ok_and(honoured);
-            // A limit without end is none, which harms nobody.
+            // An infinite limit is no limit, which is harmless.
             let endless = case.args.to_string().contains("\"Infinity\"");
             wrong_unless(refused.is_some() || honoured || endless, &"was accepted")
         });
@@ -129,7 +129,7 @@ pub(crate) fn validation(case: &ValidationCase) -> Checked {
         (Some(message), Some((field, rule))) => {
             let (expected, _) = message.rsplit_once(", got").expect("a value");
             let (expected_field, expected_rule) = expected.split_once(' ').expect("a rule");
-            // What no type holds has no message; its rule is the type's.
+            // A value that no type holds has no message; its rule is the type's.
             !case.expect.ok
                 && ours(expected_field) == field
                 && rule.is_none_or(|it| it == expected_rule.replace("positive if specified", "> 0"))

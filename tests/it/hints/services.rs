@@ -1,4 +1,4 @@
-//! What servers send when they ask a client to wait, and how long each means.
+//! The retry hints of real services, and the wait that each means.
 //!
 //! Values are those of the services' public documentation, moved to the clock of the test, which
 //! stands at Wed, 21 Oct 2015 07:28:00 GMT, 1445412480 seconds after 1970.

@@ -48,7 +48,7 @@ pub(super) struct Settings {
 
 type Answer = Result<(StatusCode, Option<History>), String>;
 
-/// What came of several requests, and what it left behind.
+/// The results of several requests, and the state that they left.
 #[derive(Debug, PartialEq)]
 pub(super) struct Row {
     answers: Vec<(Answer, Duration)>,
@@ -267,7 +267,7 @@ impl Said {
     }
 }
 
-/// What the wall clock shows, always.
+/// The constant time of the wall clock.
 const NOW: u64 = 1_445_412_480;
 
 impl Case {
@@ -291,7 +291,7 @@ impl Case {
         self.own(|it| it.backoff.clone()).unwrap_or_else(|| self.settings.backoff.clone())
     }
 
-    /// Whether it was said that the request may take effect twice.
+    /// Returns whether the request may take effect twice.
     pub(super) fn may_be_repeated(&self) -> bool {
         let by_method = match &self.settings.methods {
             RetryMethods::Only(methods) => methods.contains(&self.method),
@@ -301,7 +301,7 @@ impl Case {
         self.own(|it| it.idempotent).unwrap_or(by_method || self.keyed)
     }
 
-    /// Much the same, but nobody says that it may take effect twice.
+    /// Returns the same case, in which the request may not take effect twice.
     pub(super) fn guarded(mut self) -> Self {
         if self.may_be_repeated() {
             self.keyed = false;
@@ -401,7 +401,7 @@ impl Case {
         if self.keyed { request.header("idempotency-key", "a key") } else { request }
     }
 
-    /// Much the same without what asks about every answer, so that nobody looks at a good one.
+    /// Returns the same case without predicates on responses and listeners.
     pub(super) fn unasked(mut self) -> Self {
         let settings = self.settings;
         let (max_total, attempt_timeout) = (None, None);

@@ -1,4 +1,4 @@
-//! What is told of one request, by every way of listening there is.
+//! The events of one request, by every kind of listener.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::case::Case;
 
-/// What an observer saw of one case.
+/// The events of one case.
 #[derive(Debug)]
 pub(super) struct Story {
     pub(super) steps: Vec<Step>,

@@ -23,7 +23,7 @@ use super::tls::{ONLY_TLS12, ONLY_TLS13, TlsServer};
 /// Short enough for a test, long enough for a busy machine to get the request out.
 const MOMENT: Duration = Duration::from_millis(20);
 
-/// Nobody listens.
+/// A port without a listener.
 pub(crate) fn refused() -> Error {
     provoke(async || {
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -45,7 +45,7 @@ pub(crate) fn dns() -> Error {
     })
 }
 
-/// The handshake of TCP is never answered.
+/// A TCP handshake without a response.
 pub(crate) fn connect_timeout() -> Error {
     provoke(async || {
         let (addr, _full) = full_backlog().await;
@@ -67,12 +67,12 @@ pub(crate) fn timeout_while_connecting() -> Error {
     })
 }
 
-/// RST instead of an answer.
+/// RST instead of a response.
 pub(crate) fn reset() -> Error {
     h1(Fault::Unanswered(End::Reset), |request| request)
 }
 
-/// FIN instead of an answer.
+/// FIN instead of a response.
 pub(crate) fn early_eof() -> Error {
     h1(Fault::Unanswered(End::Close), |request| request)
 }
@@ -85,7 +85,7 @@ pub(crate) fn broken_upload() -> Error {
     })
 }
 
-/// An answer that is not HTTP.
+/// A response that is not HTTP.
 pub(crate) fn garbage() -> Error {
     h1(Fault::Garbage, |request| request)
 }
@@ -95,19 +95,19 @@ pub(crate) fn redirect_loop() -> Error {
     h1(Reply::redirect(302, "/"), |request| request)
 }
 
-/// A scheme nobody speaks.
+/// An unknown scheme.
 pub(crate) fn bad_scheme() -> Error {
     provoke(async || failure(plain().get("gopher://127.0.0.1/")).await)
 }
 
-/// No name for a header: the request cannot be built.
+/// An invalid header name: the request fails to build.
 pub(crate) fn bad_header() -> Error {
     provoke(async || failure(plain().get("http://127.0.0.1/").header("a b", "c")).await)
 }
 
 /// 500 made an error by `error_for_status`.
 pub(crate) fn status() -> Error {
-    answered(Reply::status(500), async |response| response.error_for_status().unwrap_err())
+    responded(Reply::status(500), async |response| response.error_for_status().unwrap_err())
 }
 
 /// A body that ends before its `content-length`.
@@ -122,7 +122,7 @@ pub(crate) fn truncated_chunk() -> Error {
 
 /// A whole body that is not the JSON it was taken for.
 pub(crate) fn decode() -> Error {
-    answered(Reply::status(200).body("whole"), async |response| {
+    responded(Reply::status(200).body("whole"), async |response| {
         response.json::<u8>().await.unwrap_err()
     })
 }
@@ -161,7 +161,7 @@ pub(crate) fn go_away_in_flight(reason: ::h2::Reason) -> Error {
     h2(Stream::GoAwayAfter(reason))
 }
 
-/// A certificate that nobody signed.
+/// A self-signed certificate.
 #[cfg(feature = "rustls")]
 pub(crate) fn certificate() -> Error {
     tls(TlsServer::self_signed)
@@ -268,10 +268,10 @@ fn tls(start: fn() -> TlsServer) -> Error {
 }
 
 fn body(reply: Reply) -> Error {
-    answered(reply, async |response| response.bytes().await.unwrap_err())
+    responded(reply, async |response| response.bytes().await.unwrap_err())
 }
 
-fn answered(reply: Reply, fail: impl AsyncFnOnce(reqwest::Response) -> Error + Send) -> Error {
+fn responded(reply: Reply, fail: impl AsyncFnOnce(reqwest::Response) -> Error + Send) -> Error {
     provoke(async || {
         let server = Server::h1([reply.into()]);
         // Long enough for a head to come on a busy machine, for that must not be what fails.

@@ -17,14 +17,14 @@ use super::log::{Log, Seen};
 use super::reply::{End, Reply};
 use super::server::{PATIENCE, Server};
 
-/// What the server does with one stream.
+/// The server's action on one stream.
 #[derive(Clone)]
 pub(crate) enum Stream {
-    /// Answers; of the ways to misbehave it knows `late`, `body_late` and `cut_body`.
+    /// Responds; supports the faults `late`, `body_late` and `cut_body`.
     Answer(Reply),
-    /// Answers as the request demands.
+    /// Responds as a function of the request says.
     Ask(Arc<dyn Fn(&Seen) -> Reply + Send + Sync>),
-    /// Answers, then says GOAWAY with NO_ERROR and this stream as the last.
+    /// Responds, then sends GOAWAY with NO_ERROR and this stream as the last.
     Farewell(Reply),
     /// GOAWAY whose last id covers this stream, after the whole request; then FIN.
     GoAwayAfter(Reason),
@@ -32,7 +32,7 @@ pub(crate) enum Stream {
     GoAwayBefore(Reason),
     /// RST_STREAM with REFUSED_STREAM once the head is in; the application never sees the request.
     Refuse,
-    /// Answers, and says RST_STREAM with REFUSED_STREAM in the middle of the body.
+    /// Responds, and sends RST_STREAM with REFUSED_STREAM in the middle of the body.
     RefuseBody(Reply),
     /// RST_STREAM after the whole request.
     Reset(Reason),
@@ -60,7 +60,7 @@ impl Server {
     }
 }
 
-/// What a stream asks of its connection when it is done.
+/// The action on the connection after a stream.
 enum Verdict {
     GoOn,
     End(End),
@@ -79,13 +79,13 @@ async fn serve(number: usize, socket: TcpStream, script: Arc<Script<Stream>>, lo
     let mut gone_away = false;
     loop {
         tokio::select! {
-            // First the connection, so that answers are flushed before a verdict is carried out.
+            // First the connection, so that responses are flushed before a verdict is carried out.
             biased;
             accepted = connection.accept() => {
                 let Some(Ok((request, respond))) = accepted else { return };
                 log.began();
                 if gone_away {
-                    // It crossed the GOAWAY on the wire: the client knows that nobody reads it.
+                    // It crossed the GOAWAY on the wire: the client knows that it is not read.
                     held.push(respond);
                     continue;
                 }
@@ -115,7 +115,7 @@ async fn serve(number: usize, socket: TcpStream, script: Arc<Script<Stream>>, lo
     }
 }
 
-/// One stream and what it takes to answer it.
+/// One stream, its request and the way to respond.
 struct Exchange {
     number: usize,
     respond: SendResponse<Bytes>,
@@ -142,10 +142,10 @@ impl Exchange {
     async fn react(&mut self, seen: Seen, step: Stream) -> Verdict {
         self.log.reached(seen.clone());
         match step {
-            Stream::Answer(reply) => self.answer(reply).await,
-            Stream::Ask(answer) => self.answer(answer(&seen)).await,
+            Stream::Answer(reply) => self.respond(reply).await,
+            Stream::Ask(answer) => self.respond(answer(&seen)).await,
             Stream::Farewell(reply) => {
-                self.answer(reply).await;
+                self.respond(reply).await;
                 Verdict::GoAway { last: self.id(), reason: Reason::NO_ERROR, end: None }
             }
             Stream::GoAwayAfter(reason) => {
@@ -153,7 +153,7 @@ impl Exchange {
             }
             Stream::Reset(reason) => self.reset(reason),
             Stream::RefuseBody(reply) => {
-                self.answer(reply.cut_body(2, End::Drop)).await;
+                self.respond(reply.cut_body(2, End::Drop)).await;
                 // So that the head is on its way before.
                 sleep(Duration::from_millis(20)).await;
                 self.reset(Reason::REFUSED_STREAM)
@@ -198,7 +198,7 @@ impl Exchange {
         })
     }
 
-    async fn answer(&mut self, reply: Reply) -> Verdict {
+    async fn respond(&mut self, reply: Reply) -> Verdict {
         sleep(reply.late).await;
         let mut head = Response::builder().status(reply.status);
         for (name, value) in &reply.headers {

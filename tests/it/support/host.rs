@@ -87,7 +87,7 @@ where
     }
 }
 
-/// What a task came to; its panic is the caller's.
+/// Returns the result of a task, or resumes its panic.
 pub(crate) fn pass_on_panic<T>(ended: Result<T, JoinError>) -> T {
     ended.unwrap_or_else(|error| resume_unwind(error.into_panic()))
 }

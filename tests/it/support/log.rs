@@ -1,4 +1,4 @@
-//! What a server saw.
+//! The requests that a server received.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -23,7 +23,8 @@ impl Seen {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    /// What tells a repetition from another request: `x-request-id`, or else all it asks for.
+    /// Returns the identity of a request across retries: `x-request-id`, or else method, path and
+    /// body.
     fn identity(&self) -> (String, Bytes) {
         match self.header("x-request-id") {
             Some(id) => (id.to_owned(), Bytes::new()),

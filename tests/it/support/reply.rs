@@ -1,4 +1,4 @@
-//! The lines of a script: answers, well-behaved or not, and faults that leave no answer.
+//! The lines of a script: responses, well-behaved or not, and faults without a response.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::log::Seen;
 
-/// What a server does with one request, or with one connection.
+/// A server's action on one request, or on one connection.
 #[derive(Clone)]
 pub(crate) struct Step {
     pub(super) read: Read,
@@ -16,13 +16,13 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    /// Answers as the request demands.
+    /// Responds as a function of the request says.
     pub(crate) fn ask(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         Self { read: Read::Whole, acts: vec![Act::Ask(Arc::new(answer))] }
     }
 }
 
-/// How much of the request is read before acting.
+/// The part of the request that is read before acting.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Read {
     /// Acts as soon as the connection is accepted.
@@ -43,12 +43,12 @@ pub(super) enum Act {
     Send(Bytes),
 }
 
-/// How a connection comes to its end.
+/// The end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum End {
     /// A clean FIN; what the client still sends is thrown away.
     Close,
-    /// The socket is closed as it is: the kernel answers bytes not read with RST.
+    /// The socket is closed as it is: the kernel sends RST if there are unread bytes.
     Drop,
     /// RST at once.
     Reset,
@@ -56,12 +56,13 @@ pub(crate) enum End {
     Stall,
 }
 
-/// No answer at all.
+/// A fault without a response.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fault {
     /// Ends the connection as soon as it is accepted.
     AtAccept(End),
-    /// Ends the connection after so many bytes of the request; 0 waits for the first and reads none.
+    /// Ends the connection after so many bytes of the request; 0 waits for the first and reads
+    /// none.
     After(usize, End),
     /// Ends the connection after the whole request.
     Unanswered(End),
@@ -84,7 +85,7 @@ impl From<Fault> for Step {
     }
 }
 
-/// An answer. As it is made it is whole, prompt and keeps the connection.
+/// A response. By default it is whole, prompt and keeps the connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
     pub(super) status: u16,
@@ -142,7 +143,7 @@ impl Reply {
         self
     }
 
-    /// A body told by `content-length`.
+    /// Sets a body with `content-length`.
     pub(crate) fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
         self
@@ -167,7 +168,7 @@ impl Reply {
         self
     }
 
-    /// Waits before the answer.
+    /// Waits before the response.
     pub(crate) fn late(mut self, pause: Duration) -> Self {
         self.late = pause;
         self
@@ -203,7 +204,7 @@ impl Reply {
         self.header("connection", "close")
     }
 
-    /// Answers as soon as the head is read and drops the connection with the rest unread.
+    /// Responds as soon as the head is read and drops the connection with the rest unread.
     pub(crate) fn early(mut self) -> Self {
         self.read = Read::Head;
         self.then = Then::End(End::Drop);

@@ -1,8 +1,8 @@
 //! TLS handshakes that fail, and a client that attempts them.
 //!
 //! The client does the handshake in a connector layer and hands on its error as reqwest's own TLS
-//! does, an `io::Error` around the `io::Error` around the `rustls::Error`. With reqwest's own, every
-//! client of every test would need a crypto provider and load the machine's certificates.
+//! does, an `io::Error` around the `io::Error` around the `rustls::Error`. With reqwest's own,
+//! every client of every test would need a crypto provider and load the machine's certificates.
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ pub(crate) static ONLY_TLS13: &[&SupportedProtocolVersion] = &[&TLS13];
 pub(crate) struct TlsServer {
     host: Host,
     log: Arc<Log>,
-    /// What its clients trust, and the versions that they speak.
+    /// The certificate that its clients trust.
     trusted: Option<CertificateDer<'static>>,
     versions: &'static [&'static SupportedProtocolVersion],
 }
@@ -45,7 +45,7 @@ impl TlsServer {
         })
     }
 
-    /// Shows a certificate that nobody signed.
+    /// Creates a server with a self-signed certificate.
     pub(crate) fn self_signed() -> Self {
         let (_, config) = server_config(ALL_VERSIONS, false);
         Self::accepting(config)

@@ -39,7 +39,7 @@ fn before_the_request() {
 }
 
 #[test]
-fn instead_of_an_answer() {
+fn instead_of_a_response() {
     check(fault::request_timeout(), "request timeout", &["operation timed out"]);
     check(fault::reset(), "request", &[SEND, "hyper", "io ConnectionReset"]);
     check(fault::early_eof(), "request", &[SEND, "hyper incomplete"]);

@@ -31,7 +31,7 @@ async fn a_script_runs_over_as_many_connections_as_it_leaves_alive() {
 }
 
 #[tokio::test]
-async fn ten_answers_dropped_unread_cost_connections() {
+async fn ten_responses_dropped_unread_cost_connections() {
     let small = Reply::status(503).body(vec![b'x'; 4096]);
     let large = Reply::status(503).body(vec![b'x'; 1 << 20]);
     assert_eq!(ten(small.clone(), true).await, 1);
@@ -101,7 +101,7 @@ async fn a_stall_lasts_longer_than_the_client() {
 }
 
 #[tokio::test]
-async fn an_answer_is_cut() {
+async fn a_response_is_cut() {
     let answer = || Reply::status(200).body("hello");
     for (reply, length) in [
         (answer().cut_head(End::Close), None),
@@ -109,7 +109,7 @@ async fn an_answer_is_cut() {
         (answer().cut_body(2, End::Reset), None),
         (Reply::status(200).chunked("hello").cut_body(5, End::Close), None),
         (Reply::status(200).chunked("hello"), Some(5)),
-        // Nothing tells this one from a whole body.
+        // This one is indistinguishable from a whole body.
         (Reply::status(200).until_close("hello").cut_body(2, End::Close), Some(2)),
         (Reply::status(200).interim(103).body("hello"), Some(5)),
     ] {
@@ -123,7 +123,7 @@ async fn an_answer_is_cut() {
 }
 
 #[tokio::test]
-async fn an_answer_takes_its_time() {
+async fn a_response_takes_its_time() {
     let slow = Reply::status(200).body("hello").late(ms(10)).body_late(ms(10)).drip(1, ms(4));
     let server = Server::h1([slow.into()]);
     let start = Instant::now();

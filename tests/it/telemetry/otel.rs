@@ -1,4 +1,4 @@
-//! What arrives at an OpenTelemetry backend.
+//! The spans that arrive at an OpenTelemetry backend.
 
 use opentelemetry::trace::{SpanKind, TracerProvider as _};
 use opentelemetry::{Key, Value};
@@ -124,7 +124,7 @@ fn with_reqwest_tracing_inside_its_span_is_the_only_client_span() {
             let parent = spans.iter().find(|it| it.span_context.span_id() == client.parent_span_id);
             assert_eq!(parent.is_some(), ours == AttemptSpan::Internal);
         }
-        // What the server was told is the trace of the attempt that reached it.
+        // The server gets the trace of the attempt that reached it.
         assert!(server.seen().iter().all(|it| it.header("authorization").is_none()));
     }
 }

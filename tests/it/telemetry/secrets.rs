@@ -185,7 +185,7 @@ fn no_secret_comes_out_anywhere() {
                 tokio::join!(once(Duration::ZERO), once(SECOND));
             }
             show(&out, &script);
-            // It is told of no function for paths.
+            // It has no function for paths.
             let sent = format!("{:?}{:#?}", script.sent(), script.sent());
             show(&out, &redact_path(&sent));
         }

@@ -71,7 +71,7 @@ impl Witness {
     }
 }
 
-/// Whose spans and logs are taken down.
+/// Returns whether spans and logs of this origin are recorded.
 fn is_of_interest(metadata: &tracing::Metadata<'_>) -> bool {
     ["reqwest_resilient", "inside"].contains(&metadata.target())
 }

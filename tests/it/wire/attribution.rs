@@ -1,4 +1,4 @@
-//! Whose outcome it is: the host that was asked hears it, whatever middleware makes of it.
+//! Attribution of outcomes: to the host that was asked, regardless of other middleware.
 
 use std::io;
 use std::num::NonZeroU32;
@@ -50,7 +50,7 @@ fn state(hosts: &HostStates, url: &str) -> BreakerState {
 }
 
 /// A URL that refuses connections.
-fn nobody() -> reqwest::Url {
+fn closed_port() -> reqwest::Url {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}/", closed.local_addr().unwrap()).parse().unwrap()
 }
@@ -85,7 +85,7 @@ async fn the_breaker_opens_whatever_touches_url_or_response() {
     type Build = fn(&HostStates, ResilientConfigBuilder, Inside) -> ClientWithMiddleware;
     for build in [inside as Build, inside_ours] {
         let server = Server::h1([Reply::status(500).into()]);
-        let dead = nobody();
+        let dead = closed_port();
         let picked = || Inside::Picks(server.url("/").parse().unwrap());
         for (name, middleware, url) in [
             ("signs", Inside::Signs, server.url("/a")),
@@ -156,7 +156,7 @@ async fn what_this_machine_lacks_is_neutral_to_hosts() {
             .unwrap();
         let (hosts, log) = (HostStates::new(), AttemptLog::new());
         let client = resilient_on(&hosts, quick().circuit_breaker(one_failure()), client);
-        let url = nobody();
+        let url = closed_port();
         let request = client.post(url.clone()).body("x").with_extension(log.clone());
         request.send().await.unwrap_err();
         assert_eq!(log.attempts(), 3, "{code}: nothing was sent");
@@ -233,7 +233,7 @@ async fn a_fallback_outside_the_retries_is_ok() {
         assert_eq!(response.text().await.unwrap(), "stale");
         assert_eq!(script.sent().len(), 4);
     }
-    // What the settings call a failure is one still.
+    // A status that the settings count as a failure remains one.
     let accepted = http::StatusCode::ACCEPTED;
     let config = steady().retry_statuses([accepted]);
     let (client, _) = scripted(config.build().unwrap(), [Mock::status(202)]);

@@ -91,7 +91,7 @@ async fn no_connection_is_left_for_a_later_request_to_trip_over() {
     assert!(polls > 5, "{polls} polls");
 }
 
-/// Answers with what it was sent, but `/bad` only after a few failures.
+/// Echoes the request, but `/bad` only after a few failures.
 fn failing_at_first() -> Step {
     let failures = AtomicUsize::new(0);
     Step::ask(move |seen| {
@@ -119,7 +119,7 @@ async fn at_every_poll(request: impl AsyncFn(usize) -> bool) -> usize {
     polls
 }
 
-/// Whether a request ends within so many polls; if not, it is dropped.
+/// Returns whether a request ends within so many polls; otherwise drops it.
 async fn within(mut polls: usize, request: RequestBuilder) -> bool {
     let mut sent = pin!(async { request.send().await.unwrap().bytes().await.unwrap() });
     poll_fn(|cx| {
@@ -129,7 +129,7 @@ async fn within(mut polls: usize, request: RequestBuilder) -> bool {
         polls -= 1;
         match sent.as_mut().poll(cx) {
             Poll::Ready(_) => Poll::Ready(true),
-            // The last one: nobody is to wait for another wake.
+            // The last poll: there is no wait for another wake.
             Poll::Pending if polls == 0 => Poll::Ready(false),
             Poll::Pending => Poll::Pending,
         }
@@ -137,7 +137,7 @@ async fn within(mut polls: usize, request: RequestBuilder) -> bool {
     .await
 }
 
-/// What outlives a request.
+/// The state that outlives a request.
 struct Kept {
     breaker: CircuitBreaker,
     hosts: HostStates,

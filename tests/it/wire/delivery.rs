@@ -1,4 +1,5 @@
-//! What is made of each real error: its kind, how far the request got, and whether it is retried.
+//! The classification of real errors: their kind, how far the request got, and whether it is
+//! retried.
 
 use std::sync::Mutex;
 
@@ -11,11 +12,11 @@ use super::quick;
 use crate::support::{URL, fault, scripted};
 
 #[tokio::test(start_paused = true)]
-async fn of_every_error_is_told() {
+async fn every_error_is_classified() {
     use FailureKind::*;
 
-    // What never got there is sent again whatever its method; what may have got there only if
-    // that does no harm; and what no repetition would change not at all.
+    // A request that never arrived is sent again with any method; one that may have arrived only if
+    // that does no harm; and one with a permanent error not at all.
     const ANY: [u32; 2] = [3, 3];
     const IDEMPOTENT: [u32; 2] = [3, 1];
     const FINAL: [u32; 2] = [1, 1];
@@ -81,10 +82,10 @@ async fn of_http2_is_told() {
 
 #[cfg(feature = "rustls")]
 #[tokio::test(start_paused = true)]
-async fn of_tls_is_told() {
+async fn tls_errors_are_classified() {
     use FailureKind::{Certificate, Connect, Tls};
 
-    // Whoever refuses a certificate refuses it again; a handshake may be cut by a restart.
+    // A refused certificate stays refused; a handshake may be cut by a restart.
     check("certificate", fault::certificate, Certificate, NotSent, [1, 1]).await;
     check("certificate required, 1.2", fault::certificate_required_12, Tls, NotSent, [1, 1]).await;
     check("certificate required, 1.3", fault::certificate_required_13, Tls, NotSent, [1, 1]).await;
@@ -92,8 +93,8 @@ async fn of_tls_is_told() {
     check("handshake cut", fault::handshake_cut, Connect, NotSent, [3, 3]).await;
 }
 
-/// Checks an error as an outcome tells it and a history keeps it, and how many attempts a GET and
-/// a POST make of it.
+/// Checks an error in the outcome and in the history, and the number of attempts of a GET and a
+/// POST.
 async fn check(
     name: &str,
     fault: fn() -> Error,
@@ -132,13 +133,13 @@ async fn check(
     }
 }
 
-/// The error, as if of the url that is asked for; of another one it would tell of a redirect.
+/// Returns the error, with the URL of the request; another URL would mean a redirect.
 fn error_of(fault: fn() -> Error) -> Error {
     fault().with_url(URL.parse().unwrap())
 }
 
 #[tokio::test]
-async fn a_client_without_tls_is_told_which_feature_to_switch_on() {
+async fn a_client_without_tls_names_the_feature_to_switch_on() {
     let client = super::resilient(quick(), super::plain());
     let error = client.get("https://127.0.0.1/").send_resilient().await.unwrap_err();
     assert_eq!((error.attempts(), error.stop_reason()), (1, StopReason::Final));

@@ -1,5 +1,4 @@
-//! What becomes of the connection of a failed response: ten failures in a row, and their
-//! connections.
+//! Reuse of the connections of failed responses: ten failures in a row, and their connections.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use crate::support::server::Server;
 async fn connections_of_ten_failed_attempts() {
     let body = |length: usize| Reply::status(503).body(vec![b'x'; length]);
     let late = |length| body(length).body_late(ms(5));
-    // What is told, and how many connections may be opened.
+    // The name of the case, and the number of connections that may be opened.
     let rows = [
         ("0", body(0), 1),
         ("4 KiB", body(4 << 10), 1),
@@ -85,7 +84,7 @@ async fn a_late_body_is_drained_within_the_wait() {
     assert_eq!((requests, connections), (2, 1));
     assert!((ms(400)..ms(600)).contains(&took), "{took:?}");
 
-    // What comes after the end of the wait costs its connection, and no time.
+    // A body that arrives after the end of the wait costs its connection, and no time.
     let slow = Reply::status(503).body("hello").body_late(ms(2_000));
     let (requests, connections, took) = sends(patient(), slow).await;
     assert_eq!((requests, connections), (2, 2));

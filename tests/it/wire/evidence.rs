@@ -1,5 +1,5 @@
-//! What proves that a request was not sent: nothing but the transport's own error, a refusal of the
-//! protocol, or a middleware that says so.
+//! Proofs that a request was not sent: only the transport's own error, a refusal of the protocol,
+//! or the marker of a middleware.
 
 use std::io;
 use std::time::Duration;
@@ -52,7 +52,7 @@ impl Whose {
 
 const BOTH: [Whose; 2] = [Whose::Foreign, Whose::Ours];
 
-/// What became of a POST through a client with this middleware.
+/// Returns the log of a POST through a client with this middleware.
 async fn post(whose: Whose, inside: Inside, url: String) -> AttemptLog {
     let log = AttemptLog::new();
     let client = whose.client(&HostStates::new(), quick(), inside);
@@ -61,12 +61,12 @@ async fn post(whose: Whose, inside: Inside, url: String) -> AttemptLog {
 }
 
 /// A URL that refuses connections.
-fn nobody() -> reqwest::Url {
+fn closed_port() -> reqwest::Url {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}/", closed.local_addr().unwrap()).parse().unwrap()
 }
 
-/// The error of another request, to a server of its own that cannot be reached.
+/// Returns the error of another request, to an unreachable server.
 fn refused() -> reqwest::Error {
     fault::refused()
 }
@@ -131,12 +131,12 @@ async fn nor_does_it_open_the_breaker() {
     }
 }
 
-/// The token server answers on the same path of another host, and its error keeps its URL: only our
-/// own client knows that the request itself had a response.
+/// The token server responds on the same path of another host, and its error keeps its URL: only
+/// our own client knows that the request itself had a response.
 #[tokio::test]
 async fn our_own_client_knows_what_was_sent() {
     let server = Server::h1([Reply::status(201).into()]);
-    let url = nobody();
+    let url = closed_port();
     let inside = Inside::fails_after(move || Error::Reqwest(refused().with_url(url.clone())));
     let log = post(Whose::Ours, inside, server.url("/")).await;
     assert_eq!((server.requests(), log.attempts()), (1, 1));
@@ -159,7 +159,7 @@ async fn our_own_client_knows_what_was_sent() {
 #[tokio::test]
 async fn our_own_client_knows_of_every_send() {
     let server = Server::h1([Fault::Unanswered(End::Reset).into()]);
-    let dead = nobody();
+    let dead = closed_port();
     let twice = does(move |request, extensions, next| {
         let dead = dead.clone();
         Box::pin(async move {
@@ -180,16 +180,16 @@ async fn our_own_client_knows_of_every_send() {
 async fn a_refused_post_is_sent_again_whatever_is_inside() {
     for whose in BOTH {
         for (name, inside) in [("nothing", Inside::Nothing), ("signs", Inside::Signs)] {
-            let log = post(whose, inside, nobody().into()).await;
+            let log = post(whose, inside, closed_port().into()).await;
             let attempt = log.history().attempts()[0].clone();
             assert_eq!(attempt.delivery, Delivery::NotSent, "{name} {whose:?}");
             assert_eq!(log.attempts(), 3, "{name} {whose:?}");
         }
     }
     // Only our own client sees what the middleware made of the URL.
-    let log = post(Whose::Ours, Inside::Picks(nobody()), URL.into()).await;
+    let log = post(Whose::Ours, Inside::Picks(closed_port()), URL.into()).await;
     assert_eq!(log.attempts(), 3);
-    let log = post(Whose::Foreign, Inside::Picks(nobody()), URL.into()).await;
+    let log = post(Whose::Foreign, Inside::Picks(closed_port()), URL.into()).await;
     assert_eq!(log.attempts(), 1);
 }
 
@@ -285,9 +285,9 @@ async fn nor_does_a_stream_that_is_refused_after_its_head() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_nobody_proves_nothing_even_in_another_task() {
+async fn a_redirect_to_a_closed_port_proves_nothing_even_in_another_task() {
     for status in [302, 303, 307] {
-        let first = Server::h1([Reply::redirect(status, nobody()).into()]);
+        let first = Server::h1([Reply::redirect(status, closed_port()).into()]);
         let inside = Inside::Spawns(plain());
         let log = post(Whose::Ours, inside, first.url("/")).await;
         assert_eq!((first.requests(), log.attempts()), (1, 1), "{status}");

@@ -29,14 +29,13 @@ enum Kind {
     Factory,
 }
 
-/// A fault, and what becomes of each kind of request when it is followed by a server in health:
-/// how many reach the application, of how many that begin to arrive. `a-b` is for what depends on
-/// who is faster.
+/// A fault, and the result of each kind of request if the server is healthy afterwards: the number
+/// that reach the application, of those that begin to arrive. `a-b` stands for races.
 struct Row<S> {
     fault: &'static str,
     step: S,
     expected: [&'static str; 6],
-    /// Whether the server says that it did not process the request.
+    /// `true` if the server says that it did not process the request.
     disowned: bool,
 }
 
@@ -53,7 +52,7 @@ fn disowned<S>(fault: &'static str, step: impl Into<S>, expected: [&'static str;
 async fn over_http1() {
     use End::*;
 
-    // What was read to its end is repeated only where that does no harm.
+    // A request that was read to its end is retried only if that does no harm.
     const PROCESSED: [&str; 6] = ["2/2", "2/2", "1/1", "2/2", "1/1", "1/1"];
     // A beginning may be all that the application waits for.
     const BEGUN: [&str; 6] = ["1/2", "1/2", "0/1", "1/2", "0/1", "0/1"];
@@ -115,7 +114,7 @@ async fn over_http2() {
     use h2::Reason;
 
     const PROCESSED: [&str; 6] = ["2/2", "2/2", "1/1", "2/2", "1/1", "1/1"];
-    // The protocol says that nobody acted on it.
+    // The protocol says that the request was not processed.
     const REFUSED: [&str; 6] = ["1/2", "1/2", "1/2", "1/2", "0/1", "1/2"];
     const DISOWNED: [&str; 6] = ["2/2", "2/2", "2/2", "2/2", "1/1", "2/2"];
     let ok = || Reply::status(200).body("hello");
@@ -201,7 +200,7 @@ async fn check<S: Clone + Send + Sync>(
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Whether `1/1-2` says so.
+/// Returns whether the counts match an expectation such as `1/1-2`.
 fn agrees(expected: &str, (reached, begun): (usize, usize)) -> bool {
     let within = |range: &str, count: usize| {
         let (least, most) = range.split_once('-').unwrap_or((range, range));

@@ -38,7 +38,7 @@ async fn no_post_is_sent_twice_because_of_what_a_middleware_does() {
     const ONCE: [usize; 7] = [1; 7];
     // Another origin may be a redirect, where the client is not ours.
     const REFUSED: [usize; 7] = [2, 2, 1, 2, 2, 1, 2];
-    // What did not come through our own chain is not known to it.
+    // Requests outside of our own chain are not recorded.
     const REFUSED_OURS: [usize; 7] = [2, 2, 2, 2, 2, 1, 2];
     let ok = || Reply::status(200).body("hello");
     let rows: Vec<(&str, Step, [usize; 7], [usize; 7])> = vec![
@@ -76,7 +76,7 @@ async fn no_post_is_sent_twice_because_of_what_a_middleware_does() {
             })
         })
     };
-    // What stalls comes after the rest: there an attempt has a limit, and so less to wait for.
+    // Stalling cases run last: their attempts have a limit, so there is less to wait for.
     let mut results = join_all(cells(false)).await;
     results.extend(join_all(cells(true)).await);
     let wrong: Vec<_> = results.into_iter().filter(|it| !it.0).map(|it| it.1).collect();

@@ -10,7 +10,7 @@ use reqwest_resilient::{AttemptLog, BodyFactory, Delivery};
 
 use super::{ms, quick, resilient, settings};
 
-/// Tells this test which side of the cable it is.
+/// The variable with the side of the cable that this process is.
 const SIDE: &str = "RESILIENT_TEST_SIDE";
 const NAME: &str = "wire::network::a_network_that_breaks_does_not_prove_that_a_post_was_not_sent";
 const SERVER: &str = "10.77.0.2";
@@ -94,7 +94,7 @@ impl Drop for Far {
 }
 
 fn client() {
-    // The kernel tells itself through the loopback that a host is unreachable.
+    // The kernel reports an unreachable host through the loopback.
     if !ip("link set lo up") || !ip("link add near type veth peer name far") {
         std::process::exit(SKIPPED);
     }

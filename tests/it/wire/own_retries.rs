@@ -1,4 +1,4 @@
-//! What reqwest repeats by itself, below any middleware: how many streams a server sees.
+//! Retries of reqwest itself, below any middleware: the number of streams that a server sees.
 #![cfg(feature = "http2")]
 
 use h2::Reason;
@@ -26,7 +26,8 @@ async fn each_attempt_is_one_stream_where_that_is_switched_off() {
     }
 }
 
-/// What was refused was refused three times already: it is not sent again at once.
+/// Returns attempts and streams: a refused request was refused three times already, and is not
+/// sent again at once.
 async fn attempts_and_streams(client: Client, refusal: Stream) -> (u32, usize) {
     let server = Server::h2([refusal]);
     let log = AttemptLog::new();

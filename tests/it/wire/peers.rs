@@ -77,7 +77,7 @@ async fn reqwest_retry_04_an_error_comes_back_untouched() {
     let error = client.get(&url).with_extension(log.clone()).send().await.unwrap_err();
     assert!(error.is_connect() && error.is_request());
     assert_eq!(error.url().unwrap().as_str(), url);
-    // What the inner one gave up after two, the outer one does not try again.
+    // The inner one gave up after two attempts; the outer one does not retry.
     assert_eq!(log.attempts(), 1);
 }
 
@@ -101,7 +101,7 @@ async fn reqwest_retry_05_the_total_time_is_kept() {
 
 #[tokio::test]
 async fn reqwest_retry_07_attempts_do_not_share_their_extensions() {
-    /// How often this map of extensions came by.
+    /// A count of the passes of this map of extensions.
     #[derive(Clone, Default)]
     struct Passed(usize);
 
@@ -247,7 +247,7 @@ async fn reqwest_05_what_is_discarded_is_drained() {
     assert!(server.connections() <= 3, "{} connections", server.connections());
 }
 
-/// How many requests of a kind reach a server that always answers so.
+/// Returns how many requests of a kind reach a server that always gives this reply.
 async fn requests(method: Method, reply: Reply) -> usize {
     let server = Server::h1([reply.into()]);
     let client: ClientWithMiddleware = resilient(quick(), plain());

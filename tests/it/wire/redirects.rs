@@ -1,4 +1,4 @@
-//! What follows a redirect: the first server may have done all it was asked to.
+//! Failures after a redirect: the first server may have processed the request.
 
 use reqwest::redirect::Policy;
 use reqwest_resilient::{
@@ -35,9 +35,9 @@ async fn a_post_that_failed_after_a_redirect_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn not_even_if_nobody_listens_at_the_second_host() {
+async fn not_even_if_the_second_host_refuses_connections() {
     for status in [302, 303, 307] {
-        let first = Server::h1([Reply::redirect(status, nobody()).into()]);
+        let first = Server::h1([Reply::redirect(status, closed_port()).into()]);
         let log = post(&first).await;
         // The error alone says that nothing was sent, to the host that was asked.
         let history = log.history();
@@ -71,7 +71,7 @@ async fn nor_if_the_second_server_refuses_the_stream() {
 #[tokio::test]
 async fn a_post_that_was_not_redirected_is_sent_again() {
     let client = resilient(quick(), plain());
-    for url in [nobody(), format!("{}#part", nobody())] {
+    for url in [closed_port(), format!("{}#part", closed_port())] {
         let log = AttemptLog::new();
         client.post(url).body("x").with_extension(log.clone()).send().await.unwrap_err();
         assert_eq!((log.attempts(), log.history().attempts()[0].delivery), (3, Delivery::NotSent));
@@ -132,7 +132,7 @@ async fn too_many_redirects_are_too_many_the_next_time() {
     assert_eq!(server.requests(), 4);
 }
 
-/// What became of a POST.
+/// Returns the log of a POST.
 async fn post(server: &Server) -> AttemptLog {
     let log = AttemptLog::new();
     let client = resilient(quick(), plain());
@@ -141,7 +141,7 @@ async fn post(server: &Server) -> AttemptLog {
 }
 
 /// A url that refuses connections.
-fn nobody() -> String {
+fn closed_port() -> String {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}/", closed.local_addr().unwrap())
 }

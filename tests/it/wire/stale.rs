@@ -100,7 +100,7 @@ async fn assert_waits(request: RequestBuilder) {
     assert_eq!(*wait, Some((ms(1), WaitSource::Backoff)));
 }
 
-/// Too long for a test: whoever waits for it is late.
+/// Too long for a test: a request that waits for it is late.
 const BACKOFF: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The ways in which an idle connection turns out to be closed.
@@ -137,7 +137,7 @@ impl After {
     }
 }
 
-/// What each attempt came to: its status, if there was an answer.
+/// Returns the status of each attempt, if there was a response.
 async fn statuses(request: RequestBuilder) -> Vec<Option<u16>> {
     let log = AttemptLog::new();
     request.with_extension(log.clone()).send().await.unwrap();

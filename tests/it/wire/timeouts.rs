@@ -1,4 +1,4 @@
-//! Limits of time, kept against a server that does not answer, or not to the end.
+//! Time limits with a server that does not respond, or not to the end.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,11 @@ use super::{ms, plain, quick, resilient, settings};
 use crate::support::reply::{End, Fault, Reply, Step};
 use crate::support::server::Server;
 
-/// What a busy machine may add.
+/// The time that a busy machine may add.
 const SLACK: Duration = Duration::from_millis(600);
 
 #[tokio::test]
-async fn the_deadline_cuts_a_server_that_does_not_answer() {
+async fn the_deadline_cuts_a_server_that_does_not_respond() {
     let ok = || Reply::status(200).body("hello");
     let stalls: [Step; 4] = [
         Fault::AtAccept(End::Stall).into(),

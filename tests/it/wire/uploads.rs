@@ -22,7 +22,7 @@ async fn a_large_upload_that_is_cut_goes_once_more_and_not_at_once() {
 async fn an_early_413_is_not_asked_for_again_and_again() {
     let server = Server::h1([Reply::status(413).early().into()]);
     let put = resilient(quick().max_retries(9), plain()).put(server.url("/"));
-    // The answer may be lost in the reset of the connection.
+    // The response may be lost in the reset of the connection.
     if let Ok(response) = put.body(vec![b'x'; 8 << 20]).send().await {
         assert_eq!(response.status().as_u16(), 413);
     }
