@@ -39,8 +39,6 @@ pub(crate) const CONTESTANTS: &[Contestant] = &[
     peer("backon", |it| Client::Backon(it.client(reqwest::Client::builder()))),
     ours("Resilient", |it| it.as_written()),
     ours("ResilientClient", |it| it.resilient_client(ResilientConfig::default())),
-    ours("batch()", |it| it.resilient_client(ResilientConfig::batch())),
-    peer("plain()", |it| it.resilient_client(ResilientConfig::plain())),
 ];
 
 const fn peer(name: &'static str, build: fn(&Setup) -> Client) -> Contestant {

@@ -129,6 +129,7 @@ mod limits;
 mod parts;
 #[cfg(feature = "schemars")]
 mod schema;
+mod set;
 mod shape;
 mod tree;
 

@@ -4,7 +4,7 @@ use std::{num::NonZeroU16, time::Duration};
 
 use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers, Window};
 use crate::common::fault::ConfigFault;
-use crate::config::file::apply::{
+use crate::config::file::set::{
     count, get, get_count, get_number, get_percent, get_time, percent, positive, set,
 };
 use crate::config::file::shape::{Table, Value};

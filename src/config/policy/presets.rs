@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{StatusCode, header};
 
-use super::{LONGEST_BACKOFF, Policy, RetryAfter, TRANSIENT};
+use super::{Policy, RetryAfter, TRANSIENT};
 use crate::config::headers::DeadlineHeader;
 use crate::outcome::classify::RetryMethods;
 use crate::outcome::hint::{HintFormat, HintHeaders};
@@ -34,7 +34,7 @@ impl Policy {
     pub(crate) fn service(deadline: Duration) -> Self {
         let deadline = deadline.max(SHORTEST_DEADLINE);
         let wait = deadline / 10;
-        let backoff = Exponential::new(Duration::from_millis(50)).max_delay(LONGEST_BACKOFF);
+        let backoff = Exponential::new(wait.min(Duration::from_millis(50))).max_delay(wait);
         Self {
             max_retries: 2,
             backoff: Arc::new(backoff),
