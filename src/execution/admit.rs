@@ -82,6 +82,10 @@ impl Execution<'_> {
         now: Instant,
     ) -> Result<Instant, Refusal> {
         let rejected = || refuse(*open, now);
+        // Forced open, since the request began to wait or before.
+        if open.may_close_in().is_none() {
+            return Err(rejected());
+        }
         // After a wait, nothing but a probe that failed has opened it.
         let costs_retry = !self.policy.waits_out_outages;
         let has_failed = costs_retry && patience.is_some() && !open.is_probing();

@@ -154,15 +154,24 @@ async fn a_probe_that_is_cancelled_lets_the_next_one_go() {
 async fn a_change_by_hand_is_heard_by_those_that_wait() {
     type Change = fn(&CircuitBreaker);
     let reset: (Change, bool) = (CircuitBreaker::reset, true);
-    for (change, sends) in [reset, (CircuitBreaker::force_open, false)] {
+    let forced: (Change, bool) = (CircuitBreaker::force_open, false);
+    for ((change, sends), waits_long) in [(reset, false), (forced, false), (forced, true)] {
         let breaker = opened();
-        let (client, script) = scripted(guarded(&breaker).build().unwrap(), [Reply::status(200)]);
+        let config = match waits_long {
+            true => ResilientConfig::batch().to_builder().circuit_breaker(breaker.clone()),
+            false => guarded(&breaker),
+        };
+        let (client, script) = scripted(config.build().unwrap(), [Reply::status(200)]);
+        // A host that has responded is waited for.
+        breaker.reset();
+        ask(&client).await.0.unwrap();
+        fail(&breaker, 1, Instant::now());
         let ((result, took), ()) = tokio::join!(ask(&client), async {
             sleep(millis(300)).await;
             change(&breaker);
         });
         assert!((millis(300)..=millis(400)).contains(&took), "{took:?}");
-        assert_eq!((result.is_ok(), script.sent().len()), (sends, usize::from(sends)));
+        assert_eq!((result.is_ok(), script.sent().len()), (sends, 1 + usize::from(sends)));
         if let Err(error) = result {
             assert_eq!((error.is_circuit_open(), error.retry_in()), (true, None));
         }
