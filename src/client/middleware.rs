@@ -26,7 +26,7 @@ use crate::retry::decision::{Decision, StopReason};
 /// The time for all addresses of a name; half the attempt timeout of `ResilientClient`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long an unused connection is kept.
+/// The time for which an unused connection is kept.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Both together are less than the attempt timeout of `ResilientClient`.
@@ -51,14 +51,14 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(4);
 /// # Placement
 ///
 /// Middleware added before it sees one request; middleware added after it sees every attempt.
-/// What signs or authenticates a request belongs after it, and so does tracing. Of two `Resilient`s
+/// Signing, authentication and tracing belong after it. Of two `Resilient`s
 /// in one client, the inner one decides: what it gave up, the outer one does not retry. Give each
 /// a breaker and a budget of its own: one that both share counts the outcome of every request once
 /// more.
 ///
 /// # What comes back
 ///
-/// What reqwest would give: `Ok` with the last response, whatever its status, or the last error
+/// The result is that of reqwest: `Ok` with the last response, whatever its status, or the last error
 /// of the transport, untouched. What is decided here (a limit that cut an attempt) comes as an
 /// [`HttpRequestError`](crate::HttpRequestError) inside `reqwest_middleware::Error::Middleware`.
 /// Every attempt runs on a copy of the request's extensions; those of the last attempt are kept.
@@ -90,9 +90,9 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(4);
 #[derive(Clone, Debug)]
 pub struct Resilient {
     current: Current,
-    /// The client's own, for requests of which nobody says how long they may take.
+    /// The client's own, for requests without a limit.
     client_timeout: Option<Duration>,
-    /// Whether the end of the chain is our own, which records what is sent.
+    /// Set if the end of the chain is our own, which records what is sent.
     records: bool,
 }
 
@@ -179,7 +179,7 @@ impl Resilient {
         self.current.config()
     }
 
-    /// By which its settings, and those of its clones, can be replaced while it works.
+    /// Returns the handle that replaces its settings, and those of its clones, while it works.
     pub fn handle(&self) -> ResilientHandle {
         self.current.handle()
     }
@@ -210,7 +210,7 @@ impl Resilient {
         Place::default().fill(self.full(chain, policy, request, extensions))
     }
 
-    /// A first attempt that keeps to nothing and that nobody watches: if its answer is good, that
+    /// A first attempt that keeps to nothing and that has no observer: if its response is good, that
     /// was all, and the loop need not begin. Where breaker or gate has to be asked, it does at once.
     ///
     /// A block rather than an `async fn`, whose arguments would take their place in the future
@@ -437,13 +437,13 @@ impl Resilient {
     }
 }
 
-/// What a first attempt gave, and the extensions that were its own.
+/// The result of a first attempt, and the extensions that were its own.
 struct First<E> {
     sent: AttemptResult<E>,
     own: Option<Extensions>,
 }
 
-/// Whether nothing is asked of attempts, and nobody asks about them.
+/// Returns whether nothing is asked of attempts, and no log is kept of them.
 #[inline]
 fn is_simple(policy: &Policy, extensions: &Extensions) -> bool {
     policy.simple
@@ -456,7 +456,7 @@ fn is_simple(policy: &Policy, extensions: &Extensions) -> bool {
 #[derive(Clone, Copy)]
 struct GaveUp;
 
-/// How often a request was sent before, in the extensions of every attempt but the first: what
+/// The number of earlier sends of a request, in the extensions of every attempt but the first: what
 /// OpenTelemetry calls `http.request.resend_count`.
 ///
 /// For middleware further in, which sees one attempt only; absent means 0. Re-sends of a
@@ -480,7 +480,7 @@ impl ResendCount {
         self.0
     }
 
-    /// Says it to whoever is further in; a first attempt costs nothing.
+    /// Tells it to middleware further in; a first attempt costs nothing.
     fn mark(extensions: &mut Extensions, before: Option<&Self>, attempt: u32) {
         if attempt > 1 {
             let before = before.map_or(0, Self::get);
@@ -510,7 +510,7 @@ fn take(request: &mut Request, copy: bool) -> (Request, bool) {
     }
 }
 
-/// What a request is called, for where there is no copy of it.
+/// Returns method and URL of a request, for where there is no copy of it.
 ///
 /// Neither inlined nor without its `Some`, so that it is made right where it stays: what is moved
 /// soon after is slow.

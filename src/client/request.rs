@@ -17,7 +17,7 @@ use crate::retry::decision::StopReason;
 /// The type has a method `map` that hands the builder of reqwest-middleware to a closure.
 macro_rules! building {
     ($Type:ty) => {
-        /// What the request is made of, as in reqwest.
+        /// Methods that build the request, as in reqwest.
         impl $Type {
             /// Adds a header. A name or value that cannot be one is an error at sending.
             pub fn header<K, V>(self, name: K, value: V) -> Self
@@ -132,7 +132,7 @@ pub(crate) struct Prepared<C = ClientWithMiddleware> {
     pub(crate) told: RequestIdentity,
 }
 
-/// What is known of a request while somebody else sends it.
+/// The identity of a request while it is sent.
 #[derive(Clone)]
 pub(crate) struct RequestIdentity {
     method: Method,
@@ -193,7 +193,7 @@ macro_rules! sending {
                             Ok(other) => {
                                 Cause::Failure(transport_error::kind_of(&other), Box::new(other))
                             }
-                            // Its plain conversion would hide the type from whoever asks the source for it.
+                            // Its plain conversion would hide the type from a downcast of the source.
                             Err(error) => Cause::Failure(
                                 transport_error::kind_of(error.as_ref()),
                                 error.reallocate_into_boxed_dyn_error_without_backtrace(),
@@ -220,7 +220,7 @@ fn still_failing(response: &Response) -> bool {
 
 /// A request being put together: the methods of reqwest's builder, and two ways to send it.
 ///
-/// What cannot be (a url, a header, the shared client of the free functions) is an error at
+/// An invalid part (a URL, a header, the shared client of the free functions) is an error at
 /// sending, never a panic.
 #[must_use = "a request does nothing until it is sent"]
 pub struct RequestBuilder(Result<reqwest_middleware::RequestBuilder, BuildError>);

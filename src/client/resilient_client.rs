@@ -61,10 +61,10 @@ macro_rules! verbs {
 }
 pub(crate) use verbs;
 
-/// What both builders of clients can be told; each has a method `map`.
+/// The methods that both builders of clients share; each has a method `map`.
 macro_rules! assembling {
     ($Type:ty) => {
-        /// What the client is made of.
+        /// Methods that set the parts of the client.
         impl $Type {
             /// The settings. Default: those of
             /// [`ResilientConfig::default`](crate::ResilientConfig).
@@ -131,8 +131,8 @@ macro_rules! assembling {
 #[cfg(feature = "blocking")]
 pub(crate) use assembling;
 
-/// How long an attempt may take where nobody says: as in the Python library, and longer than
-/// anyone waits for a page.
+/// The limit of an attempt for which none is set: as in the Python library, and longer than
+/// users wait for a page.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A client of reqwest with [`Resilient`] in place and settings that suit it.
@@ -194,7 +194,7 @@ impl ResilientClient {
         RequestBuilder::new(self.inner.request(method, url))
     }
 
-    /// By which the settings can be replaced while the client works.
+    /// Returns the handle that replaces the settings while the client works.
     pub fn reload_handle(&self) -> ResilientHandle {
         self.handle.clone()
     }

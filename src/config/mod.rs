@@ -90,7 +90,7 @@ impl ResilientConfig {
     ///
     /// | setting | value | why |
     /// |---|---|---|
-    /// | `max_total_time` | `deadline` | a later response is of no use to anyone |
+    /// | `max_total_time` | `deadline` | a later response is of no use |
     /// | `deadline_header` | `grpc-timeout` | the server learns how much of it is left, and need not begin what comes too late |
     /// | `max_retries` | 2 | services call services: retries of each level multiply |
     /// | `backoff` | from 50 ms | most failures inside a data centre are over by then |
@@ -118,7 +118,7 @@ impl ResilientConfig {
     /// Retries alone, as *reqwest-retry* makes them: 3 of them after 408, 429, any 5xx and failures
     /// of the transport, without breaker, budget and gate, deaf to Retry-After and its like.
     ///
-    /// What is sent again still goes by the proofs of [`Delivery`](crate::Delivery): no POST twice
+    /// Retries still go by the proofs of [`Delivery`](crate::Delivery): no POST twice
     /// that may have been processed. Backoff and jitter are those of the default, from 300 ms up to
     /// 20 s, for rate limits as well.
     ///

@@ -22,7 +22,7 @@ use crate::observe::event::Event;
 /// way keeps all of its old ones. No request waits for a reload, and none sees a mixture. The old
 /// settings, their closures included, are dropped with the last request that has them.
 ///
-/// What is known of hosts stays, as it belongs to the client and not to the settings: an open
+/// The state of hosts stays, as it belongs to the client and not to the settings: an open
 /// circuit breaker stays open for the time it was opened for, a retry budget keeps its balance (as
 /// far as the new size holds it), a closed gate stays closed. The next request of a host brings the
 /// new rules to them. Counts stay unless the breaker's window is another.

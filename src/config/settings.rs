@@ -75,7 +75,7 @@ macro_rules! settings {
             /// Decides by a predicate what is retried, in place of the statuses and of what is
             /// known about errors, for answers below 400 too. Asked once per attempt.
             ///
-            /// What is not safe to repeat is still not repeated; see
+            /// Requests that are not safe to repeat are still not repeated; see
             /// [`retry_methods`](Self::retry_methods). A panic in the predicate is the caller's.
             pub fn retry_if(
                 mut self,
@@ -151,7 +151,7 @@ macro_rules! settings {
                 self
             }
 
-            /// What becomes of a wait that the server asked for. Default: [`RetryAfter::Floor`].
+            /// Sets what becomes of a wait that the server asked for. Default: [`RetryAfter::Floor`].
             pub fn retry_after(mut self, retry_after: RetryAfter) -> Self {
                 self.patch().retry_after = Some(retry_after);
                 self

@@ -35,7 +35,7 @@ pub struct Answered {
 }
 
 impl Answered {
-    /// What it was answered with, at `now`.
+    /// Creates the response, received at `now`.
     pub fn new(url: Url, status: StatusCode, headers: HeaderMap, now: Instant) -> Self {
         let config = ResilientConfig::default();
         let mut retry = Retry::new(config.policy(), Repeat::Always, Upload::Small, now);
@@ -44,7 +44,7 @@ impl Answered {
         Self { config, url, status, headers, retry, now }
     }
 
-    /// How long to wait before the next attempt, if there is to be one.
+    /// Returns how long to wait before the next attempt, if there is to be one.
     pub fn decide(&self, now: SystemTime, random: f64) -> Option<Duration> {
         let Self { config, url, headers, .. } = self;
         let policy = config.policy();
@@ -93,13 +93,13 @@ impl Account {
 pub struct Gate(HostGates);
 
 impl Gate {
-    /// Whether requests have to wait.
+    /// Returns whether requests have to wait.
     pub fn may_be_closed(&self) -> bool {
         self.0.is_any_closed()
     }
 }
 
-/// What is kept for hosts.
+/// The state of hosts.
 #[derive(Debug, Default)]
 pub struct Hosts(ResilientConfig, HostStates);
 

@@ -59,7 +59,7 @@ impl<F: Future> Future for Placed<F> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         match self.project().future.as_pin_mut() {
             Some(future) => future.poll(context),
-            // Nobody gets it before it is filled.
+            // It is not given away before it is filled.
             None => Poll::Pending,
         }
     }

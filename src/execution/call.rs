@@ -30,27 +30,27 @@ const LARGE: usize = 64 * 1024;
 
 pub(crate) struct Execution<'p> {
     pub(crate) retry: Retry,
-    /// What observers put around the attempt under way.
+    /// The scopes of observers around the attempt under way.
     pub(crate) scopes: Scopes,
     pub(crate) guard: Admission<'p>,
-    /// What breakers changed by this request's doing, and nobody has told yet.
+    /// The changes of breakers that this request caused, not yet notified.
     changes: Vec<StateChange>,
     pub(crate) policy: &'p Policy,
-    /// How long it may still wait at the gate.
+    /// The time that it may still wait at the gate.
     pub(crate) gate_time: Duration,
     pub(crate) waits_at_gate: bool,
-    /// How long it waits at an open breaker, and for a token.
+    /// The longest wait at an open breaker, and for a token.
     longest_open_wait: Duration,
-    /// How long the last attempt took.
+    /// The duration of the last attempt.
     last_took: Duration,
     keyed: bool,
-    /// Whether a hinted 503 has given it a free retry.
+    /// Set once a hinted 503 has given it a free retry.
     was_invited: bool,
-    /// Whether a response said that its connection is for another host (421).
+    /// Set once a response said that its connection is for another host (421).
     was_misdirected: bool,
-    /// Whether the next attempt needs a connection of its own.
+    /// Set if the next attempt needs a connection of its own.
     distrusts_pool: bool,
-    /// Whether an attempt that is retried may have been applied.
+    /// Set once an attempt that is retried may have been applied.
     maybe_applied: bool,
     /// Boxed, because most have none.
     history: Option<Box<History>>,
@@ -138,7 +138,7 @@ impl<'p> Execution<'p> {
         entered
     }
 
-    /// Says to whoever is further in what it has to know of this attempt.
+    /// Tells middleware further in what it has to know of this attempt.
     #[inline]
     pub(crate) fn mark(&self, extensions: &mut Extensions) {
         self.guard.mark(extensions);
@@ -177,7 +177,7 @@ impl<'p> Execution<'p> {
         }
     }
 
-    /// What the attempt that begins now has to keep to.
+    /// Returns the limits of the attempt that begins now.
     #[inline]
     pub(crate) fn terms(&self, now: Instant, timeout: Option<Duration>) -> AttemptLimits<'p> {
         AttemptLimits {
@@ -411,7 +411,7 @@ impl<'p> Execution<'p> {
         closing
     }
 
-    /// What the answer says about coming back; a success is not asked, unless somebody may
+    /// Reads what the response says about retries; a success is not read, unless a predicate may
     /// retry it.
     fn advice(&self, outcome: &Outcome<'_>) -> Advice {
         let advice = match outcome.result {
@@ -436,7 +436,7 @@ impl<'p> Execution<'p> {
         }
     }
 
-    /// A first attempt that succeeds leaves no record, unless somebody keeps a log.
+    /// A first attempt that succeeds leaves no record, unless a log is kept.
     fn record(&mut self, outcome: &Outcome<'_>, heard: Heard, decision: &Decision, now: Instant) {
         let plain = outcome.attempt == 1 && *decision == Decision::Return(StopReason::Success);
         if plain && self.log.is_none() && self.history.is_none() {
@@ -548,7 +548,7 @@ impl<'p> Execution<'p> {
         self.finish::<C>(last, request, stop, now)
     }
 
-    /// What the caller gets.
+    /// Returns what the caller gets.
     pub(crate) fn finish<C: Chain>(
         &mut self,
         sent: AttemptResult<C::Error>,

@@ -26,19 +26,19 @@ pub(crate) struct Retry {
     upload: Upload,
 }
 
-/// What a request carries: a server that will not have a large upload cuts it short, and its answer
+/// The size of a request's body: a server that will not have a large upload cuts it short, and its answer
 /// (413, as a rule) is lost with the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Upload {
     /// Little enough to be sent as often as anything else.
     Small,
-    /// More than is buffered on its way, or nobody knows how much.
+    /// More than is buffered on its way, or an unknown size.
     Large,
     /// It was cut once: a second time would be no accident.
     Cut,
 }
 
-/// Whether a request may be sent twice.
+/// The conditions under which a request may be sent twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Repeat {
     /// Whatever became of it.
@@ -51,18 +51,18 @@ pub(crate) enum Repeat {
     Never,
 }
 
-/// What a decision takes from outside, drawn only once an attempt has failed.
+/// The input of a decision, drawn only once an attempt has failed.
 #[derive(Clone, Debug)]
 pub(crate) struct DecisionInput {
     pub(crate) now: Instant,
     /// A sample of the unit interval, for the jitter.
     pub(crate) random: f64,
     pub(crate) advice: Advice,
-    /// Whether the response was a rate limit that closed no gate.
+    /// Set if the response was a rate limit that closed no gate.
     pub(crate) is_throttled: bool,
-    /// How long the circuit breaker rejects from now on.
+    /// The time for which the circuit breaker rejects from now on.
     pub(crate) rejected_for: Option<Duration>,
-    /// How long the next attempt would wait at the breaker.
+    /// The longest wait of the next attempt at the breaker.
     pub(crate) open_wait: Duration,
 }
 
@@ -121,24 +121,24 @@ impl Retry {
         }
     }
 
-    /// Whether it matters that the client follows a redirect: what was answered by one may have
+    /// Returns whether it matters that the client follows a redirect: what was answered by one may have
     /// been processed.
     pub(crate) fn watches_redirects(&self) -> bool {
         self.repeat == Repeat::IfNotProcessed
     }
 
-    /// Whether another attempt could follow the one under way, whatever comes of it.
+    /// Returns whether another attempt could follow the one under way, whatever comes of it.
     pub(crate) fn may_repeat(&self, policy: &Policy) -> bool {
         !matches!(self.repeat, Repeat::Never | Repeat::NotAllowed)
             && self.turns <= policy.max_retries
     }
 
-    /// How much of the time is left, if it is limited.
+    /// Returns how much of the time is left, if it is limited.
     pub(crate) fn left(&self, now: Instant) -> Option<Duration> {
         self.deadline.map(|it| it.saturating_duration_since(now))
     }
 
-    /// What follows an attempt that another one may better.
+    /// Decides what follows an attempt that another one may better.
     ///
     /// The order of the questions is the order of the reasons given: may it be repeated at all,
     /// does the server mind, does the wait fit.

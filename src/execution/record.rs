@@ -1,4 +1,4 @@
-//! What the end of a client's own chain saw of an attempt.
+//! The record that the end of a client's own chain keeps of an attempt.
 //!
 //! A middleware further in may rewrite the request, send it more than once, or fail by itself after
 //! a response. The innermost middleware of [`ResilientClient`](crate::ResilientClient) sees what was
@@ -20,12 +20,12 @@ pub(crate) struct OwnConnection;
 pub(crate) struct SendRecord {
     /// The URL that was sent last.
     pub(crate) url: Url,
-    /// Whether an earlier send of this attempt may have been processed.
+    /// Set if an earlier send of this attempt may have been processed.
     before: bool,
     last: Last,
 }
 
-/// What came of the last send.
+/// The result of the last send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Last {
     UnderWay,

@@ -15,7 +15,7 @@ use crate::common::fault::BuildError;
 /// More than the budget of any task of tokio (128): see [`DriveError::AsyncContext`].
 const MORE_THAN_A_BUDGET: u32 = 1_024;
 
-/// Why a blocking call could not be made. Nothing was sent by this call, or nobody will ever know.
+/// Why a blocking call could not be made. Nothing was sent by this call, or its result is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DriveError {
@@ -122,7 +122,7 @@ impl Drop for Drives {
     }
 }
 
-/// Whether this thread runs a task, which blocking would hold up, and others with it.
+/// Returns whether this thread runs a task, which blocking would hold up, and others with it.
 ///
 /// Being within a runtime says nothing: `spawn_blocking` is, too, and there blocking is welcome.
 /// But every task has a budget, which runs out, and a thread that may block has none.

@@ -72,7 +72,7 @@ impl ResilientClient {
         RequestBuilder(Ok((self.inner.request(method, url), self.driver.clone())))
     }
 
-    /// By which the settings can be replaced while the client works.
+    /// Returns the handle that replaces the settings while the client works.
     pub fn reload_handle(&self) -> ResilientHandle {
         self.inner.reload_handle()
     }
@@ -111,7 +111,7 @@ impl ResilientClientBuilder {
     /// # Errors
     ///
     /// reqwest could not build its client, the system gave no thread, or the given runtime is a
-    /// current-thread one, which runs only while somebody blocks on it.
+    /// current-thread one, which runs only while a thread blocks on it.
     pub fn build(self) -> Result<ResilientClient, BuildError> {
         let driver = self.handle.map_or_else(Driver::own, Driver::given)?;
         Ok(ResilientClient { inner: self.inner.build()?, driver })

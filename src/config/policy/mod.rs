@@ -68,9 +68,9 @@ pub enum RetryAfter {
 pub(crate) struct Policy {
     pub(crate) max_retries: u32,
     pub(crate) backoff: Arc<dyn Backoff>,
-    /// Whether the backoff is the caller's or a preset's choice: then it serves rate limits, too.
+    /// Set if the backoff is the caller's or a preset's choice: then it serves rate limits, too.
     pub(crate) is_backoff_set: bool,
-    /// Whether `max_wait_time` was set after the backoff, and so cuts its cap.
+    /// Set if `max_wait_time` was set after the backoff, and so cuts its cap.
     pub(crate) is_backoff_limited: bool,
     pub(crate) jitter: Jitter,
     pub(crate) statuses: StatusSet,
@@ -85,7 +85,7 @@ pub(crate) struct Policy {
     pub(crate) max_wait_time: Duration,
     /// `None` for the default, which depends on the attempt timeout.
     pub(crate) max_open_wait: Option<Duration>,
-    /// Whether `max_open_wait` goes on over failed probes, but only at a host that has responded, and
+    /// Set if `max_open_wait` goes on over failed probes, but only at a host that has responded, and
     /// those that waited return like slow start.
     pub(crate) waits_out_outages: bool,
     pub(crate) retry_after: RetryAfter,
@@ -98,13 +98,13 @@ pub(crate) struct Policy {
     pub(crate) attempt_header: Option<HeaderName>,
     pub(crate) breaker: Option<CircuitBreakers>,
     pub(crate) breaker_health: Option<Judge>,
-    /// Whether what only `retry_if` retries is a failure to the breaker: so in the Python library.
+    /// Set if what only `retry_if` retries is a failure to the breaker: so in the Python library.
     pub(crate) retried_counts: bool,
     pub(crate) budget: Option<RetryBudget>,
-    /// How far below zero the budget may go: only for requests that name `max_retries` themselves.
+    /// The overdraft of the budget in tokens: only for requests that name `max_retries` themselves.
     pub(crate) overdraft: u32,
     pub(crate) gate: Option<GateKey>,
-    /// What [`is_simple`](Self::is_simple) says, which each request has to know.
+    /// The result of [`is_simple`](Self::is_simple), which each request has to know.
     pub(crate) simple: bool,
     pub(crate) listeners: Listeners,
     pub(crate) sources: Sources,
@@ -117,7 +117,7 @@ pub(crate) struct Policy {
 #[derive(Clone)]
 pub(crate) struct HostPolicy {
     pub(crate) name: Arc<str>,
-    /// What differs from the policy that this one stands in for.
+    /// The differences from the policy that this one stands in for.
     pub(crate) patch: Arc<Patch>,
     /// Both together.
     pub(crate) policy: Arc<Policy>,
@@ -212,7 +212,7 @@ impl Policy {
 
     /// Returns what an outcome of this verdict says to the breaker.
     ///
-    /// What only the caller's predicate retries, such as a 404 that is to become a 200, is a sign of
+    /// An outcome that only the caller's predicate retries, such as a 404 that is to become a 200, is a sign of
     /// life.
     pub(crate) fn health(
         &self,
@@ -409,7 +409,7 @@ mod tests {
 
     use super::*;
 
-    /// What a policy makes of a request to this method with this body.
+    /// Returns whether a policy keeps a copy of a request to this method with this body.
     fn keeps_copy(policy: &Policy, method: Method, body: Option<reqwest::Body>) -> Option<bool> {
         let mut request = Request::new(method, "http://a.example".parse().unwrap());
         let is_stream = body.as_ref().is_some_and(|it| it.as_bytes().is_none());

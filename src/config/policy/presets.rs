@@ -15,7 +15,7 @@ use crate::retry::budget::BudgetConfig;
 const SHORTEST_DEADLINE: Duration = Duration::from_millis(1);
 
 impl Policy {
-    /// The settings of jobs that nobody waits for.
+    /// The settings of jobs without a user who waits.
     pub(crate) fn batch() -> Self {
         Self {
             max_retries: 8,
