@@ -341,10 +341,11 @@ impl<'p> Execution<'p> {
         let waits = self.retry.may_repeat(self.policy);
         let random = if waits { self.policy.sources.random() } else { 0.0 };
         let facts = DecisionInput { now, random, advice, is_throttled, rejected_for, open_wait };
+        let timed_out = outcome.failure() == Some(FailureKind::Timeout);
         match self.retry.decide(self.policy, outcome, &facts) {
             Decision::Retry { .. }
                 if !self.is_invited(outcome, &facts.advice)
-                    && !self.guard.withdraw(!open_wait.is_zero(), now) =>
+                    && !self.guard.withdraw(timed_out, !open_wait.is_zero(), now) =>
             {
                 Decision::Return(StopReason::Budget)
             }

@@ -180,8 +180,11 @@ impl<'p> Admission<'p> {
 
     /// Takes a token for a retry, or a place in the queue for one if it `may_wait`; `false` if it
     /// gets neither.
-    pub(crate) fn withdraw(&mut self, may_wait: bool, now: Instant) -> bool {
+    pub(crate) fn withdraw(&mut self, after_timeout: bool, may_wait: bool, now: Instant) -> bool {
         let Some(account) = self.parts.budget() else { return true };
+        if after_timeout {
+            account.charge_timeout(now);
+        }
         self.token = Token::withdraw(Arc::clone(account), now, self.parts.overdraft);
         if self.token.is_none() && may_wait {
             self.token_waiter = Token::queue(Arc::clone(account));

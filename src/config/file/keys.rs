@@ -285,8 +285,8 @@ const BUDGET_SCOPE: &[Key] =
     &[key("scope", SCOPES, "One for each host, or one for all requests. Default: per_host.")];
 
 const BUDGET: &[Key] = &[
-    key("size", COUNT, "The most retries that can be saved up. Default: 20."),
-    key("deposit", RATE, "The retries a first attempt pays for that succeeds. Default: 0.1."),
+    key("size", COUNT, "The most retries that can be saved up. Default: 10."),
+    key("deposit", RATE, "The retries a first attempt pays for that succeeds. Default: 0.03."),
     key("retry_deposit", RATE, "The retries a retry pays for that succeeds. Default: 3."),
     key("trickle", RATE, "The retries that come back each second. Default: 0.005."),
 ];

@@ -70,6 +70,11 @@ impl Account {
         self.change(|bucket| bucket.withdraw(now, overdraft))
     }
 
+    /// Takes what a retry after a timeout costs beside its token, as far as that is there.
+    pub(crate) fn charge_timeout(&self, now: Instant) {
+        self.change(|bucket| bucket.charge_timeout(now));
+    }
+
     /// Puts back the token of a retry that was never sent.
     pub(crate) fn refund(&self) {
         self.change(Bucket::refund);

@@ -10,6 +10,12 @@ const TOKEN: i128 = BILLION * BILLION;
 
 const BILLION: i128 = 1_000_000_000;
 
+/// The tokens that a retry after a timeout costs beside the one that each retry costs.
+///
+/// In the storm's simulation of 500 clients and a host with two routes at a load of 0.7, one of which
+/// stalls for 10 s, both are back after 29 s with four, 40 s with two and 84 s with none.
+const TIMEOUT_COST: usize = 4;
+
 /// A token bucket that deposits fill, and time, up to the moment of each call.
 #[derive(Clone, Debug)]
 pub(super) struct Bucket {
@@ -83,6 +89,12 @@ impl Bucket {
         covered
     }
 
+    /// Takes what a retry after a timeout costs beside its token, but leaves that one.
+    pub(super) fn charge_timeout(&mut self, now: Instant) {
+        self.fill(self.moment(now));
+        self.take(self.tokens().saturating_sub(1).min(TIMEOUT_COST));
+    }
+
     /// Returns the number of whole tokens.
     pub(super) fn tokens(&self) -> usize {
         usize::try_from(self.balance / TOKEN).unwrap_or(0)
@@ -147,7 +159,7 @@ mod tests {
     fn starts_full() {
         let now = Instant::now();
         let mut bucket = Bucket::new(&BudgetConfig::default(), now);
-        assert_eq!(withdrawals(&mut bucket, now), 20);
+        assert_eq!(withdrawals(&mut bucket, now), 10);
     }
 
     #[test]
@@ -189,14 +201,31 @@ mod tests {
     }
 
     #[test]
+    fn a_timeout_costs_more_but_never_the_retry_itself() {
+        let now = Instant::now();
+        for (size, left) in [(10, 6), (5, 1), (4, 1), (1, 1)] {
+            let config = BudgetConfig::default().size(size).trickle(0.0);
+            let mut bucket = Bucket::new(&config, now);
+            bucket.charge_timeout(now);
+            assert_eq!(withdrawals(&mut bucket, now), left, "of {size}");
+            bucket.charge_timeout(now);
+            assert_eq!(bucket.balance(now), 0.0, "of {size}");
+        }
+        let mut overdrawn = Bucket::new(&BudgetConfig::default().size(1).trickle(0.0), now);
+        (0..2).for_each(|_| assert!(overdrawn.withdraw(now, 1)));
+        overdrawn.charge_timeout(now);
+        assert_eq!(overdrawn.balance(now), -1.0);
+    }
+
+    #[test]
     fn a_retry_that_succeeds_pays_for_three() {
         let now = Instant::now();
         let config = BudgetConfig::default().trickle(0.0);
         let mut bucket = Bucket::new(&config, now);
-        assert_eq!(withdrawals(&mut bucket, now), 20);
+        assert_eq!(withdrawals(&mut bucket, now), 10);
         bucket.deposit(Success::OfRetry);
         assert_eq!(withdrawals(&mut bucket, now), 3);
-        (0..10).for_each(|_| bucket.deposit(Success::OfFirstAttempt));
+        (0..34).for_each(|_| bucket.deposit(Success::OfFirstAttempt));
         assert_eq!(withdrawals(&mut bucket, now), 1);
     }
 
