@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use async_trait::async_trait;
 use http::Extensions;
 use reqwest::{Request, Response};
 
@@ -14,21 +15,15 @@ use crate::outcome::transport_error::BodyFactoryError;
 /// A macro, because the traits and types of the two are alike and have nothing in common.
 macro_rules! adapter {
     ($chain:ident) => {
-        /// Written out, because the macro would wrap the future of `run` into another one.
+        #[async_trait]
         impl $chain::Middleware for Resilient {
-            fn handle<'a, 'extensions, 'next, 'future>(
-                &'a self,
-                request: Request,
-                extensions: &'extensions mut Extensions,
-                next: $chain::Next<'next>,
-            ) -> BoxFuture<'future, $chain::Result<Response>>
-            where
-                'a: 'future,
-                'extensions: 'future,
-                'next: 'future,
-                Self: 'future,
-            {
-                self.run(next, request, extensions)
+            async fn handle(
+                &self,
+                mut request: Request,
+                extensions: &mut Extensions,
+                next: $chain::Next<'_>,
+            ) -> $chain::Result<Response> {
+                self.run(next, &mut request, extensions).await
             }
         }
 
