@@ -2,7 +2,6 @@
 
 use std::error::Error;
 
-use async_trait::async_trait;
 use http::Extensions;
 use reqwest::{Request, Response};
 
@@ -15,15 +14,21 @@ use crate::outcome::transport_error::BodyFactoryError;
 /// A macro, because the traits and types of the two are alike and have nothing in common.
 macro_rules! adapter {
     ($chain:ident) => {
-        #[async_trait]
+        /// Written out: the macro would hold the request twice, 264 bytes of each request.
         impl $chain::Middleware for Resilient {
-            async fn handle(
-                &self,
+            fn handle<'a, 'extensions, 'next, 'future>(
+                &'a self,
                 mut request: Request,
-                extensions: &mut Extensions,
-                next: $chain::Next<'_>,
-            ) -> $chain::Result<Response> {
-                self.run(next, &mut request, extensions).await
+                extensions: &'extensions mut Extensions,
+                next: $chain::Next<'next>,
+            ) -> BoxFuture<'future, $chain::Result<Response>>
+            where
+                'a: 'future,
+                'extensions: 'future,
+                'next: 'future,
+                Self: 'future,
+            {
+                Box::pin(async move { self.run(next, &mut request, extensions).await })
             }
         }
 

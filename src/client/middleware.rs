@@ -7,6 +7,7 @@ use reqwest::{Request, Response};
 
 use crate::common::clock::Instant;
 use crate::config::ResilientConfig;
+use crate::config::policy::Policy;
 use crate::config::reload::{Current, ResilientHandle};
 use crate::execution::attempt::Chain;
 use crate::execution::original::Original;
@@ -180,19 +181,22 @@ impl Resilient {
         request: &mut Request,
         extensions: &mut Extensions,
     ) -> Result<Response, C::Error> {
-        let (policy, faults) = match self.current.resolve(request, extensions) {
-            Ok(policy) => (policy, None),
-            Err(invalid) => (invalid.0, Some(invalid.1)),
+        let resolved = self.current.resolve(request, extensions);
+        let original = &mut Original::new(request, extensions);
+        let policy = match resolved {
+            Ok(policy) => policy,
+            Err(invalid) => {
+                let (policy, faults) = *invalid;
+                return self.execution(&policy, original).refuse::<C>(original, faults);
+            }
         };
-        let now = Instant::now();
+        self.execution(&policy, original).run(&chain, original).await
+    }
+
+    fn execution<'p>(&'p self, policy: &'p Policy, original: &mut Original<'_>) -> Execution<'p> {
+        let (now, (request, extensions)) = (Instant::now(), original.parts());
         let parts = Parts::find(self.current.hosts().map(), policy.host_rules(), request, now);
         let admission = Admission::new(parts, extensions);
-        let original = &mut Original::new(request, extensions);
-        let (timeout, records) = (self.client_timeout, self.records);
-        let mut execution = Execution::new(&policy, admission, original, timeout, records, now);
-        match faults {
-            None => execution.run(chain, original).await,
-            Some(faults) => execution.refuse::<C>(original, faults),
-        }
+        Execution::new(policy, admission, original, self.client_timeout, self.records, now)
     }
 }

@@ -5,7 +5,7 @@ use std::{mem, time::Duration};
 use http::StatusCode;
 use reqwest::Request;
 
-use crate::breaker::{CircuitOpen, Health};
+use crate::breaker::{CircuitOpen, Health, Report};
 use crate::config::policy::RetryAfter;
 use crate::execution::decide::DecisionInput;
 use crate::execution::run::Execution;
@@ -159,10 +159,11 @@ impl<'p> Execution<'p> {
         if self.policy.waits_out_outages && health == Some(Health::Success) {
             self.admission.begin_slow_start(request, now);
         }
+        let first = self.retry.attempts() <= 1;
+        let result = health.map(|health| Report { health, retry_after: hint, first });
         let (sources, changes) = (&self.policy.sources, &mut self.changes);
-        self.admission.exit(health, cross_host_url, hint, now, sources, changes);
+        self.admission.exit(result, cross_host_url, now, sources, changes);
         if verdict == Verdict::Success {
-            let first = self.retry.attempts() <= 1;
             self.admission.deposit(if first { Success::OfFirstAttempt } else { Success::OfRetry });
         }
         let longest = self.policy.max_wait_time;

@@ -19,7 +19,7 @@ use crate::execution::recorder::{Recorder, Standing};
 use crate::host::admission::Admission;
 use crate::observe::history::History;
 use crate::outcome::{Failure, FailureKind, idempotency};
-use crate::retry::decision::{Decision, StopReason};
+use crate::retry::decision::{Decision, StopReason, WaitSource};
 
 /// A longer body may be refused while it is still being sent.
 const LARGE: usize = 64 * 1024;
@@ -103,7 +103,7 @@ impl<'p> Execution<'p> {
     /// Runs the request to its end.
     pub(crate) async fn run<C: Chain>(
         &mut self,
-        chain: C,
+        chain: &C,
         original: &mut Original<'_>,
     ) -> Result<Response, C::Error> {
         let mut last = None;
@@ -114,27 +114,23 @@ impl<'p> Execution<'p> {
                     return self.reject::<C>(original, last, rejection);
                 }
             }
-            let attempt = self.send::<C>(chain.clone(), original).await;
-            let nested = original.was_given_up();
-            match self.decide(original.request, attempt.view::<C>(), nested) {
-                Decision::Return(stop) => return self.finish::<C>(original, attempt, stop),
-                Decision::Retry { after, source } => {
-                    original.retry();
-                    // Boxed, since it is kept while the request waits.
-                    let mut attempt = Box::new(attempt);
-                    if attempt.has_body() {
-                        let left = self.retry.left(self.now);
-                        attempt = Box::pin(attempt.drained(after, left)).await;
+            // A scope, so that the result is not held twice: it is boxed while the request waits.
+            let wait = {
+                let attempt = self.send(chain.clone(), original).await;
+                let nested = original.was_given_up();
+                match self.decide(original.request, attempt.view::<C>(), nested) {
+                    Decision::Return(stop) => return self.finish::<C>(original, attempt, stop),
+                    Decision::Retry { after, source } => {
+                        original.retry();
+                        let attempt = Box::new(attempt);
+                        Box::pin(self.wait::<C>(original.request, attempt, after, source))
                     }
-                    if self.admission.waits_for_token() {
-                        if !Box::pin(self.wait_for_token(original.request)).await {
-                            return self.give_up::<C>(original, *attempt, StopReason::Budget);
-                        }
-                        let outcome = self.outcome(original.request, attempt.view::<C>());
-                        self.recorder.has_token(&outcome, after, &source, self.standing());
-                    }
-                    last = Some(attempt);
-                    self.sleep(after).await;
+                }
+            };
+            match wait.await {
+                Ok(attempt) => last = Some(attempt),
+                Err(attempt) => {
+                    return self.give_up::<C>(original, *attempt, StopReason::Budget);
                 }
             }
         }
@@ -213,17 +209,36 @@ impl<'p> Execution<'p> {
         }
     }
 
-    /// Waits as long as decided, unless the wait is spent at the gate.
-    async fn sleep(&mut self, after: Duration) {
+    /// Drains the last response, waits for the token of the retry, and then as long as decided,
+    /// unless that wait is spent at the gate. Returns the result of the last attempt, as an error if
+    /// there was no token.
+    async fn wait<C: Chain>(
+        &mut self,
+        request: &Request,
+        mut last: Box<AttemptResult<C::Error>>,
+        after: Duration,
+        source: WaitSource,
+    ) -> Result<Box<AttemptResult<C::Error>>, Box<AttemptResult<C::Error>>> {
+        // Boxed, because most responses have no body that is left, and most retries a token.
+        if last.has_body() {
+            last = Box::pin(last.drained(after, self.retry.left(self.now))).await;
+        }
+        if self.admission.waits_for_token() {
+            if !Box::pin(self.wait_for_token(request)).await {
+                return Err(last);
+            }
+            // The backoff begins now: what has just worked may have used up a rate limit.
+            let outcome = self.outcome(request, last.view::<C>());
+            self.recorder.has_token(&outcome, after, &source, self.standing());
+        }
         if !after.is_zero() && !self.waits_at_gate {
-            // Boxed, because most requests never wait.
-            Box::pin(match self.now.checked_add(after) {
-                Some(until) => tokio::time::sleep_until(until),
-                None => tokio::time::sleep(after),
-            })
-            .await;
+            match self.now.checked_add(after) {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => tokio::time::sleep(after).await,
+            }
         }
         self.now = Instant::now();
+        Ok(last)
     }
 
     /// Ends a request whose next attempt is not sent, with the result of the one before if there

@@ -10,7 +10,7 @@ use std::{
 use http::Extensions;
 use reqwest::{Request, Url};
 
-use crate::breaker::{BreakerHandle, CircuitOpen, Health, Permit, Report, StateChange};
+use crate::breaker::{BreakerHandle, CircuitOpen, Permit, Report, StateChange};
 use crate::common::clock::{Instant, Sources};
 use crate::host::gate::{
     Closing, Entry, GateKey, GatePass, Patience, RateLimited, Throttle, Waiting,
@@ -25,8 +25,6 @@ use crate::retry::budget::{Success, Token, TokenWaiter};
 pub(crate) struct Admission<'p> {
     parts: Parts<'p>,
     permit: Option<Permit>,
-    /// `true` until the first attempt ends.
-    first: bool,
     /// Lives as long as a permit that is a probe.
     probing: Option<Arc<()>>,
     token: Option<Token>,
@@ -44,7 +42,6 @@ impl<'p> Admission<'p> {
         Self {
             parts,
             permit: None,
-            first: true,
             probing: None,
             token: None,
             token_waiter: None,
@@ -150,17 +147,14 @@ impl<'p> Admission<'p> {
     #[inline]
     pub(crate) fn exit(
         &mut self,
-        health: Option<Health>,
+        result: Option<Report>,
         cross_host_url: Option<&Url>,
-        retry_after: Option<Duration>,
         now: Instant,
         sources: &Sources,
         changes: &mut Vec<StateChange>,
     ) {
         self.probing = None;
-        let first = mem::take(&mut self.first);
-        if let (Some(permit), Some(health)) = (&mut self.permit, health) {
-            let result = Report { health, retry_after, first };
+        if let (Some(permit), Some(result)) = (&mut self.permit, result) {
             report(&self.parts, permit, result, cross_host_url, now, sources, changes);
         }
         self.permit = None;
