@@ -7,9 +7,10 @@ use reqwest::{Request, Response};
 
 use crate::common::clock::Instant;
 use crate::config::ResilientConfig;
-use crate::config::policy::Policy;
 use crate::config::reload::{Current, ResilientHandle};
 use crate::execution::attempt::Chain;
+use crate::execution::body::BoxFuture;
+use crate::execution::fast_path;
 use crate::execution::original::Original;
 use crate::execution::redirect;
 use crate::execution::run::Execution;
@@ -174,29 +175,35 @@ impl Resilient {
         self.current.handle()
     }
 
-    /// Runs one request through the loop.
-    pub(crate) async fn run<C: Chain>(
-        &self,
+    /// Runs one request: through the loop, unless the fast path applies.
+    pub(crate) fn run<'a, C: Chain + 'a>(
+        &'a self,
         chain: C,
-        request: &mut Request,
-        extensions: &mut Extensions,
-    ) -> Result<Response, C::Error> {
-        let resolved = self.current.resolve(request, extensions);
-        let original = &mut Original::new(request, extensions);
-        let policy = match resolved {
-            Ok(policy) => policy,
-            Err(invalid) => {
-                let (policy, faults) = *invalid;
-                return self.execution(&policy, original).refuse::<C>(original, faults);
+        mut request: Request,
+        extensions: &'a mut Extensions,
+    ) -> BoxFuture<'a, Result<Response, C::Error>> {
+        let hosts = self.current.hosts().map();
+        let resolved = match self.current.resolve(&request, extensions) {
+            Ok(policy)
+                if self.client_timeout.is_none()
+                    && fast_path::applies(&policy, &request, extensions) =>
+            {
+                return fast_path::run(hosts, policy, chain, request, extensions);
             }
+            Ok(policy) => (policy, None),
+            Err(invalid) => (invalid.0, Some(invalid.1)),
         };
-        self.execution(&policy, original).run(&chain, original).await
-    }
-
-    fn execution<'p>(&'p self, policy: &'p Policy, original: &mut Original<'_>) -> Execution<'p> {
-        let (now, (request, extensions)) = (Instant::now(), original.parts());
-        let parts = Parts::find(self.current.hosts().map(), policy.host_rules(), request, now);
-        let admission = Admission::new(parts, extensions);
-        Execution::new(policy, admission, original, self.client_timeout, self.records, now)
+        Box::pin(async move {
+            let ((policy, faults), now) = (resolved, Instant::now());
+            let parts = Parts::find(hosts, policy.host_rules(), &request, now);
+            let admission = Admission::new(parts, extensions);
+            let original = &mut Original::new(&mut request, extensions);
+            let (timeout, records) = (self.client_timeout, self.records);
+            let mut execution = Execution::new(&policy, admission, original, timeout, records, now);
+            match faults {
+                None => execution.run(&chain, original, None).await,
+                Some(faults) => execution.refuse::<C>(original, faults),
+            }
+        })
     }
 }

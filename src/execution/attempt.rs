@@ -98,8 +98,10 @@ impl<E> AttemptResult<E> {
             Self::Response { response, redirected, .. } => {
                 // What a middleware responds with by itself was not redirected.
                 let sent = record.map(|it| &it.url).or_else(|| (!records).then_some(asked));
+                let url = response.url();
+                // Most URLs are the same to the letter, which is quick to see.
                 *redirected |=
-                    sent.is_some_and(|it| outcome::tells_of_redirect(it, response.url()));
+                    sent.is_some_and(|it| it != url && outcome::tells_of_redirect(it, url));
             }
             Self::Failed { failure, error, followed, after_head } => {
                 let transport = C::transport_error(error);
@@ -246,30 +248,40 @@ impl AttemptLimits<'_> {
 /// Runs one attempt within its limits.
 pub(crate) async fn attempt<C: Chain>(
     sending: BoxFuture<'_, Result<Response, C::Error>>,
-    terms: AttemptLimits<'_>,
+    limits: AttemptLimits<'_>,
 ) -> AttemptResult<C::Error> {
-    let sending = complete::<C>(sending, &terms);
-    let Some(limit) = Limit::nearest(&terms) else { return sending.await };
-    match tokio::time::timeout_at(limit.at, sending).await {
-        Ok(sent) => sent,
+    let limit = Limit::nearest(&limits);
+    let result = if limits.watches_redirects || limits.policy.read_body.is_some() {
+        // Boxed, because most attempts need neither.
+        within(limit, Box::pin(complete::<C>(sending, limits))).await
+    } else {
+        within(limit, sending).await.map(|it| AttemptResult::of(it, false))
+    };
+    result.unwrap_or_else(|limit| {
         // It is unknown how far the request got.
-        Err(_) => {
-            let failure = Failure::new(limit.kind, Delivery::MaybeProcessed);
-            AttemptResult::Local(failure, Box::new(limit.elapsed))
-        }
+        let failure = Failure::new(limit.kind, Delivery::MaybeProcessed);
+        AttemptResult::Local(failure, Box::new(limit.elapsed))
+    })
+}
+
+/// Runs a future up to a limit; that is the error if it comes first.
+async fn within<F: Future>(limit: Option<Limit>, sending: F) -> Result<F::Output, Limit> {
+    match limit {
+        None => Ok(sending.await),
+        Some(limit) => tokio::time::timeout_at(limit.at, sending).await.map_err(|_| limit),
     }
 }
 
+/// Sends, watches for redirects, and reads the body.
 async fn complete<C: Chain>(
     sending: BoxFuture<'_, Result<Response, C::Error>>,
-    terms: &AttemptLimits<'_>,
+    limits: AttemptLimits<'_>,
 ) -> AttemptResult<C::Error> {
-    let (result, followed) = if terms.watches_redirects {
-        redirect::watch(sending, terms.is_own_client).await
-    } else {
-        (sending.await, false)
+    let (result, followed) = match limits.watches_redirects {
+        true => redirect::watch(sending, limits.is_own_client).await,
+        false => (sending.await, false),
     };
-    match (AttemptResult::of(result, followed), terms.policy.read_body) {
+    match (AttemptResult::of(result, followed), limits.policy.read_body) {
         (AttemptResult::Response { response, redirected, .. }, Some(limit)) => {
             match body::read(response, limit).await {
                 Ok((response, body)) => AttemptResult::Response { response, body, redirected },

@@ -72,7 +72,9 @@ impl<'p> Execution<'p> {
             self.maybe_applied |= may_be_applied;
             self.distrusts_pool = is_misdirected || outcome.makes_pool_suspect();
         }
-        self.record(outcome, heard, &decision, closing);
+        if !self.recorder.ignores(outcome, &decision) {
+            self.record(outcome, heard, &decision, closing);
+        }
         decision
     }
 

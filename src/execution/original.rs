@@ -32,15 +32,25 @@ impl<'a> Original<'a> {
     }
 
     /// Takes the request out, and leaves a copy in its place if one is wanted and possible, or else
-    /// a request without headers and body. Returns whether it left a copy.
-    pub(crate) fn take(&mut self, copy: bool) -> (Request, bool) {
-        let copy = if copy { self.request.try_clone() } else { None };
-        let is_copied = copy.is_some();
-        self.own = is_copied.then(|| self.extensions.clone());
-        let left = copy.unwrap_or_else(|| {
-            Request::new(self.request.method().clone(), self.request.url().clone())
-        });
-        (mem::replace(self.request, left), is_copied)
+    /// a request without headers and body.
+    #[inline]
+    pub(crate) fn take(&mut self, copy: bool) -> Request {
+        match if copy { self.request.try_clone() } else { None } {
+            Some(copy) => {
+                self.own = Some(self.extensions.clone());
+                mem::replace(self.request, copy)
+            }
+            None => {
+                self.own = None;
+                let bare = Request::new(self.request.method().clone(), self.request.url().clone());
+                mem::replace(self.request, bare)
+            }
+        }
+    }
+
+    /// Returns whether a copy was left for another attempt.
+    pub(crate) fn is_copied(&self) -> bool {
+        self.own.is_some()
     }
 
     /// Returns the extensions of the attempt under way.

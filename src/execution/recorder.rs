@@ -1,6 +1,6 @@
 //! The recorder of a request: notifies its listeners, and keeps its history.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use reqwest::Request;
 
@@ -59,6 +59,13 @@ impl<'p> Recorder<'p> {
         }
     }
 
+    /// Returns whether there is nothing to record of an attempt: a success that has no listeners.
+    #[inline]
+    pub(crate) fn ignores(&self, outcome: &Outcome<'_>, decision: &Decision) -> bool {
+        let is_silent = !self.is_observed() && self.log.is_none() && self.history.is_none();
+        is_silent && is_plain(outcome, Some(decision))
+    }
+
     /// Records an attempt and the decision after it; `None` if a retry has no token yet. A first
     /// attempt that succeeds leaves no history, unless a log is kept.
     pub(crate) fn attempt_ended(
@@ -68,9 +75,7 @@ impl<'p> Recorder<'p> {
         decision: Option<&Decision>,
         now: Standing,
     ) {
-        let is_success = decision == Some(&Decision::Return(StopReason::Success));
-        let is_plain = is_success && outcome.attempt == 1;
-        if !is_plain || self.log.is_some() || self.history.is_some() {
+        if self.log.is_some() || self.history.is_some() || !is_plain(outcome, decision) {
             let history = self.history();
             history.push(Attempt::new(outcome, now.elapsed), heard);
             match decision {
@@ -89,8 +94,9 @@ impl<'p> Recorder<'p> {
     /// Notifies of the changes of circuit breakers, and clears them.
     #[inline]
     pub(crate) fn breakers_changed(&self, changes: &mut Vec<StateChange>) {
-        for change in changes.drain(..) {
-            self.notify(&Event::BreakerChanged(&change));
+        if !changes.is_empty() {
+            let changes = mem::take(changes);
+            changes.iter().for_each(|it| self.notify(&Event::BreakerChanged(it)));
         }
     }
 
@@ -230,4 +236,9 @@ impl<'p> Recorder<'p> {
             log.set(history, now.elapsed, self.policy.redact_path.as_ref());
         }
     }
+}
+
+/// Returns whether an attempt was the first and succeeded.
+fn is_plain(outcome: &Outcome<'_>, decision: Option<&Decision>) -> bool {
+    outcome.attempt == 1 && decision == Some(&Decision::Return(StopReason::Success))
 }

@@ -100,23 +100,27 @@ impl<'p> Execution<'p> {
         }
     }
 
-    /// Runs the request to its end.
+    /// Runs the request to its end; `first` is the result of an attempt that the fast path began.
     pub(crate) async fn run<C: Chain>(
         &mut self,
         chain: &C,
         original: &mut Original<'_>,
+        mut first: Option<Box<AttemptResult<C::Error>>>,
     ) -> Result<Response, C::Error> {
         let mut last = None;
         loop {
             self.retry.turn();
-            if self.must_wait() {
+            if first.is_none() && self.must_wait() {
                 if let Err(rejection) = Box::pin(self.admit(original.request)).await {
                     return self.reject::<C>(original, last, rejection);
                 }
             }
             // A scope, so that the result is not held twice: it is boxed while the request waits.
             let wait = {
-                let attempt = self.send(chain.clone(), original).await;
+                let attempt = match first.take() {
+                    Some(first) => self.adopt::<C>(*first, original),
+                    None => self.send(chain.clone(), original).await,
+                };
                 let nested = original.was_given_up();
                 match self.decide(original.request, attempt.view::<C>(), nested) {
                     Decision::Return(stop) => return self.finish::<C>(original, attempt, stop),
@@ -150,8 +154,8 @@ impl<'p> Execution<'p> {
     ) -> AttemptResult<C::Error> {
         // A scope, so that the request is not kept while it is under way.
         let (sending, limits) = {
-            let (mut request, is_copied) = original.take(self.retry.may_repeat(self.policy));
-            if !is_copied {
+            let mut request = original.take(self.retry.may_repeat(self.policy));
+            if !original.is_copied() {
                 self.retry.forbid_retry();
                 self.admission.keep_gate_key(&request);
             }
@@ -173,11 +177,30 @@ impl<'p> Execution<'p> {
                 self.recorder.scopes.around(attempt).await
             }
         };
-        result.classify::<C>(original.request.url(), original.extensions(), self.records);
-        let started = self.now;
-        self.now = Instant::now();
-        self.last_took = self.now.saturating_duration_since(started);
+        self.end_attempt::<C>(&mut result, original);
         result
+    }
+
+    /// Takes over an attempt that the fast path sent.
+    fn adopt<C: Chain>(
+        &mut self,
+        mut first: AttemptResult<C::Error>,
+        original: &Original<'_>,
+    ) -> AttemptResult<C::Error> {
+        self.retry.attempt();
+        self.end_attempt::<C>(&mut first, original);
+        first
+    }
+
+    /// Classifies the result of an attempt, and takes its time.
+    fn end_attempt<C: Chain>(
+        &mut self,
+        result: &mut AttemptResult<C::Error>,
+        original: &Original<'_>,
+    ) {
+        result.classify::<C>(original.request.url(), original.extensions(), self.records);
+        let started = mem::replace(&mut self.now, Instant::now());
+        self.last_took = self.now.saturating_duration_since(started);
     }
 
     /// Counts an attempt, records it, and marks it for middleware further in.

@@ -10,7 +10,7 @@ use std::{
 use http::Extensions;
 use reqwest::{Request, Url};
 
-use crate::breaker::{BreakerHandle, CircuitOpen, Permit, Report, StateChange};
+use crate::breaker::{BreakerHandle, CircuitOpen, Health, Permit, Report, StateChange};
 use crate::common::clock::{Instant, Sources};
 use crate::host::gate::{
     Closing, Entry, GateKey, GatePass, Patience, RateLimited, Throttle, Waiting,
@@ -53,6 +53,11 @@ impl<'p> Admission<'p> {
     /// Returns the breaker of the request.
     pub(crate) fn breaker(&self) -> Option<&Arc<BreakerHandle>> {
         self.parts.breaker()
+    }
+
+    /// Adopts the permit of an attempt that is under way.
+    pub(crate) fn with(self, permit: Option<Permit>) -> Self {
+        Self { permit, ..self }
     }
 
     /// Saves the key of a request's gate: the copy of the request has no headers.
@@ -257,6 +262,47 @@ impl<'p> Admission<'p> {
             };
             host.gates.close(key, now, throttle, hint, unit());
         }
+    }
+}
+
+/// Admits a request if the gate is open and the breaker closed; `None` if the slow path has to
+/// decide. There is no permit without a breaker.
+#[inline]
+pub(crate) fn pass(
+    parts: &Parts<'_>,
+    extensions: &Extensions,
+    now: Instant,
+) -> Option<Option<Permit>> {
+    if parts.may_be_held_back() {
+        return None;
+    }
+    match parts.breaker() {
+        Some(breaker) if !Probe::covers(extensions, breaker) => breaker.pass(now).map(Some),
+        _ => Some(None),
+    }
+}
+
+/// Reports the success of an unobserved request at its first attempt: the end of the fast path.
+#[inline]
+pub(crate) fn succeeded(
+    parts: &Parts<'_>,
+    permit: Option<Permit>,
+    cross_host_url: Option<&Url>,
+    now: Instant,
+    sources: &Sources,
+) {
+    parts.note_response();
+    if let Some(mut permit) = permit {
+        let result = Report { health: Health::Success, retry_after: None, first: true };
+        // There are no listeners to notify of state changes.
+        if cross_host_url.is_some() {
+            report(parts, &mut permit, result, cross_host_url, now, sources, &mut vec![]);
+        } else {
+            permit.report(result, now, || sources.random());
+        }
+    }
+    if let Some(account) = parts.budget() {
+        account.deposit(Success::OfFirstAttempt);
     }
 }
 

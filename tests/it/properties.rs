@@ -72,7 +72,7 @@ proptest! {
         prop_assert_eq!(story.retries, story.sends.saturating_sub(1));
     }
 
-    /// An unobserved request has the same result.
+    /// The fast path of an unobserved success at the first attempt has the same result.
     #[test]
     fn who_watches_changes_nothing(case in case()) {
         let case = case.unasked();
