@@ -18,7 +18,8 @@ use http::{Extensions, Method};
 use reqwest::{Request, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_resilient::{
-    Resilient, ResilientClient, ResilientConfig, ResilientConfigBuilder, RetryOverride,
+    IdempotencyKey, Resilient, ResilientClient, ResilientConfig, ResilientConfigBuilder,
+    RetryOverride,
 };
 use reqwest_retry::{RetryTransientMiddleware, policies::ExponentialBackoff};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -210,6 +211,8 @@ fn cases() -> Vec<Case> {
         get("reqwest-retry", peer()),
         get("Resilient", Resilient::default()),
         get("Resilient, retry only", retry_only()),
+        // A key that no GET needs rules the fast path out.
+        get("Resilient, loop alone", resilient(config().idempotency_key(IdempotencyKey::random()))),
         execute("Resilient, override", default(), get_with_headers, Some(again)),
         hundredth_host("Resilient, 100th host"),
     ];

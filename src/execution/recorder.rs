@@ -67,7 +67,7 @@ impl<'p> Recorder<'p> {
     }
 
     /// Records an attempt and the decision after it; `None` if a retry has no token yet. A first
-    /// attempt that succeeds leaves no history, unless a log is kept.
+    /// attempt that succeeds leaves no history but in a log.
     pub(crate) fn attempt_ended(
         &mut self,
         outcome: &Outcome<'_>,
@@ -75,9 +75,15 @@ impl<'p> Recorder<'p> {
         decision: Option<&Decision>,
         now: Standing,
     ) {
-        if self.log.is_some() || self.history.is_some() || !is_plain(outcome, decision) {
+        let attempt = || Attempt::new(outcome, now.elapsed);
+        if self.history.is_none() && is_plain(outcome, decision) {
+            if let Some(log) = &self.log {
+                let history = History::of_success(attempt(), heard);
+                log.set(history, now.elapsed, self.policy.redact_path.as_ref());
+            }
+        } else {
             let history = self.history();
-            history.push(Attempt::new(outcome, now.elapsed), heard);
+            history.push(attempt(), heard);
             match decision {
                 None => {}
                 Some(Decision::Return(stop)) => history.end(*stop),
@@ -233,7 +239,7 @@ impl<'p> Recorder<'p> {
 
     fn keep_log(&self, now: Standing) {
         if let (Some(log), Some(history)) = (&self.log, &self.history) {
-            log.set(history, now.elapsed, self.policy.redact_path.as_ref());
+            log.set(History::clone(history), now.elapsed, self.policy.redact_path.as_ref());
         }
     }
 }
