@@ -1,7 +1,8 @@
 //! The fast path: a first attempt that succeeds, without limits and listeners, around the loop.
 //!
-//! - Claim: the loop alone costs LOOP of the instructions of reqwest-retry, this FAST; the bar is 1.1
-//!   (`scripts/instructions`, row `Resilient`).
+//! - Claim: a request that succeeds at once adds 1.22 times the instructions of reqwest-retry by
+//!   this path, 1.79 times by the loop alone (`scripts/instructions`, rows `Resilient` and
+//!   `Resilient, loop alone`); 1.1 is the bar.
 //! - Invariant: it ends only with a success, and then breaker, budget and gate, extensions and response
 //!   are as the loop would have left them. All else is left to the loop, which takes over the
 //!   attempt under way. The property `who_watches_changes_nothing` holds this.
