@@ -1,33 +1,28 @@
-//! What a request that succeeds at once pays, beside reqwest-retry: `cargo bench --bench overhead`.
+//! What a request that succeeds at once pays, beside reqwest-retry: `cargo bench --bench overhead`;
+//! `--features metrics,tracing` adds the rows of the observers.
 //!
-//! The chain ends in a middleware that answers by itself, so that nothing but the chain is
-//! measured. Every case takes its turn in each round, so that a busy machine is busy for all; the
-//! cost of a case is what it adds to the bare chain, by the median of the rounds. Where things happen
-//! to lie in memory makes 20 ns, so there are many processes in which they lie elsewhere, and the
-//! median of theirs counts.
+//! The rows are what people run: a middleware by default with `send`, and a `ResilientClient`, which
+//! has a timeout and keeps a history, with `send_resilient`. The chain ends in a middleware that
+//! answers by itself, so that nothing but the chain is measured. Every case takes its turn in each
+//! round, so that a busy machine is busy for all; the cost of a case is what it adds to the bare
+//! chain, by the median of the rounds. Where things happen to lie in memory makes 20 ns, so there
+//! are many processes in which they lie elsewhere, and the median of theirs counts.
 
 use std::alloc::System;
 use std::collections::HashMap;
 use std::hint::black_box;
-use std::pin::Pin;
 use std::process::Command;
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicBool, Ordering},
-};
 use std::time::{Duration, Instant};
 
 use http::{Extensions, Method};
-use recloser::Recloser;
 use reqwest::{Request, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_resilient::{
-    Resilient, ResilientConfig, RetryOverride,
-    bench::{Account, Place},
+    IdempotencyKey, Resilient, ResilientClient, ResilientConfig, ResilientConfigBuilder,
+    RetryOverride,
 };
 use reqwest_retry::{RetryTransientMiddleware, policies::ExponentialBackoff};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use url::Position;
 
 #[path = "support/mod.rs"]
 mod support;
@@ -40,6 +35,9 @@ use support::{
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// The limit of an attempt, as `ResilientClient` has it.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The least that any middleware costs.
 struct PassThrough;
@@ -74,146 +72,47 @@ impl Middleware for Copy {
     }
 }
 
-/// The least that any middleware costs which repeats requests, has settings that one request or one
-/// task can change and, with `host`, a breaker, a budget and a gate for each host: the shortest
-/// loop, of the quickest there is of each, others' or ours.
-#[derive(Default)]
-struct Least {
-    host: Option<OnceLock<(Box<str>, Host)>>,
-}
+/// The limit of an attempt that reqwest-retry lacks.
+struct Timeout;
 
-struct Host {
-    breaker: Recloser,
-    budget: Account,
-    is_closed: AtomicBool,
-}
-
-tokio::task_local! {
-    static SCOPE: RetryOverride;
-}
-
-impl Least {
-    const MAX_RETRIES: u32 = 3;
-
-    fn with_hosts() -> Self {
-        Self { host: Some(OnceLock::new()) }
-    }
-
-    /// That there is one host only is as quick as it gets.
-    fn host(&self, request: &Request) -> Option<&Host> {
-        let key = &request.url()[..Position::AfterPort];
-        let (first, host) = self.host.as_ref()?.get_or_init(|| {
-            let (breaker, budget) = (Recloser::default(), Account::new(Instant::now().into()));
-            (key.into(), Host { breaker, budget, is_closed: AtomicBool::new(false) })
-        });
-        (**first == *key).then_some(host)
-    }
-}
-
-/// Written out, because the macro moves the request once more.
-impl Middleware for Least {
-    fn handle<'a, 'extensions, 'next, 'future>(
-        &'a self,
-        mut request: Request,
-        extensions: &'extensions mut Extensions,
-        next: Next<'next>,
-    ) -> Pin<Box<dyn Future<Output = reqwest_middleware::Result<Response>> + Send + 'future>>
-    where
-        'a: 'future,
-        'extensions: 'future,
-        'next: 'future,
-        Self: 'future,
-    {
-        Place::default().fill(async move {
-            let own = extensions.get::<RetryOverride>().is_some();
-            let as_ever = !own && SCOPE.try_with(|_| ()).is_err();
-            let max_retries = if as_ever { Self::MAX_RETRIES } else { 0 };
-            let host = self.host(&request);
-            let mut retries = 0;
-            loop {
-                let started = Instant::now();
-                if host.is_some_and(|it| it.is_closed.load(Ordering::Acquire)) {
-                    return Err(reqwest_middleware::Error::middleware(std::io::Error::other(
-                        "closed",
-                    )));
-                }
-                let may_repeat = retries < max_retries && request.method().is_idempotent();
-                let kept = if may_repeat { request.try_clone() } else { None };
-                // Where there is no copy, an error has to name the request all the same.
-                let name =
-                    kept.is_none().then(|| (request.method().clone(), request.url().clone()));
-                let mut own = kept.as_ref().map(|_| extensions.clone());
-                let target = own.as_mut().unwrap_or(&mut *extensions);
-                let result = next.clone().run(request, target).await;
-                let failed = match &result {
-                    Ok(answer) => answer.status().is_server_error(),
-                    Err(error) => error.is_connect(),
-                };
-                if let Some(host) = host {
-                    let _permitted_and_told =
-                        host.breaker.call(|| if failed { Err(()) } else { Ok(()) });
-                    host.budget.deposit();
-                }
-                match kept {
-                    Some(again) if failed => request = again,
-                    _ => {
-                        drop(black_box((name, started)));
-                        if let Some(own) = own {
-                            *extensions = own;
-                        }
-                        return result;
-                    }
-                }
-                tokio::time::sleep(Duration::from_millis(100 << retries)).await;
-                retries += 1;
-            }
-        })
+#[async_trait::async_trait]
+impl Middleware for Timeout {
+    async fn handle(
+        &self,
+        request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> reqwest_middleware::Result<Response> {
+        let sent = tokio::time::timeout(TIMEOUT, next.run(request, extensions)).await;
+        sent.map_err(reqwest_middleware::Error::middleware)?
     }
 }
 
 struct Case {
     name: &'static str,
-    client: ClientWithMiddleware,
-    request: fn() -> Request,
-    with: Option<RetryOverride>,
+    send: Box<dyn Fn()>,
     rounds: Vec<f64>,
     allocations: usize,
     bytes: usize,
 }
 
 impl Case {
-    fn new(name: &'static str, middleware: Option<impl Middleware>) -> Self {
+    fn new(name: &'static str, send: impl Fn() + 'static) -> Self {
         // Puts what follows elsewhere in each process.
         std::mem::forget(vec![0_u8; rand::random_range(0..4_096)]);
-        let client = ClientBuilder::new(reqwest::Client::new());
-        let client = match middleware {
-            Some(middleware) => client.with(middleware),
-            None => client,
-        };
-        let client = client.with(Answer).build();
-        let (rounds, with) = (vec![], None);
-        Self { name, client, request: get_with_headers, with, rounds, allocations: 0, bytes: 0 }
-    }
-
-    fn once(&self) {
-        let mut extensions = Extensions::new();
-        if let Some(with) = &self.with {
-            extensions.insert(with.clone());
-        }
-        let response = self.client.execute_with_extensions((self.request)(), &mut extensions);
-        let _ = black_box(drive(response));
+        Self { name, send: Box::new(send), rounds: vec![], allocations: 0, bytes: 0 }
     }
 
     fn round(&mut self, requests: u32) {
         let start = Instant::now();
-        (0..requests).for_each(|_| self.once());
+        (0..requests).for_each(|_| (self.send)());
         self.rounds.push(start.elapsed().as_nanos() as f64 / f64::from(requests));
     }
 
     fn count(&mut self) {
-        self.once();
+        (self.send)();
         let region = Region::new(ALLOCATOR);
-        self.once();
+        (self.send)();
         let change = region.change();
         (self.allocations, self.bytes) = (change.allocations, change.bytes_allocated);
     }
@@ -224,6 +123,59 @@ impl Case {
     }
 }
 
+/// A chain with this middleware.
+fn chain(middleware: Option<impl Middleware>) -> ClientBuilder {
+    let client = ClientBuilder::new(reqwest::Client::new());
+    match middleware {
+        Some(middleware) => client.with(middleware),
+        None => client,
+    }
+}
+
+/// Requests that are made elsewhere.
+fn execute(
+    name: &'static str,
+    middleware: Option<impl Middleware>,
+    request: fn() -> Request,
+    with: Option<RetryOverride>,
+) -> Case {
+    let client = chain(middleware).with(Answer).build();
+    Case::new(name, move || {
+        let mut extensions = Extensions::new();
+        if let Some(with) = &with {
+            extensions.insert(with.clone());
+        }
+        let _ = black_box(drive(client.execute_with_extensions(request(), &mut extensions)));
+    })
+}
+
+fn get(name: &'static str, middleware: impl Middleware) -> Case {
+    execute(name, Some(middleware), get_with_headers, None)
+}
+
+/// Requests that are built by the client.
+fn built(name: &'static str, client: ClientWithMiddleware) -> Case {
+    let of = get_with_headers();
+    Case::new(name, move || {
+        let request = client.get(of.url().clone()).headers(of.headers().clone());
+        let _ = black_box(drive(request.send()));
+    })
+}
+
+fn resilient_client(name: &'static str, config: ResilientConfigBuilder) -> Case {
+    let client = ResilientClient::builder().config(config.build().expect("a config"));
+    let client = client.with(Answer).build().expect("a client");
+    let of = get_with_headers();
+    Case::new(name, move || {
+        let request = client.get(of.url().clone()).headers(of.headers().clone());
+        let _ = black_box(drive(request.send_resilient()));
+    })
+}
+
+fn resilient(config: ResilientConfigBuilder) -> Resilient {
+    Resilient::new(config.build().expect("a config"))
+}
+
 /// A body that can be read only once, so that no retry could follow.
 fn post() -> Request {
     let mut request = get_with_headers();
@@ -232,43 +184,95 @@ fn post() -> Request {
     request
 }
 
-fn main() {
-    let retry_only = || {
-        let config = ResilientConfig::builder().without_circuit_breaker().without_retry_budget();
-        Resilient::new(config.without_gate().build().expect("a config"))
-    };
+/// A client that has talked to 100 hosts, and talks to the last one.
+fn hundredth_host(name: &'static str) -> Case {
+    let middleware = Resilient::default();
+    let client = chain(Some(middleware.clone())).with(Answer).build();
+    for number in 1..100 {
+        let _ = drive(client.get(format!("https://{number}.example.com/")).send());
+    }
+    get(name, middleware)
+}
+
+fn cases() -> Vec<Case> {
+    let config = ResilientConfig::builder;
+    let retry_only =
+        || resilient(config().without_circuit_breaker().without_retry_budget().without_gate());
     let peer = || {
         let policy = ExponentialBackoff::builder().build_with_max_retries(3);
         RetryTransientMiddleware::new_with_policy(policy)
     };
-    let none = None::<PassThrough>;
-    let mut cases = [
-        Case::new("bare chain", none),
-        Case::new("pass-through", Some(PassThrough)),
-        Case::new("pass-through and copy", Some(Copy)),
-        Case::new("the least, retry only", Some(Least::default())),
-        Case::new("the least, everything", Some(Least::with_hosts())),
-        Case::new("reqwest-retry", Some(peer())),
-        Case::new("ours, retry only", Some(retry_only())),
-        Case::new("ours, everything", Some(Resilient::default())),
-        Case {
-            with: Some(RetryOverride::new().max_retries(5)),
-            ..Case::new("ours, everything, override", Some(Resilient::default()))
-        },
-        Case { request: post, ..Case::new("bare chain, stream", None::<PassThrough>) },
-        Case {
-            request: post,
-            ..Case::new("the least, retry only, stream", Some(Least::default()))
-        },
-        Case { request: post, ..Case::new("the least, stream", Some(Least::with_hosts())) },
-        Case { request: post, ..Case::new("ours, retry only, stream", Some(retry_only())) },
-        Case { request: post, ..Case::new("ours, stream", Some(Resilient::default())) },
+    let (none, again) = (None::<PassThrough>, RetryOverride::new().max_retries(5));
+    let default = || Some(Resilient::default());
+    let mut cases = vec![
+        execute("bare chain", none, get_with_headers, None),
+        get("pass-through", PassThrough),
+        get("pass-through and copy", Copy),
+        get("reqwest-retry", peer()),
+        get("Resilient", Resilient::default()),
+        get("Resilient, retry only", retry_only()),
+        // A key that no GET needs rules the fast path out.
+        get("Resilient, loop alone", resilient(config().idempotency_key(IdempotencyKey::random()))),
+        execute("Resilient, override", default(), get_with_headers, Some(again)),
+        hundredth_host("Resilient, 100th host"),
     ];
+    #[cfg(feature = "tracing")]
+    cases.push(get(
+        "Resilient, TracingObserver",
+        resilient(config().observer(reqwest_resilient::telemetry::TracingObserver::new())),
+    ));
+    #[cfg(feature = "metrics")]
+    cases.push(get(
+        "Resilient, MetricsObserver",
+        resilient(config().observer(reqwest_resilient::telemetry::MetricsObserver::new())),
+    ));
+    cases.extend([
+        execute("bare chain, stream", None::<PassThrough>, post, None),
+        execute("Resilient, stream", default(), post, None),
+        built("bare client", chain(None::<PassThrough>).with(Answer).build()),
+        built("reqwest-retry, timeout", chain(Some(peer())).with(Timeout).with(Answer).build()),
+        resilient_client("ResilientClient", config()),
+    ]);
+    #[cfg(feature = "tracing")]
+    cases.push(resilient_client(
+        "ResilientClient, TracingObserver",
+        config().observer(reqwest_resilient::telemetry::TracingObserver::new()),
+    ));
+    #[cfg(feature = "metrics")]
+    cases.push(resilient_client(
+        "ResilientClient, MetricsObserver",
+        config().observer(reqwest_resilient::telemetry::MetricsObserver::new()),
+    ));
+    cases
+}
+
+/// What observers talk to in production: spans are kept, metrics are counted.
+fn install_telemetry() {
+    #[cfg(feature = "tracing")]
+    tracing::subscriber::set_global_default(tracing_subscriber::registry()).expect("the first");
+    #[cfg(feature = "metrics")]
+    {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        metrics::set_global_recorder(recorder).expect("the first");
+    }
+}
+
+fn main() {
+    // Only for the timers: nothing waits.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = runtime.expect("a runtime");
+    let _entered = runtime.enter();
+    if std::env::args().any(|it| it.contains("Observer"))
+        || !std::env::args().any(|it| it == "--only")
+    {
+        install_telemetry();
+    }
+    let mut cases = cases();
     // For an instruction counter: `--only CASE REQUESTS` runs that many of one case.
     let arguments: Vec<String> = std::env::args().skip_while(|it| it != "--only").collect();
     if let [_, name, requests, ..] = &arguments[..] {
         let case = cases.iter().find(|it| it.name == name).expect("the name of a case");
-        (0..requests.parse().expect("a number")).for_each(|_: u32| case.once());
+        (0..requests.parse().expect("a number")).for_each(|_: u32| (case.send)());
         return;
     }
     if std::env::args().any(|it| it == "--part") {
@@ -292,11 +296,14 @@ fn main() {
             case.rounds.push(ns.parse().expect("a number"));
         }
     }
+    report(&mut cases);
+}
 
-    println!("{:<30} {:>8} {:>8} {:>7} {:>7}", "case", "ns", "added", "allocs", "bytes");
+fn report(cases: &mut [Case]) {
+    println!("{:<34} {:>8} {:>8} {:>7} {:>7}", "case", "ns", "added", "allocs", "bytes");
     let mut added = HashMap::new();
     let mut bare = (0.0, 0, 0);
-    for case in &mut cases {
+    for case in cases {
         let (name, ns) = (case.name, case.median());
         // Each bare chain comes before those that are measured against it.
         if name.starts_with("bare") {
@@ -304,24 +311,14 @@ fn main() {
         }
         let more = case.allocations.saturating_sub(bare.1);
         let bytes = case.bytes.saturating_sub(bare.2);
-        println!("{name:<30} {ns:>8.0} {:>8.0} {more:>+7} {bytes:>+7}", ns - bare.0);
+        println!("{name:<34} {ns:>8.0} {:>8.0} {more:>+7} {bytes:>+7}", ns - bare.0);
         added.insert(name, (ns - bare.0, more as f64));
     }
-
-    let (peer_time, peer_allocations) = added["reqwest-retry"];
-    for (name, least, ours, reach) in [
-        ("everything", "the least, everything", "ours, everything", 1.0),
-        ("retry only", "the least, retry only", "ours, retry only", 0.85),
-        (
-            "cannot repeat, retry only",
-            "the least, retry only, stream",
-            "ours, retry only, stream",
-            0.4,
-        ),
-        ("cannot repeat, everything", "the least, stream", "ours, stream", 0.4),
+    for (ours, peer, time, allocations) in [
+        ("Resilient", "reqwest-retry", 1.1, 7.0),
+        ("ResilientClient", "reqwest-retry, timeout", 1.5, 9.0),
     ] {
-        println!("the least for {name}: {:.2} of reqwest-retry's time", added[least].0 / peer_time);
-        bar(&format!("{name}, time"), added[ours].0, peer_time, reach);
-        bar(&format!("{name}, allocations"), added[ours].1, peer_allocations, 1.0);
+        bar(&format!("{ours}, time, {peer}"), added[ours].0, added[peer].0, time);
+        bar(&format!("{ours}, allocations"), added[ours].1, allocations, 1.0);
     }
 }

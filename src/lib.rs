@@ -114,7 +114,7 @@ pub use breaker::{
 };
 #[cfg(feature = "blocking")]
 pub use client::blocking;
-pub use client::middleware::{ResendCount, Resilient};
+pub use client::middleware::Resilient;
 pub use client::request::{RequestBuilder, RequestBuilderExt};
 pub use client::resilient_client::functions::*;
 pub use client::resilient_client::{ResilientClient, ResilientClientBuilder};
@@ -131,13 +131,14 @@ pub use error::{ErrorKind, HttpRequestError};
 #[doc(hidden)]
 pub use execution::bench;
 pub use execution::body::BodyFactory;
+pub use execution::original::ResendCount;
 pub use host::gate::RateLimited;
 pub use host::states::HostStates;
 pub use observe::event::{
-    AttemptScope, BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, Observer, RequestInfo,
-    ResponseInfo, RetryInfo,
+    BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, RequestInfo, ResponseInfo, RetryInfo,
 };
 pub use observe::history::{Attempt, AttemptLog, History, Hold, ResponseExt};
+pub use observe::listeners::{AttemptScope, Observer};
 pub use observe::redact::RedactedUrl;
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 pub use observe::telemetry;

@@ -14,7 +14,7 @@ use crate::outcome::transport_error::BodyFactoryError;
 /// A macro, because the traits and types of the two are alike and have nothing in common.
 macro_rules! adapter {
     ($chain:ident) => {
-        /// Written out, because the macro would wrap the future of `run` into another one.
+        /// Written out: the macro would hold the request twice, 264 bytes more in flight and asleep.
         impl $chain::Middleware for Resilient {
             fn handle<'a, 'extensions, 'next, 'future>(
                 &'a self,

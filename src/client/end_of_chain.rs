@@ -2,11 +2,11 @@
 
 use std::sync::OnceLock;
 
+use async_trait::async_trait;
 use http::Extensions;
 use reqwest::{Client, ClientBuilder, Request, Response};
 use reqwest_middleware::{Error, Middleware, Next, Result};
 
-use crate::execution::body::BoxFuture;
 use crate::execution::record::{OwnConnection, SendRecord};
 
 /// Records what reaches the transport, and what the transport makes of it; sends what needs a
@@ -30,34 +30,26 @@ impl EndOfChain {
     }
 }
 
-/// Written out, because the macro would wrap one future into another.
+#[async_trait]
 impl Middleware for EndOfChain {
-    fn handle<'a, 'extensions, 'next, 'future>(
-        &'a self,
+    async fn handle(
+        &self,
         request: Request,
-        extensions: &'extensions mut Extensions,
-        next: Next<'next>,
-    ) -> BoxFuture<'future, Result<Response>>
-    where
-        'a: 'future,
-        'extensions: 'future,
-        'next: 'future,
-        Self: 'future,
-    {
-        Box::pin(async move {
-            SendRecord::begin(extensions, request.url().clone());
-            let alone = extensions.remove::<OwnConnection>().and_then(|_| self.unpooled());
-            let result = match alone {
-                Some(client) => client.execute(request).await.map_err(Error::from),
-                None => next.run(request, extensions).await,
-            };
-            match &result {
-                Ok(response) => SendRecord::end(extensions, Ok(response)),
-                Err(Error::Reqwest(error)) => SendRecord::end(extensions, Err(error)),
-                // Not of a client of reqwest: what it means is not known.
-                Err(Error::Middleware(_)) => {}
-            }
-            result
-        })
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<Response> {
+        SendRecord::begin(extensions, request.url().clone());
+        let alone = extensions.remove::<OwnConnection>().and_then(|_| self.unpooled());
+        let result = match alone {
+            Some(client) => client.execute(request).await.map_err(Error::from),
+            None => next.run(request, extensions).await,
+        };
+        match &result {
+            Ok(response) => SendRecord::end(extensions, Ok(response)),
+            Err(Error::Reqwest(error)) => SendRecord::end(extensions, Err(error)),
+            // Not of a client of reqwest: what it means is not known.
+            Err(Error::Middleware(_)) => {}
+        }
+        result
     }
 }

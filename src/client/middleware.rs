@@ -1,27 +1,22 @@
-//! The loop: attempt, outcome, verdict, decision, event, wait; or return.
+//! `Resilient`, the middleware.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::time::Duration;
 
-use http::{Extensions, Method};
-use reqwest::{Request, Response, Url};
+use http::Extensions;
+use reqwest::{Request, Response};
 
 use crate::common::clock::Instant;
 use crate::config::ResilientConfig;
-use crate::config::overrides::Invalid;
-use crate::config::policy::Policy;
 use crate::config::reload::{Current, ResilientHandle};
-use crate::execution::attempt::{self, AttemptResult, Chain, Refusal, Surroundings};
-use crate::execution::body::{BodyFactory, BoxFuture};
-use crate::execution::boxed::Place;
-use crate::execution::call::Execution;
-use crate::execution::record::{OwnConnection, SendRecord};
+use crate::execution::attempt::Chain;
+use crate::execution::body::BoxFuture;
+use crate::execution::fast_path;
+use crate::execution::original::Original;
 use crate::execution::redirect;
-use crate::host::admission::{self, Admission};
+use crate::execution::run::Execution;
+use crate::host::admission::Admission;
 use crate::host::parts::Parts;
 use crate::host::states::HostStates;
-use crate::observe::history::AttemptLog;
-use crate::outcome::{self, FailureKind, not_sent};
-use crate::retry::decision::{Decision, StopReason};
 
 /// The time for all addresses of a name; half the attempt timeout of `ResilientClient`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -170,10 +165,6 @@ impl Resilient {
         self.current.hosts()
     }
 
-    fn parts<'p>(&'p self, policy: &'p Policy, request: &Request, now: Instant) -> Parts<'p> {
-        Parts::find(self.current.hosts().map(), policy.host_rules(), request, now)
-    }
-
     /// Its settings: those of requests that begin now.
     pub fn config(&self) -> ResilientConfig {
         self.current.config()
@@ -184,337 +175,35 @@ impl Resilient {
         self.current.handle()
     }
 
-    /// Sends the request the quick way where that comes to the same.
+    /// Runs one request: through the loop, unless the fast path applies.
     pub(crate) fn run<'a, C: Chain + 'a>(
         &'a self,
         chain: C,
-        request: Request,
+        mut request: Request,
         extensions: &'a mut Extensions,
     ) -> BoxFuture<'a, Result<Response, C::Error>> {
-        let policy = self.current.resolve(&request, extensions);
-        // Whatever an earlier request left there is not this one's.
-        extensions.remove::<GaveUp>();
-        not_sent::forget(extensions);
-        SendRecord::forget(extensions);
-        // Not matched together with the answer of `keeps_copy`: to move the policy takes 6 ns.
-        let policy = match policy {
-            Ok(policy) if self.client_timeout.is_none() && is_simple(&policy, extensions) => {
-                if let Some(copies) = policy.keeps_copy(&request) {
-                    let place = Place::default();
-                    return place.fill(self.quick(chain, policy, request, copies, extensions));
-                }
-                Ok(policy)
+        let hosts = self.current.hosts().map();
+        let resolved = match self.current.resolve(&request, extensions) {
+            Ok(policy)
+                if self.client_timeout.is_none()
+                    && fast_path::applies(&policy, &request, extensions) =>
+            {
+                return fast_path::run(hosts, policy, chain, request, extensions);
             }
-            policy => policy,
+            Ok(policy) => (policy, None),
+            Err(invalid) => (invalid.0, Some(invalid.1)),
         };
-        Place::default().fill(self.full(chain, policy, request, extensions))
-    }
-
-    /// A first attempt that keeps to nothing and that has no observer: if its response is good, that
-    /// was all, and the loop need not begin. Where breaker or gate has to be asked, it does at once.
-    ///
-    /// A block rather than an `async fn`, whose arguments would take their place in the future
-    /// twice; what is seldom awaited is boxed for the same reason.
-    #[expect(clippy::manual_async_fn)]
-    fn quick<'a, C: Chain + 'a>(
-        &'a self,
-        chain: C,
-        policy: Arc<Policy>,
-        mut request: Request,
-        copies: bool,
-        extensions: &'a mut Extensions,
-    ) -> impl Future<Output = Result<Response, C::Error>> + Send + 'a {
-        async move {
-            let now = Instant::now();
-            let parts = self.parts(&policy, &request, now);
-            let Some(permit) = admission::pass(&parts, extensions, now) else {
-                let guard = Admission::new(parts, extensions);
-                let call = Execution::new(&policy, guard, &mut request, extensions, now);
-                let request = &mut request;
-                return Box::pin(self.attempts(chain, call, None, request, extensions, now)).await;
-            };
-            let mut left = if copies { request.try_clone() } else { None };
-            let name = if copies { None } else { name(&request) };
-            let gate_key = (!copies).then(|| parts.gate_key(&request));
-            // A scope, so that what this attempt needs is not kept while others follow.
-            let (request, first) = {
-                let mut own = copies.then(|| extensions.clone());
-                let target = own.as_mut().unwrap_or(&mut *extensions);
-                let result = chain.clone().send(request, target).await;
-                let good = result.as_ref().ok().filter(|it| policy.is_good(it.status()));
-                if let Some(response) = good {
-                    if permit.is_some() || parts.budget().is_some() {
-                        let asked =
-                            left.as_ref().map(Request::url).or_else(|| Some(&name.as_ref()?.1));
-                        let cross_host_url =
-                            asked.and_then(|it| outcome::cross_host_url(it, response.url()));
-                        admission::succeeded(
-                            &parts,
-                            permit,
-                            cross_host_url,
-                            Instant::now(),
-                            &policy.sources,
-                        );
-                    }
-                    if let Some(own) = own {
-                        *extensions = own;
-                    }
-                    return result;
-                }
-                let request = match (&mut left, name) {
-                    (Some(copy), _) => copy,
-                    (left, Some((method, url))) => left.insert(Request::new(method, url)),
-                    // Never, as a body that is bytes can be copied.
-                    (None, None) => return result,
-                };
-                let mut sent = AttemptResult::of(result, false);
-                let extensions = own.as_ref().unwrap_or(extensions);
-                let (asked, records) = (request.url(), self.records);
-                sent.read::<C>(Surroundings { asked, extensions, records });
-                (request, Box::new(First { sent, own }))
-            };
-            let guard = Admission::new(parts, extensions).with(permit, gate_key);
-            let call = Execution::new(&policy, guard, request, extensions, now);
-            Box::pin(self.attempts(chain, call, Some(first), request, extensions, now)).await
-        }
-    }
-
-    /// All that cannot go the quick way: the loop from its beginning.
-    #[expect(clippy::manual_async_fn)]
-    fn full<'a, C: Chain + 'a>(
-        &'a self,
-        chain: C,
-        policy: Result<Arc<Policy>, Invalid>,
-        mut request: Request,
-        extensions: &'a mut Extensions,
-    ) -> impl Future<Output = Result<Response, C::Error>> + Send + 'a {
-        async move {
-            let now = Instant::now();
-            let policy = match policy {
-                Ok(policy) => policy,
-                Err(invalid) => {
-                    let (policy, faults) = *invalid;
-                    let guard = Admission::new(self.parts(&policy, &request, now), extensions);
-                    let mut call = Execution::new(&policy, guard, &mut request, extensions, now);
-                    extensions.insert(GaveUp);
-                    let kind = FailureKind::Builder;
-                    let refusal = Refusal { kind, error: faults.into(), now };
-                    return call.refuse::<C>(&request, None, refusal);
-                }
-            };
-            let guard = Admission::new(self.parts(&policy, &request, now), extensions);
-            let call = Execution::new(&policy, guard, &mut request, extensions, now);
-            self.attempts(chain, call, None, &mut request, extensions, now).await
-        }
-    }
-
-    /// The loop, which may begin with what a first attempt gave.
-    #[expect(clippy::manual_async_fn)]
-    fn attempts<'a, C: Chain + 'a>(
-        &'a self,
-        chain: C,
-        mut call: Execution<'a>,
-        mut first: Option<Box<First<C::Error>>>,
-        request: &'a mut Request,
-        extensions: &'a mut Extensions,
-        mut now: Instant,
-    ) -> impl Future<Output = Result<Response, C::Error>> + Send + 'a {
-        async move {
-            let timeout = call
-                .policy
-                .attempt_timeout
-                .unwrap_or_else(|| self.client_timeout.filter(|_| request.timeout().is_none()));
-            call.limit_attempts(timeout.into_iter().chain(request.timeout().copied()).min());
-            let factory = extensions.get::<BodyFactory>().cloned();
-            let sent_before = extensions.get::<ResendCount>().copied();
-            let mut kept: Option<Box<AttemptResult<C::Error>>> = None;
-            loop {
-                call.retry.turn();
-                if first.is_none() && (call.may_be_held_back() || call.enter(now).is_err()) {
-                    now = match Box::pin(call.admit(request, now)).await {
-                        Ok(now) => now,
-                        Err(refusal) => {
-                            extensions.insert(GaveUp);
-                            return call.refuse::<C>(request, kept.map(|it| *it), refusal);
-                        }
-                    };
-                }
-                // A scope, so that what an attempt needs is not kept while waiting for the next.
-                let (after, source, last) = {
-                    let mut sent;
-                    let mut own = None;
-                    if let Some(first) = first.take() {
-                        First { sent, own } = *first;
-                        if own.is_none() {
-                            call.retry.forbid_retry();
-                        }
-                        call.starts(request);
-                    } else {
-                        let (sending, is_free) = {
-                            let copy = call.retry.may_repeat(call.policy);
-                            let (mut outgoing, copied) = take(request, copy);
-                            match copied {
-                                true => own = Some(extensions.clone()),
-                                false => {
-                                    call.retry.forbid_retry();
-                                    call.keep_gate_key(&outgoing);
-                                }
-                            }
-                            call.starts(request);
-                            let target = own.as_mut().unwrap_or(&mut *extensions);
-                            ResendCount::mark(target, sent_before.as_ref(), call.retry.attempts());
-                            call.mark(target);
-                            if call.needs_own_connection() {
-                                target.insert(OwnConnection);
-                            }
-                            let limits = !call.terms(now, timeout).apply(&mut outgoing);
-                            let chain = chain.clone();
-                            let sending = match &factory {
-                                None => chain.send(outgoing, target),
-                                Some(factory) => {
-                                    attempt::with_body(chain, outgoing, target, factory)
-                                }
-                            };
-                            (sending, !limits && call.scopes.are_none())
-                        };
-                        sent = if is_free {
-                            AttemptResult::of(sending.await, false)
-                        } else {
-                            let terms = call.terms(now, timeout);
-                            let attempt = Box::pin(attempt::attempt::<C>(sending, terms));
-                            call.scopes.around(attempt).await
-                        };
-                        let extensions = own.as_ref().unwrap_or(extensions);
-                        let (asked, records) = (request.url(), self.records);
-                        sent.read::<C>(Surroundings { asked, extensions, records });
-                    }
-                    let nested = own.as_ref().unwrap_or(extensions).get::<GaveUp>().is_some();
-
-                    let started = mem::replace(&mut now, Instant::now());
-                    let elapsed = now.saturating_duration_since(started);
-                    let result = sent.outcome_result::<C>();
-                    match call.judge(request, elapsed, result, nested, now) {
-                        // Boxed, since it is kept while the request waits.
-                        Decision::Retry { after, source } => (after, source, Box::new(sent)),
-                        Decision::Return(stop) => {
-                            if let Some(own) = own {
-                                *extensions = own;
-                            }
-                            if call.retry.attempts() > 1 {
-                                ResendCount::restore(extensions, sent_before);
-                            }
-                            if stop != StopReason::Success {
-                                extensions.insert(GaveUp);
-                            }
-                            return call.finish::<C>(sent, request, stop, now);
-                        }
-                    }
-                };
-                let last = Box::pin(last.drained(after, call.retry.left(now))).await;
-                match Box::pin(call.wait_for_token(request, now)).await {
-                    Ok(None) => {}
-                    // The backoff begins now: what has just worked may have used up a rate limit.
-                    Ok(Some(later)) => {
-                        call.waits(request, last.outcome_result::<C>(), after, &source, later);
-                        now = later;
-                    }
-                    Err(now) => {
-                        extensions.insert(GaveUp);
-                        return call.give_up::<C>(request, *last, StopReason::Budget, now);
-                    }
-                }
-                kept = Some(last);
-                if !after.is_zero() && !call.waits_at_gate() {
-                    Box::pin(match now.checked_add(after) {
-                        Some(until) => tokio::time::sleep_until(until),
-                        None => tokio::time::sleep(after),
-                    })
-                    .await;
-                }
-                now = Instant::now();
+        Box::pin(async move {
+            let ((policy, faults), now) = (resolved, Instant::now());
+            let parts = Parts::find(hosts, policy.host_rules(), &request, now);
+            let admission = Admission::new(parts, extensions);
+            let original = &mut Original::new(&mut request, extensions);
+            let (timeout, records) = (self.client_timeout, self.records);
+            let mut execution = Execution::new(&policy, admission, original, timeout, records, now);
+            match faults {
+                None => execution.run(&chain, original, None).await,
+                Some(faults) => execution.refuse::<C>(original, faults),
             }
-        }
+        })
     }
-}
-
-/// The result of a first attempt, and the extensions that were its own.
-struct First<E> {
-    sent: AttemptResult<E>,
-    own: Option<Extensions>,
-}
-
-/// Returns whether nothing is asked of attempts, and no log is kept of them.
-#[inline]
-fn is_simple(policy: &Policy, extensions: &Extensions) -> bool {
-    policy.simple
-        && extensions.get::<BodyFactory>().is_none()
-        && extensions.get::<AttemptLog>().is_none()
-}
-
-/// Left in the extensions of a request that was given up, so that a further `Resilient` around
-/// this one does not multiply its attempts.
-#[derive(Clone, Copy)]
-struct GaveUp;
-
-/// The number of earlier sends of a request, in the extensions of every attempt but the first: what
-/// OpenTelemetry calls `http.request.resend_count`.
-///
-/// For middleware further in, which sees one attempt only; absent means 0. Re-sends of a
-/// [`Resilient`] further out count too. Redirects, which the client follows by itself, do not.
-///
-/// ```
-/// use http::Extensions;
-/// use reqwest_resilient::ResendCount;
-///
-/// fn on_request_start(extensions: &Extensions) {
-///     // A field of the span; tracing-opentelemetry makes numbers of signed ones only.
-///     let resend_count = extensions.get::<ResendCount>().map(|it| i64::from(it.get()));
-/// }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ResendCount(u32);
-
-impl ResendCount {
-    /// The number: 1 or more.
-    pub fn get(&self) -> u32 {
-        self.0
-    }
-
-    /// Tells it to middleware further in; a first attempt costs nothing.
-    fn mark(extensions: &mut Extensions, before: Option<&Self>, attempt: u32) {
-        if attempt > 1 {
-            let before = before.map_or(0, Self::get);
-            extensions.insert(Self(before.saturating_add(attempt - 1)));
-        }
-    }
-
-    /// Leaves the extensions as they came: the next request is none of this one's re-sends.
-    fn restore(extensions: &mut Extensions, before: Option<Self>) {
-        match before {
-            Some(before) => extensions.insert(before),
-            None => extensions.remove::<Self>(),
-        };
-    }
-}
-
-/// Takes what is to be sent, and leaves a copy in its place if one is wanted and can be had, or else
-/// a request without headers and body. Says whether it is a copy.
-#[inline]
-fn take(request: &mut Request, copy: bool) -> (Request, bool) {
-    match if copy { request.try_clone() } else { None } {
-        Some(copy) => (mem::replace(request, copy), true),
-        None => {
-            let bare = Request::new(request.method().clone(), request.url().clone());
-            (mem::replace(request, bare), false)
-        }
-    }
-}
-
-/// Returns method and URL of a request, for where there is no copy of it.
-///
-/// Neither inlined nor without its `Some`, so that it is made right where it stays: what is moved
-/// soon after is slow.
-#[inline(never)]
-fn name(request: &Request) -> Option<(Method, Url)> {
-    Some((request.method().clone(), request.url().clone()))
 }

@@ -173,34 +173,34 @@ macro_rules! sending {
             }
 
             pub(crate) async fn send(mut self) -> Result<Response, HttpRequestError> {
-                let Self { client, request, told, .. } = self;
-                let cause =
-                    match client.execute_with_extensions(request, &mut self.extensions).await {
-                        Ok(response)
-                            if response.status().as_u16() < 400 && !still_failing(&response) =>
-                        {
-                            return Ok(response);
+                // In place: what is taken apart is copied.
+                let (client, extensions) = (&self.client, &mut self.extensions);
+                let cause = match client.execute_with_extensions(self.request, extensions).await {
+                    Ok(response)
+                        if response.status().as_u16() < 400 && !still_failing(&response) =>
+                    {
+                        return Ok(response);
+                    }
+                    Ok(response) => Cause::Response(response),
+                    Err($chain::Error::Reqwest(error)) => {
+                        Cause::Failure(transport_error::kind_of(&error), error.into())
+                    }
+                    Err($chain::Error::Middleware(error)) => match error.downcast() {
+                        Ok(ours) if HttpRequestError::is_of(&ours, &self.told.log) => {
+                            return Err(ours);
                         }
-                        Ok(response) => Cause::Response(response),
-                        Err($chain::Error::Reqwest(error)) => {
-                            Cause::Failure(transport_error::kind_of(&error), error.into())
+                        // Of a request that a middleware made for itself.
+                        Ok(other) => {
+                            Cause::Failure(transport_error::kind_of(&other), Box::new(other))
                         }
-                        Err($chain::Error::Middleware(error)) => match error.downcast() {
-                            Ok(ours) if HttpRequestError::is_of(&ours, &told.log) => {
-                                return Err(ours);
-                            }
-                            // Of a request that a middleware made for itself.
-                            Ok(other) => {
-                                Cause::Failure(transport_error::kind_of(&other), Box::new(other))
-                            }
-                            // Its plain conversion would hide the type from a downcast of the source.
-                            Err(error) => Cause::Failure(
-                                transport_error::kind_of(error.as_ref()),
-                                error.reallocate_into_boxed_dyn_error_without_backtrace(),
-                            ),
-                        },
-                    };
-                Err(told.error(cause))
+                        // Its plain conversion would hide the type from a downcast of the source.
+                        Err(error) => Cause::Failure(
+                            transport_error::kind_of(error.as_ref()),
+                            error.reallocate_into_boxed_dyn_error_without_backtrace(),
+                        ),
+                    },
+                };
+                Err(self.told.error(cause))
             }
         }
     };

@@ -13,12 +13,12 @@ use tokio::time::{sleep, timeout_at};
 
 use crate::breaker::{BreakerHandle, BreakerState, CircuitOpen};
 use crate::common::clock::Instant;
-use crate::execution::attempt::Refusal;
-use crate::execution::call::Execution;
+use crate::execution::attempt::Rejection;
+use crate::execution::run::Execution;
 use crate::host::gate::{Patience, RateLimited};
-use crate::observe::event::{Event, HeldInfo};
 use crate::outcome::FailureKind;
-use crate::retry::decision::{StopReason, WaitSource};
+use crate::retry::budget::TokenWaiter;
+use crate::retry::decision::StopReason;
 
 /// Requests that waited at a breaker leave it spread over this time once it has closed.
 const SPREAD: Duration = Duration::from_millis(100);
@@ -31,46 +31,42 @@ impl Execution<'_> {
     ///
     /// A breaker is waited for up to `max_open_wait`, and once more for every probe that fails, each
     /// at the cost of a retry; where outages are waited out, once in all and at no cost.
-    pub(crate) async fn admit(
-        &mut self,
-        request: &Request,
-        mut now: Instant,
-    ) -> Result<Instant, Refusal> {
+    pub(super) async fn admit(&mut self, request: &Request) -> Result<(), Rejection> {
         let mut patience = None;
         loop {
-            if self.may_be_held_back() {
-                now = self.pass_gate(request, now).await?;
+            if self.admission.may_be_held_back() {
+                self.pass_gate(request).await?;
             }
-            let Err(open) = self.enter(now) else { return Ok(now) };
+            let Err(open) = self.enter() else { return Ok(()) };
             // Others may pass the gate meanwhile.
-            self.guard.leave_gate(None, now);
-            let until = self.patience(request, &open, &mut patience, now)?;
-            now = self.wait_at_breaker(open, until, now).await?;
+            self.admission.leave_gate(None, self.now);
+            let until = self.patience(request, &open, &mut patience)?;
+            self.wait_at_breaker(open, until).await?;
         }
     }
 
     /// Waits until the gate lets the request pass, if there is the time for it.
     ///
     /// The waits of one request at the gate add up to no more than `max_wait_time` and the spread.
-    async fn pass_gate(&mut self, request: &Request, now: Instant) -> Result<Instant, Refusal> {
-        let refused = |limited: RateLimited, now| Refusal {
+    async fn pass_gate(&mut self, request: &Request) -> Result<(), Rejection> {
+        let rejection = |limited: RateLimited| Rejection {
             kind: FailureKind::RateLimited,
             error: limited.into(),
-            now,
         };
-        let left = self.retry.left(now).unwrap_or(Duration::MAX);
+        let left = self.retry.left(self.now).unwrap_or(Duration::MAX);
         let patience = Patience { wait: self.gate_time, left };
-        let entered = self.guard.enter_gate(request, self.retry.started(), patience, now);
-        let Some(waiting) = entered.map_err(|it| refused(it, now))? else { return Ok(now) };
+        let started = self.retry.started();
+        let entered = self.admission.enter_gate(request, started, patience, self.now);
+        let Some(waiting) = entered.map_err(rejection)? else { return Ok(()) };
         // The wait after a response that closed the gate has been reported with that.
         if !mem::take(&mut self.waits_at_gate) {
-            self.held_back(request, StopReason::RateLimited, waiting.opens_in(), now);
+            self.held_back(request, StopReason::RateLimited, waiting.opens_in());
         }
         let passed = waiting.wait().await;
-        let later = Instant::now();
-        self.gate_time = self.gate_time.saturating_sub(later.saturating_duration_since(now));
-        self.guard.hold_gate(passed.map_err(|it| refused(it, later))?);
-        Ok(later)
+        let waited = mem::replace(&mut self.now, Instant::now());
+        self.gate_time = self.gate_time.saturating_sub(self.now.saturating_duration_since(waited));
+        self.admission.hold_gate(passed.map_err(rejection)?);
+        Ok(())
     }
 
     /// Returns until when the request waits at the breaker that rejects it.
@@ -79,9 +75,8 @@ impl Execution<'_> {
         request: &Request,
         open: &CircuitOpen,
         patience: &mut Option<Instant>,
-        now: Instant,
-    ) -> Result<Instant, Refusal> {
-        let rejected = || refuse(*open, now);
+    ) -> Result<Instant, Rejection> {
+        let (rejected, now) = (|| reject(*open), self.now);
         // Forced open, since the request began to wait or before.
         if open.may_close_in().is_none() {
             return Err(rejected());
@@ -102,7 +97,7 @@ impl Execution<'_> {
                 let wait = self.open_wait().min(self.retry.left(now).unwrap_or(Duration::MAX));
                 let may_close_in = open.may_close_in().filter(|it| *it <= wait && !wait.is_zero());
                 let may_close_in = may_close_in.ok_or_else(rejected)?;
-                self.held_back(request, StopReason::CircuitOpen, may_close_in, now);
+                self.held_back(request, StopReason::CircuitOpen, may_close_in);
                 now.checked_add(wait).ok_or_else(rejected)?
             }
         };
@@ -112,89 +107,85 @@ impl Execution<'_> {
 
     /// Waits until the breaker may let the request through, or until `until`.
     async fn wait_at_breaker(
-        &self,
+        &mut self,
         open: CircuitOpen,
         until: Instant,
-        now: Instant,
-    ) -> Result<Instant, Refusal> {
-        let Some(breaker) = self.guard.breaker().cloned() else { return Ok(now) };
-        let waiter = breaker.wait().ok_or_else(|| refuse(open, now))?;
+    ) -> Result<(), Rejection> {
+        let Some(breaker) = self.admission.breaker().cloned() else { return Ok(()) };
+        let waiter = breaker.wait().ok_or_else(|| reject(open))?;
         let changed = waiter.changed();
-        let Some(open) = breaker.rejects(now) else { return Ok(now) };
+        let Some(open) = breaker.rejects(self.now) else { return Ok(()) };
         // While a probe is under way that is when it is given up for lost.
-        let ask_at = open.retry_in().and_then(|it| now.checked_add(it));
+        let ask_at = open.retry_in().and_then(|it| self.now.checked_add(it));
         let has_changed =
             timeout_at(ask_at.map_or(until, |it| it.min(until)), changed).await.is_ok();
         // At the gate they go like slow start.
-        let is_spread = self.policy.waits_out_outages && self.may_be_held_back();
+        let is_spread = self.policy.waits_out_outages && self.admission.may_be_held_back();
         if has_changed && !breaker.is_probing() && !is_spread {
             sleep(SPREAD.mul_f64(self.policy.sources.random().clamp(0.0, 1.0))).await;
         }
-        Ok(Instant::now())
+        self.now = Instant::now();
+        Ok(())
     }
 
-    /// Waits for the token of a retry that was decided upon at `decided_at`. Returns when it came;
-    /// `None` if the retry needs none.
+    /// Waits for the token of a retry that has just been decided upon. Returns `false` if none came
+    /// in time.
     ///
     /// Where outages are waited out, an open breaker ends the wait: it lets one request through at a
     /// time, and if all waited for tokens that only a success brings, no request would be its probe.
-    ///
-    /// # Errors
-    ///
-    /// The time at which it gave up.
-    pub(crate) async fn wait_for_token(
+    pub(super) async fn wait_for_token(&mut self, request: &Request) -> bool {
+        let Some(waiter) = self.admission.token_waiter() else { return true };
+        let wait = self.open_wait().min(self.retry.left(self.now).unwrap_or(Duration::MAX));
+        let Some(until) = self.now.checked_add(wait) else { return false };
+        let may_send = self.token_by(until, waiter, request).await;
+        self.now = Instant::now();
+        may_send
+    }
+
+    /// Waits for the token until `until`. Returns whether the retry may be sent.
+    async fn token_by(
         &mut self,
+        until: Instant,
+        mut waiter: TokenWaiter,
         request: &Request,
-        decided_at: Instant,
-    ) -> Result<Option<Instant>, Instant> {
-        let Some(mut waiter) = self.guard.token_waiter() else { return Ok(None) };
-        let wait = self.open_wait().min(self.retry.left(decided_at).unwrap_or(Duration::MAX));
-        let Some(until) = decided_at.checked_add(wait) else { return Err(decided_at) };
+    ) -> bool {
         let mut polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut waiter).poll(cx))).await;
         if polled.is_pending() {
-            let breaker = self.guard.breaker().filter(|_| self.policy.waits_out_outages).cloned();
+            let breaker = self.admission.breaker();
+            let breaker = breaker.filter(|_| self.policy.waits_out_outages).cloned();
             if breaker.as_ref().is_some_and(|it| is_open(it)) {
-                return Ok(Some(Instant::now()));
+                return true;
             }
-            self.held_back(request, StopReason::Budget, Duration::ZERO, Instant::now());
+            self.now = Instant::now();
+            self.held_back(request, StopReason::Budget, Duration::ZERO);
             let mut opened = pin!(opened(breaker.as_deref()));
-            let mut now = decided_at;
-            while polled.is_pending() && now < until {
-                waiter.trickle(now);
+            while polled.is_pending() && self.now < until {
+                waiter.trickle(self.now);
                 let first = poll_fn(|cx| match Pin::new(&mut waiter).poll(cx) {
                     Poll::Ready(token) => Poll::Ready(Some(token)),
                     Poll::Pending => opened.as_mut().poll(cx).map(|()| None),
                 });
-                let look = now.checked_add(TRICKLE).map_or(until, |it| it.min(until));
+                let look = self.now.checked_add(TRICKLE).map_or(until, |it| it.min(until));
                 match timeout_at(look, first).await {
                     Ok(Some(token)) => polled = Poll::Ready(token),
-                    Ok(None) => return Ok(Some(Instant::now())),
-                    Err(_) => now = Instant::now(),
+                    Ok(None) => return true,
+                    Err(_) => self.now = Instant::now(),
                 }
             }
         }
         match polled {
             Poll::Ready(token) => {
-                self.guard.hold_token(token);
-                Ok(Some(Instant::now()))
+                self.admission.hold_token(token);
+                true
             }
-            Poll::Pending => Err(Instant::now()),
+            Poll::Pending => false,
         }
     }
 
-    /// Records and tells that the request waits, and for what.
-    fn held_back(&mut self, request: &Request, by: StopReason, wait: Duration, now: Instant) {
-        let source = match by {
-            StopReason::CircuitOpen => WaitSource::CircuitBreaker,
-            StopReason::Budget => WaitSource::Budget,
-            _ => WaitSource::Gate,
-        };
-        self.notify(|call| {
-            let (method, url) = (request.method(), call.policy.redacted(request.url()));
-            let info = HeldInfo { method, url, wait, source: &source };
-            call.policy.listeners.notify(&Event::HeldBack(&info));
-        });
-        self.hold(by, Some((wait, source)), now);
+    /// Records that the request waits, and for what.
+    fn held_back(&mut self, request: &Request, by: StopReason, wait: Duration) {
+        let now = self.standing();
+        self.recorder.held_back(request, by, wait, now);
     }
 }
 
@@ -216,6 +207,6 @@ async fn opened(breaker: Option<&BreakerHandle>) {
     }
 }
 
-fn refuse(open: CircuitOpen, now: Instant) -> Refusal {
-    Refusal { kind: FailureKind::CircuitOpen, error: open.into(), now }
+fn reject(open: CircuitOpen) -> Rejection {
+    Rejection { kind: FailureKind::CircuitOpen, error: open.into() }
 }

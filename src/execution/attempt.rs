@@ -63,23 +63,13 @@ pub(crate) enum AttemptResult<E> {
     Local(Failure, BoxError),
 }
 
-/// The facts of an attempt besides its result.
-#[derive(Clone, Copy)]
-pub(crate) struct Surroundings<'a> {
-    /// The URL that was asked for.
-    pub(crate) asked: &'a Url,
-    pub(crate) extensions: &'a Extensions,
-    /// `true` if the end of the chain is our own, which records what is sent.
-    pub(crate) records: bool,
-}
-
 impl<E> AttemptResult<E> {
     /// Builds the result of an attempt that sent nothing.
     pub(crate) fn unsent(kind: FailureKind, error: BoxError) -> Self {
         Self::Local(Failure::new(kind, Delivery::NotSent), error)
     }
 
-    /// Builds the result of sending; an error is yet to be [read](Self::read).
+    /// Builds the result of sending, which is yet to be [classified](Self::classify).
     #[inline]
     pub(crate) fn of(result: Result<Response, E>, followed: bool) -> Self {
         match result {
@@ -93,28 +83,35 @@ impl<E> AttemptResult<E> {
         Self::Failed { failure, error, followed, after_head }
     }
 
-    /// Classifies the result by the other facts of its attempt.
-    pub(crate) fn read<C: Chain<Error = E>>(&mut self, around: Surroundings<'_>) {
-        let record = around.extensions.get::<SendRecord>().filter(|_| around.records);
-        let is_unsent = not_sent::is_marked(around.extensions)
-            && record.is_none_or(|it| !it.may_be_processed());
+    /// Classifies the result by the URL that was asked for and the extensions of the attempt.
+    /// `records` is set if the end of the chain is our own, which records what is sent.
+    pub(crate) fn classify<C: Chain<Error = E>>(
+        &mut self,
+        asked: &Url,
+        extensions: &Extensions,
+        records: bool,
+    ) {
+        let record = extensions.get::<SendRecord>().filter(|_| records);
+        let is_unsent =
+            not_sent::is_marked(extensions) && record.is_none_or(|it| !it.may_be_processed());
         match self {
             Self::Response { response, redirected, .. } => {
                 // What a middleware responds with by itself was not redirected.
-                let sent =
-                    record.map(|it| &it.url).or_else(|| (!around.records).then_some(around.asked));
+                let sent = record.map(|it| &it.url).or_else(|| (!records).then_some(asked));
+                let url = response.url();
+                // Most URLs are the same to the letter, which is quick to see.
                 *redirected |=
-                    sent.is_some_and(|it| outcome::tells_of_redirect(it, response.url()));
+                    sent.is_some_and(|it| it != url && outcome::tells_of_redirect(it, url));
             }
             Self::Failed { failure, error, followed, after_head } => {
                 let transport = C::transport_error(error);
                 let (error, after_head) = (C::as_error(error), *after_head);
-                let sent = record.map_or(around.asked, |it| &it.url);
+                let sent = record.map_or(asked, |it| &it.url);
                 *failure = AttemptError { error, transport, sent, after_head }.read();
                 let is_status = failure.status.is_some();
                 // Facts of the last hop are not true of the first, which got a response.
                 let mut may_be_processed = *followed;
-                if around.records && !is_status {
+                if records && !is_status {
                     may_be_processed |= record.is_none_or(SendRecord::may_be_processed)
                         && failure.kind != FailureKind::Unsent;
                     failure.concerns_host &= record.is_some_and(SendRecord::has_no_response);
@@ -130,13 +127,19 @@ impl<E> AttemptResult<E> {
                     *failure = Failure::local(failure.kind, Delivery::NotSent);
                 }
                 failure.concerns_host &=
-                    !around.records || record.is_some_and(SendRecord::has_no_response);
+                    !records || record.is_some_and(SendRecord::has_no_response);
             }
             Self::Local(..) => {}
         }
     }
 
-    /// Drains a response within the wait before the next attempt, to free its connection.
+    /// Returns whether a body is to be drained, to free the connection.
+    pub(crate) fn has_body(&self) -> bool {
+        matches!(self, Self::Response { response, body: None, .. }
+            if response.content_length() != Some(0))
+    }
+
+    /// Drains a response within the wait before the next attempt.
     pub(crate) async fn drained(
         self: Box<Self>,
         wait: Duration,
@@ -151,7 +154,8 @@ impl<E> AttemptResult<E> {
         }
     }
 
-    pub(crate) fn outcome_result<C: Chain<Error = E>>(&self) -> OutcomeResult<'_> {
+    /// Returns the result as it is judged.
+    pub(crate) fn view<C: Chain<Error = E>>(&self) -> OutcomeResult<'_> {
         match self {
             Self::Response { response, body, redirected } => OutcomeResult::Response {
                 status: response.status(),
@@ -168,14 +172,13 @@ impl<E> AttemptResult<E> {
     }
 }
 
-/// The reason why an attempt is not sent, and the time since when.
-pub(crate) struct Refusal {
+/// The reason why an attempt is not sent.
+pub(crate) struct Rejection {
     pub(crate) kind: FailureKind,
     pub(crate) error: BoxError,
-    pub(crate) now: Instant,
 }
 
-impl Refusal {
+impl Rejection {
     /// Returns the stop reason of the request.
     pub(crate) fn stop(&self) -> StopReason {
         match self.kind {
@@ -197,6 +200,8 @@ pub(crate) struct AttemptLimits<'a> {
     pub(crate) deadline: Option<Instant>,
     /// `true` if redirects that the client follows are to be noticed.
     pub(crate) watches_redirects: bool,
+    /// `true` if the client is our own, whose redirect policy notes what it follows.
+    pub(crate) is_own_client: bool,
 }
 
 /// Sends the request down the chain with a body made for this attempt.
@@ -204,7 +209,7 @@ pub(crate) fn with_body<'a, C: Chain + 'a>(
     chain: C,
     request: Request,
     extensions: &'a mut Extensions,
-    factory: &'a BodyFactory,
+    factory: BodyFactory,
 ) -> BoxFuture<'a, Result<Response, C::Error>> {
     Box::pin(async move {
         let request = factory.fill(request).await;
@@ -214,11 +219,11 @@ pub(crate) fn with_body<'a, C: Chain + 'a>(
 }
 
 impl AttemptLimits<'_> {
-    /// Writes the attempt's number and limits into the request. Returns whether there are no other
-    /// limits, so that the request need only be sent.
+    /// Writes the attempt's number and limits into the request. Returns whether there are other
+    /// limits, so that it is not enough to send the request.
     #[inline]
     pub(crate) fn apply(&self, request: &mut Request) -> bool {
-        let Self { policy, number, now, timeout, deadline, watches_redirects } = *self;
+        let Self { policy, number, now, timeout, deadline, watches_redirects, .. } = *self;
         if let Some(name) = &policy.attempt_header {
             request.headers_mut().insert(name, HeaderValue::from(number));
         }
@@ -236,37 +241,47 @@ impl AttemptLimits<'_> {
         if let (Some(own), Some(deadline)) = (request.timeout().copied(), deadline) {
             *request.timeout_mut() = Some(own.min(deadline.saturating_duration_since(now)));
         }
-        timeout.is_none() && deadline.is_none() && !watches_redirects && policy.read_body.is_none()
+        timeout.is_some() || deadline.is_some() || watches_redirects || policy.read_body.is_some()
     }
 }
 
 /// Runs one attempt within its limits.
 pub(crate) async fn attempt<C: Chain>(
     sending: BoxFuture<'_, Result<Response, C::Error>>,
-    terms: AttemptLimits<'_>,
+    limits: AttemptLimits<'_>,
 ) -> AttemptResult<C::Error> {
-    let sending = complete::<C>(sending, &terms);
-    let Some(limit) = Limit::nearest(&terms) else { return sending.await };
-    match tokio::time::timeout_at(limit.at, sending).await {
-        Ok(sent) => sent,
+    let limit = Limit::nearest(&limits);
+    let result = if limits.watches_redirects || limits.policy.read_body.is_some() {
+        // Boxed, because most attempts need neither.
+        within(limit, Box::pin(complete::<C>(sending, limits))).await
+    } else {
+        within(limit, sending).await.map(|it| AttemptResult::of(it, false))
+    };
+    result.unwrap_or_else(|limit| {
         // It is unknown how far the request got.
-        Err(_) => {
-            let failure = Failure::new(limit.kind, Delivery::MaybeProcessed);
-            AttemptResult::Local(failure, Box::new(limit.elapsed))
-        }
+        let failure = Failure::new(limit.kind, Delivery::MaybeProcessed);
+        AttemptResult::Local(failure, Box::new(limit.elapsed))
+    })
+}
+
+/// Runs a future up to a limit; that is the error if it comes first.
+async fn within<F: Future>(limit: Option<Limit>, sending: F) -> Result<F::Output, Limit> {
+    match limit {
+        None => Ok(sending.await),
+        Some(limit) => tokio::time::timeout_at(limit.at, sending).await.map_err(|_| limit),
     }
 }
 
+/// Sends, watches for redirects, and reads the body.
 async fn complete<C: Chain>(
     sending: BoxFuture<'_, Result<Response, C::Error>>,
-    terms: &AttemptLimits<'_>,
+    limits: AttemptLimits<'_>,
 ) -> AttemptResult<C::Error> {
-    let (result, followed) = if terms.watches_redirects {
-        redirect::watch(sending).await
-    } else {
-        (sending.await, false)
+    let (result, followed) = match limits.watches_redirects {
+        true => redirect::watch(sending, limits.is_own_client).await,
+        false => (sending.await, false),
     };
-    match (AttemptResult::of(result, followed), terms.policy.read_body) {
+    match (AttemptResult::of(result, followed), limits.policy.read_body) {
         (AttemptResult::Response { response, redirected, .. }, Some(limit)) => {
             match body::read(response, limit).await {
                 Ok((response, body)) => AttemptResult::Response { response, body, redirected },

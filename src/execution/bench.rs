@@ -21,8 +21,6 @@ use crate::outcome::{Outcome, OutcomeResult};
 use crate::retry::budget::{self, BudgetConfig};
 use crate::retry::decision::Decision;
 
-pub use crate::execution::boxed::Place;
-
 /// A GET with default settings whose first attempt was answered: what is decided then.
 #[derive(Debug)]
 pub struct Answered {

@@ -5,10 +5,12 @@ pub(crate) mod attempt;
 #[cfg(feature = "test-util")]
 pub mod bench;
 pub(crate) mod body;
-#[cfg_attr(not(feature = "test-util"), allow(unreachable_pub))]
-pub(crate) mod boxed;
-pub(crate) mod call;
 pub(crate) mod decide;
+pub(crate) mod fast_path;
+mod judge;
 mod not_sent;
+pub(crate) mod original;
 pub(crate) mod record;
+mod recorder;
 pub(crate) mod redirect;
+pub(crate) mod run;

@@ -34,14 +34,18 @@ pub(crate) fn policy() -> Policy {
     })
 }
 
-/// Returns the future's output, and whether it followed a redirect on the way.
-pub(crate) async fn watch<F: Future>(sent: F) -> (F::Output, bool) {
+/// Returns the future's output, and whether it followed a redirect on the way. `is_own_client` is
+/// set if the client has the [`policy`], so that wakes need not be watched.
+pub(crate) async fn watch<F: Future>(sent: F, is_own_client: bool) -> (F::Output, bool) {
     let note = Arc::<Note>::default();
     let waker = Waker::from(Arc::clone(&note));
     let mut sent = pin!(sent);
     let output = std::future::poll_fn(|cx| {
         let _polled = Polled::enter(&note);
-        note.poll(sent.as_mut(), &waker, cx)
+        match is_own_client {
+            true => sent.as_mut().poll(cx),
+            false => note.poll(sent.as_mut(), &waker, cx),
+        }
     })
     .await;
     let followed = note.lock().followed;

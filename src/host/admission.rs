@@ -18,15 +18,13 @@ use crate::host::gate::{
 use crate::host::parts::Parts;
 use crate::retry::budget::{Success, Token, TokenWaiter};
 
-/// One request's permits of breaker, budget and gate.
+/// The host of an attempt, and its permits of breaker, budget and gate.
 ///
 /// When dropped it releases all of them: the permit frees its place, the token goes back.
 #[derive(Debug)]
 pub(crate) struct Admission<'p> {
     parts: Parts<'p>,
     permit: Option<Permit>,
-    /// `true` until the first attempt ends.
-    first: bool,
     /// Lives as long as a permit that is a probe.
     probing: Option<Arc<()>>,
     token: Option<Token>,
@@ -44,7 +42,6 @@ impl<'p> Admission<'p> {
         Self {
             parts,
             permit: None,
-            first: true,
             probing: None,
             token: None,
             token_waiter: None,
@@ -58,9 +55,9 @@ impl<'p> Admission<'p> {
         self.parts.breaker()
     }
 
-    /// Adopts the permit of an attempt that is under way, and the key of its gate.
-    pub(crate) fn with(self, permit: Option<Permit>, gate_key: Option<u64>) -> Self {
-        Self { permit, gate_key, ..self }
+    /// Adopts the permit of an attempt that is under way.
+    pub(crate) fn with(self, permit: Option<Permit>) -> Self {
+        Self { permit, ..self }
     }
 
     /// Saves the key of a request's gate: the copy of the request has no headers.
@@ -155,17 +152,14 @@ impl<'p> Admission<'p> {
     #[inline]
     pub(crate) fn exit(
         &mut self,
-        health: Option<Health>,
+        result: Option<Report>,
         cross_host_url: Option<&Url>,
-        retry_after: Option<Duration>,
         now: Instant,
         sources: &Sources,
         changes: &mut Vec<StateChange>,
     ) {
         self.probing = None;
-        let first = mem::take(&mut self.first);
-        if let (Some(permit), Some(health)) = (&mut self.permit, health) {
-            let result = Report { health, retry_after, first };
+        if let (Some(permit), Some(result)) = (&mut self.permit, result) {
             report(&self.parts, permit, result, cross_host_url, now, sources, changes);
         }
         self.permit = None;
@@ -291,7 +285,7 @@ pub(crate) fn pass(
     }
 }
 
-/// Reports the success of an unobserved request at its first attempt.
+/// Reports the success of an unobserved request at its first attempt: the end of the fast path.
 #[inline]
 pub(crate) fn succeeded(
     parts: &Parts<'_>,

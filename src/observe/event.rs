@@ -1,10 +1,6 @@
-//! Events: one type, the four callbacks as views of it, and the scopes that observers put around
-//! attempts.
+//! Events: one type, and the four callbacks as views of it.
 
-use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::Pin;
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use http::Method;
 
@@ -30,7 +26,7 @@ pub enum Event<'a> {
     /// its number that of the previous attempt.
     Rejected(&'a Outcome<'a>),
     /// This request changed the state of a circuit breaker. Reported once, by the request that did
-    /// it, however many clients share the breaker; see [`Observer`].
+    /// it, however many clients share the breaker; see [`Observer`](crate::Observer).
     BreakerChanged(&'a StateChange),
     /// The response closed the gate of the host, or keeps it closed for longer.
     GateClosed(&'a GateInfo<'a>),
@@ -106,68 +102,6 @@ impl fmt::Display for Event<'_> {
             Self::Reloaded => f.write_str("settings reloaded"),
         }
     }
-}
-
-/// A listener to every [`Event`]. Any `Fn(&Event<'_>)` is one.
-///
-/// Called on the task that makes the request, with no lock held: it must be fast. A panic is caught
-/// and changes nothing.
-///
-/// # Circuit breakers
-///
-/// The request that changes a breaker's state notifies its own observers. Clients that share a
-/// breaker should therefore share their observers too. A change by hand has no request: forward it
-/// if it matters.
-///
-/// ```
-/// use reqwest_resilient::{ChangeReason, Event, Observer, Resilient, ResilientConfig};
-///
-/// struct Log;
-///
-/// impl Observer for Log {
-///     fn on_event(&self, event: &Event<'_>) {
-///         eprintln!("{event}");
-///     }
-/// }
-///
-/// let resilient = Resilient::new(ResilientConfig::builder().observer(Log).build()?);
-/// resilient.hosts().on_state_change(|change| {
-///     if change.why == ChangeReason::Manual {
-///         Log.on_event(&Event::BreakerChanged(change));
-///     }
-/// });
-/// # Ok::<(), reqwest_resilient::ConfigError>(())
-/// ```
-pub trait Observer: Send + Sync + 'static {
-    /// Handles one event.
-    fn on_event(&self, event: &Event<'_>);
-
-    /// Returns a scope around an attempt, such as a span. `None`, the default, costs nothing.
-    ///
-    /// Called after [`Event::AttemptStarted`].
-    fn around_attempt(&self, info: &RequestInfo<'_>) -> Option<Box<dyn AttemptScope>> {
-        let _ = info;
-        None
-    }
-}
-
-impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for F {
-    fn on_event(&self, event: &Event<'_>) {
-        self(event);
-    }
-}
-
-/// A scope that an [`Observer`] puts around one attempt: inner middleware and client run inside it.
-///
-/// Dropped without [`end`](Self::end) if the caller drops the request's future, which is no
-/// failure.
-pub trait AttemptScope: Send + Sync {
-    /// Runs one step of the attempt, by calling `step` once. An attempt has several, maybe on
-    /// different threads.
-    fn run(&self, step: &mut dyn FnMut());
-
-    /// Ends the scope: the attempt has this outcome.
-    fn end(&self, outcome: &Outcome<'_>);
 }
 
 /// An attempt about to be sent.
@@ -300,138 +234,4 @@ impl fmt::Display for FailureInfo<'_> {
         // Nothing else shows the chain of sources.
         write!(f, "{message:#}")
     }
-}
-
-pub(crate) type OnRequest = Arc<dyn Fn(&RequestInfo<'_>) + Send + Sync>;
-pub(crate) type OnRetry = Arc<dyn Fn(&RetryInfo<'_>) + Send + Sync>;
-pub(crate) type OnSuccess = Arc<dyn Fn(&ResponseInfo<'_>) + Send + Sync>;
-pub(crate) type OnFailure = Arc<dyn Fn(&FailureInfo<'_>) + Send + Sync>;
-
-/// The listeners of a request.
-#[derive(Clone, Default)]
-pub(crate) struct Listeners {
-    pub(crate) on_request: Option<OnRequest>,
-    pub(crate) on_retry: Option<OnRetry>,
-    pub(crate) on_success: Option<OnSuccess>,
-    pub(crate) on_failure: Option<OnFailure>,
-    pub(crate) observers: Vec<Arc<dyn Observer>>,
-}
-
-impl Listeners {
-    /// Adds the listeners of `other`: its callbacks replace, its observers join.
-    pub(crate) fn add(&mut self, other: &Self) {
-        fn replace<T: Clone>(target: &mut Option<T>, with: &Option<T>) {
-            if with.is_some() {
-                target.clone_from(with);
-            }
-        }
-        replace(&mut self.on_request, &other.on_request);
-        replace(&mut self.on_retry, &other.on_retry);
-        replace(&mut self.on_success, &other.on_success);
-        replace(&mut self.on_failure, &other.on_failure);
-        self.observers.extend(other.observers.iter().cloned());
-    }
-
-    /// Returns whether there are no listeners.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.observers.is_empty()
-            && self.on_request.is_none()
-            && self.on_retry.is_none()
-            && self.on_success.is_none()
-            && self.on_failure.is_none()
-    }
-
-    /// Notifies all listeners. A listener cannot disturb the request: its panic is caught.
-    pub(crate) fn notify(&self, event: &Event<'_>) {
-        match event {
-            Event::AttemptStarted(info) => {
-                isolated(|| self.on_request.iter().for_each(|it| it(info)));
-            }
-            Event::Waiting(info) => isolated(|| self.on_retry.iter().for_each(|it| it(info))),
-            Event::Succeeded(info) => isolated(|| self.on_success.iter().for_each(|it| it(info))),
-            Event::GaveUp(info) => isolated(|| self.on_failure.iter().for_each(|it| it(info))),
-            _ => {}
-        }
-        for observer in &self.observers {
-            isolated(|| observer.on_event(event));
-        }
-    }
-
-    /// Notifies the observers that `other` does not have.
-    pub(crate) fn notify_those_not_in(&self, other: &Self, event: &Event<'_>) {
-        let is_in = |it: &Arc<dyn Observer>| other.observers.iter().any(|other| same(it, other));
-        self.observers.iter().filter(|it| !is_in(it)).for_each(|it| {
-            isolated(|| it.on_event(event));
-        });
-    }
-
-    /// Returns the scopes that observers put around an attempt.
-    pub(crate) fn scopes(&self, info: &RequestInfo<'_>) -> Scopes {
-        let mut scopes = vec![];
-        for observer in &self.observers {
-            isolated(|| scopes.extend(observer.around_attempt(info)));
-        }
-        Scopes(scopes)
-    }
-}
-
-/// Returns whether two observers are one. An `Arc` of a type without size has an address of its own
-/// as well.
-fn same(one: &Arc<dyn Observer>, other: &Arc<dyn Observer>) -> bool {
-    std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
-}
-
-/// The scopes around an attempt, the outermost first.
-#[derive(Default)]
-pub(crate) struct Scopes(Vec<Box<dyn AttemptScope>>);
-
-impl Scopes {
-    /// Wraps the attempt in all of them.
-    pub(crate) fn around<F: Future>(
-        &self,
-        mut attempt: Pin<Box<F>>,
-    ) -> impl Future<Output = F::Output> {
-        poll_fn(move |context| match &*self.0 {
-            [] => attempt.as_mut().poll(context),
-            scopes => within(scopes, &mut || attempt.as_mut().poll(context)),
-        })
-    }
-
-    /// Returns whether there are none.
-    #[inline]
-    pub(crate) fn are_none(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Ends all of them: the attempt has this outcome.
-    pub(crate) fn end(&mut self, outcome: &Outcome<'_>) {
-        // The innermost first, like nested scopes.
-        while let Some(scope) = self.0.pop() {
-            isolated(move || scope.end(outcome));
-        }
-    }
-}
-
-/// Runs one step inside of `scopes`. It runs exactly once, whatever they do, and a panic in it
-/// unwinds as if they were absent.
-fn within<T>(scopes: &[Box<dyn AttemptScope>], step: &mut dyn FnMut() -> T) -> T {
-    let [scope, inner @ ..] = scopes else { return step() };
-    let mut result = None;
-    isolated(|| {
-        scope.run(&mut || {
-            if result.is_none() {
-                result = Some(catch_unwind(AssertUnwindSafe(|| within(inner, step))));
-            }
-        });
-    });
-    match result {
-        Some(Ok(result)) => result,
-        Some(Err(panic)) => resume_unwind(panic),
-        None => within(inner, step),
-    }
-}
-
-fn isolated(call: impl FnOnce()) {
-    // The panic hook has already reported it.
-    let _ = catch_unwind(AssertUnwindSafe(call));
 }

@@ -171,6 +171,14 @@ impl History {
         self.last.rate_limited
     }
 
+    /// Builds the history of a request whose first attempt succeeded.
+    pub(crate) fn of_success(attempt: Attempt, heard: Heard) -> Self {
+        let mut history = Self::default();
+        history.push(attempt, heard);
+        history.end(StopReason::Success);
+        history
+    }
+
     pub(crate) fn push(&mut self, attempt: Attempt, heard: Heard) {
         self.total = attempt.number;
         self.last = heard;
@@ -331,12 +339,12 @@ impl AttemptLog {
 
     pub(crate) fn set(
         &self,
-        history: &History,
+        history: History,
         elapsed: Duration,
         redact_path: Option<&PathRedactor>,
     ) {
         self.lock(|it| {
-            it.history.clone_from(history);
+            it.history = history;
             it.elapsed = elapsed;
             it.redact_path = redact_path.cloned();
         });
@@ -449,7 +457,7 @@ mod tests {
         assert_eq!((log.attempts(), log.elapsed()), (0, Duration::ZERO));
         let mut history = History::default();
         history.push(timed_out(3), Heard::default());
-        log.clone().set(&history, SECOND, None);
+        log.clone().set(history.clone(), SECOND, None);
         assert_eq!((log.attempts(), log.elapsed()), (3, SECOND));
         assert_eq!(log.history(), history);
     }

@@ -7,7 +7,7 @@ mod validate;
 use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, Method, StatusCode};
-use reqwest::{Request, Url};
+use reqwest::Url;
 
 pub(crate) use self::patch::Patch;
 use crate::breaker::{BreakerConfig, CircuitBreakers, Health};
@@ -20,7 +20,7 @@ use crate::config::headers::DeadlineHeader;
 use crate::host::gate::GateKey;
 use crate::host::map::DEFAULT_MAX_HOSTS;
 use crate::host::parts::HostRules;
-use crate::observe::event::Listeners;
+use crate::observe::listeners::Listeners;
 use crate::observe::redact::RedactedUrl;
 use crate::outcome::Outcome;
 use crate::outcome::classify::{
@@ -104,8 +104,6 @@ pub(crate) struct Policy {
     /// The overdraft of the budget in tokens: only for requests that name `max_retries` themselves.
     pub(crate) overdraft: u32,
     pub(crate) gate: Option<GateKey>,
-    /// The result of [`is_simple`](Self::is_simple), which each request has to know.
-    pub(crate) simple: bool,
     pub(crate) listeners: Listeners,
     pub(crate) sources: Sources,
     pub(crate) hosts: Option<Arc<HostPatterns<HostPolicy>>>,
@@ -182,7 +180,6 @@ impl Default for Policy {
             budget: Some(BudgetConfig::default().into()),
             overdraft: 0,
             gate: Some(GateKey::default()),
-            simple: true,
             listeners: Listeners::default(),
             sources: Sources::default(),
             hosts: None,
@@ -230,49 +227,9 @@ impl Policy {
         }
     }
 
-    /// Returns whether attempts have neither limits nor listeners, and need no other care.
-    fn is_simple(&self) -> bool {
-        self.attempt_timeout.flatten().is_none()
-            && self.max_total_time.is_none()
-            && self.read_body.is_none()
-            && self.idempotency_key.is_none()
-            && self.deadline_header.is_none()
-            && self.attempt_header.is_none()
-            && self.retry_if.is_none()
-            && self.breaker_health.is_none()
-            && self.redact_path.is_none()
-            && self.listeners.is_empty()
-    }
-
     /// Returns `url` as it may be shown.
     pub(crate) fn redacted<'a>(&'a self, url: &'a Url) -> RedactedUrl<'a> {
         RedactedUrl::new(url, self.redact_path.as_ref())
-    }
-
-    /// Returns whether a copy of the request is kept for another attempt; `None` if more than the
-    /// status of a response is needed to judge it.
-    #[inline]
-    pub(crate) fn keeps_copy(&self, request: &Request) -> Option<bool> {
-        let (method, headers) = (request.method(), request.headers());
-        let is_stream = request.body().is_some_and(|it| it.as_bytes().is_none());
-        let is_idempotent = idempotency::is_idempotent(method);
-        let by_method = self.methods.contains(method);
-        // Not looked for where it makes no difference.
-        let keyed = !(by_method && is_idempotent)
-            && idempotency::is_keyed(headers, self.idempotency_key.as_ref());
-        match self.idempotent.unwrap_or(by_method || keyed) {
-            true if !is_stream && self.max_retries > 0 => Some(true),
-            // It is known by its key, even if it is sent once.
-            _ if keyed && !is_idempotent => None,
-            // Redirects matter to what may not be repeated.
-            may_repeat => (may_repeat || is_stream).then_some(false),
-        }
-    }
-
-    /// Returns whether a response of this status succeeds, by the statuses alone.
-    #[inline]
-    pub(crate) fn is_good(&self, status: StatusCode) -> bool {
-        status.is_success() && !self.statuses.contains(status)
     }
 
     /// Returns whether a request may be sent twice, whatever its outcome.
@@ -336,7 +293,7 @@ impl Policy {
     #[cfg(feature = "serde")]
     pub(crate) fn with_code_of(&self, other: &Self) -> Self {
         let other = other.clone();
-        let mut policy = Self {
+        Self {
             retry_if: other.retry_if,
             hint_from: other.hint_from,
             redact_path: other.redact_path,
@@ -345,9 +302,7 @@ impl Policy {
             sources: other.sources,
             hosts: other.hosts,
             ..self.clone()
-        };
-        policy.simple = policy.is_simple();
-        policy
+        }
     }
 
     /// Every host that has settings of its own.
@@ -359,7 +314,6 @@ impl Policy {
     pub(crate) fn patched<'a>(&self, patches: impl IntoIterator<Item = &'a Patch>) -> Self {
         let mut policy = self.clone();
         patches.into_iter().for_each(|it| it.apply(&mut policy));
-        policy.simple = policy.is_simple();
         policy
     }
 }
@@ -400,106 +354,5 @@ impl fmt::Debug for HostPolicy {
         let mut out = f.debug_struct("HostPolicy");
         self.policy.describe(&mut out);
         out.finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use http::header;
-
-    use super::*;
-
-    /// Returns whether a policy keeps a copy of a request to this method with this body.
-    fn keeps_copy(policy: &Policy, method: Method, body: Option<reqwest::Body>) -> Option<bool> {
-        let mut request = Request::new(method, "http://a.example".parse().unwrap());
-        let is_stream = body.as_ref().is_some_and(|it| it.as_bytes().is_none());
-        *request.body_mut() = body;
-        let unkeyed = policy.keeps_copy(&request);
-        let repeats = policy.may_repeat(request.method(), request.headers());
-        assert_eq!(unkeyed == Some(true), repeats && policy.max_retries > 0 && !is_stream);
-        request.headers_mut().insert("idempotency-key", "a".parse().unwrap());
-        if request.method() == Method::GET {
-            assert_eq!(policy.keeps_copy(&request), unkeyed, "a key says nothing of it");
-        } else {
-            let repeats = policy.max_retries > 0 && policy.idempotent != Some(false);
-            let kept = repeats && request.try_clone().is_some();
-            assert_eq!(policy.keeps_copy(&request), kept.then_some(true), "with a key");
-        }
-        unkeyed
-    }
-
-    #[test]
-    fn a_key_counts_whatever_the_methods() {
-        let only = RetryMethods::Only(vec![Method::POST]);
-        let policy = Policy { methods: only, ..Policy::default() };
-        let keyed = |method, stream: bool| {
-            let mut request = Request::new(method, "http://a.example".parse().unwrap());
-            *request.body_mut() = stream.then(|| reqwest::Body::wrap(String::from("once")));
-            request.headers_mut().insert("idempotency-key", "a".parse().unwrap());
-            policy.keeps_copy(&request)
-        };
-        assert_eq!(keyed(Method::GET, false), Some(true), "repeated for its key");
-        assert_eq!(keyed(Method::POST, false), Some(true));
-        assert_eq!(keyed(Method::POST, true), None, "known by its key");
-    }
-
-    #[test]
-    fn what_is_sent_once_is_not_copied_and_what_a_redirect_could_change_is_looked_at() {
-        let stream = || Some(reqwest::Body::wrap(String::from("once")));
-        let policy = Policy::default();
-        for (method, body, copies) in [
-            (Method::GET, None, Some(true)),
-            (Method::GET, stream(), Some(false)),
-            (Method::POST, None, None),
-            (Method::POST, Some("bytes".into()), None),
-            (Method::POST, stream(), Some(false)),
-        ] {
-            assert_eq!(keeps_copy(&policy, method.clone(), body), copies, "{method}");
-        }
-        let once = Policy { max_retries: 0, ..policy.clone() };
-        assert_eq!(keeps_copy(&once, Method::GET, None), Some(false));
-        assert_eq!(keeps_copy(&once, Method::POST, None), None);
-        let never = Policy { idempotent: Some(false), ..policy };
-        assert_eq!(keeps_copy(&never, Method::GET, None), None);
-        assert_eq!(keeps_copy(&never, Method::POST, stream()), Some(false));
-    }
-
-    #[test]
-    fn whatever_looks_at_attempts_takes_their_simplicity() {
-        let changes: [fn(&mut Policy); 13] = [
-            |it| it.attempt_timeout = Some(Some(Duration::MAX)),
-            |it| it.max_total_time = Some(Duration::MAX),
-            |it| it.read_body = Some(1),
-            |it| it.idempotency_key = Some(IdempotencyKey::random()),
-            |it| it.deadline_header = Some(DeadlineHeader::grpc_timeout()),
-            |it| it.attempt_header = Some(header::AGE),
-            |it| it.retry_if = Some(Arc::new(|_| false)),
-            |it| it.breaker_health = Some(Arc::new(|_| None)),
-            |it| it.listeners.on_request = Some(Arc::new(|_| ())),
-            |it| it.listeners.on_retry = Some(Arc::new(|_| ())),
-            |it| it.listeners.on_success = Some(Arc::new(|_| ())),
-            |it| it.listeners.on_failure = Some(Arc::new(|_| ())),
-            |it| it.listeners.observers = vec![Arc::new(|_: &crate::observe::event::Event<'_>| ())],
-        ];
-        let simple = || Policy { attempt_timeout: Some(None), ..Policy::default() };
-        assert!(simple().is_simple() && Policy::default().is_simple());
-        for (at, change) in changes.iter().enumerate() {
-            let mut policy = simple();
-            change(&mut policy);
-            assert!(!policy.is_simple(), "change {at}");
-        }
-        let patch = |wait| Patch { max_total_time: Some(wait), ..Patch::default() };
-        let bounded = Policy::default().patched([&patch(Some(Duration::MAX))]);
-        assert!(Policy::default().simple && !bounded.simple);
-        assert!(bounded.patched([&patch(None)]).simple);
-    }
-
-    #[test]
-    fn a_success_is_good_unless_it_is_to_be_retried() {
-        let statuses: StatusSet = [StatusCode::ACCEPTED].into_iter().collect();
-        let policy = Policy { statuses, ..Policy::default() };
-        for (status, good) in [(200, true), (202, false), (299, true), (304, false), (404, false)] {
-            assert_eq!(policy.is_good(StatusCode::from_u16(status).unwrap()), good, "{status}");
-        }
     }
 }

@@ -10,7 +10,7 @@ use crate::common::path_redactor::PathRedactor;
 use crate::config::headers::DeadlineHeader;
 use crate::config::policy::{Policy, RetryAfter};
 use crate::host::gate::GateKey;
-use crate::observe::event::Listeners;
+use crate::observe::listeners::Listeners;
 use crate::outcome::classify::{HintFrom, Judge, Predicate, RetryMethods, StatusSet};
 use crate::outcome::hint::HintHeaders;
 use crate::outcome::idempotency::IdempotencyKey;

@@ -25,7 +25,6 @@ impl Policy {
             read_body: Some(1024 * 1024),
             // Where all requests wait for tokens no success brings one: the trickle is their probe.
             budget: Some(BudgetConfig::default().size(200).trickle(1.0).into()),
-            simple: false,
             ..Self::default()
         }
     }
@@ -43,7 +42,6 @@ impl Policy {
             max_wait_time: wait,
             max_open_wait: Some(wait),
             deadline_header: Some(DeadlineHeader::grpc_timeout()),
-            simple: false,
             ..Self::default()
         }
     }

@@ -11,7 +11,8 @@ use ::metrics::{
 use http::Method;
 
 use crate::breaker::{BreakerState, StateChange};
-use crate::observe::event::{Event, Observer};
+use crate::observe::event::Event;
+use crate::observe::listeners::Observer;
 use crate::outcome::Outcome;
 use crate::retry::decision::WaitSource;
 

@@ -4,7 +4,8 @@ use http::Method;
 use tracing::{Level, Span, field};
 
 use crate::breaker::BreakerState;
-use crate::observe::event::{AttemptScope, Event, Observer, RequestInfo};
+use crate::observe::event::{Event, RequestInfo};
+use crate::observe::listeners::{AttemptScope, Observer};
 use crate::outcome::Outcome;
 
 /// Logs what happens to requests, and puts a span around each attempt.

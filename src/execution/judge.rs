@@ -1,0 +1,248 @@
+//! The decision after an attempt: classified, reported to the host, decided, recorded.
+
+use std::{mem, time::Duration};
+
+use http::StatusCode;
+use reqwest::Request;
+
+use crate::breaker::{CircuitOpen, Health, Report};
+use crate::config::policy::RetryAfter;
+use crate::execution::decide::DecisionInput;
+use crate::execution::run::Execution;
+use crate::host::gate::{Closing, Throttle};
+use crate::observe::history::Heard;
+use crate::outcome::classify::{self, Throttling, Verdict};
+use crate::outcome::hint::{self, Advice};
+use crate::outcome::{FailureKind, Outcome, OutcomeResult};
+use crate::retry::budget::Success;
+use crate::retry::decision::{Decision, StopReason, WaitSource};
+
+impl<'p> Execution<'p> {
+    /// Asks the circuit breaker for a permit.
+    pub(super) fn enter(&mut self) -> Result<(), CircuitOpen> {
+        let entered = self.admission.enter(self.now, &mut self.changes);
+        self.recorder.breakers_changed(&mut self.changes);
+        entered
+    }
+
+    /// Returns the outcome of the last attempt, as it is judged.
+    pub(super) fn outcome<'a>(&self, request: &'a Request, result: OutcomeResult<'a>) -> Outcome<'a>
+    where
+        'p: 'a,
+    {
+        let (method, url) = (request.method(), request.url());
+        let (attempt, elapsed) = (self.retry.attempts(), self.last_took);
+        let redact_path = self.policy.redact_path.as_ref();
+        Outcome { method, url, attempt, elapsed, keyed: self.keyed, redact_path, result }
+    }
+
+    /// Decides what follows an attempt, and records it. `nested` is set if a `Resilient` further in
+    /// gave the attempt up.
+    pub(super) fn decide(
+        &mut self,
+        request: &Request,
+        result: OutcomeResult<'_>,
+        nested: bool,
+    ) -> Decision {
+        // An earlier wait may have ended without a visit to the gate.
+        self.waits_at_gate = false;
+        let outcome = &self.outcome(request, result);
+        let mut advice = self.advice(outcome);
+        let retry_in = advice.hint.as_ref().map(|it| it.after);
+        let heard = Heard { retry_in, rate_limited: advice.rate_limited };
+        if let Some(hint) = &mut advice.hint {
+            hint.after = self.policy.cut_hint(hint.after);
+        }
+        let verdict = self.policy.verdict(outcome, &advice);
+        let is_misdirected = verdict == Verdict::Final && self.is_misdirected(outcome);
+        let verdict = if is_misdirected { Verdict::Transient } else { verdict };
+        let may_be_applied = !outcome.method.is_safe()
+            && !classify::not_processed(outcome, &self.policy.refused, &advice);
+        let closing = self.report(request, outcome, verdict, &advice);
+        let decision = match verdict {
+            _ if outcome.failure() == Some(FailureKind::Deadline) => {
+                Decision::Return(StopReason::Deadline)
+            }
+            Verdict::Success => Decision::Return(StopReason::Success),
+            Verdict::Final => Decision::Return(StopReason::Final),
+            Verdict::Transient if nested => Decision::Return(StopReason::Vetoed),
+            Verdict::Transient => self.follow_up(outcome, advice, closing.as_ref()),
+        };
+        if matches!(decision, Decision::Retry { .. }) {
+            self.maybe_applied |= may_be_applied;
+            self.distrusts_pool = is_misdirected || outcome.makes_pool_suspect();
+        }
+        if !self.recorder.ignores(outcome, &decision) {
+            self.record(outcome, heard, &decision, closing);
+        }
+        decision
+    }
+
+    /// Records an attempt and the decision, and notifies the listeners in the order of events.
+    fn record(
+        &mut self,
+        outcome: &Outcome<'_>,
+        heard: Heard,
+        decision: &Decision,
+        closing: Option<Closing>,
+    ) {
+        // Whether a retry follows is known once it has its token.
+        let is_open =
+            matches!(decision, Decision::Retry { .. }) && self.admission.waits_for_token();
+        let decision = Some(decision).filter(|_| !is_open);
+        let now = self.standing();
+        self.recorder.attempt_ended(outcome, heard, decision, now);
+        self.recorder.breakers_changed(&mut self.changes);
+        if let Some(closing) = closing.filter(|it| it.is_longer) {
+            self.recorder.gate_closed(outcome, closing.opens_in);
+        }
+        match decision {
+            None => {}
+            Some(Decision::Return(stop)) => self.recorder.ended(outcome, *stop, now),
+            Some(Decision::Retry { after, source }) => {
+                self.recorder.waiting(outcome, *after, source, now);
+            }
+        }
+    }
+
+    /// Reads what the response says about retries; a success is not read, unless a predicate may
+    /// retry it.
+    fn advice(&self, outcome: &Outcome<'_>) -> Advice {
+        let advice = match outcome.result {
+            OutcomeResult::Response { status, headers, .. }
+                if status.as_u16() >= 300
+                    || self.policy.retry_if.is_some()
+                    || self.policy.statuses.contains(status) =>
+            {
+                let now = self.policy.sources.wall_clock();
+                hint::read(status, headers, &self.policy.hints, now)
+            }
+            OutcomeResult::Response { .. } => return Advice::default(),
+            // Of a response that a middleware made an error of, the status alone is known.
+            OutcomeResult::Failure(failure, _) => Advice {
+                rate_limited: failure.status == Some(StatusCode::TOO_MANY_REQUESTS),
+                ..Advice::default()
+            },
+        };
+        match self.policy.hint_from.as_ref().and_then(|find| find(outcome)) {
+            Some(after) => advice.with_found(outcome.status(), after),
+            None => advice,
+        }
+    }
+
+    /// Returns whether a 421 is to be retried: once, over another connection (RFC 9110 §15.5.20).
+    fn is_misdirected(&mut self, outcome: &Outcome<'_>) -> bool {
+        let is_first = outcome.status() == Some(StatusCode::MISDIRECTED_REQUEST)
+            && !self.was_misdirected
+            && self.policy.retry_if.is_none();
+        self.was_misdirected |= is_first;
+        is_first
+    }
+
+    /// Reports an attempt to breaker, budget and gate. Returns how its response closed the gate.
+    fn report(
+        &mut self,
+        request: &Request,
+        outcome: &Outcome<'_>,
+        verdict: Verdict,
+        advice: &Advice,
+    ) -> Option<Closing> {
+        let now = self.now;
+        let listens = self.policy.retry_after != RetryAfter::Ignored;
+        let hint = advice.hint.as_ref().map(|it| it.after).filter(|_| listens);
+        // The client's own timeout may be what ran out first, at the very moment of the deadline.
+        let is_deadline =
+            outcome.is_timeout() && self.retry.left(now).is_some_and(|it| it.is_zero());
+        let health = self.policy.health(outcome, verdict, advice).filter(|_| !is_deadline);
+        let cross_host_url = outcome.cross_host_url();
+        if outcome.status().is_some() {
+            self.admission.note_response();
+        }
+        if self.policy.waits_out_outages && health == Some(Health::Success) {
+            self.admission.begin_slow_start(request, now);
+        }
+        let first = self.retry.attempts() <= 1;
+        let result = health.map(|health| Report { health, retry_after: hint, first });
+        let (sources, changes) = (&self.policy.sources, &mut self.changes);
+        self.admission.exit(result, cross_host_url, now, sources, changes);
+        if verdict == Verdict::Success {
+            self.admission.deposit(if first { Success::OfFirstAttempt } else { Success::OfRetry });
+        }
+        let longest = self.policy.max_wait_time;
+        let throttle = match classify::throttling(outcome, advice).filter(|_| listens) {
+            None => None,
+            Some(Throttling::RateLimit) => Some(Throttle::RateLimit),
+            Some(Throttling::Unavailable) => Some(Throttle::Unavailable { longest }),
+        };
+        let is_throttled = throttle.is_some();
+        let closing = throttle.and_then(|it| {
+            let unit = || sources.random();
+            if let Some(other) = cross_host_url {
+                self.admission.close_gate_of(other, request, it, hint, now, unit);
+            }
+            self.admission.close_gate(request, it, hint, now, unit)
+        });
+        // Only now: another one must not go into the limit before the gate is closed.
+        self.admission.leave_gate(outcome.status().map(|_| !is_throttled), now);
+        closing
+    }
+
+    /// Decides what follows an attempt that another one may better: takes its token, and sends its
+    /// wait to the gate if this one's response has closed it.
+    fn follow_up(
+        &mut self,
+        outcome: &Outcome<'_>,
+        advice: Advice,
+        closing: Option<&Closing>,
+    ) -> Decision {
+        let throttling = classify::throttling(outcome, &advice);
+        let is_throttled = closing.is_none() && throttling == Some(Throttling::RateLimit);
+        let (now, open_wait, has_hint) = (self.now, self.open_wait(), advice.hint.is_some());
+        // Nothing is drawn for a wait that cannot follow.
+        let waits = self.retry.may_repeat(self.policy);
+        let random = if waits { self.policy.sources.random() } else { 0.0 };
+        let rejected_for = self.admission.rejects_for(now);
+        let input = DecisionInput { now, random, advice, is_throttled, rejected_for, open_wait };
+        let decision = self.retry.decide(self.policy, outcome, &input);
+        let Decision::Retry { after, source } = decision else { return decision };
+        // The server asked for this retry, so that it costs no token: after a rate limit, and once
+        // a request after a 503 or 529 that says when.
+        let is_invited = match throttling {
+            Some(Throttling::RateLimit) => true,
+            Some(Throttling::Unavailable) => has_hint && !mem::replace(&mut self.was_invited, true),
+            None => false,
+        };
+        let timed_out = outcome.failure() == Some(FailureKind::Timeout);
+        if !is_invited && !self.admission.withdraw(timed_out, !open_wait.is_zero(), now) {
+            return Decision::Return(StopReason::Budget);
+        }
+        match closing {
+            Some(closing) => self.wait_at_gate(closing, source),
+            None => Decision::Retry { after, source },
+        }
+    }
+
+    /// Spends the wait before the next attempt at the gate: the oldest request goes first when it
+    /// opens.
+    fn wait_at_gate(&mut self, closing: &Closing, source: WaitSource) -> Decision {
+        let after = closing.opens_in;
+        if self.retry.left(self.now).is_some_and(|left| after >= left) {
+            return Decision::Return(StopReason::Deadline);
+        }
+        if closing.announced_in > self.gate_time {
+            return Decision::Return(StopReason::RateLimited);
+        }
+        self.waits_at_gate = true;
+        let source = match source {
+            WaitSource::Hint(_) | WaitSource::HintFrom => source,
+            _ => WaitSource::Gate,
+        };
+        Decision::Retry { after, source }
+    }
+
+    /// Returns how long the request waits at an open breaker, and for a token, as things stand.
+    pub(super) fn open_wait(&self) -> Duration {
+        let is_in_vain = self.policy.waits_out_outages && !self.admission.has_responded();
+        if is_in_vain { Duration::ZERO } else { self.longest_open_wait }
+    }
+}

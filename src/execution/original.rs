@@ -1,0 +1,136 @@
+//! The request as it is sent again and again: its copy, its extensions, and the markers in them.
+
+use std::mem;
+
+use http::Extensions;
+use reqwest::Request;
+
+use crate::execution::record::SendRecord;
+use crate::outcome::not_sent;
+use crate::retry::decision::StopReason;
+
+/// The request of a caller, of which each attempt gets a copy.
+pub(crate) struct Original<'a> {
+    /// Without headers and body once its last attempt has begun.
+    pub(crate) request: &'a mut Request,
+    extensions: &'a mut Extensions,
+    /// The extensions of the attempt under way; `None` if they are the caller's own, as no attempt
+    /// can follow.
+    own: Option<Extensions>,
+    /// The sends by a `Resilient` further out.
+    resent: Option<ResendCount>,
+}
+
+impl<'a> Original<'a> {
+    /// Extensions may be reused: clears the markers of an earlier request.
+    pub(crate) fn new(request: &'a mut Request, extensions: &'a mut Extensions) -> Self {
+        extensions.remove::<GaveUp>();
+        not_sent::forget(extensions);
+        SendRecord::forget(extensions);
+        let resent = extensions.get().copied();
+        Self { request, extensions, own: None, resent }
+    }
+
+    /// Takes the request out, and leaves a copy in its place if one is wanted and possible, or else
+    /// a request without headers and body.
+    #[inline]
+    pub(crate) fn take(&mut self, copy: bool) -> Request {
+        match if copy { self.request.try_clone() } else { None } {
+            Some(copy) => {
+                self.own = Some(self.extensions.clone());
+                mem::replace(self.request, copy)
+            }
+            None => {
+                self.own = None;
+                let bare = Request::new(self.request.method().clone(), self.request.url().clone());
+                mem::replace(self.request, bare)
+            }
+        }
+    }
+
+    /// Returns whether a copy was left for another attempt.
+    pub(crate) fn is_copied(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// Returns the extensions of the attempt under way.
+    pub(crate) fn extensions(&self) -> &Extensions {
+        self.own.as_ref().unwrap_or(self.extensions)
+    }
+
+    /// Returns the extensions of the attempt under way.
+    pub(crate) fn extensions_mut(&mut self) -> &mut Extensions {
+        self.own.as_mut().unwrap_or(self.extensions)
+    }
+
+    /// Returns the request and the caller's extensions.
+    pub(crate) fn parts(&mut self) -> (&mut Request, &Extensions) {
+        (self.request, self.extensions)
+    }
+
+    /// Tells middleware further in the number of earlier sends.
+    pub(crate) fn mark_resend(&mut self, attempt: u32) {
+        if attempt > 1 {
+            let before = self.resent.map_or(0, |it| it.0);
+            self.extensions_mut().insert(ResendCount(before.saturating_add(attempt - 1)));
+        }
+    }
+
+    /// Returns whether a `Resilient` further in gave the attempt up.
+    pub(crate) fn was_given_up(&self) -> bool {
+        self.extensions().get::<GaveUp>().is_some()
+    }
+
+    /// Drops the extensions of an attempt that is retried.
+    pub(crate) fn retry(&mut self) {
+        self.own = None;
+    }
+
+    /// Keeps the extensions of the last attempt, without the number of sends: the next request is
+    /// no resend of this one.
+    pub(crate) fn end(&mut self, stop: StopReason, attempts: u32) {
+        if let Some(own) = self.own.take() {
+            *self.extensions = own;
+        }
+        if attempts > 1 {
+            match self.resent {
+                Some(resent) => self.extensions.insert(resent),
+                None => self.extensions.remove::<ResendCount>(),
+            };
+        }
+        if stop != StopReason::Success {
+            self.extensions.insert(GaveUp);
+        }
+    }
+}
+
+/// Left in the extensions of a request that was given up, so that a further `Resilient` around
+/// this one does not multiply its attempts.
+#[derive(Clone, Copy)]
+struct GaveUp;
+
+/// The number of earlier sends of a request, in the extensions of every attempt but the first: what
+/// OpenTelemetry calls `http.request.resend_count`.
+///
+/// For middleware further in, which sees one attempt only; absent means 0. Re-sends of a
+/// [`Resilient`](crate::Resilient) further out count too. Redirects, which the client follows by
+/// itself, do not.
+///
+/// ```
+/// use http::Extensions;
+/// use reqwest_resilient::ResendCount;
+///
+/// fn on_request_start(extensions: &Extensions) {
+///     // A field of the span; tracing-opentelemetry makes numbers of signed ones only.
+///     let resend_count = extensions.get::<ResendCount>().map(|it| i64::from(it.get()));
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResendCount(u32);
+
+impl ResendCount {
+    /// Returns the number: 1 or more.
+    pub fn get(&self) -> u32 {
+        self.0
+    }
+}

@@ -1,0 +1,250 @@
+//! The recorder of a request: notifies its listeners, and keeps its history.
+
+use std::{mem, time::Duration};
+
+use reqwest::Request;
+
+use crate::breaker::StateChange;
+use crate::config::policy::Policy;
+use crate::observe::event::{
+    BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, RequestInfo, ResponseInfo, RetryInfo,
+};
+use crate::observe::history::{Attempt, AttemptLog, Heard, History, Hold};
+use crate::observe::listeners::Scopes;
+use crate::outcome::Outcome;
+use crate::retry::decision::{Decision, StopReason, WaitSource};
+
+/// Where a request stands when something is recorded.
+#[derive(Clone, Copy)]
+pub(crate) struct Standing {
+    pub(crate) attempts: u32,
+    /// The time since its beginning.
+    pub(crate) elapsed: Duration,
+    /// The tokens in the budget, if there are one and listeners.
+    pub(crate) tokens: Option<f64>,
+}
+
+/// Notifies the listeners of one request, and keeps its history.
+pub(crate) struct Recorder<'p> {
+    policy: &'p Policy,
+    /// Boxed, because most have none.
+    history: Option<Box<History>>,
+    pub(crate) log: Option<AttemptLog>,
+    /// The scopes of observers around the attempt under way.
+    pub(crate) scopes: Scopes,
+}
+
+impl<'p> Recorder<'p> {
+    pub(crate) fn new(policy: &'p Policy, log: Option<AttemptLog>) -> Self {
+        Self { policy, history: None, log, scopes: Scopes::default() }
+    }
+
+    /// Returns whether there are listeners.
+    #[inline]
+    pub(crate) fn is_observed(&self) -> bool {
+        !self.policy.listeners.is_empty()
+    }
+
+    fn notify(&self, event: &Event<'_>) {
+        self.policy.listeners.notify(event);
+    }
+
+    /// Notifies that an attempt is about to be sent, and opens the scopes around it.
+    pub(crate) fn attempt_started(&mut self, request: &Request, attempt: u32) {
+        if self.is_observed() {
+            let (method, url) = (request.method(), self.policy.redacted(request.url()));
+            let info = RequestInfo { method, url, attempt, max_retries: self.policy.max_retries };
+            self.notify(&Event::AttemptStarted(&info));
+            self.scopes = self.policy.listeners.scopes(&info);
+        }
+    }
+
+    /// Returns whether there is nothing to record of an attempt: a success that has no listeners.
+    #[inline]
+    pub(crate) fn ignores(&self, outcome: &Outcome<'_>, decision: &Decision) -> bool {
+        let is_silent = !self.is_observed() && self.log.is_none() && self.history.is_none();
+        is_silent && is_plain(outcome, Some(decision))
+    }
+
+    /// Records an attempt and the decision after it; `None` if a retry has no token yet. A first
+    /// attempt that succeeds leaves no history but in a log.
+    pub(crate) fn attempt_ended(
+        &mut self,
+        outcome: &Outcome<'_>,
+        heard: Heard,
+        decision: Option<&Decision>,
+        now: Standing,
+    ) {
+        let attempt = || Attempt::new(outcome, now.elapsed);
+        if self.history.is_none() && is_plain(outcome, decision) {
+            if let Some(log) = &self.log {
+                let history = History::of_success(attempt(), heard);
+                log.set(history, now.elapsed, self.policy.redact_path.as_ref());
+            }
+        } else {
+            let history = self.history();
+            history.push(attempt(), heard);
+            match decision {
+                None => {}
+                Some(Decision::Return(stop)) => history.end(*stop),
+                Some(Decision::Retry { after, source }) => history.waits(*after, source),
+            }
+            self.keep_log(now);
+        }
+        if self.is_observed() {
+            self.notify(&Event::AttemptEnded(outcome));
+            self.scopes.end(outcome);
+        }
+    }
+
+    /// Notifies of the changes of circuit breakers, and clears them.
+    #[inline]
+    pub(crate) fn breakers_changed(&self, changes: &mut Vec<StateChange>) {
+        if !changes.is_empty() {
+            let changes = mem::take(changes);
+            changes.iter().for_each(|it| self.notify(&Event::BreakerChanged(it)));
+        }
+    }
+
+    /// Notifies that a response closed the gate of its host, or keeps it closed for longer.
+    pub(crate) fn gate_closed(&self, outcome: &Outcome<'_>, closed_for: Duration) {
+        if self.is_observed() {
+            let (method, url) = (outcome.method, self.policy.redacted(outcome.url));
+            self.notify(&Event::GateClosed(&GateInfo { method, url, closed_for }));
+        }
+    }
+
+    /// Records that the request waits before an attempt.
+    pub(crate) fn held_back(
+        &mut self,
+        request: &Request,
+        by: StopReason,
+        wait: Duration,
+        now: Standing,
+    ) {
+        let source = match by {
+            StopReason::CircuitOpen => WaitSource::CircuitBreaker,
+            StopReason::Budget => WaitSource::Budget,
+            _ => WaitSource::Gate,
+        };
+        if self.is_observed() {
+            let (method, url) = (request.method(), self.policy.redacted(request.url()));
+            let info = HeldInfo { method, url, wait, source: &source };
+            self.notify(&Event::HeldBack(&info));
+        }
+        self.hold(by, Some((wait, source)), now);
+    }
+
+    /// Records that the request is rejected: nothing is sent.
+    pub(crate) fn rejected(&mut self, outcome: &Outcome<'_>, by: StopReason, now: Standing) {
+        self.history().end(by);
+        self.hold(by, None, now);
+        if self.is_observed() {
+            self.notify(&Event::Rejected(outcome));
+        }
+    }
+
+    fn hold(&mut self, by: StopReason, wait: Option<(Duration, WaitSource)>, now: Standing) {
+        let Standing { attempts, elapsed: at, .. } = now;
+        self.history().hold(Hold { attempts, at, by, wait });
+        self.keep_log(now);
+    }
+
+    /// Records the wait before a retry that has its token only now.
+    pub(crate) fn has_token(
+        &mut self,
+        outcome: &Outcome<'_>,
+        wait: Duration,
+        source: &WaitSource,
+        now: Standing,
+    ) {
+        self.history().waits(wait, source);
+        self.keep_log(now);
+        self.waiting(outcome, wait, source, now);
+    }
+
+    /// Notifies that a wait begins, after which the request is sent again.
+    pub(crate) fn waiting(
+        &self,
+        outcome: &Outcome<'_>,
+        wait: Duration,
+        source: &WaitSource,
+        now: Standing,
+    ) {
+        if self.is_observed() {
+            let info = RetryInfo {
+                method: outcome.method,
+                url: self.policy.redacted(outcome.url),
+                attempt: now.attempts.saturating_add(1),
+                max_retries: self.policy.max_retries,
+                wait,
+                source,
+                tokens: now.tokens,
+                outcome,
+            };
+            self.notify(&Event::Waiting(&info));
+        }
+    }
+
+    /// Records that an attempt that is retried may have been applied.
+    pub(crate) fn note_maybe_applied(&mut self) {
+        self.history().note_maybe_applied();
+    }
+
+    /// Notifies that the request ended.
+    pub(crate) fn ended(&self, outcome: &Outcome<'_>, stop: StopReason, now: Standing) {
+        if !self.is_observed() {
+            return;
+        }
+        let (method, url) = (outcome.method, self.policy.redacted(outcome.url));
+        let (Standing { attempts, elapsed, tokens }, max_retries) = (now, self.policy.max_retries);
+        if stop == StopReason::Success {
+            let info =
+                ResponseInfo { method, url, attempts, max_retries, elapsed, tokens, outcome };
+            return self.notify(&Event::Succeeded(&info));
+        }
+        if let (StopReason::Budget, Some(tokens)) = (stop, tokens) {
+            let info = BudgetInfo { method, url, attempts, tokens };
+            self.notify(&Event::BudgetRefused(&info));
+        }
+        let may_have_been_applied =
+            self.history.as_ref().is_some_and(|it| it.may_have_been_applied());
+        let stop_reason = stop;
+        self.notify(&Event::GaveUp(&FailureInfo {
+            method,
+            url,
+            attempts,
+            max_retries,
+            elapsed,
+            stop_reason,
+            may_have_been_applied,
+            outcome,
+        }));
+    }
+
+    /// Records that a request ends for which a retry had been decided.
+    pub(crate) fn give_up(&mut self, stop: StopReason, now: Standing) {
+        self.history().end(stop);
+        self.keep_log(now);
+    }
+
+    /// Takes out the history; `None` if there is none.
+    pub(crate) fn take_history(&mut self) -> Option<Box<History>> {
+        self.history.take()
+    }
+
+    fn history(&mut self) -> &mut History {
+        self.history.get_or_insert_default()
+    }
+
+    fn keep_log(&self, now: Standing) {
+        if let (Some(log), Some(history)) = (&self.log, &self.history) {
+            log.set(History::clone(history), now.elapsed, self.policy.redact_path.as_ref());
+        }
+    }
+}
+
+/// Returns whether an attempt was the first and succeeded.
+fn is_plain(outcome: &Outcome<'_>, decision: Option<&Decision>) -> bool {
+    outcome.attempt == 1 && decision == Some(&Decision::Return(StopReason::Success))
+}

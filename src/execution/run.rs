@@ -1,0 +1,376 @@
+//! The loop: admit an attempt, send it, decide; then wait, or return.
+
+use std::{mem, time::Duration};
+
+use http::Extensions;
+use reqwest::{Request, Response};
+
+use crate::breaker::StateChange;
+use crate::common::clock::Instant;
+use crate::common::fault::ConfigError;
+use crate::config::policy::Policy;
+use crate::error::{Cause, HttpRequestError, Inner};
+use crate::execution::attempt::{self, AttemptLimits, AttemptResult, Chain, Rejection};
+use crate::execution::body::{self, BodyFactory};
+use crate::execution::decide::{Repeat, Retry, Upload};
+use crate::execution::original::Original;
+use crate::execution::record::OwnConnection;
+use crate::execution::recorder::{Recorder, Standing};
+use crate::host::admission::Admission;
+use crate::observe::history::History;
+use crate::outcome::{Failure, FailureKind, idempotency};
+use crate::retry::decision::{Decision, StopReason, WaitSource};
+
+/// A longer body may be refused while it is still being sent.
+const LARGE: usize = 64 * 1024;
+
+/// One request under way.
+pub(crate) struct Execution<'p> {
+    pub(super) policy: &'p Policy,
+    pub(super) retry: Retry,
+    pub(super) recorder: Recorder<'p>,
+    /// Host, permit, token and gate pass of the attempt under way.
+    pub(super) admission: Admission<'p>,
+    /// The changes of breakers that this request caused, not yet notified.
+    pub(super) changes: Vec<StateChange>,
+    /// The time of the last step.
+    pub(super) now: Instant,
+    /// The longest an attempt may take.
+    timeout: Option<Duration>,
+    /// The longest wait at an open breaker, and for a token.
+    pub(super) longest_open_wait: Duration,
+    /// The time that it may still wait at the gate.
+    pub(super) gate_time: Duration,
+    /// The duration of the last attempt.
+    pub(super) last_took: Duration,
+    pub(super) keyed: bool,
+    /// Set if the wait before the next attempt is spent at the gate.
+    pub(super) waits_at_gate: bool,
+    /// Set once a hinted 503 has given it a free retry.
+    pub(super) was_invited: bool,
+    /// Set once a response said that its connection is for another host (421).
+    pub(super) was_misdirected: bool,
+    /// Set if the next attempt needs a connection of its own.
+    pub(super) distrusts_pool: bool,
+    /// Set once an attempt that is retried may have been applied.
+    pub(super) maybe_applied: bool,
+    /// Set if the end of the chain is our own, which records what is sent.
+    records: bool,
+}
+
+impl<'p> Execution<'p> {
+    /// Begins a request, which gets the key it needs. `timeout` is the client's own, for requests
+    /// without a limit.
+    pub(crate) fn new(
+        policy: &'p Policy,
+        admission: Admission<'p>,
+        original: &mut Original<'_>,
+        timeout: Option<Duration>,
+        records: bool,
+        now: Instant,
+    ) -> Self {
+        let (request, extensions) = original.parts();
+        if let Some(key) = &policy.idempotency_key {
+            key.apply(request, rand::random);
+        }
+        let retry = retry(policy, request, extensions, now);
+        let timeout = policy
+            .attempt_timeout
+            .unwrap_or_else(|| timeout.filter(|_| request.timeout().is_none()));
+        let shortest = timeout.into_iter().chain(request.timeout().copied()).min();
+        Self {
+            policy,
+            retry,
+            recorder: Recorder::new(policy, extensions.get().cloned()),
+            admission,
+            changes: vec![],
+            now,
+            timeout,
+            longest_open_wait: policy.open_wait(shortest),
+            gate_time: policy.max_wait_time,
+            last_took: Duration::ZERO,
+            keyed: !idempotency::is_idempotent(request.method())
+                && idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
+            waits_at_gate: false,
+            was_invited: false,
+            was_misdirected: false,
+            distrusts_pool: false,
+            maybe_applied: false,
+            records,
+        }
+    }
+
+    /// Runs the request to its end; `first` is the result of an attempt that the fast path began.
+    pub(crate) async fn run<C: Chain>(
+        &mut self,
+        chain: &C,
+        original: &mut Original<'_>,
+        mut first: Option<Box<AttemptResult<C::Error>>>,
+    ) -> Result<Response, C::Error> {
+        let mut last = None;
+        loop {
+            self.retry.turn();
+            if first.is_none() && self.must_wait() {
+                if let Err(rejection) = Box::pin(self.admit(original.request)).await {
+                    return self.reject::<C>(original, last, rejection);
+                }
+            }
+            // A scope, so that the result is not held twice: it is boxed while the request waits.
+            let wait = {
+                let attempt = match first.take() {
+                    Some(first) => self.adopt::<C>(*first, original),
+                    None => self.send(chain.clone(), original).await,
+                };
+                let nested = original.was_given_up();
+                match self.decide(original.request, attempt.view::<C>(), nested) {
+                    Decision::Return(stop) => return self.finish::<C>(original, attempt, stop),
+                    Decision::Retry { after, source } => {
+                        original.retry();
+                        let attempt = Box::new(attempt);
+                        Box::pin(self.wait::<C>(original.request, attempt, after, source))
+                    }
+                }
+            };
+            match wait.await {
+                Ok(attempt) => last = Some(attempt),
+                Err(attempt) => {
+                    return self.give_up::<C>(original, *attempt, StopReason::Budget);
+                }
+            }
+        }
+    }
+
+    /// Asks gate and breaker. Returns whether the request may have to wait for one of them.
+    #[inline]
+    fn must_wait(&mut self) -> bool {
+        self.admission.may_be_held_back() || self.enter().is_err()
+    }
+
+    /// Sends one attempt.
+    async fn send<C: Chain>(
+        &mut self,
+        chain: C,
+        original: &mut Original<'_>,
+    ) -> AttemptResult<C::Error> {
+        // A scope, so that the request is not kept while it is under way.
+        let (sending, limits) = {
+            let mut request = original.take(self.retry.may_repeat(self.policy));
+            if !original.is_copied() {
+                self.retry.forbid_retry();
+                self.admission.keep_gate_key(&request);
+            }
+            self.begin_attempt(original);
+            let limits = self.limits();
+            let is_bounded = limits.apply(&mut request) || !self.recorder.scopes.are_none();
+            let extensions = original.extensions_mut();
+            let factory = extensions.get::<BodyFactory>().cloned();
+            let sending = match factory {
+                None => chain.send(request, extensions),
+                Some(factory) => attempt::with_body(chain, request, extensions, factory),
+            };
+            (sending, is_bounded.then_some(limits))
+        };
+        let mut result = match limits {
+            None => AttemptResult::of(sending.await, false),
+            Some(limits) => {
+                let attempt = Box::pin(attempt::attempt::<C>(sending, limits));
+                self.recorder.scopes.around(attempt).await
+            }
+        };
+        self.end_attempt::<C>(&mut result, original);
+        result
+    }
+
+    /// Takes over an attempt that the fast path sent.
+    fn adopt<C: Chain>(
+        &mut self,
+        mut first: AttemptResult<C::Error>,
+        original: &Original<'_>,
+    ) -> AttemptResult<C::Error> {
+        self.retry.attempt();
+        self.end_attempt::<C>(&mut first, original);
+        first
+    }
+
+    /// Classifies the result of an attempt, and takes its time.
+    fn end_attempt<C: Chain>(
+        &mut self,
+        result: &mut AttemptResult<C::Error>,
+        original: &Original<'_>,
+    ) {
+        result.classify::<C>(original.request.url(), original.extensions(), self.records);
+        let started = mem::replace(&mut self.now, Instant::now());
+        self.last_took = self.now.saturating_duration_since(started);
+    }
+
+    /// Counts an attempt, records it, and marks it for middleware further in.
+    fn begin_attempt(&mut self, original: &mut Original<'_>) {
+        self.retry.attempt();
+        if mem::take(&mut self.maybe_applied) {
+            self.recorder.note_maybe_applied();
+        }
+        let attempt = self.retry.attempts();
+        self.recorder.attempt_started(original.request, attempt);
+        original.mark_resend(attempt);
+        let extensions = original.extensions_mut();
+        self.admission.mark(extensions);
+        if mem::take(&mut self.distrusts_pool) {
+            extensions.insert(OwnConnection);
+        }
+    }
+
+    /// Returns the limits of the attempt that begins now.
+    fn limits(&self) -> AttemptLimits<'p> {
+        AttemptLimits {
+            policy: self.policy,
+            number: self.retry.attempts(),
+            now: self.now,
+            timeout: self.timeout,
+            deadline: self.retry.deadline(),
+            watches_redirects: self.retry.watches_redirects(),
+            is_own_client: self.records,
+        }
+    }
+
+    /// Drains the last response, waits for the token of the retry, and then as long as decided,
+    /// unless that wait is spent at the gate. Returns the result of the last attempt, as an error if
+    /// there was no token.
+    async fn wait<C: Chain>(
+        &mut self,
+        request: &Request,
+        mut last: Box<AttemptResult<C::Error>>,
+        after: Duration,
+        source: WaitSource,
+    ) -> Result<Box<AttemptResult<C::Error>>, Box<AttemptResult<C::Error>>> {
+        // Boxed, because most responses have no body that is left, and most retries a token.
+        if last.has_body() {
+            last = Box::pin(last.drained(after, self.retry.left(self.now))).await;
+        }
+        if self.admission.waits_for_token() {
+            if !Box::pin(self.wait_for_token(request)).await {
+                return Err(last);
+            }
+            // The backoff begins now: what has just worked may have used up a rate limit.
+            let outcome = self.outcome(request, last.view::<C>());
+            self.recorder.has_token(&outcome, after, &source, self.standing());
+        }
+        if !after.is_zero() && !self.waits_at_gate {
+            match self.now.checked_add(after) {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => tokio::time::sleep(after).await,
+            }
+        }
+        self.now = Instant::now();
+        Ok(last)
+    }
+
+    /// Ends a request whose next attempt is not sent, with the result of the one before if there
+    /// was one.
+    fn reject<C: Chain>(
+        &mut self,
+        original: &mut Original<'_>,
+        last: Option<Box<AttemptResult<C::Error>>>,
+        rejection: Rejection,
+    ) -> Result<Response, C::Error> {
+        let stop = rejection.stop();
+        let unsent = AttemptResult::unsent(rejection.kind, rejection.error);
+        let outcome = self.outcome(original.request, unsent.view::<C>());
+        let now = self.standing();
+        self.recorder.rejected(&outcome, stop, now);
+        self.give_up::<C>(original, last.map_or(unsent, |it| *it), stop)
+    }
+
+    /// Ends a request whose settings are invalid: nothing is sent.
+    pub(crate) fn refuse<C: Chain>(
+        &mut self,
+        original: &mut Original<'_>,
+        faults: ConfigError,
+    ) -> Result<Response, C::Error> {
+        let unsent = AttemptResult::unsent(FailureKind::Builder, faults.into());
+        self.give_up::<C>(original, unsent, StopReason::Final)
+    }
+
+    /// Ends a request with the result of its last attempt, though a retry had been decided.
+    fn give_up<C: Chain>(
+        &mut self,
+        original: &mut Original<'_>,
+        last: AttemptResult<C::Error>,
+        stop: StopReason,
+    ) -> Result<Response, C::Error> {
+        let now = self.standing();
+        self.recorder.give_up(stop, now);
+        let outcome = self.outcome(original.request, last.view::<C>());
+        self.recorder.ended(&outcome, stop, now);
+        self.finish::<C>(original, last, stop)
+    }
+
+    /// Returns what the caller gets.
+    fn finish<C: Chain>(
+        &mut self,
+        original: &mut Original<'_>,
+        result: AttemptResult<C::Error>,
+        stop: StopReason,
+    ) -> Result<Response, C::Error> {
+        original.end(stop, self.retry.attempts());
+        match result {
+            AttemptResult::Response { response, body, .. } => {
+                Ok(self.attach(response, body.is_some()))
+            }
+            AttemptResult::Failed { error, .. } => Err(error),
+            AttemptResult::Local(Failure { kind, .. }, source) => {
+                let Standing { attempts, elapsed, .. } = self.standing();
+                Err(C::local(HttpRequestError::new(Inner {
+                    method: Some(original.request.method().clone()),
+                    url: Some(original.request.url().clone()),
+                    stop,
+                    attempts,
+                    elapsed,
+                    history: self.recorder.take_history().map_or_else(History::default, |it| *it),
+                    log: self.recorder.log.clone(),
+                    redact_path: self.policy.redact_path.clone(),
+                    cause: Cause::Failure(kind, source),
+                })))
+            }
+        }
+    }
+
+    /// Attaches deadline, history and redaction to a response.
+    fn attach(&mut self, mut response: Response, is_read: bool) -> Response {
+        let limit = self.policy.max_total_time.filter(|_| !is_read);
+        if let (Some(at), Some(limit)) = (self.retry.deadline(), limit) {
+            response = body::until(response, at, limit);
+        }
+        if let Some(history) = self.recorder.take_history().filter(|it| it.total() > 0) {
+            response.extensions_mut().insert(*history);
+        }
+        if let Some(redact_path) = &self.policy.redact_path {
+            response.extensions_mut().insert(redact_path.clone());
+        }
+        response
+    }
+
+    /// Returns where the request stands.
+    pub(super) fn standing(&self) -> Standing {
+        let tokens = self.recorder.is_observed().then(|| self.admission.budget_left(self.now));
+        let (attempts, elapsed) = (self.retry.attempts(), self.retry.elapsed(self.now));
+        Standing { attempts, elapsed, tokens: tokens.flatten() }
+    }
+}
+
+/// Returns the conditions under which a request may be sent again.
+fn retry(policy: &Policy, request: &mut Request, extensions: &Extensions, now: Instant) -> Retry {
+    let is_made = extensions.get::<BodyFactory>().is_some();
+    if is_made {
+        // Each attempt gets a body of its own.
+        *request.body_mut() = None;
+    }
+    let repeat = match request.body() {
+        Some(body) if body.as_bytes().is_none() => Repeat::Never,
+        _ if policy.may_repeat(request.method(), request.headers()) => Repeat::Always,
+        _ if policy.may_repeat_unprocessed(request.method()) => Repeat::IfNotProcessed,
+        _ => Repeat::NotAllowed,
+    };
+    let length = request.body().map_or(0, |it| it.as_bytes().map_or(usize::MAX, <[u8]>::len));
+    let upload = if is_made || length > LARGE { Upload::Large } else { Upload::Small };
+    Retry::new(policy, repeat, upload, now)
+}
