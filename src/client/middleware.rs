@@ -5,6 +5,7 @@ use std::{mem, sync::Arc, time::Duration};
 use http::{Extensions, Method};
 use reqwest::{Request, Response, Url};
 
+use crate::client::misuses::Misuses;
 use crate::common::clock::Instant;
 use crate::config::ResilientConfig;
 use crate::config::overrides::Invalid;
@@ -20,6 +21,7 @@ use crate::host::admission::{self, Admission};
 use crate::host::parts::Parts;
 use crate::host::states::HostStates;
 use crate::observe::history::AttemptLog;
+use crate::observe::misuse::Misuse;
 use crate::outcome::{self, FailureKind, not_sent};
 use crate::retry::decision::{Decision, StopReason};
 
@@ -39,11 +41,13 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(4);
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
 /// use reqwest_middleware::ClientBuilder;
-/// use reqwest_resilient::Resilient;
+/// use reqwest_resilient::{Resilient, ResilientConfig};
 ///
+/// let config = ResilientConfig::builder().attempt_timeout(Duration::from_secs(10)).build()?;
 /// let inner = Resilient::reqwest_builder().build()?;
-/// let client = ClientBuilder::new(inner).with(Resilient::default()).build();
+/// let client = ClientBuilder::new(inner).with(Resilient::new(config)).build();
 /// let response = client.get("https://example.com").send().await?;
 /// # Ok(()) }
 /// ```
@@ -51,10 +55,25 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(4);
 /// # Placement
 ///
 /// Middleware added before it sees one request; middleware added after it sees every attempt.
-/// Signing, authentication and tracing belong after it. Of two `Resilient`s
-/// in one client, the inner one decides: what it gave up, the outer one does not retry. Give each
-/// a breaker and a budget of its own: one that both share counts the outcome of every request once
-/// more.
+/// Signing, authentication and tracing belong after it.
+///
+/// One `Resilient` is enough. Of two in one client the inner one decides: what it gave up, the outer
+/// one does not retry, so that attempts do not multiply; and it reports [`Misuse::Stacked`]. A
+/// breaker and a budget that both share count the outcome of every request once more.
+///
+/// # Time limits
+///
+/// `Resilient` limits no attempt unless [`attempt_timeout`] is set, and a client of reqwest has no
+/// timeout by default: together they wait for ever for a server that hangs, and never retry. A
+/// middleware cannot see whether the client inside has a timeout. A limit by default would cut the
+/// requests of all whose client has a longer one, such as a report that takes a minute, and a POST
+/// that was cut is not sent again. So there is none, and the first request without a known limit
+/// reports [`Misuse::NoAttemptTimeout`]. [`ResilientClient`](crate::ResilientClient), which knows its
+/// client, limits attempts to 10 s.
+///
+/// [`attempt_timeout`]: crate::ResilientConfigBuilder::attempt_timeout
+/// [`Misuse::NoAttemptTimeout`]: crate::Misuse::NoAttemptTimeout
+/// [`Misuse::Stacked`]: crate::Misuse::Stacked
 ///
 /// # What comes back
 ///
@@ -94,6 +113,7 @@ pub struct Resilient {
     client_timeout: Option<Duration>,
     /// Set if the end of the chain is our own, which records what is sent.
     records: bool,
+    misuses: Misuses,
 }
 
 impl Default for Resilient {
@@ -106,7 +126,8 @@ impl Resilient {
     /// A middleware with these settings.
     pub fn new(config: ResilientConfig) -> Self {
         let hosts = HostStates::with_max_hosts(config.policy().max_hosts);
-        Self { current: Current::new(config, hosts), client_timeout: None, records: false }
+        let (current, misuses) = (Current::new(config, hosts), Misuses::default());
+        Self { current, client_timeout: None, records: false, misuses }
     }
 
     /// Returns a builder for a client of reqwest that suits this middleware, to go on from.
@@ -184,6 +205,18 @@ impl Resilient {
         self.current.handle()
     }
 
+    /// Reports once that a request without a known time limit was sent.
+    #[inline]
+    fn look_for_limits(&self, policy: &Policy, request: &Request) {
+        if !self.misuses.is_reported(Misuse::NoAttemptTimeout)
+            && policy.attempt_timeout.is_none()
+            && policy.max_total_time.is_none()
+            && request.timeout().is_none()
+        {
+            self.misuses.report(Misuse::NoAttemptTimeout, &policy.listeners);
+        }
+    }
+
     /// Sends the request the quick way where that comes to the same.
     pub(crate) fn run<'a, C: Chain + 'a>(
         &'a self,
@@ -196,6 +229,9 @@ impl Resilient {
         extensions.remove::<GaveUp>();
         not_sent::forget(extensions);
         SendRecord::forget(extensions);
+        if let (None, Ok(policy)) = (self.client_timeout, &policy) {
+            self.look_for_limits(policy, &request);
+        }
         // Not matched together with the answer of `keeps_copy`: to move the policy takes 6 ns.
         let policy = match policy {
             Ok(policy) if self.client_timeout.is_none() && is_simple(&policy, extensions) => {
@@ -389,6 +425,9 @@ impl Resilient {
                         sent.read::<C>(Surroundings { asked, extensions, records });
                     }
                     let nested = own.as_ref().unwrap_or(extensions).get::<GaveUp>().is_some();
+                    if nested {
+                        self.misuses.report(Misuse::Stacked, &call.policy.listeners);
+                    }
 
                     let started = mem::replace(&mut now, Instant::now());
                     let elapsed = now.saturating_duration_since(started);

@@ -5,5 +5,6 @@ pub(crate) mod adapter;
 pub mod blocking;
 pub(crate) mod end_of_chain;
 pub(crate) mod middleware;
+mod misuses;
 pub(crate) mod request;
 pub(crate) mod resilient_client;
