@@ -122,8 +122,9 @@ async fn race(scenarios: &[Arc<Scenario>]) -> Vec<Row> {
 /// Lists scenario, contestant and seed of every cell.
 fn entries(scenarios: &[Arc<Scenario>]) -> impl Iterator<Item = (usize, usize, u64)> {
     let takes_part = |scenario: &Scenario, it: &Contestant| {
-        !(scenario.in_virtual_time && it.needs_sockets)
-            && !(it.is_preset && scenario.batch_bars.is_empty())
+        let is_out_of_reach = scenario.in_virtual_time && it.needs_sockets;
+        let is_beside_the_point = it.is_preset && scenario.batch_bars.is_empty();
+        !is_out_of_reach && !is_beside_the_point
     };
     scenarios.iter().enumerate().flat_map(move |(number, scenario)| {
         let contestants = CONTESTANTS.iter().enumerate();

@@ -112,6 +112,8 @@ pub mod guide {
 
     #[cfg(feature = "test-util")]
     #[cfg_attr(any(not(doctest), feature = "blocking"), doc = include_str!("../docs/testing.md"))]
+    // Whole tests, as readers write them; `tests/it/truth.rs` runs them.
+    #[allow(clippy::test_attr_in_doctest)]
     pub mod testing {}
 }
 
