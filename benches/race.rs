@@ -31,7 +31,7 @@ mod server;
 
 use std::{collections::HashMap, env, sync::Arc};
 
-use contestant::{CONTESTANTS, Contestant, PEER};
+use contestant::{BATCH, CONTESTANTS, Contestant, PEER};
 use figures::Figures;
 use scenario::Scenario;
 use tokio::{
@@ -121,8 +121,11 @@ async fn race(scenarios: &[Arc<Scenario>]) -> Vec<Row> {
 
 /// Lists scenario, contestant and seed of every cell.
 fn entries(scenarios: &[Arc<Scenario>]) -> impl Iterator<Item = (usize, usize, u64)> {
-    let takes_part =
-        |scenario: &Scenario, it: &Contestant| !(scenario.in_virtual_time && it.needs_sockets);
+    let takes_part = |scenario: &Scenario, it: &Contestant| {
+        let is_out_of_reach = scenario.in_virtual_time && it.needs_sockets;
+        let is_beside_the_point = it.is_preset && scenario.batch_bars.is_empty();
+        !is_out_of_reach && !is_beside_the_point
+    };
     scenarios.iter().enumerate().flat_map(move |(number, scenario)| {
         let contestants = CONTESTANTS.iter().enumerate();
         let contestants = contestants.filter(move |(_, it)| takes_part(scenario, it));
@@ -133,7 +136,7 @@ fn entries(scenarios: &[Arc<Scenario>]) -> impl Iterator<Item = (usize, usize, u
 fn print_table(scenarios: &[Arc<Scenario>], results: &[Row], csv: bool) {
     if csv {
         println!(
-            "scenario,client,succeeded,asked,seconds,sends,sends_while_down,twice,p50_ms,p99_ms"
+            "scenario,client,succeeded,asked,seconds,sends,sends_while_down,peak_after,twice,p50_ms,p99_ms"
         );
     } else {
         println!(
@@ -145,11 +148,20 @@ fn print_table(scenarios: &[Arc<Scenario>], results: &[Row], csv: bool) {
         for (contestant, figures) in CONTESTANTS.iter().zip(row) {
             let (name, client) = (&scenario.name, contestant.name);
             let Some(it) = figures else { continue };
-            let Figures { succeeded, asked, seconds, sends, sends_while_down, twice, p50, p99 } =
-                it;
+            let Figures {
+                succeeded,
+                asked,
+                seconds,
+                sends,
+                sends_while_down,
+                peak_after,
+                twice,
+                p50,
+                p99,
+            } = it;
             if csv {
                 println!(
-                    "\"{name}\",{client},{succeeded},{asked},{seconds:.2},{sends},{sends_while_down},{twice},{p50:.1},{p99:.1}"
+                    "\"{name}\",{client},{succeeded},{asked},{seconds:.2},{sends},{sends_while_down},{peak_after},{twice},{p50:.1},{p99:.1}"
                 );
             } else {
                 let of = format!("{succeeded}/{asked}");
@@ -166,7 +178,8 @@ fn print_bars(scenario: &Scenario, row: &Row) {
     let Some(peer) = peer else { return };
     for (contestant, figures) in CONTESTANTS.iter().zip(row) {
         let Some(figures) = figures.filter(|_| contestant.ours) else { continue };
-        for bar in &scenario.bars {
+        let is_batch = contestant.name == BATCH;
+        for bar in if is_batch { &scenario.batch_bars } else { &scenario.bars } {
             bar.print(&format!("{}, {}", scenario.name, contestant.name), &figures, &peer);
         }
     }

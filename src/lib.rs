@@ -13,10 +13,13 @@
 //! let page = client.get("http://example.com/").send_resilient().await?;
 //!
 //! // A middleware, in a client of your own.
+//! use std::time::Duration;
 //! use reqwest_middleware::ClientBuilder;
 //! use reqwest_resilient::{Resilient, ResponseExt};
 //!
-//! let client = ClientBuilder::new(reqwest::Client::new()).with(Resilient::default()).build();
+//! let config = ResilientConfig::builder().attempt_timeout(Duration::from_secs(10)).build()?;
+//! let inner = Resilient::reqwest_builder().build()?;
+//! let client = ClientBuilder::new(inner).with(Resilient::new(config)).build();
 //! let response = client.get("http://example.com/").send().await?;
 //! println!("{} after {} attempts", response.status(), response.attempts());
 //! # Ok(()) }
@@ -97,14 +100,20 @@ pub mod guide {
     #[doc = include_str!("../docs/choosing_settings.md")]
     pub mod choosing_settings {}
 
-    #[doc = include_str!("../docs/coming_from_aresilient.md")]
+    // Its programs need the feature.
+    #[cfg_attr(
+        any(not(doctest), feature = "blocking"),
+        doc = include_str!("../docs/coming_from_aresilient.md")
+    )]
     pub mod coming_from_aresilient {}
 
     #[doc = include_str!("../docs/coming_from_reqwest_retry.md")]
     pub mod coming_from_reqwest_retry {}
 
     #[cfg(feature = "test-util")]
-    #[doc = include_str!("../docs/testing.md")]
+    #[cfg_attr(any(not(doctest), feature = "blocking"), doc = include_str!("../docs/testing.md"))]
+    // Whole tests, as readers write them; `tests/it/truth.rs` runs them.
+    #[allow(clippy::test_attr_in_doctest)]
     pub mod testing {}
 }
 
@@ -139,6 +148,7 @@ pub use observe::event::{
 };
 pub use observe::history::{Attempt, AttemptLog, History, Hold, ResponseExt};
 pub use observe::listeners::{AttemptScope, Observer};
+pub use observe::misuse::Misuse;
 pub use observe::redact::RedactedUrl;
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 pub use observe::telemetry;

@@ -24,6 +24,14 @@ pub(crate) enum Bar {
     NeverTwice,
     /// The p99 is at most so many times that of reqwest-retry.
     P99(f64),
+    /// Succeeds with this share at least.
+    Share(f64),
+    /// Takes at most three times as long as reqwest-retry, or as the shortest time, in seconds.
+    Time {
+        least: f64,
+    },
+    /// After the outage, sends at most so many times what reqwest-retry sends in its busiest second.
+    PeakAfter(f64),
 }
 
 /// Figures beside each other that differ by luck: 1 % or two requests, whichever is more.
@@ -50,6 +58,11 @@ impl Bar {
             Self::LostShare(share) => ("lost", ours.lost(), share * ours.asked, true),
             Self::NeverTwice => ("processed twice", ours.twice, 0.0, true),
             Self::P99(times) => ("p99 ms", ours.p99, times * peer.p99, true),
+            Self::Share(share) => ("succeeded", ours.succeeded, share * ours.asked, false),
+            Self::Time { least } => ("seconds", ours.seconds, 3.0 * peer.seconds.max(least), true),
+            Self::PeakAfter(times) => {
+                ("sends in a second after", ours.peak_after, times * peer.peak_after, true)
+            }
         };
         let met = if at_most { value <= reach } else { value >= reach };
         let (bound, verdict) =

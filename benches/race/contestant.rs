@@ -25,13 +25,17 @@ pub(crate) struct Contestant {
     pub(crate) ours: bool,
     /// Retries within reqwest, which a scripted end does not reach.
     pub(crate) needs_sockets: bool,
+    /// Runs only where a preset matters.
+    pub(crate) is_preset: bool,
     pub(crate) build: fn(&Setup) -> Client,
 }
 
 /// The one that ours are compared with.
 pub(crate) const PEER: &str = "reqwest-retry";
 
-/// A preset joins by a line.
+/// The preset with bars of its own.
+pub(crate) const BATCH: &str = "batch()";
+
 pub(crate) const CONTESTANTS: &[Contestant] = &[
     peer("no retry", |it| it.chain(|client| client)),
     peer(PEER, |it| it.chain(|client| client.with(reqwest_retry()))),
@@ -39,14 +43,20 @@ pub(crate) const CONTESTANTS: &[Contestant] = &[
     peer("backon", |it| Client::Backon(it.client(reqwest::Client::builder()))),
     ours("Resilient", |it| it.as_written()),
     ours("ResilientClient", |it| it.resilient_client(ResilientConfig::default())),
+    preset(ours(BATCH, |it| it.resilient_client(ResilientConfig::batch()))),
+    preset(peer("plain()", |it| it.resilient_client(ResilientConfig::plain()))),
 ];
 
 const fn peer(name: &'static str, build: fn(&Setup) -> Client) -> Contestant {
-    Contestant { name, ours: false, needs_sockets: false, build }
+    Contestant { name, ours: false, needs_sockets: false, is_preset: false, build }
 }
 
 const fn ours(name: &'static str, build: fn(&Setup) -> Client) -> Contestant {
-    Contestant { name, ours: true, needs_sockets: false, build }
+    Contestant { ours: true, ..peer(name, build) }
+}
+
+const fn preset(it: Contestant) -> Contestant {
+    Contestant { is_preset: true, ..it }
 }
 
 /// What clients are built with.
@@ -76,12 +86,12 @@ impl Setup {
         with(ClientBuilder::new(client.expect("a client"))).with(self.end.clone()).build()
     }
 
-    /// Builds the client of our front page, without a timeout unless the scenario has one.
+    /// Builds the client of our front page.
     fn as_written(&self) -> Client {
-        if self.limit.is_some() {
-            return self.chain(|it| it.with(Resilient::default()));
-        }
-        let client = ClientBuilder::new(reqwest::Client::new()).with(Resilient::default());
+        let limit = self.limit.unwrap_or(ATTEMPT_TIMEOUT);
+        let config = ResilientConfig::builder().attempt_timeout(limit).build();
+        let inner = Resilient::reqwest_builder().build().expect("a client");
+        let client = ClientBuilder::new(inner).with(Resilient::new(config.expect("a config")));
         Client::Chain(client.with(self.end.clone()).build())
     }
 

@@ -11,6 +11,8 @@ use tokio::time::Instant;
 
 use crate::scenario::Ask;
 
+const SECOND: Duration = Duration::from_secs(1);
+
 /// Counts sends, from both ends: those that arrive, and those whose connection is refused.
 pub(crate) struct Ledger {
     start: OnceLock<Instant>,
@@ -22,6 +24,8 @@ pub(crate) struct Ledger {
 struct Counts {
     sends: usize,
     sends_while_down: usize,
+    /// When requests were sent after the outage.
+    sent_after: Vec<Duration>,
     processed: HashMap<usize, usize>,
 }
 
@@ -42,6 +46,9 @@ impl Ledger {
         let mut counts = self.counts.lock().expect("counts");
         counts.sends += 1;
         counts.sends_while_down += usize::from(self.down.contains(&now));
+        if now >= self.down.end && !self.down.is_empty() {
+            counts.sent_after.push(now);
+        }
     }
 
     pub(crate) fn record_processed(&self, ask: Ask) {
@@ -65,11 +72,18 @@ impl Ledger {
             seconds: results.iter().map(|it| it.ended).max().unwrap_or_default().as_secs_f64(),
             sends: counts.sends as f64,
             sends_while_down: counts.sends_while_down as f64,
+            peak_after: busiest_second(&counts.sent_after) as f64,
             twice: counts.processed.values().filter(|it| **it > 1).count() as f64,
             p50: percentile(0.5),
             p99: percentile(0.99),
         }
     }
+}
+
+/// Returns the most sends within a second; times are in order, or nearly.
+fn busiest_second(sent: &[Duration]) -> usize {
+    let within = |from: usize| sent.partition_point(|it| *it < sent[from] + SECOND) - from;
+    (0..sent.len()).map(within).max().unwrap_or(0)
 }
 
 /// What became of one request.
@@ -90,6 +104,8 @@ pub(crate) struct Figures {
     pub(crate) seconds: f64,
     pub(crate) sends: f64,
     pub(crate) sends_while_down: f64,
+    /// Sends in the busiest second after the outage.
+    pub(crate) peak_after: f64,
     /// POSTs that the server processed more than once.
     pub(crate) twice: f64,
     /// Milliseconds of the requests that succeeded.
@@ -111,6 +127,7 @@ impl Figures {
             seconds: each(|it| it.seconds),
             sends: each(|it| it.sends),
             sends_while_down: each(|it| it.sends_while_down),
+            peak_after: each(|it| it.peak_after),
             twice: each(|it| it.twice),
             p50: each(|it| it.p50),
             p99: each(|it| it.p99),

@@ -38,7 +38,7 @@ fn rate_limits() -> Vec<Scenario> {
             Hint::Date => format!("{status} with a date"),
             Hint::None => format!("{status} without a hint"),
         };
-        let hinted = !matches!(hint, Hint::None);
+        let hinted = hint != Hint::None;
         for (count, rate) in [(60, 10.0), (200, 10.0), (300, 100.0)] {
             let bars = match count {
                 60 if hinted => vec![Bar::Succeeds(60), Bar::Seconds(7.0), Bar::Sends(150)],
@@ -48,7 +48,15 @@ fn rate_limits() -> Vec<Scenario> {
             };
             let host = Host::new(Rule::Limit { rate, status, hint });
             let name = format!("{count} at once, {rate}/s, {by}");
-            all.push(Scenario::new(name, Arrivals::AtOnce(count), host).bars(bars));
+            let scenario = Scenario::new(name, Arrivals::AtOnce(count), host).bars(bars);
+            // The first second's tokens are there at once.
+            let least = Duration::from_secs_f64(count as f64 / rate - 1.0);
+            let matters = match count {
+                60 => hint != Hint::Date,
+                200 => (status, hint) == (429, Hint::None),
+                _ => (status, hint) == (503, Hint::Seconds),
+            };
+            all.push(if matters { scenario.presets(least) } else { scenario });
         }
     }
     all
@@ -60,7 +68,7 @@ fn blips() -> Vec<Scenario> {
     let restart = Host::new(Rule::Good).down(ms(700), ms(1_000));
     vec![
         Scenario::new("blip, 20 at once", Arrivals::AtOnce(20), once(1)),
-        Scenario::new("blip, 200 at once", Arrivals::AtOnce(200), once(1)),
+        Scenario::new("blip, 200 at once", Arrivals::AtOnce(200), once(1)).presets(ms(0)),
         Scenario::new("40 files, every fifth 503 once", parallel(40, 8), once(5)),
         Scenario::new("not listening for 300 ms, 500/s", paced(500.0, 1_000), restart),
     ]
@@ -74,7 +82,7 @@ fn failures() -> Vec<Scenario> {
     let mut all = vec![
         Scenario::new("10 % 503, 64 at a time", parallel(1_000, 64), fails(503, 0.1)),
         Scenario::new("20 % 503, 64 at a time", parallel(1_000, 64), fails(503, 0.2)),
-        Scenario::new("40 % 502, 64 at a time", parallel(400, 64), fails(502, 0.4)),
+        Scenario::new("40 % 502, 64 at a time", parallel(400, 64), fails(502, 0.4)).presets(ms(0)),
         Scenario::new("2 % hang, limit 300 ms", parallel(600, 32), hangs).limit(ms(300)),
         Scenario::new("2 % take 2 s, limit 500 ms", parallel(600, 32), slow).limit(ms(500)),
     ];
@@ -82,7 +90,9 @@ fn failures() -> Vec<Scenario> {
         for percent in [10, 20, 40, 50] {
             let name = format!("{percent} % 503, {rate}/s");
             let host = fails(503, f64::from(percent) / 100.0);
-            all.push(Scenario::new(name, paced(rate, 1_000), host).in_virtual_time());
+            let scenario = Scenario::new(name, paced(rate, 1_000), host).in_virtual_time();
+            let matters = percent == 50 && rate > 2.0;
+            all.push(if matters { scenario.presets(ms(0)) } else { scenario });
         }
     }
     all
@@ -100,7 +110,9 @@ fn outages() -> Vec<Scenario> {
                 bars.push(Bar::SendsWhileDown(0.6));
             }
             let name = format!("down for {} s, {rate}/s", down.as_secs_f64());
-            all.push(Scenario::new(name, paced(rate, count), host).bars(bars));
+            let scenario = Scenario::new(name, paced(rate, count), host).bars(bars);
+            let matters = [1_000, 3_000, 10_000].map(ms).contains(&down);
+            all.push(if matters { scenario.presets(ms(0)) } else { scenario });
         }
     }
     all
@@ -117,7 +129,8 @@ fn connections() -> Vec<Scenario> {
     };
     vec![
         Scenario::new("5 % cut after the request", parallel(1_000, 16), cuts(true))
-            .bars([Bar::NotFewer, Bar::P99(0.1)]),
+            .bars([Bar::NotFewer, Bar::P99(0.1)])
+            .presets(ms(0)),
         post("POSTs, 5 % cut before processing", false),
         post("POSTs, 5 % cut after processing", true),
         Scenario::new("closed after 50 requests each", parallel(2_000, 32), restarts),
@@ -139,7 +152,8 @@ fn endpoints() -> Vec<Scenario> {
         }
     }
     let balancer = Host::new(Rule::BackEnds { count: 3 });
-    all.push(Scenario::new("one of 3 back ends dead, 80/s", paced(80.0, 1_200), balancer));
+    let balanced = Scenario::new("one of 3 back ends dead, 80/s", paced(80.0, 1_200), balancer);
+    all.push(balanced.presets(ms(0)));
     let hosts = (0..30).map(|it| match it {
         0..5 => Host::dead(),
         5..10 => Host::new(Rule::Fails { status: 503, share: 0.1 }),
@@ -147,6 +161,6 @@ fn endpoints() -> Vec<Scenario> {
     });
     let crawl = Scenario::new("30 hosts, 5 dead, 5 fail 10 %", parallel(600, 30), Host::dead());
     let crawl = crawl.traffic(Traffic::AllHosts).hosts(hosts.collect());
-    all.push(crawl.bars([Bar::NotFewer, Bar::LostShare(0.0)]));
+    all.push(crawl.bars([Bar::NotFewer, Bar::LostShare(0.0)]).presets(ms(0)));
     all
 }

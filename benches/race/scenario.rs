@@ -19,6 +19,8 @@ pub(crate) struct Scenario {
     /// Runs over a scripted end on a paused clock, because it takes minutes.
     pub(crate) in_virtual_time: bool,
     pub(crate) bars: Vec<Bar>,
+    /// Those of `batch()`; presets run only where there are some.
+    pub(crate) batch_bars: Vec<Bar>,
 }
 
 /// When requests are made.
@@ -111,7 +113,7 @@ pub(crate) enum Rule {
 }
 
 /// How a rate limit says when to come back.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Hint {
     Seconds,
     Date,
@@ -155,6 +157,7 @@ impl Scenario {
             limit: None,
             in_virtual_time: false,
             bars: vec![Bar::NotFewer],
+            batch_bars: vec![],
         }
     }
 
@@ -181,6 +184,17 @@ impl Scenario {
     /// Replaces the bars; the first is [`Bar::NotFewer`] alone.
     pub(crate) fn bars(self, bars: impl IntoIterator<Item = Bar>) -> Self {
         Self { bars: bars.into_iter().collect(), ..self }
+    }
+
+    /// Has presets run as well. `batch()` succeeds with 99 % of what can be had, and takes three times
+    /// as long as reqwest-retry at most, or as `least`, the shortest time that the host allows.
+    pub(crate) fn presets(mut self, least: Duration) -> Self {
+        let time = Bar::Time { least: least.as_secs_f64() };
+        self.batch_bars.extend([Bar::Share(0.99), time]);
+        if self.hosts[0].down.is_some() && !self.hosts[0].is_dead() {
+            self.batch_bars.push(Bar::PeakAfter(2.5));
+        }
+        self
     }
 
     pub(crate) fn requests(&self) -> usize {

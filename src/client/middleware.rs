@@ -7,6 +7,7 @@ use reqwest::{Request, Response};
 
 use crate::common::clock::Instant;
 use crate::config::ResilientConfig;
+use crate::config::policy::Policy;
 use crate::config::reload::{Current, ResilientHandle};
 use crate::execution::attempt::Chain;
 use crate::execution::body::BoxFuture;
@@ -17,6 +18,7 @@ use crate::execution::run::Execution;
 use crate::host::admission::Admission;
 use crate::host::parts::Parts;
 use crate::host::states::HostStates;
+use crate::observe::misuse::{Misuse, Misuses};
 
 /// The time for all addresses of a name; half the attempt timeout of `ResilientClient`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,11 +36,13 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(4);
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
 /// use reqwest_middleware::ClientBuilder;
-/// use reqwest_resilient::Resilient;
+/// use reqwest_resilient::{Resilient, ResilientConfig};
 ///
+/// let config = ResilientConfig::builder().attempt_timeout(Duration::from_secs(10)).build()?;
 /// let inner = Resilient::reqwest_builder().build()?;
-/// let client = ClientBuilder::new(inner).with(Resilient::default()).build();
+/// let client = ClientBuilder::new(inner).with(Resilient::new(config)).build();
 /// let response = client.get("https://example.com").send().await?;
 /// # Ok(()) }
 /// ```
@@ -46,10 +50,25 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(4);
 /// # Placement
 ///
 /// Middleware added before it sees one request; middleware added after it sees every attempt.
-/// Signing, authentication and tracing belong after it. Of two `Resilient`s
-/// in one client, the inner one decides: what it gave up, the outer one does not retry. Give each
-/// a breaker and a budget of its own: one that both share counts the outcome of every request once
-/// more.
+/// Signing, authentication and tracing belong after it.
+///
+/// One `Resilient` is enough. Of two in one client the inner one decides: what it gave up, the outer
+/// one does not retry, so that attempts do not multiply; and it reports [`Misuse::Stacked`]. A
+/// breaker and a budget that both share count the outcome of every request once more.
+///
+/// # Time limits
+///
+/// `Resilient` limits no attempt unless [`attempt_timeout`] is set, and a client of reqwest has no
+/// timeout by default: together they wait for ever for a server that hangs, and never retry. A
+/// middleware cannot see whether the client inside has a timeout. A limit by default would cut the
+/// requests of all whose client has a longer one, such as a report that takes a minute, and a POST
+/// that was cut is not sent again. So there is none, and the first request without a known limit
+/// reports [`Misuse::NoAttemptTimeout`]. [`ResilientClient`](crate::ResilientClient), which knows its
+/// client, limits attempts to 10 s.
+///
+/// [`attempt_timeout`]: crate::ResilientConfigBuilder::attempt_timeout
+/// [`Misuse::NoAttemptTimeout`]: crate::Misuse::NoAttemptTimeout
+/// [`Misuse::Stacked`]: crate::Misuse::Stacked
 ///
 /// # What comes back
 ///
@@ -89,6 +108,7 @@ pub struct Resilient {
     client_timeout: Option<Duration>,
     /// Set if the end of the chain is our own, which records what is sent.
     records: bool,
+    misuses: Misuses,
 }
 
 impl Default for Resilient {
@@ -101,7 +121,8 @@ impl Resilient {
     /// A middleware with these settings.
     pub fn new(config: ResilientConfig) -> Self {
         let hosts = HostStates::with_max_hosts(config.policy().max_hosts);
-        Self { current: Current::new(config, hosts), client_timeout: None, records: false }
+        let (current, misuses) = (Current::new(config, hosts), Misuses::default());
+        Self { current, client_timeout: None, records: false, misuses }
     }
 
     /// Returns a builder for a client of reqwest that suits this middleware, to go on from.
@@ -175,6 +196,19 @@ impl Resilient {
         self.current.handle()
     }
 
+    /// Reports once that a request without a known time limit was sent.
+    #[inline]
+    fn look_for_limits(&self, policy: &Policy, request: &Request) {
+        if self.client_timeout.is_none()
+            && !self.misuses.is_reported(Misuse::NoAttemptTimeout)
+            && policy.attempt_timeout.is_none()
+            && policy.max_total_time.is_none()
+            && request.timeout().is_none()
+        {
+            self.misuses.report(Misuse::NoAttemptTimeout, &policy.listeners);
+        }
+    }
+
     /// Runs one request: through the loop, unless the fast path applies.
     pub(crate) fn run<'a, C: Chain + 'a>(
         &'a self,
@@ -188,9 +222,14 @@ impl Resilient {
                 if self.client_timeout.is_none()
                     && fast_path::applies(&policy, &request, extensions) =>
             {
-                return fast_path::run(hosts, policy, chain, request, extensions);
+                self.look_for_limits(&policy, &request);
+                let misuses = &self.misuses;
+                return fast_path::run(hosts, misuses, policy, chain, request, extensions);
             }
-            Ok(policy) => (policy, None),
+            Ok(policy) => {
+                self.look_for_limits(&policy, &request);
+                (policy, None)
+            }
             Err(invalid) => (invalid.0, Some(invalid.1)),
         };
         Box::pin(async move {
@@ -201,7 +240,7 @@ impl Resilient {
             let (timeout, records) = (self.client_timeout, self.records);
             let mut execution = Execution::new(&policy, admission, original, timeout, records, now);
             match faults {
-                None => execution.run(&chain, original, None).await,
+                None => execution.run(&chain, original, None, &self.misuses).await,
                 Some(faults) => execution.refuse::<C>(original, faults),
             }
         })

@@ -198,8 +198,12 @@ impl Retry {
                 (after, source) = (hinted, by);
             }
         }
+        // A batch job leaves a host that is down and never responded, instead of trying it again
+        // through all of its long backoff.
+        let is_in_vain = policy.waits_out_outages && facts.open_wait.is_zero();
         let waits_for = |rejected_for| {
-            let open = after.saturating_add(facts.open_wait);
+            let waited = if is_in_vain { Duration::ZERO } else { after };
+            let open = waited.saturating_add(facts.open_wait);
             rejected_for <= open && left.is_none_or(|it| rejected_for < it)
         };
         if !facts.rejected_for.is_none_or(waits_for) {

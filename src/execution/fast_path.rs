@@ -22,6 +22,7 @@ use crate::host::admission::{self, Admission};
 use crate::host::map::HostMap;
 use crate::host::parts::Parts;
 use crate::observe::history::AttemptLog;
+use crate::observe::misuse::Misuses;
 use crate::outcome;
 use crate::outcome::idempotency::is_idempotent;
 use crate::retry::decision::StopReason;
@@ -53,6 +54,7 @@ pub(crate) fn applies(policy: &Policy, request: &Request, extensions: &Extension
 /// Not for a client of our own, which has a timeout.
 pub(crate) fn run<'a, C: Chain + 'a>(
     hosts: &'a HostMap,
+    misuses: &'a Misuses,
     policy: Arc<Policy>,
     chain: C,
     mut request: Request,
@@ -82,7 +84,7 @@ pub(crate) fn run<'a, C: Chain + 'a>(
         Box::pin(async {
             let admission = Admission::new(parts, original.extensions()).with(permit);
             let mut execution = Execution::new(&policy, admission, original, None, false, started);
-            execution.run(&chain, original, first).await
+            execution.run(&chain, original, first, misuses).await
         })
         .await
     })

@@ -18,6 +18,7 @@ use crate::execution::record::OwnConnection;
 use crate::execution::recorder::{Recorder, Standing};
 use crate::host::admission::Admission;
 use crate::observe::history::History;
+use crate::observe::misuse::{Misuse, Misuses};
 use crate::outcome::{Failure, FailureKind, idempotency};
 use crate::retry::decision::{Decision, StopReason, WaitSource};
 
@@ -106,6 +107,7 @@ impl<'p> Execution<'p> {
         chain: &C,
         original: &mut Original<'_>,
         mut first: Option<Box<AttemptResult<C::Error>>>,
+        misuses: &Misuses,
     ) -> Result<Response, C::Error> {
         let mut last = None;
         loop {
@@ -122,6 +124,9 @@ impl<'p> Execution<'p> {
                     None => self.send(chain.clone(), original).await,
                 };
                 let nested = original.was_given_up();
+                if nested {
+                    misuses.report(Misuse::Stacked, &self.policy.listeners);
+                }
                 match self.decide(original.request, attempt.view::<C>(), nested) {
                     Decision::Return(stop) => return self.finish::<C>(original, attempt, stop),
                     Decision::Retry { after, source } => {

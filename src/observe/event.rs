@@ -6,6 +6,7 @@ use http::Method;
 
 use crate::breaker::StateChange;
 use crate::observe::message::{Attempts, Message, Reported};
+use crate::observe::misuse::Misuse;
 use crate::observe::redact::RedactedUrl;
 use crate::outcome::Outcome;
 use crate::retry::decision::{StopReason, WaitSource};
@@ -41,12 +42,14 @@ pub enum Event<'a> {
     /// The settings of a client were replaced; see [`ResilientHandle`](crate::ResilientHandle).
     /// Observers of the old settings receive it first, then those of the new ones, each once.
     Reloaded,
+    /// The client is put together in a way that does not do what it seems to; reported once.
+    Misuse(Misuse),
 }
 
 impl<'a> Event<'a> {
     /// Returns the method and the URL of the request; `None` for
-    /// [`BreakerChanged`](Self::BreakerChanged) and [`Reloaded`](Self::Reloaded), which concern more
-    /// than one.
+    /// [`BreakerChanged`](Self::BreakerChanged), [`Reloaded`](Self::Reloaded) and
+    /// [`Misuse`](Self::Misuse), which concern more than one.
     pub fn request(&self) -> Option<(&'a Method, RedactedUrl<'a>)> {
         Some(match *self {
             Self::AttemptStarted(it) => (it.method, it.url),
@@ -54,7 +57,7 @@ impl<'a> Event<'a> {
             Self::AttemptEnded(it) | Self::Rejected(it) => {
                 (it.method, RedactedUrl::new(it.url, it.redact_path))
             }
-            Self::BreakerChanged(_) | Self::Reloaded => return None,
+            Self::BreakerChanged(_) | Self::Reloaded | Self::Misuse(_) => return None,
             Self::GateClosed(it) => (it.method, it.url),
             Self::BudgetRefused(it) => (it.method, it.url),
             Self::Waiting(it) => (it.method, it.url),
@@ -100,6 +103,7 @@ impl fmt::Display for Event<'_> {
             }
             Self::GaveUp(it) => it.fmt(f),
             Self::Reloaded => f.write_str("settings reloaded"),
+            Self::Misuse(it) => it.fmt(f),
         }
     }
 }

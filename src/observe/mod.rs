@@ -4,6 +4,7 @@ pub(crate) mod event;
 pub(crate) mod history;
 pub(crate) mod listeners;
 pub(crate) mod message;
+pub(crate) mod misuse;
 pub(crate) mod redact;
 pub(crate) mod redacted_source;
 #[cfg(any(feature = "metrics", feature = "tracing"))]

@@ -1,6 +1,7 @@
 //! Drives the public API as a user would.
 
 mod architecture;
+mod block_on;
 mod bodies;
 mod breaker;
 mod compat;
@@ -12,6 +13,7 @@ mod hints;
 mod hosts;
 #[cfg(feature = "blocking")]
 mod lifecycle;
+mod misuse;
 mod overload;
 #[cfg(feature = "blocking")]
 mod parity;
@@ -25,5 +27,6 @@ mod support;
 mod support_selftest;
 #[cfg(all(feature = "metrics", feature = "tracing"))]
 mod telemetry;
+mod truth;
 mod waits;
 mod wire;

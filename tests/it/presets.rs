@@ -158,6 +158,26 @@ async fn batch_waits_for_no_host_that_never_responded() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn batch_leaves_a_host_that_never_responded_within_seconds() {
+    for start in 0..20 {
+        let host = Host::down(secs(0)..secs(10_000), None);
+        let client = host.client(ResilientConfig::batch());
+        let asks = (0..25).map(|number| {
+            let client = client.clone();
+            async move {
+                sleep(Duration::from_millis(150 * number + start)).await;
+                ask(&client).await
+            }
+        });
+        for (result, took) in join_all(asks).await {
+            let error = result.unwrap_err();
+            // The longest backoff that begins before the breaker opens.
+            assert!(took <= secs(8), "{took:?}: {error}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn batch_returns_like_slow_start() {
     let host = Host::down(secs(1)..secs(20), None);
     let client = host.client(ResilientConfig::batch());

@@ -29,6 +29,7 @@ fn steady() -> ResilientConfigBuilder {
         .backoff(Constant::new(SECOND))
         .jitter(Jitter::None)
         .random(|| 0.0)
+        .without_attempt_timeout()
         .without_circuit_breaker()
         .without_retry_budget()
         .without_gate()

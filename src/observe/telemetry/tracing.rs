@@ -47,6 +47,7 @@ use crate::outcome::Outcome;
 /// | a request given up after one attempt or none | as retries: the caller's error has all details |
 /// | a circuit breaker opened | [`breaker_openings`](Self::breaker_openings), warn |
 /// | a circuit breaker changed otherwise | info, unless breaker openings are off |
+/// | a [`Misuse`](crate::Misuse), once | warn, without this observer as well |
 ///
 /// Their message is the event's `Display`, which shows neither userinfo nor query. The target of
 /// spans and logs is `reqwest_resilient`.
@@ -118,6 +119,8 @@ impl TracingObserver {
             },
             // The spans show attempts, and a success is not logged.
             Event::AttemptStarted(_) | Event::AttemptEnded(_) | Event::Succeeded(_) => None,
+            // Logged at its source, for clients without observers as well.
+            Event::Misuse(_) => None,
             Event::Reloaded => Some(Level::INFO),
             _ => self.retries,
         }

@@ -5,14 +5,16 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use http::header::USER_AGENT;
+use reqwest::ClientBuilder;
+use reqwest_middleware::ClientWithMiddleware;
 use reqwest_resilient::{
-    AttemptLog, Delivery, FailureKind, HostStates, ResilientClient, ResilientClientBuilder,
-    ResilientConfigBuilder, ResponseExt,
+    AttemptLog, Delivery, FailureKind, HostStates, Resilient, ResilientClient,
+    ResilientClientBuilder, ResilientConfigBuilder, ResponseExt,
 };
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use super::{ms, quick};
+use super::{ms, quick, resilient};
 use crate::support::reply::{End, Fault, Reply, Step};
 use crate::support::server::Server;
 
@@ -148,6 +150,59 @@ async fn a_silent_http2_connection_takes_one_attempt() {
     client.get(server.url("/")).send().await.unwrap();
     let response = client.get(server.url("/")).send().await.unwrap();
     assert_eq!((response.attempts(), server.connections()), (2, 2));
+}
+
+/// A client of the user's own, as the front page has it.
+fn own(
+    config: ResilientConfigBuilder,
+    customize: impl FnOnce(ClientBuilder) -> ClientBuilder,
+) -> ClientWithMiddleware {
+    let inner = customize(Resilient::reqwest_builder().no_proxy()).build().unwrap();
+    resilient(config, inner)
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_client_of_ones_own_reaches_the_second_address_and_knows_a_post_as_not_sent() {
+    let (silent, server) = (Silent::new().await, Server::h1([Reply::status(200).into()]));
+    let addresses = [silent.addr(), server.addr()];
+    let client = own(quick(), |it| it.resolve_to_addrs("two.example", &addresses));
+    let response = client.post("http://two.example/").body("once").send().await.unwrap();
+    assert_eq!((response.status().as_u16(), response.attempts()), (200, 1));
+
+    let addresses = [silent.addr()];
+    let client =
+        own(quick(), |it| it.resolve_to_addrs("one.example", &addresses).connect_timeout(ms(200)));
+    let log = AttemptLog::new();
+    let post = client.post("http://one.example/").body("once").with_extension(log.clone());
+    post.send().await.unwrap_err();
+    let deliveries = log.history().attempts().iter().map(|it| it.delivery).collect::<Vec<_>>();
+    assert_eq!(deliveries, [Delivery::NotSent; 3]);
+}
+
+#[cfg(feature = "http2")]
+#[tokio::test]
+async fn a_client_of_ones_own_leaves_a_silent_http2_connection_within_an_attempt_of_ten_seconds() {
+    use crate::support::h2::Stream;
+
+    let stall = Stream::Unanswered(End::Stall);
+    let server = Server::h2([Reply::status(200).into(), stall, Reply::status(200).into()]);
+    let config = quick().attempt_timeout(Duration::from_secs(10));
+    let client = own(config, |it| it.http2_prior_knowledge());
+    client.get(server.url("/")).send().await.unwrap();
+    let response = client.get(server.url("/")).send().await.unwrap();
+    assert_eq!((response.attempts(), server.connections()), (2, 2));
+}
+
+#[cfg(feature = "http2")]
+#[tokio::test]
+async fn a_client_of_ones_own_makes_one_send_of_each_attempt() {
+    use crate::support::h2::Stream;
+
+    let server = Server::h2([Stream::Refuse]);
+    let client = own(quick(), |it| it.http2_prior_knowledge());
+    client.post(server.url("/")).body("x").send().await.unwrap_err();
+    assert_eq!(server.begun(), 3);
 }
 
 #[tokio::test]

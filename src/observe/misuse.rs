@@ -1,0 +1,72 @@
+//! Mistakes in the way a client is put together, each reported once by its client.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::observe::event::Event;
+use crate::observe::listeners::Listeners;
+
+/// A mistake in the way a client is put together, as far as a middleware can see it.
+///
+/// `Display` says what to do. A [`Resilient`](crate::Resilient) and its clones report each mistake
+/// once: by [`Event::Misuse`], and with the feature `tracing` by a log line at level warn, whether
+/// there are observers or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Misuse {
+    /// A request has no known time limit: neither settings nor request have one. An attempt that
+    /// hangs is never retried.
+    ///
+    /// The client inside may have a timeout, which a middleware cannot see.
+    /// [`without_attempt_timeout`](crate::ResilientConfigBuilder::without_attempt_timeout) says so.
+    NoAttemptTimeout,
+    /// A request passed two `Resilient`s, and the inner one gave it up. The outer one does not retry
+    /// it, so that attempts do not multiply.
+    Stacked,
+}
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoAttemptTimeout => {
+                "no time limit is known, so that an attempt that hangs is never retried: set \
+                 attempt_timeout, or without_attempt_timeout if the client inside has a timeout"
+            }
+            Self::Stacked => {
+                "two Resilients in one client: the inner one alone retries, and breaker and budget \
+                 of the outer one count its results again: remove one"
+            }
+        })
+    }
+}
+
+/// The mistakes that a client has reported. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Misuses(Arc<[AtomicBool; 2]>);
+
+impl Misuses {
+    fn of(&self, misuse: Misuse) -> &AtomicBool {
+        match misuse {
+            Misuse::NoAttemptTimeout => &self.0[0],
+            Misuse::Stacked => &self.0[1],
+        }
+    }
+
+    /// Returns whether a mistake has been reported.
+    #[inline]
+    pub(crate) fn is_reported(&self, misuse: Misuse) -> bool {
+        self.of(misuse).load(Ordering::Relaxed)
+    }
+
+    /// Reports a mistake, unless that has been done.
+    #[cold]
+    pub(crate) fn report(&self, misuse: Misuse, listeners: &Listeners) {
+        if self.of(misuse).swap(true, Ordering::Relaxed) {
+            return;
+        }
+        #[cfg(feature = "tracing")]
+        tracing::warn!(target: "reqwest_resilient", "{misuse}");
+        listeners.notify(&Event::Misuse(misuse));
+    }
+}

@@ -1,0 +1,235 @@
+//! Holds README and guides to what they say. Their Rust blocks are the files of `tests/snippets`, word
+//! for word; each runs here, and prints what its comments promise.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, error::Error, fs};
+
+use http::Method;
+use reqwest_resilient::Resilient;
+
+use crate::support::reply::Reply;
+use crate::support::server::Server;
+
+/// The pages whose blocks are snippets.
+const PAGES: [&str; 5] = [
+    "README.md",
+    "docs/choosing_settings.md",
+    "docs/coming_from_aresilient.md",
+    "docs/coming_from_reqwest_retry.md",
+    "docs/testing.md",
+];
+
+/// The variable with the snippet that this process runs.
+const SNIPPET: &str = "RESILIENT_TEST_SNIPPET";
+/// The test that runs it.
+const NAME: &str = "truth::a_snippet_runs_in_a_process_of_its_own";
+/// The comment that promises a line of output.
+const PROMISE: &str = "// prints: ";
+
+/// A snippet as a module, with what a test calls of it.
+macro_rules! snippet {
+    ($file:literal as $name:ident $({ $($call:tt)* })?) => {
+        mod $name {
+            include!(concat!("../snippets/", $file));
+            $($($call)*)?
+        }
+    };
+}
+
+snippet!("first.rs" as first { pub(super) fn run() -> Result<(), Box<dyn std::error::Error>> { main() } });
+snippet!("override.rs" as overriding {
+    #[tokio::main]
+    pub(super) async fn run() -> Result<(), Box<dyn std::error::Error>> {
+        Ok(order(&ResilientClient::new(reqwest_resilient::ResilientConfig::default())?).await?)
+    }
+});
+#[cfg(feature = "blocking")]
+snippet!("blocking.rs" as blocking {
+    pub(super) fn run() -> Result<(), Box<dyn std::error::Error>> { main() }
+});
+#[cfg(feature = "blocking")]
+snippet!("from_aresilient.rs" as from_aresilient {
+    pub(super) fn run() -> Result<(), Box<dyn Error>> {
+        println!("{}", place("{}", "http://example.com/orders")?);
+        Ok(())
+    }
+});
+snippet!("from_reqwest_retry.rs" as from_reqwest_retry {
+    pub(super) fn run() -> ClientWithMiddleware { client().unwrap() }
+});
+snippet!("from_reqwest_retry_before.rs" as from_reqwest_retry_before {
+    pub(super) fn run() -> ClientWithMiddleware { client() }
+});
+snippet!("reload.rs" as reload {
+    pub(super) fn run(handle: &ResilientHandle) { retry_once(handle).unwrap(); }
+});
+snippet!("presets.rs" as presets {
+    #[cfg(feature = "serde")]
+    pub(super) fn run() -> [(&'static str, ResilientConfig); 3] {
+        [("service", service().unwrap()), ("crawler", crawler().unwrap()), ("sdk", sdk().unwrap())]
+    }
+    #[cfg(not(feature = "serde"))]
+    #[test]
+    fn presets_are_valid() {
+        for preset in [service(), crawler(), sdk()] { preset.unwrap(); }
+    }
+});
+// Those are tests by themselves.
+snippet!("testing_settings.rs" as testing_settings);
+snippet!("testing_failures.rs" as testing_failures);
+#[cfg(feature = "blocking")]
+snippet!("testing_blocking.rs" as testing_blocking);
+
+fn root(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn text(path: &str) -> String {
+    fs::read_to_string(root(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Returns the Rust blocks of a page that have to compile.
+fn blocks(page: &str) -> Vec<String> {
+    let text = text(page);
+    let fenced = text.split("\n```").skip(1).step_by(2);
+    let blocks = fenced.filter_map(|it| it.split_once('\n'));
+    let blocks = blocks.filter(|(info, _)| info.starts_with("rust") && !info.ends_with("fail"));
+    blocks.map(|(_, code)| format!("{code}\n")).collect()
+}
+
+#[test]
+fn pages_show_the_snippets_that_run_here_and_hide_nothing() {
+    let mut snippets: BTreeSet<_> = fs::read_dir(root("tests/snippets"))
+        .unwrap()
+        .map(|it| fs::read_to_string(it.unwrap().path()).unwrap())
+        .collect();
+    for page in PAGES {
+        for block in blocks(page) {
+            // rustdoc would hide such a line, a web page of the repository shows it.
+            let hidden = block.lines().find(|it| *it == "#" || it.starts_with("# "));
+            assert_eq!(hidden, None, "{page}: a hidden line");
+            assert!(snippets.remove(&block), "{page}: no file of tests/snippets has\n{block}");
+        }
+    }
+    assert!(snippets.is_empty(), "no page shows\n{snippets:?}");
+}
+
+/// Runs a snippet in a process of its own, whose requests go to `server` as their proxy. Returns what
+/// it prints, after a look at what it promises.
+fn printed(snippet: &str, server: &Server) -> String {
+    let mut command = Command::new(env::current_exe().unwrap());
+    for variable in ["no_proxy", "NO_PROXY", "HTTP_PROXY", "REQUEST_METHOD"] {
+        command.env_remove(variable);
+    }
+    let command = command.args(["--exact", NAME, "--nocapture"]).env(SNIPPET, snippet);
+    let output = command.env("http_proxy", server.url("")).output().unwrap();
+    let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{printed}");
+    let code = text(&format!("tests/snippets/{snippet}.rs"));
+    for promise in code.lines().filter_map(|it| it.trim().strip_prefix(PROMISE)) {
+        assert!(printed.lines().any(|it| it == promise), "no line `{promise}` in\n{printed}");
+    }
+    printed
+}
+
+#[test]
+fn a_snippet_runs_in_a_process_of_its_own() -> Result<(), Box<dyn Error>> {
+    match env::var(SNIPPET).as_deref() {
+        Ok("first") => first::run(),
+        Ok("override") => overriding::run(),
+        #[cfg(feature = "blocking")]
+        Ok("blocking") => blocking::run(),
+        #[cfg(feature = "blocking")]
+        Ok("from_aresilient") => from_aresilient::run(),
+        Ok(other) => Err(format!("no snippet {other}").into()),
+        // A call by the test runner itself.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Returns method and URL of every request that arrived.
+fn seen(server: &Server) -> Vec<(Method, String)> {
+    server.seen().into_iter().map(|it| (it.method, it.path)).collect()
+}
+
+#[test]
+fn readme_the_first_example_prints_what_it_says() {
+    let server = Server::h1([
+        Reply::status(200).body("the page").into(),
+        Reply::status(503).header("connection", "close").close().into(),
+    ]);
+    let printed = printed("first", &server);
+    assert!(printed.contains("the page"), "{printed}");
+    assert_eq!(seen(&server), vec![(Method::GET, "http://example.com/".to_owned()); 7]);
+    let retries = printed.lines().filter(|it| it.contains(": status 503, again in ")).count();
+    assert_eq!(retries, 5, "{printed}");
+}
+
+#[test]
+fn readme_an_override_holds_for_one_request_or_one_future() {
+    let busy = || Reply::status(503).into();
+    let server = Server::h1([busy(), busy(), Reply::status(200).into(), busy()]);
+    printed("override", &server);
+    let post = || (Method::POST, "http://example.com/jobs".to_owned());
+    let get = (Method::GET, "http://example.com/".to_owned());
+    assert_eq!(seen(&server), [post(), post(), post(), get]);
+}
+
+#[cfg(feature = "blocking")]
+#[test]
+fn readme_blocking_code_prints_the_page() {
+    let server =
+        Server::h1([Reply::status(503).into(), Reply::status(200).body("the page").into()]);
+    assert!(printed("blocking", &server).contains("the page"));
+    assert_eq!(server.requests(), 2);
+}
+
+#[cfg(feature = "blocking")]
+#[test]
+fn an_order_of_the_guide_is_placed_after_a_refusal_and_never_twice() {
+    let refused = Reply::status(429).header("retry-after", "0");
+    let server = Server::h1([refused.into(), Reply::status(200).body("placed").into()]);
+    let printed = printed("from_aresilient", &server);
+    assert!(printed.contains("attempt 2") && printed.contains("placed"), "{printed}");
+    assert_eq!(server.requests(), 2);
+}
+
+#[tokio::test]
+async fn both_clients_of_the_guide_for_reqwest_retry_retry() {
+    let server = || {
+        Server::h1([
+            Reply::status(503).into(),
+            Reply::status(200).into(),
+            Reply::status(404).into(),
+        ])
+    };
+    for client in [from_reqwest_retry_before::run(), from_reqwest_retry::run()] {
+        let server = server();
+        let response = client.get(server.url("/")).send().await.unwrap();
+        assert_eq!((response.status().as_u16(), server.requests()), (200, 2));
+    }
+}
+
+#[test]
+fn a_reload_of_the_guide_leaves_the_code() {
+    let config = reqwest_resilient::ResilientConfig::builder().retry_if(|_| true).build().unwrap();
+    let resilient = Resilient::new(config);
+    reload::run(&resilient.handle());
+    assert!(format!("{:?}", resilient.config()).contains("max_retries: 1"));
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn the_files_of_the_repository_are_the_sets_of_the_guide() {
+    use reqwest_resilient::ResilientConfig;
+
+    for (name, config) in presets::run() {
+        let text = text(&format!("examples/config/{name}.toml"));
+        // Hosts with settings of their own, which come last, are in the file alone.
+        let text = text.split("\n[hosts.").next().unwrap();
+        let file: ResilientConfig = toml::from_str(text).unwrap();
+        assert_eq!(format!("{file:#?}"), format!("{config:#?}"), "{name}.toml");
+    }
+}
