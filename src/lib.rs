@@ -69,6 +69,7 @@
 //!   no TLS; choose that on `reqwest`.
 //! - `astral`: all of it for clients of `astral-reqwest-middleware`, a fork, except
 //!   [`ResilientClient`] and its builder of requests, which stay with the original.
+//! - `download` (default): `download()` on request builders, which goes on after a break.
 //! - `blocking`: the module `blocking`, and a small runtime.
 //! - `json`, `form`, `query`, `multipart`: bodies and URLs by serde, and forms of several parts.
 //! - `tracing`: a span for each attempt and a log line for each decision.
@@ -114,6 +115,14 @@ pub use breaker::{
 };
 #[cfg(feature = "blocking")]
 pub use client::blocking;
+#[cfg(all(fuzzing, feature = "download"))]
+#[doc(hidden)]
+pub use client::download::fuzz_content_range;
+#[cfg(feature = "download")]
+pub use client::download::{
+    Download, DownloadBuilder, DownloadError, DownloadErrorKind, DownloadExt, Downloaded,
+    NotResumable, Progress, ResumePoint, Verifier,
+};
 pub use client::middleware::{ResendCount, Resilient};
 pub use client::request::{RequestBuilder, RequestBuilderExt};
 pub use client::resilient_client::functions::*;

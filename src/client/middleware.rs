@@ -174,6 +174,21 @@ impl Resilient {
         Parts::find(self.current.hosts().map(), policy.host_rules(), request, now)
     }
 
+    /// Returns what a download uses besides its requests, of this request's settings and host.
+    #[cfg(feature = "download")]
+    pub(crate) fn context(
+        &self,
+        request: &Request,
+        extensions: &Extensions,
+    ) -> Option<crate::client::download::link::Context> {
+        let policy = self.current.resolve(request, extensions).ok()?;
+        let (breaker, budget) = {
+            let parts = self.parts(&policy, request, Instant::now());
+            (parts.breaker().cloned(), parts.budget().cloned())
+        };
+        Some(crate::client::download::link::Context::new(policy, breaker, budget))
+    }
+
     /// Its settings: those of requests that begin now.
     pub fn config(&self) -> ResilientConfig {
         self.current.config()
@@ -478,6 +493,12 @@ impl ResendCount {
     /// The number: 1 or more.
     pub fn get(&self) -> u32 {
         self.0
+    }
+
+    /// Builds the number after this many sends.
+    #[cfg(feature = "download")]
+    pub(crate) fn of(sends: u32) -> Self {
+        Self(sends)
     }
 
     /// Tells it to middleware further in; a first attempt costs nothing.
