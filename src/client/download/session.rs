@@ -60,6 +60,8 @@ pub(crate) struct Session {
     /// `true` if the receiver can start over.
     restartable: bool,
     started: Instant,
+    /// The limit of `max_total_time`, as of the first request: later ones have what is left of it.
+    limit: Option<Duration>,
     patience: Patience,
     pub(crate) representation: Representation,
     pub(crate) received: u64,
@@ -134,6 +136,7 @@ impl Session {
             max_retries,
             restartable,
             started: Instant::now(),
+            limit: None,
             patience: Patience::new(0),
             representation: Representation::unknown(),
             received: 0,
@@ -336,8 +339,7 @@ impl Session {
 
     /// Returns the time left of `max_total_time`; `None` without a limit.
     fn left(&self, now: Instant) -> Option<Duration> {
-        let limit = self.context().max_total_time()?;
-        Some(limit.saturating_sub(now.saturating_duration_since(self.started)))
+        Some(self.limit?.saturating_sub(now.saturating_duration_since(self.started)))
     }
 
     /// Sends the request, with a range if the rest is asked for.
@@ -350,6 +352,9 @@ impl Session {
             Ok(response) => response.history().cloned(),
             Err(error) => Some(error.history().clone()),
         };
+        if self.counts.attempts == 0 {
+            self.limit = self.context().max_total_time();
+        }
         let attempts = history.as_ref().map_or(1, History::total).max(1);
         self.counts.attempts = self.counts.attempts.saturating_add(attempts);
         if let Some(history) = history {

@@ -1,0 +1,9 @@
+//! Downloads: what servers do to them, and what becomes of them.
+
+mod chaos;
+mod cuts;
+mod files;
+mod limits;
+mod matrix;
+mod nginx;
+mod origin;
