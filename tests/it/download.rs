@@ -1,5 +1,7 @@
 //! Downloads: what servers do to them, and what becomes of them.
 
+#[cfg(feature = "blocking")]
+mod blocking;
 mod chaos;
 mod cuts;
 mod files;

@@ -149,6 +149,18 @@ impl DownloadError {
         })
     }
 
+    /// Builds the error of a download whose request cannot be built.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn unsent(error: HttpRequestError) -> Self {
+        Self::unplaced(DownloadErrorKind::Request, Cause::Request(error))
+    }
+
+    /// Builds the error of a blocking call that cannot be made.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn undriven(error: BoxError) -> Self {
+        Self::unplaced(DownloadErrorKind::Request, Cause::Other(error))
+    }
+
     /// Builds the error of a download whose file cannot be put in its place.
     pub(crate) fn unwritten(url: Url, offset: u64, error: std::io::Error) -> Self {
         let mut this = Self::unplaced(DownloadErrorKind::Write, Cause::Other(error.into()));

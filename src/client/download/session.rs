@@ -387,12 +387,13 @@ impl Session {
             // A log of the caller's own would lose the first request.
             extensions.insert(AttemptLog::new());
             extensions.insert(ResendCount::of(self.counts.attempts));
-            if let Some(left) = self.left(Instant::now()) {
-                let rules = extensions.get_or_insert_default::<RetryOverride>().clone();
-                let left = left.max(Duration::from_nanos(1));
-                extensions.insert(rules.max_total_time(left));
-            }
         }
+        // A body that is read within its attempt is lost when it breaks off.
+        let rules = extensions.get_or_insert_default::<RetryOverride>().clone().without_read_body();
+        extensions.insert(match self.left(Instant::now()) {
+            Some(left) => rules.max_total_time(left.max(Duration::from_nanos(1))),
+            None => rules,
+        });
         (request, extensions)
     }
 

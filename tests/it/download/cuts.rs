@@ -129,7 +129,7 @@ impl Plan {
             body.truncate(roll(length + 1));
         }
         // Some bodies end early without an error.
-        let fault = fault.filter(|_| wrong != 14).or((wrong == 14).then_some(Fault::End));
+        let fault = fault.filter(|_| wrong != 14).or_else(|| (wrong == 14).then_some(Fault::End));
         let body = Chunks { rest: body, length: length as u64, fault, chunk: 1 + roll(9_000) };
         headers.push(("content-length", length.to_string()));
         self.reply(status, Body::wrap(body), &headers)

@@ -114,6 +114,17 @@ async fn a_break_is_reported_to_the_breaker_once() {
     assert_eq!((counts.total, counts.failures), (2, 1), "the head, and the break");
 }
 
+/// A body that is read within its attempt is lost when it breaks off, each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_download_is_streamed_whatever_the_settings_read() {
+    let body = bytes(1, 300_000);
+    let its = body.clone();
+    let server = server(false, move |seen, _| serve(&its, TAG, seen).cut(70_000, End::Close));
+    let download = client(false, config().read_body(1024 * 1024)).get(server.url("/")).download();
+    assert!(download.bytes().await.unwrap() == body);
+    assert_eq!(server.requests(), 5);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_costs_a_token() {
     let body = bytes(1, 100_000);
