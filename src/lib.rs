@@ -45,6 +45,10 @@
     doc = "| How do I test my settings? | [`testing::Script`], without a network and in virtual time; [guide](guide::testing) |"
 )]
 #![cfg_attr(
+    all(feature = "download", feature = "test-util"),
+    doc = "| How do I download large files? | [`RequestBuilder::download`], [`DownloadBuilder`]; [guide](guide::downloads) |"
+)]
+#![cfg_attr(
     feature = "blocking",
     doc = "| And without async? | [`blocking`], with the same names and results |"
 )]
@@ -104,6 +108,10 @@ pub mod guide {
     #[doc = include_str!("../docs/coming_from_reqwest_retry.md")]
     pub mod coming_from_reqwest_retry {}
 
+    #[cfg(all(feature = "download", feature = "test-util"))]
+    #[doc = include_str!("../docs/downloads.md")]
+    pub mod downloads {}
+
     #[cfg(feature = "test-util")]
     #[doc = include_str!("../docs/testing.md")]
     pub mod testing {}
@@ -144,7 +152,7 @@ pub use host::gate::RateLimited;
 pub use host::states::HostStates;
 pub use observe::event::{
     AttemptScope, BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, Observer, RequestInfo,
-    ResponseInfo, RetryInfo,
+    ResponseInfo, ResumeInfo, RetryInfo,
 };
 pub use observe::history::{Attempt, AttemptLog, History, Hold, ResponseExt};
 pub use observe::redact::RedactedUrl;

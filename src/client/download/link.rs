@@ -4,12 +4,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::Extensions;
+use http::{Extensions, Method};
+use reqwest::Url;
 
 use crate::breaker::{BreakerHandle, Health, Report};
 use crate::common::clock::Instant;
 use crate::config::policy::Policy;
-use crate::observe::event::Event;
+use crate::observe::event::{Event, ResumeInfo};
+use crate::observe::redact::RedactedUrl;
 use crate::retry::backoff::{Backoff, Exponential, Jitter, Progress};
 use crate::retry::budget::Account;
 
@@ -26,6 +28,15 @@ pub(crate) struct Link(Arc<Mutex<Context>>);
 /// The settings and the state of the host that a download uses besides its requests.
 #[derive(Clone, Default)]
 pub(crate) struct Context(Option<Arc<Known>>);
+
+/// A download that goes on after a break.
+#[derive(Clone, Copy)]
+pub(crate) struct GoingOn {
+    pub(crate) received: u64,
+    pub(crate) total: Option<u64>,
+    pub(crate) restarts: bool,
+    pub(crate) wait: Duration,
+}
 
 struct Known {
     policy: Arc<Policy>,
@@ -111,6 +122,15 @@ impl Context {
         if let Some(change) = change {
             known.policy.listeners.notify(&Event::BreakerChanged(&change));
         }
+    }
+
+    /// Notifies listeners that a download goes on after a break.
+    pub(crate) fn notify_resuming(&self, url: &Url, going_on: GoingOn) {
+        let Some(policy) = self.policy() else { return };
+        let GoingOn { received, total, restarts, wait } = going_on;
+        let url = RedactedUrl::new(url, policy.redact_path.as_ref());
+        let info = ResumeInfo { method: &Method::GET, url, received, total, restarts, wait };
+        policy.listeners.notify(&Event::Resuming(&info));
     }
 
     /// Takes a token of the budget for a restart; returns whether there was one.

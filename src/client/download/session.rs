@@ -9,7 +9,7 @@ use reqwest::{Body, Request, Response, Url};
 use reqwest_middleware::{ClientWithMiddleware, RequestBuilder};
 
 use crate::client::download::error::{Cause, DownloadError, DownloadErrorKind, Inner};
-use crate::client::download::link::{Context, Link};
+use crate::client::download::link::{Context, GoingOn, Link};
 use crate::client::download::patience::{Next, Patience};
 use crate::client::download::representation::{
     Asked, Head, NotResumable, Representation, Unexpected,
@@ -23,7 +23,7 @@ use crate::config::overrides::RetryOverride;
 use crate::error::{BoxError, HttpRequestError};
 use crate::execution::body::BoxFuture;
 use crate::observe::history::{AttemptLog, History, ResponseExt};
-use crate::outcome::FailureKind;
+use crate::outcome::{FailureKind, transport_error};
 use crate::retry::decision::StopReason;
 
 /// The number of histories that are kept.
@@ -176,7 +176,7 @@ impl Session {
     }
 
     async fn go_on(&mut self, mut broken: Broken) -> Result<Recovered, DownloadError> {
-        if matches!(broken, Broken::Error(_) | Broken::Stall(_) | Broken::Short) {
+        if broken.concerns_host() {
             self.context().report_break(Instant::now());
         }
         let mut restarts = false;
@@ -187,7 +187,7 @@ impl Session {
             {
                 return Err(self.cannot_resume(*why, broken));
             }
-            if let Err(kind) = self.wait(&broken).await {
+            if let Err(kind) = self.wait(&broken, restarts).await {
                 return Err(self.error(kind, broken.cause()));
             }
             let step = if restarts { self.start_over().await } else { self.resume().await? };
@@ -302,7 +302,7 @@ impl Session {
     }
 
     /// Waits as long as patience says after a break.
-    async fn wait(&mut self, broken: &Broken) -> Result<(), DownloadErrorKind> {
+    async fn wait(&mut self, broken: &Broken, restarts: bool) -> Result<(), DownloadErrorKind> {
         let context = self.context();
         self.patience.set_max(self.max_retries.unwrap_or_else(|| context.max_retries()));
         let now = Instant::now();
@@ -331,6 +331,8 @@ impl Session {
         if left.is_some_and(|it| wait >= it) {
             return Err(DownloadErrorKind::Deadline);
         }
+        let (received, total) = (self.received, self.representation.length);
+        context.notify_resuming(&self.url, GoingOn { received, total, restarts, wait });
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
@@ -495,6 +497,16 @@ impl Broken {
             Self::Short => Cause::Other(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
             Self::Request(error) => Cause::Request(error),
             Self::Segment | Self::Continued | Self::Unusable => Cause::None,
+        }
+    }
+
+    /// Returns whether it is a failure of the host. A limit of the caller's own, such as the timeout
+    /// of the request, says nothing of it.
+    fn concerns_host(&self) -> bool {
+        match self {
+            Self::Error(error) => transport_error::kind_of(error.as_ref()) != FailureKind::Timeout,
+            Self::Stall(_) | Self::Short => true,
+            Self::Segment | Self::Continued | Self::Request(_) | Self::Unusable => false,
         }
     }
 

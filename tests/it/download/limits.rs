@@ -114,6 +114,30 @@ async fn a_break_is_reported_to_the_breaker_once() {
     assert_eq!((counts.total, counts.failures), (2, 1), "the head, and the break");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn observers_are_told_of_each_break() {
+    let body = bytes(1, 100_000);
+    let server = server(false, move |seen, n| {
+        let answer = serve(&body, TAG, seen);
+        if n < 2 { answer.cut(40_000, End::Close) } else { answer }
+    });
+    let events = Arc::new(Mutex::new(vec![]));
+    let seen = Arc::clone(&events);
+    let config = config().observer(move |event: &reqwest_resilient::Event<'_>| {
+        if let reqwest_resilient::Event::Resuming(it) = event {
+            seen.lock().unwrap().push((it.received, it.total, it.restarts, event.to_string()));
+        }
+    });
+    let url = server.url("/a?token=hunter2");
+    client(false, config).get(&url).download().bytes().await.unwrap();
+    let line = |at: u64| {
+        let shown = url.split('?').next().unwrap();
+        format!("GET {shown}: download broke off at byte {at}, goes on in 0.000s")
+    };
+    let event = |at: u64| (at, Some(100_000), false, line(at));
+    assert_eq!(*events.lock().unwrap(), [event(40_000), event(80_000)]);
+}
+
 /// A body that is read within its attempt is lost when it breaks off, each time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_download_is_streamed_whatever_the_settings_read() {
