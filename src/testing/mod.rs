@@ -29,6 +29,7 @@
 //! ```
 
 mod chaos;
+mod faulty_body;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};

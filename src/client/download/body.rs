@@ -74,6 +74,7 @@ pub struct Downloaded {
     bytes: u64,
     total: Option<u64>,
     counts: Counts,
+    attempts: u32,
     histories: Vec<History>,
 }
 
@@ -83,7 +84,8 @@ impl Downloaded {
             bytes: session.received,
             total: session.representation.length,
             counts: session.counts,
-            histories: session.histories().to_vec(),
+            attempts: session.sender().attempts,
+            histories: session.sender().histories.clone(),
         }
     }
 
@@ -110,7 +112,7 @@ impl Downloaded {
 
     /// Returns the number of attempts of all requests.
     pub fn attempts(&self) -> u32 {
-        self.counts.attempts
+        self.attempts
     }
 
     /// Returns the histories of the requests that took more than one attempt, oldest first; of more

@@ -1,6 +1,7 @@
 //! Downloads that finish: resumed after a break, guarded against stalls, never of two versions.
 
 mod body;
+mod broken;
 mod content_range;
 mod error;
 mod file;
@@ -9,6 +10,7 @@ mod patience;
 mod progress;
 mod representation;
 mod resumed;
+mod sender;
 mod session;
 pub(crate) mod settings;
 mod sidecar;

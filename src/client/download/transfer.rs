@@ -8,9 +8,10 @@ use http_body::Body as _;
 use reqwest::{Body, Response};
 use tokio::time::Sleep;
 
+use crate::client::download::broken::Broken;
 use crate::client::download::error::{Cause, DownloadError, DownloadErrorKind};
 use crate::client::download::progress::{Meter, Progress};
-use crate::client::download::session::{self, Broken, Recovered, Session};
+use crate::client::download::session::{Recovered, Session};
 use crate::client::download::stall::{Stall, StallLimits, StallWatch};
 use crate::common::clock::Instant;
 use crate::error::BoxError;
@@ -114,7 +115,7 @@ impl Transfer {
         watchers: Watchers,
     ) -> Result<Self, DownloadError> {
         let take = session.representation.length;
-        let mut this = Self::with(session, State::Reading(session::body_of(response)), watchers);
+        let mut this = Self::with(session, State::Reading(response.into()), watchers);
         this.take = take;
         this.check_length()?;
         Ok(this)
@@ -201,7 +202,7 @@ impl Transfer {
         (self.skip, self.take) = (skip, take);
         self.stall.restart();
         self.state = match response {
-            Some(response) => State::Reading(session::body_of(response)),
+            Some(response) => State::Reading(response.into()),
             None => State::Complete,
         };
         if restarted {
