@@ -48,6 +48,10 @@
     doc = "| How do I test my settings? | [`testing::Script`], without a network and in virtual time; [guide](guide::testing) |"
 )]
 #![cfg_attr(
+    all(feature = "download", feature = "test-util"),
+    doc = "| How do I download large files? | [`RequestBuilder::download`], [`DownloadBuilder`]; [guide](guide::downloads) |"
+)]
+#![cfg_attr(
     feature = "blocking",
     doc = "| And without async? | [`blocking`], with the same names and results |"
 )]
@@ -72,6 +76,7 @@
 //!   no TLS; choose that on `reqwest`.
 //! - `astral`: all of it for clients of `astral-reqwest-middleware`, a fork, except
 //!   [`ResilientClient`] and its builder of requests, which stay with the original.
+//! - `download` (default): `download()` on request builders, which goes on after a break.
 //! - `blocking`: the module `blocking`, and a small runtime.
 //! - `json`, `form`, `query`, `multipart`: bodies and URLs by serde, and forms of several parts.
 //! - `tracing`: a span for each attempt and a log line for each decision.
@@ -110,6 +115,10 @@ pub mod guide {
     #[doc = include_str!("../docs/coming_from_reqwest_retry.md")]
     pub mod coming_from_reqwest_retry {}
 
+    #[cfg(all(feature = "download", feature = "test-util"))]
+    #[doc = include_str!("../docs/downloads.md")]
+    pub mod downloads {}
+
     #[cfg(feature = "test-util")]
     #[cfg_attr(any(not(doctest), feature = "blocking"), doc = include_str!("../docs/testing.md"))]
     // Whole tests, as readers write them; `tests/it/truth.rs` runs them.
@@ -123,6 +132,14 @@ pub use breaker::{
 };
 #[cfg(feature = "blocking")]
 pub use client::blocking;
+#[cfg(all(fuzzing, feature = "download"))]
+#[doc(hidden)]
+pub use client::download::fuzz_content_range;
+#[cfg(feature = "download")]
+pub use client::download::{
+    Download, DownloadBuilder, DownloadError, DownloadErrorKind, DownloadExt, Downloaded,
+    NotResumable, Progress, ResumePoint, Verifier,
+};
 pub use client::middleware::Resilient;
 pub use client::request::{RequestBuilder, RequestBuilderExt};
 pub use client::resilient_client::functions::*;
@@ -144,7 +161,8 @@ pub use execution::original::ResendCount;
 pub use host::gate::RateLimited;
 pub use host::states::HostStates;
 pub use observe::event::{
-    BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, RequestInfo, ResponseInfo, RetryInfo,
+    BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, RequestInfo, ResponseInfo, ResumeInfo,
+    RetryInfo,
 };
 pub use observe::history::{Attempt, AttemptLog, History, Hold, ResponseExt};
 pub use observe::listeners::{AttemptScope, Observer};

@@ -5,6 +5,8 @@ use std::error::Error;
 use http::Extensions;
 use reqwest::{Request, Response};
 
+#[cfg(feature = "download")]
+use crate::client::download::link::Link;
 use crate::client::middleware::Resilient;
 use crate::error::HttpRequestError;
 use crate::execution::attempt::Chain;
@@ -28,6 +30,8 @@ macro_rules! adapter {
                 'next: 'future,
                 Self: 'future,
             {
+                #[cfg(feature = "download")]
+                Link::fill(extensions, || self.context(&request, extensions));
                 self.run(next, request, extensions)
             }
         }

@@ -186,6 +186,22 @@ impl Resilient {
         self.current.hosts()
     }
 
+    /// Returns what a download uses besides its requests, of this request's settings and host.
+    #[cfg(feature = "download")]
+    pub(crate) fn context(
+        &self,
+        request: &Request,
+        extensions: &Extensions,
+    ) -> Option<crate::client::download::link::Context> {
+        let policy = self.current.resolve(request, extensions).ok()?;
+        let (breaker, budget) = {
+            let hosts = self.current.hosts().map();
+            let parts = Parts::find(hosts, policy.host_rules(), request, Instant::now());
+            (parts.breaker().cloned(), parts.budget().cloned())
+        };
+        Some(crate::client::download::link::Context::new(policy, breaker, budget))
+    }
+
     /// Its settings: those of requests that begin now.
     pub fn config(&self) -> ResilientConfig {
         self.current.config()

@@ -6,3 +6,5 @@ pub(crate) mod fault;
 pub(crate) mod host_pattern;
 pub(crate) mod path_redactor;
 pub(crate) mod queue;
+#[cfg(any(feature = "download", feature = "test-util"))]
+pub(crate) mod stable_hash;

@@ -133,4 +133,10 @@ impl ResendCount {
     pub fn get(&self) -> u32 {
         self.0
     }
+
+    /// Builds the number after this many sends.
+    #[cfg(feature = "download")]
+    pub(crate) fn of(sends: u32) -> Self {
+        Self(sends)
+    }
 }

@@ -35,6 +35,8 @@ pub enum Event<'a> {
     BudgetRefused(&'a BudgetInfo<'a>),
     /// A wait begins, after which the request is sent again.
     Waiting(&'a RetryInfo<'a>),
+    /// A download broke off, and goes on after a wait: with the rest, or from zero.
+    Resuming(&'a ResumeInfo<'a>),
     /// The request succeeded.
     Succeeded(&'a ResponseInfo<'a>),
     /// The request ended without success.
@@ -61,6 +63,7 @@ impl<'a> Event<'a> {
             Self::GateClosed(it) => (it.method, it.url),
             Self::BudgetRefused(it) => (it.method, it.url),
             Self::Waiting(it) => (it.method, it.url),
+            Self::Resuming(it) => (it.method, it.url),
             Self::Succeeded(it) => (it.method, it.url),
             Self::GaveUp(it) => (it.method, it.url),
         })
@@ -96,6 +99,11 @@ impl fmt::Display for Event<'_> {
             Self::Waiting(it) => {
                 let (attempt, wait) = (it.attempt, seconds(it.wait));
                 write!(f, "attempt {attempt} in {wait:.3}s by {}, after {}", it.source, it.outcome)
+            }
+            Self::Resuming(it) => {
+                write!(f, "download broke off at byte {}", it.received)?;
+                let how = if it.restarts { "starts over" } else { "goes on" };
+                write!(f, ", {how} in {:.3}s", seconds(it.wait))
             }
             Self::Succeeded(it) => {
                 let (attempts, elapsed) = (Attempts(it.attempts), seconds(it.elapsed));
@@ -185,6 +193,24 @@ pub struct RetryInfo<'a> {
     pub tokens: Option<f64>,
     /// The outcome of the previous attempt.
     pub outcome: &'a Outcome<'a>,
+}
+
+/// A download that goes on after a break.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct ResumeInfo<'a> {
+    /// The request's method.
+    pub method: &'a Method,
+    /// The request's URL.
+    pub url: RedactedUrl<'a>,
+    /// The number of bytes received.
+    pub received: u64,
+    /// The number of bytes in all, if it is known.
+    pub total: Option<u64>,
+    /// `true` if it starts over from zero.
+    pub restarts: bool,
+    /// The length of the wait.
+    pub wait: Duration,
 }
 
 /// A request that succeeded.

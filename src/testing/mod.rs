@@ -28,6 +28,9 @@
 //! # Ok(()) }
 //! ```
 
+mod chaos;
+mod faulty_body;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fmt, io, time::Duration};
@@ -40,6 +43,8 @@ use reqwest_middleware::{Error, Middleware, Next, Result};
 use crate::common::clock::Instant;
 use crate::observe::redact::RedactedUrl;
 use crate::outcome::transport_error::ScriptedError;
+
+pub use self::chaos::{Chaos, ChaosSwitch, Fault, Injected};
 
 /// The most requests a script remembers; of more, the last ones.
 const MOST_SENT: usize = 4_096;

@@ -8,6 +8,8 @@ mod compat;
 #[cfg(feature = "serde")]
 mod config;
 mod conformance;
+#[cfg(feature = "download")]
+mod download;
 mod errors;
 mod hints;
 mod hosts;

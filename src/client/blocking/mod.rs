@@ -16,9 +16,13 @@
 //! an error that says what to do, a [`DriveError`]. Within `tokio::task::spawn_blocking`, calls
 //! are welcome.
 
+#[cfg(feature = "download")]
+mod download;
 mod drive;
 mod response;
 
+#[cfg(feature = "download")]
+pub use download::{Download, DownloadBuilder};
 pub use drive::DriveError;
 pub use functions::*;
 pub use response::Response;

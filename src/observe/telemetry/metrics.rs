@@ -33,6 +33,7 @@ use crate::retry::decision::WaitSource;
 /// | `resilient_budget_tokens` | gauge | `host` | retries left in the budget when it was last asked |
 /// | `resilient_budget_refusals_total` | counter | `host` | retries not made because the budget was empty |
 /// | `resilient_gate_closings_total` | counter | `host` | times a response closed a gate, or for longer |
+/// | `resilient_download_breaks_total` | counter | `host`, `next` | downloads that broke off, by whether they go on (`resume`) or start over (`restart`) |
 ///
 /// - `result`, `reason`: a status such as `503`, or a [`FailureKind`](crate::FailureKind) such as
 ///   `timeout`. A retry that a breaker rejects after its wait is counted in rejections too, and the
@@ -114,6 +115,7 @@ impl MetricsObserver {
         describe_gauge!(BUDGET_TOKENS, count, "Retries left in the budget");
         describe_counter!(BUDGET_REFUSALS, count, "Retries the budget did not pay for");
         describe_counter!(GATE_CLOSINGS, count, "Times an answer closed a gate");
+        describe_counter!(DOWNLOAD_BREAKS, count, "Downloads that broke off and go on");
         Self { hosts: Names::default(), keys: Names::default() }
     }
 
@@ -143,6 +145,7 @@ const BREAKER_CHANGES: &str = "resilient_breaker_changes_total";
 const BUDGET_TOKENS: &str = "resilient_budget_tokens";
 const BUDGET_REFUSALS: &str = "resilient_budget_refusals_total";
 const GATE_CLOSINGS: &str = "resilient_gate_closings_total";
+const DOWNLOAD_BREAKS: &str = "resilient_download_breaks_total";
 
 const STATES: [BreakerState; 6] = [
     BreakerState::Closed,
@@ -200,6 +203,10 @@ impl Observer for MetricsObserver {
             Event::BudgetRefused(it) => {
                 tokens(host.clone(), Some(it.tokens));
                 counter!(BUDGET_REFUSALS, "host" => host).increment(1);
+            }
+            Event::Resuming(it) => {
+                let next = if it.restarts { "restart" } else { "resume" };
+                counter!(DOWNLOAD_BREAKS, "host" => host, "next" => next).increment(1);
             }
             Event::Succeeded(it) => {
                 tokens(host.clone(), it.tokens);

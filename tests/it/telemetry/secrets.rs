@@ -88,6 +88,7 @@ fn take_down(out: &Mutex<String>, event: &Event<'_>) {
             show(out, it);
             outcome(it.outcome);
         }
+        Event::Resuming(it) => show(out, it),
         Event::Succeeded(it) => show(out, it),
         Event::GaveUp(it) => {
             show(out, it);

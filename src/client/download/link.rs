@@ -1,0 +1,142 @@
+//! The link between a download and the middleware that its requests pass: settings, breaker and
+//! budget of the host.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{Extensions, Method};
+use reqwest::Url;
+
+use crate::breaker::{BreakerHandle, Health, Report};
+use crate::common::clock::Instant;
+use crate::config::policy::Policy;
+use crate::observe::event::{Event, ResumeInfo};
+use crate::observe::redact::RedactedUrl;
+use crate::retry::backoff::{Backoff, Exponential, Jitter, Progress};
+use crate::retry::budget::Account;
+
+/// The retries of a download whose requests pass no `Resilient`.
+const MAX_RETRIES: u32 = 3;
+
+/// The longest wait of a download whose requests pass no `Resilient`.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// A place in the extensions of a download's requests, which the middleware fills.
+#[derive(Clone, Default)]
+pub(crate) struct Link(Arc<Mutex<Context>>);
+
+/// The settings and the state of the host that a download uses besides its requests.
+#[derive(Clone, Default)]
+pub(crate) struct Context(Option<Arc<Known>>);
+
+/// A download that goes on after a break.
+#[derive(Clone, Copy)]
+pub(crate) struct GoingOn {
+    pub(crate) received: u64,
+    pub(crate) total: Option<u64>,
+    pub(crate) restarts: bool,
+    pub(crate) wait: Duration,
+}
+
+struct Known {
+    policy: Arc<Policy>,
+    breaker: Option<Arc<BreakerHandle>>,
+    budget: Option<Arc<Account>>,
+}
+
+impl Link {
+    /// Fills the link of a request, if it is a download's.
+    #[inline]
+    pub(crate) fn fill(extensions: &Extensions, context: impl FnOnce() -> Option<Context>) {
+        if let Some(Self(place)) = extensions.get() {
+            if let Some(context) = context() {
+                *place.lock().unwrap_or_else(PoisonError::into_inner) = context;
+            }
+        }
+    }
+
+    /// Returns what the middleware left; that of a client without one is empty.
+    pub(crate) fn context(&self) -> Context {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Context {
+    /// Builds the context of a request.
+    pub(crate) fn new(
+        policy: Arc<Policy>,
+        breaker: Option<Arc<BreakerHandle>>,
+        budget: Option<Arc<Account>>,
+    ) -> Self {
+        Self(Some(Arc::new(Known { policy, breaker, budget })))
+    }
+
+    fn policy(&self) -> Option<&Policy> {
+        self.0.as_ref().map(|it| &*it.policy)
+    }
+
+    /// Returns whether the requests pass no `Resilient`.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Returns the most retries.
+    pub(crate) fn max_retries(&self) -> u32 {
+        self.policy().map_or(MAX_RETRIES, |it| it.max_retries)
+    }
+
+    /// Returns the longest time for everything, if there is a limit.
+    pub(crate) fn max_total_time(&self) -> Option<Duration> {
+        self.policy()?.max_total_time
+    }
+
+    /// Returns the longest wait.
+    pub(crate) fn max_wait_time(&self) -> Duration {
+        self.policy().map_or(MAX_WAIT, |it| it.max_wait_time)
+    }
+
+    /// Returns the function that redacts paths in messages.
+    pub(crate) fn redact_path(&self) -> Option<crate::common::path_redactor::PathRedactor> {
+        self.policy()?.redact_path.clone()
+    }
+
+    /// Returns the backoff before retry number `retry`, after one of `previous`.
+    pub(crate) fn backoff(&self, retry: u32, previous: Duration) -> Duration {
+        let progress = Progress { retry, previous, longest: self.max_wait_time() };
+        let own = Exponential::new(Duration::from_millis(300));
+        match self.policy() {
+            Some(it) => it.jitter.wait(&*it.backoff, progress, it.sources.random()),
+            None => Jitter::Full.wait(&own as &dyn Backoff, progress, rand::random()),
+        }
+    }
+
+    /// Reports to the breaker of the host that a body broke off, as a failure.
+    pub(crate) fn report_break(&self, now: Instant) {
+        let Some(known) = &self.0 else { return };
+        let Some(breaker) = &known.breaker else { return };
+        let (entered, mut change) = breaker.enter(now);
+        if let Ok(mut permit) = entered {
+            let report = Report { health: Health::Failure, retry_after: None, first: true };
+            change = permit.report(report, now, || known.policy.sources.random()).or(change);
+        }
+        if let Some(change) = change {
+            known.policy.listeners.notify(&Event::BreakerChanged(&change));
+        }
+    }
+
+    /// Notifies listeners that a download goes on after a break.
+    pub(crate) fn notify_resuming(&self, url: &Url, going_on: GoingOn) {
+        let Some(policy) = self.policy() else { return };
+        let GoingOn { received, total, restarts, wait } = going_on;
+        let url = RedactedUrl::new(url, policy.redact_path.as_ref());
+        let info = ResumeInfo { method: &Method::GET, url, received, total, restarts, wait };
+        policy.listeners.notify(&Event::Resuming(&info));
+    }
+
+    /// Takes a token of the budget for a restart; returns whether there was one.
+    pub(crate) fn withdraw(&self, now: Instant) -> bool {
+        let known = self.0.as_ref();
+        let budget = known.and_then(|it| Some((it.budget.as_ref()?, it.policy.overdraft)));
+        budget.is_none_or(|(budget, overdraft)| budget.withdraw(now, overdraft))
+    }
+}

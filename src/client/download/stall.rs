@@ -1,0 +1,188 @@
+//! Stall protection: the time in which a reader waits for bytes and none come.
+
+use std::time::Duration;
+
+use crate::common::clock::Instant;
+
+/// A waiting time is checked this often, and a check later than that shows a reader that paused.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The limits of waiting for bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StallLimits {
+    /// The longest wait for a byte.
+    pub(crate) timeout: Option<Duration>,
+    /// The least bytes a second, on average over this waiting time.
+    pub(crate) min_speed: Option<(u64, Duration)>,
+}
+
+/// The limit that was exceeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stall {
+    /// No byte came for this long.
+    Silent(Duration),
+    /// Fewer bytes a second came for this long.
+    Slow(u64, Duration),
+}
+
+/// Measures how long a reader has waited.
+///
+/// Only time that the reader waits counts: from the poll that finds no byte to the one that finds
+/// some. A reader that pauses between the two is noticed, as its checks come late, and the time is
+/// not counted.
+#[derive(Debug)]
+pub(crate) struct StallWatch {
+    limits: StallLimits,
+    /// The time of the poll that found no byte, or of the last check since.
+    waits_since: Option<Instant>,
+    /// The time waited for the next byte.
+    silent: Duration,
+    /// The time waited, and the bytes received, since the speed was last checked.
+    waited: Duration,
+    received: u64,
+}
+
+impl StallWatch {
+    /// Creates a watch with these limits.
+    pub(crate) fn new(limits: StallLimits) -> Self {
+        let (silent, waited) = (Duration::ZERO, Duration::ZERO);
+        Self { limits, waits_since: None, silent, waited, received: 0 }
+    }
+
+    /// Records bytes. `now` is read only if the reader has waited for them.
+    pub(crate) fn received(&mut self, bytes: u64, now: impl FnOnce() -> Instant) {
+        self.received = self.received.saturating_add(bytes);
+        if let Some(since) = self.waits_since.take() {
+            if self.limits.min_speed.is_some() {
+                self.waited += attended(since, now());
+            }
+            self.silent = Duration::ZERO;
+        }
+    }
+
+    /// Forgets the wait under way: another response begins.
+    pub(crate) fn restart(&mut self) {
+        *self = Self::new(self.limits);
+    }
+
+    /// Records that there is no byte at `now`. Returns the time of the next check, or the limit
+    /// that is exceeded; `Ok(None)` without limits.
+    pub(crate) fn waits(&mut self, now: Instant) -> Result<Option<Instant>, Stall> {
+        if let Some(since) = self.waits_since.replace(now) {
+            let attended = attended(since, now);
+            self.silent += attended;
+            self.waited += attended;
+        }
+        if let Some((speed, period)) = self.limits.min_speed {
+            if self.waited >= period {
+                let least = (speed as f64 * period.as_secs_f64()) as u64;
+                if self.received < least {
+                    return Err(Stall::Slow(speed, period));
+                }
+                (self.waited, self.received) = (Duration::ZERO, 0);
+            }
+        }
+        let left = match self.limits.timeout {
+            Some(timeout) if self.silent >= timeout => return Err(Stall::Silent(timeout)),
+            Some(timeout) => timeout - self.silent,
+            None if self.limits.min_speed.is_none() => return Ok(None),
+            None => TICK,
+        };
+        Ok(now.checked_add(left.min(TICK)))
+    }
+}
+
+/// Returns how much of the time between two polls the reader has waited: a reader that waits is
+/// polled at each check.
+fn attended(since: Instant, now: Instant) -> Duration {
+    let passed = now.saturating_duration_since(since);
+    if passed > 2 * TICK { Duration::ZERO } else { passed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn watch(timeout: u64, min_speed: Option<(u64, u64)>) -> StallWatch {
+        let min_speed = min_speed.map(|(speed, period)| (speed, SECOND * period as u32));
+        StallWatch::new(StallLimits { timeout: Some(SECOND * timeout as u32), min_speed })
+    }
+
+    /// Polls at each check until a limit is exceeded; returns the time that took.
+    fn wait(watch: &mut StallWatch, mut now: Instant, most: Duration) -> Option<(Stall, Duration)> {
+        let start = now;
+        loop {
+            match watch.waits(now) {
+                Err(stall) => return Some((stall, now - start)),
+                Ok(next) => now = next.unwrap(),
+            }
+            if now - start > most {
+                return None;
+            }
+        }
+    }
+
+    #[test]
+    fn silence_is_a_stall_after_its_limit() {
+        let stalled = wait(&mut watch(30, None), Instant::now(), 60 * SECOND);
+        assert_eq!(stalled, Some((Stall::Silent(30 * SECOND), 30 * SECOND)));
+        let limits = StallLimits { timeout: Some(SECOND / 4), min_speed: None };
+        let stalled = wait(&mut StallWatch::new(limits), Instant::now(), SECOND);
+        assert_eq!(stalled, Some((Stall::Silent(SECOND / 4), SECOND / 4)));
+    }
+
+    #[test]
+    fn a_byte_ends_the_silence() {
+        let (mut watch, mut now) = (watch(30, None), Instant::now());
+        for _ in 0..10 {
+            assert_eq!(wait(&mut watch, now, 28 * SECOND), None);
+            now += 29 * SECOND;
+            watch.received(1, || now);
+        }
+    }
+
+    #[test]
+    fn a_reader_that_pauses_is_no_stall() {
+        let (mut watch, mut now) = (watch(30, None), Instant::now());
+        for _ in 0..100 {
+            watch.waits(now).unwrap();
+            now += 60 * SECOND;
+        }
+        assert!(wait(&mut watch, now, 60 * SECOND).is_some(), "and a real one is still found");
+    }
+
+    #[test]
+    fn a_slow_body_is_a_stall_if_a_speed_is_demanded() {
+        let (mut watch, mut now, start) =
+            (watch(30, Some((10, 30))), Instant::now(), Instant::now());
+        let stall = loop {
+            watch.received(5, || now);
+            if let Err(stall) = watch.waits(now) {
+                break stall;
+            }
+            now += SECOND;
+        };
+        assert_eq!(stall, Stall::Slow(10, 30 * SECOND));
+        assert!((29..=32).contains(&(now - start).as_secs()), "{:?}", now - start);
+    }
+
+    #[test]
+    fn a_reader_that_pauses_is_not_slow() {
+        let (mut watch, mut now) = (watch(30, Some((10, 30))), Instant::now());
+        for _ in 0..1_000 {
+            watch.waits(now).unwrap();
+            // It waits for a tenth of a second, and pauses for 10 s afterwards.
+            now += SECOND / 10;
+            watch.received(10, || now);
+            now += 10 * SECOND;
+        }
+    }
+
+    #[test]
+    fn without_limits_nothing_is_checked() {
+        let mut watch = StallWatch::new(StallLimits::default());
+        assert_eq!(watch.waits(Instant::now()), Ok(None));
+    }
+}
