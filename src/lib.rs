@@ -148,6 +148,8 @@ pub use outcome::hint::fuzz_hints;
 pub use outcome::hint::{HintFormat, HintHeaders};
 pub use outcome::idempotency::{IdempotencyKey, KeyFormat};
 pub use outcome::not_sent::NotSent;
+pub use outcome::statuses::Statuses;
+pub use outcome::verdict::RetryVerdict;
 pub use outcome::{Delivery, FailureKind, Outcome};
 #[doc(hidden)]
 pub use retry::backoff::BackoffShape;

@@ -6,7 +6,7 @@ use http::Extensions;
 use reqwest::Url;
 
 use crate::common::fault::ConfigError;
-use crate::config::policy::{Patch, Policy};
+use crate::config::policy::{Patch, Policy, Setting};
 
 /// Settings that differ for one request.
 ///
@@ -57,7 +57,7 @@ impl RetryOverride {
     /// Says whether the request may take effect twice, whatever its method: a POST that the
     /// server recognises as a repeat, or a PUT that it does not.
     pub fn idempotent(mut self, idempotent: bool) -> Self {
-        self.patch().idempotent = Some(idempotent);
+        self.patch().set(Setting::Idempotent(Some(idempotent)));
         self
     }
 
@@ -110,7 +110,7 @@ fn patched(
     let mut policy = configured.patched(scopes.iter().chain(own).map(|it| &*it.0));
     // The host is found already.
     policy.hosts = None;
-    if scopes.iter().chain(own).any(|it| it.0.max_retries.is_some()) {
+    if scopes.iter().chain(own).any(|it| it.0.names_max_retries()) {
         policy.overdraft = policy.max_retries;
     }
     let mut faults = policy.faults();

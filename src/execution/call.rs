@@ -8,7 +8,7 @@ use reqwest::{Request, Response};
 use crate::breaker::{CircuitOpen, Health, StateChange};
 use crate::common::clock::Instant;
 use crate::config::policy::{Policy, RetryAfter};
-use crate::error::{Cause, HttpRequestError, Inner};
+use crate::error::{BoxError, Cause, HttpRequestError, Inner};
 use crate::execution::attempt::{AttemptLimits, AttemptResult, Chain, Refusal};
 use crate::execution::body::{self, BodyFactory};
 use crate::execution::decide::{DecisionInput, Repeat, Retry, Upload};
@@ -21,7 +21,7 @@ use crate::observe::history::{Attempt, AttemptLog, Heard, History, Hold};
 use crate::outcome::classify::{self, Throttling, Verdict};
 use crate::outcome::hint::{self, Advice};
 use crate::outcome::idempotency;
-use crate::outcome::{Failure, FailureKind, Outcome, OutcomeResult};
+use crate::outcome::{Delivery, Failure, FailureKind, Outcome, OutcomeResult};
 use crate::retry::budget::Success;
 use crate::retry::decision::{Decision, StopReason, WaitSource};
 
@@ -52,6 +52,8 @@ pub(crate) struct Execution<'p> {
     distrusts_pool: bool,
     /// Set once an attempt that is retried may have been applied.
     maybe_applied: bool,
+    /// The error that the caller's own verdict ends the request with.
+    own_error: Option<BoxError>,
     /// Boxed, because most have none.
     history: Option<Box<History>>,
     log: Option<AttemptLog>,
@@ -98,6 +100,7 @@ impl<'p> Execution<'p> {
             was_misdirected: false,
             distrusts_pool: false,
             maybe_applied: false,
+            own_error: None,
             history: None,
             log: extensions.get().cloned(),
         }
@@ -220,7 +223,16 @@ impl<'p> Execution<'p> {
         let (method, url) = (request.method(), request.url());
         let (attempt, elapsed) = (self.retry.attempts(), self.last_took);
         let redact_path = self.policy.redact_path.as_ref();
-        Outcome { method, url, attempt, elapsed, keyed: self.keyed, redact_path, result }
+        Outcome {
+            method,
+            url,
+            attempt,
+            elapsed,
+            keyed: self.keyed,
+            redact_path,
+            defaults: None,
+            result,
+        }
     }
 
     fn tell_wait(&self, outcome: &Outcome<'_>, wait: Duration, source: &WaitSource, now: Instant) {
@@ -266,7 +278,7 @@ impl<'p> Execution<'p> {
         if let Some(hint) = &mut advice.hint {
             hint.after = self.policy.cut_hint(hint.after);
         }
-        let verdict = self.policy.verdict(outcome, &advice);
+        let verdict = self.policy.verdict(outcome, &mut advice, &mut self.own_error);
         let is_misdirected = verdict == Verdict::Final && self.is_misdirected(outcome);
         let verdict = if is_misdirected { Verdict::Transient } else { verdict };
         let may_be_applied = !outcome.method.is_safe()
@@ -556,6 +568,13 @@ impl<'p> Execution<'p> {
         stop: StopReason,
         now: Instant,
     ) -> Result<Response, C::Error> {
+        let sent = match self.own_error.take() {
+            Some(error) => {
+                let failure = Failure::local(FailureKind::Other, Delivery::Answered);
+                AttemptResult::Local(failure, error)
+            }
+            None => sent,
+        };
         match sent {
             AttemptResult::Response { mut response, body, .. } => {
                 let limit = self.policy.max_total_time.filter(|_| body.is_none());

@@ -4,6 +4,7 @@ mod architecture;
 mod bodies;
 mod breaker;
 mod compat;
+mod composing;
 #[cfg(feature = "serde")]
 mod config;
 mod conformance;
