@@ -1,5 +1,6 @@
 //! Settings for one request, or for all requests of one task.
 
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::{fmt, sync::Arc};
 
 use http::Extensions;
@@ -74,6 +75,10 @@ impl RetryOverride {
         self.0
     }
 }
+
+// Like a config.
+impl UnwindSafe for RetryOverride {}
+impl RefUnwindSafe for RetryOverride {}
 
 impl fmt::Debug for RetryOverride {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

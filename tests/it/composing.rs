@@ -111,7 +111,7 @@ async fn health_may_build_on_the_default() {
         let resilient = reqwest_resilient::Resilient::new(config);
         let hosts = resilient.hosts().clone();
         let script = Script::new(statuses(&[status]));
-        let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new());
+        let client = reqwest_middleware::ClientBuilder::new(crate::support::idle_client());
         client.with(resilient).with(script).build().get(URL).send().await.unwrap();
         hosts.breaker(URL).state()
     };

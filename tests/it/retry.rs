@@ -257,7 +257,7 @@ async fn a_log_records_a_successful_first_attempt() {
 async fn two_layers_do_not_multiply() {
     let check = async |reply: Reply| {
         let script = Script::new([reply]);
-        let client = ClientBuilder::new(reqwest::Client::new())
+        let client = ClientBuilder::new(idle_client())
             .with(Resilient::new(steady().build().unwrap()))
             .with(Resilient::new(steady().max_retries(2).build().unwrap()))
             .with(script.clone())

@@ -3,8 +3,6 @@
 //! All listeners add up: those of the client come first, then those of a scope, then those of the
 //! request, each in the order in which they were added.
 
-use std::sync::Arc;
-
 use crate::config::ResilientConfigBuilder;
 use crate::config::overrides::RetryOverride;
 use crate::observe::event::{Event, FailureInfo, Observer, RequestInfo, ResponseInfo, RetryInfo};
@@ -53,11 +51,11 @@ setters! {
 
     /// Sets the source of jitter: samples of the unit interval. For tests and simulations.
     #[cfg(feature = "test-util")]
-    fn random(random: impl Fn() -> f64 + Send + Sync + 'static) => draw_from(Arc::new(random));
+    fn random(random: impl Fn() -> f64 + Send + Sync + 'static) => draw_from(std::sync::Arc::new(random));
 
     /// Sets the wall clock by which HTTP-dates are read. For tests and simulations.
     #[cfg(feature = "test-util")]
     fn wall_clock(
         clock: impl Fn() -> std::time::SystemTime + Send + Sync + 'static
-    ) => read_clock(Arc::new(clock));
+    ) => read_clock(std::sync::Arc::new(clock));
 }
