@@ -31,9 +31,6 @@ async fn main() -> Result<()> {
     let mut summary = vec![];
 
     if let Some(url) = env::args().nth(1) {
-        if url.starts_with("https:") {
-            println!("(https needs TLS: cargo run --example quickstart --features reqwest/rustls)");
-        }
         summary.push(send("GET", "of the url you gave", client.get(url)).await);
     } else {
         let server = flaky_server().await?;

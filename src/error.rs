@@ -1,5 +1,6 @@
 //! The one error of this crate.
 
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::{error::Error, fmt, mem, time::Duration};
 
 use http::{Method, StatusCode};
@@ -10,7 +11,7 @@ use crate::common::fault::BuildError;
 use crate::common::path_redactor::PathRedactor;
 use crate::host::gate::RateLimited;
 use crate::observe::history::{AttemptLog, History};
-use crate::observe::message::{self, Message, Reported};
+use crate::observe::message::{self, Elapsed, Message, Reported, TimeLimit};
 use crate::observe::redact::{self, RedactedUrl};
 use crate::observe::redacted_source::RedactedSource;
 use crate::outcome::FailureKind;
@@ -195,6 +196,12 @@ impl HttpRequestError {
         matches!(self.kind(), ErrorKind::Failure(FailureKind::Timeout | FailureKind::Deadline))
     }
 
+    /// Returns the limit of the settings that cut the last attempt, and its length; `None` for a
+    /// timeout of the client or of the request itself.
+    pub fn time_limit(&self) -> Option<(TimeLimit, Duration)> {
+        self.own_cause().map(|Elapsed { limit, after }| (*limit, *after))
+    }
+
     /// Returns whether no connection could be made.
     pub fn is_connect(&self) -> bool {
         self.kind() == ErrorKind::Failure(FailureKind::Connect)
@@ -260,7 +267,6 @@ impl HttpRequestError {
         }
     }
 
-    #[cfg(feature = "blocking")]
     pub(crate) fn response_mut(&mut self) -> Option<&mut Response> {
         match &mut self.inner.0.cause {
             Cause::Response(response) => Some(response),
@@ -368,6 +374,10 @@ impl Error for HttpRequestError {
         }
     }
 }
+
+// Reading an error after a panic finds nothing half done: nothing of it changes but by `&mut`.
+impl UnwindSafe for HttpRequestError {}
+impl RefUnwindSafe for HttpRequestError {}
 
 impl From<BuildError> for HttpRequestError {
     fn from(error: BuildError) -> Self {

@@ -4,13 +4,13 @@
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // One request, without a client.
-//! let page = reqwest_resilient::get("http://example.com/").send_resilient().await?;
+//! let page = reqwest_resilient::get("https://example.com/").send_resilient().await?;
 //!
 //! // A client with retries, timeouts and a circuit breaker.
 //! use reqwest_resilient::{ResilientClient, ResilientConfig};
 //!
 //! let client = ResilientClient::new(ResilientConfig::builder().max_retries(5).build()?)?;
-//! let page = client.get("http://example.com/").send_resilient().await?;
+//! let page = client.get("https://example.com/").send_resilient().await?;
 //!
 //! // A middleware, in a client of your own.
 //! use std::time::Duration;
@@ -20,7 +20,7 @@
 //! let config = ResilientConfig::builder().attempt_timeout(Duration::from_secs(10)).build()?;
 //! let inner = Resilient::reqwest_builder().build()?;
 //! let client = ClientBuilder::new(inner).with(Resilient::new(config)).build();
-//! let response = client.get("http://example.com/").send().await?;
+//! let response = client.get("https://example.com/").send().await?;
 //! println!("{} after {} attempts", response.status(), response.attempts());
 //! # Ok(()) }
 //! ```
@@ -72,8 +72,9 @@
 //! # Features
 //!
 //! - `http2` (default): HTTP/2; distinguishes its refusals from possibly processed requests.
-//! - `rustls` (default): distinguishes refused certificates from transient failures. It brings
-//!   no TLS; choose that on `reqwest`.
+//! - `default-tls` (default): https, by reqwest's default TLS, with `rustls-errors`. Without it https
+//!   needs a TLS feature of `reqwest`, such as `native-tls`.
+//! - `rustls-errors`: distinguishes refused certificates from transient failures, where TLS is rustls.
 //! - `astral`: all of it for clients of `astral-reqwest-middleware`, a fork, except
 //!   [`ResilientClient`] and its builder of requests, which stay with the original.
 //! - `download` (default): `download()` on request builders, which goes on after a break.
@@ -84,6 +85,9 @@
 //! - `serde`: the module `file`, settings from TOML, JSON, YAML and the environment.
 //! - `schemars`: the JSON Schema of such files.
 //! - `test-util`: the module `testing`, and randomness and wall clock as settings.
+
+//!
+//! [`reqwest`] and [`http`], whose types settings and requests take, are re-exported.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -126,6 +130,9 @@ pub mod guide {
     pub mod testing {}
 }
 
+pub use http;
+pub use reqwest;
+
 pub use breaker::{
     BreakerConfig, BreakerSnapshot, BreakerState, ChangeReason, CircuitBreaker, CircuitBreakers,
     CircuitOpen, Health, OpenCause, Percent, Permit, StateChange, Window, WindowCounts,
@@ -166,6 +173,7 @@ pub use observe::event::{
 };
 pub use observe::history::{Attempt, AttemptLog, History, Hold, ResponseExt};
 pub use observe::listeners::{AttemptScope, Observer};
+pub use observe::message::TimeLimit;
 pub use observe::misuse::Misuse;
 pub use observe::redact::RedactedUrl;
 #[cfg(any(feature = "metrics", feature = "tracing"))]
@@ -177,6 +185,8 @@ pub use outcome::hint::fuzz_hints;
 pub use outcome::hint::{HintFormat, HintHeaders};
 pub use outcome::idempotency::{IdempotencyKey, KeyFormat};
 pub use outcome::not_sent::NotSent;
+pub use outcome::statuses::Statuses;
+pub use outcome::verdict::RetryVerdict;
 pub use outcome::{Delivery, FailureKind, Outcome};
 #[doc(hidden)]
 pub use retry::backoff::BackoffShape;

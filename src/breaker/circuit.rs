@@ -35,6 +35,7 @@ pub(super) struct Circuit {
     version: Plain,
     /// The nanoseconds from which on a call is slow, by the rules in `inner`.
     slow_from: Plain,
+    rejections: Plain,
     waiting: Waiting,
     inner: Mutex<Inner>,
 }
@@ -67,6 +68,7 @@ impl Circuit {
             epoch: OnceLock::new(),
             version: Plain::new(version),
             slow_from: Plain::new(config.slow_from()),
+            rejections: Plain::new(0),
             waiting: Waiting::default(),
             inner: Mutex::new(Inner {
                 machine,
@@ -119,7 +121,10 @@ impl Circuit {
         }
         // A rejection changes nothing, so it needs neither step nor notification.
         match self.rejects(now) {
-            Some(rejection) => (Err(rejection), None),
+            Some(rejection) => {
+                self.rejections.fetch_add(1, Ordering::Relaxed);
+                (Err(rejection), None)
+            }
             None => self.drive(|machine, config| machine.enter(config, now)),
         }
     }
@@ -214,7 +219,10 @@ impl Circuit {
             state: machine.state(),
             consecutive_failures: machine.consecutive_failures(),
             window: machine.counts(now),
-            last_failure: machine.last_failure(),
+            last_failure: machine.last_failure().map(Instant::into_std),
+            rejections: self.rejections.load(Ordering::Relaxed),
+            would_have_opened: machine.prevented().map_or(0, |it| it.openings),
+            would_open_by: machine.prevented().map(|it| it.last),
             permits_out,
             probes_out: machine.probes_out(),
             retry_in: machine.retry_in(now),

@@ -1,6 +1,7 @@
 //! A single circuit breaker.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::breaker::{
     config::BreakerConfig,
@@ -9,8 +10,7 @@ use crate::breaker::{
     rule_set::RuleSet,
     status::{BreakerSnapshot, BreakerState, CircuitOpen, StateChange},
 };
-use crate::common::clock::Instant;
-use crate::common::fault::ConfigError;
+use crate::common::{clock, fault::ConfigError};
 
 /// One circuit breaker: admits calls to a service while it works and rejects them while it is down.
 ///
@@ -58,15 +58,15 @@ use crate::common::fault::ConfigError;
 ///
 /// # Time
 ///
-/// No method reads a clock: the caller passes `now`, so that tests can choose it. It is expected
+/// No method reads a clock: the caller passes `now`, of the standard library or of tokio, so that
+/// tests can choose it. It is expected
 /// not to run backwards; a little disorder between threads does no harm.
 ///
 /// # Example
 ///
 /// ```
-/// use std::{num::NonZeroU32, time::Duration};
+/// use std::{num::NonZeroU32, time::{Duration, Instant}};
 /// use reqwest_resilient::{BreakerConfig, BreakerState, CircuitBreaker};
-/// use tokio::time::Instant;
 ///
 /// let two = NonZeroU32::new(2).unwrap();
 /// let config =
@@ -139,14 +139,14 @@ impl CircuitBreaker {
     ///
     /// [`CircuitOpen`] if the breaker is open, forced open, or half-open with all its probes
     /// under way.
-    pub fn try_enter(&self, now: Instant) -> Result<Permit, CircuitOpen> {
-        self.handle.enter(now).0
+    pub fn try_enter(&self, now: impl Into<Instant>) -> Result<Permit, CircuitOpen> {
+        self.handle.enter(clock::Instant::from_std(now.into())).0
     }
 
     /// Returns the rejection of a call that would come at `now`; `None` if it would be admitted.
     /// Changes nothing.
-    pub fn rejection(&self, now: Instant) -> Option<CircuitOpen> {
-        self.handle.rejects(now)
+    pub fn rejection(&self, now: impl Into<Instant>) -> Option<CircuitOpen> {
+        self.handle.rejects(clock::Instant::from_std(now.into()))
     }
 
     /// Returns its state.
@@ -158,8 +158,8 @@ impl CircuitBreaker {
     }
 
     /// Returns its full state at `now`.
-    pub fn snapshot(&self, now: Instant) -> BreakerSnapshot {
-        self.handle.snapshot(now)
+    pub fn snapshot(&self, now: impl Into<Instant>) -> BreakerSnapshot {
+        self.handle.snapshot(clock::Instant::from_std(now.into()))
     }
 
     /// Rejects every call until another of these methods or [`reset`](Self::reset) is called.
@@ -167,14 +167,21 @@ impl CircuitBreaker {
         self.handle.force_open();
     }
 
+    /// Opens it at `now` for `time`, such as a maintenance: rejects every call, then admits a probe
+    /// like after any opening. In place of an open time or a mode that is there.
+    pub fn open_for(&self, time: Duration, now: impl Into<Instant>) {
+        self.handle.open_for(time, clock::Instant::from_std(now.into()));
+    }
+
     /// Admits every call and records nothing until another of these methods or
     /// [`reset`](Self::reset) is called.
-    pub fn force_closed(&self) {
-        self.handle.force_closed();
+    pub fn disable(&self) {
+        self.handle.disable();
     }
 
     /// Admits every call and keeps counting, but never opens, until another of these methods or
-    /// [`reset`](Self::reset) is called: to measure a service before choosing a rule.
+    /// [`reset`](Self::reset) is called: to measure a service before choosing a rule. The
+    /// [snapshot](Self::snapshot) tells how often it would have opened, and why.
     pub fn metrics_only(&self) {
         self.handle.metrics_only();
     }

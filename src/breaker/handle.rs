@@ -1,8 +1,11 @@
 //! Owns a circuit and the handles that permits clone.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use crate::breaker::{
@@ -59,7 +62,11 @@ impl BreakerHandle {
         self.circuit.command(Machine::force_open);
     }
 
-    pub(crate) fn force_closed(&self) {
+    pub(crate) fn open_for(&self, time: Duration, now: Instant) {
+        self.circuit.command(|machine| machine.open_by_hand(time, now));
+    }
+
+    pub(crate) fn disable(&self) {
         self.circuit.command(Machine::disable);
     }
 
@@ -119,7 +126,7 @@ impl BreakerHandle {
 
 #[cfg(test)]
 mod tests {
-    use std::{num::NonZeroU32, time::Duration};
+    use std::num::NonZeroU32;
 
     use tokio::time::timeout;
 

@@ -40,12 +40,12 @@ impl Permit {
     }
 
     /// Reports a success.
-    pub fn success(self, now: Instant) {
+    pub fn success(self, now: impl Into<std::time::Instant>) {
         self.exit(Health::Success, None, now);
     }
 
     /// Reports a failure.
-    pub fn failure(self, now: Instant) {
+    pub fn failure(self, now: impl Into<std::time::Instant>) {
         self.exit(Health::Failure, None, now);
     }
 
@@ -54,9 +54,14 @@ impl Permit {
     /// If this result opens the breaker, it stays open for `retry_after` at least, within
     /// [`max_retry_after`](crate::BreakerConfig::max_retry_after). The time from the permit to
     /// `now` determines whether the call was slow. It counts as the first attempt of its request.
-    pub fn exit(mut self, health: Health, retry_after: Option<Duration>, now: Instant) {
+    pub fn exit(
+        mut self,
+        health: Health,
+        retry_after: Option<Duration>,
+        now: impl Into<std::time::Instant>,
+    ) {
         let report = Report { health, retry_after, first: true };
-        let _ = self.report(report, now, rand::random);
+        let _ = self.report(report, Instant::from_std(now.into()), rand::random);
     }
 
     /// Reports a result. `random` is called for the open time if the breaker opens.

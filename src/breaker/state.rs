@@ -30,8 +30,18 @@ pub(super) struct Machine {
     /// Openings since the last close: a growing open time grows with them.
     openings: u32,
     last_failure: Option<Instant>,
+    /// The openings that did not happen because it only measures.
+    prevented: Option<Prevented>,
     window: Window,
     results: Results,
+}
+
+/// The openings that a breaker which only measures would have had.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Prevented {
+    pub(super) openings: u32,
+    pub(super) last: OpenCause,
+    at: Instant,
 }
 
 #[derive(Debug)]
@@ -63,6 +73,7 @@ impl Machine {
             opened_by: ChangeReason::Manual,
             openings: 0,
             last_failure: None,
+            prevented: None,
             window: config.window,
             results: Results::new(config.window),
         }
@@ -149,13 +160,25 @@ impl Machine {
             true => self.results.record(Sample { failed, slow }, now),
             false => self.results.counts(now),
         };
-        if !matches!(self.phase, Phase::Closed) {
-            return None;
-        }
         let outage = self.outage.map(|it| (it.failures(), it.lasts(now))).unwrap_or_default();
         let evidence = Evidence { in_a_row: self.consecutive, outage, counts };
         let why = config.broken_rule(evidence)?;
+        if !matches!(self.phase, Phase::Closed) {
+            self.prevent(why, config, now);
+            return None;
+        }
         Some(self.open(why, report, config, now, random))
+    }
+
+    /// Counts an opening that does not happen. It would have lasted, so that one follows another no
+    /// sooner than after the open time.
+    fn prevent(&mut self, why: ChangeReason, config: &BreakerConfig, now: Instant) {
+        let openings = match self.prevented {
+            Some(it) if now.saturating_duration_since(it.at) < config.open_for => return,
+            Some(it) => it.openings.saturating_add(1),
+            None => 1,
+        };
+        self.prevented = Some(Prevented { openings, last: self.cause(why, now), at: now });
     }
 
     /// Returns whether the result of a call still counts: the call was admitted in this generation,
@@ -183,13 +206,12 @@ impl Machine {
         let held = self.results.held();
         let clean = held.failures == 0 && held.slow == 0;
         let calm = match self.phase {
-            Phase::Closed => {
+            Phase::Closed | Phase::MetricsOnly => {
                 (clean || held.total >= config.min_samples_needed())
                     && config
                         .broken_rule(Evidence { counts: held, ..Evidence::default() })
                         .is_none()
             }
-            Phase::MetricsOnly => true,
             _ => false,
         };
         (calm && self.consecutive == 0).then(|| self.results.steady_until(epoch))
@@ -208,6 +230,13 @@ impl Machine {
     /// Rejects every call from now on.
     pub(super) fn force_open(&mut self) -> Option<Transition> {
         self.go_unless_there(Phase::ForcedOpen)
+    }
+
+    /// Opens it for `time`.
+    pub(super) fn open_by_hand(&mut self, time: Duration, now: Instant) -> Option<Transition> {
+        self.opened_by = ChangeReason::Manual;
+        let transition = self.go(Phase::Open { since: now, lasts: time }, ChangeReason::Manual);
+        (transition.from != transition.to).then_some(transition)
     }
 
     /// Admits every call and records nothing from now on.
@@ -242,6 +271,11 @@ impl Machine {
 
     pub(super) fn last_failure(&self) -> Option<Instant> {
         self.last_failure
+    }
+
+    /// Returns the openings that did not happen, if it only measures.
+    pub(super) fn prevented(&self) -> Option<Prevented> {
+        self.prevented
     }
 
     pub(super) fn counts(&mut self, now: Instant) -> WindowCounts {
@@ -327,6 +361,7 @@ impl Machine {
         let from = self.phase.state();
         self.generation += 1;
         self.phase = phase;
+        self.prevented = None;
         Transition { from, to: self.phase.state(), why, cause: None }
     }
 }

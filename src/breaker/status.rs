@@ -4,11 +4,10 @@ use std::{
     error::Error,
     fmt::{self, Display, Formatter},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::breaker::window::WindowCounts;
-use crate::common::clock::Instant;
 
 /// The state of a breaker: how it treats calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -139,6 +138,14 @@ pub struct BreakerSnapshot {
     pub window: WindowCounts,
     /// The time of the last recorded failure; closing keeps it, a reset clears it.
     pub last_failure: Option<Instant>,
+    /// Calls that it rejected since it was created. A request that waits at it and asks again counts
+    /// each time.
+    pub rejections: u64,
+    /// The openings that [`metrics_only`](crate::CircuitBreaker::metrics_only) has prevented since it
+    /// was set: at most one each [`open_for`](crate::BreakerConfig::open_for).
+    pub would_have_opened: u32,
+    /// The figures behind the last of these.
+    pub would_open_by: Option<OpenCause>,
     /// Permits that are neither reported nor dropped yet, stale ones included.
     pub permits_out: usize,
     /// Probes under way, without those that were replaced.
@@ -188,7 +195,7 @@ impl Display for OpenCause {
                 )
             }
             ChangeReason::OpenTimeOver | ChangeReason::ProbesSucceeded | ChangeReason::Manual => {
-                f.write_str("changed by hand")
+                f.write_str("opened by hand")
             }
         }
     }

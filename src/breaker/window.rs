@@ -8,6 +8,7 @@ use crate::common::clock::{Instant, nanos};
 
 /// The results that count for a breaker's rates and minimum of samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Window {
     /// The last N results, however old, exactly. Takes two bytes per result, for each key.
     Count(NonZeroU16),

@@ -1,7 +1,5 @@
 //! The innermost middleware of a client of our own: what it sends is what was sent.
 
-use std::sync::OnceLock;
-
 use async_trait::async_trait;
 use http::Extensions;
 use reqwest::{Client, ClientBuilder, Request, Response};
@@ -12,21 +10,19 @@ use crate::execution::record::{OwnConnection, SendRecord};
 /// Records what reaches the transport, and what the transport makes of it; sends what needs a
 /// connection of its own by a client that keeps none.
 pub(crate) struct EndOfChain {
-    builder: Box<dyn Fn() -> ClientBuilder + Send + Sync>,
-    /// Built when it is first needed, as few clients need it.
-    unpooled: OnceLock<Option<Client>>,
+    /// Keeps no connection. Built with its chain: TLS reads certificates, which would block a request
+    /// and take its time.
+    unpooled: Client,
 }
 
 impl EndOfChain {
-    /// Returns the end of a chain whose clients are built by `builder`.
-    pub(crate) fn new(builder: impl Fn() -> ClientBuilder + Send + Sync + 'static) -> Self {
-        Self { builder: Box::new(builder), unpooled: OnceLock::new() }
-    }
-
-    /// Returns the client that keeps no connection; `None` if it cannot be built.
-    fn unpooled(&self) -> Option<&Client> {
-        let build = || (self.builder)().pool_max_idle_per_host(0).build().ok();
-        self.unpooled.get_or_init(build).as_ref()
+    /// Builds the end of a chain whose clients are those of `builder`.
+    ///
+    /// # Errors
+    ///
+    /// reqwest could not build its client.
+    pub(crate) fn new(builder: ClientBuilder) -> reqwest::Result<Self> {
+        Ok(Self { unpooled: builder.pool_max_idle_per_host(0).build()? })
     }
 }
 
@@ -39,9 +35,8 @@ impl Middleware for EndOfChain {
         next: Next<'_>,
     ) -> Result<Response> {
         SendRecord::begin(extensions, request.url().clone());
-        let alone = extensions.remove::<OwnConnection>().and_then(|_| self.unpooled());
-        let result = match alone {
-            Some(client) => client.execute(request).await.map_err(Error::from),
+        let result = match extensions.remove::<OwnConnection>() {
+            Some(_) => self.unpooled.execute(request).await.map_err(Error::from),
             None => next.run(request, extensions).await,
         };
         match &result {

@@ -90,8 +90,8 @@ macro_rules! assembling {
             /// replaces it, and a connection of their own for the retries that need one. A second
             /// call goes on from the first.
             ///
-            /// `customize` runs at [`build`](Self::build), and once more when a retry first needs a
-            /// connection of its own. A panic in it is the caller's.
+            /// `customize` runs twice at [`build`](Self::build): also for the connections that retries
+            /// have of their own. A panic in it is the caller's.
             ///
             /// # Examples
             ///
@@ -250,7 +250,7 @@ impl ResilientClientBuilder {
                 };
                 let client = builder().build()?;
                 let resilient = resilient.with_client_timeout(ATTEMPT_TIMEOUT).with_records();
-                let end: Arc<dyn Middleware> = Arc::new(EndOfChain::new(builder));
+                let end: Arc<dyn Middleware> = Arc::new(EndOfChain::new(builder())?);
                 (client, resilient, Some(end))
             }
         };

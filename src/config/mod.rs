@@ -8,6 +8,7 @@ pub(crate) mod policy;
 pub(crate) mod reload;
 mod settings;
 
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use crate::common::fault::ConfigError;
@@ -171,6 +172,10 @@ impl ResilientConfig {
         &self.policy
     }
 }
+
+// The caller's closures run while no lock is held and nothing is half done.
+impl UnwindSafe for ResilientConfig {}
+impl RefUnwindSafe for ResilientConfig {}
 
 /// Everything that is data, and of the backoff the first delays.
 impl fmt::Debug for ResilientConfig {

@@ -1,12 +1,13 @@
 //! Settings for one request, or for all requests of one task.
 
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::{fmt, sync::Arc};
 
 use http::Extensions;
 use reqwest::Url;
 
 use crate::common::fault::ConfigError;
-use crate::config::policy::{Patch, Policy};
+use crate::config::policy::{Patch, Policy, Setting};
 
 /// Settings that differ for one request.
 ///
@@ -57,7 +58,7 @@ impl RetryOverride {
     /// Says whether the request may take effect twice, whatever its method: a POST that the
     /// server recognises as a repeat, or a PUT that it does not.
     pub fn idempotent(mut self, idempotent: bool) -> Self {
-        self.patch().idempotent = Some(idempotent);
+        self.patch().set(Setting::Idempotent(Some(idempotent)));
         self
     }
 
@@ -74,6 +75,10 @@ impl RetryOverride {
         self.0
     }
 }
+
+// Like a config.
+impl UnwindSafe for RetryOverride {}
+impl RefUnwindSafe for RetryOverride {}
 
 impl fmt::Debug for RetryOverride {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -110,7 +115,7 @@ fn patched(
     let mut policy = configured.patched(scopes.iter().chain(own).map(|it| &*it.0));
     // The host is found already.
     policy.hosts = None;
-    if scopes.iter().chain(own).any(|it| it.0.max_retries.is_some()) {
+    if scopes.iter().chain(own).any(|it| it.0.names_max_retries()) {
         policy.overdraft = policy.max_retries;
     }
     let mut faults = policy.faults();

@@ -12,7 +12,7 @@ use crate::error::{BoxError, HttpRequestError};
 use crate::execution::body::{self, BodyFactory, BoxFuture};
 use crate::execution::record::SendRecord;
 use crate::execution::redirect;
-use crate::observe::message::Elapsed;
+use crate::observe::message::{Elapsed, TimeLimit};
 use crate::outcome::transport_error::{AttemptError, BodyFactoryError};
 use crate::outcome::{self, Delivery, Failure, FailureKind, OutcomeResult, not_sent};
 use crate::retry::decision::StopReason;
@@ -303,12 +303,12 @@ impl Limit {
     fn nearest(terms: &AttemptLimits<'_>) -> Option<Self> {
         let AttemptLimits { policy, now, timeout, deadline, .. } = *terms;
         let attempt = timeout.and_then(|after| {
-            let elapsed = Elapsed { limit: "attempt timeout", after };
+            let elapsed = Elapsed { limit: TimeLimit::AttemptTimeout, after };
             Some(Self { at: now.checked_add(after)?, kind: FailureKind::Timeout, elapsed })
         });
         let total = deadline.map(|at| {
             let after = policy.max_total_time.unwrap_or_default();
-            let elapsed = Elapsed { limit: "max_total_time", after };
+            let elapsed = Elapsed { limit: TimeLimit::MaxTotalTime, after };
             Self { at, kind: FailureKind::Deadline, elapsed }
         });
         // On a tie the whole request ends.

@@ -49,10 +49,18 @@ impl Answered {
         let (status, body, redirected) = (self.status, None, false);
         let result = OutcomeResult::Response { status, headers, url, body, redirected };
         let (method, elapsed) = (&Method::GET, Duration::ZERO);
-        let outcome =
-            Outcome { method, url, attempt: 1, elapsed, keyed: false, redact_path: None, result };
-        let advice = hint::read(status, headers, &policy.hints, now);
-        if policy.verdict(&outcome, &advice) != Verdict::Transient {
+        let outcome = Outcome {
+            method,
+            url,
+            attempt: 1,
+            elapsed,
+            keyed: false,
+            redact_path: None,
+            defaults: None,
+            result,
+        };
+        let mut advice = hint::read(status, headers, &policy.hints, now);
+        if policy.verdict(&outcome, &mut advice, &mut None) != Verdict::Transient {
             return None;
         }
         let facts = DecisionInput {

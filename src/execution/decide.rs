@@ -7,7 +7,7 @@ use crate::config::policy::{Policy, RetryAfter};
 use crate::outcome::classify;
 use crate::outcome::hint::{Advice, Hint, RetryDirective};
 use crate::outcome::{Delivery, FailureKind, Outcome};
-use crate::retry::backoff::Progress;
+use crate::retry::backoff::{Constant, Progress};
 use crate::retry::decision::{Decision, StopReason, WaitSource};
 
 /// Where one logical request stands.
@@ -184,7 +184,12 @@ impl Retry {
         let longest = policy.max_wait_time;
         let (retry, previous) = (self.turns.saturating_sub(1), self.backed_off);
         let progress = Progress { retry, previous, longest };
-        let backoff = policy.backoff_after(facts.is_throttled);
+        let own = policy.backoff_from.as_ref().and_then(|it| it(outcome, retry));
+        let own = own.map(Constant::new);
+        let backoff = match &own {
+            Some(own) => own,
+            None => policy.backoff_after(facts.is_throttled),
+        };
         self.backed_off = policy.jitter.wait(backoff, progress, facts.random);
 
         let (mut after, mut source) = (self.backed_off, WaitSource::Backoff);
@@ -240,9 +245,9 @@ mod tests {
     use reqwest::Url;
 
     use super::*;
-    use crate::config::policy::Patch;
+    use crate::config::policy::{Patch, Setting};
     use crate::outcome::{Failure, OutcomeResult};
-    use crate::retry::backoff::{Constant, Exponential, Jitter};
+    use crate::retry::backoff::{Exponential, Jitter};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -284,7 +289,16 @@ mod tests {
         let (attempt, elapsed, keyed) = (1, SECOND, false);
         retry.decide(
             policy,
-            &Outcome { method, url, attempt, elapsed, keyed, redact_path: None, result },
+            &Outcome {
+                method,
+                url,
+                attempt,
+                elapsed,
+                keyed,
+                redact_path: None,
+                defaults: None,
+                result,
+            },
             facts,
         )
     }
@@ -477,7 +491,7 @@ mod tests {
         assert_eq!(one_at_most(&default, true), after(1_000));
         assert_eq!(one_at_most(&default, false), after(300));
         let same = Arc::new(Exponential::new(Duration::from_millis(300)));
-        let patch = Patch { backoff: Some(same), ..Patch::default() };
+        let patch = Patch::from_iter([Setting::Backoff(same)]);
         assert_eq!(one_at_most(&default.patched([&patch]), true), after(300), "it was set");
         assert_eq!(one_at_most(&Policy::aresilient(), true), after(300));
     }

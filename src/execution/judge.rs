@@ -33,7 +33,16 @@ impl<'p> Execution<'p> {
         let (method, url) = (request.method(), request.url());
         let (attempt, elapsed) = (self.retry.attempts(), self.last_took);
         let redact_path = self.policy.redact_path.as_ref();
-        Outcome { method, url, attempt, elapsed, keyed: self.keyed, redact_path, result }
+        Outcome {
+            method,
+            url,
+            attempt,
+            elapsed,
+            keyed: self.keyed,
+            redact_path,
+            defaults: None,
+            result,
+        }
     }
 
     /// Decides what follows an attempt, and records it. `nested` is set if a `Resilient` further in
@@ -53,7 +62,7 @@ impl<'p> Execution<'p> {
         if let Some(hint) = &mut advice.hint {
             hint.after = self.policy.cut_hint(hint.after);
         }
-        let verdict = self.policy.verdict(outcome, &advice);
+        let verdict = self.policy.verdict(outcome, &mut advice, &mut self.own_error);
         let is_misdirected = verdict == Verdict::Final && self.is_misdirected(outcome);
         let verdict = if is_misdirected { Verdict::Transient } else { verdict };
         let may_be_applied = !outcome.method.is_safe()

@@ -9,7 +9,7 @@ use crate::breaker::StateChange;
 use crate::common::clock::Instant;
 use crate::common::fault::ConfigError;
 use crate::config::policy::Policy;
-use crate::error::{Cause, HttpRequestError, Inner};
+use crate::error::{BoxError, Cause, HttpRequestError, Inner};
 use crate::execution::attempt::{self, AttemptLimits, AttemptResult, Chain, Rejection};
 use crate::execution::body::{self, BodyFactory};
 use crate::execution::decide::{Repeat, Retry, Upload};
@@ -19,7 +19,7 @@ use crate::execution::recorder::{Recorder, Standing};
 use crate::host::admission::Admission;
 use crate::observe::history::History;
 use crate::observe::misuse::{Misuse, Misuses};
-use crate::outcome::{Failure, FailureKind, idempotency};
+use crate::outcome::{Delivery, Failure, FailureKind, idempotency};
 use crate::retry::decision::{Decision, StopReason, WaitSource};
 
 /// A longer body may be refused while it is still being sent.
@@ -55,6 +55,8 @@ pub(crate) struct Execution<'p> {
     pub(super) distrusts_pool: bool,
     /// Set once an attempt that is retried may have been applied.
     pub(super) maybe_applied: bool,
+    /// The error that the caller's own verdict ends the request with.
+    pub(super) own_error: Option<BoxError>,
     /// Set if the end of the chain is our own, which records what is sent.
     records: bool,
 }
@@ -97,6 +99,7 @@ impl<'p> Execution<'p> {
             was_misdirected: false,
             distrusts_pool: false,
             maybe_applied: false,
+            own_error: None,
             records,
         }
     }
@@ -317,6 +320,13 @@ impl<'p> Execution<'p> {
         stop: StopReason,
     ) -> Result<Response, C::Error> {
         original.end(stop, self.retry.attempts());
+        let result = match self.own_error.take() {
+            Some(error) => {
+                let failure = Failure::local(FailureKind::Other, Delivery::Answered);
+                AttemptResult::Local(failure, error)
+            }
+            None => result,
+        };
         match result {
             AttemptResult::Response { response, body, .. } => {
                 Ok(self.attach(response, body.is_some()))

@@ -83,7 +83,7 @@ impl Mode {
     pub(crate) fn apply(self, breaker: &BreakerHandle) {
         match self {
             Self::ForcedOpen => breaker.force_open(),
-            Self::Disabled => breaker.force_closed(),
+            Self::Disabled => breaker.disable(),
             Self::MetricsOnly => breaker.metrics_only(),
         }
     }

@@ -1,11 +1,11 @@
 //! The handle to the states of a client's hosts.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
 use reqwest::Url;
 
 use crate::breaker::{BreakerSnapshot, CircuitBreaker, RuleSet, StateChange};
-use crate::common::clock::Instant;
+use crate::common::clock;
 use crate::host::map::{HostMap, host_key};
 use crate::host::state::{HostState, Mode};
 
@@ -62,19 +62,20 @@ impl HostStates {
     pub fn breaker(&self, key: &str) -> CircuitBreaker {
         let state = self.peek(key).unwrap_or_else(|| {
             let key = host_of(key).unwrap_or_else(|| key.into());
-            self.0.of_host(&key, Instant::now()).into_owned()
+            self.0.of_host(&key, clock::Instant::now()).into_owned()
         });
         CircuitBreaker::of_handle(Arc::clone(state.breaker(&RuleSet::provisional())))
     }
 
     /// Returns how many retries the budget of a host or key holds at `now`; `None` before its first
     /// request.
-    pub fn budget_left(&self, key: &str, now: Instant) -> Option<f64> {
-        self.peek(key)?.used_budget().map(|it| it.balance(now))
+    pub fn budget_left(&self, key: &str, now: impl Into<Instant>) -> Option<f64> {
+        self.peek(key)?.used_budget().map(|it| it.balance(clock::Instant::from_std(now.into())))
     }
 
     /// Returns what every breaker knows at `now`, in no particular order.
-    pub fn snapshot(&self, now: Instant) -> Vec<BreakerSnapshot> {
+    pub fn snapshot(&self, now: impl Into<Instant>) -> Vec<BreakerSnapshot> {
+        let now = clock::Instant::from_std(now.into());
         self.0.all().iter().filter_map(|it| Some(it.used_breaker()?.snapshot(now))).collect()
     }
 
@@ -86,7 +87,7 @@ impl HostStates {
 
     /// Admits every request to every host, those not met yet included, and records nothing, until
     /// another mode is set or all are [`reset`](Self::reset).
-    pub fn force_closed(&self) {
+    pub fn disable(&self) {
         self.0.set_mode(Some(Mode::Disabled));
     }
 

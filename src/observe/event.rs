@@ -1,4 +1,4 @@
-//! Events: one type, and the four callbacks as views of it.
+//! Events: one type.
 
 use std::{fmt, time::Duration};
 

@@ -375,6 +375,7 @@ mod tests {
             elapsed,
             keyed: false,
             redact_path: None,
+            defaults: None,
             result,
         };
         Attempt::new(&outcome, number * SECOND)

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::{pin::Pin, sync::Arc};
 
-use crate::observe::event::{Event, FailureInfo, RequestInfo, ResponseInfo, RetryInfo};
+use crate::observe::event::{Event, RequestInfo};
 use crate::outcome::Outcome;
 
 /// A listener to every [`Event`]. Any `Fn(&Event<'_>)` is one.
@@ -69,56 +69,25 @@ pub trait AttemptScope: Send + Sync {
     fn end(&self, outcome: &Outcome<'_>);
 }
 
-pub(crate) type OnRequest = Arc<dyn Fn(&RequestInfo<'_>) + Send + Sync>;
-pub(crate) type OnRetry = Arc<dyn Fn(&RetryInfo<'_>) + Send + Sync>;
-pub(crate) type OnSuccess = Arc<dyn Fn(&ResponseInfo<'_>) + Send + Sync>;
-pub(crate) type OnFailure = Arc<dyn Fn(&FailureInfo<'_>) + Send + Sync>;
-
 /// The listeners of a request.
 #[derive(Clone, Default)]
 pub(crate) struct Listeners {
-    pub(crate) on_request: Option<OnRequest>,
-    pub(crate) on_retry: Option<OnRetry>,
-    pub(crate) on_success: Option<OnSuccess>,
-    pub(crate) on_failure: Option<OnFailure>,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
 }
 
 impl Listeners {
-    /// Adds the listeners of `other`: its callbacks replace, its observers join.
+    /// Adds the listeners of `other`.
     pub(crate) fn add(&mut self, other: &Self) {
-        fn replace<T: Clone>(target: &mut Option<T>, with: &Option<T>) {
-            if with.is_some() {
-                target.clone_from(with);
-            }
-        }
-        replace(&mut self.on_request, &other.on_request);
-        replace(&mut self.on_retry, &other.on_retry);
-        replace(&mut self.on_success, &other.on_success);
-        replace(&mut self.on_failure, &other.on_failure);
         self.observers.extend(other.observers.iter().cloned());
     }
 
     /// Returns whether there are no listeners.
     pub(crate) fn is_empty(&self) -> bool {
         self.observers.is_empty()
-            && self.on_request.is_none()
-            && self.on_retry.is_none()
-            && self.on_success.is_none()
-            && self.on_failure.is_none()
     }
 
     /// Notifies all listeners. A listener cannot disturb the request: its panic is caught.
     pub(crate) fn notify(&self, event: &Event<'_>) {
-        match event {
-            Event::AttemptStarted(info) => {
-                isolated(|| self.on_request.iter().for_each(|it| it(info)));
-            }
-            Event::Waiting(info) => isolated(|| self.on_retry.iter().for_each(|it| it(info))),
-            Event::Succeeded(info) => isolated(|| self.on_success.iter().for_each(|it| it(info))),
-            Event::GaveUp(info) => isolated(|| self.on_failure.iter().for_each(|it| it(info))),
-            _ => {}
-        }
         for observer in &self.observers {
             isolated(|| observer.on_event(event));
         }

@@ -99,10 +99,29 @@ impl fmt::Display for Attempts {
     }
 }
 
+/// A time limit of the settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TimeLimit {
+    /// [`attempt_timeout`](crate::ResilientConfigBuilder::attempt_timeout).
+    AttemptTimeout,
+    /// [`max_total_time`](crate::ResilientConfigBuilder::max_total_time).
+    MaxTotalTime,
+}
+
+impl fmt::Display for TimeLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AttemptTimeout => "attempt timeout",
+            Self::MaxTotalTime => "max_total_time",
+        })
+    }
+}
+
 /// A limit of ours that ended an attempt or a request, and its length.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Elapsed {
-    pub(crate) limit: &'static str,
+    pub(crate) limit: TimeLimit,
     pub(crate) after: Duration,
 }
 
@@ -178,7 +197,7 @@ mod tests {
             (Duration::from_micros(5), "5µs"),
             (Duration::ZERO, "0 s"),
         ] {
-            let elapsed = Elapsed { limit: "attempt timeout", after };
+            let elapsed = Elapsed { limit: TimeLimit::AttemptTimeout, after };
             assert_eq!(elapsed.to_string(), format!("timed out after {text} (attempt timeout)"));
         }
     }

@@ -1,6 +1,6 @@
 //! URLs safe to log: without userinfo, query and fragment; and redaction of texts with URLs.
 
-use std::{borrow::Cow, fmt, ops::Deref};
+use std::{borrow::Cow, fmt};
 
 use reqwest::Url;
 
@@ -9,7 +9,18 @@ use crate::common::path_redactor::PathRedactor;
 /// A URL safe to log: `Display` and `Debug` show neither userinfo nor query nor fragment, and of
 /// the path only what [`redact_path`](crate::ResilientConfigBuilder::redact_path) leaves.
 ///
-/// Derefs to the whole [`Url`], secrets included: do not log that one.
+/// [`full`](Self::full) gives the whole [`Url`], secrets included.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::ResilientConfig;
+///
+/// let config = ResilientConfig::builder()
+///     .on_retry(|it| eprintln!("{}, at {:?}", it.url, it.url.full().host_str()))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RedactedUrl<'a> {
     url: &'a Url,
@@ -19,6 +30,11 @@ pub struct RedactedUrl<'a> {
 impl<'a> RedactedUrl<'a> {
     pub(crate) fn new(url: &'a Url, path: Option<&'a PathRedactor>) -> Self {
         Self { url, path }
+    }
+
+    /// Returns the whole URL, secrets included: do not log it.
+    pub fn full(&self) -> &'a Url {
+        self.url
     }
 
     /// Returns a text about a request for this URL without the secrets of any URL in it.
@@ -70,14 +86,6 @@ pub(crate) fn url_of(
         }
     }
     error
-}
-
-impl Deref for RedactedUrl<'_> {
-    type Target = Url;
-
-    fn deref(&self) -> &Url {
-        self.url
-    }
 }
 
 impl fmt::Display for RedactedUrl<'_> {

@@ -1,15 +1,19 @@
 //! The verdict on an outcome, and the requests that may be sent twice.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use http::{Method, StatusCode};
 
 use crate::breaker::Health;
-use crate::outcome::hint::{Advice, RetryDirective};
+use crate::outcome::hint::{Advice, Hint, RetryDirective};
 use crate::outcome::idempotency;
+use crate::outcome::statuses::Statuses;
+use crate::outcome::verdict::RetryVerdict;
 use crate::outcome::{Delivery, FailureKind, Outcome, OutcomeResult};
 
-pub(crate) type Predicate = Arc<dyn Fn(&Outcome<'_>) -> bool + Send + Sync>;
+pub(crate) type Predicate = Arc<dyn Fn(&Outcome<'_>) -> RetryVerdict + Send + Sync>;
+
+type BoxError = Box<dyn Error + Send + Sync>;
 
 /// An outcome, classified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,31 +25,51 @@ pub(crate) enum Verdict {
     Final,
 }
 
-/// Classifies an outcome. The predicate, where there is one, replaces all other rules; without
-/// one, a server that asks for a retry of its error gets it.
-pub(crate) fn verdict(
-    outcome: &Outcome<'_>,
-    advice: &Advice,
-    retry_if: Option<&Predicate>,
-    statuses: &StatusSet,
-) -> Verdict {
-    let transient = match (retry_if, outcome.status()) {
-        (Some(retry_if), _) => retry_if(outcome),
+/// Classifies an outcome by the rules. A server that asks for a retry of its error gets it.
+pub(crate) fn verdict(outcome: &Outcome<'_>, advice: &Advice, statuses: &Statuses) -> Verdict {
+    let transient = match outcome.status() {
         // 409: the first copy is still at work; 422: the key belongs to another request.
-        (None, Some(StatusCode::CONFLICT)) if outcome.keyed && outcome.attempt > 1 => true,
-        (None, Some(StatusCode::UNPROCESSABLE_ENTITY)) if outcome.keyed => false,
-        (None, Some(status)) => {
+        Some(StatusCode::CONFLICT) if outcome.keyed && outcome.attempt > 1 => true,
+        Some(StatusCode::UNPROCESSABLE_ENTITY) if outcome.keyed => false,
+        Some(status) => {
             statuses.contains(status)
                 || status.as_u16() >= 400 && advice.directive == RetryDirective::Retry
-                || statuses.hinted && passes(status, advice)
+                || statuses.is_hinted() && passes(status, advice)
         }
-        (None, None) => outcome.failure().is_some_and(is_transient),
+        None => outcome.failure().is_some_and(is_transient),
     };
+    if transient { Verdict::Transient } else { without_retry(outcome) }
+}
+
+/// Returns the verdict on an outcome that is not retried.
+fn without_retry(outcome: &Outcome<'_>) -> Verdict {
     match outcome.status() {
-        _ if transient => Verdict::Transient,
         Some(status) if status.as_u16() < 400 => Verdict::Success,
         _ => Verdict::Final,
     }
+}
+
+/// Classifies an outcome by the caller's own verdict, which replaces all rules: a wait and a proof
+/// go into `advice`, an error into `error`.
+pub(crate) fn own_verdict(
+    own: RetryVerdict,
+    outcome: &Outcome<'_>,
+    advice: &mut Advice,
+    error: &mut Option<BoxError>,
+) -> Verdict {
+    match own {
+        RetryVerdict::Retry => {}
+        RetryVerdict::RetryAfter(after) => {
+            advice.hint = Some(Hint { after, header: None, asks: true });
+        }
+        RetryVerdict::NotProcessed => advice.not_processed = true,
+        RetryVerdict::Stop => return without_retry(outcome),
+        RetryVerdict::Fail(own) => {
+            *error = Some(own);
+            return Verdict::Final;
+        }
+    }
+    Verdict::Transient
 }
 
 /// Returns whether the rest of the response makes a final status transient: a 403 with a rate
@@ -85,6 +109,9 @@ pub(crate) fn is_transient(kind: FailureKind) -> bool {
 /// A function of the caller's that reads a retry hint from an outcome.
 pub(crate) type HintFrom = Arc<dyn Fn(&Outcome<'_>) -> Option<Duration> + Send + Sync>;
 
+/// A function of the caller's that finds the backoff after an outcome.
+pub(crate) type BackoffFrom = Arc<dyn Fn(&Outcome<'_>, u32) -> Option<Duration> + Send + Sync>;
+
 pub(crate) type Judge = Arc<dyn Fn(&Outcome<'_>) -> Option<Health> + Send + Sync>;
 
 /// Returns the evidence of an outcome about the health of the service; `None` if it has none.
@@ -116,6 +143,18 @@ pub(crate) fn health(outcome: &Outcome<'_>, verdict: Verdict, advice: &Advice) -
         kind => is_transient(kind).then_some(Health::Failure),
     }
 }
+
+/// 408, 425, 429, 500, 502, 503, 504: the statuses that tell of a passing state. Not 501 and 505,
+/// which no retry changes.
+pub(crate) const TRANSIENT: [StatusCode; 7] = [
+    StatusCode::REQUEST_TIMEOUT,
+    StatusCode::TOO_EARLY,
+    StatusCode::TOO_MANY_REQUESTS,
+    StatusCode::INTERNAL_SERVER_ERROR,
+    StatusCode::BAD_GATEWAY,
+    StatusCode::SERVICE_UNAVAILABLE,
+    StatusCode::GATEWAY_TIMEOUT,
+];
 
 /// A host's request for fewer requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,8 +219,9 @@ impl RetryMethods {
 
 /// Returns whether this outcome proves that the server did not act on the request. After a redirect
 /// there is no such proof: the redirecting server may have acted.
-pub(crate) fn not_processed(outcome: &Outcome<'_>, refused: &StatusSet, advice: &Advice) -> bool {
+pub(crate) fn not_processed(outcome: &Outcome<'_>, refused: &Statuses, advice: &Advice) -> bool {
     match outcome.delivery() {
+        _ if advice.not_processed => true,
         _ if outcome.is_redirected() => false,
         Delivery::NotSent | Delivery::NotProcessed => true,
         Delivery::MaybeProcessed => false,
@@ -190,67 +230,23 @@ pub(crate) fn not_processed(outcome: &Outcome<'_>, refused: &StatusSet, advice: 
                 // RFC 9110 §15.5.20: whether or not the method is idempotent.
                 it == StatusCode::MISDIRECTED_REQUEST
                     || refused.contains(it)
-                    || refused.hinted && it == StatusCode::FORBIDDEN && advice.rate_limited
+                    || refused.is_hinted() && it == StatusCode::FORBIDDEN && advice.rate_limited
             })
         }
     }
 }
 
-/// A set of status codes, as bits.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub(crate) struct StatusSet {
-    bits: [u64; 15],
-    /// `true` if it includes statuses that are transient only with a hint.
-    hinted: bool,
-}
-
-impl StatusSet {
-    pub(crate) fn contains(&self, status: StatusCode) -> bool {
-        let (word, bit) = Self::place(status);
-        self.bits.get(word).is_some_and(|it| it & bit != 0)
-    }
-
-    pub(crate) fn with_hinted(mut self) -> Self {
-        self.hinted = true;
-        self
-    }
-
-    fn place(status: StatusCode) -> (usize, u64) {
-        let index = usize::from(status.as_u16()).saturating_sub(100);
-        (index / 64, 1 << (index % 64))
-    }
-}
-
-impl fmt::Debug for StatusSet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = (100..=999).filter_map(|it| StatusCode::from_u16(it).ok());
-        f.debug_set().entries(all.filter(|it| self.contains(*it)).map(|it| it.as_u16())).finish()
-    }
-}
-
-impl FromIterator<StatusCode> for StatusSet {
-    fn from_iter<I: IntoIterator<Item = StatusCode>>(statuses: I) -> Self {
-        let mut set = Self::default();
-        for status in statuses {
-            let (word, bit) = Self::place(status);
-            if let Some(it) = set.bits.get_mut(word) {
-                *it |= bit;
-            }
-        }
-        set
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fmt;
+
     use http::HeaderMap;
     use reqwest::Url;
 
     use super::*;
     use crate::outcome::Failure;
-    use crate::outcome::hint::Hint;
 
-    const TRANSIENT: [FailureKind; 9] = [
+    const PASSING: [FailureKind; 9] = [
         FailureKind::CircuitOpen,
         FailureKind::Connect,
         FailureKind::Deadline,
@@ -311,14 +307,15 @@ mod tests {
                 elapsed,
                 keyed,
                 redact_path: None,
+                defaults: None,
                 result,
             })
         }
 
-        fn verdict(self, advice: &Advice, retry_if: Option<&Predicate>) -> Verdict {
-            let statuses: StatusSet =
+        fn verdict(self, advice: &Advice) -> Verdict {
+            let statuses: Statuses =
                 [422, 503].map(|it| StatusCode::from_u16(it).unwrap()).into_iter().collect();
-            self.judge(|it| verdict(it, advice, retry_if, &statuses))
+            self.judge(|it| verdict(it, advice, &statuses))
         }
     }
 
@@ -354,21 +351,21 @@ mod tests {
             (keyed(422), &silent, Final),
             (answered(403), &silent, Final),
         ] {
-            assert_eq!(case.verdict(advice, None), expected, "{:?}", case.result);
+            assert_eq!(case.verdict(advice), expected, "{:?}", case.result);
         }
-        for kind in TRANSIENT {
-            assert_eq!(Case::failed(kind).verdict(&silent, None), Transient);
+        for kind in PASSING {
+            assert_eq!(Case::failed(kind).verdict(&silent), Transient);
         }
         for kind in FINAL {
-            assert_eq!(Case::failed(kind).verdict(&silent, None), Final);
+            assert_eq!(Case::failed(kind).verdict(&silent), Final);
         }
     }
 
     #[test]
     fn some_statuses_are_transient_by_what_comes_with_them() {
-        let hinted = StatusSet::default().with_hinted();
+        let hinted = Statuses::default().with_hinted();
         let verdict = |case: Case, advice: &Advice| {
-            case.judge(|it| verdict(it, advice, None, &hinted)) == Verdict::Transient
+            case.judge(|it| verdict(it, advice, &hinted)) == Verdict::Transient
         };
         let limited = Advice { rate_limited: true, ..Advice::default() };
         let hint = |asks| Some(Hint { after: Duration::ZERO, header: None, asks });
@@ -390,15 +387,31 @@ mod tests {
     }
 
     #[test]
-    fn a_predicate_replaces_all_other_rules() {
-        let silent = Advice::default();
-        let always: Predicate = Arc::new(|_| true);
-        let never: Predicate = Arc::new(|_| false);
-        assert_eq!(answered(200).verdict(&silent, Some(&always)), Verdict::Transient);
-        assert_eq!(answered(200).verdict(&silent, Some(&never)), Verdict::Success);
-        assert_eq!(answered(503).verdict(&silent, Some(&never)), Verdict::Final);
-        let failed = Case::failed(FailureKind::Connect);
-        assert_eq!(failed.verdict(&silent, Some(&never)), Verdict::Final);
+    fn an_own_verdict_replaces_all_rules() {
+        let own = |case: Case, own: RetryVerdict| {
+            let (mut advice, mut error) = (Advice::default(), None);
+            let verdict = case.judge(|it| own_verdict(own, it, &mut advice, &mut error));
+            (verdict, advice, error.map(|it| it.to_string()))
+        };
+        let silent = Advice::default;
+        let failed = || Case::failed(FailureKind::Connect);
+        for (case, retries, expected) in [
+            (answered(200), true, Verdict::Transient),
+            (answered(200), false, Verdict::Success),
+            (answered(503), false, Verdict::Final),
+            (failed(), false, Verdict::Final),
+        ] {
+            assert_eq!(own(case, retries.into()), (expected, silent(), None));
+        }
+        let after = Duration::from_secs(7);
+        let hint = Some(Hint { after, header: None, asks: true });
+        let (verdict, advice, _) = own(answered(404), RetryVerdict::RetryAfter(after));
+        assert_eq!((verdict, advice), (Verdict::Transient, Advice { hint, ..silent() }));
+        let (verdict, advice, _) = own(answered(403), RetryVerdict::NotProcessed);
+        assert_eq!(verdict, Verdict::Transient);
+        assert!(answered(403).judge(|it| not_processed(it, &Statuses::default(), &advice)));
+        let ended = own(answered(200), RetryVerdict::Fail("expired".into()));
+        assert_eq!(ended, (Verdict::Final, silent(), Some("expired".into())));
     }
 
     #[test]
@@ -420,12 +433,12 @@ mod tests {
             assert_eq!(health(answered(status), verdict), Some(expected), "{status}");
             assert_eq!(of(answered(status), verdict, true), Some(Health::Throttled), "{status}");
         }
-        for kind in TRANSIENT.into_iter().chain(FINAL) {
+        for kind in PASSING.into_iter().chain(FINAL) {
             let expected = match kind {
                 FailureKind::Throttled => Some(Health::Throttled),
                 FailureKind::CircuitOpen | FailureKind::Deadline => None,
                 FailureKind::Certificate | FailureKind::Tls => Some(Health::Failure),
-                _ => TRANSIENT.contains(&kind).then_some(Health::Failure),
+                _ => PASSING.contains(&kind).then_some(Health::Failure),
             };
             assert_eq!(health(Case::failed(kind), Verdict::Final), expected, "{kind}");
         }
@@ -458,7 +471,7 @@ mod tests {
     #[test]
     fn few_outcomes_prove_that_nothing_was_processed() {
         let refused = [429].map(|it| StatusCode::from_u16(it).unwrap());
-        let refused = refused.into_iter().collect::<StatusSet>().with_hinted();
+        let refused = refused.into_iter().collect::<Statuses>().with_hinted();
         let told = |case: Case, rate_limited| {
             // A hint that asks for a retry is no proof that the request was not processed.
             let header = Some(http::header::RETRY_AFTER);
@@ -491,7 +504,7 @@ mod tests {
             let status = StatusCode::from_u16(status).ok();
             Failure { status, ..Failure::new(FailureKind::Status, delivery) }
         };
-        let statuses: StatusSet =
+        let statuses: Statuses =
             [429, 503].map(|it| StatusCode::from_u16(it).unwrap()).into_iter().collect();
         for (status, transient, health_of, refused) in [
             (404, false, Health::Success, false),
@@ -503,10 +516,18 @@ mod tests {
                     (&Url::parse("http://a.example/").unwrap(), Default::default());
                 let result = OutcomeResult::Failure(of(status, delivery), &fmt::Error);
                 let (method, attempt, keyed) = (&Method::POST, 1, false);
-                let outcome =
-                    Outcome { method, url, attempt, elapsed, keyed, redact_path: None, result };
+                let outcome = Outcome {
+                    method,
+                    url,
+                    attempt,
+                    elapsed,
+                    keyed,
+                    redact_path: None,
+                    defaults: None,
+                    result,
+                };
                 let advice = Advice { rate_limited: status == 429, ..Advice::default() };
-                let verdict = verdict(&outcome, &advice, None, &statuses);
+                let verdict = verdict(&outcome, &advice, &statuses);
                 assert_eq!(verdict == Verdict::Transient, transient, "{status}");
                 assert_eq!(health(&outcome, verdict, &advice), Some(health_of), "{status}");
                 let is_proof = refused && delivery == Delivery::Answered;
@@ -517,24 +538,23 @@ mod tests {
 
     #[test]
     fn what_does_not_concern_the_host_says_nothing_of_it() {
-        for kind in TRANSIENT.into_iter().chain(FINAL) {
+        for kind in PASSING.into_iter().chain(FINAL) {
             let url = &Url::parse("http://a.example/").unwrap();
             let failure = Failure::local(kind, Delivery::NotSent);
             let result = OutcomeResult::Failure(failure, &fmt::Error);
             let (method, attempt, elapsed) = (&Method::GET, 1, Default::default());
-            let outcome =
-                Outcome { method, url, attempt, elapsed, keyed: false, redact_path: None, result };
+            let outcome = Outcome {
+                method,
+                url,
+                attempt,
+                elapsed,
+                keyed: false,
+                redact_path: None,
+                defaults: None,
+                result,
+            };
             assert_eq!(health(&outcome, Verdict::Transient, &Advice::default()), None, "{kind}");
         }
-    }
-
-    #[test]
-    fn a_status_set_holds_what_was_put_in() {
-        let all = || (100..=999).filter_map(|it| StatusCode::from_u16(it).ok());
-        let even: StatusSet = all().filter(|it| it.as_u16() % 2 == 0).collect();
-        assert!(all().all(|it| even.contains(it) == (it.as_u16() % 2 == 0)));
-        let few: StatusSet = all().filter(|it| it.as_u16() % 499 == 0).collect();
-        assert_eq!(format!("{few:?}"), "{499, 998}");
     }
 
     #[test]

@@ -4,7 +4,9 @@ pub(crate) mod classify;
 pub(crate) mod hint;
 pub(crate) mod idempotency;
 pub(crate) mod not_sent;
+pub(crate) mod statuses;
 pub(crate) mod transport_error;
+pub(crate) mod verdict;
 
 use std::{error::Error, fmt, time::Duration};
 
@@ -12,7 +14,12 @@ use http::{HeaderMap, Method, StatusCode, header};
 use reqwest::Url;
 use url::Host;
 
+use crate::breaker::Health;
 use crate::common::path_redactor::PathRedactor;
+use crate::outcome::classify::Verdict;
+use crate::outcome::hint::Advice;
+use crate::outcome::statuses::Statuses;
+use crate::outcome::verdict::RetryVerdict;
 
 /// The progress of a request when its attempt ended.
 ///
@@ -158,7 +165,16 @@ pub struct Outcome<'a> {
     /// `true` if the request carries an idempotency key.
     pub(crate) keyed: bool,
     pub(crate) redact_path: Option<&'a PathRedactor>,
+    /// The rules of the request, where a function of the caller's judges.
+    pub(crate) defaults: Option<Defaults<'a>>,
     pub(crate) result: OutcomeResult<'a>,
+}
+
+/// The input of the verdict without a function of the caller's.
+#[derive(Clone, Copy)]
+pub(crate) struct Defaults<'a> {
+    pub(crate) statuses: &'a Statuses,
+    pub(crate) advice: &'a Advice,
 }
 
 #[derive(Clone, Copy)]
@@ -252,6 +268,65 @@ impl<'a> Outcome<'a> {
         match self.result {
             OutcomeResult::Response { .. } => Delivery::Answered,
             OutcomeResult::Failure(failure, _) => failure.delivery,
+        }
+    }
+
+    /// Returns the verdict without [`retry_if`](crate::ResilientConfigBuilder::retry_if): by the
+    /// request's statuses, by the kind of failure, and by what the response says about retries.
+    ///
+    /// Of an outcome that an observer is given, the rules are those of the default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::StatusCode;
+    /// use reqwest_resilient::ResilientConfig;
+    ///
+    /// // What is retried anyway, and 404.
+    /// let config = ResilientConfig::builder()
+    ///     .retry_if(|it| it.default_verdict().is_retry() || it.status() == Some(StatusCode::NOT_FOUND))
+    ///     .build()?;
+    /// # Ok::<(), reqwest_resilient::ConfigError>(())
+    /// ```
+    pub fn default_verdict(&self) -> RetryVerdict {
+        (self.judge(|_, verdict, _| verdict) == Verdict::Transient).into()
+    }
+
+    /// Returns what the outcome says to the circuit breaker without
+    /// [`breaker_health`](crate::ResilientConfigBuilder::breaker_health), by the rules of
+    /// [`default_verdict`](Self::default_verdict).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use reqwest_resilient::{Health, ResilientConfig};
+    ///
+    /// // Slow searches are not the fault of the server.
+    /// let config = ResilientConfig::builder()
+    ///     .breaker_health(|it| match it.default_health() {
+    ///         Some(Health::Failure) if it.is_timeout() && it.url().path() == "/search" => None,
+    ///         health => health,
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), reqwest_resilient::ConfigError>(())
+    /// ```
+    pub fn default_health(&self) -> Option<Health> {
+        self.judge(classify::health)
+    }
+
+    fn judge<T>(&self, judge: impl FnOnce(&Self, Verdict, &Advice) -> T) -> T {
+        match self.defaults {
+            Some(Defaults { statuses, advice }) => {
+                judge(self, classify::verdict(self, advice, statuses), advice)
+            }
+            None => {
+                let advice = Advice {
+                    rate_limited: self.status() == Some(StatusCode::TOO_MANY_REQUESTS),
+                    ..Advice::default()
+                };
+                let statuses = classify::TRANSIENT.into_iter().collect();
+                judge(self, classify::verdict(self, &advice, &statuses), &advice)
+            }
         }
     }
 
@@ -361,6 +436,7 @@ mod tests {
             elapsed,
             keyed: false,
             redact_path: None,
+            defaults: None,
             result,
         });
     }

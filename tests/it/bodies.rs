@@ -36,7 +36,7 @@ fn responding(
     config: ResilientConfigBuilder,
     respond: impl Fn() -> http::Response<Body> + Send + Sync + 'static,
 ) -> ClientWithMiddleware {
-    ClientBuilder::new(reqwest::Client::new())
+    ClientBuilder::new(crate::support::idle_client())
         .with(Resilient::new(config.build().unwrap()))
         .with(Responds(Box::new(respond)))
         .build()

@@ -1,5 +1,6 @@
 //! The circuit breaker on its own: its promises, and the defects of others it must not have.
 
+mod by_hand;
 mod defects;
 mod in_loop;
 mod model;
@@ -281,7 +282,7 @@ fn changes_are_notified_in_order_with_their_reasons() {
     succeed(&breaker, 1, now + secs(10));
     breaker.force_open();
     breaker.force_open();
-    breaker.force_closed();
+    breaker.disable();
     breaker.metrics_only();
     breaker.reset();
     breaker.reset();
@@ -315,7 +316,7 @@ fn manual_states_hold_until_another_command() {
     assert_eq!((rejected.retry_in(), rejected.reason()), (None, ChangeReason::Manual));
     assert_eq!(rejected.to_string(), "circuit breaker is forced open");
 
-    breaker.force_closed();
+    breaker.disable();
     fail(&breaker, 100, now);
     let snapshot = breaker.snapshot(now);
     assert_eq!((snapshot.state, snapshot.window.total), (BreakerState::Disabled, 0));

@@ -4,11 +4,12 @@ use std::error::Error;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use http::{HeaderValue, header::RETRY_AFTER};
+use http::HeaderValue;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest_resilient::testing::Reply;
 use reqwest_resilient::{
     BodyFactory, BreakerConfig, HttpRequestError, RequestBuilderExt, ResilientClient,
-    ResilientConfigBuilder,
+    ResilientConfigBuilder, TimeLimit,
 };
 
 use crate::support::{URL, fault, scripted, steady};
@@ -110,4 +111,58 @@ async fn what_the_caller_got_wrong_stands_once_in_the_chain() {
     let never = BodyFactory::new(async || Err("no such file".into()));
     let error = client.put(URL).with_extension(never).send_resilient().await.unwrap_err();
     stands_once(error, "no such file");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_body_of_a_failed_response_is_read_without_losing_the_error() {
+    let reply = Reply::status(422)
+        .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+        .body(r#"{"field":"amount"}"#);
+    let mut error = ended(steady(), reply).await;
+    for _ in 0..2 {
+        assert_eq!(error.text().await.unwrap(), r#"{"field":"amount"}"#);
+    }
+    assert_eq!(error.bytes().await.unwrap().len(), 18);
+    assert_eq!(error.status().unwrap().as_u16(), 422);
+    assert_eq!(error.response().unwrap().url().as_str(), URL);
+    assert_eq!(error.into_response().unwrap().text().await.unwrap().len(), 18);
+
+    let huge = Reply::status(500).body(vec![b'x'; 3 << 20]);
+    let mut error = ended(steady().max_retries(0), huge).await;
+    assert_eq!(error.text().await.unwrap().len(), 1 << 20, "the rest is dropped");
+
+    let mut error = ended(steady().max_retries(0), Reply::error(|| fault::reset().into())).await;
+    assert_eq!(error.text().await.unwrap(), "");
+}
+
+#[cfg(feature = "json")]
+#[tokio::test(start_paused = true)]
+async fn the_body_of_a_failed_response_is_read_as_json() {
+    let mut error = ended(steady(), Reply::status(422).body(r#"{"code":7}"#)).await;
+    let read: std::collections::HashMap<String, u8> = error.json().await.unwrap();
+    assert_eq!(read["code"], 7);
+    assert!(error.json::<Vec<u8>>().await.is_err());
+    assert_eq!(error.text().await.unwrap(), r#"{"code":7}"#, "still there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_names_the_limit_that_cut_it_by_type() {
+    let late = || Reply::status(200).after(9 * SECOND);
+    let error = ended(steady().max_total_time(SECOND), late()).await;
+    assert_eq!(error.time_limit(), Some((TimeLimit::MaxTotalTime, SECOND)));
+    let error = ended(steady().attempt_timeout(SECOND).max_retries(0), late()).await;
+    assert_eq!(error.time_limit(), Some((TimeLimit::AttemptTimeout, SECOND)));
+    let timeout = Reply::error(|| fault::request_timeout().into());
+    let error = ended(steady().max_retries(0), timeout).await;
+    assert!(error.is_timeout() && error.time_limit().is_none());
+}
+
+#[test]
+fn errors_and_configs_pass_through_catch_unwind() {
+    fn passes<T: std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
+    passes::<HttpRequestError>();
+    passes::<reqwest_resilient::ResilientConfig>();
+    passes::<reqwest_resilient::RetryOverride>();
+    passes::<reqwest_resilient::Resilient>();
+    passes::<ResilientClient>();
 }

@@ -462,7 +462,7 @@ fn bodies_are_read_by_blocking() {
 #[test]
 fn the_callers_own_panic_is_the_callers() {
     let server = Server::h1([Reply::status(200).into()]);
-    let config = steady().retry_if(|_| panic!("in the predicate")).build().unwrap();
+    let config = steady().retry_if(|_| -> bool { panic!("in the predicate") }).build().unwrap();
     let client = blocking::ResilientClient::new(config).unwrap();
     let caught = catch_unwind(AssertUnwindSafe(|| client.get(server.url("/")).send()));
     assert_eq!(caught.unwrap_err().downcast_ref(), Some(&"in the predicate"));

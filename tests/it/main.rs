@@ -5,6 +5,7 @@ mod block_on;
 mod bodies;
 mod breaker;
 mod compat;
+mod composing;
 #[cfg(feature = "serde")]
 mod config;
 mod conformance;

@@ -356,7 +356,7 @@ async fn a_hint_to_one_request_holds_back_all_of_the_client() {
     // Each client has a gate of its own, and both ask the same server.
     let replies = [come_back_in(429, "1"), come_back_in(429, "1"), Reply::status(200)];
     let (first, script) = scripted(ResilientConfig::default(), replies);
-    let second = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+    let second = reqwest_middleware::ClientBuilder::new(crate::support::idle_client())
         .with(reqwest_resilient::Resilient::default())
         .with(script.clone())
         .build();

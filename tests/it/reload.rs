@@ -41,8 +41,10 @@ fn reloadable(
 ) -> (ClientWithMiddleware, Script, ResilientHandle) {
     let (resilient, script) = (Resilient::new(config.build().unwrap()), Script::new(replies));
     let handle = resilient.handle();
-    let client =
-        ClientBuilder::new(reqwest::Client::new()).with(resilient).with(script.clone()).build();
+    let client = ClientBuilder::new(crate::support::idle_client())
+        .with(resilient)
+        .with(script.clone())
+        .build();
     (client, script, handle)
 }
 
@@ -163,7 +165,7 @@ async fn a_reload_of_one_client_leaves_the_rules_of_another_that_shares_its_host
         let resilient = Resilient::new(config.build().unwrap()).with_hosts(hosts.clone());
         let script = Script::new(replies.iter().map(|it| Reply::status(*it)));
         let handle = resilient.handle();
-        let client = ClientBuilder::new(reqwest::Client::new()).with(resilient).with(script);
+        let client = ClientBuilder::new(crate::support::idle_client()).with(resilient).with(script);
         (client.build(), handle)
     };
     let (one, handle) = client(9, &[503]);

@@ -257,7 +257,7 @@ async fn a_log_records_a_successful_first_attempt() {
 async fn two_layers_do_not_multiply() {
     let check = async |reply: Reply| {
         let script = Script::new([reply]);
-        let client = ClientBuilder::new(reqwest::Client::new())
+        let client = ClientBuilder::new(idle_client())
             .with(Resilient::new(steady().build().unwrap()))
             .with(Resilient::new(steady().max_retries(2).build().unwrap()))
             .with(script.clone())
@@ -376,8 +376,7 @@ async fn only_refused_statuses_prove_that_a_post_was_not_processed() {
     let sends = async |refused: Option<&[u16]>, reply: Reply| {
         let mut config = steady();
         if let Some(refused) = refused {
-            let refused = refused.iter().map(|it| StatusCode::from_u16(*it).unwrap());
-            config = config.refused_statuses(refused);
+            config = config.refused_statuses(refused.to_vec());
         }
         let (client, script) = scripted(config.build().unwrap(), [reply, Reply::status(200)]);
         client.post(URL).send().await.unwrap();

@@ -234,7 +234,7 @@ fn exactly_one_state_of_a_breaker_is_1() {
             tokio::time::sleep(5 * SECOND).await;
             client.get(URL).send().await.unwrap();
             is("open");
-            breaker.force_closed();
+            breaker.disable();
             is("disabled");
             breaker.reset();
             is("closed");

@@ -63,7 +63,7 @@ fn plain_h2() -> Client {
 }
 
 fn settings() -> reqwest::ClientBuilder {
-    Client::builder().no_proxy().retry(reqwest::retry::never())
+    crate::support::client_builder().retry(reqwest::retry::never())
 }
 
 fn ms(count: u64) -> Duration {

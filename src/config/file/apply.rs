@@ -4,8 +4,7 @@ use std::num::NonZeroUsize;
 
 use crate::common::fault::ConfigFault;
 use crate::config::file::parts::Parts;
-use crate::config::file::set::{get, get_table};
-use crate::config::file::shape::{Table, Value};
+use crate::config::file::value::{Table, Value, get, get_table};
 use crate::config::overrides::RetryOverride;
 use crate::config::{ResilientConfig, ResilientConfigBuilder};
 

@@ -129,15 +129,15 @@ mod limits;
 mod parts;
 #[cfg(feature = "schemars")]
 mod schema;
-mod set;
 mod shape;
 mod tree;
+mod value;
 
 use serde::de::{Deserialize, Deserializer, Error as _};
 
 use self::{
-    shape::{Table, Value},
     tree::Tree,
+    value::{Table, Value},
 };
 use crate::common::fault::{ConfigError, ConfigFault};
 use crate::config::ResilientConfig;

@@ -1,15 +1,13 @@
 //! Settings that are made of several values: backoff, circuit breaker and retry budget.
 
-use std::{num::NonZeroU16, time::Duration};
+use std::time::Duration;
 
-use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers, Window};
+use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers};
 use crate::common::fault::ConfigFault;
-use crate::config::file::set::{
-    count, get, get_count, get_number, get_percent, get_time, percent, positive, set,
-};
-use crate::config::file::shape::{Table, Value};
+use crate::config::file::keys::{BREAKER, BUDGET, SETTINGS, setter};
+use crate::config::file::value::{Setter, Table, Value, get};
 use crate::config::overrides::RetryOverride;
-use crate::config::policy::{Patch, Policy};
+use crate::config::policy::{Patch, Policy, Setting};
 use crate::retry::backoff::{BackoffShape, Constant, Exponential, Fibonacci, Linear};
 use crate::retry::budget::{BudgetConfig, RetryBudget};
 
@@ -33,11 +31,14 @@ impl Parts {
 
     /// Returns these with those that `patch` sets.
     pub(super) fn patched(mut self, patch: &Patch) -> Self {
-        if let Some(backoff) = &patch.backoff {
-            self.backoff = backoff.shape().unwrap_or_default();
+        for setting in patch.settings() {
+            match setting {
+                Setting::Backoff(it) => self.backoff = it.shape().unwrap_or_default(),
+                Setting::CircuitBreaker(it) => self.breaker.clone_from(it),
+                Setting::RetryBudget(it) => self.budget.clone_from(it),
+                _ => {}
+            }
         }
-        self.breaker = patch.breaker.clone().unwrap_or(self.breaker);
-        self.budget = patch.budget.clone().unwrap_or(self.budget);
         self
     }
 
@@ -78,7 +79,7 @@ impl Parts {
                         None => settings.without_retry_budget(),
                     }
                 }
-                (name, value) => set(settings, name, value),
+                (name, value) => request(settings, name, value),
             };
         }
         settings
@@ -149,54 +150,25 @@ impl Parts {
 }
 
 fn breaker(config: BreakerConfig, name: &str, value: &Value) -> BreakerConfig {
-    match (name, value) {
-        ("open_for", Value::Time(it)) => config.open_for(*it),
-        ("open_growth", Value::Off) => config.without_open_growth(),
-        ("open_growth", Value::Table(it)) => {
-            config.open_growth(get_number(it, "factor"), get_time(it, "max"))
-        }
-        ("open_jitter", Value::Off) => config.without_open_jitter(),
-        ("open_jitter", Value::Whole(it)) => config.open_jitter(percent(*it)),
-        ("max_retry_after", Value::Time(it)) => config.max_retry_after(*it),
-        ("window", Value::Time(it)) => config.window(Window::Time(*it)),
-        ("window", Value::Whole(it)) => {
-            let len = u16::try_from(*it).ok().and_then(NonZeroU16::new);
-            config.window(Window::Count(len.unwrap_or(NonZeroU16::MAX)))
-        }
-        ("min_samples", Value::Whole(it)) => config.min_samples(positive(*it)),
-        ("sustained", Value::Off) => config.without_sustained(),
-        ("sustained", Value::Table(it)) => {
-            config.or_sustained(get_time(it, "no_success_for"), get_count(it, "min_failures"))
-        }
-        ("failure_rate", Value::Off) => config.without_failure_rate(),
-        ("failure_rate", Value::Whole(it)) => config.or_failure_rate(percent(*it)),
-        ("consecutive" | "consecutive_while_few", Value::Off) => config.without_consecutive(),
-        ("consecutive", Value::Whole(it)) => config.or_consecutive(positive(*it)),
-        ("consecutive_while_few", Value::Whole(it)) => {
-            config.or_consecutive_while_few(positive(*it))
-        }
-        ("slow_calls", Value::Off) => config.without_slow_calls(),
-        ("slow_calls", Value::Table(it)) => {
-            config.or_slow_calls(get_time(it, "slower_than"), get_percent(it))
-        }
-        ("max_probes", Value::Whole(it)) => config.max_probes(positive(*it)),
-        ("close_after", Value::Whole(it)) => config.close_after(positive(*it)),
-        ("close_unless", Value::Table(it)) => {
-            config.close_unless(get_percent(it), get_count(it, "probes"))
-        }
-        ("half_open_max_wait", Value::Time(it)) => config.half_open_max_wait(*it),
+    match setter(BREAKER, name) {
+        Setter::Breaker(set) => set(config, value),
         // `scope` is that of all.
         _ => config,
     }
 }
 
 fn budget(config: BudgetConfig, name: &str, value: &Value) -> BudgetConfig {
-    match (name, value) {
-        ("size", Value::Whole(it)) => config.size(count(*it)),
-        ("deposit", Value::Number(it)) => config.deposit(*it),
-        ("trickle", Value::Number(it)) => config.trickle(*it),
-        ("retry_deposit", Value::Number(it)) => config.retry_deposit(*it),
+    match setter(BUDGET, name) {
+        Setter::Budget(set) => set(config, value),
         _ => config,
+    }
+}
+
+fn request(settings: RetryOverride, name: &str, value: &Value) -> RetryOverride {
+    match setter(SETTINGS, name) {
+        Setter::Request(set) => set(settings, value),
+        // `preset`, `hosts` and `max_hosts` are no settings of a request.
+        _ => settings,
     }
 }
 

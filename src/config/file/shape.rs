@@ -7,12 +7,15 @@ use http::{HeaderName, Method, StatusCode};
 use crate::common::fault::ConfigFault;
 use crate::common::host_pattern::{self, INVALID_HOST};
 use crate::config::file::tree::{Tree, WithoutText};
+use crate::config::file::value::{Setter, Table, Value};
 
-/// One setting: its name, what it may be, and a line about it for those who write one.
+/// One setting: its name, its valid values, what they set, and a line about it for those who write
+/// one.
 pub(super) struct Key {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
     pub(super) required: bool,
+    pub(super) set: Setter,
     #[cfg_attr(not(feature = "schemars"), expect(dead_code))]
     pub(super) about: &'static str,
 }
@@ -50,26 +53,6 @@ pub(super) enum Kind {
     /// The first of these that fits.
     Any(&'static [Self]),
 }
-
-/// A value that was read.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
-    On,
-    Off,
-    Whole(u64),
-    Number(f64),
-    Time(Duration),
-    Word(&'static str),
-    Status(StatusCode),
-    Method(Method),
-    Header(HeaderName),
-    Text,
-    List(Vec<Self>),
-    Table(Table),
-}
-
-/// The values of a table that could be understood.
-pub(super) type Table = Vec<(String, Value)>;
 
 impl Kind {
     /// Reads `tree`, or adds its faults to `faults`.
@@ -314,11 +297,12 @@ mod tests {
 
     const MOST: Kind = Kind::Whole { min: 1, max: 9 };
     const KEYS: &[Key] = &[
-        Key { name: "most", kind: MOST, required: true, about: "" },
+        Key { name: "most", kind: MOST, required: true, set: Setter::Part, about: "" },
         Key {
             name: "limit",
             kind: Kind::Any(&[Kind::Off, Kind::Time { zero: false }]),
             required: false,
+            set: Setter::Part,
             about: "",
         },
     ];

@@ -2,34 +2,29 @@
 
 mod patch;
 mod presets;
+mod table;
 mod validate;
 
-use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::{HeaderMap, Method};
 use reqwest::Url;
 
-pub(crate) use self::patch::Patch;
-use crate::breaker::{BreakerConfig, CircuitBreakers, Health};
-use crate::common::clock::Sources;
+pub(crate) use self::{
+    patch::Patch,
+    table::{Policy, Setting},
+};
+use crate::breaker::Health;
 #[cfg(feature = "serde")]
 use crate::common::host_pattern;
 use crate::common::host_pattern::HostPatterns;
-use crate::common::path_redactor::PathRedactor;
-use crate::config::headers::DeadlineHeader;
-use crate::host::gate::GateKey;
-use crate::host::map::DEFAULT_MAX_HOSTS;
 use crate::host::parts::HostRules;
-use crate::observe::listeners::Listeners;
 use crate::observe::redact::RedactedUrl;
-use crate::outcome::Outcome;
-use crate::outcome::classify::{
-    self, HintFrom, Judge, Predicate, RetryMethods, StatusSet, Verdict,
-};
-use crate::outcome::hint::{Advice, HintHeaders};
-use crate::outcome::idempotency::{self, IdempotencyKey};
-use crate::retry::backoff::{Backoff, Exponential, Jitter};
-use crate::retry::budget::{BudgetConfig, RetryBudget};
+use crate::outcome::classify::{self, Verdict};
+use crate::outcome::hint::Advice;
+use crate::outcome::idempotency;
+use crate::outcome::{Defaults, Outcome};
+use crate::retry::backoff::{Backoff, Exponential};
 
 /// The treatment of a wait that the server asked for.
 ///
@@ -63,54 +58,6 @@ pub enum RetryAfter {
     Ignored,
 }
 
-/// Every setting that the loop reads.
-#[derive(Clone)]
-pub(crate) struct Policy {
-    pub(crate) max_retries: u32,
-    pub(crate) backoff: Arc<dyn Backoff>,
-    /// Set if the backoff is the caller's or a preset's choice: then it serves rate limits, too.
-    pub(crate) is_backoff_set: bool,
-    /// Set if `max_wait_time` was set after the backoff, and so cuts its cap.
-    pub(crate) is_backoff_limited: bool,
-    pub(crate) jitter: Jitter,
-    pub(crate) statuses: StatusSet,
-    /// The statuses that say that the request was not processed.
-    pub(crate) refused: StatusSet,
-    pub(crate) retry_if: Option<Predicate>,
-    pub(crate) methods: RetryMethods,
-    pub(crate) idempotent: Option<bool>,
-    /// `None` where nothing is said, so that a client may have a timeout of its own.
-    pub(crate) attempt_timeout: Option<Option<Duration>>,
-    pub(crate) max_total_time: Option<Duration>,
-    pub(crate) max_wait_time: Duration,
-    /// `None` for the default, which depends on the attempt timeout.
-    pub(crate) max_open_wait: Option<Duration>,
-    /// Set if `max_open_wait` goes on over failed probes, but only at a host that has responded, and
-    /// those that waited return like slow start.
-    pub(crate) waits_out_outages: bool,
-    pub(crate) retry_after: RetryAfter,
-    pub(crate) hints: Arc<HintHeaders>,
-    pub(crate) hint_from: Option<HintFrom>,
-    pub(crate) redact_path: Option<PathRedactor>,
-    pub(crate) read_body: Option<usize>,
-    pub(crate) idempotency_key: Option<IdempotencyKey>,
-    pub(crate) deadline_header: Option<DeadlineHeader>,
-    pub(crate) attempt_header: Option<HeaderName>,
-    pub(crate) breaker: Option<CircuitBreakers>,
-    pub(crate) breaker_health: Option<Judge>,
-    /// Set if what only `retry_if` retries is a failure to the breaker: so in the Python library.
-    pub(crate) retried_counts: bool,
-    pub(crate) budget: Option<RetryBudget>,
-    /// The overdraft of the budget in tokens: only for requests that name `max_retries` themselves.
-    pub(crate) overdraft: u32,
-    pub(crate) gate: Option<GateKey>,
-    pub(crate) listeners: Listeners,
-    pub(crate) sources: Sources,
-    pub(crate) hosts: Option<Arc<HostPatterns<HostPolicy>>>,
-    /// Read once, when a client is built.
-    pub(crate) max_hosts: NonZeroUsize,
-}
-
 /// The settings of one host.
 #[derive(Clone)]
 pub(crate) struct HostPolicy {
@@ -121,22 +68,6 @@ pub(crate) struct HostPolicy {
     pub(crate) policy: Arc<Policy>,
 }
 
-/// 408, 425, 429, 500, 502, 503, 504: the statuses that tell of a passing state. Not 501 and 505,
-/// which no retry changes.
-const TRANSIENT: [StatusCode; 7] = [
-    StatusCode::REQUEST_TIMEOUT,
-    StatusCode::TOO_EARLY,
-    StatusCode::TOO_MANY_REQUESTS,
-    StatusCode::INTERNAL_SERVER_ERROR,
-    StatusCode::BAD_GATEWAY,
-    StatusCode::SERVICE_UNAVAILABLE,
-    StatusCode::GATEWAY_TIMEOUT,
-];
-
-/// 425 and 429: by convention, a server that sends them did not begin. A 503 may come from a proxy
-/// whose server did.
-const REFUSED: [StatusCode; 2] = [StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
-
 /// The longest backoff by default.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(20);
 
@@ -146,47 +77,6 @@ const AFTER_RATE_LIMIT: Exponential =
 
 /// With twice as much, small fleets stay down: their requests only move to the next opening.
 const MAX_OPEN_WAIT: Duration = Duration::from_secs(2);
-
-impl Default for Policy {
-    fn default() -> Self {
-        let backoff = Exponential::new(Duration::from_millis(300));
-        Self {
-            max_retries: 3,
-            backoff: Arc::new(backoff.max_delay(LONGEST_BACKOFF)),
-            is_backoff_set: false,
-            is_backoff_limited: false,
-            jitter: Jitter::Full,
-            statuses: TRANSIENT.into_iter().collect::<StatusSet>().with_hinted(),
-            refused: REFUSED.into_iter().collect::<StatusSet>().with_hinted(),
-            retry_if: None,
-            methods: RetryMethods::Idempotent,
-            idempotent: None,
-            attempt_timeout: None,
-            max_total_time: None,
-            max_wait_time: Duration::from_secs(60),
-            max_open_wait: None,
-            waits_out_outages: false,
-            retry_after: RetryAfter::Floor,
-            hints: Arc::default(),
-            hint_from: None,
-            redact_path: None,
-            read_body: None,
-            idempotency_key: None,
-            deadline_header: None,
-            attempt_header: None,
-            breaker: Some(BreakerConfig::default().into()),
-            breaker_health: None,
-            retried_counts: false,
-            budget: Some(BudgetConfig::default().into()),
-            overdraft: 0,
-            gate: Some(GateKey::default()),
-            listeners: Listeners::default(),
-            sources: Sources::default(),
-            hosts: None,
-            max_hosts: DEFAULT_MAX_HOSTS,
-        }
-    }
-}
 
 impl Policy {
     /// Returns the backoff after a failed attempt: after a rate limit that closed no gate it begins at
@@ -203,14 +93,31 @@ impl Policy {
         }
     }
 
-    pub(crate) fn verdict(&self, outcome: &Outcome<'_>, advice: &Advice) -> Verdict {
-        classify::verdict(outcome, advice, self.retry_if.as_ref(), &self.statuses)
+    /// Returns the verdict on an outcome. The caller's own puts a wait or a proof into `advice`, and
+    /// an error of its own into `error`.
+    pub(crate) fn verdict(
+        &self,
+        outcome: &Outcome<'_>,
+        advice: &mut Advice,
+        error: &mut Option<Box<dyn Error + Send + Sync>>,
+    ) -> Verdict {
+        let Some(retry_if) = &self.retry_if else {
+            return classify::verdict(outcome, advice, &self.statuses);
+        };
+        let own = retry_if(&self.with_defaults(outcome, advice));
+        classify::own_verdict(own, outcome, advice, error)
+    }
+
+    /// Returns an outcome that knows the verdict without the caller's functions.
+    fn with_defaults<'a>(&'a self, outcome: &Outcome<'a>, advice: &'a Advice) -> Outcome<'a> {
+        let defaults = Some(Defaults { statuses: &self.statuses, advice });
+        Outcome { defaults, ..*outcome }
     }
 
     /// Returns what an outcome of this verdict says to the breaker.
     ///
-    /// An outcome that only the caller's predicate retries, such as a 404 that is to become a 200, is a sign of
-    /// life.
+    /// An outcome that only the caller's predicate retries, such as a 404 that is to become a 200, is
+    /// a sign of life.
     pub(crate) fn health(
         &self,
         outcome: &Outcome<'_>,
@@ -218,10 +125,9 @@ impl Policy {
         advice: &Advice,
     ) -> Option<Health> {
         match (&self.breaker_health, &self.retry_if) {
-            (Some(judge), _) => judge(outcome),
+            (Some(judge), _) => judge(&self.with_defaults(outcome, advice)),
             (None, Some(_)) if !self.retried_counts => {
-                let verdict = classify::verdict(outcome, advice, None, &self.statuses);
-                classify::health(outcome, verdict, advice)
+                self.with_defaults(outcome, advice).default_health()
             }
             (None, _) => classify::health(outcome, verdict, advice),
         }
@@ -292,17 +198,12 @@ impl Policy {
     /// Returns these settings with the code and the hosts of `other`.
     #[cfg(feature = "serde")]
     pub(crate) fn with_code_of(&self, other: &Self) -> Self {
-        let other = other.clone();
-        Self {
-            retry_if: other.retry_if,
-            hint_from: other.hint_from,
-            redact_path: other.redact_path,
-            breaker_health: other.breaker_health,
-            listeners: other.listeners,
-            sources: other.sources,
-            hosts: other.hosts,
-            ..self.clone()
-        }
+        let mut policy = self.clone();
+        policy.take_code_of(other);
+        policy.listeners.clone_from(&other.listeners);
+        policy.sources.clone_from(&other.sources);
+        policy.hosts.clone_from(&other.hosts);
+        policy
     }
 
     /// Every host that has settings of its own.
@@ -321,28 +222,8 @@ impl Policy {
 impl Policy {
     /// Adds what can be shown to `out`.
     pub(crate) fn describe(&self, out: &mut fmt::DebugStruct<'_, '_>) {
-        let delays = [0, 1, 2, 3].map(|retry| self.backoff.delay(retry));
-        out.field("max_retries", &self.max_retries)
-            .field("backoff", &delays)
-            .field("max_delay", &self.backoff.max_delay().filter(|it| *it < Duration::MAX))
-            .field("jitter", &self.jitter)
-            .field("retry_statuses", &self.statuses)
-            .field("refused_statuses", &self.refused)
-            .field("retry_methods", &self.methods)
-            .field("attempt_timeout", &self.attempt_timeout)
-            .field("max_total_time", &self.max_total_time)
-            .field("max_wait_time", &self.max_wait_time)
-            .field("max_open_wait", &self.max_open_wait)
-            .field("retry_after", &self.retry_after)
-            .field("hint_headers", &self.hints)
-            .field("read_body", &self.read_body)
-            .field("idempotency_key", &self.idempotency_key)
-            .field("deadline_header", &self.deadline_header)
-            .field("attempt_header", &self.attempt_header)
-            .field("circuit_breaker", &self.breaker.as_ref().map(CircuitBreakers::config))
-            .field("retry_budget", &self.budget.as_ref().map(RetryBudget::config))
-            .field("gate", &self.gate)
-            .field("max_hosts", &self.max_hosts);
+        self.show_data(out);
+        out.field("max_hosts", &self.max_hosts);
         if let Some(hosts) = &self.hosts {
             out.field("hosts", hosts);
         }

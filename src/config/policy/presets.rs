@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{StatusCode, header};
+use http::header;
 
-use super::{Policy, RetryAfter, TRANSIENT};
+use super::{Policy, RetryAfter};
 use crate::config::headers::DeadlineHeader;
-use crate::outcome::classify::RetryMethods;
+use crate::outcome::classify::{RetryMethods, TRANSIENT};
 use crate::outcome::hint::{HintFormat, HintHeaders};
 use crate::retry::backoff::{Exponential, Jitter};
 use crate::retry::budget::BudgetConfig;
@@ -48,11 +48,9 @@ impl Policy {
 
     /// Retries alone, as reqwest-retry makes them.
     pub(crate) fn plain() -> Self {
-        let server_errors = (500..=599).filter_map(|it| StatusCode::from_u16(it).ok());
-        let others = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
         Self {
             is_backoff_set: true,
-            statuses: server_errors.chain(others).collect(),
+            statuses: (408, 429, 500..=599).into(),
             hints: Arc::new(HintHeaders::none()),
             max_open_wait: Some(Duration::ZERO),
             breaker: None,

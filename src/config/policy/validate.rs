@@ -70,6 +70,17 @@ impl Policy {
             refuse(longer, "attempt_timeout", rule, &timeout);
         }
         refuse(is_zero(self.max_total_time), "max_total_time", positive, &Duration::ZERO);
+        for (field, set) in
+            [("retry_statuses", &self.statuses), ("refused_statuses", &self.refused)]
+        {
+            let invalid = set.invalid();
+            refuse(
+                invalid.is_some(),
+                field,
+                "must be from 100 to 999",
+                &invalid.unwrap_or_default(),
+            );
+        }
         let no_wait = self.max_wait_time.is_zero();
         refuse(no_wait, "max_wait_time", positive, &self.max_wait_time);
         refuse(self.read_body == Some(0), "read_body", positive, &0);

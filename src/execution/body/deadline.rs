@@ -11,7 +11,7 @@ use tokio::time::Sleep;
 
 use crate::common::clock::Instant;
 use crate::error::BoxError;
-use crate::observe::message::Elapsed;
+use crate::observe::message::{Elapsed, TimeLimit};
 
 /// Returns the same response with a body that fails at `deadline` if it has not ended by then.
 pub(crate) fn until(response: Response, deadline: Instant, limit: Duration) -> Response {
@@ -44,7 +44,7 @@ impl http_body::Body for Until {
             Poll::Pending => ready!(self.sleep.as_mut().poll(cx)),
         }
         // As an io error of this kind, so that `reqwest::Error::is_timeout` sees it.
-        let elapsed = Elapsed { limit: "max_total_time", after: self.limit };
+        let elapsed = Elapsed { limit: TimeLimit::MaxTotalTime, after: self.limit };
         Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, elapsed).into())))
     }
 

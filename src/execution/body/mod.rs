@@ -14,7 +14,7 @@ pub(crate) use read::read;
 use reqwest::{Body, Response, ResponseBuilderExt};
 
 /// Returns the same response with another body; keeps URL and extensions.
-fn rebuild(response: Response, body: impl FnOnce(Body) -> Body) -> Response {
+pub(crate) fn rebuild(response: Response, body: impl FnOnce(Body) -> Body) -> Response {
     let url = response.url().clone();
     let (mut parts, old) = http::Response::<Body>::from(response).into_parts();
     // reqwest keeps the URL apart and takes it back by an extension of a private type.

@@ -162,7 +162,7 @@ impl Observer for MetricsObserver {
             return self.breaker_changed(change);
         }
         let Some((method, url)) = event.request() else { return };
-        let host = match (url.host_str(), url.port()) {
+        let host = match (url.full().host_str(), url.full().port()) {
             (Some(host), None) => self.hosts.of(host),
             (Some(host), Some(port)) => self.hosts.of(&format!("{host}:{port}")),
             (None, _) => SharedString::const_str(OTHER),

@@ -26,6 +26,8 @@ pub(crate) struct Advice {
     pub(crate) directive: RetryDirective,
     /// `true` if there were too many requests: a 429, or a 403 with a limit as GitHub sends it.
     pub(crate) rate_limited: bool,
+    /// `true` if the caller's own verdict says that the request was not processed.
+    pub(crate) not_processed: bool,
 }
 
 /// A time to wait, and its origin.
@@ -93,7 +95,8 @@ pub(crate) fn read(
         (directive, _) => directive,
     };
     let limited_403 = status == StatusCode::FORBIDDEN && (hint.is_some() || reader.exhausted);
-    Advice { hint, directive, rate_limited: reader.throttled || limited_403 }
+    let rate_limited = reader.throttled || limited_403;
+    Advice { hint, directive, rate_limited, not_processed: false }
 }
 
 /// Ranks of hints, by precedence: the first present one counts.

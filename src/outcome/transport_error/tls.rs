@@ -3,7 +3,7 @@
 use std::error::Error;
 
 /// Returns whether the server's certificate, or all that it offers, was refused.
-#[cfg(feature = "rustls")]
+#[cfg(feature = "rustls-errors")]
 pub(super) fn is_refused_certificate(link: &(dyn Error + 'static)) -> bool {
     matches!(
         link.downcast_ref::<rustls::Error>(),
@@ -20,7 +20,7 @@ pub(super) fn is_refused_certificate(link: &(dyn Error + 'static)) -> bool {
 /// name, or the client's certificate or its absence.
 ///
 /// With TLS 1.3 a server judges the client's certificate only after the handshake.
-#[cfg(feature = "rustls")]
+#[cfg(feature = "rustls-errors")]
 pub(super) fn is_final_alert(link: &(dyn Error + 'static)) -> bool {
     use rustls::AlertDescription::*;
 
@@ -54,12 +54,12 @@ pub(super) fn is_final_alert(link: &(dyn Error + 'static)) -> bool {
     )
 }
 
-#[cfg(not(feature = "rustls"))]
+#[cfg(not(feature = "rustls-errors"))]
 pub(super) fn is_refused_certificate(_: &(dyn Error + 'static)) -> bool {
     false
 }
 
-#[cfg(not(feature = "rustls"))]
+#[cfg(not(feature = "rustls-errors"))]
 pub(super) fn is_final_alert(_: &(dyn Error + 'static)) -> bool {
     false
 }

@@ -132,7 +132,7 @@ fn failsafe_rs_3_late_failures_do_not_prolong_the_opening() {
     fail(&breaker, 1, now);
     late.failure(now + secs(4));
     let snapshot = breaker.snapshot(now + secs(5));
-    assert_eq!((snapshot.consecutive_failures, snapshot.last_failure), (1, Some(now)));
+    assert_eq!((snapshot.consecutive_failures, snapshot.last_failure), (1, Some(now.into_std())));
     assert!(breaker.try_enter(now + secs(5)).is_ok());
 }
 

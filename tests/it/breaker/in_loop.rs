@@ -372,7 +372,7 @@ fn redirected(
     status: u16,
 ) -> ClientWithMiddleware {
     let config = guarded(breaker).max_retries(0).build().unwrap();
-    ClientBuilder::new(reqwest::Client::new())
+    ClientBuilder::new(crate::support::idle_client())
         .with(Resilient::new(config).with_hosts(hosts.clone()))
         .with(Redirected(to, status))
         .build()

@@ -123,7 +123,8 @@ impl Watched {
             last_failure_s: last.map(since_start),
             rejected: None,
         };
-        let observed = facts(name(state), consecutive_failures, last_failure);
+        let observed =
+            facts(name(state), consecutive_failures, last_failure.map(Instant::from_std));
         let right = facts(self.model.state, self.model.failures, self.model.last_failure);
         if !same(&right, &observed, 0.0) {
             self.wrong.push(format!("the breaker is {observed:?} and should be {right:?}"));

@@ -220,12 +220,12 @@ impl Stage {
             let stage = on_stage();
             builder = match callback {
                 Callback::Request => builder.on_request(move |it| {
-                    stage.hear(it.method, &it.url, it.max_retries);
+                    stage.hear(it.method, it.url.full(), it.max_retries);
                     let attempt = it.attempt as usize;
                     stage.tell(Callback::Request, |_| Event::OnRequest { attempt });
                 }),
                 Callback::Retry => builder.on_retry(move |it| {
-                    stage.hear(it.method, &it.url, it.max_retries);
+                    stage.hear(it.method, it.url.full(), it.max_retries);
                     stage.tell(Callback::Retry, |act| Event::OnRetry {
                         attempt: it.attempt as usize,
                         wait_time: Num(it.wait.as_secs_f64()),
@@ -234,7 +234,7 @@ impl Stage {
                     });
                 }),
                 Callback::Success => builder.on_success(move |it| {
-                    stage.hear(it.method, &it.url, it.max_retries);
+                    stage.hear(it.method, it.url.full(), it.max_retries);
                     stage.tell(Callback::Success, |_| Event::OnSuccess {
                         attempt: it.attempts as usize,
                         status: status(it.outcome).expect("a success has a status"),
@@ -242,7 +242,7 @@ impl Stage {
                     });
                 }),
                 Callback::Failure => builder.on_failure(move |it| {
-                    stage.hear(it.method, &it.url, it.max_retries);
+                    stage.hear(it.method, it.url.full(), it.max_retries);
                     stage.tell(Callback::Failure, |act| Event::OnFailure {
                         attempt: it.attempts as usize,
                         status: status(it.outcome),

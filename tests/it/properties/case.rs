@@ -442,7 +442,7 @@ impl Case {
             let (host, now) = ("https://api.example.com", Instant::now());
             let sent = script.sent().iter().map(|it| it.at - start).collect();
             let mut breaker = hosts.breaker(host).snapshot(now);
-            let last_failure = breaker.last_failure.take().map(|it| it - start);
+            let last_failure = breaker.last_failure.take().map(|it| it - start.into_std());
             Row { answers, sent, breaker, last_failure, tokens: hosts.budget_left(host, now) }
         })
     }

@@ -8,16 +8,20 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
+use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
 use reqwest::dns::{Name, Resolve, Resolving};
 use reqwest::{Client, ClientBuilder, Error, RequestBuilder};
 use tokio::net::{TcpSocket, TcpStream};
+use tower::Service;
+use tower::util::MapFutureLayer;
 
 #[cfg(feature = "http2")]
 use super::h2::Stream;
 use super::host::real_time;
 use super::reply::{End, Fault, Reply, Step};
 use super::server::Server;
-#[cfg(feature = "rustls")]
+#[cfg(feature = "rustls-errors")]
 use super::tls::{ONLY_TLS12, ONLY_TLS13, TlsServer};
 
 /// Short enough for a test, long enough for a busy machine to get the request out.
@@ -162,38 +166,49 @@ pub(crate) fn go_away_in_flight(reason: ::h2::Reason) -> Error {
 }
 
 /// A self-signed certificate.
-#[cfg(feature = "rustls")]
+#[cfg(feature = "rustls-errors")]
 pub(crate) fn certificate() -> Error {
     tls(TlsServer::self_signed)
 }
 
 /// FIN in the middle of the TLS handshake.
-#[cfg(feature = "rustls")]
+#[cfg(feature = "rustls-errors")]
 pub(crate) fn handshake_cut() -> Error {
     tls(TlsServer::cut)
 }
 
 /// The server asks for a certificate: by an alert of TLS 1.2, in the handshake.
-#[cfg(feature = "rustls")]
+#[cfg(feature = "rustls-errors")]
 pub(crate) fn certificate_required_12() -> Error {
     tls(|| TlsServer::wants_certificate(ONLY_TLS12))
 }
 
 /// The same of TLS 1.3, after it.
-#[cfg(feature = "rustls")]
+#[cfg(feature = "rustls-errors")]
 pub(crate) fn certificate_required_13() -> Error {
     tls(|| TlsServer::wants_certificate(ONLY_TLS13))
 }
 
 /// The server speaks no version that the client speaks.
-#[cfg(feature = "rustls")]
+#[cfg(feature = "rustls-errors")]
 pub(crate) fn protocol_version() -> Error {
     tls(TlsServer::of_another_version)
 }
 
 /// https by a client without TLS.
 pub(crate) fn without_tls() -> Error {
-    provoke(async || failure(plain().get("https://127.0.0.1/")).await)
+    provoke(async || failure(client_without_tls().get("https://127.0.0.1/")).await)
+}
+
+/// A client whose connector speaks http only, whatever TLS reqwest has.
+pub(crate) fn client_without_tls() -> Client {
+    // The connection reqwest would make is dropped unpolled.
+    let layer = MapFutureLayer::new(|_| async {
+        let refused = HttpConnector::new().call(Uri::from_static("https://127.0.0.1/")).await;
+        Err(refused.expect_err("it speaks http only").into())
+    });
+    let layer = tower::ServiceBuilder::new().layer(layer).into_inner();
+    settings().connector_layer(layer).build().unwrap()
 }
 
 /// The response of a proxy to CONNECT.
@@ -204,7 +219,7 @@ pub(crate) fn connect_by_proxy(status: u16) -> Error {
 
     provoke(async || {
         let proxy = Server::h1([Reply::status(status).into()]);
-        let at: http::Uri = proxy.url("/").parse().unwrap();
+        let at: Uri = proxy.url("/").parse().unwrap();
         // reqwest tunnels https only, which this one does not speak.
         let layer = MapFutureLayer::new(move |connecting| {
             let mut tunnel = Tunnel::new(at.clone(), HttpConnector::new());
@@ -259,7 +274,7 @@ fn h2(step: Stream) -> Error {
     })
 }
 
-#[cfg(feature = "rustls")]
+#[cfg(feature = "rustls-errors")]
 fn tls(start: fn() -> TlsServer) -> Error {
     provoke(async || {
         let server = start();
@@ -298,7 +313,7 @@ fn plain() -> Client {
 }
 
 fn settings() -> ClientBuilder {
-    Client::builder().no_proxy().retry(reqwest::retry::never())
+    crate::support::client_builder().retry(reqwest::retry::never())
 }
 
 async fn failure(request: RequestBuilder) -> Error {

@@ -28,7 +28,7 @@ pub(crate) mod inside;
 pub(crate) mod log;
 pub(crate) mod reply;
 pub(crate) mod server;
-#[cfg(feature = "rustls")]
+#[cfg(feature = "rustls-errors")]
 pub(crate) mod tls;
 
 use std::{sync::LazyLock, time::Duration};
@@ -77,10 +77,18 @@ fn ending_in(
     (client, script)
 }
 
+/// A builder of clients that trust no certificate: to read those of the machine takes long.
+pub(crate) fn client_builder() -> reqwest::ClientBuilder {
+    let builder = reqwest::Client::builder().no_proxy();
+    #[cfg(feature = "default-tls")]
+    let builder = builder.tls_certs_only([]);
+    builder
+}
+
 /// A client for the head of a chain whose end is scripted. Clients are costly to make, and this one
 /// never sends anything.
 pub(crate) fn idle_client() -> reqwest::Client {
-    static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(reqwest::Client::new);
+    static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| client_builder().build().unwrap());
     CLIENT.clone()
 }
 

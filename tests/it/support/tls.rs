@@ -107,8 +107,7 @@ impl TlsServer {
             let trusted = trusted.clone();
             async move { Err(refusal(addr, trusted, versions).await.into()) }
         });
-        Client::builder()
-            .no_proxy()
+        super::client_builder()
             .connector_layer(tower::ServiceBuilder::new().layer(layer).into_inner())
             .build()
             .unwrap()

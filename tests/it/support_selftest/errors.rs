@@ -80,7 +80,7 @@ fn in_http2() {
     }
 }
 
-#[cfg(feature = "rustls")]
+#[cfg(feature = "rustls-errors")]
 #[test]
 fn in_the_tls_handshake() {
     // `source()` of the outer io error skips the inner: only `get_ref` finds the rustls error.
@@ -90,7 +90,7 @@ fn in_the_tls_handshake() {
     check(fault::handshake_cut(), "connect request", &[CONNECT, cut]);
 }
 
-#[cfg(feature = "rustls")]
+#[cfg(feature = "rustls-errors")]
 #[tokio::test]
 async fn a_tls_server_counts_handshakes() {
     let server = crate::support::tls::TlsServer::self_signed();
@@ -166,7 +166,7 @@ fn link(error: &(dyn StdError + 'static)) -> String {
         let frame = if error.is_go_away() { "go_away" } else { "reset" };
         return format!("h2 {frame} {:?}", error.reason().unwrap());
     }
-    #[cfg(feature = "rustls")]
+    #[cfg(feature = "rustls-errors")]
     if error.is::<rustls::Error>() {
         return "rustls".to_owned();
     }

@@ -91,11 +91,11 @@ async fn a_body_is_cut() {
 }
 
 fn client() -> Client {
-    let settings = Client::builder().no_proxy().http2_prior_knowledge();
+    let settings = crate::support::client_builder().http2_prior_knowledge();
     settings.retry(reqwest::retry::never()).build().unwrap()
 }
 
 /// A client as reqwest makes it.
 fn retrying() -> Client {
-    Client::builder().no_proxy().http2_prior_knowledge().build().unwrap()
+    crate::support::client_builder().http2_prior_knowledge().build().unwrap()
 }

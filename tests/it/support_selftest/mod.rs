@@ -11,7 +11,7 @@ use reqwest::{Client, Response};
 
 /// A client without retries of its own.
 fn client() -> Client {
-    Client::builder().no_proxy().retry(reqwest::retry::never()).build().unwrap()
+    crate::support::client_builder().retry(reqwest::retry::never()).build().unwrap()
 }
 
 fn ms(count: u64) -> Duration {

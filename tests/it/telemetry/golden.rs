@@ -54,7 +54,7 @@ fn golden<F: Future<Output = ()>>(
             .observer(move |event: &Event<'_>| events.lock().unwrap().push(event.to_string()))
             .observer(TracingObserver::new())
             .observer(MetricsObserver::new());
-        let client = ClientBuilder::new(reqwest::Client::new())
+        let client = ClientBuilder::new(crate::support::idle_client())
             .with(Resilient::new(config.build().unwrap()))
             .with(Inside)
             .with(script.clone())

@@ -63,7 +63,9 @@ fn clients(spans: &[SpanData]) -> Vec<&SpanData> {
 #[test]
 fn one_client_span_per_attempt() {
     let (spans, server) = spans_of(|| {
-        ClientBuilder::new(reqwest::Client::new()).with(resilient(AttemptSpan::Client)).build()
+        ClientBuilder::new(crate::support::idle_client())
+            .with(resilient(AttemptSpan::Client))
+            .build()
     });
     let clients = clients(&spans);
     assert_eq!((spans.len(), clients.len(), server.requests()), (3, 3, 3));
@@ -111,7 +113,7 @@ impl ReqwestOtelSpanBackend for WithResendCount {
 fn with_reqwest_tracing_inside_its_span_is_the_only_client_span() {
     for (ours, spans_of_ours) in [(AttemptSpan::Internal, 3), (AttemptSpan::Off, 0)] {
         let (spans, server) = spans_of(|| {
-            ClientBuilder::new(reqwest::Client::new())
+            ClientBuilder::new(crate::support::idle_client())
                 .with(resilient(ours))
                 .with(TracingMiddleware::<WithResendCount>::new())
                 .build()

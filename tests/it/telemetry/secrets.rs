@@ -155,7 +155,7 @@ fn no_secret_comes_out_anywhere() {
             .unwrap();
         show(&out, &config);
         let script = Script::new(replies);
-        let client = ClientBuilder::new(reqwest::Client::new())
+        let client = ClientBuilder::new(crate::support::idle_client())
             .with(Resilient::new(config))
             .with(script.clone())
             .build();

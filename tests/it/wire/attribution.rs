@@ -4,7 +4,6 @@ use std::io;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use reqwest::Client;
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error};
 use reqwest_resilient::testing::Reply as Mock;
 use reqwest_resilient::{
@@ -224,7 +223,7 @@ fn fallback() -> impl reqwest_middleware::Middleware {
 async fn a_fallback_outside_the_retries_is_ok() {
     for reply in [Mock::status(503), Mock::io_error(io::ErrorKind::ConnectionReset)] {
         let script = reqwest_resilient::testing::Script::new([reply]);
-        let client = ClientBuilder::new(Client::new())
+        let client = ClientBuilder::new(crate::support::idle_client())
             .with(fallback())
             .with(Resilient::new(steady().build().unwrap()))
             .with(script.clone())
@@ -257,9 +256,12 @@ async fn the_error_of_a_token_request_is_not_this_one_s() {
     };
     let script = reqwest_resilient::testing::Script::new([Mock::status(200)]);
     let retries = Resilient::new(steady().build().unwrap());
-    let outside =
-        ClientBuilder::new(Client::new()).with(fetch()).with(retries.clone()).with(script.clone());
-    let inside = ClientBuilder::new(Client::new()).with(retries).with(fetch()).with(script);
+    let outside = ClientBuilder::new(crate::support::idle_client())
+        .with(fetch())
+        .with(retries.clone())
+        .with(script.clone());
+    let inside =
+        ClientBuilder::new(crate::support::idle_client()).with(retries).with(fetch()).with(script);
     for client in [outside.build(), inside.build()] {
         let error = client.get(URL).send_resilient().await.unwrap_err();
         assert_eq!(error.url().map(reqwest::Url::as_str), Some(URL));

@@ -80,7 +80,7 @@ async fn of_http2_is_told() {
     }
 }
 
-#[cfg(feature = "rustls")]
+#[cfg(feature = "rustls-errors")]
 #[tokio::test(start_paused = true)]
 async fn tls_errors_are_classified() {
     use FailureKind::{Certificate, Connect, Tls};
@@ -140,7 +140,7 @@ fn error_of(fault: fn() -> Error) -> Error {
 
 #[tokio::test]
 async fn a_client_without_tls_names_the_feature_to_switch_on() {
-    let client = super::resilient(quick(), super::plain());
+    let client = super::resilient(quick(), fault::client_without_tls());
     let error = client.get("https://127.0.0.1/").send_resilient().await.unwrap_err();
     assert_eq!((error.attempts(), error.stop_reason()), (1, StopReason::Final));
     let text = error.to_string();

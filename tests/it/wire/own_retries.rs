@@ -41,5 +41,5 @@ async fn attempts_and_streams(client: Client, refusal: Stream) -> (u32, usize) {
 }
 
 fn as_reqwest_makes_it() -> Client {
-    Client::builder().no_proxy().http2_prior_knowledge().build().unwrap()
+    crate::support::client_builder().http2_prior_knowledge().build().unwrap()
 }

@@ -1,0 +1,78 @@
+//! Every setting that a configuration may hold, one row each: its name, its valid values, the line
+//! that describes it, and its setter.
+
+mod breaker;
+mod budget;
+mod request;
+
+pub(super) use self::{breaker::BREAKER, budget::BUDGET, request::SETTINGS};
+use self::{breaker::BREAKER_SCOPE, budget::BUDGET_SCOPE};
+use crate::config::file::shape::{Key, Kind};
+use crate::config::file::value::Setter;
+
+const fn key(name: &'static str, kind: Kind, about: &'static str) -> Key {
+    Key { name, kind, required: false, set: Setter::Part, about }
+}
+
+const fn needed(name: &'static str, kind: Kind, about: &'static str) -> Key {
+    Key { name, kind, required: true, set: Setter::Part, about }
+}
+
+/// Returns the setter of the row `name`, if it has one of its own.
+pub(super) fn setter(rows: &'static [Key], name: &str) -> &'static Setter {
+    rows.iter().find(|it| it.name == name).map_or(&Setter::Part, |it| &it.set)
+}
+
+const COUNT: Kind = Kind::Whole { min: 1, max: u32::MAX as u64 };
+const PERCENT: Kind = Kind::Whole { min: 1, max: 100 };
+const TIME: Kind = Kind::Time { zero: false };
+const TIME_OR_ZERO: Kind = Kind::Time { zero: true };
+const FACTOR: Kind = Kind::Number { min: 1.0, max: f64::MAX };
+const SCOPES: Kind = Kind::Word(&["per_host", "shared"]);
+const TIME_OR_OFF: Kind = Kind::Any(&[TIME, Kind::Off]);
+
+/// A whole configuration.
+pub(super) const ROOT: Kind = Kind::Table(&[TOP, SETTINGS]);
+
+const TOP: &[Key] = &[
+    key(
+        "$schema",
+        Kind::Text,
+        "Where editors find the schema of this file. It means nothing else.",
+    ),
+    key(
+        "preset",
+        Kind::Word(&["default", "batch", "service", "plain", "aresilient"]),
+        "The settings to start from: the defaults, those of batch jobs, of services (whose deadline is \
+         max_total_time), of plain retries, or of the Python library aresilient.",
+    ),
+    key(
+        "circuit_breaker",
+        Kind::Any(&[Kind::Table(&[BREAKER_SCOPE, BREAKER]), Kind::On, Kind::Off]),
+        "When to stop asking a service that is down. Default: on, one for each host.",
+    ),
+    key(
+        "retry_budget",
+        Kind::Any(&[Kind::Table(&[BUDGET_SCOPE, BUDGET]), Kind::On, Kind::Off]),
+        "How many retries successes pay for. Default: on, one for each host.",
+    ),
+    key("max_hosts", COUNT, "How many hosts are kept; not changed by a reload. Default: 1024."),
+    key(
+        "hosts",
+        Kind::Hosts(&[HOST, SETTINGS]),
+        "Settings that differ for a host, or for all hosts below a domain (*.example.com).",
+    ),
+];
+
+const HOST: &[Key] = &[
+    key(
+        "circuit_breaker",
+        Kind::Any(&[Kind::Table(&[BREAKER]), Kind::On, Kind::Off]),
+        "What differs for this host's circuit breaker.",
+    ),
+    key(
+        "retry_budget",
+        Kind::Any(&[Kind::Table(&[BUDGET]), Kind::On, Kind::Off]),
+        "What differs for this host's retry budget.",
+    ),
+];

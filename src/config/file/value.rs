@@ -1,0 +1,119 @@
+//! Values that were read, and what they set.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use http::{HeaderName, Method, StatusCode};
+
+use crate::breaker::{BreakerConfig, Percent};
+use crate::config::overrides::RetryOverride;
+use crate::retry::budget::BudgetConfig;
+
+/// A value that was read.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    On,
+    Off,
+    Whole(u64),
+    Number(f64),
+    Time(Duration),
+    Word(&'static str),
+    Status(StatusCode),
+    Method(Method),
+    Header(HeaderName),
+    Text,
+    List(Vec<Self>),
+    Table(Table),
+}
+
+/// The values of a table that could be understood.
+pub(super) type Table = Vec<(String, Value)>;
+
+/// The setter of a key. Its value is of the key's kind.
+pub(super) enum Setter {
+    /// Of a request's settings.
+    Request(fn(RetryOverride, &Value) -> RetryOverride),
+    Breaker(fn(BreakerConfig, &Value) -> BreakerConfig),
+    Budget(fn(BudgetConfig, &Value) -> BudgetConfig),
+    /// None of its own: a part of another value, or of the whole configuration.
+    Part,
+}
+
+// Kinds bound what gets here: no number is ever cut, and a value of another kind, or a required one
+// that lacks, is a fault already; anything will do there.
+
+impl Value {
+    /// Returns the length of time; `None` if it is switched off.
+    pub(super) fn time(&self) -> Option<Duration> {
+        match self {
+            Self::Time(it) => Some(*it),
+            _ => None,
+        }
+    }
+
+    pub(super) fn number(&self) -> f64 {
+        match self {
+            Self::Number(it) => *it,
+            _ => 1.0,
+        }
+    }
+
+    /// Returns the whole number; `None` if it is switched off.
+    pub(super) fn whole(&self) -> Option<u32> {
+        match self {
+            Self::Whole(it) => Some(u32::try_from(*it).unwrap_or(u32::MAX)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn count(&self) -> u32 {
+        self.whole().unwrap_or(1)
+    }
+
+    /// Returns the number above zero; `None` if it is switched off.
+    pub(super) fn positive(&self) -> Option<NonZeroU32> {
+        self.whole().and_then(NonZeroU32::new)
+    }
+
+    /// Returns the share; `None` if it is switched off.
+    pub(super) fn percent(&self) -> Option<Percent> {
+        self.whole().and_then(|it| Percent::new(u8::try_from(it).ok()?))
+    }
+
+    /// Returns the table; `None` if it is switched off.
+    pub(super) fn table(&self) -> Option<&Table> {
+        match self {
+            Self::Table(it) => Some(it),
+            _ => None,
+        }
+    }
+
+    /// Returns the items of a list.
+    pub(super) fn items(&self) -> &[Self] {
+        match self {
+            Self::List(it) => it,
+            _ => &[],
+        }
+    }
+}
+
+pub(super) fn get<'t>(table: &'t Table, name: &str) -> Option<&'t Value> {
+    table.iter().find(|(it, _)| it == name).map(|(_, it)| it)
+}
+
+pub(super) fn get_table<'t>(table: &'t Table, name: &str) -> &'t Table {
+    const EMPTY: &Table = &Table::new();
+    get(table, name).and_then(Value::table).unwrap_or(EMPTY)
+}
+
+pub(super) fn get_time(table: &Table, name: &str) -> Duration {
+    get(table, name).and_then(Value::time).unwrap_or(Duration::MAX)
+}
+
+pub(super) fn get_count(table: &Table, name: &str) -> NonZeroU32 {
+    get(table, name).and_then(Value::positive).unwrap_or(NonZeroU32::MIN)
+}
+
+pub(super) fn get_percent(table: &Table) -> Percent {
+    get(table, "percent").and_then(Value::percent).unwrap_or(Percent::HALF)
+}

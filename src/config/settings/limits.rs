@@ -1,0 +1,78 @@
+//! Setters: limits in time, and what a request carries or has read for it.
+
+use std::time::Duration;
+
+use http::HeaderName;
+
+use crate::config::ResilientConfigBuilder;
+use crate::config::headers::DeadlineHeader;
+use crate::config::overrides::RetryOverride;
+use crate::config::policy::Setting;
+use crate::outcome::idempotency::IdempotencyKey;
+
+setters! {
+    /// Sets the longest that an attempt may take, up to the response head (up to the end of the
+    /// body where [`read_body`](Self::read_body) is set). Default: none; the client's
+    /// own timeouts apply, which this never loosens.
+    fn attempt_timeout(timeout: Duration) => set(Setting::AttemptTimeout(Some(Some(timeout))));
+
+    /// Removes the limit of attempts.
+    fn without_attempt_timeout() => set(Setting::AttemptTimeout(Some(None)));
+
+    /// Sets the longest that everything may take: attempts, waits and the response's body. An
+    /// attempt under way is cut, and no wait begins that would not end in time. Default:
+    /// none.
+    fn max_total_time(limit: Duration) => set(Setting::MaxTotalTime(Some(limit)));
+
+    /// Removes the limit of everything.
+    fn without_max_total_time() => set(Setting::MaxTotalTime(None));
+
+    /// Sets the longest single wait. A backoff is cut to it; a server that asks for more ends
+    /// the request at once, with its response in hand, unless
+    /// [`RetryAfter::Capped`](crate::RetryAfter::Capped) is set. The spread of a hint comes on top, so that clients
+    /// that heard the same hint do not return together: a quarter of it, at least 250 ms
+    /// and at most 5 s. Default: 60 s, because callers have given up by then.
+    fn max_wait_time(limit: Duration) => set(Setting::MaxWaitTime(limit));
+
+    /// Sets the longest wait at an open circuit breaker, and for a token of the retry budget,
+    /// each time the request meets one. Zero rejects at once. Default: 2 s, or half the
+    /// attempt timeout if that is less.
+    ///
+    /// A request that the breaker would reject for longer is rejected at once. If the probe
+    /// that it waits for fails, that costs it a retry. A breaker that is forced open makes no
+    /// request wait.
+    ///
+    /// Without a wait a host that is down for a second costs every request that comes in
+    /// that time; with a long one the requests of a whole outage return at once.
+    fn max_open_wait(limit: Duration) => set(Setting::MaxOpenWait(Some(limit)));
+
+    /// Reads response bodies of up to `limit` bytes within the attempt: a body that
+    /// breaks off is then retried like any failure, and
+    /// [`Outcome::body`](crate::Outcome::body) shows it to [`retry_if`](Self::retry_if).
+    /// Longer bodies are passed on unread. Default: off; bodies are streamed.
+    fn read_body(limit: usize) => set(Setting::ReadBody(Some(limit)));
+
+    /// Streams response bodies.
+    fn without_read_body() => set(Setting::ReadBody(None));
+
+    /// Adds a key to requests whose method is not idempotent, by which their server
+    /// recognises a repeat: see [`IdempotencyKey`]. Default: none is added.
+    fn idempotency_key(key: IdempotencyKey) => set(Setting::IdempotencyKey(Some(key)));
+
+    /// Adds no key.
+    fn without_idempotency_key() => set(Setting::IdempotencyKey(None));
+
+    /// Tells the server how long the client waits for its response: see [`DeadlineHeader`].
+    /// Default: no header.
+    fn deadline_header(header: DeadlineHeader) => set(Setting::DeadlineHeader(Some(header)));
+
+    /// Removes the deadline header.
+    fn without_deadline_header() => set(Setting::DeadlineHeader(None));
+
+    /// Tells the server in this header the number of the attempt, from 1. Default: no
+    /// header.
+    fn attempt_header(name: HeaderName) => set(Setting::AttemptHeader(Some(name)));
+
+    /// Removes the attempt header.
+    fn without_attempt_header() => set(Setting::AttemptHeader(None));
+}
