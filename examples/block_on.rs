@@ -35,9 +35,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // Within async code `block_on` panics, as it would hold up other tasks. Blocking code that is
     // called from there has a thread of its own:
-    let status = runtime.block_on(spawn_blocking(move || {
-        handle.block_on(client.get(&url).send()).map(|response| response.status())
-    }))??;
-    println!("from async code: {status}");
+    let ask = move || handle.block_on(client.get(&url).send());
+    let response = runtime.block_on(async { spawn_blocking(ask).await })??;
+    println!("from async code: {}", response.status());
     Ok(())
 }

@@ -10,8 +10,8 @@ use crate::observe::listeners::Listeners;
 /// A mistake in the way a client is put together, as far as a middleware can see it.
 ///
 /// `Display` says what to do. A [`Resilient`](crate::Resilient) and its clones report each mistake
-/// once: by [`Event::Misuse`], and with the feature `tracing` by a log line at level warn, whether
-/// there are observers or not.
+/// once: by [`Event::Misuse`](crate::Event::Misuse), and with the feature `tracing` by a log line at
+/// level warn, whether there are observers or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Misuse {
