@@ -42,6 +42,7 @@ impl Patch {
     }
 
     /// Returns its settings.
+    #[cfg(feature = "serde")]
     pub(crate) fn settings(&self) -> &[Setting] {
         &self.settings
     }

@@ -97,7 +97,7 @@ fn tolerant(text: &str, now: SystemTime) -> Option<SystemTime> {
     // Dates written by hand have commas after anything.
     let time = time?.trim_end_matches(',');
     let mut clock = time.split(if time.contains(':') { ':' } else { '.' });
-    let mut date = Civil {
+    let date = Civil {
         year: number(year?.trim_end_matches(','))?,
         month,
         day: number(day.trim_end_matches(','))?,
@@ -108,9 +108,14 @@ fn tolerant(text: &str, now: SystemTime) -> Option<SystemTime> {
     if clock.next().is_some() {
         return None;
     }
-    if date.year >= 100 {
-        return system_time(date.seconds()? - east);
+    match date.year {
+        100.. => system_time(date.seconds()? - east),
+        _ => of_two_digits(date, east, now),
     }
+}
+
+/// Reads a date with a year of two digits: the latest one up to 50 years from `now`.
+fn of_two_digits(mut date: Civil, east: i64, now: SystemTime) -> Option<SystemTime> {
     let now = match now.duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_secs()).ok()?,
         Err(before) => -i64::try_from(before.duration().as_secs()).ok()?,
