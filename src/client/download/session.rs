@@ -19,7 +19,6 @@ use crate::client::download::sender::{Rest, Sender};
 use crate::common::clock::Instant;
 use crate::error::{BoxError, HttpRequestError};
 use crate::execution::body::BoxFuture;
-use crate::observe::history::History;
 use crate::retry::decision::StopReason;
 
 /// A hook that builds another request for the same resource.
