@@ -32,7 +32,7 @@ const LONGEST_HANG: Duration = Duration::from_secs(24 * 3_600);
 /// first rule that matches decides; the shares of several matching rules add up, so that rules of
 /// 5 % and 10 % hit 15 %.
 ///
-/// Switched off, it costs one load of an atomic. It cannot reset a TCP connection: an injected
+/// Switched off, it hands a request on after one load of an atomic. It cannot reset a TCP connection: an injected
 /// failure comes as the error that a client reports, and the connection stays whole.
 ///
 /// # Examples
@@ -383,7 +383,7 @@ impl fmt::Debug for Fault {
 
 /// A macro, because the traits of the two crates are alike and have nothing in common.
 macro_rules! middleware {
-    ($chain:ident, $from_error:expr) => {
+    ($chain:ident, $hit:ident, $from_error:expr) => {
         /// Written out, so that a middleware that is off hands on the future of the rest as it is.
         impl $chain::Middleware for Chaos {
             fn handle<'a, 'extensions, 'next, 'future>(
@@ -398,28 +398,40 @@ macro_rules! middleware {
                 'next: 'future,
                 Self: 'future,
             {
-                if !self.switch.is_on() {
-                    return next.run(request, extensions);
+                match self.switch.is_on() {
+                    true => $hit(self, request, extensions, next),
+                    false => next.run(request, extensions),
                 }
-                let Some(fault) = self.next(&request) else {
-                    return next.run(request, extensions);
-                };
-                Box::pin(async move {
-                    extensions.insert(Injected(fault.name));
-                    match fault.instead(&request).await {
-                        Some(result) => result.map_err($from_error),
-                        None => Ok(fault.mark(next.run(request, extensions).await?)),
-                    }
-                })
             }
+        }
+
+        /// Apart, so that a middleware that is off needs no room for the request.
+        #[cold]
+        #[inline(never)]
+        fn $hit<'a>(
+            chaos: &Chaos,
+            request: Request,
+            extensions: &'a mut Extensions,
+            next: $chain::Next<'a>,
+        ) -> Pin<Box<dyn Future<Output = $chain::Result<Response>> + Send + 'a>> {
+            let Some(fault) = chaos.next(&request) else {
+                return next.run(request, extensions);
+            };
+            Box::pin(async move {
+                extensions.insert(Injected(fault.name));
+                match fault.instead(&request).await {
+                    Some(result) => result.map_err($from_error),
+                    None => Ok(fault.mark(next.run(request, extensions).await?)),
+                }
+            })
         }
     };
 }
 
-middleware!(reqwest_middleware, |error| error);
+middleware!(reqwest_middleware, hit, |error| error);
 
 #[cfg(feature = "astral")]
-middleware!(astral_reqwest_middleware, |error| match error {
+middleware!(astral_reqwest_middleware, hit_in_fork, |error| match error {
     Error::Middleware(error) => error.into(),
     Error::Reqwest(error) => error.into(),
 });
