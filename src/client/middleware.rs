@@ -18,7 +18,8 @@ use crate::execution::run::Execution;
 use crate::host::admission::Admission;
 use crate::host::parts::Parts;
 use crate::host::states::HostStates;
-use crate::observe::misuse::{Misuse, Misuses};
+use crate::observe::misuse::Misuse;
+use crate::observe::misuses::Misuses;
 
 /// The time for all addresses of a name; half the attempt timeout of `ResilientClient`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

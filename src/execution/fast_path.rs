@@ -22,7 +22,7 @@ use crate::host::admission::{self, Admission};
 use crate::host::map::HostMap;
 use crate::host::parts::Parts;
 use crate::observe::history::AttemptLog;
-use crate::observe::misuse::Misuses;
+use crate::observe::misuses::Misuses;
 use crate::outcome;
 use crate::outcome::idempotency::is_idempotent;
 use crate::retry::decision::StopReason;

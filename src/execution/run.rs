@@ -18,7 +18,8 @@ use crate::execution::record::OwnConnection;
 use crate::execution::recorder::{Recorder, Standing};
 use crate::host::admission::Admission;
 use crate::observe::history::History;
-use crate::observe::misuse::{Misuse, Misuses};
+use crate::observe::misuse::Misuse;
+use crate::observe::misuses::Misuses;
 use crate::outcome::{Delivery, Failure, FailureKind, idempotency};
 use crate::retry::decision::{Decision, StopReason, WaitSource};
 

@@ -5,6 +5,7 @@ pub(crate) mod history;
 pub(crate) mod listeners;
 pub(crate) mod message;
 pub(crate) mod misuse;
+pub(crate) mod misuses;
 pub(crate) mod redact;
 pub(crate) mod redacted_source;
 #[cfg(any(feature = "metrics", feature = "tracing"))]
