@@ -218,7 +218,7 @@ mod tests {
         let config = BudgetConfig::default().size(100).trickle(0.0).deposit(0.5);
         let account = Account::new(&config.into(), now);
         let taken: usize = std::thread::scope(|scope| {
-            let take = || (0..100).filter(|_| account.withdraw(now, 0)).count();
+            let take = || (0..100).take_while(|_| account.withdraw(now, 0)).count();
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
             threads.into_iter().map(|it| it.join().unwrap()).sum()
         });

@@ -26,13 +26,16 @@ pub(crate) use crate::retry::budget::bucket::Success;
 /// # Costs and deposits
 ///
 /// A retry costs one token, even an immediate one, taken before its backoff. It is refunded if the
-/// retry is never sent. **A retry that succeeds deposits three tokens, any other success 0.03**:
+/// retry is never sent. **A retry that succeeds deposits three tokens, any other success 0.01**:
 /// retries go on as long as one in three succeeds. Retries that a server invites are free: after a
 /// 429 or a 403 that is a rate limit, and the first one after a 503 with a retry hint.
 ///
 /// A retry after a timeout costs four tokens more, or as many as are left beside its own: a server
 /// that is slow may still be working on what was sent before. The retry quota of AWS SDKs charges
 /// double for it.
+///
+/// The first success after five retries in a row that found no token deposits a whole one: the host
+/// is back. So a retry that waits is sent, and pays for the next ones.
 ///
 /// A request with its own [`max_retries(n)`](crate::RetryOverride::max_retries) may take the
 /// balance down to `-n`, so that a payment can have its ten retries.
@@ -42,7 +45,7 @@ pub(crate) use crate::retry::budget::bucket::Success;
 ///
 /// # Default
 ///
-/// Size 10, 0.03 per success, 3 per retry that succeeds, 0.005 per second.
+/// Size 10, 0.01 per success, 3 per retry that succeeds, 0.005 per second.
 ///
 /// # Examples
 ///
@@ -69,7 +72,7 @@ impl BudgetConfig {
         self
     }
 
-    /// Sets the tokens that a success at the first attempt deposits. Default: 0.03.
+    /// Sets the tokens that a success at the first attempt deposits. Default: 0.01.
     pub const fn deposit(mut self, per_success: f64) -> Self {
         self.deposit = per_success;
         self
@@ -108,7 +111,7 @@ impl BudgetConfig {
 
 impl Default for BudgetConfig {
     fn default() -> Self {
-        Self { size: 10, deposit: 0.03, retry_deposit: 3.0, trickle: 0.005 }
+        Self { size: 10, deposit: 0.01, retry_deposit: 3.0, trickle: 0.005 }
     }
 }
 

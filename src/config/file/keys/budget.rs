@@ -26,7 +26,7 @@ pub(in crate::config::file) const BUDGET: &[Key] = &[
     budget(
         "deposit",
         RATE,
-        "The retries a first attempt pays for that succeeds. Default: 0.03.",
+        "The retries a first attempt pays for that succeeds. Default: 0.01.",
         |it, value| it.deposit(value.number()),
     ),
     budget(
