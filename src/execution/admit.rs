@@ -23,6 +23,12 @@ use crate::retry::decision::StopReason;
 /// Requests that waited at a breaker leave it spread over this time once it has closed.
 const SPREAD: Duration = Duration::from_millis(100);
 
+/// Where outages are waited out, they leave it over as long as they waited, but no longer than this.
+///
+/// After 10 s without a host, the busiest second so has four times the requests of a usual one, and
+/// eleven times without a spread.
+const LONGEST_SPREAD: Duration = Duration::from_secs(10);
+
 /// A retry that waits for a token looks this often for one that trickled in.
 const TRICKLE: Duration = Duration::from_secs(1);
 
@@ -119,12 +125,18 @@ impl Execution<'_> {
         let ask_at = open.retry_in().and_then(|it| self.now.checked_add(it));
         let has_changed =
             timeout_at(ask_at.map_or(until, |it| it.min(until)), changed).await.is_ok();
-        // At the gate they go like slow start.
-        let is_spread = self.policy.waits_out_outages && self.admission.may_be_held_back();
-        if has_changed && !breaker.is_probing() && !is_spread {
-            sleep(SPREAD.mul_f64(self.policy.sources.random().clamp(0.0, 1.0))).await;
-        }
         self.now = Instant::now();
+        if has_changed && !breaker.is_probing() {
+            let spread = match self.policy.waits_out_outages {
+                true => {
+                    let left = until.saturating_duration_since(self.now);
+                    self.open_wait().saturating_sub(left).min(LONGEST_SPREAD)
+                }
+                false => SPREAD,
+            };
+            sleep(spread.mul_f64(self.policy.sources.random().clamp(0.0, 1.0))).await;
+            self.now = Instant::now();
+        }
         Ok(())
     }
 

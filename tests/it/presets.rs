@@ -178,7 +178,7 @@ async fn batch_leaves_a_host_that_never_responded_within_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn batch_returns_like_slow_start() {
+async fn batch_returns_like_slow_start_over_ten_seconds_at_most() {
     let host = Host::down(secs(1)..secs(20), None);
     let client = host.client(ResilientConfig::batch());
     ask(&client).await.0.unwrap();
@@ -194,7 +194,13 @@ async fn batch_returns_like_slow_start() {
         assert!(count <= most, "round {round}: {count} of {most} at most\n{back:?}");
         most *= 2;
     }
-    assert!(back[199] - back[0] < secs(3), "and no slower: {back:?}");
+    let took = back[199] - back[0];
+    assert!(secs(7) < took && took < secs(12), "they waited for 18 s: {took:?}");
+    for second in 0..8 {
+        let within =
+            |it: &&Duration| secs(second) <= **it - back[0] && **it - back[0] < secs(second + 1);
+        assert!(back.iter().filter(within).count() <= 40, "a fifth at most: {back:?}");
+    }
 }
 
 #[tokio::test]

@@ -19,6 +19,10 @@ impl Policy {
     pub(crate) fn batch() -> Self {
         Self {
             max_retries: 8,
+            // Outages are waited out at the breaker: while a host still responds, sooner is better.
+            backoff: Arc::new(
+                Exponential::new(Duration::from_millis(300)).max_delay(Duration::from_secs(3)),
+            ),
             max_wait_time: Duration::from_secs(15 * 60),
             max_open_wait: Some(Duration::from_secs(60)),
             waits_out_outages: true,

@@ -139,7 +139,7 @@ policy! {
         /// Set if `max_wait_time` was set after the backoff, and so cuts its cap.
         is_backoff_limited: bool = false;
         /// Set if `max_open_wait` goes on over failed probes, but only at a host that has responded,
-        /// and those that waited return like slow start.
+        /// and those that waited return over as long a time, and like slow start.
         waits_out_outages: bool = false;
         /// Set if what only `retry_if` retries is a failure to the breaker: so in the Python library.
         retried_counts: bool = false;
