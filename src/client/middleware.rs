@@ -9,6 +9,7 @@ use crate::common::clock::Instant;
 use crate::config::ResilientConfig;
 use crate::config::policy::Policy;
 use crate::config::reload::{Current, ResilientHandle};
+use crate::execution::ClientParts;
 use crate::execution::attempt::Chain;
 use crate::execution::body::BoxFuture;
 use crate::execution::fast_path;
@@ -233,31 +234,30 @@ impl Resilient {
         mut request: Request,
         extensions: &'a mut Extensions,
     ) -> BoxFuture<'a, Result<Response, C::Error>> {
-        let hosts = self.current.hosts().map();
-        let resolved = match self.current.resolve(&request, extensions) {
-            Ok(policy)
-                if self.client_timeout.is_none()
-                    && fast_path::applies(&policy, &request, extensions) =>
-            {
-                self.look_for_limits(&policy, &request);
-                let misuses = &self.misuses;
-                return fast_path::run(hosts, misuses, policy, chain, request, extensions);
-            }
+        let client = ClientParts {
+            hosts: self.current.hosts().map(),
+            misuses: &self.misuses,
+            timeout: self.client_timeout,
+            records: self.records,
+        };
+        let (policy, faults) = match self.current.resolve(&request, extensions) {
             Ok(policy) => {
                 self.look_for_limits(&policy, &request);
+                if fast_path::applies(&policy, &request, extensions) {
+                    return fast_path::run(client, policy, chain, request, extensions);
+                }
                 (policy, None)
             }
             Err(invalid) => (invalid.0, Some(invalid.1)),
         };
         Box::pin(async move {
-            let ((policy, faults), now) = (resolved, Instant::now());
-            let parts = Parts::find(hosts, policy.host_rules(), &request, now);
+            let now = Instant::now();
+            let parts = Parts::find(client.hosts, policy.host_rules(), &request, now);
             let admission = Admission::new(parts, extensions);
             let original = &mut Original::new(&mut request, extensions);
-            let (timeout, records) = (self.client_timeout, self.records);
-            let mut execution = Execution::new(&policy, admission, original, timeout, records, now);
+            let mut execution = Execution::new(&policy, admission, original, client, now);
             match faults {
-                None => execution.run(&chain, original, None, &self.misuses).await,
+                None => execution.run(&chain, original, None, client.misuses).await,
                 Some(faults) => execution.refuse::<C>(original, faults),
             }
         })

@@ -172,35 +172,40 @@ macro_rules! sending {
                 Ok(Self { client, request, extensions, told: RequestIdentity { method, url, log } })
             }
 
-            pub(crate) async fn send(mut self) -> Result<Response, HttpRequestError> {
-                // In place: what is taken apart is copied.
-                let (client, extensions) = (&self.client, &mut self.extensions);
-                let cause = match client.execute_with_extensions(self.request, extensions).await {
-                    Ok(response)
-                        if response.status().as_u16() < 400 && !still_failing(&response) =>
+            pub(crate) fn send(
+                self,
+            ) -> impl Future<Output = Result<Response, HttpRequestError>> + Send {
+                // Out of the async block, which would hold what it takes apart twice.
+                let Self { client, request, mut extensions, told } = self;
+                async move {
+                    let cause = match client.execute_with_extensions(request, &mut extensions).await
                     {
-                        return Ok(response);
-                    }
-                    Ok(response) => Cause::Response(response),
-                    Err($chain::Error::Reqwest(error)) => {
-                        Cause::Failure(transport_error::kind_of(&error), error.into())
-                    }
-                    Err($chain::Error::Middleware(error)) => match error.downcast() {
-                        Ok(ours) if HttpRequestError::is_of(&ours, &self.told.log) => {
-                            return Err(ours);
+                        Ok(response)
+                            if response.status().as_u16() < 400 && !still_failing(&response) =>
+                        {
+                            return Ok(response);
                         }
-                        // Of a request that a middleware made for itself.
-                        Ok(other) => {
-                            Cause::Failure(transport_error::kind_of(&other), Box::new(other))
+                        Ok(response) => Cause::Response(response),
+                        Err($chain::Error::Reqwest(error)) => {
+                            Cause::Failure(transport_error::kind_of(&error), error.into())
                         }
-                        // Its plain conversion would hide the type from a downcast of the source.
-                        Err(error) => Cause::Failure(
-                            transport_error::kind_of(error.as_ref()),
-                            error.reallocate_into_boxed_dyn_error_without_backtrace(),
-                        ),
-                    },
-                };
-                Err(self.told.error(cause))
+                        Err($chain::Error::Middleware(error)) => match error.downcast() {
+                            Ok(ours) if HttpRequestError::is_of(&ours, &told.log) => {
+                                return Err(ours);
+                            }
+                            // Of a request that a middleware made for itself.
+                            Ok(other) => {
+                                Cause::Failure(transport_error::kind_of(&other), Box::new(other))
+                            }
+                            // Its plain conversion would hide the type from a downcast of the source.
+                            Err(error) => Cause::Failure(
+                                transport_error::kind_of(error.as_ref()),
+                                error.reallocate_into_boxed_dyn_error_without_backtrace(),
+                            ),
+                        },
+                    };
+                    Err(told.error(cause))
+                }
             }
         }
     };

@@ -69,6 +69,12 @@ impl<E> AttemptResult<E> {
         Self::Local(Failure::new(kind, Delivery::NotSent), error)
     }
 
+    /// Builds the result of an attempt that ran into a limit: it is unknown how far it got.
+    pub(crate) fn cut(limit: Limit) -> Self {
+        let failure = Failure::new(limit.kind, Delivery::MaybeProcessed);
+        Self::Local(failure, Box::new(limit.elapsed))
+    }
+
     /// Builds the result of sending, which is yet to be [classified](Self::classify).
     #[inline]
     pub(crate) fn of(result: Result<Response, E>, followed: bool) -> Self {
@@ -257,15 +263,14 @@ pub(crate) async fn attempt<C: Chain>(
     } else {
         within(limit, sending).await.map(|it| AttemptResult::of(it, false))
     };
-    result.unwrap_or_else(|limit| {
-        // It is unknown how far the request got.
-        let failure = Failure::new(limit.kind, Delivery::MaybeProcessed);
-        AttemptResult::Local(failure, Box::new(limit.elapsed))
-    })
+    result.unwrap_or_else(AttemptResult::cut)
 }
 
 /// Runs a future up to a limit; that is the error if it comes first.
-async fn within<F: Future>(limit: Option<Limit>, sending: F) -> Result<F::Output, Limit> {
+pub(crate) async fn within<F: Future>(
+    limit: Option<Limit>,
+    sending: F,
+) -> Result<F::Output, Limit> {
     match limit {
         None => Ok(sending.await),
         Some(limit) => tokio::time::timeout_at(limit.at, sending).await.map_err(|_| limit),
@@ -293,19 +298,23 @@ async fn complete<C: Chain>(
 }
 
 /// The earlier limit: the attempt's or the whole request's.
-struct Limit {
+pub(crate) struct Limit {
     at: Instant,
     kind: FailureKind,
     elapsed: Elapsed,
 }
 
 impl Limit {
+    /// Builds the limit of an attempt that begins at `now`; none if it is too far away for the clock.
+    #[inline]
+    pub(crate) fn of_attempt(after: Duration, now: Instant) -> Option<Self> {
+        let elapsed = Elapsed { limit: TimeLimit::AttemptTimeout, after };
+        Some(Self { at: now.checked_add(after)?, kind: FailureKind::Timeout, elapsed })
+    }
+
     fn nearest(terms: &AttemptLimits<'_>) -> Option<Self> {
         let AttemptLimits { policy, now, timeout, deadline, .. } = *terms;
-        let attempt = timeout.and_then(|after| {
-            let elapsed = Elapsed { limit: TimeLimit::AttemptTimeout, after };
-            Some(Self { at: now.checked_add(after)?, kind: FailureKind::Timeout, elapsed })
-        });
+        let attempt = timeout.and_then(|after| Self::of_attempt(after, now));
         let total = deadline.map(|at| {
             let after = policy.max_total_time.unwrap_or_default();
             let elapsed = Elapsed { limit: TimeLimit::MaxTotalTime, after };

@@ -1,4 +1,4 @@
-//! The fast path: a first attempt that succeeds, without limits and listeners, around the loop.
+//! The fast path: a first attempt that succeeds, without listeners, around the loop.
 //!
 //! - Claim: a request that succeeds at once adds 1.22 times the instructions of reqwest-retry by
 //!   this path, 1.79 times by the loop alone (`scripts/instructions`, rows `Resilient` and
@@ -14,15 +14,14 @@ use reqwest::{Request, Response};
 
 use crate::common::clock::Instant;
 use crate::config::policy::Policy;
-use crate::execution::attempt::{AttemptResult, Chain};
+use crate::execution::ClientParts;
+use crate::execution::attempt::{self, AttemptResult, Chain, Limit};
 use crate::execution::body::{BodyFactory, BoxFuture};
 use crate::execution::original::Original;
 use crate::execution::run::Execution;
 use crate::host::admission::{self, Admission};
-use crate::host::map::HostMap;
 use crate::host::parts::Parts;
-use crate::observe::history::AttemptLog;
-use crate::observe::misuses::Misuses;
+use crate::observe::history::Attempt;
 use crate::outcome;
 use crate::outcome::idempotency::is_idempotent;
 use crate::retry::decision::StopReason;
@@ -31,9 +30,7 @@ use crate::retry::decision::StopReason;
 /// and it may be sent again if it is not.
 #[inline]
 pub(crate) fn applies(policy: &Policy, request: &Request, extensions: &Extensions) -> bool {
-    let is_bounded = policy.attempt_timeout.flatten().is_some()
-        || policy.max_total_time.is_some()
-        || policy.read_body.is_some();
+    let is_bounded = policy.max_total_time.is_some() || policy.read_body.is_some();
     let is_marked = policy.idempotency_key.is_some()
         || policy.deadline_header.is_some()
         || policy.attempt_header.is_some();
@@ -41,7 +38,7 @@ pub(crate) fn applies(policy: &Policy, request: &Request, extensions: &Extension
         || policy.breaker_health.is_some()
         || policy.waits_out_outages
         || policy.redact_path.is_some();
-    let is_observed = !policy.listeners.is_empty() || extensions.get::<AttemptLog>().is_some();
+    let is_observed = !policy.listeners.is_empty();
     let has_body = request.body().is_some() || extensions.get::<BodyFactory>().is_some();
     let may_repeat = policy.max_retries > 0
         && is_idempotent(request.method())
@@ -50,11 +47,8 @@ pub(crate) fn applies(policy: &Policy, request: &Request, extensions: &Extension
 }
 
 /// Sends the first attempt, and returns a success; hands any other result to the loop.
-///
-/// Not for a client of our own, which has a timeout.
 pub(crate) fn run<'a, C: Chain + 'a>(
-    hosts: &'a HostMap,
-    misuses: &'a Misuses,
+    client: ClientParts<'a>,
     policy: Arc<Policy>,
     chain: C,
     mut request: Request,
@@ -62,29 +56,41 @@ pub(crate) fn run<'a, C: Chain + 'a>(
 ) -> BoxFuture<'a, Result<Response, C::Error>> {
     Box::pin(async move {
         let started = Instant::now();
-        let parts = Parts::find(hosts, policy.host_rules(), &request, started);
+        let parts = Parts::find(client.hosts, policy.host_rules(), &request, started);
         let passed = admission::pass(&parts, extensions, started);
         let original = &mut Original::new(&mut request, extensions);
         let (mut permit, mut first) = (None, None);
         if let Some(admitted) = passed {
+            let timeout = client.attempt_timeout(&policy, original.request);
             let request = original.take(true);
-            match chain.clone().send(request, original.extensions_mut()).await {
-                Ok(response) if is_good(&policy, &response) => {
-                    let asked = original.request.url();
+            let sending = chain.clone().send(request, original.extensions_mut());
+            let sent = match timeout.and_then(|it| Limit::of_attempt(it, started)) {
+                None => Ok(sending.await),
+                // Boxed, because a timer is large.
+                limit => Box::pin(attempt::within(limit, sending)).await,
+            };
+            match sent {
+                Ok(Ok(response)) if is_good(&policy, &response) => {
+                    let (asked, now) = (original.request.url(), Instant::now());
                     let by = outcome::cross_host_url(asked, response.url());
-                    admission::succeeded(&parts, admitted, by, Instant::now(), &policy.sources);
+                    admission::succeeded(&parts, admitted, by, now, &policy.sources);
+                    if let Some(log) = &original.log {
+                        let took = now.saturating_duration_since(started);
+                        log.set_success(Attempt::succeeded(response.status(), took, by));
+                    }
                     original.end(StopReason::Success, 1);
                     return Ok(response);
                 }
-                sent => first = Some(Box::new(AttemptResult::of(sent, false))),
+                Ok(sent) => first = Some(Box::new(AttemptResult::of(sent, false))),
+                Err(limit) => first = Some(Box::new(AttemptResult::cut(limit))),
             }
             permit = admitted;
         }
         // Boxed, because most requests end before.
         Box::pin(async {
             let admission = Admission::new(parts, original.extensions()).with(permit);
-            let mut execution = Execution::new(&policy, admission, original, None, false, started);
-            execution.run(&chain, original, first, misuses).await
+            let mut execution = Execution::new(&policy, admission, original, client, started);
+            execution.run(&chain, original, first, client.misuses).await
         })
         .await
     })

@@ -1,5 +1,13 @@
 //! One request under way: the loop, each attempt within its limits, bodies.
 
+use std::time::Duration;
+
+use reqwest::Request;
+
+use crate::config::policy::Policy;
+use crate::host::map::HostMap;
+use crate::observe::misuses::Misuses;
+
 mod admit;
 pub(crate) mod attempt;
 #[cfg(feature = "test-util")]
@@ -14,3 +22,24 @@ pub(crate) mod record;
 mod recorder;
 pub(crate) mod redirect;
 pub(crate) mod run;
+
+/// The parts of a client that its requests use.
+#[derive(Clone, Copy)]
+pub(crate) struct ClientParts<'a> {
+    pub(crate) hosts: &'a HostMap,
+    pub(crate) misuses: &'a Misuses,
+    /// The attempt timeout of requests without a limit.
+    pub(crate) timeout: Option<Duration>,
+    /// Set if the end of the chain is the client's own, which records what is sent.
+    pub(crate) records: bool,
+}
+
+impl ClientParts<'_> {
+    /// Returns the longest that an attempt of `request` may take.
+    #[inline]
+    pub(crate) fn attempt_timeout(&self, policy: &Policy, request: &Request) -> Option<Duration> {
+        policy
+            .attempt_timeout
+            .unwrap_or_else(|| self.timeout.filter(|_| request.timeout().is_none()))
+    }
+}

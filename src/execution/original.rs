@@ -6,6 +6,7 @@ use http::Extensions;
 use reqwest::Request;
 
 use crate::execution::record::SendRecord;
+use crate::observe::history::AttemptLog;
 use crate::outcome::not_sent;
 use crate::retry::decision::StopReason;
 
@@ -14,21 +15,33 @@ pub(crate) struct Original<'a> {
     /// Without headers and body once its last attempt has begun.
     pub(crate) request: &'a mut Request,
     extensions: &'a mut Extensions,
-    /// The extensions of the attempt under way; `None` if they are the caller's own, as no attempt
-    /// can follow.
+    /// The extensions of the attempt under way; `None` if they are the caller's own.
     own: Option<Extensions>,
+    /// Set if a copy of the request is left for another attempt.
+    is_copied: bool,
+    /// Set if the caller's extensions hold no more than `log`, so that attempts use them in place.
+    is_bare: bool,
+    /// The log of the request.
+    pub(crate) log: Option<AttemptLog>,
     /// The sends by a `Resilient` further out.
     resent: Option<ResendCount>,
 }
 
 impl<'a> Original<'a> {
     /// Extensions may be reused: clears the markers of an earlier request.
+    #[inline]
     pub(crate) fn new(request: &'a mut Request, extensions: &'a mut Extensions) -> Self {
-        extensions.remove::<GaveUp>();
-        not_sent::forget(extensions);
-        SendRecord::forget(extensions);
-        let resent = extensions.get().copied();
-        Self { request, extensions, own: None, resent }
+        let log = extensions.get::<AttemptLog>().cloned();
+        let is_bare = |it: &Extensions| it.len() == usize::from(log.is_some());
+        let mut resent = None;
+        if !is_bare(extensions) {
+            extensions.remove::<GaveUp>();
+            not_sent::forget(extensions);
+            SendRecord::forget(extensions);
+            resent = extensions.get().copied();
+        }
+        let is_bare = is_bare(extensions);
+        Self { request, extensions, own: None, is_copied: false, is_bare, log, resent }
     }
 
     /// Takes the request out, and leaves a copy in its place if one is wanted and possible, or else
@@ -37,11 +50,12 @@ impl<'a> Original<'a> {
     pub(crate) fn take(&mut self, copy: bool) -> Request {
         match if copy { self.request.try_clone() } else { None } {
             Some(copy) => {
-                self.own = Some(self.extensions.clone());
+                self.is_copied = true;
+                self.own = (!self.is_bare).then(|| self.extensions.clone());
                 mem::replace(self.request, copy)
             }
             None => {
-                self.own = None;
+                (self.is_copied, self.own) = (false, None);
                 let bare = Request::new(self.request.method().clone(), self.request.url().clone());
                 mem::replace(self.request, bare)
             }
@@ -50,7 +64,7 @@ impl<'a> Original<'a> {
 
     /// Returns whether a copy was left for another attempt.
     pub(crate) fn is_copied(&self) -> bool {
-        self.own.is_some()
+        self.is_copied
     }
 
     /// Returns the extensions of the attempt under way.
@@ -81,14 +95,21 @@ impl<'a> Original<'a> {
         self.extensions().get::<GaveUp>().is_some()
     }
 
-    /// Drops the extensions of an attempt that is retried.
+    /// Drops the extensions of an attempt that is retried, or whose future is dropped.
     pub(crate) fn retry(&mut self) {
         self.own = None;
+        if mem::take(&mut self.is_copied) && self.is_bare {
+            self.extensions.clear();
+            if let Some(log) = &self.log {
+                self.extensions.insert(log.clone());
+            }
+        }
     }
 
     /// Keeps the extensions of the last attempt, without the number of sends: the next request is
     /// no resend of this one.
     pub(crate) fn end(&mut self, stop: StopReason, attempts: u32) {
+        self.is_copied = false;
         if let Some(own) = self.own.take() {
             *self.extensions = own;
         }
@@ -101,6 +122,12 @@ impl<'a> Original<'a> {
         if stop != StopReason::Success {
             self.extensions.insert(GaveUp);
         }
+    }
+}
+
+impl Drop for Original<'_> {
+    fn drop(&mut self) {
+        self.retry();
     }
 }
 

@@ -10,6 +10,7 @@ use crate::common::clock::Instant;
 use crate::common::fault::ConfigError;
 use crate::config::policy::Policy;
 use crate::error::{BoxError, Cause, HttpRequestError, Inner};
+use crate::execution::ClientParts;
 use crate::execution::attempt::{self, AttemptLimits, AttemptResult, Chain, Rejection};
 use crate::execution::body::{self, BodyFactory};
 use crate::execution::decide::{Repeat, Retry, Upload};
@@ -63,29 +64,26 @@ pub(crate) struct Execution<'p> {
 }
 
 impl<'p> Execution<'p> {
-    /// Begins a request, which gets the key it needs. `timeout` is the client's own, for requests
-    /// without a limit.
+    /// Begins a request, which gets the key it needs.
     pub(crate) fn new(
         policy: &'p Policy,
         admission: Admission<'p>,
         original: &mut Original<'_>,
-        timeout: Option<Duration>,
-        records: bool,
+        client: ClientParts<'_>,
         now: Instant,
     ) -> Self {
+        let log = original.log.clone();
         let (request, extensions) = original.parts();
         if let Some(key) = &policy.idempotency_key {
             key.apply(request, rand::random);
         }
         let retry = retry(policy, request, extensions, now);
-        let timeout = policy
-            .attempt_timeout
-            .unwrap_or_else(|| timeout.filter(|_| request.timeout().is_none()));
+        let timeout = client.attempt_timeout(policy, request);
         let shortest = timeout.into_iter().chain(request.timeout().copied()).min();
         Self {
             policy,
             retry,
-            recorder: Recorder::new(policy, extensions.get().cloned()),
+            recorder: Recorder::new(policy, log),
             admission,
             changes: vec![],
             now,
@@ -101,7 +99,7 @@ impl<'p> Execution<'p> {
             distrusts_pool: false,
             maybe_applied: false,
             own_error: None,
-            records,
+            records: client.records,
         }
     }
 
@@ -136,7 +134,7 @@ impl<'p> Execution<'p> {
                     Decision::Retry { after, source } => {
                         original.retry();
                         let attempt = Box::new(attempt);
-                        Box::pin(self.wait::<C>(original.request, attempt, after, source))
+                        self.wait::<C>(original.request, attempt, after, source)
                     }
                 }
             };

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::{fmt, time::Duration};
 
 use http::StatusCode;
+use reqwest::Url;
 
 use crate::common::path_redactor::PathRedactor;
 use crate::outcome::{Delivery, FailureKind, Outcome};
@@ -44,13 +45,30 @@ impl Attempt {
                 (None, failure) => Err(failure.unwrap_or(FailureKind::Other)),
             },
             delivery: outcome.delivery(),
-            answered_by: outcome.cross_host_url().and_then(|it| {
-                let host = it.host_str()?;
-                Some(it.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
-            }),
+            answered_by: outcome.cross_host_url().and_then(server_of),
             wait: None,
         }
     }
+
+    /// Builds the record of a first attempt that succeeded; `by` is the URL of another host that
+    /// responded.
+    pub(crate) fn succeeded(status: StatusCode, duration: Duration, by: Option<&Url>) -> Self {
+        Self {
+            number: 1,
+            started: Duration::ZERO,
+            duration,
+            result: Ok(status),
+            delivery: Delivery::Answered,
+            answered_by: by.and_then(server_of),
+            wait: None,
+        }
+    }
+}
+
+/// Returns the host of a URL, with its port unless that is the scheme's own.
+fn server_of(url: &Url) -> Option<String> {
+    let host = url.host_str()?;
+    Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
 }
 
 /// `#2 +0.412s 1.003s timeout (maybe processed), then 0.6s by backoff`
@@ -350,6 +368,12 @@ impl AttemptLog {
         });
     }
 
+    /// Records that the first attempt succeeded, and that this was all.
+    pub(crate) fn set_success(&self, attempt: Attempt) {
+        let elapsed = attempt.duration;
+        self.set(History::of_success(attempt, Heard::default()), elapsed, None);
+    }
+
     fn lock<T>(&self, read: impl FnOnce(&mut Logged) -> T) -> T {
         read(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -358,7 +382,6 @@ impl AttemptLog {
 #[cfg(test)]
 mod tests {
     use http::{HeaderMap, Method, header};
-    use reqwest::Url;
 
     use super::*;
     use crate::outcome::{Failure, OutcomeResult};
