@@ -35,9 +35,8 @@ fn observe() -> (Running, SocketAddr) {
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--quiet", "--all-features", "--example", "observe"]);
     build.arg("--target-dir").arg(profile.parent().unwrap()).current_dir(root());
-    if profile.ends_with("release") {
-        build.arg("--release");
-    }
+    let name = profile.file_name().unwrap().to_str().unwrap();
+    build.args(["--profile", if name == "debug" { "dev" } else { name }]);
     assert!(build.status().unwrap().success(), "the example does not build");
     let mut example = Command::new(profile.join("examples/observe"));
     let seconds = (2 * PATIENCE).as_secs().to_string();
