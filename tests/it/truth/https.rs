@@ -76,9 +76,9 @@ fn pem(der: &[u8]) -> String {
     let mut text = String::new();
     for three in der.chunks(3) {
         let at = |index: usize| u32::from(three.get(index).copied().unwrap_or_default());
-        let bits = at(0) << 16 | at(1) << 8 | at(2);
+        let bits = (at(0) << 16) | (at(1) << 8) | at(2);
         for digit in 0..4_usize {
-            let value = bits >> (18 - 6 * digit) & 0x3f;
+            let value = (bits >> (18 - 6 * digit)) & 0x3f;
             let is_padding = digit > three.len();
             text.push(if is_padding { '=' } else { char::from(DIGITS[value as usize]) });
         }
