@@ -242,8 +242,7 @@ fn a_request_lasts_as_long_as_its_attempts_and_waits() {
         let (client, _) = scripted(config, replies);
         async move { client.get(URL).send().await.unwrap() }
     });
-    let expected =
-        "resilient_request_duration_seconds{host=api.example.com, ended=success} [3.0]";
+    let expected = "resilient_request_duration_seconds{host=api.example.com, ended=success} [3.0]";
     let metrics = witness.metrics();
     assert!(metrics.iter().any(|it| it == expected), "{metrics:#?}");
 }

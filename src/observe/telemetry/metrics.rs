@@ -118,9 +118,8 @@ impl MetricsObserver {
         [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
     /// Bucket bounds for requests with their waits, in seconds.
-    pub const REQUEST_BUCKETS: [f64; 15] = [
-        0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0,
-    ];
+    pub const REQUEST_BUCKETS: [f64; 15] =
+        [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0];
 
     /// Bucket bounds for waits, in seconds: from a first backoff to the longest wait by default.
     pub const WAIT_BUCKETS: [f64; 11] =
@@ -134,7 +133,11 @@ impl MetricsObserver {
         describe_counter!(RETRIES, count, "Retries by the result of the attempt before");
         describe_histogram!(Self::WAIT, seconds, "Waits before retries and at the gate");
         describe_counter!(REQUESTS, count, "Requests by what ended them");
-        describe_histogram!(Self::REQUEST_DURATION, seconds, "How long a request took, with retries");
+        describe_histogram!(
+            Self::REQUEST_DURATION,
+            seconds,
+            "How long a request took, with retries"
+        );
         describe_histogram!(Self::ATTEMPTS_PER_REQUEST, count, "Attempts a request took");
         describe_counter!(REJECTIONS, count, "Times a breaker or a gate refused to send");
         describe_gauge!(BREAKER_STATE, count, "1 for the state a circuit breaker is in");

@@ -79,7 +79,8 @@ impl Prometheus {
     async fn get(&self, path: &str, parameter: (&str, &str)) -> Option<Value> {
         let url = format!("http://{}/api/v1/{path}", self.address);
         let url = reqwest::Url::parse_with_params(&url, [parameter]).unwrap();
-        let answer: Value = crate::support::idle_client().get(url).send().await.ok()?.json().await.ok()?;
+        let answer: Value =
+            crate::support::idle_client().get(url).send().await.ok()?.json().await.ok()?;
         assert_ne!(answer["status"], "error", "{parameter:?}: {answer}");
         Some(answer["data"].clone())
     }
@@ -151,7 +152,9 @@ async fn every_panel_of_the_dashboard_finds_data_in_a_real_prometheus() {
         for target in missing {
             let series = prometheus.query(&target.query).await;
             // A legend names labels that the series have.
-            for (labels, name) in series.iter().flat_map(|it| target.legend.iter().map(move |name| (it, name))) {
+            for (labels, name) in
+                series.iter().flat_map(|it| target.legend.iter().map(move |name| (it, name)))
+            {
                 assert!(labels[name].is_string(), "{}: no {name} in {labels}", target.panel);
             }
             if series.is_empty() {
