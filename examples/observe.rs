@@ -6,13 +6,14 @@
 //! - logs of level warn (`RUST_LOG=debug` for more, spans included),
 //! - the timeline of a request that survived, and of one that did not,
 //! - the spans that an OpenTelemetry backend would get,
-//! - what Prometheus would scrape; `observe-dashboard.json` beside this file is for Grafana.
+//! - what Prometheus would scrape; `docs/dashboard.json` is for Grafana.
 //!
-//! `--svg` draws the first timeline into `docs/timeline.svg`.
+//! `--for 300` first prints where Prometheus finds the metrics, and sends requests for so many
+//! seconds. `--svg` draws the first timeline into `docs/timeline.svg`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{collections::HashMap, env, fmt::Write as _, fs, io, net::SocketAddr};
 
 use anyhow::{Context as _, Result};
@@ -41,7 +42,9 @@ async fn main() -> Result<()> {
 
     let (report, log) = (format!("{api}/report?token=never-shown"), AttemptLog::new());
     let survived = client.get(report).with_extension(log.clone()).send_resilient();
-    let (survived, ()) = tokio::join!(survived, traffic(&client, &api, &down));
+    let until = Instant::now() + Duration::from_secs(seconds()?);
+    println!("metrics at {metrics}");
+    let (survived, ()) = tokio::join!(survived, traffic(&client, &api, &down, until));
     survived?;
     let lost = client.get(format!("{down}/broken")).send_resilient().await;
 
@@ -67,6 +70,14 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
+/// How long requests are sent, if that is said; else as many rounds as it takes to see everything.
+fn seconds() -> Result<u64> {
+    match env::args().skip_while(|it| it != "--for").nth(1) {
+        Some(seconds) => seconds.parse().context("--for takes a number of seconds"),
+        None => Ok(0),
+    }
+}
+
 /// The client and its listeners.
 fn client() -> Result<ClientWithMiddleware> {
     let breaker = BreakerConfig::default().open_for(Duration::from_millis(500));
@@ -75,7 +86,7 @@ fn client() -> Result<ClientWithMiddleware> {
         .attempt_timeout(Duration::from_millis(600))
         .circuit_breaker(CircuitBreaker::per_host(breaker))
         .observer(TracingObserver::new())
-        .observer(MetricsObserver::new())
+        .observer(MetricsObserver::new().client("observe"))
         .build()?;
     Ok(ClientBuilder::new(reqwest::Client::new()).with(Resilient::new(config)).build())
 }
@@ -112,6 +123,10 @@ fn set_up_metrics() -> Result<String> {
             buckets(MetricsObserver::ATTEMPT_DURATION),
             &MetricsObserver::DURATION_BUCKETS,
         )?
+        .set_buckets_for_metric(
+            buckets(MetricsObserver::REQUEST_DURATION),
+            &MetricsObserver::REQUEST_BUCKETS,
+        )?
         .set_buckets_for_metric(buckets(MetricsObserver::WAIT), &MetricsObserver::WAIT_BUCKETS)?
         .set_buckets_for_metric(
             buckets(MetricsObserver::ATTEMPTS_PER_REQUEST),
@@ -122,10 +137,13 @@ fn set_up_metrics() -> Result<String> {
     Ok(format!("http://{address}/metrics"))
 }
 
-/// Requests of all sorts for some seconds.
-async fn traffic(client: &ClientWithMiddleware, api: &str, down: &str) {
-    for round in 0..12 {
-        let limited = if round == 5 { "/limited" } else { "/steady" };
+/// Requests of all sorts, for 12 rounds and until then.
+async fn traffic(client: &ClientWithMiddleware, api: &str, down: &str, until: Instant) {
+    for round in 0.. {
+        if round >= 12 && Instant::now() >= until {
+            return;
+        }
+        let limited = if round % 12 == 5 { "/limited" } else { "/steady" };
         let request = |url: String, retries| {
             let patience = RetryOverride::new().max_retries(retries);
             client.get(url).with_extension(patience).send()

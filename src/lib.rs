@@ -194,6 +194,7 @@ pub use retry::backoff::{Backoff, Constant, Exponential, Fibonacci, Jitter, Line
 pub use retry::budget::{BudgetConfig, RetryBudget};
 pub use retry::decision::{StopReason, WaitSource};
 
-#[cfg(all(doctest, feature = "blocking"))]
+// Its programs need the features.
+#[cfg(all(doctest, feature = "blocking", feature = "metrics", feature = "tracing"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

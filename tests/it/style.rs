@@ -12,7 +12,7 @@ fn text(file: &str) -> String {
 
 #[test]
 fn texts_stay_short() {
-    for (file, most) in [("README.md", 120), ("ARCHITECTURE.md", 90), ("CONTRIBUTING.md", 80)] {
+    for (file, most) in [("README.md", 150), ("ARCHITECTURE.md", 90), ("CONTRIBUTING.md", 80)] {
         let lines = text(file).lines().count();
         assert!(lines <= most, "{file} has {lines} lines");
     }

@@ -2,6 +2,7 @@
 
 mod golden;
 mod otel;
+mod prometheus;
 mod secrets;
 mod witness;
 
@@ -205,6 +206,60 @@ fn hosts_are_bounded() {
     assert_eq!(attempts.count(), 65);
     let other = "resilient_attempts_total{host=other, method=GET, result=200} 36";
     assert!(metrics.iter().any(|it| it == other), "{metrics:#?}");
+}
+
+#[test]
+fn all_metrics_carry_the_client_and_the_constant_labels_once() {
+    let witness = Witness::default();
+    witness.run(|| {
+        let observer = MetricsObserver::new().client("payments").label("region", "us");
+        // The later value holds; a label that metrics have of their own stays theirs.
+        let observer = observer.label("region", "eu").label("host", "mine").label("le", "1");
+        let config = steady().circuit_breaker(consecutive(2)).max_retries(1).observer(observer);
+        let replies = [retry_after(503, "1"), Reply::status(500)];
+        let (client, _) = scripted(config.build().unwrap(), replies);
+        async move {
+            client.get(URL).send().await.unwrap();
+            client.get(URL).send_resilient().await.unwrap_err();
+        }
+    });
+    let metrics = witness.metrics();
+    for metric in &metrics {
+        assert!(metric.contains(", client=payments, region=eu}"), "{metric}");
+        assert!(!metric.contains("mine") && !metric.contains("le="), "{metric}");
+    }
+    for name in ["attempts_total", "retries_total", "rejections_total", "breaker_state"] {
+        assert!(metrics.iter().any(|it| it.contains(name)), "no {name} in {metrics:#?}");
+    }
+}
+
+#[test]
+fn a_request_lasts_as_long_as_its_attempts_and_waits() {
+    let witness = Witness::default();
+    witness.run(|| {
+        let config = steady().observer(MetricsObserver::new()).build().unwrap();
+        let replies = [Reply::status(503).after(SECOND), Reply::status(200).after(SECOND)];
+        let (client, _) = scripted(config, replies);
+        async move { client.get(URL).send().await.unwrap() }
+    });
+    let expected = "resilient_request_duration_seconds{host=api.example.com, ended=success} [3.0]";
+    let metrics = witness.metrics();
+    assert!(metrics.iter().any(|it| it == expected), "{metrics:#?}");
+}
+
+#[test]
+fn a_rejected_request_has_one_log_line() {
+    let witness = Witness::default();
+    witness.run(|| {
+        let breaker = CircuitBreaker::new(consecutive(1)).unwrap();
+        breaker.force_open();
+        let config = steady().circuit_breaker(breaker).observer(TracingObserver::new());
+        let (client, _) = scripted(config.build().unwrap(), []);
+        async move { client.get(URL).send_resilient().await.unwrap_err() }
+    });
+    let lines = witness.lines();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert!(lines[0].contains("rejected after 0 attempts: circuit breaker is forced open"), "{lines:#?}");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Holds README and guides to what they say. Their Rust blocks are the files of `tests/snippets`, word
 //! for word; each runs here, and prints what its comments promise.
 
+mod https;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +11,7 @@ use std::{env, error::Error, fs};
 use http::Method;
 use reqwest_resilient::Resilient;
 
+use self::https::HttpsProxy;
 use crate::support::reply::Reply;
 use crate::support::server::Server;
 
@@ -45,6 +48,11 @@ snippet!("override.rs" as overriding {
         Ok(order(&ResilientClient::new(reqwest_resilient::ResilientConfig::default())?).await?)
     }
 });
+#[cfg(all(feature = "metrics", feature = "tracing"))]
+snippet!("observe.rs" as observe {
+    #[test]
+    fn readme_the_observers_are_valid() { config().unwrap(); }
+});
 #[cfg(feature = "blocking")]
 snippet!("blocking.rs" as blocking {
     pub(super) fn run() -> Result<(), Box<dyn std::error::Error>> { main() }
@@ -60,7 +68,7 @@ snippet!("from_reqwest_retry.rs" as from_reqwest_retry {
     pub(super) fn run() -> ClientWithMiddleware { client().unwrap() }
 });
 snippet!("from_reqwest_retry_before.rs" as from_reqwest_retry_before {
-    pub(super) fn run() -> ClientWithMiddleware { client() }
+    pub(super) fn run() -> ClientWithMiddleware { client().unwrap() }
 });
 snippet!("reload.rs" as reload {
     pub(super) fn run(handle: &ResilientHandle) { retry_once(handle).unwrap(); }
@@ -90,6 +98,19 @@ fn text(path: &str) -> String {
     fs::read_to_string(root(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// Returns both sides of the diffs of Rust that a page shows.
+fn diffs(page: &str) -> Vec<String> {
+    let text = text(page);
+    let diffs = text.split("\n```").skip(1).step_by(2).filter_map(|it| it.strip_prefix("diff\n"));
+    // The others are of Cargo.toml.
+    let diffs = diffs.filter(|it| it.contains("fn "));
+    let side = |diff: &str, other: char| {
+        let lines = diff.lines().filter(|it| !it.starts_with(other));
+        lines.fold(String::new(), |all, it| all + it.get(1..).unwrap_or_default() + "\n")
+    };
+    diffs.flat_map(|it| [side(it, '+'), side(it, '-')]).collect()
+}
+
 /// Returns the Rust blocks of a page that have to compile.
 fn blocks(page: &str) -> Vec<String> {
     let text = text(page);
@@ -112,17 +133,24 @@ fn pages_show_the_snippets_that_run_here_and_hide_nothing() {
             assert_eq!(hidden, None, "{page}: a hidden line");
             assert!(snippets.remove(&block), "{page}: no file of tests/snippets has\n{block}");
         }
+        for side in diffs(page) {
+            assert!(snippets.remove(&side), "{page}: no file of tests/snippets has\n{side}");
+        }
     }
     assert!(snippets.is_empty(), "no page shows\n{snippets:?}");
 }
 
-/// Runs a snippet in a process of its own, whose requests go to `server` as their proxy. Returns what
-/// it prints, after a look at what it promises.
+/// Runs a snippet in a process of its own, whose requests go to `server`: as their proxy, or for https
+/// by one that has a certificate for `example.com`. Returns what it prints, after a look at what it
+/// promises.
 fn printed(snippet: &str, server: &Server) -> String {
     let mut command = Command::new(env::current_exe().unwrap());
-    for variable in ["no_proxy", "NO_PROXY", "HTTP_PROXY", "REQUEST_METHOD"] {
+    let others = ["no_proxy", "NO_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"];
+    for variable in others.into_iter().chain(["REQUEST_METHOD", "SSL_CERT_DIR"]) {
         command.env_remove(variable);
     }
+    let https = HttpsProxy::of("example.com", server.addr());
+    command.env("https_proxy", https.url()).env("SSL_CERT_FILE", https.certificate());
     let command = command.args(["--exact", NAME, "--nocapture"]).env(SNIPPET, snippet);
     let output = command.env("http_proxy", server.url("")).output().unwrap();
     let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
@@ -154,6 +182,7 @@ fn seen(server: &Server) -> Vec<(Method, String)> {
     server.seen().into_iter().map(|it| (it.method, it.path)).collect()
 }
 
+#[cfg(feature = "default-tls")]
 #[test]
 fn readme_the_first_example_prints_what_it_says() {
     let server = Server::h1([
@@ -162,22 +191,23 @@ fn readme_the_first_example_prints_what_it_says() {
     ]);
     let printed = printed("first", &server);
     assert!(printed.contains("the page"), "{printed}");
-    assert_eq!(seen(&server), vec![(Method::GET, "http://example.com/".to_owned()); 7]);
+    assert_eq!(seen(&server), vec![(Method::GET, "/".to_owned()); 7]);
     let retries = printed.lines().filter(|it| it.contains(": status 503, again in ")).count();
     assert_eq!(retries, 5, "{printed}");
 }
 
+#[cfg(feature = "default-tls")]
 #[test]
 fn readme_an_override_holds_for_one_request_or_one_future() {
     let busy = || Reply::status(503).into();
     let server = Server::h1([busy(), busy(), Reply::status(200).into(), busy()]);
     printed("override", &server);
-    let post = || (Method::POST, "http://example.com/jobs".to_owned());
-    let get = (Method::GET, "http://example.com/".to_owned());
+    let post = || (Method::POST, "/jobs".to_owned());
+    let get = (Method::GET, "/".to_owned());
     assert_eq!(seen(&server), [post(), post(), post(), get]);
 }
 
-#[cfg(feature = "blocking")]
+#[cfg(all(feature = "blocking", feature = "default-tls"))]
 #[test]
 fn readme_blocking_code_prints_the_page() {
     let server =
@@ -201,6 +231,7 @@ async fn both_clients_of_the_guide_for_reqwest_retry_retry() {
     let server = || {
         Server::h1([
             Reply::status(503).into(),
+            Reply::status(409).into(),
             Reply::status(200).into(),
             Reply::status(404).into(),
         ])
@@ -208,7 +239,7 @@ async fn both_clients_of_the_guide_for_reqwest_retry_retry() {
     for client in [from_reqwest_retry_before::run(), from_reqwest_retry::run()] {
         let server = server();
         let response = client.get(server.url("/")).send().await.unwrap();
-        assert_eq!((response.status().as_u16(), server.requests()), (200, 2));
+        assert_eq!((response.status().as_u16(), server.requests()), (200, 3));
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use ::metrics::{
-    SharedString, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
-    histogram,
+    Label, SharedString, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
 };
 use http::Method;
 
@@ -26,6 +26,7 @@ use crate::retry::decision::WaitSource;
 /// | `resilient_retries_total` | counter | `host`, `reason` | retries, by the result of the attempt before |
 /// | `resilient_wait_seconds` | histogram | `host`, `source` | waits before retries and at the gate |
 /// | `resilient_requests_total` | counter | `host`, `ended` | requests that ended, by `success` or why they were given up |
+/// | `resilient_request_duration_seconds` | histogram | `host`, `ended` | how long a request took, with its retries and waits |
 /// | `resilient_attempts_per_request` | histogram | `host` | how many attempts a request took |
 /// | `resilient_rejections_total` | counter | `host`, `by` | times a breaker (`circuit_open`) or a gate (`rate_limited`) refused to send |
 /// | `resilient_breaker_state` | gauge | `key`, `state` | 1 for the state a breaker is in, 0 for the others; none before its first change |
@@ -38,10 +39,12 @@ use crate::retry::decision::WaitSource;
 /// - `result`, `reason`: a status such as `503`, or a [`FailureKind`](crate::FailureKind) such as
 ///   `timeout`. A retry that a breaker rejects after its wait is counted in rejections too, and the
 ///   next one with the reason `circuit_open`.
-/// - `source`: `backoff`, `circuit_breaker`, `gate`, `hint` or `immediate`.
+/// - `source`: `backoff`, `budget`, `circuit_breaker`, `gate`, `hint` or `immediate`.
 /// - `ended`: a [`StopReason`](crate::StopReason).
 /// - `state`, `to`: a [`BreakerState`](crate::BreakerState).
 /// - `why`: a [`ChangeReason`](crate::ChangeReason).
+///
+/// All of them carry the labels of [`client`](Self::client) and [`label`](Self::label) as well.
 ///
 /// # Bounded
 ///
@@ -53,7 +56,8 @@ use crate::retry::decision::WaitSource;
 /// # Buckets
 ///
 /// The exporter defines the buckets. [`DURATION_BUCKETS`](Self::DURATION_BUCKETS) are those of
-/// OpenTelemetry for the duration of requests; with `metrics-exporter-prometheus`:
+/// OpenTelemetry for the duration of requests, [`REQUEST_BUCKETS`](Self::REQUEST_BUCKETS) go on to
+/// minutes, for requests with their waits; with `metrics-exporter-prometheus`:
 ///
 /// ```
 /// use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
@@ -66,6 +70,10 @@ use crate::retry::decision::WaitSource;
 ///             &MetricsObserver::DURATION_BUCKETS,
 ///         )?
 ///         .set_buckets_for_metric(
+///             Matcher::Full(MetricsObserver::REQUEST_DURATION.into()),
+///             &MetricsObserver::REQUEST_BUCKETS,
+///         )?
+///         .set_buckets_for_metric(
 ///             Matcher::Full(MetricsObserver::WAIT.into()),
 ///             &MetricsObserver::WAIT_BUCKETS,
 ///         )
@@ -75,16 +83,29 @@ use crate::retry::decision::WaitSource;
 ///
 /// Create the observer after the exporter is installed, so that the exporter gets the descriptions
 /// of the metrics. Clones share the names of hosts: give clients that report together clones of
-/// one.
+/// one. Clones may differ in their labels:
+///
+/// ```
+/// use reqwest_resilient::telemetry::MetricsObserver;
+///
+/// let observer = MetricsObserver::new().label("region", "eu");
+/// let (payments, search) = (observer.clone().client("payments"), observer.client("search"));
+/// # drop((payments, search));
+/// ```
 #[derive(Clone, Debug)]
 pub struct MetricsObserver {
     hosts: Names,
     keys: Names,
+    /// Labels of all metrics, without repeated names.
+    constant: Vec<Label>,
 }
 
 impl MetricsObserver {
     /// The name of the histogram of attempts.
     pub const ATTEMPT_DURATION: &str = "resilient_attempt_duration_seconds";
+
+    /// The name of the histogram of requests, with their retries and waits.
+    pub const REQUEST_DURATION: &str = "resilient_request_duration_seconds";
 
     /// The name of the histogram of waits.
     pub const WAIT: &str = "resilient_wait_seconds";
@@ -95,6 +116,10 @@ impl MetricsObserver {
     /// OpenTelemetry's bucket bounds for the duration of HTTP requests, in seconds.
     pub const DURATION_BUCKETS: [f64; 14] =
         [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+    /// Bucket bounds for requests with their waits, in seconds.
+    pub const REQUEST_BUCKETS: [f64; 15] =
+        [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0];
 
     /// Bucket bounds for waits, in seconds: from a first backoff to the longest wait by default.
     pub const WAIT_BUCKETS: [f64; 11] =
@@ -108,25 +133,63 @@ impl MetricsObserver {
         describe_counter!(RETRIES, count, "Retries by the result of the attempt before");
         describe_histogram!(Self::WAIT, seconds, "Waits before retries and at the gate");
         describe_counter!(REQUESTS, count, "Requests by what ended them");
+        describe_histogram!(
+            Self::REQUEST_DURATION,
+            seconds,
+            "How long a request took, with retries"
+        );
         describe_histogram!(Self::ATTEMPTS_PER_REQUEST, count, "Attempts a request took");
         describe_counter!(REJECTIONS, count, "Times a breaker or a gate refused to send");
         describe_gauge!(BREAKER_STATE, count, "1 for the state a circuit breaker is in");
         describe_counter!(BREAKER_CHANGES, count, "Changes of a circuit breaker's state");
         describe_gauge!(BUDGET_TOKENS, count, "Retries left in the budget");
         describe_counter!(BUDGET_REFUSALS, count, "Retries the budget did not pay for");
-        describe_counter!(GATE_CLOSINGS, count, "Times an answer closed a gate");
+        describe_counter!(GATE_CLOSINGS, count, "Times a response closed a gate");
         describe_counter!(DOWNLOAD_BREAKS, count, "Downloads that broke off and go on");
-        Self { hosts: Names::default(), keys: Names::default() }
+        Self { hosts: Names::default(), keys: Names::default(), constant: vec![] }
+    }
+
+    /// Names the client, in a label `client` of all metrics. Default: no such label.
+    ///
+    /// It tells several clients of one program apart.
+    pub fn client(self, name: impl Into<String>) -> Self {
+        self.label("client", name)
+    }
+
+    /// Adds a label to all metrics, such as the region or the version of the program. A second
+    /// value for the same name replaces the first.
+    ///
+    /// Labels by which the metrics are told apart, those of the [table](Self), keep their meaning:
+    /// a label of such a name is ignored, because a label that stands twice spoils a whole scrape.
+    /// Names and values belong to the program: never take them from requests.
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let name = name.into();
+        if OWN_LABELS.contains(&name.as_str()) {
+            return self;
+        }
+        self.constant.retain(|it| it.key() != name);
+        // Shared, so that a clone for each metric is a count and no copy.
+        let shared = |text: String| SharedString::from_shared(text.into());
+        self.constant.push(Label::new(shared(name), shared(value.into())));
+        self
+    }
+
+    /// Returns the labels of a metric: its own and the constant ones.
+    fn labels<const N: usize>(&self, own: [(&'static str, SharedString); N]) -> Vec<Label> {
+        let own = own.into_iter().map(|(name, value)| Label::new(name, value));
+        own.chain(self.constant.iter().cloned()).collect()
     }
 
     fn breaker_changed(&self, change: &StateChange) {
         let key = self.keys.of(&change.key);
         for state in STATES {
             let value = if state == change.to { 1.0 } else { 0.0 };
-            gauge!(BREAKER_STATE, "key" => key.clone(), "state" => state.as_str()).set(value);
+            let labels = self.labels([("key", key.clone()), ("state", known(state.as_str()))]);
+            gauge!(BREAKER_STATE, labels).set(value);
         }
-        let (to, why) = (change.to.as_str(), change.why.as_str());
-        counter!(BREAKER_CHANGES, "key" => key, "to" => to, "why" => why).increment(1);
+        let (to, why) = (known(change.to.as_str()), known(change.why.as_str()));
+        let labels = self.labels([("key", key), ("to", to), ("why", why)]);
+        counter!(BREAKER_CHANGES, labels).increment(1);
     }
 }
 
@@ -146,6 +209,12 @@ const BUDGET_TOKENS: &str = "resilient_budget_tokens";
 const BUDGET_REFUSALS: &str = "resilient_budget_refusals_total";
 const GATE_CLOSINGS: &str = "resilient_gate_closings_total";
 const DOWNLOAD_BREAKS: &str = "resilient_download_breaks_total";
+
+/// The labels that metrics have of their own, and those that exporters add to histograms.
+const OWN_LABELS: [&str; 14] = [
+    "host", "method", "result", "reason", "source", "ended", "by", "key", "state", "to", "why",
+    "next", "le", "quantile",
+];
 
 const STATES: [BreakerState; 6] = [
     BreakerState::Closed,
@@ -167,55 +236,75 @@ impl Observer for MetricsObserver {
             (Some(host), Some(port)) => self.hosts.of(&format!("{host}:{port}")),
             (None, _) => SharedString::const_str(OTHER),
         };
-        let waited = |host, source, wait: Duration| {
-            histogram!(Self::WAIT, "host" => host, "source" => source).record(wait);
-        };
-        let ended = |host: SharedString, ended, attempts: u32| {
-            histogram!(Self::ATTEMPTS_PER_REQUEST, "host" => host.clone()).record(attempts);
-            counter!(REQUESTS, "host" => host, "ended" => ended).increment(1);
-        };
-        let tokens = |host, tokens| {
-            if let Some(tokens) = tokens {
-                gauge!(BUDGET_TOKENS, "host" => host).set(tokens);
-            }
-        };
+        self.count(event, host, method);
+    }
+}
+
+impl MetricsObserver {
+    fn count(&self, event: &Event<'_>, host: SharedString, method: &Method) {
         match event {
             Event::AttemptEnded(it) => {
-                let labels = [
-                    ("host", host),
-                    ("method", SharedString::const_str(name(method))),
-                    ("result", result(it)),
-                ];
-                counter!(ATTEMPTS, &labels).increment(1);
-                histogram!(Self::ATTEMPT_DURATION, &labels).record(it.elapsed());
+                let (method, result) = (known(name(method)), result(it));
+                let labels = self.labels([("host", host), ("method", method), ("result", result)]);
+                counter!(ATTEMPTS, labels.clone()).increment(1);
+                histogram!(Self::ATTEMPT_DURATION, labels).record(it.elapsed());
             }
             Event::Rejected(it) => {
-                counter!(REJECTIONS, "host" => host, "by" => result(it)).increment(1);
+                let labels = self.labels([("host", host), ("by", result(it))]);
+                counter!(REJECTIONS, labels).increment(1);
             }
             Event::Waiting(it) => {
-                tokens(host.clone(), it.tokens);
-                let reason = result(it.outcome);
-                counter!(RETRIES, "host" => host.clone(), "reason" => reason).increment(1);
-                waited(host, source(it.source), it.wait);
+                self.tokens(&host, it.tokens);
+                let labels = self.labels([("host", host.clone()), ("reason", result(it.outcome))]);
+                counter!(RETRIES, labels).increment(1);
+                self.waited(host, it.source, it.wait);
             }
-            Event::HeldBack(it) => waited(host, source(it.source), it.wait),
-            Event::GateClosed(_) => counter!(GATE_CLOSINGS, "host" => host).increment(1),
+            Event::HeldBack(it) => self.waited(host, it.source, it.wait),
+            Event::GateClosed(_) => {
+                counter!(GATE_CLOSINGS, self.labels([("host", host)])).increment(1);
+            }
             Event::BudgetRefused(it) => {
-                tokens(host.clone(), Some(it.tokens));
-                counter!(BUDGET_REFUSALS, "host" => host).increment(1);
+                self.tokens(&host, Some(it.tokens));
+                counter!(BUDGET_REFUSALS, self.labels([("host", host)])).increment(1);
             }
             Event::Resuming(it) => {
-                let next = if it.restarts { "restart" } else { "resume" };
-                counter!(DOWNLOAD_BREAKS, "host" => host, "next" => next).increment(1);
+                let next = known(if it.restarts { "restart" } else { "resume" });
+                let labels = self.labels([("host", host), ("next", next)]);
+                counter!(DOWNLOAD_BREAKS, labels).increment(1);
             }
             Event::Succeeded(it) => {
-                tokens(host.clone(), it.tokens);
-                ended(host, "success", it.attempts);
+                self.tokens(&host, it.tokens);
+                self.ended(host, "success", it.attempts, it.elapsed);
             }
-            Event::GaveUp(it) => ended(host, it.stop_reason.as_str(), it.attempts),
+            Event::GaveUp(it) => {
+                self.ended(host, it.stop_reason.as_str(), it.attempts, it.elapsed);
+            }
             _ => {}
         }
     }
+
+    fn waited(&self, host: SharedString, by: &WaitSource, wait: Duration) {
+        let labels = self.labels([("host", host), ("source", known(source(by)))]);
+        histogram!(Self::WAIT, labels).record(wait);
+    }
+
+    fn ended(&self, host: SharedString, ended: &'static str, attempts: u32, elapsed: Duration) {
+        let labels = self.labels([("host", host.clone())]);
+        histogram!(Self::ATTEMPTS_PER_REQUEST, labels).record(attempts);
+        let labels = self.labels([("host", host), ("ended", known(ended))]);
+        counter!(REQUESTS, labels.clone()).increment(1);
+        histogram!(Self::REQUEST_DURATION, labels).record(elapsed);
+    }
+
+    fn tokens(&self, host: &SharedString, tokens: Option<f64>) {
+        if let Some(tokens) = tokens {
+            gauge!(BUDGET_TOKENS, self.labels([("host", host.clone())])).set(tokens);
+        }
+    }
+}
+
+fn known(text: &'static str) -> SharedString {
+    SharedString::const_str(text)
 }
 
 fn result(outcome: &Outcome<'_>) -> SharedString {

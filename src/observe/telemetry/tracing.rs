@@ -42,14 +42,15 @@ use crate::outcome::Outcome;
 ///
 /// | event | level |
 /// |---|---|
-/// | a wait before a retry, a wait at the gate, a rejection, a gate closed, a budget empty | [`retries`](Self::retries), debug |
+/// | a wait before a retry, a wait at the gate, a gate closed, a budget empty | [`retries`](Self::retries), debug |
 /// | a request given up after more than one attempt | [`give_ups`](Self::give_ups), warn |
 /// | a request given up after one attempt or none | as retries: the caller's error has all details |
 /// | a circuit breaker opened | [`breaker_openings`](Self::breaker_openings), warn |
 /// | a circuit breaker changed otherwise | info, unless breaker openings are off |
 /// | a [`Misuse`](crate::Misuse), once | warn, without this observer as well |
 ///
-/// Their message is the event's `Display`, which shows neither userinfo nor query. The target of
+/// A rejection has no line of its own: the request that ends by it is given up, or waits. Their
+/// message is the event's `Display`, which shows neither userinfo nor query. The target of
 /// spans and logs is `reqwest_resilient`.
 #[derive(Clone, Debug)]
 pub struct TracingObserver {
@@ -91,7 +92,7 @@ impl TracingObserver {
         self
     }
 
-    /// Sets the level of logs of waits, rejections and the like; `None` turns them off.
+    /// Sets the level of logs of waits, closed gates and the like; `None` turns them off.
     pub fn retries(mut self, level: impl Into<Option<Level>>) -> Self {
         self.retries = level.into();
         self
@@ -121,6 +122,8 @@ impl TracingObserver {
             Event::AttemptStarted(_) | Event::AttemptEnded(_) | Event::Succeeded(_) => None,
             // Logged at its source, for clients without observers as well.
             Event::Misuse(_) => None,
+            // What follows names it: a wait, or the end of the request.
+            Event::Rejected(_) => None,
             Event::Reloaded => Some(Level::INFO),
             _ => self.retries,
         }

@@ -23,7 +23,7 @@
 pub(crate) mod fault;
 #[cfg(feature = "http2")]
 pub(crate) mod h2;
-mod host;
+pub(crate) mod host;
 pub(crate) mod inside;
 pub(crate) mod log;
 pub(crate) mod reply;

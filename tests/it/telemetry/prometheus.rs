@@ -1,0 +1,191 @@
+//! A real Prometheus that scrapes `examples/observe.rs`: every panel of the dashboard finds data.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, fs};
+
+use serde_json::Value;
+
+/// The longest wait for the data of all panels.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A program that ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Builds the example, as the one that lies there may be an older one, and starts it. Returns the
+/// address of its metrics.
+fn observe() -> (Running, SocketAddr) {
+    // Beside this test's own binary, in `deps`.
+    let profile = env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--all-features", "--example", "observe"]);
+    build.arg("--target-dir").arg(profile.parent().unwrap()).current_dir(root());
+    let name = profile.file_name().unwrap().to_str().unwrap();
+    build.args(["--profile", if name == "debug" { "dev" } else { name }]);
+    assert!(build.status().unwrap().success(), "the example does not build");
+    let mut example = Command::new(profile.join("examples/observe"));
+    let seconds = (2 * PATIENCE).as_secs().to_string();
+    example.args(["--for", &seconds]).env("RUST_LOG", "off").stdout(Stdio::piped());
+    let mut example = Running(example.spawn().unwrap());
+    let mut lines = BufReader::new(example.0.stdout.take().unwrap()).lines();
+    let line = lines.next().unwrap().unwrap();
+    let address = line.strip_prefix("metrics at http://").unwrap();
+    (example, address.strip_suffix("/metrics").unwrap().parse().unwrap())
+}
+
+/// A Prometheus with a folder of its own.
+struct Prometheus {
+    address: SocketAddr,
+    folder: PathBuf,
+    _running: Running,
+}
+
+impl Prometheus {
+    fn scraping(target: SocketAddr) -> Self {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let folder = env::temp_dir().join(format!("resilient-prometheus-{}", address.port()));
+        fs::create_dir_all(&folder).unwrap();
+        let config = format!(
+            "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
+             scrape_configs:\n\
+             - job_name: observe\n  \
+               static_configs: [{{targets: ['{target}']}}]\n"
+        );
+        fs::write(folder.join("prometheus.yml"), config).unwrap();
+        let mut command = Command::new("prometheus");
+        command.arg("--config.file").arg(folder.join("prometheus.yml"));
+        command.arg("--storage.tsdb.path").arg(folder.join("data"));
+        command.arg(format!("--web.listen-address={address}")).arg("--log.level=error");
+        let running = Running(command.spawn().unwrap());
+        Self { address, folder, _running: running }
+    }
+
+    /// Returns the data of a response, `None` while there is no valid one.
+    async fn get(&self, path: &str, parameter: (&str, &str)) -> Option<Value> {
+        let url = format!("http://{}/api/v1/{path}", self.address);
+        let url = reqwest::Url::parse_with_params(&url, [parameter]).unwrap();
+        let answer: Value =
+            crate::support::idle_client().get(url).send().await.ok()?.json().await.ok()?;
+        assert_ne!(answer["status"], "error", "{parameter:?}: {answer}");
+        Some(answer["data"].clone())
+    }
+
+    /// Returns the labels of each series that a query finds; those of numbers alone.
+    async fn query(&self, query: &str) -> Vec<Value> {
+        let data = self.get("query", ("query", query)).await.unwrap_or_default();
+        let series = data["result"].as_array().cloned().unwrap_or_default();
+        let is_number = |it: &Value| it["value"][1].as_str().is_some_and(|it| it != "NaN");
+        series.into_iter().filter(is_number).map(|it| it["metric"].clone()).collect()
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A query of a panel, and the labels that its legend shows.
+struct Target {
+    panel: String,
+    query: String,
+    legend: Vec<String>,
+}
+
+/// Returns the queries of all panels, as Grafana would send them for all hosts and clients.
+fn targets(dashboard: &Value) -> Vec<Target> {
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let of_panel = |panel: &Value| {
+        let title = panel["title"].as_str().unwrap().to_owned();
+        let targets = panel["targets"].as_array().unwrap().clone();
+        targets.into_iter().map(move |it| Target {
+            panel: title.clone(),
+            query: it["expr"]
+                .as_str()
+                .unwrap()
+                .replace("$host", ".*")
+                .replace("$client", ".*")
+                .replace("$__rate_interval", "30s"),
+            legend: labels_in(it["legendFormat"].as_str().unwrap()),
+        })
+    };
+    panels.flat_map(of_panel).collect()
+}
+
+/// Returns `host` and `by` of `{{host}} {{by}}`.
+fn labels_in(legend: &str) -> Vec<String> {
+    let parts = legend.split("{{").skip(1);
+    parts.map(|it| it.split("}}").next().unwrap().trim().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn every_panel_of_the_dashboard_finds_data_in_a_real_prometheus() {
+    if Command::new("prometheus").arg("--version").output().is_err() {
+        println!("not run: there is no prometheus");
+        return;
+    }
+    let text = fs::read_to_string(root().join("docs/dashboard.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let (_example, metrics) = observe();
+    let prometheus = Prometheus::scraping(metrics);
+
+    let mut missing = targets(&dashboard);
+    assert!(missing.len() >= 12, "the panels are not read");
+    let begin = Instant::now();
+    while !missing.is_empty() {
+        let mut still = vec![];
+        for target in missing {
+            let series = prometheus.query(&target.query).await;
+            // A legend names labels that the series have.
+            for (labels, name) in
+                series.iter().flat_map(|it| target.legend.iter().map(move |name| (it, name)))
+            {
+                assert!(labels[name].is_string(), "{}: no {name} in {labels}", target.panel);
+            }
+            if series.is_empty() {
+                still.push(target);
+            }
+        }
+        missing = still;
+        let late = begin.elapsed() > PATIENCE;
+        let names: Vec<_> = missing.iter().map(|it| (&it.panel, &it.query)).collect();
+        assert!(!late || missing.is_empty(), "no data for {names:#?}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+
+    // The lists from which hosts and clients are chosen.
+    for (label, least) in [("host", 2), ("client", 1)] {
+        let path = format!("label/{label}/values");
+        let values = prometheus.get(&path, ("match[]", "resilient_attempts_total")).await.unwrap();
+        assert!(values.as_array().unwrap().len() >= least, "{label}: {values}");
+    }
+    let up = prometheus.query("up == 1").await;
+    assert_eq!(up.len(), 1, "a scrape is refused");
+}
+
+#[test]
+fn the_dashboard_has_no_panel_and_no_query_twice() {
+    let text = fs::read_to_string(root().join("docs/dashboard.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let targets = targets(&dashboard);
+    let queries: BTreeSet<_> = targets.iter().map(|it| &it.query).collect();
+    assert_eq!(queries.len(), targets.len());
+    let ids: BTreeSet<_> =
+        dashboard["panels"].as_array().unwrap().iter().map(|it| it["id"].as_u64()).collect();
+    assert_eq!(ids.len(), dashboard["panels"].as_array().unwrap().len());
+}
