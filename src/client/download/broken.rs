@@ -3,7 +3,7 @@
 use std::{fmt, io, time::Duration};
 
 use crate::client::download::error::Cause;
-use crate::client::download::stall::Stall;
+use crate::execution::body::stall::Stall;
 use crate::error::{BoxError, ErrorKind, HttpRequestError};
 use crate::outcome::{FailureKind, transport_error};
 
