@@ -245,8 +245,8 @@ mod tests {
     use reqwest::Url;
 
     use super::*;
-    use crate::outcome::Heard;
     use crate::config::policy::{Patch, Setting};
+    use crate::outcome::Heard;
     use crate::outcome::{Failure, OutcomeResult};
     use crate::retry::backoff::{Exponential, Jitter};
 

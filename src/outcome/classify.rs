@@ -244,8 +244,8 @@ mod tests {
     use reqwest::Url;
 
     use super::*;
-    use crate::outcome::Heard;
     use crate::outcome::Failure;
+    use crate::outcome::Heard;
 
     const PASSING: [FailureKind; 9] = [
         FailureKind::CircuitOpen,

@@ -247,7 +247,8 @@ async fn listeners_and_predicates_see_the_extensions_of_the_request() {
         });
     let (client, _) = scripted(config.build().unwrap(), statuses(&[503]));
     client.get(URL).with_extension(Tenant("blue")).send().await.unwrap();
-    let expected = ["request", "verdict", "ended", "retry", "request", "verdict", "ended", "failure"];
+    let expected =
+        ["request", "verdict", "ended", "retry", "request", "verdict", "ended", "failure"];
     assert_eq!(*seen.lock().unwrap(), expected.map(|it| (it, "blue")));
 }
 

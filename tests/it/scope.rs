@@ -109,7 +109,8 @@ async fn a_scope_is_that_of_its_future_alone() {
     let other = retries(1).scope(attempts(&two));
     assert_eq!(tokio::join!(scoped, other, attempts(&three)), (1, 2, 4));
 
-    let spawned = retries(0).scope(async { tokio::spawn(async move { attempts(&three).await }).await });
+    let spawned =
+        retries(0).scope(async { tokio::spawn(async move { attempts(&three).await }).await });
     assert_eq!(spawned.await.unwrap(), 4, "a task of its own has none");
     let dropped = Box::pin(retries(0).scope(std::future::pending::<()>()));
     assert!(futures_util::poll!(dropped).is_pending());

@@ -18,7 +18,8 @@ fn client(script: &Script) -> ClientWithMiddleware {
 
 #[tokio::test]
 async fn replies_may_differ_by_host_and_by_path() {
-    let replies = |statuses: &[u16]| statuses.iter().copied().map(Reply::status).collect::<Vec<_>>();
+    let replies =
+        |statuses: &[u16]| statuses.iter().copied().map(Reply::status).collect::<Vec<_>>();
     let script = Script::new(replies(&[204]))
         .for_path("/orders", replies(&[201, 202]))
         .for_host("B.example", replies(&[404]));
