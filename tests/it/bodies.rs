@@ -210,21 +210,24 @@ mod blocking {
     fn the_other_readers_go_on_where_a_read_ended() {
         let begun = || {
             let reply = Reply::status(200).body("one two three").drip(5, SECOND / 100);
-            let (server, mut response) = get(reply);
+            let server = Server::h1([reply.into()]);
+            // Its runtime drives the connection.
+            let client = ResilientClient::new(steady().build().unwrap()).unwrap();
+            let mut response = client.get(server.url("/")).send().unwrap();
             let mut start = [0; 3];
             response.read_exact(&mut start).unwrap();
             assert_eq!(&start, b"one");
-            (server, response)
+            ((server, client), response)
         };
-        let (_server, response) = begun();
+        let (_kept, response) = begun();
         assert_eq!(response.text().unwrap(), " two three");
-        let (_server, response) = begun();
+        let (_kept, response) = begun();
         assert_eq!(response.bytes().unwrap(), " two three");
-        let (_server, mut response) = begun();
+        let (_kept, mut response) = begun();
         let mut copy = vec![];
         assert_eq!(response.copy_to(&mut copy).unwrap(), 10);
         assert_eq!(copy, b" two three");
-        let (_server, response) = begun();
+        let (_kept, response) = begun();
         let runtime = tokio::runtime::Runtime::new().unwrap();
         assert_eq!(runtime.block_on(response.into_inner().text()).unwrap(), " two three");
     }
@@ -255,7 +258,7 @@ mod blocking {
 
     #[test]
     fn the_error_of_an_async_client_is_none_to_read_by_blocking() {
-        let client = super::responding(steady(), || {
+        let client = responding(steady(), || {
             http::Response::builder().status(404).body("gone".into()).unwrap()
         });
         let runtime = tokio::runtime::Runtime::new().unwrap();
