@@ -19,20 +19,10 @@ impl HttpRequestError {
     ///
     /// The connection broke, or time ran out.
     pub async fn bytes(&mut self) -> reqwest::Result<Bytes> {
-        let Some(response) = self.response_mut() else { return Ok(Bytes::new()) };
-        let mut read = BytesMut::new();
-        while let Some(chunk) = response.chunk().await? {
-            let room = MOST.saturating_sub(read.len());
-            read.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
-            if read.len() >= MOST {
-                break;
-            }
+        match self.response_mut() {
+            Some(response) => read(response).await,
+            None => Ok(Bytes::new()),
         }
-        let read = read.freeze();
-        let none = Response::from(http::Response::new(""));
-        let whole = std::mem::replace(response, none);
-        *response = rebuild(whole, |_| Body::from(read.clone()));
-        Ok(read)
     }
 
     /// Reads the body of the last response as text, at most 1 MiB of it, in the charset that
@@ -69,10 +59,33 @@ impl HttpRequestError {
 
     /// Returns a response with the head's `Content-Type` and the body, for reqwest to decode.
     async fn copy(&mut self) -> reqwest::Result<Response> {
-        let mut copy = http::Response::new(self.bytes().await?);
+        let body = self.bytes().await?;
+        Ok(self.copy_with(body))
+    }
+
+    /// Returns a response with the headers and this body.
+    pub(crate) fn copy_with(&self, body: Bytes) -> Response {
+        let mut copy = http::Response::new(body);
         if let Some(response) = self.response() {
             copy.headers_mut().clone_from(response.headers());
         }
-        Ok(copy.into())
+        copy.into()
     }
+}
+
+/// Reads the body of a response, at most 1 MiB of it, and puts it back.
+pub(crate) async fn read(response: &mut Response) -> reqwest::Result<Bytes> {
+    let mut read = BytesMut::new();
+    while let Some(chunk) = response.chunk().await? {
+        let room = MOST.saturating_sub(read.len());
+        read.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+        if read.len() >= MOST {
+            break;
+        }
+    }
+    let read = read.freeze();
+    let none = Response::from(http::Response::new(""));
+    let whole = std::mem::replace(response, none);
+    *response = rebuild(whole, |_| Body::from(read.clone()));
+    Ok(read)
 }

@@ -160,9 +160,10 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// | connect timeout | 5 s, shared by the addresses of a name | see [`Resilient::reqwest_builder`] for these three |
 /// | HTTP/2 pings | after 5 s of silence, given up after 4 s more | |
 /// | idle connections | closed after 4 s | |
+/// | stall timeout | 30 s without a byte while the body is read | a connection that died within a body is silent for ever; [`stall_timeout`](crate::ResilientConfigBuilder::stall_timeout) sets it |
 /// | retries after a stale or silent connection, and after 421 | on a connection of their own | others in the pool may be just as dead: those of a server that went away all are |
 ///
-/// A body may take as long as it likes;
+/// A body that comes may take as long as it likes;
 /// [`max_total_time`](crate::ResilientConfigBuilder::max_total_time) limits it.
 #[derive(Clone, Debug)]
 pub struct ResilientClient {

@@ -35,6 +35,7 @@ use crate::config::policy::{HostPolicy, Patch, Policy};
 /// | `retry_budget` | one per host, [`BudgetConfig::default`](crate::BudgetConfig) |
 /// | `gate` | on |
 /// | `attempt_timeout`, `max_total_time` | none |
+/// | `stall_timeout`, `min_speed` | 30 s without a byte, no least speed: of downloads, and the first of the bodies of a `ResilientClient` |
 ///
 /// ```
 /// use std::time::Duration;

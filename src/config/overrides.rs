@@ -1,10 +1,14 @@
 //! Settings for one request, or for all requests of one task.
 
+use std::future::poll_fn;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::{fmt, sync::Arc};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::{fmt, mem, sync::Arc};
 
 use http::Extensions;
 use reqwest::Url;
+use task_local_extensions::{get_local_item, set_local_item};
 
 use crate::common::fault::ConfigError;
 use crate::config::policy::{Patch, Policy, Setting};
@@ -26,8 +30,54 @@ use crate::config::policy::{Patch, Policy, Setting};
 #[derive(Clone, Default)]
 pub struct RetryOverride(Arc<Patch>);
 
-tokio::task_local! {
-    static SCOPE: Vec<RetryOverride>;
+/// The overrides of the scopes around a task, outermost first: an item of its local extensions.
+#[derive(Clone, Default)]
+struct Scopes(Option<Arc<[RetryOverride]>>);
+
+impl Scopes {
+    /// Returns those of the task that is polled.
+    fn current() -> Self {
+        local_item().unwrap_or_default()
+    }
+
+    /// Makes them those of the task that is polled.
+    fn set(self) {
+        // Without a wait, like its counterpart.
+        let _ = pin!(set_local_item(self)).poll(&mut Context::from_waker(Waker::noop()));
+    }
+
+    fn all(&self) -> &[RetryOverride] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+/// Returns an item of the task's local extensions. Its function is async, but never waits.
+#[inline]
+fn local_item<T: Clone + Send + Sync + 'static>() -> Option<T> {
+    match pin!(get_local_item()).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(item) => item,
+        Poll::Pending => None,
+    }
+}
+
+/// Puts back the outer scopes when it is dropped, be it by a panic: the thread goes on with another
+/// task.
+struct Entered {
+    outer: Scopes,
+}
+
+impl Entered {
+    fn new(scopes: Scopes) -> Self {
+        let outer = Scopes::current();
+        scopes.set();
+        Self { outer }
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        mem::take(&mut self.outer).set();
+    }
 }
 
 impl RetryOverride {
@@ -41,6 +91,10 @@ impl RetryOverride {
     /// A request's own override wins over it, and an inner scope over an outer one, setting by
     /// setting. The scope belongs to the task: what `future` spawns is outside of it.
     ///
+    /// The crate `task-local-extensions` carries it, and other items of the task stay visible. An
+    /// override that is such an item itself applies, too: every scope and every request's own wins
+    /// over it. `with_extensions` of that crate replaces all items, a scope around it included.
+    ///
     /// ```no_run
     /// # async fn example(client: reqwest_middleware::ClientWithMiddleware) -> Result<(), reqwest_middleware::Error> {
     /// use reqwest_resilient::RetryOverride;
@@ -50,9 +104,14 @@ impl RetryOverride {
     /// # Ok(()) }
     /// ```
     pub async fn scope<F: Future>(self, future: F) -> F::Output {
-        let mut scopes = SCOPE.try_with(Clone::clone).unwrap_or_default();
-        scopes.push(self);
-        SCOPE.scope(scopes, future).await
+        let outer = Scopes::current();
+        let scopes = Scopes(Some(outer.all().iter().cloned().chain([self]).collect()));
+        let mut future = pin!(future);
+        poll_fn(move |context| {
+            let _entered = Entered::new(scopes.clone());
+            future.as_mut().poll(context)
+        })
+        .await
     }
 
     /// Says whether the request may take effect twice, whatever its method: a POST that the
@@ -86,11 +145,10 @@ impl fmt::Debug for RetryOverride {
     }
 }
 
-/// A policy that cannot be, and what is wrong with it; boxed, as it is seldom there.
+/// An invalid policy and its error; boxed because it is rare.
 pub(crate) type Invalid = Box<(Arc<Policy>, ConfigError)>;
 
-/// The policy of one request. What is not there costs nothing: neither
-/// settings of hosts, nor an override.
+/// Returns the policy of one request. Absent settings of hosts and overrides cost next to nothing.
 #[inline(always)]
 pub(crate) fn resolve(
     configured: &Arc<Policy>,
@@ -99,23 +157,25 @@ pub(crate) fn resolve(
 ) -> Result<Arc<Policy>, Invalid> {
     let configured = configured.of_host(url).unwrap_or(configured);
     let own = extensions.get::<RetryOverride>();
-    match SCOPE.try_with(|scopes| patched(configured, scopes, own)) {
-        Ok(patched) => patched,
-        Err(_) if own.is_none() => Ok(Arc::clone(configured)),
-        Err(_) => patched(configured, &[], own),
+    let (item, scopes) = (local_item::<RetryOverride>(), Scopes::current());
+    if item.is_none() && scopes.0.is_none() && own.is_none() {
+        return Ok(Arc::clone(configured));
     }
+    patched(configured, item.as_ref(), scopes.all(), own)
 }
 
 #[cold]
 fn patched(
     configured: &Policy,
+    item: Option<&RetryOverride>,
     scopes: &[RetryOverride],
     own: Option<&RetryOverride>,
 ) -> Result<Arc<Policy>, Invalid> {
-    let mut policy = configured.patched(scopes.iter().chain(own).map(|it| &*it.0));
+    let overrides = || item.into_iter().chain(scopes).chain(own);
+    let mut policy = configured.patched(overrides().map(|it| &*it.0));
     // The host is found already.
     policy.hosts = None;
-    if scopes.iter().chain(own).any(|it| it.0.names_max_retries()) {
+    if overrides().any(|it| it.0.names_max_retries()) {
         policy.overdraft = policy.max_retries;
     }
     let mut faults = policy.faults();

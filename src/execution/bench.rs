@@ -17,7 +17,7 @@ use crate::host::parts::Parts;
 use crate::host::states::HostStates;
 use crate::outcome::classify::Verdict;
 use crate::outcome::hint;
-use crate::outcome::{Outcome, OutcomeResult};
+use crate::outcome::{Heard, Outcome, OutcomeResult};
 use crate::retry::budget::{self, BudgetConfig};
 use crate::retry::decision::Decision;
 
@@ -55,7 +55,9 @@ impl Answered {
             attempt: 1,
             elapsed,
             keyed: false,
+            extensions: None,
             redact_path: None,
+            heard: Heard::default(),
             defaults: None,
             result,
         };

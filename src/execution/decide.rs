@@ -246,6 +246,7 @@ mod tests {
 
     use super::*;
     use crate::config::policy::{Patch, Setting};
+    use crate::outcome::Heard;
     use crate::outcome::{Failure, OutcomeResult};
     use crate::retry::backoff::{Exponential, Jitter};
 
@@ -295,7 +296,9 @@ mod tests {
                 attempt,
                 elapsed,
                 keyed,
+                extensions: None,
                 redact_path: None,
+                heard: Heard::default(),
                 defaults: None,
                 result,
             },

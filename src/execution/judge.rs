@@ -8,12 +8,12 @@ use reqwest::Request;
 use crate::breaker::{CircuitOpen, Health, Report};
 use crate::config::policy::RetryAfter;
 use crate::execution::decide::DecisionInput;
+use crate::execution::original::Original;
 use crate::execution::run::Execution;
 use crate::host::gate::{Closing, Throttle};
-use crate::observe::history::Heard;
 use crate::outcome::classify::{self, Throttling, Verdict};
 use crate::outcome::hint::{self, Advice};
-use crate::outcome::{FailureKind, Outcome, OutcomeResult};
+use crate::outcome::{FailureKind, Heard, Outcome, OutcomeResult};
 use crate::retry::budget::Success;
 use crate::retry::decision::{Decision, StopReason, WaitSource};
 
@@ -26,11 +26,15 @@ impl<'p> Execution<'p> {
     }
 
     /// Returns the outcome of the last attempt, as it is judged.
-    pub(super) fn outcome<'a>(&self, request: &'a Request, result: OutcomeResult<'a>) -> Outcome<'a>
+    pub(super) fn outcome<'a>(
+        &self,
+        original: &'a Original<'_>,
+        result: OutcomeResult<'a>,
+    ) -> Outcome<'a>
     where
         'p: 'a,
     {
-        let (method, url) = (request.method(), request.url());
+        let (method, url) = (original.request.method(), original.request.url());
         let (attempt, elapsed) = (self.retry.attempts(), self.last_took);
         let redact_path = self.policy.redact_path.as_ref();
         Outcome {
@@ -39,7 +43,9 @@ impl<'p> Execution<'p> {
             attempt,
             elapsed,
             keyed: self.keyed,
+            extensions: Some(original.extensions()),
             redact_path,
+            heard: self.recorder.heard,
             defaults: None,
             result,
         }
@@ -49,16 +55,19 @@ impl<'p> Execution<'p> {
     /// gave the attempt up.
     pub(super) fn decide(
         &mut self,
-        request: &Request,
+        original: &Original<'_>,
         result: OutcomeResult<'_>,
         nested: bool,
     ) -> Decision {
         // An earlier wait may have ended without a visit to the gate.
         self.waits_at_gate = false;
-        let outcome = &self.outcome(request, result);
-        let mut advice = self.advice(outcome);
+        self.recorder.heard = Heard::default();
+        let outcome = self.outcome(original, result);
+        let mut advice = self.advice(&outcome);
         let retry_in = advice.hint.as_ref().map(|it| it.after);
         let heard = Heard { retry_in, rate_limited: advice.rate_limited };
+        self.recorder.heard = heard;
+        let outcome = &Outcome { heard, ..outcome };
         if let Some(hint) = &mut advice.hint {
             hint.after = self.policy.cut_hint(hint.after);
         }
@@ -67,7 +76,7 @@ impl<'p> Execution<'p> {
         let verdict = if is_misdirected { Verdict::Transient } else { verdict };
         let may_be_applied = !outcome.method.is_safe()
             && !classify::not_processed(outcome, &self.policy.refused, &advice);
-        let closing = self.report(request, outcome, verdict, &advice);
+        let closing = self.report(original.request, outcome, verdict, &advice);
         let decision = match verdict {
             _ if outcome.failure() == Some(FailureKind::Deadline) => {
                 Decision::Return(StopReason::Deadline)

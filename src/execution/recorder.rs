@@ -2,6 +2,7 @@
 
 use std::{mem, time::Duration};
 
+use http::Extensions;
 use reqwest::Request;
 
 use crate::breaker::StateChange;
@@ -9,9 +10,9 @@ use crate::config::policy::Policy;
 use crate::observe::event::{
     BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, RequestInfo, ResponseInfo, RetryInfo,
 };
-use crate::observe::history::{Attempt, AttemptLog, Heard, History, Hold};
+use crate::observe::history::{Attempt, AttemptLog, History, Hold};
 use crate::observe::listeners::Scopes;
-use crate::outcome::Outcome;
+use crate::outcome::{Heard, Outcome};
 use crate::retry::decision::{Decision, StopReason, WaitSource};
 
 /// Where a request stands when something is recorded.
@@ -32,11 +33,14 @@ pub(crate) struct Recorder<'p> {
     pub(crate) log: Option<AttemptLog>,
     /// The scopes of observers around the attempt under way.
     pub(crate) scopes: Scopes,
+    /// The retry hints of the last response.
+    pub(crate) heard: Heard,
 }
 
 impl<'p> Recorder<'p> {
     pub(crate) fn new(policy: &'p Policy, log: Option<AttemptLog>) -> Self {
-        Self { policy, history: None, log, scopes: Scopes::default() }
+        let (scopes, heard) = (Scopes::default(), Heard::default());
+        Self { policy, history: None, log, scopes, heard }
     }
 
     /// Returns whether there are listeners.
@@ -50,10 +54,16 @@ impl<'p> Recorder<'p> {
     }
 
     /// Notifies that an attempt is about to be sent, and opens the scopes around it.
-    pub(crate) fn attempt_started(&mut self, request: &Request, attempt: u32) {
+    pub(crate) fn attempt_started(
+        &mut self,
+        request: &Request,
+        extensions: &Extensions,
+        attempt: u32,
+    ) {
         if self.is_observed() {
             let (method, url) = (request.method(), self.policy.redacted(request.url()));
-            let info = RequestInfo { method, url, attempt, max_retries: self.policy.max_retries };
+            let max_retries = self.policy.max_retries;
+            let info = RequestInfo { method, url, attempt, max_retries, extensions };
             self.notify(&Event::AttemptStarted(&info));
             self.scopes = self.policy.listeners.scopes(&info);
         }

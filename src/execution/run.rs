@@ -12,6 +12,7 @@ use crate::config::policy::Policy;
 use crate::error::{BoxError, Cause, HttpRequestError, Inner};
 use crate::execution::ClientParts;
 use crate::execution::attempt::{self, AttemptLimits, AttemptResult, Chain, Rejection};
+use crate::execution::body::stall::{self, WatchesItself};
 use crate::execution::body::{self, BodyFactory};
 use crate::execution::decide::{Repeat, Retry, Upload};
 use crate::execution::original::Original;
@@ -129,12 +130,12 @@ impl<'p> Execution<'p> {
                 if nested {
                     misuses.report(Misuse::Stacked, &self.policy.listeners);
                 }
-                match self.decide(original.request, attempt.view::<C>(), nested) {
+                match self.decide(original, attempt.view::<C>(), nested) {
                     Decision::Return(stop) => return self.finish::<C>(original, attempt, stop),
                     Decision::Retry { after, source } => {
                         original.retry();
                         let attempt = Box::new(attempt);
-                        self.wait::<C>(original.request, attempt, after, source)
+                        self.wait::<C>(original, attempt, after, source)
                     }
                 }
             };
@@ -217,8 +218,8 @@ impl<'p> Execution<'p> {
             self.recorder.note_maybe_applied();
         }
         let attempt = self.retry.attempts();
-        self.recorder.attempt_started(original.request, attempt);
         original.mark_resend(attempt);
+        self.recorder.attempt_started(original.request, original.extensions(), attempt);
         let extensions = original.extensions_mut();
         self.admission.mark(extensions);
         if mem::take(&mut self.distrusts_pool) {
@@ -244,7 +245,7 @@ impl<'p> Execution<'p> {
     /// there was no token.
     async fn wait<C: Chain>(
         &mut self,
-        request: &Request,
+        original: &Original<'_>,
         mut last: Box<AttemptResult<C::Error>>,
         after: Duration,
         source: WaitSource,
@@ -254,11 +255,11 @@ impl<'p> Execution<'p> {
             last = Box::pin(last.drained(after, self.retry.left(self.now))).await;
         }
         if self.admission.waits_for_token() {
-            if !Box::pin(self.wait_for_token(request)).await {
+            if !Box::pin(self.wait_for_token(original.request)).await {
                 return Err(last);
             }
             // The backoff begins now: what has just worked may have used up a rate limit.
-            let outcome = self.outcome(request, last.view::<C>());
+            let outcome = self.outcome(original, last.view::<C>());
             self.recorder.has_token(&outcome, after, &source, self.standing());
         }
         if !after.is_zero() && !self.waits_at_gate {
@@ -281,7 +282,7 @@ impl<'p> Execution<'p> {
     ) -> Result<Response, C::Error> {
         let stop = rejection.stop();
         let unsent = AttemptResult::unsent(rejection.kind, rejection.error);
-        let outcome = self.outcome(original.request, unsent.view::<C>());
+        let outcome = self.outcome(original, unsent.view::<C>());
         let now = self.standing();
         self.recorder.rejected(&outcome, stop, now);
         self.give_up::<C>(original, last.map_or(unsent, |it| *it), stop)
@@ -306,7 +307,7 @@ impl<'p> Execution<'p> {
     ) -> Result<Response, C::Error> {
         let now = self.standing();
         self.recorder.give_up(stop, now);
-        let outcome = self.outcome(original.request, last.view::<C>());
+        let outcome = self.outcome(original, last.view::<C>());
         self.recorder.ended(&outcome, stop, now);
         self.finish::<C>(original, last, stop)
     }
@@ -328,7 +329,8 @@ impl<'p> Execution<'p> {
         };
         match result {
             AttemptResult::Response { response, body, .. } => {
-                Ok(self.attach(response, body.is_some()))
+                let is_watched = original.extensions().get::<WatchesItself>().is_some();
+                Ok(self.attach(response, body.is_some(), is_watched))
             }
             AttemptResult::Failed { error, .. } => Err(error),
             AttemptResult::Local(Failure { kind, .. }, source) => {
@@ -348,8 +350,13 @@ impl<'p> Execution<'p> {
         }
     }
 
-    /// Attaches deadline, history and redaction to a response.
-    fn attach(&mut self, mut response: Response, is_read: bool) -> Response {
+    /// Attaches limits, history and redaction to a response.
+    fn attach(&mut self, mut response: Response, is_read: bool, is_watched: bool) -> Response {
+        // Only of a client of our own: any other has its own limits.
+        let guards = self.records && !is_read && !is_watched;
+        if let Some(timeout) = self.policy.stall_timeout.filter(|_| guards) {
+            response = stall::guarded(response, timeout);
+        }
         let limit = self.policy.max_total_time.filter(|_| !is_read);
         if let (Some(at), Some(limit)) = (self.retry.deadline(), limit) {
             response = body::until(response, at, limit);

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use http::Method;
+use http::{Extensions, Method};
 
 use crate::breaker::StateChange;
 use crate::observe::message::{Attempts, Message, Reported};
@@ -128,6 +128,8 @@ pub struct RequestInfo<'a> {
     pub attempt: u32,
     /// The most retries this request may have.
     pub max_retries: u32,
+    /// The extensions of this attempt, with what the caller and other middleware put there.
+    pub extensions: &'a Extensions,
 }
 
 /// A wait before an attempt: at the closed gate of a host, at an open circuit breaker, or for a

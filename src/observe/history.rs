@@ -7,7 +7,7 @@ use http::StatusCode;
 use reqwest::Url;
 
 use crate::common::path_redactor::PathRedactor;
-use crate::outcome::{Delivery, FailureKind, Outcome};
+use crate::outcome::{Delivery, FailureKind, Heard, Outcome};
 use crate::retry::decision::{StopReason, WaitSource};
 
 /// The most attempts a history keeps; of a longer request it keeps the last ones.
@@ -138,13 +138,6 @@ pub struct History {
     stop: Option<StopReason>,
     maybe_applied: bool,
     last: Heard,
-}
-
-/// The retry hints of the last response.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Heard {
-    pub(crate) retry_in: Option<Duration>,
-    pub(crate) rate_limited: bool,
 }
 
 impl History {
@@ -397,7 +390,9 @@ mod tests {
             attempt: number,
             elapsed,
             keyed: false,
+            extensions: None,
             redact_path: None,
+            heard: Heard::default(),
             defaults: None,
             result,
         };

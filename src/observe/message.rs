@@ -107,6 +107,8 @@ pub enum TimeLimit {
     AttemptTimeout,
     /// [`max_total_time`](crate::ResilientConfigBuilder::max_total_time).
     MaxTotalTime,
+    /// [`stall_timeout`](crate::ResilientConfigBuilder::stall_timeout): no byte of a body came.
+    StallTimeout,
 }
 
 impl fmt::Display for TimeLimit {
@@ -114,6 +116,7 @@ impl fmt::Display for TimeLimit {
         f.write_str(match self {
             Self::AttemptTimeout => "attempt timeout",
             Self::MaxTotalTime => "max_total_time",
+            Self::StallTimeout => "stall_timeout",
         })
     }
 }

@@ -245,6 +245,7 @@ mod tests {
 
     use super::*;
     use crate::outcome::Failure;
+    use crate::outcome::Heard;
 
     const PASSING: [FailureKind; 9] = [
         FailureKind::CircuitOpen,
@@ -306,7 +307,9 @@ mod tests {
                 attempt,
                 elapsed,
                 keyed,
+                extensions: None,
                 redact_path: None,
+                heard: Heard::default(),
                 defaults: None,
                 result,
             })
@@ -522,7 +525,9 @@ mod tests {
                     attempt,
                     elapsed,
                     keyed,
+                    extensions: None,
                     redact_path: None,
+                    heard: Heard::default(),
                     defaults: None,
                     result,
                 };
@@ -549,7 +554,9 @@ mod tests {
                 attempt,
                 elapsed,
                 keyed: false,
+                extensions: None,
                 redact_path: None,
+                heard: Heard::default(),
                 defaults: None,
                 result,
             };

@@ -11,7 +11,7 @@ pub(crate) mod verdict;
 
 use std::{error::Error, fmt, time::Duration};
 
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{Extensions, HeaderMap, Method, StatusCode, header};
 use reqwest::Url;
 use url::Host;
 
@@ -35,10 +35,20 @@ pub struct Outcome<'a> {
     pub(crate) elapsed: Duration,
     /// `true` if the request carries an idempotency key.
     pub(crate) keyed: bool,
+    /// Those of the request; `None` where there is no request.
+    pub(crate) extensions: Option<&'a Extensions>,
     pub(crate) redact_path: Option<&'a PathRedactor>,
+    pub(crate) heard: Heard,
     /// The rules of the request, where a function of the caller's judges.
     pub(crate) defaults: Option<Defaults<'a>>,
     pub(crate) result: OutcomeResult<'a>,
+}
+
+/// The retry hints of a response.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Heard {
+    pub(crate) retry_in: Option<Duration>,
+    pub(crate) rate_limited: bool,
 }
 
 /// The input of the verdict without a function of the caller's.
@@ -131,6 +141,30 @@ impl<'a> Outcome<'a> {
         match self.result {
             OutcomeResult::Response { .. } => None,
             OutcomeResult::Failure(_, error) => Some(error),
+        }
+    }
+
+    /// Returns the extensions of the request, with what the caller and other middleware put there;
+    /// `None` only of an outcome without a request.
+    pub fn extensions(&self) -> Option<&'a Extensions> {
+        self.extensions
+    }
+
+    /// Returns the time until a retry by the response, as it came: before any limit of the settings.
+    pub fn retry_in(&self) -> Option<Duration> {
+        self.heard().retry_in
+    }
+
+    /// Returns whether the response was a rate limit: a 429, or a 403 that says so.
+    pub fn is_rate_limited(&self) -> bool {
+        self.heard().rate_limited
+    }
+
+    /// A request that was rejected here heard nothing.
+    fn heard(&self) -> Heard {
+        match self.failure() {
+            Some(FailureKind::CircuitOpen | FailureKind::RateLimited) => Heard::default(),
+            _ => self.heard,
         }
     }
 
@@ -306,7 +340,9 @@ mod tests {
             attempt: 3,
             elapsed,
             keyed: false,
+            extensions: None,
             redact_path: None,
+            heard: Heard::default(),
             defaults: None,
             result,
         });

@@ -1,4 +1,4 @@
-//! Bodies with a fault, for [`Chaos`](crate::testing::Chaos).
+//! Bodies with a fault, for [`Chaos`](crate::testing::Chaos) and [`Script`](crate::testing::Script).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

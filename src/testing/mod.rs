@@ -37,7 +37,7 @@ use std::{fmt, io, time::Duration};
 
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method};
-use reqwest::{Request, Response, ResponseBuilderExt, Url};
+use reqwest::{Body, Request, Response, ResponseBuilderExt, Url};
 use reqwest_middleware::{Error, Middleware, Next, Result};
 
 use crate::common::clock::Instant;
@@ -45,19 +45,53 @@ use crate::observe::redact::RedactedUrl;
 use crate::outcome::transport_error::ScriptedError;
 
 pub use self::chaos::{Chaos, ChaosSwitch, Fault, Injected};
+use self::faulty_body::{BodyFault, FaultyBody};
 
 /// The most requests a script remembers; of more, the last ones.
 const MOST_SENT: usize = 4_096;
 
 /// A scripted end of the chain: gives its replies in order, the last one for ever. Sends nothing.
 ///
+/// A request's own timeout ends the wait for its reply, as in a client of reqwest.
+///
 /// Clones share the script and its requests.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::testing::{Reply, Script};
+///
+/// // The orders are down; every other request gets a 200.
+/// let script = Script::new([]).for_path("/orders", [Reply::status(503)]);
+/// ```
 #[derive(Clone)]
 pub struct Script(Arc<Mutex<Played>>);
 
 struct Played {
+    /// In the order in which they were added.
+    routes: Vec<Route>,
     replies: VecDeque<Reply>,
     sent: VecDeque<SentRequest>,
+}
+
+/// The replies to some of the requests.
+struct Route {
+    requests: Requests,
+    replies: VecDeque<Reply>,
+}
+
+enum Requests {
+    ToHost(String),
+    ToPath(String),
+}
+
+impl Requests {
+    fn contain(&self, url: &Url) -> bool {
+        match self {
+            Self::ToHost(host) => url.host_str().is_some_and(|it| it.eq_ignore_ascii_case(host)),
+            Self::ToPath(path) => url.path() == path,
+        }
+    }
 }
 
 /// A request that reached a [`Script`]. `Debug` shows neither userinfo nor query nor the values of
@@ -83,7 +117,34 @@ impl Script {
     /// Creates a script of these replies. An empty one replies with 200.
     pub fn new(replies: impl IntoIterator<Item = Reply>) -> Self {
         let replies = replies.into_iter().collect();
-        Self(Arc::new(Mutex::new(Played { replies, sent: VecDeque::new() })))
+        let (routes, sent) = (vec![], VecDeque::new());
+        Self(Arc::new(Mutex::new(Played { routes, replies, sent })))
+    }
+
+    /// Gives these replies to requests to this host, without its port. Of all that fit a request, by
+    /// host or by path, those count that were added first.
+    pub fn for_host(
+        self,
+        host: impl Into<String>,
+        replies: impl IntoIterator<Item = Reply>,
+    ) -> Self {
+        self.with_route(Requests::ToHost(host.into()), replies)
+    }
+
+    /// Gives these replies to requests to this path, without its query; see
+    /// [`for_host`](Self::for_host).
+    pub fn for_path(
+        self,
+        path: impl Into<String>,
+        replies: impl IntoIterator<Item = Reply>,
+    ) -> Self {
+        self.with_route(Requests::ToPath(path.into()), replies)
+    }
+
+    fn with_route(self, requests: Requests, replies: impl IntoIterator<Item = Reply>) -> Self {
+        let replies = replies.into_iter().collect();
+        self.lock(|it| it.routes.push(Route { requests, replies }));
+        self
     }
 
     /// Returns every request so far, oldest first; of more than 4,096 the last ones.
@@ -93,15 +154,22 @@ impl Script {
 
     async fn answer(&self, request: &Request) -> Result<Response> {
         let reply = self.next(request);
-        if !reply.latency.is_zero() {
-            tokio::time::sleep(reply.latency).await;
+        let limit = request.timeout().copied().filter(|it| *it < reply.latency);
+        let wait = limit.unwrap_or(reply.latency);
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        if limit.is_some() {
+            return Err(io_error(io::ErrorKind::TimedOut));
         }
         match reply.gives {
-            Gives::Answer { status, headers, body } => {
+            Gives::Answer { status, headers, body, fault } => {
                 let answer = http::Response::builder().status(status).url(request.url().clone());
                 let mut answer = answer.body(body).map_err(Error::middleware)?;
                 *answer.headers_mut() = headers;
-                Ok(answer.into())
+                let Some(fault) = fault else { return Ok(answer.into()) };
+                let faulty = |it: Bytes| Body::wrap(FaultyBody::new(it.into(), fault));
+                Ok(answer.map(faulty).into())
             }
             Gives::Error(error) => Err(error()),
         }
@@ -123,10 +191,12 @@ impl Script {
                 it.sent.pop_front();
             }
             it.sent.push_back(sent);
-            match it.replies.len() {
+            let route = it.routes.iter_mut().find(|it| it.requests.contain(request.url()));
+            let replies = route.map_or(&mut it.replies, |it| &mut it.replies);
+            match replies.len() {
                 0 => Reply::status(200),
-                1 => it.replies[0].clone(),
-                _ => it.replies.pop_front().unwrap_or_else(|| Reply::status(200)),
+                1 => replies[0].clone(),
+                _ => replies.pop_front().unwrap_or_else(|| Reply::status(200)),
             }
         })
     }
@@ -198,7 +268,7 @@ pub struct Reply {
 
 #[derive(Clone)]
 enum Gives {
-    Answer { status: u16, headers: HeaderMap, body: Bytes },
+    Answer { status: u16, headers: HeaderMap, body: Bytes, fault: Option<BodyFault> },
     Error(Arc<dyn Fn() -> Error + Send + Sync>),
 }
 
@@ -206,7 +276,8 @@ impl Reply {
     /// Builds a response with this status. An invalid status gives an error.
     pub fn status(status: u16) -> Self {
         let (headers, body) = (HeaderMap::new(), Bytes::new());
-        Self { latency: Duration::ZERO, gives: Gives::Answer { status, headers, body } }
+        let gives = Gives::Answer { status, headers, body, fault: None };
+        Self { latency: Duration::ZERO, gives }
     }
 
     /// Builds a failure of the connection of this kind; see [`io_error`].
@@ -231,6 +302,23 @@ impl Reply {
     pub fn body(mut self, with: impl Into<Bytes>) -> Self {
         if let Gives::Answer { body, .. } = &mut self.gives {
             *body = with.into();
+        }
+        self
+    }
+
+    /// Breaks the connection after so many bytes of a body that is longer.
+    pub fn body_breaks_after(self, bytes: u64) -> Self {
+        self.with_fault(BodyFault::Cut(bytes))
+    }
+
+    /// Sends no more after so many bytes of a body that is longer, and keeps the connection.
+    pub fn body_stalls_after(self, bytes: u64) -> Self {
+        self.with_fault(BodyFault::Stall(bytes))
+    }
+
+    fn with_fault(mut self, with: BodyFault) -> Self {
+        if let Gives::Answer { fault, .. } = &mut self.gives {
+            *fault = Some(with);
         }
         self
     }

@@ -11,7 +11,8 @@ use http::{Extensions, HeaderMap, HeaderValue};
 use http_body::{Body as _, Frame};
 use reqwest::{Body, Request, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
-use reqwest_resilient::{Resilient, ResilientConfigBuilder};
+use reqwest_resilient::testing::{Chaos, Fault, Reply as Scripted, Script};
+use reqwest_resilient::{Resilient, ResilientClient, ResilientConfigBuilder, RetryOverride};
 
 use crate::support::{URL, steady};
 
@@ -160,7 +161,7 @@ async fn a_stream_of_events_is_not_held_up() {
 
 #[cfg(feature = "blocking")]
 mod blocking {
-    use std::io::{self, Write};
+    use std::io::{self, Read as _, Write};
 
     use reqwest_resilient::blocking::ResilientClient;
 
@@ -184,6 +185,87 @@ mod blocking {
         let mut copy = vec![];
         assert_eq!(response.copy_to(&mut copy).unwrap(), 9);
         assert_eq!(copy, b"all of it");
+    }
+
+    #[test]
+    fn a_body_is_read_in_pieces_of_any_size() {
+        let text = "one two three four five";
+        for size in [1, 3, 64] {
+            let (_server, mut response) = get(Reply::status(200).body(text).drip(4, SECOND / 100));
+            let (mut all, mut piece) = (vec![], vec![0; size]);
+            assert_eq!(response.read(&mut []).unwrap(), 0, "asks for nothing");
+            loop {
+                let read = response.read(&mut piece).unwrap();
+                if read == 0 {
+                    break;
+                }
+                all.extend_from_slice(&piece[..read]);
+            }
+            assert_eq!(String::from_utf8(all).unwrap(), text, "{size}");
+            assert_eq!(response.status(), 200, "the head is still there");
+        }
+    }
+
+    #[test]
+    fn the_other_readers_go_on_where_a_read_ended() {
+        let begun = || {
+            let reply = Reply::status(200).body("one two three").drip(5, SECOND / 100);
+            let server = Server::h1([reply.into()]);
+            // Its runtime drives the connection.
+            let client = ResilientClient::new(steady().build().unwrap()).unwrap();
+            let mut response = client.get(server.url("/")).send().unwrap();
+            let mut start = [0; 3];
+            response.read_exact(&mut start).unwrap();
+            assert_eq!(&start, b"one");
+            ((server, client), response)
+        };
+        let (_kept, response) = begun();
+        assert_eq!(response.text().unwrap(), " two three");
+        let (_kept, response) = begun();
+        assert_eq!(response.bytes().unwrap(), " two three");
+        let (_kept, mut response) = begun();
+        let mut copy = vec![];
+        assert_eq!(response.copy_to(&mut copy).unwrap(), 10);
+        assert_eq!(copy, b" two three");
+        let (_kept, response) = begun();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        assert_eq!(runtime.block_on(response.into_inner().text()).unwrap(), " two three");
+    }
+
+    #[test]
+    fn a_read_that_is_refused_in_async_code_loses_nothing() {
+        let (_server, mut response) = get(Reply::status(200).body("all of it"));
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let refused = runtime.block_on(async { response.read(&mut [0; 4]) });
+        assert!(refused.unwrap_err().to_string().contains("spawn_blocking"));
+        assert_eq!(io::read_to_string(response).unwrap(), "all of it");
+    }
+
+    #[test]
+    fn the_body_of_an_error_is_read_again_and_again() {
+        let server = Server::h1([Reply::status(404).body("[1, 2]").into()]);
+        let client = ResilientClient::new(steady().build().unwrap()).unwrap();
+        let mut error = client.get(server.url("/")).send_resilient().unwrap_err();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        assert!(runtime.block_on(async { error.blocking_text() }).is_err(), "refused");
+        assert_eq!(error.blocking_text().unwrap(), "[1, 2]");
+        #[cfg(feature = "json")]
+        assert_eq!(error.blocking_json::<Vec<u8>>().unwrap(), [1, 2]);
+        assert_eq!((error.status().unwrap().as_u16(), error.attempts()), (404, 1));
+        assert_eq!(error.blocking_bytes().unwrap(), "[1, 2]");
+        assert_eq!(error.into_blocking_response().unwrap().text().unwrap(), "[1, 2]");
+    }
+
+    #[test]
+    fn the_error_of_an_async_client_is_none_to_read_by_blocking() {
+        let client = responding(steady(), || {
+            http::Response::builder().status(404).body("gone".into()).unwrap()
+        });
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let sent = reqwest_resilient::RequestBuilderExt::send_resilient(client.get(URL));
+        let mut error = runtime.block_on(sent).unwrap_err();
+        assert!(error.blocking_text().unwrap_err().to_string().contains("async methods"));
+        assert_eq!(runtime.block_on(error.text()).unwrap(), "gone");
     }
 
     struct Full;
@@ -212,4 +294,50 @@ mod blocking {
         response.copy_to(&mut rest).unwrap();
         assert_eq!(rest, b"two three four");
     }
+}
+
+/// Returns the time after which reading the stalled body of a `ResilientClient` fails, within an hour.
+async fn stalls_after(
+    config: ResilientConfigBuilder,
+    over: RetryOverride,
+    reply: Scripted,
+) -> Option<Duration> {
+    let chaos = Chaos::seeded(1).all(1.0, Fault::stall_body(4)).enabled();
+    let client = ResilientClient::builder()
+        .config(config.build().unwrap())
+        .with(chaos)
+        .with(Script::new([reply]))
+        .build()
+        .unwrap();
+    let mut response = client.get(URL).with_extension(over).send_resilient().await.unwrap();
+    assert_eq!(response.chunk().await.unwrap().unwrap().len(), 4);
+    for _ in 0..10 {
+        // A reader that looks for a moment, and pauses for a minute.
+        assert!(tokio::time::timeout(SECOND / 10, response.chunk()).await.is_err());
+        tokio::time::sleep(60 * SECOND).await;
+    }
+    let start = tokio::time::Instant::now();
+    let error = tokio::time::timeout(3_600 * SECOND, response.chunk()).await.ok()?.unwrap_err();
+    assert!(error.is_timeout(), "{error:?}");
+    Some(start.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_body_of_a_resilient_client_may_not_be_silent_while_it_is_read() {
+    let (none, text) = (RetryOverride::new(), Scripted::status(200).body("0123456789"));
+    let near = |after: Option<Duration>, most| {
+        let after = after.expect("it stalls");
+        assert!((most - 2 * SECOND..=most + SECOND).contains(&after), "{after:?}");
+    };
+    near(stalls_after(steady(), none.clone(), text.clone()).await, 30 * SECOND);
+    let five = none.clone().stall_timeout(5 * SECOND);
+    near(stalls_after(steady(), five, text.clone()).await, 5 * SECOND);
+    let nine = steady().stall_timeout(9 * SECOND);
+    near(stalls_after(nine, none.clone(), text.clone()).await, 9 * SECOND);
+
+    let without = none.clone().without_stall_timeout();
+    assert_eq!(stalls_after(steady(), without, text.clone()).await, None);
+    let kind = HeaderValue::from_static("text/event-stream;charset=utf-8");
+    let events = text.header(http::header::CONTENT_TYPE, kind);
+    assert_eq!(stalls_after(steady(), none, events).await, None, "its silence means nothing");
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::{Extensions, Method, StatusCode};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
     BreakerConfig, BreakerState, Constant, Event, Health, HttpRequestError, RequestBuilderExt,
@@ -213,4 +213,75 @@ async fn a_closure_that_hears_every_event_needs_no_annotation() {
     });
     send(config, Method::GET, &[200]).await.0.unwrap();
     assert!(*seen.lock().unwrap() >= 3, "started, ended, succeeded");
+}
+
+/// What a caller attaches to a request.
+#[derive(Clone)]
+struct Tenant(&'static str);
+
+#[tokio::test(start_paused = true)]
+async fn listeners_and_predicates_see_the_extensions_of_the_request() {
+    let seen = Arc::new(Mutex::new(vec![]));
+    let note = {
+        let seen = Arc::clone(&seen);
+        move |what: &'static str, extensions: Option<&Extensions>| {
+            let tenant = extensions.and_then(|it| it.get::<Tenant>()).map_or("none", |it| it.0);
+            seen.lock().unwrap().push((what, tenant));
+        }
+    };
+    let (one, two, three, four, five) =
+        (note.clone(), note.clone(), note.clone(), note.clone(), note);
+    let config = steady()
+        .max_retries(1)
+        .on_request(move |it| one("request", Some(it.extensions)))
+        .on_event(move |it| {
+            if let Event::AttemptEnded(outcome) = it {
+                two("ended", outcome.extensions());
+            }
+        })
+        .on_retry(move |it| three("retry", it.outcome.extensions()))
+        .on_failure(move |it| four("failure", it.outcome.extensions()))
+        .retry_if(move |it| {
+            five("verdict", it.extensions());
+            it.default_verdict()
+        });
+    let (client, _) = scripted(config.build().unwrap(), statuses(&[503]));
+    client.get(URL).with_extension(Tenant("blue")).send().await.unwrap();
+    let expected =
+        ["request", "verdict", "ended", "retry", "request", "verdict", "ended", "failure"];
+    assert_eq!(*seen.lock().unwrap(), expected.map(|it| (it, "blue")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_knows_what_the_response_says_about_retries() {
+    let seen = Arc::new(Mutex::new(vec![]));
+    let its = Arc::clone(&seen);
+    let judged = Arc::new(Mutex::new(vec![]));
+    let judgements = Arc::clone(&judged);
+    let config = steady()
+        .on_event(move |event| {
+            let outcome = match event {
+                Event::AttemptEnded(outcome) => *outcome,
+                Event::GaveUp(it) => it.outcome,
+                Event::Waiting(it) => it.outcome,
+                _ => return,
+            };
+            its.lock().unwrap().push((outcome.retry_in(), outcome.is_rate_limited()));
+        })
+        .retry_if(move |it| {
+            judgements.lock().unwrap().push((it.retry_in(), it.is_rate_limited()));
+            it.default_verdict()
+        });
+    let says = |status, text: &'static str| {
+        let value = http::HeaderValue::from_static(text);
+        Reply::status(status).header(http::header::RETRY_AFTER, value)
+    };
+    let replies = [says(503, "7"), says(429, "5"), Reply::status(503), says(403, "900")];
+    let (client, _) = scripted(config.build().unwrap(), replies);
+    client.get(URL).send().await.unwrap();
+    let heard = [(Some(7), false), (Some(5), true), (None, false), (Some(900), true)];
+    let heard = heard.map(|(it, limited)| (it.map(|it| it * SECOND), limited));
+    assert_eq!(*judged.lock().unwrap(), heard);
+    let twice: Vec<_> = heard.iter().flat_map(|it| [*it, *it]).collect();
+    assert_eq!(*seen.lock().unwrap(), twice, "ended, and waiting or gave up");
 }

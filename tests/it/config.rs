@@ -494,6 +494,8 @@ fn a_file_can_say_what_the_builder_can() {
         retry_after = 'floor'
         hint_headers = { x-backoff = 'millis', retry-after = false }
         read_body = 1024
+        stall_timeout = '20s'
+        min_speed = { bytes_per_second = 1000, period = '15s' }
         deadline_header = 'x-left-ms'
         attempt_header = 'x-attempt'
         idempotency_key = { header = 'x-key', format = 'raw' }
@@ -557,6 +559,8 @@ fn a_file_can_say_what_the_builder_can() {
                 .without(&header("retry-after")),
         )
         .read_body(1024)
+        .stall_timeout(20 * SECOND)
+        .min_speed(1_000, 15 * SECOND)
         .idempotency_key(
             reqwest_resilient::IdempotencyKey::random()
                 .header(header("x-key"))
@@ -584,6 +588,8 @@ fn a_file_can_switch_off_what_the_builder_can() {
         max_total_time = false
         retry_after = { capped = '9s' }
         read_body = false
+        stall_timeout = false
+        min_speed = 'off'
         idempotency_key = true
         deadline_header = 'grpc-timeout'
         gate = false
@@ -619,6 +625,8 @@ fn a_file_can_switch_off_what_the_builder_can() {
         .retry_after(reqwest_resilient::RetryAfter::Capped(9 * SECOND))
         .hint_headers(hints)
         .without_read_body()
+        .without_stall_timeout()
+        .without_min_speed()
         .idempotency_key(reqwest_resilient::IdempotencyKey::random())
         .deadline_header(reqwest_resilient::DeadlineHeader::grpc_timeout())
         .without_gate()

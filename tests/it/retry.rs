@@ -3,8 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
-use std::{io, panic::AssertUnwindSafe};
+use std::{io, time::Duration};
 
 use http::{Extensions, HeaderValue, StatusCode, header};
 use reqwest::{Request, Response};
@@ -176,17 +175,6 @@ async fn the_innermost_override_wins_setting_by_setting() {
         .await;
     client.get(URL).send().await.unwrap();
     assert_eq!((script.sent().len(), start.elapsed()), (8, 13 * SECOND));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_scope_does_not_outlive_a_panic_inside_it() {
-    use futures_util::FutureExt as _;
-
-    let (client, script) = scripted(steady().build().unwrap(), [Reply::status(503)]);
-    let scope = RetryOverride::new().max_retries(0).scope(async { panic!("inside the scope") });
-    assert!(AssertUnwindSafe(scope).catch_unwind().await.is_err());
-    client.get(URL).send().await.unwrap();
-    assert_eq!(script.sent().len(), 4);
 }
 
 #[tokio::test(start_paused = true)]

@@ -87,6 +87,7 @@ snippet!("presets.rs" as presets {
 // Those are tests by themselves.
 snippet!("testing_settings.rs" as testing_settings);
 snippet!("testing_failures.rs" as testing_failures);
+snippet!("testing_wiremock.rs" as testing_wiremock);
 #[cfg(feature = "blocking")]
 snippet!("testing_blocking.rs" as testing_blocking);
 

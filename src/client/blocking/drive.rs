@@ -24,6 +24,8 @@ pub enum DriveError {
     AsyncContext,
     /// The runtime whose handle was given has been shut down. Keep it as long as its client.
     RuntimeStopped,
+    /// The response is not one of a blocking client, whose runtime would read it.
+    NotBlocking,
 }
 
 impl fmt::Display for DriveError {
@@ -36,6 +38,9 @@ impl fmt::Display for DriveError {
             Self::RuntimeStopped => {
                 "the runtime of the blocking client has been shut down: keep it as long as the \
                  client"
+            }
+            Self::NotBlocking => {
+                "the response is not one of a blocking client: read it by the async methods"
             }
         })
     }

@@ -3,8 +3,8 @@
 use std::{fmt, io, time::Duration};
 
 use crate::client::download::error::Cause;
-use crate::client::download::stall::Stall;
 use crate::error::{BoxError, ErrorKind, HttpRequestError};
+use crate::execution::body::stall::Stall;
 use crate::outcome::{FailureKind, transport_error};
 
 /// The reason why a body ended before its time.

@@ -9,7 +9,8 @@ use reqwest::Url;
 
 use crate::breaker::{BreakerHandle, Health, Report};
 use crate::common::clock::Instant;
-use crate::config::policy::Policy;
+use crate::config::policy::{Policy, STALL_TIMEOUT};
+use crate::execution::body::stall::StallLimits;
 use crate::observe::event::{Event, ResumeInfo};
 use crate::observe::redact::RedactedUrl;
 use crate::retry::backoff::{Backoff, Exponential, Jitter, Progress};
@@ -83,6 +84,15 @@ impl Context {
     /// Returns the most retries.
     pub(crate) fn max_retries(&self) -> u32 {
         self.policy().map_or(MAX_RETRIES, |it| it.max_retries)
+    }
+
+    /// Returns the limits of waiting for bytes.
+    pub(crate) fn stall_limits(&self) -> StallLimits {
+        let default = StallLimits { timeout: Some(STALL_TIMEOUT), min_speed: None };
+        self.policy().map_or(default, |it| StallLimits {
+            timeout: it.stall_timeout,
+            min_speed: it.min_speed,
+        })
     }
 
     /// Returns the longest time for everything, if there is a limit.

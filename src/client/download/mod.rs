@@ -14,7 +14,6 @@ mod sender;
 mod session;
 pub(crate) mod settings;
 mod sidecar;
-mod stall;
 mod transfer;
 mod validator;
 

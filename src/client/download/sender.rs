@@ -11,6 +11,7 @@ use crate::client::request::RequestBuilderExt;
 use crate::common::clock::Instant;
 use crate::config::overrides::RetryOverride;
 use crate::error::HttpRequestError;
+use crate::execution::body::stall::WatchesItself;
 use crate::execution::original::ResendCount;
 use crate::observe::history::{AttemptLog, History, ResponseExt};
 
@@ -47,6 +48,7 @@ impl Sender {
     ) -> Self {
         let link = Link::default();
         extensions.insert(link.clone());
+        extensions.insert(WatchesItself);
         let mut this = Self {
             client,
             url: request.url().clone(),

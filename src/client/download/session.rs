@@ -19,6 +19,7 @@ use crate::client::download::sender::{Rest, Sender};
 use crate::common::clock::Instant;
 use crate::error::{BoxError, HttpRequestError};
 use crate::execution::body::BoxFuture;
+use crate::execution::body::stall::StallLimits;
 use crate::retry::decision::StopReason;
 
 /// A hook that builds another request for the same resource.
@@ -110,6 +111,11 @@ impl Session {
     /// Goes on with `received` bytes of an earlier process.
     pub(crate) fn take_up(&mut self, representation: Representation, received: u64) {
         (self.representation, self.received) = (representation, received);
+    }
+
+    /// Returns the limits of waiting for bytes, by the settings of the client.
+    pub(crate) fn stall_limits(&self) -> StallLimits {
+        self.context().stall_limits()
     }
 
     /// Records bytes that were not received before.

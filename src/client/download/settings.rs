@@ -1,7 +1,6 @@
 //! The settings of one download, and the methods that set them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use reqwest::Request;
 use reqwest_middleware::RequestBuilder;
@@ -9,16 +8,13 @@ use reqwest_middleware::RequestBuilder;
 use crate::client::download::error::{Cause, DownloadError, DownloadErrorKind};
 use crate::client::download::representation::Asked;
 use crate::client::download::session::{Parts, Refresh, Session};
-use crate::client::download::stall::StallLimits;
 use crate::client::download::transfer::Watchers;
 use crate::common::stable_hash::fnv1a;
 use crate::error::HttpRequestError;
 use crate::outcome::transport_error;
 
-/// The longest wait for a byte.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// The settings of one download.
+#[derive(Default)]
 pub(crate) struct Settings {
     pub(crate) watchers: Watchers,
     pub(crate) refresh: Option<Refresh>,
@@ -26,20 +22,6 @@ pub(crate) struct Settings {
     pub(crate) immutable: bool,
     pub(crate) expect_length: Option<u64>,
     pub(crate) resume_key: Option<String>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        let limits = StallLimits { timeout: Some(STALL_TIMEOUT), min_speed: None };
-        Self {
-            watchers: Watchers { limits, ..Watchers::default() },
-            refresh: None,
-            max_retries: None,
-            immutable: false,
-            expect_length: None,
-            resume_key: None,
-        }
-    }
 }
 
 /// A download ready to be sent.
@@ -102,18 +84,18 @@ macro_rules! downloading {
         impl $Type {
             /// Sets the longest wait for a byte of the body, after which the connection counts as
             /// broken. Only time counts in which the download is read and no byte is there: a
-            /// reader may pause as long as it likes. Default: 30 s.
+            /// reader may pause as long as it likes. Default: that of the client, 30 s.
             pub fn stall_timeout(self, timeout: std::time::Duration) -> Self {
-                self.change(|it| it.watchers.limits.timeout = Some(timeout))
+                self.change(|it| it.watchers.limits.timeout = Some(Some(timeout)))
             }
 
             /// Lets a body be silent for as long as its connection lives.
             pub fn without_stall_timeout(self) -> Self {
-                self.change(|it| it.watchers.limits.timeout = None)
+                self.change(|it| it.watchers.limits.timeout = Some(None))
             }
 
             /// Sets the least speed, in bytes per second: a body that is slower on average over
-            /// `period` of waiting counts as broken. Default: none.
+            /// `period` of waiting counts as broken. Default: that of the client, none.
             pub fn min_speed(self, bytes_per_second: u64, period: std::time::Duration) -> Self {
                 self.change(|it| it.watchers.limits.min_speed = Some((bytes_per_second, period)))
             }

@@ -2,20 +2,20 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http_body::Body as _;
 use reqwest::{Body, Response};
-use tokio::time::Sleep;
 
 use crate::client::download::broken::Broken;
 use crate::client::download::error::{Cause, DownloadError, DownloadErrorKind};
 use crate::client::download::progress::{Meter, Progress};
 use crate::client::download::session::{Recovered, Session};
-use crate::client::download::stall::{Stall, StallLimits, StallWatch};
 use crate::common::clock::Instant;
 use crate::error::BoxError;
 use crate::execution::body::BoxFuture;
+use crate::execution::body::stall::{StallLimits, StallTimer};
 use crate::outcome::{FailureKind, transport_error};
 
 /// Checks the bytes of a download: a hash, as a rule. It sees each byte once and in order.
@@ -67,10 +67,24 @@ pub(crate) type OnProgress = Box<dyn FnMut(&Progress) + Send>;
 /// The limits and listeners of a transfer.
 #[derive(Default)]
 pub(crate) struct Watchers {
-    pub(crate) limits: StallLimits,
+    pub(crate) limits: OwnLimits,
     pub(crate) max_length: Option<u64>,
     pub(crate) on_progress: Option<OnProgress>,
     pub(crate) verifier: Option<Box<dyn Verifier>>,
+}
+
+/// The limits that the download itself sets, in place of those of the client.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct OwnLimits {
+    pub(crate) timeout: Option<Option<Duration>>,
+    pub(crate) min_speed: Option<(u64, Duration)>,
+}
+
+impl OwnLimits {
+    fn over(self, client: StallLimits) -> StallLimits {
+        let timeout = self.timeout.unwrap_or(client.timeout);
+        StallLimits { timeout, min_speed: self.min_speed.or(client.min_speed) }
+    }
 }
 
 /// The next part of a download.
@@ -89,8 +103,7 @@ pub(crate) struct Transfer {
     /// The bytes of this response to skip, and those to take after them.
     skip: u64,
     take: Option<u64>,
-    stall: StallWatch,
-    sleep: Option<Pin<Box<Sleep>>>,
+    stall: StallTimer,
     meter: Meter,
     watchers: Watchers,
 }
@@ -133,8 +146,7 @@ impl Transfer {
             state,
             skip: 0,
             take: None,
-            stall: StallWatch::new(watchers.limits),
-            sleep: None,
+            stall: StallTimer::new(watchers.limits.over(session.stall_limits())),
             meter: Meter::new(session.received, Instant::now()),
             watchers,
             session: Some(session),
@@ -179,7 +191,7 @@ impl Transfer {
                         Ok(None)
                     }
                     Poll::Pending => {
-                        let stall = ready!(self.poll_stall(cx));
+                        let stall = ready!(self.stall.poll(cx));
                         self.recover(Broken::Stall(stall));
                         Ok(None)
                     }
@@ -200,7 +212,9 @@ impl Transfer {
     fn begin(&mut self, recovered: Recovered) -> Result<Option<Item>, DownloadError> {
         let Recovered { response, skip, take, restarted } = recovered;
         (self.skip, self.take) = (skip, take);
-        self.stall.restart();
+        if let Some(session) = &self.session {
+            self.stall = StallTimer::new(self.watchers.limits.over(session.stall_limits()));
+        }
         self.state = match response {
             Some(response) => State::Reading(response.into()),
             None => State::Complete,
@@ -216,7 +230,7 @@ impl Transfer {
     /// Takes what is new of a chunk.
     fn receive(&mut self, mut data: Bytes) -> Result<Option<Item>, DownloadError> {
         let length = data.len() as u64;
-        self.stall.received(length, Instant::now);
+        self.stall.received(data.len());
         let Some(session) = &mut self.session else { return Ok(None) };
         let skipped = self.skip.min(length);
         // Not more than the chunk has, which is a `usize`.
@@ -291,23 +305,6 @@ impl Transfer {
             Some(session) => State::Recovering(Box::pin(session.recover(broken))),
             None => State::Ended,
         };
-    }
-
-    /// Polls for the end of patience with a silent or slow body.
-    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<Stall> {
-        loop {
-            let next = match self.stall.waits(Instant::now()) {
-                Err(stall) => return Poll::Ready(stall),
-                Ok(None) => return Poll::Pending,
-                Ok(Some(next)) => next,
-            };
-            let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
-            // A timer that fires early costs less than one that is set anew for each chunk.
-            if sleep.is_elapsed() || sleep.deadline() > next {
-                sleep.as_mut().reset(next);
-            }
-            ready!(sleep.as_mut().poll(cx));
-        }
     }
 
     /// Checks all bytes at the end.

@@ -75,6 +75,9 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(20);
 const AFTER_RATE_LIMIT: Exponential =
     Exponential::new(Duration::from_secs(1)).max_delay(LONGEST_BACKOFF);
 
+/// The longest wait for a byte of a body, by default.
+pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// With twice as much, small fleets stay down: their requests only move to the next opening.
 const MAX_OPEN_WAIT: Duration = Duration::from_secs(2);
 

@@ -13,7 +13,7 @@ use crate::common::clock::Sources;
 use crate::common::host_pattern::HostPatterns;
 use crate::common::path_redactor::PathRedactor;
 use crate::config::headers::DeadlineHeader;
-use crate::config::policy::{HostPolicy, LONGEST_BACKOFF, RetryAfter};
+use crate::config::policy::{HostPolicy, LONGEST_BACKOFF, RetryAfter, STALL_TIMEOUT};
 use crate::host::gate::GateKey;
 use crate::host::map::DEFAULT_MAX_HOSTS;
 use crate::observe::listeners::Listeners;
@@ -117,6 +117,10 @@ policy! {
         RetryAfter retry_after: RetryAfter = RetryAfter::Floor, "retry_after";
         HintHeaders hints: Arc<HintHeaders> = Arc::default(), "hint_headers";
         ReadBody read_body: Option<usize> = None, "read_body";
+        /// The longest wait for a byte of a body; `None` for as long as the connection lives.
+        StallTimeout stall_timeout: Option<Duration> = Some(STALL_TIMEOUT), "stall_timeout";
+        /// The least bytes a second of a download, on average over this time of waiting.
+        MinSpeed min_speed: Option<(u64, Duration)> = None, "min_speed";
         IdempotencyKey idempotency_key: Option<IdempotencyKey> = None, "idempotency_key";
         DeadlineHeader deadline_header: Option<DeadlineHeader> = None, "deadline_header";
         AttemptHeader attempt_header: Option<HeaderName> = None, "attempt_header";

@@ -84,6 +84,11 @@ impl Policy {
         let no_wait = self.max_wait_time.is_zero();
         refuse(no_wait, "max_wait_time", positive, &self.max_wait_time);
         refuse(self.read_body == Some(0), "read_body", positive, &0);
+        refuse(is_zero(self.stall_timeout), "stall_timeout", positive, &Duration::ZERO);
+        if let Some((speed, period)) = self.min_speed {
+            refuse(speed == 0, "min_speed.bytes_per_second", positive, &speed);
+            refuse(period.is_zero(), "min_speed.period", positive, &period);
+        }
         if let Some(key) = self.idempotency_key.as_ref().and_then(IdempotencyKey::fault) {
             let rule = "must be printable ASCII without quotes and backslashes";
             refuse(true, "idempotency_key", rule, &key);

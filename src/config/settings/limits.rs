@@ -55,6 +55,25 @@ setters! {
     /// Streams response bodies.
     fn without_read_body() => set(Setting::ReadBody(None));
 
+    /// Sets the longest wait for a byte of a body, for downloads and for the responses of a
+    /// [`ResilientClient`](crate::ResilientClient). Only time counts in which the body is read and no
+    /// byte is there: a reader may pause as long as it likes. A download goes on after it by another
+    /// request; any other body ends with an error that is a timeout. `text/event-stream` has no such
+    /// limit. Default: 30 s.
+    fn stall_timeout(timeout: Duration) => set(Setting::StallTimeout(Some(timeout)));
+
+    /// Lets a body be silent for as long as its connection lives.
+    fn without_stall_timeout() => set(Setting::StallTimeout(None));
+
+    /// Sets the least speed of a download, in bytes per second: a body that is slower on average
+    /// over `period` of waiting counts as broken, and the download goes on by another request.
+    /// Default: none.
+    fn min_speed(bytes_per_second: u64, period: Duration)
+        => set(Setting::MinSpeed(Some((bytes_per_second, period))));
+
+    /// Lets a download be as slow as it is.
+    fn without_min_speed() => set(Setting::MinSpeed(None));
+
     /// Adds a key to requests whose method is not idempotent, by which their server
     /// recognises a repeat: see [`IdempotencyKey`]. Default: none is added.
     fn idempotency_key(key: IdempotencyKey) => set(Setting::IdempotencyKey(Some(key)));

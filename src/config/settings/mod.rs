@@ -4,12 +4,12 @@
 macro_rules! setters {
     ($(
         $(#[$meta:meta])*
-        fn $name:ident $(<$V:ident: $Bound:path>)? ($($arg:ident: $Type:ty)?)
+        fn $name:ident $(<$V:ident: $Bound:path>)? ($($arg:ident: $Type:ty),*)
             => $method:ident($value:expr);
     )*) => {
         /// Settings; see [`ResilientConfig`](crate::ResilientConfig) for the defaults.
         impl ResilientConfigBuilder {
-            $( $(#[$meta])* pub fn $name $(<$V: $Bound>)? (mut self $(, $arg: $Type)?) -> Self {
+            $( $(#[$meta])* pub fn $name $(<$V: $Bound>)? (mut self $(, $arg: $Type)*) -> Self {
                 self.patch().$method($value);
                 self
             } )*
@@ -17,7 +17,7 @@ macro_rules! setters {
 
         /// Settings; see [`ResilientConfig`](crate::ResilientConfig) for the defaults.
         impl RetryOverride {
-            $( $(#[$meta])* pub fn $name $(<$V: $Bound>)? (mut self $(, $arg: $Type)?) -> Self {
+            $( $(#[$meta])* pub fn $name $(<$V: $Bound>)? (mut self $(, $arg: $Type)*) -> Self {
                 self.patch().$method($value);
                 self
             } )*

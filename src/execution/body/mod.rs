@@ -1,14 +1,17 @@
-//! Response bodies: read within the attempt, drained after it, cut by the deadline.
+//! Response bodies: read within the attempt, drained after it, cut by the deadline or a stall.
 
 mod deadline;
 mod drain;
 mod factory;
 mod read;
+pub(crate) mod stall;
 
 pub(crate) use deadline::until;
 pub(crate) use drain::drain;
 pub use factory::BodyFactory;
 pub(crate) use factory::BoxFuture;
+#[cfg(feature = "blocking")]
+pub(crate) use read::Prefixed;
 pub(crate) use read::read;
 
 use reqwest::{Body, Response, ResponseBuilderExt};

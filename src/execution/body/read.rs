@@ -47,7 +47,7 @@ pub(crate) async fn read(
 }
 
 /// Returns whether a body is an open-ended stream, of which each part is awaited.
-fn is_event_stream(headers: &HeaderMap) -> bool {
+pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
     let media_type = media_type.and_then(|it| it.split(';').next()).unwrap_or_default();
     ["text/event-stream", "multipart/x-mixed-replace"]
@@ -115,9 +115,9 @@ impl http_body::Body for Whole {
 }
 
 /// A body with a start that was read already.
-struct Prefixed {
-    start: Option<Bytes>,
-    rest: Body,
+pub(crate) struct Prefixed {
+    pub(crate) start: Option<Bytes>,
+    pub(crate) rest: Body,
 }
 
 impl http_body::Body for Prefixed {

@@ -11,7 +11,7 @@ use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use reqwest_resilient::testing::{Chaos, Fault, Reply, Script};
 use reqwest_resilient::{
     BreakerConfig, BudgetConfig, DownloadErrorKind as Kind, DownloadExt, HostStates, Resilient,
-    ResilientClient, Verifier,
+    ResilientClient, RetryOverride, Verifier,
 };
 
 use super::origin::{Answer, bytes, client, config, serve, server};
@@ -78,6 +78,29 @@ async fn a_slow_body_is_left_if_a_speed_is_demanded() {
     let download = download.min_speed(10, Duration::from_secs(5)).max_retries(0);
     let error = download.send().await.unwrap().bytes().await.unwrap_err();
     assert_eq!(*error.kind(), Kind::Stalled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limits_of_waiting_are_settings_of_the_client_too() {
+    let second = Duration::from_secs(1);
+    let limited = config().stall_timeout(7 * second).min_speed(10, 5 * second).build().unwrap();
+    let read = async |fault, over: RetryOverride| {
+        let chaos = Chaos::seeded(1).all(1.0, fault).enabled();
+        let script = Script::new([Reply::status(200).body("0123456789")]);
+        let client = ResilientClient::builder().config(limited.clone()).with(chaos).with(script);
+        let start = tokio::time::Instant::now();
+        let get = client.build().unwrap().get("https://a.example/").with_extension(over);
+        let error = get.download().send().await.unwrap().bytes().await.unwrap_err();
+        assert_eq!(*error.kind(), Kind::Stalled);
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        (source, start.elapsed().as_secs())
+    };
+    let silent = read(Fault::stall_body(4), RetryOverride::new().without_min_speed()).await;
+    assert_eq!(silent, ("no byte came for 7s (stall_timeout)".into(), 7));
+    let slow = read(Fault::slow_body(1), RetryOverride::new()).await;
+    assert!(slow.0.contains("min_speed") && (4..=7).contains(&slow.1), "{slow:?}");
+    let shorter = RetryOverride::new().stall_timeout(3 * second);
+    assert_eq!(read(Fault::stall_body(4), shorter).await.1, 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

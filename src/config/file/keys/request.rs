@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
-use super::{FACTOR, TIME, TIME_OR_OFF, TIME_OR_ZERO, key, needed};
+use super::{COUNT, FACTOR, TIME, TIME_OR_OFF, TIME_OR_ZERO, key, needed};
 use crate::config::file::shape::{Key, Kind};
-use crate::config::file::value::{Setter, Table, Value, get_time};
+use crate::config::file::value::{Setter, Table, Value, get_count, get_time};
 use crate::config::headers::DeadlineHeader;
 use crate::config::overrides::RetryOverride;
 use crate::config::policy::RetryAfter;
@@ -144,6 +144,27 @@ pub(in crate::config::file) const SETTINGS: &[Key] = &[
         },
     ),
     request(
+        "stall_timeout",
+        TIME_OR_OFF,
+        "The longest wait for a byte of a body while it is read. Default: 30s.",
+        |it, value| match value.time() {
+            Some(timeout) => it.stall_timeout(timeout),
+            None => it.without_stall_timeout(),
+        },
+    ),
+    request(
+        "min_speed",
+        Kind::Any(&[Kind::Table(&[MIN_SPEED]), Kind::Off]),
+        "The least speed of a download; a slower one goes on by another request. Default: off.",
+        |it, value| match value.table() {
+            Some(table) => {
+                let speed = get_count(table, "bytes_per_second").get();
+                it.min_speed(speed.into(), get_time(table, "period"))
+            }
+            None => it.without_min_speed(),
+        },
+    ),
+    request(
         "idempotency_key",
         Kind::Any(&[Kind::Table(&[IDEMPOTENCY_KEY]), Kind::On, Kind::Off]),
         "Adds a random key to requests that are not idempotent. Default: off.",
@@ -197,6 +218,11 @@ const BACKOFF: &[Key] = &[
         "How many times as long each next delay is; exponential only. Default: 2.",
     ),
     key("max_delay", TIME_OR_OFF, "The longest delay, jitter included. Default: 20s."),
+];
+
+const MIN_SPEED: &[Key] = &[
+    needed("bytes_per_second", COUNT, "The least bytes a second."),
+    needed("period", TIME, "The time of waiting over which the speed is averaged."),
 ];
 
 const RETRY_AFTER: &[Key] = &[needed(

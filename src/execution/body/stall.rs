@@ -1,8 +1,18 @@
 //! Stall protection: the time in which a reader waits for bytes and none come.
 
-use std::time::Duration;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::{io, time::Duration};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use reqwest::{Body, Response};
+use tokio::time::Sleep;
 
 use crate::common::clock::Instant;
+use crate::error::BoxError;
+use crate::execution::body::read::is_event_stream;
+use crate::observe::message::{Elapsed, TimeLimit};
 
 /// A waiting time is checked this often, and a check later than that shows a reader that paused.
 const TICK: Duration = Duration::from_secs(1);
@@ -60,11 +70,6 @@ impl StallWatch {
         }
     }
 
-    /// Forgets the wait under way: another response begins.
-    pub(crate) fn restart(&mut self) {
-        *self = Self::new(self.limits);
-    }
-
     /// Records that there is no byte at `now`. Returns the time of the next check, or the limit
     /// that is exceeded; `Ok(None)` without limits.
     pub(crate) fn waits(&mut self, now: Instant) -> Result<Option<Instant>, Stall> {
@@ -97,6 +102,92 @@ impl StallWatch {
 fn attended(since: Instant, now: Instant) -> Duration {
     let passed = now.saturating_duration_since(since);
     if passed > 2 * TICK { Duration::ZERO } else { passed }
+}
+
+/// A watch with the timer that wakes the reader for its checks.
+pub(crate) struct StallTimer {
+    watch: StallWatch,
+    /// `None` until the reader has waited.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl StallTimer {
+    /// Creates a timer with these limits.
+    pub(crate) fn new(limits: StallLimits) -> Self {
+        Self { watch: StallWatch::new(limits), sleep: None }
+    }
+
+    /// Records bytes.
+    pub(crate) fn received(&mut self, bytes: usize) {
+        self.watch.received(bytes as u64, Instant::now);
+    }
+
+    /// Polls for a limit that is exceeded, after a poll of the body that found no byte.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Stall> {
+        loop {
+            let next = match self.watch.waits(Instant::now()) {
+                Err(stall) => return Poll::Ready(stall),
+                Ok(None) => return Poll::Pending,
+                Ok(Some(next)) => next,
+            };
+            let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
+            // A timer that fires early costs less than one that is set anew for each chunk.
+            if sleep.is_elapsed() || sleep.deadline() > next {
+                sleep.as_mut().reset(next);
+            }
+            ready!(sleep.as_mut().poll(cx));
+        }
+    }
+}
+
+/// Marks the request of a download, which watches its bodies itself.
+#[derive(Clone, Copy)]
+pub(crate) struct WatchesItself;
+
+/// Returns the same response with a body that fails if no byte comes for `timeout` while it is read.
+/// A body that is empty, or a stream of events, whose silence means nothing, stays as it is.
+pub(crate) fn guarded(response: Response, timeout: Duration) -> Response {
+    if is_event_stream(response.headers()) || response.content_length() == Some(0) {
+        return response;
+    }
+    super::rebuild(response, |inner| {
+        let limits = StallLimits { timeout: Some(timeout), min_speed: None };
+        Body::wrap(Guarded { inner, stall: StallTimer::new(limits), timeout })
+    })
+}
+
+struct Guarded {
+    inner: Body,
+    stall: StallTimer,
+    timeout: Duration,
+}
+
+impl http_body::Body for Guarded {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
+            let data = frame.as_ref().and_then(|it| it.as_ref().ok()?.data_ref());
+            self.stall.received(data.map_or(0, Bytes::len));
+            return Poll::Ready(frame.map(|it| it.map_err(Into::into)));
+        }
+        ready!(self.stall.poll(cx));
+        // As an io error of this kind, so that `reqwest::Error::is_timeout` sees it.
+        let elapsed = Elapsed { limit: TimeLimit::StallTimeout, after: self.timeout };
+        Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, elapsed).into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
 }
 
 #[cfg(test)]
