@@ -259,7 +259,10 @@ fn a_rejected_request_has_one_log_line() {
     });
     let lines = witness.lines();
     assert_eq!(lines.len(), 1, "{lines:#?}");
-    assert!(lines[0].contains("rejected after 0 attempts: circuit breaker is forced open"), "{lines:#?}");
+    assert!(
+        lines[0].contains("rejected after 0 attempts: circuit breaker is forced open"),
+        "{lines:#?}"
+    );
 }
 
 #[test]
