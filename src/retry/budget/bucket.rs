@@ -341,14 +341,17 @@ mod tests {
             let start = Instant::now() + 3600 * SECOND;
             let mut bucket = Bucket::new(&config, start);
             let (mut now, mut latest) = (start, start);
-            let (mut successes, mut sent) = (0, 0);
+            let (mut paid_by_successes, mut denied, mut sent) = (0.0, 0, 0);
             for step in steps {
                 match step {
                     Step::Success => {
                         bucket.deposit(Success::OfFirstAttempt);
-                        successes += 1;
+                        // The host is back: a whole token.
+                        paid_by_successes += if denied >= 5 { 1.0 } else { deposit };
+                        denied = 0;
                     }
-                    Step::Retry => sent += i32::from(bucket.withdraw(now, 0)),
+                    Step::Retry if bucket.withdraw(now, 0) => sent += 1,
+                    Step::Retry => denied += 1,
                     Step::Refund if sent > 0 => {
                         bucket.refund();
                         sent -= 1;
@@ -361,7 +364,7 @@ mod tests {
                 let balance = bucket.balance(now);
                 prop_assert!((0.0..=f64::from(size)).contains(&balance));
                 let paid = f64::from(size)
-                    + deposit * f64::from(successes)
+                    + paid_by_successes
                     + trickle * (latest - start).as_secs_f64();
                 prop_assert!(f64::from(sent) <= paid + 1e-9, "{sent} retries, {paid} paid for");
             }
