@@ -3,8 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use reqwest::{Body, Response};
 
+use crate::common::response::rebuild;
 use crate::error::HttpRequestError;
-use crate::execution::body::rebuild;
 
 /// The most that is kept of the body of a failed response.
 const MOST: usize = 1024 * 1024;

@@ -1,4 +1,4 @@
-//! Common parts of all folders: clock and randomness, host patterns, faults of settings, queues,
+//! Common parts of all folders: clock and randomness, host patterns, faults of settings, queues, responses with another body,
 //! the function that redacts paths.
 
 pub(crate) mod clock;
@@ -6,5 +6,6 @@ pub(crate) mod fault;
 pub(crate) mod host_pattern;
 pub(crate) mod path_redactor;
 pub(crate) mod queue;
+pub(crate) mod response;
 #[cfg(any(feature = "download", feature = "test-util"))]
 pub(crate) mod stable_hash;

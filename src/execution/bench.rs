@@ -17,7 +17,7 @@ use crate::host::parts::Parts;
 use crate::host::states::HostStates;
 use crate::outcome::classify::Verdict;
 use crate::outcome::hint;
-use crate::outcome::{Heard, Outcome, OutcomeResult};
+use crate::outcome::{Outcome, OutcomeResult};
 use crate::retry::budget::{self, BudgetConfig};
 use crate::retry::decision::Decision;
 
@@ -49,18 +49,7 @@ impl Answered {
         let (status, body, redirected) = (self.status, None, false);
         let result = OutcomeResult::Response { status, headers, url, body, redirected };
         let (method, elapsed) = (&Method::GET, Duration::ZERO);
-        let outcome = Outcome {
-            method,
-            url,
-            attempt: 1,
-            elapsed,
-            keyed: false,
-            extensions: None,
-            redact_path: None,
-            heard: Heard::default(),
-            defaults: None,
-            result,
-        };
+        let outcome = Outcome { elapsed, ..Outcome::new(method, url, result) };
         let mut advice = hint::read(status, headers, &policy.hints, now);
         if policy.verdict(&outcome, &mut advice, &mut None) != Verdict::Transient {
             return None;

@@ -246,7 +246,6 @@ mod tests {
 
     use super::*;
     use crate::config::policy::{Patch, Setting};
-    use crate::outcome::Heard;
     use crate::outcome::{Failure, OutcomeResult};
     use crate::retry::backoff::{Exponential, Jitter};
 
@@ -290,18 +289,7 @@ mod tests {
         let (attempt, elapsed, keyed) = (1, SECOND, false);
         retry.decide(
             policy,
-            &Outcome {
-                method,
-                url,
-                attempt,
-                elapsed,
-                keyed,
-                extensions: None,
-                redact_path: None,
-                heard: Heard::default(),
-                defaults: None,
-                result,
-            },
+            &Outcome { attempt, elapsed, keyed, ..Outcome::new(method, url, result) },
             facts,
         )
     }

@@ -384,18 +384,7 @@ mod tests {
     fn attempt(number: u32, result: OutcomeResult<'_>) -> Attempt {
         let url = &Url::parse("http://a.example/").unwrap();
         let (method, elapsed) = (&Method::GET, SECOND / 4);
-        let outcome = Outcome {
-            method,
-            url,
-            attempt: number,
-            elapsed,
-            keyed: false,
-            extensions: None,
-            redact_path: None,
-            heard: Heard::default(),
-            defaults: None,
-            result,
-        };
+        let outcome = Outcome { attempt: number, elapsed, ..Outcome::new(method, url, result) };
         Attempt::new(&outcome, number * SECOND)
     }
 

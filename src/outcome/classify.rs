@@ -245,7 +245,6 @@ mod tests {
 
     use super::*;
     use crate::outcome::Failure;
-    use crate::outcome::Heard;
 
     const PASSING: [FailureKind; 9] = [
         FailureKind::CircuitOpen,
@@ -301,18 +300,7 @@ mod tests {
             };
             let Self { keyed, attempt, .. } = self;
             let elapsed = Duration::ZERO;
-            judge(&Outcome {
-                method: &Method::GET,
-                url,
-                attempt,
-                elapsed,
-                keyed,
-                extensions: None,
-                redact_path: None,
-                heard: Heard::default(),
-                defaults: None,
-                result,
-            })
+            judge(&Outcome { attempt, elapsed, keyed, ..Outcome::new(&Method::GET, url, result) })
         }
 
         fn verdict(self, advice: &Advice) -> Verdict {
@@ -519,18 +507,8 @@ mod tests {
                     (&Url::parse("http://a.example/").unwrap(), Default::default());
                 let result = OutcomeResult::Failure(of(status, delivery), &fmt::Error);
                 let (method, attempt, keyed) = (&Method::POST, 1, false);
-                let outcome = Outcome {
-                    method,
-                    url,
-                    attempt,
-                    elapsed,
-                    keyed,
-                    extensions: None,
-                    redact_path: None,
-                    heard: Heard::default(),
-                    defaults: None,
-                    result,
-                };
+                let outcome =
+                    Outcome { attempt, elapsed, keyed, ..Outcome::new(method, url, result) };
                 let advice = Advice { rate_limited: status == 429, ..Advice::default() };
                 let verdict = verdict(&outcome, &advice, &statuses);
                 assert_eq!(verdict == Verdict::Transient, transient, "{status}");
@@ -548,18 +526,7 @@ mod tests {
             let failure = Failure::local(kind, Delivery::NotSent);
             let result = OutcomeResult::Failure(failure, &fmt::Error);
             let (method, attempt, elapsed) = (&Method::GET, 1, Default::default());
-            let outcome = Outcome {
-                method,
-                url,
-                attempt,
-                elapsed,
-                keyed: false,
-                extensions: None,
-                redact_path: None,
-                heard: Heard::default(),
-                defaults: None,
-                result,
-            };
+            let outcome = Outcome { attempt, elapsed, ..Outcome::new(method, url, result) };
             assert_eq!(health(&outcome, Verdict::Transient, &Advice::default()), None, "{kind}");
         }
     }

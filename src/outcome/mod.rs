@@ -72,6 +72,23 @@ pub(crate) enum OutcomeResult<'a> {
 }
 
 impl<'a> Outcome<'a> {
+    /// Builds the outcome of a first attempt of which nothing else is known.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(crate) fn new(method: &'a Method, url: &'a Url, result: OutcomeResult<'a>) -> Self {
+        Self {
+            method,
+            url,
+            attempt: 1,
+            elapsed: Duration::ZERO,
+            keyed: false,
+            extensions: None,
+            redact_path: None,
+            heard: Heard::default(),
+            defaults: None,
+            result,
+        }
+    }
+
     /// Returns the request's method.
     pub fn method(&self) -> &'a Method {
         self.method
@@ -334,18 +351,7 @@ mod tests {
     fn check(asked: &str, result: OutcomeResult<'_>, check: impl FnOnce(&Outcome<'_>)) {
         let elapsed = Duration::from_secs(2);
         let (method, url) = (&Method::PUT, &url(asked));
-        check(&Outcome {
-            method,
-            url,
-            attempt: 3,
-            elapsed,
-            keyed: false,
-            extensions: None,
-            redact_path: None,
-            heard: Heard::default(),
-            defaults: None,
-            result,
-        });
+        check(&Outcome { attempt: 3, elapsed, ..Outcome::new(method, url, result) });
     }
 
     fn answer<'a>(headers: &'a HeaderMap, url: &'a Url, redirected: bool) -> OutcomeResult<'a> {

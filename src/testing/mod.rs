@@ -29,6 +29,7 @@
 //! ```
 
 mod chaos;
+mod fault;
 mod faulty_body;
 
 use std::collections::VecDeque;
@@ -44,7 +45,8 @@ use crate::common::clock::Instant;
 use crate::observe::redact::RedactedUrl;
 use crate::outcome::transport_error::ScriptedError;
 
-pub use self::chaos::{Chaos, ChaosSwitch, Fault, Injected};
+pub use self::chaos::{Chaos, ChaosSwitch};
+pub use self::fault::{Fault, Injected};
 use self::faulty_body::{BodyFault, FaultyBody};
 
 /// The most requests a script remembers; of more, the last ones.

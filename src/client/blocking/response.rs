@@ -13,8 +13,9 @@ use tokio::sync::mpsc;
 
 use super::drive::{DriveError, Driver, wait};
 use crate::client::error_body;
+use crate::common::response::rebuild;
 use crate::error::HttpRequestError;
-use crate::execution::body::{Prefixed, rebuild};
+use crate::execution::body::Prefixed;
 use crate::observe::redact::RedactedUrl;
 
 /// A response: derefs to reqwest's for status, headers, url and the like, and reads the body

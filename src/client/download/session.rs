@@ -1,6 +1,5 @@
 //! The requests of one download: the first, and those for the rest after each break.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
@@ -11,33 +10,16 @@ use crate::client::download::broken::{self, Broken};
 use crate::client::download::error::{Cause, DownloadError, DownloadErrorKind, Inner};
 use crate::client::download::link::{Context, GoingOn};
 use crate::client::download::patience::{Next, Patience};
+use crate::client::download::refresh::{Refresh, ResumePoint};
 use crate::client::download::representation::{
     Asked, Head, NotResumable, Representation, Unexpected,
 };
 use crate::client::download::resumed::Reply;
 use crate::client::download::sender::{Rest, Sender};
 use crate::common::clock::Instant;
-use crate::error::{BoxError, HttpRequestError};
-use crate::execution::body::BoxFuture;
+use crate::error::HttpRequestError;
 use crate::execution::body::stall::StallLimits;
 use crate::retry::decision::StopReason;
-
-/// A hook that builds another request for the same resource.
-pub(crate) type Refresh =
-    Arc<dyn Fn(ResumePoint) -> BoxFuture<'static, Result<Request, BoxError>> + Send + Sync>;
-
-/// The place where a download needs another URL; see
-/// [`refresh`](crate::DownloadBuilder::refresh).
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct ResumePoint {
-    /// The number of bytes received.
-    pub offset: u64,
-    /// The status by which the server refused the old URL.
-    pub status: StatusCode,
-    /// The `ETag` or the `Last-Modified` of what was received.
-    pub validator: Option<HeaderValue>,
-}
 
 /// The requests of a download, and what is known of its resource.
 pub(crate) struct Session {

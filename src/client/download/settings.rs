@@ -6,8 +6,9 @@ use reqwest::Request;
 use reqwest_middleware::RequestBuilder;
 
 use crate::client::download::error::{Cause, DownloadError, DownloadErrorKind};
+use crate::client::download::refresh::{Refresh, ResumePoint};
 use crate::client::download::representation::Asked;
-use crate::client::download::session::{Parts, Refresh, Session};
+use crate::client::download::session::{Parts, Session};
 use crate::client::download::transfer::Watchers;
 use crate::common::stable_hash::fnv1a;
 use crate::error::HttpRequestError;
@@ -61,7 +62,7 @@ impl Settings {
 
     pub(crate) fn set_refresh<F, R>(&mut self, refresh: F)
     where
-        F: Fn(crate::client::download::session::ResumePoint) -> R + Send + Sync + 'static,
+        F: Fn(ResumePoint) -> R + Send + Sync + 'static,
         R: Future<Output = Result<Request, crate::error::BoxError>> + Send + 'static,
     {
         self.refresh = Some(Arc::new(move |point| Box::pin(refresh(point))));

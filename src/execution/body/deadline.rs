@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -10,12 +10,13 @@ use reqwest::{Body, Response};
 use tokio::time::Sleep;
 
 use crate::common::clock::Instant;
+use crate::common::response::rebuild;
 use crate::error::BoxError;
-use crate::observe::message::{Elapsed, TimeLimit};
+use crate::observe::message::TimeLimit;
 
 /// Returns the same response with a body that fails at `deadline` if it has not ended by then.
 pub(crate) fn until(response: Response, deadline: Instant, limit: Duration) -> Response {
-    super::rebuild(response, |inner| {
+    rebuild(response, |inner| {
         let sleep = Box::pin(tokio::time::sleep_until(deadline));
         Body::wrap(Until { inner, sleep, limit })
     })
@@ -43,9 +44,7 @@ impl http_body::Body for Until {
             Poll::Pending if is_late => {}
             Poll::Pending => ready!(self.sleep.as_mut().poll(cx)),
         }
-        // As an io error of this kind, so that `reqwest::Error::is_timeout` sees it.
-        let elapsed = Elapsed { limit: TimeLimit::MaxTotalTime, after: self.limit };
-        Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, elapsed).into())))
+        Poll::Ready(Some(Err(super::cut_by(TimeLimit::MaxTotalTime, self.limit))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -11,6 +11,8 @@ use bytes::{Bytes, BytesMut};
 use http_body::Frame;
 use reqwest::{Body, Response, StatusCode, Version};
 
+use crate::common::response::rebuild;
+
 /// A body longer than this costs more to read than a new connection costs to open.
 const MOST_BYTES: usize = 64 * 1024;
 /// A body that stalls holds its connection no longer than this, however long the wait.
@@ -45,7 +47,7 @@ pub(crate) async fn drain(
         is_whole = drained == Ok(true);
     }
     let start = Some(read.freeze()).filter(|it| !it.is_empty());
-    super::rebuild(response, |_| match is_whole {
+    rebuild(response, |_| match is_whole {
         true => Body::from(start.unwrap_or_default()),
         false => Body::wrap(CutShort { start, was_told: false }),
     })

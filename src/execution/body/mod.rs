@@ -1,5 +1,10 @@
 //! Response bodies: read within the attempt, drained after it, cut by the deadline or a stall.
 
+use std::{io, time::Duration};
+
+use crate::error::BoxError;
+use crate::observe::message::{Elapsed, TimeLimit};
+
 mod deadline;
 mod drain;
 mod factory;
@@ -14,20 +19,8 @@ pub(crate) use factory::BoxFuture;
 pub(crate) use read::Prefixed;
 pub(crate) use read::read;
 
-use reqwest::{Body, Response, ResponseBuilderExt};
-
-/// Returns the same response with another body; keeps URL and extensions.
-pub(crate) fn rebuild(response: Response, body: impl FnOnce(Body) -> Body) -> Response {
-    let url = response.url().clone();
-    let (mut parts, old) = http::Response::<Body>::from(response).into_parts();
-    // reqwest keeps the URL apart and takes it back by an extension of a private type.
-    if let Ok(carrier) = http::Response::builder().url(url).body(()) {
-        parts.extensions.extend(carrier.into_parts().0.extensions);
-    }
-    let mut response = Response::from(http::Response::from_parts(parts, body(old)));
-    if response.extensions().is_empty() {
-        // The map that carried the URL would be kept for nothing.
-        *response.extensions_mut() = http::Extensions::new();
-    }
-    response
+/// Returns the error of a body that a limit cut: an io error, so that `reqwest::Error::is_timeout`
+/// sees it.
+fn cut_by(limit: TimeLimit, after: Duration) -> BoxError {
+    io::Error::new(io::ErrorKind::TimedOut, Elapsed { limit, after }).into()
 }

@@ -10,6 +10,8 @@ use http::{HeaderMap, header};
 use http_body::{Frame, SizeHint};
 use reqwest::{Body, Response};
 
+use crate::common::response::rebuild;
+
 /// Reads the whole body, if it has at most `limit` bytes and is no stream of events.
 ///
 /// The returned response gives the same body again, trailers included. A longer one gets the part
@@ -23,7 +25,7 @@ pub(crate) async fn read(
         return Ok((response, None));
     }
     let trailers = Arc::default();
-    let mut response = super::rebuild(response, |inner| {
+    let mut response = rebuild(response, |inner| {
         Body::wrap(KeepsTrailers { inner, trailers: Arc::clone(&trailers) })
     });
     let mut read = BytesMut::new();
@@ -31,12 +33,12 @@ pub(crate) async fn read(
         read.extend_from_slice(&chunk);
         if read.len() > limit {
             let start = Some(read.freeze());
-            let response = super::rebuild(response, |rest| Body::wrap(Prefixed { start, rest }));
+            let response = rebuild(response, |rest| Body::wrap(Prefixed { start, rest }));
             return Ok((response, None));
         }
     }
     let read = read.freeze();
-    let response = super::rebuild(response, |_| match trailers.get().cloned() {
+    let response = rebuild(response, |_| match trailers.get().cloned() {
         None => Body::from(read.clone()),
         Some(trailers) => {
             let start = Some(read.clone()).filter(|it| !it.is_empty());

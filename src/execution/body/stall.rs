@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -10,9 +10,10 @@ use reqwest::{Body, Response};
 use tokio::time::Sleep;
 
 use crate::common::clock::Instant;
+use crate::common::response::rebuild;
 use crate::error::BoxError;
 use crate::execution::body::read::is_event_stream;
-use crate::observe::message::{Elapsed, TimeLimit};
+use crate::observe::message::TimeLimit;
 
 /// A waiting time is checked this often, and a check later than that shows a reader that paused.
 const TICK: Duration = Duration::from_secs(1);
@@ -150,7 +151,7 @@ pub(crate) fn guarded(response: Response, timeout: Duration) -> Response {
     if is_event_stream(response.headers()) || response.content_length() == Some(0) {
         return response;
     }
-    super::rebuild(response, |inner| {
+    rebuild(response, |inner| {
         let limits = StallLimits { timeout: Some(timeout), min_speed: None };
         Body::wrap(Guarded { inner, stall: StallTimer::new(limits), timeout })
     })
@@ -176,9 +177,7 @@ impl http_body::Body for Guarded {
             return Poll::Ready(frame.map(|it| it.map_err(Into::into)));
         }
         ready!(self.stall.poll(cx));
-        // As an io error of this kind, so that `reqwest::Error::is_timeout` sees it.
-        let elapsed = Elapsed { limit: TimeLimit::StallTimeout, after: self.timeout };
-        Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, elapsed).into())))
+        Poll::Ready(Some(Err(super::cut_by(TimeLimit::StallTimeout, self.timeout))))
     }
 
     fn is_end_stream(&self) -> bool {

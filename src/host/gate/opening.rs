@@ -377,3 +377,253 @@ fn patient_until(visit: &Visit, closed: &Closed) -> Option<Instant> {
     let spread = if waited_for_it { widest_spread(closed.hold) } else { Duration::ZERO };
     visit.patient_until?.checked_add(spread)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{num::f64::ANY, prelude::*};
+
+    use super::*;
+    use crate::host::gate::Patience;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    const PATIENT: Patience = Patience { wait: Duration::MAX, left: Duration::MAX };
+
+    const MINUTE: Patience = Patience { wait: Duration::from_secs(60), left: Duration::MAX };
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    /// A gate closed by a 429 just now, without spread.
+    fn closed(hint: Duration) -> (Gate, Instant) {
+        let (mut gate, now) = (Gate::default(), Instant::now());
+        gate.close(now, Throttle::RateLimit, Some(hint), 0.0).unwrap();
+        (gate, now)
+    }
+
+    fn enter(gate: &mut Gate, now: Instant, patience: Patience, waiting: usize) -> Turn {
+        gate.enter(now, &Visit::new(now, patience), waiting)
+    }
+
+    #[test]
+    fn open_until_closed() {
+        let mut gate = Gate::default();
+        assert_eq!(enter(&mut gate, Instant::now(), PATIENT, 0), Turn::Free);
+    }
+
+    #[test]
+    fn a_rate_limit_holds_for_its_length_up_to_an_hour() {
+        for (hint, hold) in [(1, 1), (90, 90), (3590, 3590), (7200, 3600), (u64::MAX, 3600)] {
+            let (mut gate, now) = closed(seconds(hint));
+            let before = now + seconds(hold) - Duration::from_millis(1);
+            assert!(!matches!(enter(&mut gate, before, PATIENT, 0), Turn::Released(_)), "{hint}");
+            let turn = enter(&mut gate, now + seconds(hold), MINUTE, 0);
+            assert_eq!(turn, Turn::Released(1), "{hint}");
+        }
+    }
+
+    #[test]
+    fn an_outage_holds_for_as_long_as_a_request_would_wait() {
+        let (mut gate, now) = (Gate::default(), Instant::now());
+        let throttle = Throttle::Unavailable { longest: seconds(60) };
+        gate.close(now, throttle, Some(seconds(3600)), 0.0).unwrap();
+        // The hint is beyond what this request accepts, though the gate opens sooner.
+        let Turn::Reject(error) = enter(&mut gate, now + seconds(1), MINUTE, 0) else { panic!() };
+        assert_eq!(error.to_string(), "host is rate limited: asked for 3600 s, next try in 59.0 s");
+        // Then one asks again, and the next ones wait for it.
+        assert_eq!(enter(&mut gate, now + seconds(60), MINUTE, 0), Turn::Released(1));
+        assert_eq!(enter(&mut gate, now + seconds(60), MINUTE, 0), Turn::Wait);
+        assert_eq!(gate.close(now, throttle, None, 0.0), None);
+    }
+
+    #[test]
+    fn a_hint_of_an_hour_is_not_tried_after_a_minute() {
+        let (mut gate, now) = closed(seconds(3590));
+        gate.close(now + seconds(1), Throttle::RateLimit, Some(seconds(55)), 0.0).unwrap();
+        for (at, retry_in) in [(1, 3589), (61, 3529), (3500, 90)] {
+            let turn = enter(&mut gate, now + seconds(at), MINUTE, 0);
+            let Turn::Reject(error) = turn else { panic!("{turn:?} after {at} s") };
+            assert_eq!(error.retry_in(), seconds(retry_in));
+            assert_eq!(error.asked_for(), Some(seconds(3590)));
+        }
+        assert_eq!(enter(&mut gate, now + seconds(3540), MINUTE, 0), Turn::Wait);
+    }
+
+    #[test]
+    fn rate_limits_without_a_hint_double_until_a_success() {
+        let (mut gate, mut now) = (Gate::default(), Instant::now());
+        for hold in [1, 2, 4, 8, 16, 30, 30] {
+            for late in 0..3 {
+                // A burst counts once; a hint of zero says nothing.
+                let hint = (late == 1).then_some(Duration::ZERO);
+                now += Duration::from_millis(late);
+                let closing = gate.close(now, Throttle::RateLimit, hint, 0.0).unwrap();
+                assert_eq!(closing.opens_in, seconds(hold));
+            }
+            now += seconds(hold);
+            assert!(matches!(enter(&mut gate, now, PATIENT, 0), Turn::Released(_)));
+        }
+        gate.finished(now, gate.opening(), End::Good, 0);
+        let closing = gate.close(now, Throttle::RateLimit, None, 0.0).unwrap();
+        assert_eq!(closing.opens_in, SECOND);
+    }
+
+    #[test]
+    fn the_spread_is_a_quarter_within_bounds_and_drawn_once() {
+        for (hint, widest) in [(100, 250), (1_000, 250), (4_000, 1_000), (60_000, 5_000)] {
+            let hint = Duration::from_millis(hint);
+            assert_eq!(spread(hint, 1.0), Duration::from_millis(widest));
+            assert_eq!(spread(hint, 0.0), Duration::ZERO);
+        }
+        let (mut gate, now) = (Gate::default(), Instant::now());
+        let close = |gate: &mut Gate, at, unit| {
+            gate.close(at, Throttle::RateLimit, Some(seconds(4)), unit).unwrap().opens_in
+        };
+        assert_eq!(close(&mut gate, now, 0.5), Duration::from_millis(4_500));
+        assert_eq!(close(&mut gate, now + SECOND, 1.0), Duration::from_millis(4_500));
+    }
+
+    #[test]
+    fn who_lacks_the_time_is_rejected_at_once() {
+        let (mut gate, now) = closed(seconds(2));
+        let mut ask = |wait, left| enter(&mut gate, now, Patience { wait, left }, 0);
+        let ever = Duration::MAX;
+        assert_eq!(ask(seconds(2), ever), Turn::Wait);
+        assert!(matches!(ask(SECOND, ever), Turn::Reject(_)));
+        assert!(matches!(ask(ever, seconds(2)), Turn::Reject(_)));
+        assert_eq!(ask(ever, seconds(3)), Turn::Wait);
+    }
+
+    #[test]
+    fn opens_like_slow_start_and_remembers_how_many_succeeded() {
+        let (mut gate, now) = closed(SECOND);
+        let mut at = now + SECOND;
+        assert_eq!(gate.release(at, 99), 1);
+        assert_eq!(gate.release(at, 98), 0);
+        assert_eq!(gate.finished(at, 1, End::Good, 98), 2);
+        assert_eq!(gate.finished(at, 1, End::Bad, 96), 1);
+        assert_eq!(gate.finished(at, 1, End::Dropped, 95), 1);
+        assert_eq!(gate.finished(at, 1, End::Good, 94), 2);
+        gate.close(at, Throttle::RateLimit, Some(SECOND), 0.0).unwrap();
+        // Late, but a success of that opening.
+        assert_eq!(gate.finished(at, 1, End::Good, 92), 0);
+        at += SECOND;
+        // Half of the three that succeeded.
+        assert_eq!(gate.release(at, 92), 2);
+        assert_eq!(gate.finished(at, 1, End::Good, 90), 0);
+        // Now the limit is known, until clearly more succeed.
+        let released: Vec<_> = (0..8).map(|_| gate.finished(at, 2, End::Good, 80)).collect();
+        assert_eq!(released, [1, 1, 1, 1, 1, 1, 2, 2]);
+    }
+
+    #[test]
+    fn none_overtakes_those_that_wait() {
+        let (mut gate, now) = closed(SECOND);
+        let at = now + SECOND;
+        assert_eq!(enter(&mut gate, at, PATIENT, 3), Turn::Wait);
+        assert_eq!(gate.release(at, 4), 1);
+        assert_eq!(gate.finished(at, 1, End::Good, 3), 2);
+        assert_eq!(gate.finished(at, 1, End::Good, 1), 1);
+        // The queue is empty, but the opening is not over.
+        assert_eq!(enter(&mut gate, at, PATIENT, 0), Turn::Released(1));
+        assert_eq!(enter(&mut gate, at, PATIENT, 0), Turn::Wait);
+        assert_eq!(gate.finished(at, 1, End::Good, 0), 0);
+        assert_eq!(enter(&mut gate, at, PATIENT, 0), Turn::Free);
+    }
+
+    #[test]
+    fn a_released_request_that_hangs_does_not_hold_all_back() {
+        let (mut gate, now) = closed(SECOND);
+        assert_eq!(gate.release(now + SECOND, 3), 1);
+        assert_eq!(gate.release(now + SECOND * 3 / 2, 2), 0);
+        assert_eq!(gate.release(now + SECOND * 2, 2), 1);
+        assert_eq!(gate.release(now + SECOND * 2, 1), 0);
+    }
+
+    #[test]
+    fn a_gate_without_visitors_is_open_after_a_while() {
+        let (mut gate, now) = closed(seconds(60));
+        assert!(!gate.is_open(now + seconds(119), 0) && gate.is_open(now + seconds(120), 0));
+        assert!(!gate.is_open(now + seconds(120), 1));
+        // The same if the one that asked ended without a result.
+        assert_eq!(enter(&mut gate, now + seconds(60), PATIENT, 0), Turn::Released(1));
+        gate.finished(now + seconds(61), 1, End::Dropped, 0);
+        assert!(!gate.is_open(now + seconds(61), 0) && gate.is_open(now + seconds(121), 0));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1024))]
+
+        #[test]
+        fn none_passes_before_the_longest_hint_is_over(
+            hints in proptest::collection::vec((0..10_000_u64, 1..20_000_u64), 1..20),
+            (asked, wait, left) in (0..40_000_u64, 0..40_000_u64, 0..40_000_u64),
+            unit in ANY,
+        ) {
+            let (start, millis) = (Instant::now(), Duration::from_millis);
+            let mut gate = Gate::default();
+            let mut hints = hints;
+            hints.sort_unstable();
+            for &(came, hint) in &hints {
+                gate.close(start + millis(came), Throttle::RateLimit, Some(millis(hint)), unit);
+            }
+            let until = start + millis(hints.iter().map(|it| it.0 + it.1).max().unwrap_or(0));
+            let last = start + millis(hints.iter().map(|it| it.0).max().unwrap_or(0));
+            let now = last + millis(asked);
+            let patience = Patience { wait: millis(wait), left: millis(left) };
+            let visit = Visit::new(now, patience);
+            match gate.enter(now, &visit, 0) {
+                Turn::Free | Turn::Released(_) => prop_assert!(now >= until),
+                Turn::Wait => {
+                    let opens = gate.next_look(now, &visit);
+                    prop_assert!(opens >= until && opens <= until + widest_spread(millis(20_000)));
+                    prop_assert!(until <= now + patience.wait && opens < now + patience.left);
+                }
+                Turn::Reject(error) => {
+                    let opens = now + error.retry_in();
+                    prop_assert!(opens >= until);
+                    prop_assert!(until > now + patience.wait || opens >= now + patience.left);
+                }
+            }
+        }
+
+        /// Every released request ends in some way, and time goes on: so all that wait are let go.
+        #[test]
+        fn all_that_wait_are_let_go(
+            ends in proptest::collection::vec(0..4_u8, 1..50),
+            mut waiting in 1..100_usize,
+        ) {
+            let (mut gate, mut now) = closed(SECOND);
+            let mut running = vec![];
+            let mut ends = ends.into_iter();
+            for _ in 0..1_000 {
+                let (released, opening) = (gate.release(now, waiting), gate.opening());
+                waiting -= released;
+                running.extend((0..released).map(|_| opening));
+                let Some(opening) = running.pop() else {
+                    if waiting == 0 {
+                        break;
+                    }
+                    now += SECOND;
+                    continue;
+                };
+                let end = match ends.next() {
+                    Some(0) => End::Bad,
+                    Some(1) => End::Dropped,
+                    Some(2) => {
+                        gate.close(now, Throttle::RateLimit, Some(SECOND), 0.5);
+                        End::Bad
+                    }
+                    // Hangs for ever.
+                    Some(3) => continue,
+                    _ => End::Good,
+                };
+                let released = gate.finished(now, opening, end, waiting);
+                waiting -= released;
+                running.extend((0..released).map(|_| gate.opening()));
+            }
+            prop_assert_eq!((waiting, running.len()), (0, 0));
+        }
+    }
+}
