@@ -257,7 +257,7 @@ impl Resilient {
             let original = &mut Original::new(&mut request, extensions);
             let mut execution = Execution::new(&policy, admission, original, client, now);
             match faults {
-                None => execution.run(&chain, original, None, client.misuses).await,
+                None => execution.run(&chain, original, None).await,
                 Some(faults) => execution.refuse::<C>(original, faults),
             }
         })

@@ -16,7 +16,6 @@ use crate::common::clock::Instant;
 use crate::config::policy::Policy;
 use crate::execution::ClientParts;
 use crate::execution::attempt::{self, AttemptResult, Chain, Limit};
-use crate::execution::body::stall::{self, WatchesItself};
 use crate::execution::body::{BodyFactory, BoxFuture};
 use crate::execution::original::Original;
 use crate::execution::run::Execution;
@@ -71,7 +70,7 @@ pub(crate) fn run<'a, C: Chain + 'a>(
                 limit => Box::pin(attempt::within(limit, sending)).await,
             };
             match sent {
-                Ok(Ok(mut response)) if is_good(&policy, &response) => {
+                Ok(Ok(response)) if is_good(&policy, &response) => {
                     let (asked, now) = (original.request.url(), Instant::now());
                     let by = outcome::cross_host_url(asked, response.url());
                     admission::succeeded(&parts, admitted, by, now, &policy.sources);
@@ -79,11 +78,7 @@ pub(crate) fn run<'a, C: Chain + 'a>(
                         let took = now.saturating_duration_since(started);
                         log.set_success(Attempt::succeeded(response.status(), took, by));
                     }
-                    let guards =
-                        client.records && original.extensions().get::<WatchesItself>().is_none();
-                    if let Some(timeout) = policy.stall_timeout.filter(|_| guards) {
-                        response = stall::guarded(response, timeout);
-                    }
+                    let response = client.guarded(&policy, response, original.extensions());
                     original.end(StopReason::Success, 1);
                     return Ok(response);
                 }
@@ -96,7 +91,7 @@ pub(crate) fn run<'a, C: Chain + 'a>(
         Box::pin(async {
             let admission = Admission::new(parts, original.extensions()).with(permit);
             let mut execution = Execution::new(&policy, admission, original, client, started);
-            execution.run(&chain, original, first, client.misuses).await
+            execution.run(&chain, original, first).await
         })
         .await
     })

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use reqwest::Request;
+use http::Extensions;
+use reqwest::{Request, Response};
 
 use crate::config::policy::Policy;
+use crate::execution::body::stall::{self, WatchesItself};
 use crate::host::map::HostMap;
 use crate::observe::misuses::Misuses;
 
@@ -41,5 +43,19 @@ impl ClientParts<'_> {
         policy
             .attempt_timeout
             .unwrap_or_else(|| self.timeout.filter(|_| request.timeout().is_none()))
+    }
+
+    /// Watches the body of a response for stalls, in a client of our own: any other has its own limits.
+    pub(crate) fn guarded(
+        &self,
+        policy: &Policy,
+        response: Response,
+        extensions: &Extensions,
+    ) -> Response {
+        let guards = self.records && extensions.get::<WatchesItself>().is_none();
+        match policy.stall_timeout.filter(|_| guards) {
+            Some(timeout) => stall::guarded(response, timeout),
+            None => response,
+        }
     }
 }

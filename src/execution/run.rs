@@ -12,7 +12,6 @@ use crate::config::policy::Policy;
 use crate::error::{BoxError, Cause, HttpRequestError, Inner};
 use crate::execution::ClientParts;
 use crate::execution::attempt::{self, AttemptLimits, AttemptResult, Chain, Rejection};
-use crate::execution::body::stall::{self, WatchesItself};
 use crate::execution::body::{self, BodyFactory};
 use crate::execution::decide::{Repeat, Retry, Upload};
 use crate::execution::original::Original;
@@ -21,7 +20,6 @@ use crate::execution::recorder::{Recorder, Standing};
 use crate::host::admission::Admission;
 use crate::observe::history::History;
 use crate::observe::misuse::Misuse;
-use crate::observe::misuses::Misuses;
 use crate::outcome::{Delivery, Failure, FailureKind, idempotency};
 use crate::retry::decision::{Decision, StopReason, WaitSource};
 
@@ -60,8 +58,7 @@ pub(crate) struct Execution<'p> {
     pub(super) maybe_applied: bool,
     /// The error that the caller's own verdict ends the request with.
     pub(super) own_error: Option<BoxError>,
-    /// Set if the end of the chain is our own, which records what is sent.
-    records: bool,
+    client: ClientParts<'p>,
 }
 
 impl<'p> Execution<'p> {
@@ -70,7 +67,7 @@ impl<'p> Execution<'p> {
         policy: &'p Policy,
         admission: Admission<'p>,
         original: &mut Original<'_>,
-        client: ClientParts<'_>,
+        client: ClientParts<'p>,
         now: Instant,
     ) -> Self {
         let log = original.log.clone();
@@ -100,7 +97,7 @@ impl<'p> Execution<'p> {
             distrusts_pool: false,
             maybe_applied: false,
             own_error: None,
-            records: client.records,
+            client,
         }
     }
 
@@ -110,7 +107,6 @@ impl<'p> Execution<'p> {
         chain: &C,
         original: &mut Original<'_>,
         mut first: Option<Box<AttemptResult<C::Error>>>,
-        misuses: &Misuses,
     ) -> Result<Response, C::Error> {
         let mut last = None;
         loop {
@@ -128,7 +124,7 @@ impl<'p> Execution<'p> {
                 };
                 let nested = original.was_given_up();
                 if nested {
-                    misuses.report(Misuse::Stacked, &self.policy.listeners);
+                    self.client.misuses.report(Misuse::Stacked, &self.policy.listeners);
                 }
                 match self.decide(original, attempt.view::<C>(), nested) {
                     Decision::Return(stop) => return self.finish::<C>(original, attempt, stop),
@@ -206,7 +202,7 @@ impl<'p> Execution<'p> {
         result: &mut AttemptResult<C::Error>,
         original: &Original<'_>,
     ) {
-        result.classify::<C>(original.request.url(), original.extensions(), self.records);
+        result.classify::<C>(original.request.url(), original.extensions(), self.client.records);
         let started = mem::replace(&mut self.now, Instant::now());
         self.last_took = self.now.saturating_duration_since(started);
     }
@@ -236,7 +232,7 @@ impl<'p> Execution<'p> {
             timeout: self.timeout,
             deadline: self.retry.deadline(),
             watches_redirects: self.retry.watches_redirects(),
-            is_own_client: self.records,
+            is_own_client: self.client.records,
         }
     }
 
@@ -329,8 +325,7 @@ impl<'p> Execution<'p> {
         };
         match result {
             AttemptResult::Response { response, body, .. } => {
-                let is_watched = original.extensions().get::<WatchesItself>().is_some();
-                Ok(self.attach(response, body.is_some(), is_watched))
+                Ok(self.attach(response, body.is_some(), original.extensions()))
             }
             AttemptResult::Failed { error, .. } => Err(error),
             AttemptResult::Local(Failure { kind, .. }, source) => {
@@ -351,11 +346,14 @@ impl<'p> Execution<'p> {
     }
 
     /// Attaches limits, history and redaction to a response.
-    fn attach(&mut self, mut response: Response, is_read: bool, is_watched: bool) -> Response {
-        // Only of a client of our own: any other has its own limits.
-        let guards = self.records && !is_read && !is_watched;
-        if let Some(timeout) = self.policy.stall_timeout.filter(|_| guards) {
-            response = stall::guarded(response, timeout);
+    fn attach(
+        &mut self,
+        mut response: Response,
+        is_read: bool,
+        extensions: &Extensions,
+    ) -> Response {
+        if !is_read {
+            response = self.client.guarded(self.policy, response, extensions);
         }
         let limit = self.policy.max_total_time.filter(|_| !is_read);
         if let (Some(at), Some(limit)) = (self.retry.deadline(), limit) {

@@ -35,8 +35,8 @@ setters! {
 
     /// Sets the rules of the budget that pays for retries: a
     /// [`BudgetConfig`](crate::BudgetConfig) for one bucket a host, or another
-    /// [`RetryBudget`]. Default: one bucket a host, which begins with 20 retries; a retry
-    /// that succeeds pays for three more, ten other successes for one.
+    /// [`RetryBudget`]. Default: one bucket a host, which begins with 10 retries; a retry
+    /// that succeeds pays for three more, any other success for 0.01.
     fn retry_budget(
         budget: impl Into<RetryBudget>
     ) => set(Setting::RetryBudget(Some(budget.into())));
