@@ -134,6 +134,7 @@ impl Execution<'_> {
                 }
                 false => SPREAD,
             };
+            let spread = spread.min(self.retry.left(self.now).unwrap_or(Duration::MAX));
             sleep(spread.mul_f64(self.policy.sources.random().clamp(0.0, 1.0))).await;
             self.now = Instant::now();
         }
