@@ -65,7 +65,7 @@ impl ResilientConfig {
     /// | setting | value | why |
     /// |---|---|---|
     /// | `max_retries` | 8 | of 1,000 requests two are lost at 50 % failures, 64 with three retries |
-    /// | `backoff` | from 300 ms, at most 3 s | outages are waited out at the breaker; while a host still responds, most attempts work, and sooner is better |
+    /// | `backoff` | from 300 ms, at most 2.5 s | outages are waited out at the breaker; while a host still responds, most attempts work, and sooner is better |
     /// | `max_wait_time` | 15 min | longer than the windows of most rate limits: a server that asks for minutes gets them |
     /// | `max_open_wait` | 1 min, whatever probes fail in it | an outage delays the job instead of costing a page for each request that meets it |
     /// | `retry_budget` | 200 retries, by the rule of the default; one comes back each second | bursts are larger where hundreds of requests run side by side; and where all of them wait for a success, one has to be tried. None at all was tried in a model: 4 to 21 times the load on the host after an outage |
