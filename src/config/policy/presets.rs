@@ -21,7 +21,8 @@ impl Policy {
             max_retries: 8,
             // Outages are waited out at the breaker: while a host still responds, sooner is better.
             backoff: Arc::new(
-                Exponential::new(Duration::from_millis(300)).max_delay(Duration::from_millis(2_500)),
+                Exponential::new(Duration::from_millis(300))
+                    .max_delay(Duration::from_millis(2_500)),
             ),
             max_wait_time: Duration::from_secs(15 * 60),
             max_open_wait: Some(Duration::from_secs(60)),
