@@ -41,6 +41,7 @@
 //! | What happened? | [`ResponseExt::history`], [`AttemptLog`], [`Attempt`] |
 //! | Why did it end? | [`StopReason`], [`HttpRequestError`], [`RequestBuilderExt::send_resilient`] |
 //! | What differs for a host? | [`ResilientConfigBuilder::host`] |
+//! | How many requests at a time, or per minute? | [`ConcurrencyLimit`], [`RateLimit`]; [guide](guide::limits) |
 //! | How do settings change at runtime? | [`ResilientClient::reload_handle`], [`Resilient::handle`] |
 //! | How do I decide by myself? | [`ResilientConfigBuilder::retry_if`], [`Outcome`] |
 #![cfg_attr(
@@ -104,7 +105,7 @@ mod retry;
 #[cfg(feature = "test-util")]
 pub mod testing;
 
-/// Guides: migrating from other libraries, testing, choosing settings.
+/// Guides: migrating from other libraries, downloads, limits, testing, choosing settings.
 pub mod guide {
     #[doc = include_str!("../docs/choosing_settings.md")]
     pub mod choosing_settings {}
@@ -122,6 +123,9 @@ pub mod guide {
     #[cfg(all(feature = "download", feature = "test-util"))]
     #[doc = include_str!("../docs/downloads.md")]
     pub mod downloads {}
+
+    #[doc = include_str!("../docs/limits.md")]
+    pub mod limits {}
 
     #[cfg(feature = "test-util")]
     #[cfg_attr(any(not(doctest), feature = "blocking"), doc = include_str!("../docs/testing.md"))]
@@ -166,10 +170,12 @@ pub use execution::bench;
 pub use execution::body::BodyFactory;
 pub use execution::original::ResendCount;
 pub use host::gate::RateLimited;
+pub use host::limit::{ConcurrencyLimit, Limit, LimitUse, Limited, Order};
+pub use host::rate::{Rate, RateLimit};
 pub use host::states::HostStates;
 pub use observe::event::{
-    BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, RequestInfo, ResponseInfo, ResumeInfo,
-    RetryInfo,
+    BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, LimitInfo, QueueInfo, RequestInfo,
+    ResponseInfo, ResumeInfo, RetryInfo,
 };
 pub use observe::history::{Attempt, AttemptLog, History, Hold, ResponseExt};
 pub use observe::listeners::{AttemptScope, Observer};

@@ -20,6 +20,7 @@ pub(crate) mod fast_path;
 mod judge;
 mod not_sent;
 pub(crate) mod original;
+mod queue;
 pub(crate) mod record;
 mod recorder;
 pub(crate) mod redirect;

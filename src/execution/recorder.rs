@@ -7,8 +7,10 @@ use reqwest::Request;
 
 use crate::breaker::StateChange;
 use crate::config::policy::Policy;
+use crate::host::limit::LimitUse;
 use crate::observe::event::{
-    BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, RequestInfo, ResponseInfo, RetryInfo,
+    BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, LimitInfo, QueueInfo, RequestInfo,
+    ResponseInfo, RetryInfo,
 };
 use crate::observe::history::{Attempt, AttemptLog, History, Hold};
 use crate::observe::listeners::Scopes;
@@ -59,11 +61,12 @@ impl<'p> Recorder<'p> {
         request: &Request,
         extensions: &Extensions,
         attempt: u32,
+        limit: Option<LimitUse>,
     ) {
         if self.is_observed() {
             let (method, url) = (request.method(), self.policy.redacted(request.url()));
             let max_retries = self.policy.max_retries;
-            let info = RequestInfo { method, url, attempt, max_retries, extensions };
+            let info = RequestInfo { method, url, attempt, max_retries, limit, extensions };
             self.notify(&Event::AttemptStarted(&info));
             self.scopes = self.policy.listeners.scopes(&info);
         }
@@ -143,6 +146,36 @@ impl<'p> Recorder<'p> {
             self.notify(&Event::HeldBack(&info));
         }
         self.hold(by, Some((wait, source)), now);
+    }
+
+    /// Records that the request waited for a limit of the client.
+    pub(crate) fn queued(
+        &mut self,
+        request: &Request,
+        source: WaitSource,
+        waited: Duration,
+        limit: Option<LimitUse>,
+        now: Standing,
+    ) {
+        if self.is_observed() {
+            let (method, url) = (request.method(), self.policy.redacted(request.url()));
+            self.notify(&Event::Queued(&QueueInfo { method, url, waited, source: &source, limit }));
+        }
+        let began = Standing { elapsed: now.elapsed.saturating_sub(waited), ..now };
+        self.hold(StopReason::Limited, Some((waited, source)), began);
+    }
+
+    /// Notifies that an attempt changed the concurrency limit of its host.
+    pub(crate) fn limit_changed(
+        &self,
+        outcome: &Outcome<'_>,
+        (from, to): (u32, u32),
+        usage: LimitUse,
+    ) {
+        if self.is_observed() {
+            let (method, url) = (outcome.method, self.policy.redacted(outcome.url));
+            self.notify(&Event::LimitChanged(&LimitInfo { method, url, from, to, usage }));
+        }
     }
 
     /// Records that the request is rejected: nothing is sent.

@@ -56,6 +56,8 @@ pub(crate) struct Execution<'p> {
     pub(super) distrusts_pool: bool,
     /// Set once an attempt that is retried may have been applied.
     pub(super) maybe_applied: bool,
+    /// The change of the concurrency limit by the last attempt, not yet notified.
+    pub(super) limit_change: Option<(u32, u32)>,
     /// The error that the caller's own verdict ends the request with.
     pub(super) own_error: Option<BoxError>,
     client: ClientParts<'p>,
@@ -96,6 +98,7 @@ impl<'p> Execution<'p> {
             was_misdirected: false,
             distrusts_pool: false,
             maybe_applied: false,
+            limit_change: None,
             own_error: None,
             client,
         }
@@ -144,10 +147,12 @@ impl<'p> Execution<'p> {
         }
     }
 
-    /// Asks gate and breaker. Returns whether the request may have to wait for one of them.
+    /// Asks gate and breaker. Returns whether the request may have to wait for one of them, or for a
+    /// limit.
     #[inline]
     fn must_wait(&mut self) -> bool {
-        self.admission.may_be_held_back() || self.enter().is_err()
+        let admission = &self.admission;
+        admission.may_be_held_back() || admission.is_limited() || self.enter().is_err()
     }
 
     /// Sends one attempt.
@@ -215,7 +220,12 @@ impl<'p> Execution<'p> {
         }
         let attempt = self.retry.attempts();
         original.mark_resend(attempt);
-        self.recorder.attempt_started(original.request, original.extensions(), attempt);
+        let limit = match self.recorder.is_observed() {
+            true => self.admission.limit_use(),
+            false => None,
+        };
+        self.recorder.attempt_started(original.request, original.extensions(), attempt, limit);
+        self.admission.spend();
         let extensions = original.extensions_mut();
         self.admission.mark(extensions);
         if mem::take(&mut self.distrusts_pool) {
@@ -236,7 +246,7 @@ impl<'p> Execution<'p> {
         }
     }
 
-    /// Drains the last response, waits for the token of the retry, and then as long as decided,
+    /// Drains the last response, returns its permit, waits for the token of the retry, and then as long as decided,
     /// unless that wait is spent at the gate. Returns the result of the last attempt, as an error if
     /// there was no token.
     async fn wait<C: Chain>(
@@ -250,6 +260,7 @@ impl<'p> Execution<'p> {
         if last.has_body() {
             last = Box::pin(last.drained(after, self.retry.left(self.now))).await;
         }
+        self.admission.leave_limits();
         if self.admission.waits_for_token() {
             if !Box::pin(self.wait_for_token(original.request)).await {
                 return Err(last);
@@ -358,6 +369,9 @@ impl<'p> Execution<'p> {
         let limit = self.policy.max_total_time.filter(|_| !is_read);
         if let (Some(at), Some(limit)) = (self.retry.deadline(), limit) {
             response = body::until(response, at, limit);
+        }
+        if let Some(permit) = self.admission.permit_of_body().filter(|_| !is_read) {
+            response = body::holding(response, permit);
         }
         if let Some(history) = self.recorder.take_history().filter(|it| it.total() > 0) {
             response.extensions_mut().insert(*history);

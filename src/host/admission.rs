@@ -1,5 +1,5 @@
-//! Admission of a request's attempts: asks breaker, budget and gate before, and reports to them
-//! after.
+//! Admission of a request's attempts: asks breaker, budget, gate and limits before, and reports to
+//! them after.
 
 use std::{
     mem,
@@ -18,15 +18,15 @@ use crate::host::gate::{
 use crate::host::parts::Parts;
 use crate::retry::budget::{Success, Token, TokenWaiter};
 
-/// The host of an attempt, and its permits of breaker, budget and gate.
+/// The host of an attempt, and its permits of breaker, budget, gate and limits.
 ///
-/// When dropped it releases all of them: the permit frees its place, the token goes back.
+/// When dropped it releases all of them: permits free their places, the token goes back.
 #[derive(Debug)]
 pub(crate) struct Admission<'p> {
-    parts: Parts<'p>,
-    permit: Option<Permit>,
+    pub(super) parts: Parts<'p>,
+    pub(super) permit: Option<Permit>,
     /// Lives as long as a permit that is a probe.
-    probing: Option<Arc<()>>,
+    pub(super) probing: Option<Arc<()>>,
     token: Option<Token>,
     token_waiter: Option<TokenWaiter>,
     gate_pass: GatePass,
@@ -108,8 +108,7 @@ impl<'p> Admission<'p> {
         }
     }
 
-    /// Asks the breaker for a permit, and then spends a token that was taken. Adds state changes of
-    /// the breaker to `changes`.
+    /// Asks the breaker for a permit. Adds state changes of the breaker to `changes`.
     #[inline]
     pub(crate) fn enter(
         &mut self,
@@ -122,10 +121,18 @@ impl<'p> Admission<'p> {
                 None => self.ask(now, changes)?,
             }
         }
+        Ok(())
+    }
+
+    /// Spends the token that was taken for an attempt, and its slot: it is sent now.
+    #[inline]
+    pub(crate) fn spend(&mut self) {
         if let Some(token) = self.token.take() {
             token.spend();
         }
-        Ok(())
+        if let Some(limits) = &mut self.parts.limits {
+            limits.spend();
+        }
     }
 
     fn ask(&mut self, now: Instant, changes: &mut Vec<StateChange>) -> Result<(), CircuitOpen> {

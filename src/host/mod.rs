@@ -1,9 +1,12 @@
-//! The state of each host: breaker, budget and gate, and the admission of attempts.
+//! The state of each host: breaker, budget, gate and limits, and the admission of attempts.
 
 pub(crate) mod admission;
 pub(crate) mod gate;
+pub(crate) mod limit;
 pub(crate) mod map;
 pub(crate) mod parts;
+pub(crate) mod rate;
 pub(crate) mod state;
 pub(crate) mod states;
 mod table;
+pub(crate) mod within;

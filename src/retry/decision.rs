@@ -19,6 +19,8 @@ pub enum StopReason {
     Final,
     /// The server asked to wait longer than `max_wait_time`.
     HintTooLong,
+    /// A concurrency or rate limit of the client has no room for as long as this request could wait.
+    Limited,
     /// The body can be read only once, so it cannot be sent again.
     NotReplayable,
     /// The host's gate is closed for longer than this request could wait.
@@ -41,6 +43,7 @@ impl StopReason {
             Self::Exhausted => "exhausted",
             Self::Final => "final",
             Self::HintTooLong => "hint_too_long",
+            Self::Limited => "limited",
             Self::NotReplayable => "not_replayable",
             Self::RateLimited => "rate_limited",
             Self::Success => "success",
@@ -74,6 +77,10 @@ pub enum WaitSource {
     HintFrom,
     /// No wait: a stale connection is replaced at once.
     Immediate,
+    /// The concurrency limit of the client, until a permit is free.
+    Limit,
+    /// The rate limit of the client, until the slot of the request.
+    Rate,
 }
 
 impl fmt::Display for WaitSource {
@@ -86,6 +93,8 @@ impl fmt::Display for WaitSource {
             Self::Hint(header) => f.write_str(header.as_str()),
             Self::HintFrom => f.write_str("hint_from"),
             Self::Immediate => f.write_str("immediate"),
+            Self::Limit => f.write_str("concurrency limit"),
+            Self::Rate => f.write_str("rate limit"),
         }
     }
 }
@@ -113,6 +122,7 @@ mod tests {
             (StopReason::Exhausted, "exhausted"),
             (StopReason::Final, "final"),
             (StopReason::HintTooLong, "hint_too_long"),
+            (StopReason::Limited, "limited"),
             (StopReason::NotReplayable, "not_replayable"),
             (StopReason::RateLimited, "rate_limited"),
             (StopReason::Success, "success"),
@@ -129,6 +139,8 @@ mod tests {
             (WaitSource::Hint(http::header::RETRY_AFTER), "retry-after"),
             (WaitSource::HintFrom, "hint_from"),
             (WaitSource::Immediate, "immediate"),
+            (WaitSource::Limit, "concurrency limit"),
+            (WaitSource::Rate, "rate limit"),
         ] {
             assert_eq!(source.to_string(), name);
         }

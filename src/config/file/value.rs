@@ -7,6 +7,8 @@ use http::{HeaderName, Method, StatusCode};
 
 use crate::breaker::{BreakerConfig, Percent};
 use crate::config::overrides::RetryOverride;
+use crate::host::limit::ConcurrencyLimit;
+use crate::host::rate::RateLimit;
 use crate::retry::budget::BudgetConfig;
 
 /// A value that was read.
@@ -35,6 +37,8 @@ pub(super) enum Setter {
     Request(fn(RetryOverride, &Value) -> RetryOverride),
     Breaker(fn(BreakerConfig, &Value) -> BreakerConfig),
     Budget(fn(BudgetConfig, &Value) -> BudgetConfig),
+    Concurrency(fn(ConcurrencyLimit, &Value) -> ConcurrencyLimit),
+    Rate(fn(RateLimit, &Value) -> RateLimit),
     /// None of its own: a part of another value, or of the whole configuration.
     Part,
 }

@@ -15,7 +15,9 @@ use crate::common::path_redactor::PathRedactor;
 use crate::config::headers::DeadlineHeader;
 use crate::config::policy::{HostPolicy, LONGEST_BACKOFF, RetryAfter, STALL_TIMEOUT};
 use crate::host::gate::GateKey;
+use crate::host::limit::ConcurrencyLimit;
 use crate::host::map::DEFAULT_MAX_HOSTS;
+use crate::host::rate::RateLimit;
 use crate::observe::listeners::Listeners;
 use crate::outcome::classify::{BackoffFrom, HintFrom, Judge, Predicate, RetryMethods, TRANSIENT};
 use crate::outcome::hint::HintHeaders;
@@ -129,6 +131,8 @@ policy! {
         RetryBudget budget: Option<RetryBudget> = Some(BudgetConfig::default().into()),
             "retry_budget" by budget_rules;
         Gate gate: Option<GateKey> = Some(GateKey::default()), "gate";
+        ConcurrencyLimit concurrency: Option<ConcurrencyLimit> = None, "concurrency_limit";
+        RateLimit rate: Option<RateLimit> = None, "rate_limit";
     }
     code {
         RetryIf retry_if: Option<Predicate>;

@@ -1,0 +1,5 @@
+//! Limits of the client: the requests that are under way at a time, and those per time.
+
+mod concurrency;
+mod rate;
+mod wire;
