@@ -36,9 +36,9 @@ impl Execution<'_> {
     /// Takes a slot of the rate limit and a permit of the concurrency limit, for an attempt that
     /// gate and breaker admit. Returns `false` if they are to be asked anew.
     ///
-    /// While the request waits it holds neither pass of the gate nor permit of the breaker, and asks
-    /// both again afterwards. It waits for them without slot and permit only, so that no host that
-    /// is down takes the turns of requests that could be sent. All waits for permits end at `until`.
+    /// While the request waits it holds no permit of the breaker, and it asks breaker and gate again
+    /// afterwards. It waits for them without slot and permit only, so that a host that is down takes
+    /// no turns of requests that could be sent. All waits for permits end at `until`.
     pub(super) async fn take_turn(
         &mut self,
         request: &Request,
@@ -55,7 +55,8 @@ impl Execution<'_> {
             Some(waited) => !(waited || waited_for_slot) || self.ask_again(request),
         };
         if !may_send {
-            self.admission.step_back(self.now);
+            self.admission.step_back();
+            self.admission.leave_gate(None, self.now);
             self.admission.leave_limits();
         }
         Ok(may_send)
@@ -66,7 +67,7 @@ impl Execution<'_> {
         let (longest, began) = (self.longest_slot_wait(), self.now);
         let at = self.admission.reserve_slot(request, longest, began).map_err(reject)?;
         let Some(at) = at.filter(|it| *it > began) else { return Ok(false) };
-        self.admission.step_back(began);
+        self.admission.step_back();
         sleep_until(at).await;
         self.now = Instant::now();
         self.queued(request, WaitSource::Rate, began);
@@ -86,7 +87,7 @@ impl Execution<'_> {
         let expected = learner.expected_wait(slowest, began).unwrap_or(Duration::MAX);
         let until = began.checked_add(longest).filter(|_| expected <= longest);
         let until = until.ok_or_else(|| too_long(expected))?;
-        self.admission.step_back(began);
+        self.admission.step_back();
         let ticket = timeout_at(until, turn(learner, slowest)).await;
         self.now = Instant::now();
         self.queued(request, WaitSource::Rate, began);
@@ -119,7 +120,7 @@ impl Execution<'_> {
             Some(until) => until,
             None => *until.insert(now.checked_add(longest).unwrap_or(now)),
         };
-        self.admission.step_back(now);
+        self.admission.step_back();
         let waited = self.permit_by(until, waiter).await;
         self.now = Instant::now();
         if self.now > now {
@@ -151,7 +152,7 @@ impl Execution<'_> {
 
     /// Asks gate and breaker again after a wait, without waiting for them.
     fn ask_again(&mut self, request: &Request) -> bool {
-        if self.admission.may_be_held_back() {
+        if self.admission.may_be_held_back() && !self.admission.has_gate_pass() {
             let left = self.retry.left(self.now).unwrap_or(Duration::MAX);
             let patience = Patience { wait: self.gate_time, left };
             let started = self.retry.started();

@@ -93,6 +93,11 @@ impl<'p> Admission<'p> {
         }
     }
 
+    /// Returns whether it holds a pass of a gate that opens.
+    pub(crate) fn has_gate_pass(&self) -> bool {
+        !self.gate_pass.is_free()
+    }
+
     /// Holds the pass of the gate until the outcome is known.
     pub(crate) fn hold_gate(&mut self, pass: GatePass) {
         self.gate_pass = pass;

@@ -3,6 +3,7 @@
 pub(crate) mod admission;
 pub(crate) mod gate;
 pub(crate) mod limit;
+mod limits;
 pub(crate) mod map;
 pub(crate) mod parts;
 pub(crate) mod rate;

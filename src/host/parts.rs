@@ -8,10 +8,10 @@ use crate::breaker::{BreakerHandle, BreakerScope, CircuitBreakers};
 use crate::common::clock::Instant;
 use crate::host::gate::{GateKey, HostGates};
 use crate::host::limit::{ConcurrencyLimit, Scope};
+use crate::host::limits::Limits;
 use crate::host::map::{HostMap, host_key};
 use crate::host::rate::RateLimit;
 use crate::host::state::HostState;
-use crate::host::within::Limits;
 use crate::retry::budget::{Account, BudgetScope, RetryBudget};
 
 /// The settings of one request that concern its host.

@@ -7,44 +7,11 @@ use reqwest::Request;
 use crate::common::clock::Instant;
 use crate::host::admission::Admission;
 use crate::host::limit::{
-    ConcurrencyLimit, LimitPermit, LimitRules, LimitUse, LimitWaiter, Limited, Limiter, Load,
-    Occupied,
+    LimitPermit, LimitRules, LimitUse, LimitWaiter, Limited, Limiter, Load, Occupied,
 };
-use crate::host::rate::{Learner, Pacer, RateLimit, Slot, Ticket};
+use crate::host::rate::{Learner, Ticket};
 use crate::outcome::hint::QuotaUse;
 use crate::outcome::{Delivery, Outcome};
-
-/// The limits that one request keeps to, and what its attempt holds of them.
-#[derive(Debug)]
-pub(crate) struct Limits<'p> {
-    concurrency: Option<(&'p ConcurrencyLimit, Arc<Limiter>)>,
-    rate: Option<(&'p RateLimit, Arc<Pacer>)>,
-    /// The slot of the rate limit.
-    slot: Option<Slot>,
-    /// The turn by the learned quotas.
-    ticket: Option<Ticket>,
-    /// The permit of the concurrency limit.
-    permit: Option<LimitPermit>,
-}
-
-impl<'p> Limits<'p> {
-    pub(super) fn new(
-        concurrency: Option<(&'p ConcurrencyLimit, Arc<Limiter>)>,
-        rate: Option<(&'p RateLimit, Arc<Pacer>)>,
-    ) -> Self {
-        Self { concurrency, rate, slot: None, ticket: None, permit: None }
-    }
-
-    /// Uses the slot: the attempt is sent now.
-    pub(super) fn spend(&mut self) {
-        if let Some(slot) = &mut self.slot {
-            slot.spend();
-        }
-        if let Some(ticket) = &mut self.ticket {
-            ticket.spend();
-        }
-    }
-}
 
 /// The result of asking for a permit.
 #[derive(Debug)]
@@ -62,10 +29,12 @@ impl Admission<'_> {
         self.parts.limits.is_some()
     }
 
-    /// Steps back from breaker and gate: the request waits for a limit, and others may go meanwhile.
-    pub(crate) fn step_back(&mut self, now: Instant) {
+    /// Returns the permit of the breaker: the request waits for a limit, and others may go meanwhile.
+    ///
+    /// A pass of the gate stays: those behind it would wait for the limit as well, and a pass that
+    /// came back unused would slow the opening down.
+    pub(crate) fn step_back(&mut self) {
         (self.permit, self.probing) = (None, None);
-        self.leave_gate(None, now);
     }
 
     /// Returns the longest wait for a slot, if the settings name one.

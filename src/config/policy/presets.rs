@@ -15,9 +15,9 @@ use crate::retry::budget::BudgetConfig;
 /// The shortest deadline of a service. A tenth of it is still a wait.
 const SHORTEST_DEADLINE: Duration = Duration::from_millis(1);
 
-/// The requests of a job to one host at a time: as many as a small server takes, more than a crawl
-/// has use for.
-const AT_A_TIME: u32 = 32;
+/// The requests of a job to one host at a time: no job of the race is slower by it, and one that starts
+/// all of its requests at once is no attack.
+const AT_A_TIME: u32 = 64;
 
 impl Policy {
     /// The settings of jobs without a user who waits.

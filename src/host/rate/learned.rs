@@ -14,8 +14,9 @@ const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 3_600);
 /// While nothing is known of a host, one request is sent in this time.
 const SCOUT_FOR: Duration = Duration::from_secs(1);
 
-/// Arrivals are counted over about this time.
-const ARRIVALS: Duration = Duration::from_secs(10);
+/// Arrivals are counted over about a tenth of a quota's window, and over this time at least: a burst
+/// of a hundred is no rate for an hour.
+const LEAST_ARRIVALS: Duration = Duration::from_secs(10);
 
 /// The share of a new observation in what a request costs.
 const NEW_SHARE: f64 = 0.2;
@@ -31,7 +32,6 @@ pub(crate) struct Learned {
     /// Requests that were sent and have not ended.
     in_flight: u32,
     last_sent: Option<Instant>,
-    arrivals: Arrivals,
 }
 
 /// One quota, as of the newest response.
@@ -47,6 +47,7 @@ struct Quota {
     cost: f64,
     /// The start of the attempt that brought the newest response.
     as_of: Instant,
+    arrivals: Arrivals,
 }
 
 /// The time at which a request may go.
@@ -65,22 +66,22 @@ struct Arrivals {
 }
 
 impl Arrivals {
-    fn fade(&mut self, now: Instant) {
+    /// Returns how many come a second, by those over about `span`.
+    fn per_second(&mut self, span: Duration, now: Instant) -> f64 {
         let since = self.at.map_or(Duration::ZERO, |it| now.saturating_duration_since(it));
-        self.count *= (-since.as_secs_f64() / ARRIVALS.as_secs_f64()).exp();
+        self.count *= (-since.as_secs_f64() / span.as_secs_f64()).exp();
         self.at = Some(now);
-    }
-
-    fn per_second(&self) -> f64 {
-        self.count / ARRIVALS.as_secs_f64()
+        self.count / span.as_secs_f64()
     }
 }
 
 impl Learned {
     /// Counts a request that arrives.
     pub(crate) fn arrive(&mut self, now: Instant) {
-        self.arrivals.fade(now);
-        self.arrivals.count += 1.0;
+        for quota in &mut self.quotas {
+            quota.per_second(now);
+            quota.arrivals.count += 1.0;
+        }
     }
 
     /// Returns when the next request may go, if `waiting` others wait behind it. None waits longer
@@ -93,8 +94,7 @@ impl Learned {
                 None => Turn::Now,
             };
         }
-        self.arrivals.fade(now);
-        let (in_flight, per_second) = (f64::from(self.in_flight), self.arrivals.per_second());
+        let in_flight = f64::from(self.in_flight);
         let last = self.last_sent.unwrap_or(now);
         let mut at = now;
         for quota in &mut self.quotas {
@@ -106,7 +106,7 @@ impl Learned {
                 continue;
             }
             // It would run out before it is refilled.
-            let wanted = (1.0 + waiting as f64).max(per_second * left.as_secs_f64());
+            let wanted = (1.0 + waiting as f64).max(quota.per_second(now) * left.as_secs_f64());
             if wanted > room {
                 let spacing = left.div_f64(room).min(longest);
                 at = at.max(last.checked_add(spacing).unwrap_or(last));
@@ -195,7 +195,13 @@ impl Quota {
             window: said.window.unwrap_or(said.reset).max(said.reset),
             cost: 1.0,
             as_of: started,
+            arrivals: Arrivals::default(),
         }
+    }
+
+    /// Returns how many requests come a second.
+    fn per_second(&mut self, now: Instant) -> f64 {
+        self.arrivals.per_second((self.window / 10).max(LEAST_ARRIVALS), now)
     }
 
     /// Learns from a response. Within one window only less can remain, whatever the order in which

@@ -167,7 +167,7 @@ impl fmt::Debug for Rate {
 /// let config = ResilientConfig::builder().rate_limit(limit).build()?;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RateLimit {
     pub(crate) scope: Scope,
     rates: Vec<Rate>,
@@ -328,5 +328,17 @@ impl RateLimit {
 impl From<Rate> for RateLimit {
     fn from(rate: Rate) -> Self {
         Self::per_host(rate)
+    }
+}
+
+impl fmt::Debug for RateLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { scope, rates, learns, max_wait, .. } = self;
+        f.debug_struct("RateLimit")
+            .field("scope", scope)
+            .field("rates", rates)
+            .field("learns", learns)
+            .field("max_wait", max_wait)
+            .finish()
     }
 }

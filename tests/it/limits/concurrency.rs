@@ -413,6 +413,8 @@ async fn an_adaptive_limit_falls_with_overload_and_grows_with_success() {
         tasks.join_all().await;
     };
     burst().await;
+    assert_eq!(*changes.lock().unwrap(), [(20, 14)], "one cut");
+    burst().await;
     assert_eq!(*changes.lock().unwrap(), [(20, 14), (14, 15)]);
     assert_eq!(client.usage(), (15, 0, 0));
     drop(client.get().await.unwrap());

@@ -225,3 +225,92 @@ async fn an_override_switches_the_limit_off() {
     }
     assert_eq!(script.sent().len(), 3);
 }
+
+/// A response that says what remains of 60 a minute.
+fn of_sixty(remaining: u16, reset: u16) -> Reply {
+    let header = |name| HeaderName::from_static(name);
+    Reply::status(200)
+        .header(header("ratelimit-limit"), 60.into())
+        .header(header("ratelimit-remaining"), remaining.into())
+        .header(header("ratelimit-reset"), reset.into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_learned_quota_is_spread_if_it_would_run_out() {
+    let sent = async |remaining: u16| {
+        let limit = RateLimit::learned().max_wait(600 * SECOND);
+        let replies = [(0, 60), (1, 40), (2, 20)];
+        let replies = replies
+            .map(|(less, reset)| of_sixty(remaining.saturating_sub(less), reset).after(SECOND / 2));
+        let (client, script) = scripted(limited(limit).build().unwrap(), replies);
+        let start = Instant::now();
+        let mut tasks = JoinSet::new();
+        for _ in 0..4 {
+            let sent = client.get(URL).send();
+            tasks.spawn(async move { drop(sent.await.unwrap()) });
+        }
+        tasks.join_all().await;
+        times(&script, start)
+    };
+    // Three that remain suffice for three.
+    assert_eq!(sent(3).await, [0, 500, 500, 500]);
+    // Two do not: half a minute for the first of them.
+    assert_eq!(sent(2).await[..2], [0, 30_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_request_goes_alone_and_an_empty_quota_is_waited_for() {
+    let limit = RateLimit::learned().max_wait(600 * SECOND);
+    let slow = of_sixty(0, 30).after(SECOND / 2);
+    let (client, script) = scripted(limited(limit).build().unwrap(), [slow, of_sixty(59, 60)]);
+    let start = Instant::now();
+    let mut tasks = JoinSet::new();
+    for _ in 0..5 {
+        let sent = client.get(URL).send();
+        tasks.spawn(async move { drop(sent.await.unwrap()) });
+    }
+    tasks.join_all().await;
+    assert_eq!(times(&script, start), [0, 30_500, 30_500, 30_500, 30_500]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_without_quotas_is_not_slowed() {
+    let config = limited(RateLimit::learned()).build().unwrap();
+    let (client, script) = scripted(config, [Reply::status(200)]);
+    let start = Instant::now();
+    for _ in 0..50 {
+        client.get(URL).send().await.unwrap();
+    }
+    assert_eq!(script.sent().len(), 50);
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_learned_wait_that_is_too_long_is_rejected_at_once() {
+    let config = limited(RateLimit::learned().max_wait(10 * SECOND)).build().unwrap();
+    let (client, script) = scripted(config, [of_sixty(0, 30)]);
+    client.get(URL).send().await.unwrap();
+    let start = Instant::now();
+    let error = client.get(URL).send().await.unwrap_err();
+    let error = HttpRequestError::find(&error).unwrap();
+    assert!(error.is_limited() && error.retry_in() >= Some(30 * SECOND), "{error}");
+    assert_eq!((start.elapsed(), script.sent().len()), (Duration::ZERO, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_learned_line_loses_no_request_to_drops() {
+    let limit = RateLimit::learned().max_wait(3_600 * SECOND);
+    let replies = (0..60).rev().map(|it| of_sixty(it, 60));
+    let (client, script) = scripted(limited(limit).build().unwrap(), replies);
+    let mut tasks = JoinSet::new();
+    for number in 0..300_u64 {
+        let sent = client.get(URL).send();
+        let patience = Duration::from_millis(number * 7_919 % 90_000);
+        tasks.spawn(async move { drop(tokio::time::timeout(patience, sent).await) });
+    }
+    tasks.join_all().await;
+    let before = script.sent().len();
+    sleep(120 * SECOND).await;
+    client.get(URL).send().await.unwrap();
+    assert_eq!(script.sent().len(), before + 1, "the line still moves");
+}
