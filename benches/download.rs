@@ -70,7 +70,8 @@ fn serve(mut stream: TcpStream, length: u64, most: u64, sent: &AtomicU64) -> io:
                 break;
             }
             if let Some(range) = line.strip_prefix("range: bytes=") {
-                first = range.trim_end_matches('-').parse().unwrap_or_default();
+                let from = range.split('-').next().unwrap_or_default();
+                first = from.parse().unwrap_or_default();
             }
         }
         let rest = length - first;
