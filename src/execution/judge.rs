@@ -217,7 +217,8 @@ impl<'p> Execution<'p> {
 
     /// Reads the quotas that a response names, if they are learned.
     fn quotas(&self, outcome: &Outcome<'_>) -> Option<Vec<QuotaUse>> {
-        let headers = self.admission.learner().and(outcome.headers())?;
+        self.admission.learner()?;
+        let headers = outcome.headers()?;
         Some(hint::quotas(headers, &self.policy.hints, self.policy.sources.wall_clock()))
     }
 

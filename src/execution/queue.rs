@@ -113,7 +113,7 @@ impl Execution<'_> {
         let place = self.admission.take_permit(is_hurried, now, || sources.random());
         let Place::Wait(waiter) = place.map_err(reject)? else { return Ok(Some(false)) };
         let Some((rules, limiter)) = self.admission.concurrency() else { return Ok(Some(false)) };
-        let limiter = limiter.clone();
+        let limiter = Arc::clone(limiter);
         let longest = rules.max_queue_time.unwrap_or(self.policy.max_wait_time);
         let longest = longest.min(limiter.longest_wait(self.retry.left(now)));
         let until = match *until {
