@@ -216,14 +216,18 @@ fn concurrency(before: Option<ConcurrencyLimit>, value: &Value) -> Option<Concur
     Some(table.iter().fold(start, set))
 }
 
-/// Returns the rate limit, changed by `value`; a table switches it on.
+/// Returns the rate limit, changed by `value`; a table or the word for a learned one switches it on.
 fn rate(
     before: Option<RateLimit>,
     value: &Value,
     path: &str,
     faults: &mut Vec<ConfigFault>,
 ) -> Option<RateLimit> {
-    let Value::Table(table) = value else { return None };
+    let table = match value {
+        Value::Table(table) => table,
+        Value::Word(_) => return Some(RateLimit::learned()),
+        _ => return None,
+    };
     if before.is_none() && get(table, "requests").is_none() {
         let field = format!("{path}rate_limit.requests");
         faults.push(ConfigFault::new(field, "is needed", format_args!("null")));

@@ -307,3 +307,97 @@ impl fmt::Debug for LimitWaiter {
         f.debug_struct("LimitWaiter").field("place", &self.place).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+    use crate::host::limit::Limit;
+
+    fn poll(waiter: &mut LimitWaiter) -> Option<LimitPermit> {
+        match Pin::new(waiter).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(permit) => Some(permit),
+            Poll::Pending => None,
+        }
+    }
+
+    fn limiter(limit: u32) -> Arc<Limiter> {
+        Arc::new(Limiter::new(&Limit::fixed(limit).into()))
+    }
+
+    #[test]
+    fn a_million_random_drops_leave_permits_exact() {
+        let (limiter, now) = (limiter(5), Instant::now());
+        let (mut held, mut waiting) = (vec![], vec![]);
+        let mut random = 1_u64;
+        for _ in 0..1_000_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let (step, at) = (random >> 60, (random >> 33) as usize);
+            match step {
+                0..6 if waiting.len() < 50 => match limiter.acquire(at % 2 == 0, now) {
+                    Ok(permit) => held.push(permit),
+                    Err(Occupied::Wait(waiter)) => waiting.push(waiter),
+                    Err(Occupied::Full) => unreachable!("fifty at most"),
+                },
+                6..10 if !held.is_empty() => drop(held.swap_remove(at % held.len())),
+                // Some of them have a permit and do not know it.
+                10..13 if !waiting.is_empty() => drop(waiting.swap_remove(at % waiting.len())),
+                _ if !waiting.is_empty() => {
+                    let at = at % waiting.len();
+                    if let Some(permit) = poll(&mut waiting[at]) {
+                        held.push(permit);
+                        drop(waiting.swap_remove(at));
+                    }
+                }
+                _ => {}
+            }
+            assert!(limiter.usage().in_flight <= 5 && held.len() <= 5);
+        }
+        (held, waiting) = (vec![], vec![]);
+        assert_eq!((limiter.usage().in_flight, limiter.usage().queued), (0, 0));
+        drop((held, waiting));
+    }
+
+    #[test]
+    fn threads_lose_no_permit_and_no_wake_up() {
+        let limiter = limiter(3);
+        let most = Arc::new(AtomicU32::new(0));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(4)
+            .enable_time()
+            .build()
+            .unwrap();
+        let tasks: Vec<_> = (0..8_u64)
+            .map(|task| {
+                let (limiter, most) = (Arc::clone(&limiter), Arc::clone(&most));
+                runtime.spawn(async move {
+                    for number in 0..2_000_u64 {
+                        let permit = match limiter.acquire(false, Instant::now()) {
+                            Ok(permit) => permit,
+                            Err(Occupied::Wait(waiter)) if (number + task) % 3 == 0 => {
+                                let limit = Duration::from_micros(number % 200);
+                                match tokio::time::timeout(limit, waiter).await {
+                                    Ok(permit) => permit,
+                                    Err(_) => continue,
+                                }
+                            }
+                            Err(Occupied::Wait(waiter)) => waiter.await,
+                            Err(Occupied::Full) => unreachable!("eight at most"),
+                        };
+                        most.fetch_max(limiter.usage().in_flight, Ordering::SeqCst);
+                        tokio::task::yield_now().await;
+                        drop(permit);
+                    }
+                })
+            })
+            .collect();
+        runtime.block_on(async {
+            for task in tasks {
+                task.await.unwrap();
+            }
+        });
+        assert!(most.load(Ordering::SeqCst) <= 3);
+        assert_eq!((limiter.usage().in_flight, limiter.usage().queued), (0, 0));
+    }
+}

@@ -260,13 +260,13 @@ impl RateLimit {
         Self { scope, ..self }
     }
 
-    /// Returns this with another first rate.
+    /// Returns this with another first rate, one a second if there was none.
     #[cfg(feature = "serde")]
     pub(crate) fn map_first(mut self, change: impl FnOnce(Rate) -> Rate) -> Self {
-        if let Some(first) = self.rates.first_mut() {
-            *first = change(first.clone());
-            self.version = next_version();
-        }
+        let first = self.rates.first().cloned().unwrap_or(Rate::per_second(1));
+        let rest = self.rates.drain(..).skip(1);
+        self.rates = [change(first)].into_iter().chain(rest).collect();
+        self.version = next_version();
         self
     }
 

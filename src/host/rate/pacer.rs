@@ -170,3 +170,51 @@ impl fmt::Debug for Slot {
         f.debug_struct("Slot").field("at", &self.at).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use reqwest::Method;
+
+    use super::*;
+    use crate::host::rate::Rate;
+
+    /// Whatever is dropped in whatever order: slots are never closer than the rate, and each dropped
+    /// request loses one at most.
+    #[test]
+    fn a_million_random_drops_lose_one_slot_each_at_most() {
+        let rules = RateLimit::from(Rate::per_second(1_000));
+        let pacer = Arc::new(Pacer::new(&rules));
+        let request = Request::new(Method::GET, "http://a.example/".parse().unwrap());
+        let interval = Duration::from_millis(1);
+        let (start, mut now, mut random) = (Instant::now(), Instant::now(), 1_u64);
+        let (mut waiting, mut used, mut dropped) = (vec![], 0_u32, 0_u32);
+        let mut last = None;
+        for _ in 0..1_000_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let at = (random >> 33) as usize;
+            match random >> 61 {
+                0..4 if waiting.len() < 100 => {
+                    waiting.push(pacer.reserve(&rules, &request, Duration::MAX, now).unwrap());
+                }
+                4 if !waiting.is_empty() => {
+                    dropped += 1;
+                    drop(waiting.swap_remove(at % waiting.len()));
+                }
+                _ => {
+                    let next = (0..waiting.len()).min_by_key(|it| waiting[*it].at());
+                    let Some(next) = next else { continue };
+                    let mut slot: Slot = waiting.swap_remove(next);
+                    now = now.max(slot.at());
+                    assert!(last.is_none_or(|it| slot.at() >= it + interval));
+                    last = Some(slot.at());
+                    used += 1;
+                    slot.spend();
+                }
+            }
+        }
+        drop(waiting);
+        let end = pacer.lock()[0].slots.end().unwrap();
+        let most = interval * (used + dropped + 100);
+        assert!(end - start <= most, "{:?} for {used} and {dropped} dropped", end - start);
+    }
+}

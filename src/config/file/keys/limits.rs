@@ -12,6 +12,8 @@ const PERMITS: Kind = Kind::Whole { min: 1, max: 1_000_000 };
 
 pub(super) const PERMITS_OR_ADAPTIVE: Kind = Kind::Any(&[PERMITS, Kind::Word(&["adaptive"])]);
 
+pub(super) const LEARNED: Kind = Kind::Word(&["learned"]);
+
 const fn concurrency(
     name: &'static str,
     kind: Kind,

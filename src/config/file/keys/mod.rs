@@ -15,7 +15,7 @@ pub(super) use self::{
 use self::{
     breaker::BREAKER_SCOPE,
     budget::BUDGET_SCOPE,
-    limits::{LIMIT_SCOPE, PERMITS_OR_ADAPTIVE},
+    limits::{LEARNED, LIMIT_SCOPE, PERMITS_OR_ADAPTIVE},
 };
 use crate::config::file::shape::{Key, Kind};
 use crate::config::file::value::Setter;
@@ -73,8 +73,9 @@ const TOP: &[Key] = &[
     ),
     key(
         "rate_limit",
-        Kind::Any(&[Kind::Table(&[LIMIT_SCOPE, RATE]), Kind::Off]),
-        "How many requests may be sent per time. Default: off.",
+        Kind::Any(&[LEARNED, Kind::Table(&[LIMIT_SCOPE, RATE]), Kind::Off]),
+        "How many requests may be sent per time; learned from what responses say of their quotas, or set. \
+         Default: off.",
     ),
     key("max_hosts", COUNT, "How many hosts are kept; not changed by a reload. Default: 1024."),
     key(
@@ -102,7 +103,7 @@ const HOST: &[Key] = &[
     ),
     key(
         "rate_limit",
-        Kind::Any(&[Kind::Table(&[RATE]), Kind::Off]),
+        Kind::Any(&[LEARNED, Kind::Table(&[RATE]), Kind::Off]),
         "What differs for this host's rate limit.",
     ),
 ];
