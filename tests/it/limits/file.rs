@@ -83,8 +83,8 @@ fn faults_are_named() {
         ("rate_limit = { burst = 2 }", "rate_limit.requests is needed, got null"),
         (
             "concurrency_limit = 0",
-            "concurrency_limit must be a whole number from 1 to 1000000, \"adaptive\", a table or false, \
-             got 0",
+            "concurrency_limit must be a whole number from 1 to 1000000 or \"adaptive\" or a table or \
+             false, got 0",
         ),
         (
             "concurrency_limit = { max = 3 }",
