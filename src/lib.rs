@@ -166,10 +166,11 @@ pub use execution::bench;
 pub use execution::body::BodyFactory;
 pub use execution::original::ResendCount;
 pub use host::gate::RateLimited;
+pub use host::mirrors::{MirrorSets, Mirrors};
 pub use host::states::HostStates;
 pub use observe::event::{
-    BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, RequestInfo, ResponseInfo, ResumeInfo,
-    RetryInfo,
+    BudgetInfo, Event, FailoverInfo, FailureInfo, GateInfo, HeldInfo, RequestInfo, ResponseInfo,
+    ResumeInfo, RetryInfo,
 };
 pub use observe::history::{Attempt, AttemptLog, History, Hold, ResponseExt};
 pub use observe::listeners::{AttemptScope, Observer};

@@ -1,17 +1,19 @@
 //! `Resilient`, the middleware.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::Extensions;
 use reqwest::{Request, Response};
 
 use crate::common::clock::Instant;
+use crate::common::fault::ConfigError;
 use crate::config::ResilientConfig;
 use crate::config::policy::Policy;
 use crate::config::reload::{Current, ResilientHandle};
 use crate::execution::ClientParts;
 use crate::execution::attempt::Chain;
 use crate::execution::body::BoxFuture;
+use crate::execution::endpoint::Endpoints;
 use crate::execution::fast_path;
 use crate::execution::original::Original;
 use crate::execution::redirect;
@@ -227,6 +229,22 @@ impl Resilient {
         }
     }
 
+    /// Finds the endpoints of a request, and its policy by the same settings.
+    #[cold]
+    fn mirrored(
+        &self,
+        request: &Request,
+        extensions: &Extensions,
+    ) -> (Arc<Policy>, Option<Box<Endpoints>>, Option<ConfigError>) {
+        match self.current.resolve_mirrored(request, extensions) {
+            Ok((policy, endpoints)) => {
+                let endpoints = endpoints.map(|it| Endpoints::new(it, request.url().clone()));
+                (policy, endpoints.map(Box::new), None)
+            }
+            Err(invalid) => (invalid.0, None, Some(invalid.1)),
+        }
+    }
+
     /// Runs one request: through the loop, unless the fast path applies.
     pub(crate) fn run<'a, C: Chain + 'a>(
         &'a self,
@@ -250,12 +268,18 @@ impl Resilient {
             }
             Err(invalid) => (invalid.0, Some(invalid.1)),
         };
+        let is_mirrored = faults.is_none() && policy.mirrors.is_some();
+        let (policy, endpoints, faults) = match is_mirrored {
+            false => (policy, None, faults),
+            true => self.mirrored(&request, extensions),
+        };
         Box::pin(async move {
             let now = Instant::now();
             let parts = Parts::find(client.hosts, policy.host_rules(), &request, now);
             let admission = Admission::new(parts, extensions);
             let original = &mut Original::new(&mut request, extensions);
-            let mut execution = Execution::new(&policy, admission, original, client, now);
+            let execution = Execution::new(&policy, admission, original, client, now);
+            let mut execution = execution.with_endpoints(endpoints.as_deref());
             match faults {
                 None => execution.run(&chain, original, None).await,
                 Some(faults) => execution.refuse::<C>(original, faults),
