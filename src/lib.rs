@@ -41,6 +41,7 @@
 //! | What happened? | [`ResponseExt::history`], [`AttemptLog`], [`Attempt`] |
 //! | Why did it end? | [`StopReason`], [`HttpRequestError`], [`RequestBuilderExt::send_resilient`] |
 //! | What differs for a host? | [`ResilientConfigBuilder::host`] |
+//! | What if there is more than one host to ask? | [`Mirrors`]; [guide](guide::mirrors) |
 //! | How do settings change at runtime? | [`ResilientClient::reload_handle`], [`Resilient::handle`] |
 //! | How do I decide by myself? | [`ResilientConfigBuilder::retry_if`], [`Outcome`] |
 #![cfg_attr(
@@ -122,6 +123,9 @@ pub mod guide {
     #[cfg(all(feature = "download", feature = "test-util"))]
     #[doc = include_str!("../docs/downloads.md")]
     pub mod downloads {}
+
+    #[cfg_attr(any(not(doctest), feature = "download"), doc = include_str!("../docs/mirrors.md"))]
+    pub mod mirrors {}
 
     #[cfg(feature = "test-util")]
     #[cfg_attr(any(not(doctest), feature = "blocking"), doc = include_str!("../docs/testing.md"))]

@@ -13,10 +13,10 @@ use crate::config::reload::{Current, ResilientHandle};
 use crate::execution::ClientParts;
 use crate::execution::attempt::Chain;
 use crate::execution::body::BoxFuture;
-use crate::execution::endpoint::Endpoints;
 use crate::execution::fast_path;
 use crate::execution::original::Original;
 use crate::execution::redirect;
+use crate::execution::route::Endpoints;
 use crate::execution::run::Execution;
 use crate::host::admission::Admission;
 use crate::host::parts::Parts;
@@ -203,7 +203,8 @@ impl Resilient {
             let parts = Parts::find(hosts, policy.host_rules(), request, Instant::now());
             (parts.breaker().cloned(), parts.budget().cloned())
         };
-        Some(crate::client::download::link::Context::new(policy, breaker, budget))
+        let hosts = self.current.hosts().clone();
+        Some(crate::client::download::link::Context::new(policy, breaker, budget, hosts))
     }
 
     /// Its settings: those of requests that begin now.
@@ -279,7 +280,8 @@ impl Resilient {
             let admission = Admission::new(parts, extensions);
             let original = &mut Original::new(&mut request, extensions);
             let execution = Execution::new(&policy, admission, original, client, now);
-            let mut execution = execution.with_endpoints(endpoints.as_deref());
+            let mut execution =
+                execution.with_endpoints(endpoints.as_deref(), original.extensions());
             match faults {
                 None => execution.run(&chain, original, None).await,
                 Some(faults) => execution.refuse::<C>(original, faults),

@@ -4,223 +4,56 @@
 //! attempt; after the attempt the next one is planned, so that its budget pays for it.
 
 use std::sync::Arc;
-use std::{mem, time::Duration};
+use std::{mem, ptr, time::Duration};
 
-use http::header::AUTHORIZATION;
-use http::{HeaderValue, StatusCode};
-use reqwest::{Request, Url};
+use http::{Extensions, StatusCode};
+use reqwest::{Request, Response};
 
 use crate::breaker::CircuitOpen;
-use crate::common::clock::Instant;
 use crate::config::policy::Policy;
-use crate::config::reload::EndpointPolicies;
-use crate::execution::ClientParts;
 use crate::execution::attempt::{AttemptResult, Rejection};
 use crate::execution::original::Original;
+use crate::execution::route::{Endpoints, Plan, ResumesFrom, Route};
 use crate::execution::run::Execution;
-use crate::host::gate::{HostGates, Patience};
+use crate::host::gate::Patience;
 use crate::host::mirrors::{
-    Endpoint, EndpointsUnavailable, Mirrors, Places, UnderWay, Withheld, choose, restore,
+    Endpoint, EndpointsUnavailable, GivenBy, Order, Places, restore, withhold_range,
 };
 use crate::host::parts::Parts;
+use crate::outcome::classify::Verdict;
 use crate::outcome::idempotency::is_idempotent;
 use crate::outcome::{FailureKind, Outcome};
 use crate::retry::decision::{Decision, StopReason, WaitSource};
 
-/// The endpoints of one request.
-pub(crate) struct Endpoints {
-    mirrors: Arc<Mirrors>,
-    /// The settings of attempts at each of them.
-    policies: Vec<Arc<Policy>>,
-    /// The request's own URL.
-    url: Url,
-}
-
-impl Endpoints {
-    pub(crate) fn new(of: EndpointPolicies, url: Url) -> Self {
-        Self { mirrors: of.mirrors, policies: of.policies, url }
-    }
-
-    fn endpoint(&self, at: usize) -> Option<&Arc<Endpoint>> {
-        self.mirrors.endpoints().get(at)
-    }
-}
-
-/// Where a request stands with its endpoints.
-pub(super) struct Route<'p> {
-    of: &'p Endpoints,
-    hosts: ClientParts<'p>,
-    /// The endpoint that the request is rewritten for.
-    current: Option<usize>,
-    /// The endpoint of the last attempt, and its URL.
-    last: Option<(usize, Url)>,
-    /// The endpoint that the next attempt is meant for.
-    planned: Option<usize>,
-    /// Those asked in this round.
-    tried: Places,
-    /// Those that do not have the resource.
-    missing: Places,
-    /// The one whose 404 is kept.
-    kept: Option<usize>,
-    /// Set if the last attempt got a 404, and the next endpoint is to be asked.
-    is_missing: bool,
-    /// Set if the next attempt is to be at an endpoint that was not asked in this round.
-    is_failing_over: bool,
-    /// Set if the request must stay with its endpoint.
-    is_pinned: bool,
-    withheld: Withheld,
-    under_way: Option<UnderWay>,
-}
-
-/// The endpoint that is planned for the next attempt.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
-    at: usize,
-    /// `true` if it was not asked in this round.
-    pub(super) is_fresh: bool,
-}
-
-impl<'p> Route<'p> {
-    pub(super) fn new(of: &'p Endpoints, hosts: ClientParts<'p>) -> Self {
-        Self {
-            of,
-            hosts,
-            current: None,
-            last: None,
-            planned: None,
-            tried: Places::default(),
-            missing: Places::default(),
-            kept: None,
-            is_missing: false,
-            is_failing_over: false,
-            is_pinned: false,
-            withheld: vec![],
-            under_way: None,
-        }
-    }
-
-    /// Returns the endpoint that the request is rewritten for.
-    fn endpoint(&self) -> Option<&'p Arc<Endpoint>> {
-        self.of.endpoint(self.current?)
-    }
-
-    /// Returns the endpoint that gave the response which the caller gets.
-    pub(super) fn given_by(&self) -> Option<&'p Arc<Endpoint>> {
-        self.of.endpoint(self.kept.or(self.current)?)
-    }
-
-    fn all(&self) -> Places {
-        match (self.is_pinned, self.current) {
-            (true, Some(current)) => [current].into_iter().collect(),
-            _ => Places::first(self.of.mirrors.endpoints().len()).without(self.missing),
-        }
-    }
-
-    /// Returns how long an endpoint holds back this request.
-    fn held_back_for(&self, at: usize, request: &Request, now: Instant) -> Duration {
-        let (Some(endpoint), Some(policy)) = (self.of.endpoint(at), self.of.policies.get(at))
-        else {
-            return Duration::MAX;
-        };
-        let rules = policy.host_rules();
-        let gate_key = |gates: &HostGates| {
-            use crate::host::gate::GateKey;
-            match rules.gate {
-                Some(GateKey::Authorization) => {
-                    let trusts = self.of.mirrors.trusts(endpoint, &self.of.url);
-                    let authorization = self.authorization(request);
-                    gates.key_of_authorization(authorization.filter(|_| trusts))
-                }
-                Some(own) => gates.key_of(own, request),
-                None => 0,
-            }
-        };
-        Parts::held_back_for(self.hosts.hosts, rules, endpoint.url(), gate_key, now)
-    }
-
-    /// Returns the `Authorization` of the request, be it withheld at the moment.
-    fn authorization<'r>(&'r self, request: &'r Request) -> Option<&'r HeaderValue> {
-        let withheld = self.withheld.iter().find(|it| it.0 == AUTHORIZATION).map(|it| &it.1);
-        withheld.or_else(|| request.headers().get(AUTHORIZATION))
-    }
-
-    fn available(&self, request: &Request, now: Instant) -> Places {
-        self.all().iter().filter(|it| self.held_back_for(*it, request, now).is_zero()).collect()
-    }
-
-    /// Chooses among `candidates`.
-    fn choose(&self, candidates: Places, policy: &Policy, now: Instant) -> Option<usize> {
-        let (mirrors, hosts) = (&self.of.mirrors, self.hosts.hosts);
-        let is_favourite = |at: &usize| {
-            let endpoint = self.of.endpoint(*at).map(|it| it.as_str());
-            endpoint.is_some_and(|it| hosts.favourites.is(mirrors.name(), it, now))
-        };
-        let favourite = mirrors.sticky_time().and_then(|_| candidates.iter().find(is_favourite));
-        let cost = |at| {
-            let endpoint = self.of.endpoint(at);
-            endpoint.map_or(f64::MAX, |it| hosts.find(it.url(), now).load().cost(now))
-        };
-        choose(mirrors.order(), candidates, favourite, cost, || policy.sources.random())
-    }
-
-    /// Plans the next attempt: at an endpoint that was not asked in this round, or else at any.
-    fn plan(&self, request: &Request, policy: &Policy, now: Instant) -> Option<Plan> {
-        let available = self.available(request, now);
-        let fresh = self.choose(available.without(self.tried), policy, now);
-        let again = || self.choose(available, policy, now);
-        let plan = fresh.map(|at| Plan { at, is_fresh: true });
-        plan.or_else(|| again().map(|at| Plan { at, is_fresh: false }))
-    }
-
-    /// Picks the endpoint of the next attempt: the planned one if it is available. `None` if none is,
-    /// but for those that have `rejected` the request.
-    fn pick(
-        &mut self,
-        request: &Request,
-        rejected: Places,
-        policy: &Policy,
-        now: Instant,
-    ) -> Option<usize> {
-        let available = self.available(request, now).without(rejected);
-        if let Some(planned) = self.planned.take().filter(|it| available.contains(*it)) {
-            return Some(planned);
-        }
-        let fresh = available.without(self.tried);
-        if fresh.is_empty() && !self.is_failing_over {
-            self.tried = self.missing;
-            return self.choose(available, policy, now);
-        }
-        self.choose(fresh, policy, now)
-    }
-
-    /// Returns the endpoint that will be available first, of those not asked yet if there are any.
-    fn soonest(&self, request: &Request, now: Instant) -> Option<usize> {
-        let all = self.all();
-        let fresh = all.without(self.tried);
-        let of = if fresh.is_empty() { all } else { fresh };
-        of.iter().min_by_key(|it| self.held_back_for(*it, request, now))
-    }
-
-    /// Records the result of an attempt for the choices to come.
-    fn record(&mut self, outcome: &Outcome<'_>, is_good: bool, stays: bool, now: Instant) {
-        let Some(at) = self.current else { return };
-        self.tried.insert(at);
-        self.is_pinned |= stays;
-        (self.is_missing, self.is_failing_over) = (false, false);
-        if let Some(under_way) = self.under_way.take() {
-            under_way.record(outcome.elapsed, !is_good, now);
-        }
-        let (mirrors, favourites) = (&self.of.mirrors, &self.hosts.hosts.favourites);
-        if let (Some(time), Some(endpoint)) = (mirrors.sticky_time(), self.of.endpoint(at)) {
-            match is_good {
-                true => favourites.succeeded(mirrors.name(), endpoint.as_str(), time, now),
-                false => favourites.failed(mirrors.name(), endpoint.as_str()),
-            }
-        }
-    }
-}
-
 impl<'p> Execution<'p> {
+    /// Sends each attempt to one of `endpoints`.
+    pub(crate) fn with_endpoints(
+        mut self,
+        endpoints: Option<&'p Endpoints>,
+        extensions: &Extensions,
+    ) -> Self {
+        self.route = endpoints.map(|it| Box::new(Route::new(it, self.client, extensions)));
+        self
+    }
+
+    /// Follows the settings of an endpoint's host.
+    fn follow(&mut self, policy: &'p Policy, request: &Request) {
+        if !ptr::eq(self.policy, policy) {
+            self.policy = policy;
+            self.recorder.follow(policy);
+            self.timeout = self.client.attempt_timeout(policy, request);
+            let shortest = self.timeout.into_iter().chain(request.timeout().copied()).min();
+            self.longest_open_wait = policy.open_wait(shortest);
+        }
+    }
+
+    /// Attaches the endpoint that gave it to a response.
+    pub(super) fn name_endpoint(&self, response: &mut Response) {
+        if let Some(endpoint) = self.route.as_ref().and_then(|it| it.given_by()) {
+            response.extensions_mut().insert(GivenBy(Arc::clone(endpoint)));
+        }
+    }
+
     /// Picks the endpoint of the next attempt, and asks its gate and breaker. Returns whether the
     /// request may have to wait for them, as no endpoint is available.
     pub(super) fn enter_endpoint(&mut self, original: &mut Original<'_>) -> bool {
@@ -280,6 +113,10 @@ impl<'p> Execution<'p> {
             }
             restore(request.headers_mut(), mem::take(&mut route.withheld));
             route.withheld = route.of.mirrors.withhold(request.headers_mut(), url, endpoint);
+            let resumes = extensions.get::<ResumesFrom>().filter(|it| !it.may_move);
+            if resumes.is_some_and(|it| it.endpoint.as_ref() != Some(endpoint.url())) {
+                route.withheld.extend(withhold_range(request.headers_mut()));
+            }
             route.current = Some(at);
         }
         let parts = Parts::find(route.hosts.hosts, policy.host_rules(), request, self.now);
@@ -292,7 +129,7 @@ impl<'p> Execution<'p> {
         let (attempts, now) = (self.retry.attempts(), self.now);
         let Some(route) = &mut self.route else { return };
         let (Some(at), Some(endpoint)) = (route.current, route.endpoint()) else { return };
-        if route.of.mirrors.order() == crate::host::mirrors::Order::Spread {
+        if route.of.mirrors.order() == Order::Spread {
             route.under_way = Some(route.hosts.hosts.find(endpoint.url(), now).load().begin());
         }
         self.recorder.set_endpoint(endpoint.url(), &route.of.url);
@@ -307,14 +144,14 @@ impl<'p> Execution<'p> {
     pub(super) fn record_endpoint(
         &mut self,
         outcome: &Outcome<'_>,
-        is_good: bool,
+        verdict: Verdict,
         may_be_applied: bool,
     ) {
         let now = self.now;
         if let Some(route) = &mut self.route {
             // Another data centre does not know the first attempt.
             let may_repeat = is_idempotent(outcome.method) || route.of.mirrors.shares_idempotency();
-            route.record(outcome, is_good, may_be_applied && !may_repeat, now);
+            route.record(outcome, verdict, may_be_applied && !may_repeat, now);
         }
     }
 
@@ -355,6 +192,10 @@ impl<'p> Execution<'p> {
         }
         route.planned = Some(plan.at);
         route.is_failing_over = plan.is_fresh;
+        if !plan.is_fresh {
+            // Another round.
+            route.tried = route.missing;
+        }
         if let (Some(endpoint), Some(policy)) =
             (route.of.endpoint(plan.at), route.of.policies.get(plan.at))
         {

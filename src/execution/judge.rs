@@ -8,8 +8,8 @@ use reqwest::Request;
 use crate::breaker::{CircuitOpen, Health, Report};
 use crate::config::policy::RetryAfter;
 use crate::execution::decide::DecisionInput;
-use crate::execution::endpoint::Plan;
 use crate::execution::original::Original;
+use crate::execution::route::Plan;
 use crate::execution::run::Execution;
 use crate::host::gate::{Closing, Throttle};
 use crate::outcome::classify::{self, Throttling, Verdict};
@@ -78,7 +78,7 @@ impl<'p> Execution<'p> {
         let may_be_applied = !outcome.method.is_safe()
             && !classify::not_processed(outcome, &self.policy.refused, &advice);
         let closing = self.report(original.request, outcome, verdict, &advice);
-        self.record_endpoint(outcome, verdict != Verdict::Transient, may_be_applied);
+        self.record_endpoint(outcome, verdict, may_be_applied);
         let request = &*original.request;
         let decision = match verdict {
             _ if outcome.failure() == Some(FailureKind::Deadline) => {

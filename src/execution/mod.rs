@@ -24,6 +24,7 @@ pub(crate) mod original;
 pub(crate) mod record;
 mod recorder;
 pub(crate) mod redirect;
+pub(crate) mod route;
 pub(crate) mod run;
 
 /// The parts of a client that its requests use.

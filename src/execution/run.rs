@@ -1,6 +1,6 @@
 //! The loop: admit an attempt, send it, decide; then wait, or return.
 
-use std::{mem, ptr, sync::Arc, time::Duration};
+use std::{mem, time::Duration};
 
 use http::Extensions;
 use reqwest::{Request, Response};
@@ -14,12 +14,11 @@ use crate::execution::ClientParts;
 use crate::execution::attempt::{self, AttemptLimits, AttemptResult, Chain, Rejection};
 use crate::execution::body::{self, BodyFactory};
 use crate::execution::decide::{Repeat, Retry, Upload};
-use crate::execution::endpoint::{Endpoints, Route};
 use crate::execution::original::Original;
 use crate::execution::record::OwnConnection;
 use crate::execution::recorder::{Recorder, Standing};
+use crate::execution::route::Route;
 use crate::host::admission::Admission;
-use crate::host::mirrors::GivenBy;
 use crate::observe::history::History;
 use crate::observe::misuse::Misuse;
 use crate::outcome::{Delivery, Failure, FailureKind, idempotency};
@@ -40,7 +39,7 @@ pub(crate) struct Execution<'p> {
     /// The time of the last step.
     pub(super) now: Instant,
     /// The longest an attempt may take.
-    timeout: Option<Duration>,
+    pub(super) timeout: Option<Duration>,
     /// The longest wait at an open breaker, and for a token.
     pub(super) longest_open_wait: Duration,
     /// The time that it may still wait at the gate.
@@ -62,7 +61,7 @@ pub(crate) struct Execution<'p> {
     pub(super) own_error: Option<BoxError>,
     /// Set if the request has several endpoints. Boxed, because most have one.
     pub(super) route: Option<Box<Route<'p>>>,
-    client: ClientParts<'p>,
+    pub(super) client: ClientParts<'p>,
 }
 
 impl<'p> Execution<'p> {
@@ -103,23 +102,6 @@ impl<'p> Execution<'p> {
             own_error: None,
             route: None,
             client,
-        }
-    }
-
-    /// Sends each attempt to one of `endpoints`.
-    pub(crate) fn with_endpoints(mut self, endpoints: Option<&'p Endpoints>) -> Self {
-        self.route = endpoints.map(|it| Box::new(Route::new(it, self.client)));
-        self
-    }
-
-    /// Follows the settings of an endpoint's host.
-    pub(super) fn follow(&mut self, policy: &'p Policy, request: &Request) {
-        if !ptr::eq(self.policy, policy) {
-            self.policy = policy;
-            self.recorder.follow(policy);
-            self.timeout = self.client.attempt_timeout(policy, request);
-            let shortest = self.timeout.into_iter().chain(request.timeout().copied()).min();
-            self.longest_open_wait = policy.open_wait(shortest);
         }
     }
 
@@ -393,9 +375,7 @@ impl<'p> Execution<'p> {
         if let Some(history) = self.recorder.take_history().filter(|it| it.total() > 0) {
             response.extensions_mut().insert(*history);
         }
-        if let Some(endpoint) = self.route.as_ref().and_then(|it| it.given_by()) {
-            response.extensions_mut().insert(GivenBy(Arc::clone(endpoint)));
-        }
+        self.name_endpoint(&mut response);
         if let Some(redact_path) = &self.policy.redact_path {
             response.extensions_mut().insert(redact_path.clone());
         }

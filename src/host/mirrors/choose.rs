@@ -60,7 +60,7 @@ pub(crate) enum Order {
 }
 
 /// Costs that differ by less than this factor count as equal: latency is noisy.
-const SIMILAR: f64 = 1.25;
+const SIMILAR: f64 = 1.5;
 
 /// Chooses among `candidates`; `None` if there are none.
 ///

@@ -18,7 +18,7 @@ pub(crate) use self::rewrite::INVALID_BASE;
 #[cfg(feature = "serde")]
 pub(crate) use self::rewrite::canonical_base;
 use self::rewrite::{Base, withhold_host, withhold_secrets};
-pub(crate) use self::rewrite::{Withheld, restore};
+pub(crate) use self::rewrite::{Withheld, restore, withhold_range};
 pub(crate) use self::unavailable::EndpointsUnavailable;
 use crate::common::fault::ConfigFault;
 use crate::common::host_pattern::without_secrets;

@@ -100,6 +100,12 @@ pub(crate) fn withhold_host(headers: &mut HeaderMap) -> Withheld {
     take(headers, |name, _| name == header::HOST)
 }
 
+/// Removes the headers that ask for a part of what another server has.
+pub(crate) fn withhold_range(headers: &mut HeaderMap) -> Withheld {
+    const PART: [HeaderName; 3] = [header::RANGE, header::IF_RANGE, header::IF_UNMODIFIED_SINCE];
+    take(headers, |name, _| PART.contains(name))
+}
+
 /// Removes every header of which one value is chosen.
 fn take(headers: &mut HeaderMap, is_it: impl Fn(&HeaderName, &HeaderValue) -> bool) -> Withheld {
     let mut names: Vec<_> =
