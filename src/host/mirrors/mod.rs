@@ -70,7 +70,6 @@ pub(crate) const MOST_SETS: usize = 64;
 /// # Examples
 ///
 /// ```
-/// use std::time::Duration;
 /// use reqwest_resilient::{Mirrors, ResilientConfig};
 ///
 /// let crates = Mirrors::new("https://index.crates.io/").also("https://mirror.example/crates/");
