@@ -232,7 +232,7 @@ impl Retry {
     }
 
     /// Asks another endpoint at once. Backoff begins after a full round.
-    fn fail_over(&mut self) -> Decision {
+    pub(crate) fn fail_over(&mut self) -> Decision {
         self.failovers = self.failovers.saturating_add(1);
         Decision::Retry { after: Duration::ZERO, source: WaitSource::Failover }
     }

@@ -23,7 +23,7 @@ use crate::host::parts::Parts;
 use crate::outcome::classify::Verdict;
 use crate::outcome::idempotency::is_idempotent;
 use crate::outcome::{FailureKind, Outcome};
-use crate::retry::decision::{Decision, StopReason, WaitSource};
+use crate::retry::decision::{Decision, StopReason};
 
 impl<'p> Execution<'p> {
     /// Sends each attempt to one of `endpoints`.
@@ -167,7 +167,7 @@ impl<'p> Execution<'p> {
         if !is_missing || route.of.mirrors.is_strict() {
             return None;
         }
-        let plan = route.plan(request, policy, now).filter(|it| it.is_fresh)?;
+        let plan = route.plan(request, policy, now, Places::default()).filter(|it| it.is_fresh)?;
         let decision = self.retry.look_elsewhere(policy, outcome.method, now)?;
         route.missing.extend(route.current);
         route.planned = Some(plan.at);
@@ -178,18 +178,41 @@ impl<'p> Execution<'p> {
     /// Returns the plan for the next attempt, if it is at another endpoint.
     pub(super) fn plan(&self, request: &Request) -> Option<Plan> {
         let route = self.route.as_ref().filter(|it| !it.is_pinned)?;
-        let plan = route.plan(request, self.policy, self.now)?;
+        let plan = route.plan(request, self.policy, self.now, Places::default())?;
         Some(plan).filter(|it| route.current != Some(it.at))
     }
 
-    /// Makes the next attempt one at the planned endpoint, or at the same one if its connection was
-    /// stale. From now on the budget is that of its host.
-    pub(super) fn turn_to(&mut self, plan: Plan, request: &Request, source: &WaitSource) {
-        let Some(route) = &mut self.route else { return };
-        if *source == WaitSource::Immediate {
+    /// Makes the next attempt one at the same endpoint.
+    pub(super) fn stay(&mut self) {
+        if let Some(route) = &mut self.route {
             route.planned = route.current;
-            return;
         }
+    }
+
+    /// Turns to the planned endpoint, or to another one like it whose budget has a token. Returns
+    /// `false` if none has, and then stays with the plan.
+    pub(super) fn turn_to_one_that_pays(&mut self, first: Plan, request: &Request) -> bool {
+        let (mut plan, mut poor) = (first, Places::default());
+        loop {
+            self.turn_to(plan, request);
+            if self.admission.withdraw(false, false, self.now) {
+                return true;
+            }
+            poor.insert(plan.at);
+            let (policy, now) = (self.policy, self.now);
+            let next = self.route.as_ref().and_then(|it| it.plan(request, policy, now, poor));
+            match next.filter(|it| it.is_fresh == first.is_fresh) {
+                Some(next) => plan = next,
+                None => break,
+            }
+        }
+        self.turn_to(first, request);
+        false
+    }
+
+    /// Makes the next attempt one at the planned endpoint. From now on the budget is that of its host.
+    fn turn_to(&mut self, plan: Plan, request: &Request) {
+        let Some(route) = &mut self.route else { return };
         route.planned = Some(plan.at);
         route.is_failing_over = plan.is_fresh;
         if !plan.is_fresh {

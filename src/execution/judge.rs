@@ -267,14 +267,19 @@ impl<'p> Execution<'p> {
             DecisionInput { now, random, advice, is_throttled, rejected_for, open_wait, failover };
         let decision = self.retry.decide(self.policy, outcome, &input);
         let Decision::Retry { source, .. } = &decision else { return decision };
+        // A stale connection is replaced at the same endpoint, if its budget pays at once.
+        let stays = *source == WaitSource::Immediate;
+        if stays && self.admission.withdraw(false, false, now) {
+            self.stay();
+            return decision;
+        }
+        let decision = if stays && failover { self.retry.fail_over() } else { decision };
         if outcome.failure() == Some(FailureKind::Timeout) {
             self.admission.charge_timeout(now);
         }
-        self.turn_to(plan, request, source);
-        match self.admission.withdraw(false, !open_wait.is_zero(), now) {
-            true => decision,
-            false => Decision::Return(StopReason::Budget),
-        }
+        let has_token = self.turn_to_one_that_pays(plan, request)
+            || self.admission.withdraw(false, !open_wait.is_zero(), now);
+        if has_token { decision } else { Decision::Return(StopReason::Budget) }
     }
 
     /// Spends the wait before the next attempt at the gate: the oldest request goes first when it

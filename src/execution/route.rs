@@ -174,14 +174,21 @@ impl<'p> Route<'p> {
     }
 
     /// Plans the next attempt: at an endpoint that was not asked in this round, or else at any, or at
-    /// the one that will be available first.
-    pub(super) fn plan(&self, request: &Request, policy: &Policy, now: Instant) -> Option<Plan> {
-        let available = self.available(request, now);
+    /// the one that will be available first; not at those in `except`.
+    pub(super) fn plan(
+        &self,
+        request: &Request,
+        policy: &Policy,
+        now: Instant,
+        except: Places,
+    ) -> Option<Plan> {
+        let available = self.available(request, now).without(except);
         if let Some(at) = self.choose(available.without(self.tried), policy, now) {
             return Some(Plan { at, is_fresh: true });
         }
         let again = self.choose(available, policy, now);
-        let at = again.or_else(|| self.soonest(request, now))?;
+        let soonest = || self.soonest(request, now).filter(|it| !except.contains(*it));
+        let at = again.or_else(soonest)?;
         Some(Plan { at, is_fresh: false })
     }
 

@@ -4,57 +4,55 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::common::clock::Instant;
-use crate::common::stable_hash::fnv1a;
 
 /// The last good endpoint of each set of mirrors that is sticky: of 64 sets at most, those that were
 /// chosen last.
 #[derive(Debug, Default)]
 pub(crate) struct Favourites(Mutex<Vec<Favourite>>);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Favourite {
-    /// Hashes of the set's prefix and of the endpoint, which a reload does not change.
-    set: u64,
-    endpoint: u64,
+    /// The bases of the set and of the endpoint, which a reload does not change.
+    set: Box<str>,
+    endpoint: Box<str>,
     until: Instant,
 }
 
+impl Favourite {
+    fn is(&self, set: &str, endpoint: &str) -> bool {
+        *self.set == *set && *self.endpoint == *endpoint
+    }
+}
+
 impl Favourites {
-    /// Returns whether requests under `prefix` stay with `endpoint`.
-    pub(crate) fn is(&self, prefix: &str, endpoint: &str, now: Instant) -> bool {
-        let (set, endpoint) = (hash(prefix), hash(endpoint));
-        self.lock().iter().any(|it| it.set == set && it.endpoint == endpoint && now < it.until)
+    /// Returns whether requests of `set` stay with `endpoint`.
+    pub(crate) fn is(&self, set: &str, endpoint: &str, now: Instant) -> bool {
+        self.lock().iter().any(|it| it.is(set, endpoint) && now < it.until)
     }
 
-    /// Records a success of `endpoint`: requests under `prefix` stay with it for `time`. One that
-    /// they stay with already gains no time, so that it is left one day.
-    pub(crate) fn succeeded(&self, prefix: &str, endpoint: &str, time: Duration, now: Instant) {
-        let (set, endpoint) = (hash(prefix), hash(endpoint));
+    /// Records a success of `endpoint`: requests of `set` stay with it for `time`. One that they stay
+    /// with already gains no time, so that it is left one day.
+    pub(crate) fn succeeded(&self, set: &str, endpoint: &str, time: Duration, now: Instant) {
         let mut all = self.lock();
-        if all.iter().any(|it| it.set == set && it.endpoint == endpoint && now < it.until) {
+        if all.iter().any(|it| it.is(set, endpoint) && now < it.until) {
             return;
         }
-        all.retain(|it| it.set != set);
+        all.retain(|it| *it.set != *set);
         if all.len() >= super::MOST_SETS {
             all.remove(0);
         }
         let until = now.checked_add(time).unwrap_or(now);
-        all.push(Favourite { set, endpoint, until });
+        all.push(Favourite { set: set.into(), endpoint: endpoint.into(), until });
     }
 
     /// Records a failure of `endpoint`: no request stays with it.
-    pub(crate) fn failed(&self, prefix: &str, endpoint: &str) {
-        let (set, endpoint) = (hash(prefix), hash(endpoint));
-        self.lock().retain(|it| it.set != set || it.endpoint != endpoint);
+    pub(crate) fn failed(&self, set: &str, endpoint: &str) {
+        self.lock().retain(|it| !it.is(set, endpoint));
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Favourite>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn hash(text: &str) -> u64 {
-    fnv1a(text.bytes())
 }
 
 #[cfg(test)]

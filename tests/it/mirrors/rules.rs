@@ -187,6 +187,35 @@ async fn rule_4_the_budget_of_the_next_host_pays() {
     assert_eq!(client.asked(), "aba");
 }
 
+/// Two of three are down, and the budget of the second one is soon empty: the third is asked, and no
+/// request fails or waits.
+#[tokio::test(start_paused = true)]
+async fn rule_4_an_empty_budget_is_passed_over() {
+    let config = ResilientConfig::builder().without_circuit_breaker().mirrors(three());
+    let client = Client::new(config, statuses([("a", 503), ("b", 503), ("c", 200)]));
+    let start = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(client.status().await, 200);
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert!(client.asked().ends_with("acacac"), "{}", client.asked());
+}
+
+/// A connection that is always stale uses up the budget of its server; then the next one is asked.
+#[tokio::test(start_paused = true)]
+async fn rule_4_stale_connections_do_not_use_up_the_request() {
+    let stale = crate::support::fault::early_eof;
+    let script = Script::new([])
+        .for_host("a.example", [Reply::error(move || reqwest_middleware::Error::Reqwest(stale()))]);
+    let config = ResilientConfig::builder().without_circuit_breaker().mirrors(three());
+    let client = Client::new(config, script);
+    let start = Instant::now();
+    for _ in 0..30 {
+        assert_eq!(client.status().await, 200);
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
 #[tokio::test(start_paused = true)]
 async fn rule_5_hints_close_the_gate_of_one_host_only() {
     for status in [429, 503] {

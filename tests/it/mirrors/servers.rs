@@ -13,7 +13,7 @@ use reqwest_resilient::{
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::client_builder;
-use crate::support::reply::Reply;
+use crate::support::reply::{End, Fault, Reply};
 use crate::support::server::Server;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(150);
@@ -101,6 +101,14 @@ async fn a_server_that_no_connection_reaches_costs_one_request_an_open_period() 
 #[tokio::test]
 async fn a_server_that_responds_503_costs_one_request_an_open_period() {
     let ill = Server::h1([Reply::status(503).into()]);
+    survives(ill.url("/")).await;
+}
+
+/// A stale connection is replaced at the same server, for which its budget pays: once that is empty,
+/// the next one is asked.
+#[tokio::test]
+async fn a_server_that_closes_connections_costs_one_request_an_open_period() {
+    let ill = Server::h1([Fault::Unanswered(End::Close).into()]);
     survives(ill.url("/")).await;
 }
 
