@@ -11,6 +11,7 @@ use crate::common::fault::BuildError;
 use crate::common::path_redactor::PathRedactor;
 use crate::host::gate::RateLimited;
 use crate::observe::history::{AttemptLog, History};
+use crate::observe::invalid::InvalidPart;
 use crate::observe::message::{self, Elapsed, Message, Reported, TimeLimit};
 use crate::observe::redact::{self, RedactedUrl};
 use crate::observe::redacted_source::RedactedSource;
@@ -104,6 +105,9 @@ impl Inner {
         if message::is_own(*kind, error.as_ref()) {
             return Sources::None;
         }
+        if error.is::<InvalidPart>() {
+            return Sources::Whole;
+        }
         let redact_path = redact_path.as_ref();
         let whole = mem::replace(error, Box::new(fmt::Error));
         *error = match whole.downcast::<reqwest::Error>() {
@@ -133,6 +137,22 @@ enum Sources {
 }
 
 /// The kind of an [`HttpRequestError`].
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(client: reqwest_resilient::ResilientClient) {
+/// use reqwest_resilient::{ErrorKind, FailureKind};
+///
+/// if let Err(error) = client.get("https://example.com/").send_resilient().await {
+///     match error.kind() {
+///         ErrorKind::Status(status) => eprintln!("the server says {status}"),
+///         ErrorKind::Failure(FailureKind::Timeout) => eprintln!("too slow"),
+///         _ => eprintln!("{error:#}"),
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -149,8 +169,8 @@ impl HttpRequestError {
     }
 
     /// Builds the error of a request that could not be built.
-    pub(crate) fn unbuilt(kind: FailureKind, error: BoxError) -> Self {
-        let cause = Cause::Failure(kind, error);
+    pub(crate) fn unbuilt(error: impl Into<BoxError>) -> Self {
+        let cause = Cause::Failure(FailureKind::Builder, error.into());
         Self::new(Inner::logged(None, None, cause, &AttemptLog::new()))
     }
 
@@ -342,6 +362,9 @@ impl fmt::Display for HttpRequestError {
             }
             (_, _, Reported::Failure(_, error)) => {
                 f.write_str("request could not be built")?;
+                if let Some(part) = error.downcast_ref::<InvalidPart>() {
+                    write!(f, ": {part}")?;
+                }
                 if f.alternate() {
                     let text = transport_error::root_text(*error);
                     write!(f, ": {}", redact::redact(&text, inner.redact_path.as_ref()))?;
@@ -368,7 +391,10 @@ impl fmt::Debug for HttpRequestError {
 impl Error for HttpRequestError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match (&self.inner.1, &self.inner.0.cause) {
-            (Sources::Whole, Cause::Failure(_, source)) => Some(source.as_ref()),
+            (Sources::Whole, Cause::Failure(_, source)) => {
+                // `Display` has named the part.
+                source.downcast_ref::<InvalidPart>().map_or(Some(source.as_ref()), Error::source)
+            }
             (Sources::Redacted(source), _) => Some(source),
             _ => None,
         }
@@ -381,7 +407,7 @@ impl RefUnwindSafe for HttpRequestError {}
 
 impl From<BuildError> for HttpRequestError {
     fn from(error: BuildError) -> Self {
-        Self::unbuilt(FailureKind::Builder, error.into())
+        Self::unbuilt(error)
     }
 }
 

@@ -3,6 +3,15 @@
 use std::num::NonZeroU8;
 
 /// A share of calls: a whole number of percent from 1 to 100.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::Percent;
+///
+/// let third = Percent::new(33).unwrap();
+/// assert_eq!((third.get(), Percent::new(101)), (33, None));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Percent(NonZeroU8);
 

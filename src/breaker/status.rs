@@ -10,6 +10,18 @@ use std::{
 use crate::breaker::window::WindowCounts;
 
 /// The state of a breaker: how it treats calls.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{BreakerConfig, BreakerState, CircuitBreaker};
+///
+/// let breaker = CircuitBreaker::new(BreakerConfig::default())?;
+/// assert_eq!(breaker.state(), BreakerState::Closed);
+/// breaker.force_open();
+/// assert_eq!(breaker.state().as_str(), "forced_open");
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BreakerState {
@@ -49,6 +61,19 @@ impl Display for BreakerState {
 }
 
 /// The reason of a change of state.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{ChangeReason, HostStates};
+///
+/// let hosts = HostStates::new();
+/// hosts.on_state_change(|change| {
+///     if change.why != ChangeReason::Manual {
+///         eprintln!("{change}");
+///     }
+/// });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ChangeReason {
@@ -93,6 +118,19 @@ impl Display for ChangeReason {
 }
 
 /// One change of one breaker's state.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{BreakerState, HostStates};
+///
+/// let hosts = HostStates::new();
+/// hosts.on_state_change(|change| {
+///     if change.to == BreakerState::Open {
+///         eprintln!("{} is down: {change}", change.key);
+///     }
+/// });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StateChange {
@@ -125,6 +163,18 @@ impl Display for StateChange {
 }
 
 /// The full state of a breaker at one moment.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Instant;
+/// use reqwest_resilient::HostStates;
+///
+/// let hosts = HostStates::new();
+/// for breaker in hosts.snapshot(Instant::now()) {
+///     println!("{}: {}, {} rejected", breaker.key, breaker.state, breaker.rejections);
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BreakerSnapshot {
@@ -158,6 +208,20 @@ pub struct BreakerSnapshot {
 }
 
 /// The cause of an opening, in figures; its `Display` is a sentence.
+///
+/// # Examples
+///
+/// ```
+/// use std::{num::NonZeroU32, time::Instant};
+/// use reqwest_resilient::{BreakerConfig, CircuitBreaker};
+///
+/// let now = Instant::now();
+/// let breaker = CircuitBreaker::new(BreakerConfig::consecutive(NonZeroU32::MIN))?;
+/// breaker.try_enter(now)?.failure(now);
+/// let rejected = breaker.try_enter(now).unwrap_err();
+/// assert_eq!(rejected.cause().to_string(), "1 failure in a row");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OpenCause {
@@ -202,6 +266,18 @@ impl Display for OpenCause {
 }
 
 /// The rejection of a call by a breaker.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(client: reqwest_resilient::ResilientClient) {
+/// if let Err(error) = client.get("https://example.com/").send_resilient().await {
+///     if let Some(open) = error.circuit_open() {
+///         eprintln!("{}, again in {:?}", open.cause(), open.retry_in());
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CircuitOpen {
     pub(super) cause: OpenCause,

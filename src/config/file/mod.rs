@@ -145,6 +145,17 @@ use crate::config::ResilientConfig;
 /// Settings as they were written, not yet judged: to join several sources before they are.
 ///
 /// Deserializes from whatever is well-formed; mistakes show in [`build`](Self::build).
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::file::RawConfig;
+///
+/// let file: RawConfig = toml::from_str("max_retries = 5")?;
+/// let vars = RawConfig::from_env("APP_", [("APP_MAX_RETRIES", "1")]);
+/// let config = vars.over(file).build()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RawConfig(Tree);
 
