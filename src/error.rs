@@ -253,11 +253,6 @@ impl HttpRequestError {
         }
     }
 
-    /// Returns whether the server responded, with a status that is no success.
-    pub fn is_status(&self) -> bool {
-        self.status().is_some()
-    }
-
     /// Returns whether `max_total_time` ended the request.
     pub fn is_deadline(&self) -> bool {
         self.inner.0.stop == StopReason::Deadline

@@ -299,20 +299,10 @@ impl CircuitOpen {
         if self.is_probing { Some(Duration::ZERO) } else { self.retry_in }
     }
 
-    /// Returns the reason of the last opening: a rule, a failed probe, or
+    /// Returns the figures behind the last opening: by a rule, a failed probe, or
     /// [`Manual`](ChangeReason::Manual) if it is forced open.
-    pub fn reason(&self) -> ChangeReason {
-        self.cause.reason
-    }
-
-    /// Returns the figures behind that opening.
     pub fn cause(&self) -> &OpenCause {
         &self.cause
-    }
-
-    /// Returns the failures since the last success, close or reset of the breaker.
-    pub fn failures(&self) -> u32 {
-        self.cause.failures
     }
 
     /// Returns how long until a call may be admitted as a probe; `None` if the breaker is forced
@@ -384,7 +374,7 @@ mod tests {
             let open = CircuitOpen { cause, retry_in, is_probing: false };
             let expected = format!("circuit breaker is open: {text}; retry in 0.8 s");
             assert_eq!(open.to_string(), expected);
-            assert_eq!((open.reason(), open.failures()), (cause.reason, cause.failures));
+            assert_eq!(open.cause(), &cause);
         }
         let forced = CircuitOpen {
             cause: cause(ChangeReason::Manual, 3),

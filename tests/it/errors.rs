@@ -177,7 +177,10 @@ fn unbuilt(client: &ResilientClient) -> [(reqwest_resilient::RequestBuilder, &'s
         (client.get("https://u:hunter2@host:port/"), "invalid URL `host:port/…`"),
         (client.get("data:text/plain,hunter2"), "invalid URL `data:…`"),
         (client.get(String::from("//host/x#hunter2")), "invalid URL `//host/x…`"),
-        (client.get(URL.parse::<url::Url>().unwrap()).header("", "hunter2"), "invalid header name ``"),
+        (
+            client.get(URL.parse::<url::Url>().unwrap()).header("", "hunter2"),
+            "invalid header name ``",
+        ),
         (valid().header("x y", "hunter2"), "invalid header name `x y`"),
         (valid().header(String::from("é"), "hunter2"), "invalid header name `\\xc3\\xa9`"),
         (valid().header("x-key", "hunter2\n"), "invalid value of header `x-key`"),
@@ -199,7 +202,9 @@ async fn an_invalid_url_or_header_is_named_without_secrets() {
         let error = request.send().await.unwrap_err();
         let ours = HttpRequestError::find(&error).unwrap();
         assert!(ours.to_string().ends_with(part), "{ours}");
-        assert!(ours.source().is_some_and(|it| it.is::<reqwest::Error>() || it.is::<http::Error>()));
+        assert!(
+            ours.source().is_some_and(|it| it.is::<reqwest::Error>() || it.is::<http::Error>())
+        );
     }
     // The first fault is the one that is named, and the rest of the builder changes nothing.
     let request = client.get("nonsense").header("x y", "z").body("text").bearer_auth("\n");

@@ -40,7 +40,15 @@ const SHAPE: [&str; 5] =
 
 /// The pages about a feature, besides downloads and testing, which tell a story.
 const FEATURES: [&str; 10] = [
-    "blocking", "breaker", "budget", "files", "gate", "limits", "presets", "retries", "telemetry",
+    "blocking",
+    "breaker",
+    "budget",
+    "files",
+    "gate",
+    "limits",
+    "presets",
+    "retries",
+    "telemetry",
     "waits",
 ];
 
