@@ -387,8 +387,9 @@ impl Error for HttpRequestError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match (&self.inner.1, &self.inner.0.cause) {
             (Sources::Whole, Cause::Failure(_, source)) => {
+                let part = source.downcast_ref::<InvalidPart>();
                 // `Display` has named the part.
-                source.downcast_ref::<InvalidPart>().map_or(Some(source.as_ref()), Error::source)
+                part.map_or_else(|| Some(source.as_ref() as _), Error::source)
             }
             (Sources::Redacted(source), _) => Some(source),
             _ => None,

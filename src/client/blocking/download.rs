@@ -88,7 +88,7 @@ impl DownloadBuilder {
     }
 
     fn parts(self) -> Result<(download::DownloadBuilder, Driver), DownloadError> {
-        self.0.map_err(|error| DownloadError::unsent(error.into()))
+        self.0.map_err(DownloadError::unsent)
     }
 
     fn change(self, change: impl FnOnce(&mut Settings)) -> Self {
