@@ -43,7 +43,7 @@
 //! | What differs for a host? | [`ResilientConfigBuilder::host`] |
 //! | How do settings change at runtime? | [`ResilientClient::reload_handle`], [`Resilient::handle`] |
 //! | How do I decide by myself? | [`ResilientConfigBuilder::retry_if`], [`Outcome`] |
-//! | How does each part work? | guides: [retries](guide::retries), [waits](guide::waits), [gate](guide::gate), [budget](guide::budget), [breaker](guide::breaker), [presets](guide::presets), [limits](guide::limits) |
+//! | How does each part work? | guides: [retries](guide::retries), [waits](guide::waits), [gate](guide::gate), [budget](guide::budget), [breaker](guide::breaker), [presets](guide::presets), [unknowns](guide::unknowns) |
 #![cfg_attr(
     feature = "test-util",
     doc = "| How do I test my settings? | [`testing::Script`], without a network and in virtual time; [guide](guide::testing) |"
@@ -143,8 +143,8 @@ pub mod guide {
     #[doc = include_str!("../docs/gate.md")]
     pub mod gate {}
 
-    #[doc = include_str!("../docs/limits.md")]
-    pub mod limits {}
+    #[doc = include_str!("../docs/unknowns.md")]
+    pub mod unknowns {}
 
     #[doc = include_str!("../docs/presets.md")]
     pub mod presets {}

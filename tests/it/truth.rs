@@ -26,7 +26,7 @@ const PAGES: [&str; 15] = [
     "docs/coming_from_reqwest_retry.md",
     "docs/files.md",
     "docs/gate.md",
-    "docs/limits.md",
+    "docs/unknowns.md",
     "docs/presets.md",
     "docs/retries.md",
     "docs/telemetry.md",
