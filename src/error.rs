@@ -10,6 +10,7 @@ use crate::breaker::CircuitOpen;
 use crate::common::fault::BuildError;
 use crate::common::path_redactor::PathRedactor;
 use crate::host::gate::RateLimited;
+use crate::host::mirrors::EndpointsUnavailable;
 use crate::observe::history::{AttemptLog, History};
 use crate::observe::invalid::InvalidPart;
 use crate::observe::message::{self, Elapsed, Message, Reported, TimeLimit};
@@ -299,7 +300,7 @@ impl HttpRequestError {
 
     /// Returns the breaker's rejection, if that ended the request.
     pub fn circuit_open(&self) -> Option<&CircuitOpen> {
-        self.own_cause()
+        self.own_cause().or_else(|| self.own_cause().map(|it: &EndpointsUnavailable| &it.open))
     }
 
     /// Returns the gate's rejection, if that ended the request: the host had asked for a longer

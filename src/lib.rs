@@ -41,9 +41,10 @@
 //! | What happened? | [`ResponseExt::history`], [`AttemptLog`], [`Attempt`] |
 //! | Why did it end? | [`StopReason`], [`HttpRequestError`], [`RequestBuilderExt::send_resilient`] |
 //! | What differs for a host? | [`ResilientConfigBuilder::host`] |
+//! | What if there is more than one host to ask? | [`Mirrors`]; [guide](guide::mirrors) |
 //! | How do settings change at runtime? | [`ResilientClient::reload_handle`], [`Resilient::handle`] |
 //! | How do I decide by myself? | [`ResilientConfigBuilder::retry_if`], [`Outcome`] |
-//! | How does each part work? | guides: [retries](guide::retries), [waits](guide::waits), [gate](guide::gate), [budget](guide::budget), [breaker](guide::breaker), [presets](guide::presets), [unknowns](guide::unknowns) |
+//! | How does each part work? | guides: [retries](guide::retries), [waits](guide::waits), [gate](guide::gate), [budget](guide::budget), [breaker](guide::breaker), [presets](guide::presets), [mirrors](guide::mirrors), [unknowns](guide::unknowns) |
 #![cfg_attr(
     feature = "test-util",
     doc = "| How do I test my settings? | [`testing::Script`], without a network and in virtual time; [guide](guide::testing) |"
@@ -143,8 +144,8 @@ pub mod guide {
     #[doc = include_str!("../docs/gate.md")]
     pub mod gate {}
 
-    #[doc = include_str!("../docs/unknowns.md")]
-    pub mod unknowns {}
+    #[cfg_attr(any(not(doctest), feature = "download"), doc = include_str!("../docs/mirrors.md"))]
+    pub mod mirrors {}
 
     #[doc = include_str!("../docs/presets.md")]
     pub mod presets {}
@@ -161,6 +162,9 @@ pub mod guide {
     // Whole tests, as readers write them; `tests/it/truth.rs` runs them.
     #[allow(clippy::test_attr_in_doctest)]
     pub mod testing {}
+
+    #[doc = include_str!("../docs/unknowns.md")]
+    pub mod unknowns {}
 
     #[doc = include_str!("../docs/waits.md")]
     pub mod waits {}
@@ -202,10 +206,11 @@ pub use execution::bench;
 pub use execution::body::BodyFactory;
 pub use execution::original::ResendCount;
 pub use host::gate::RateLimited;
+pub use host::mirrors::{MirrorSets, Mirrors};
 pub use host::states::HostStates;
 pub use observe::event::{
-    BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, RequestInfo, ResponseInfo, ResumeInfo,
-    RetryInfo,
+    BudgetInfo, Event, FailoverInfo, FailureInfo, GateInfo, HeldInfo, RequestInfo, ResponseInfo,
+    ResumeInfo, RetryInfo,
 };
 pub use observe::history::{Attempt, AttemptLog, History, Hold, ResponseExt};
 pub use observe::listeners::{AttemptScope, Observer};

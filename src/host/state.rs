@@ -8,6 +8,7 @@ use std::sync::{
 use crate::breaker::{BreakerHandle, BreakerState, Observers, RuleSet};
 use crate::common::clock::Instant;
 use crate::host::gate::HostGates;
+use crate::host::mirrors::Load;
 use crate::retry::budget::{Account, RetryBudget};
 
 /// The state of one host, or of one key of the user's.
@@ -23,6 +24,8 @@ pub(crate) struct HostState {
     family: Arc<Family>,
     breaker: OnceLock<Arc<BreakerHandle>>,
     budget: OnceLock<Arc<Account>>,
+    /// Used only where requests are spread over mirrors.
+    load: OnceLock<Arc<Load>>,
     pub(crate) gates: HostGates,
 }
 
@@ -106,6 +109,7 @@ impl HostState {
             family: Arc::clone(family),
             breaker: OnceLock::new(),
             budget: OnceLock::new(),
+            load: OnceLock::new(),
             gates: HostGates::default(),
         }
     }
@@ -192,6 +196,11 @@ impl HostState {
     #[inline]
     pub(crate) fn used_budget(&self) -> Option<&Arc<Account>> {
         self.budget.get()
+    }
+
+    /// Returns the load of the host.
+    pub(crate) fn load(&self) -> &Arc<Load> {
+        self.load.get_or_init(Arc::default)
     }
 
     /// Returns whether this state may be evicted at `now`.

@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use http::{Extensions, Method};
+use reqwest::Url;
 
 use crate::breaker::StateChange;
 use crate::observe::message::{Attempts, Message, Reported};
@@ -46,6 +47,8 @@ pub enum Event<'a> {
     BudgetRefused(&'a BudgetInfo<'a>),
     /// A wait begins, after which the request is sent again.
     Waiting(&'a RetryInfo<'a>),
+    /// The next attempt goes to another endpoint of the request's [`Mirrors`](crate::Mirrors).
+    FailedOver(&'a FailoverInfo<'a>),
     /// A download broke off, and goes on after a wait: with the rest, or from zero.
     Resuming(&'a ResumeInfo<'a>),
     /// The request succeeded.
@@ -74,6 +77,7 @@ impl<'a> Event<'a> {
             Self::GateClosed(it) => (it.method, it.url),
             Self::BudgetRefused(it) => (it.method, it.url),
             Self::Waiting(it) => (it.method, it.url),
+            Self::FailedOver(it) => (it.method, it.url),
             Self::Resuming(it) => (it.method, it.url),
             Self::Succeeded(it) => (it.method, it.url),
             Self::GaveUp(it) => (it.method, it.url),
@@ -111,6 +115,7 @@ impl fmt::Display for Event<'_> {
                 let (attempt, wait) = (it.attempt, seconds(it.wait));
                 write!(f, "attempt {attempt} in {wait:.3}s by {}, after {}", it.source, it.outcome)
             }
+            Self::FailedOver(it) => write!(f, "attempt {} is here, after {}", it.attempt, it.from),
             Self::Resuming(it) => {
                 write!(f, "download broke off at byte {}", it.received)?;
                 let how = if it.restarts { "starts over" } else { "goes on" };
@@ -152,6 +157,8 @@ pub struct RequestInfo<'a> {
     pub max_retries: u32,
     /// The extensions of this attempt, with what the caller and other middleware put there.
     pub extensions: &'a Extensions,
+    /// The base URL of the endpoint that is asked, of those that [`Mirrors`](crate::Mirrors) name.
+    pub endpoint: Option<&'a Url>,
 }
 
 /// A wait before an attempt: at the closed gate of a host, at an open circuit breaker, or for a
@@ -273,6 +280,20 @@ pub struct RetryInfo<'a> {
     pub tokens: Option<f64>,
     /// The outcome of the previous attempt.
     pub outcome: &'a Outcome<'a>,
+}
+
+/// An attempt at another endpoint than the one before.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct FailoverInfo<'a> {
+    /// The request's method.
+    pub method: &'a Method,
+    /// The URL of the attempt that begins.
+    pub url: RedactedUrl<'a>,
+    /// The URL of the attempt before.
+    pub from: RedactedUrl<'a>,
+    /// The number of the attempt that begins, counted from 1.
+    pub attempt: u32,
 }
 
 /// A download that goes on after a break.

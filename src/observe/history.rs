@@ -7,6 +7,7 @@ use http::StatusCode;
 use reqwest::Url;
 
 use crate::common::path_redactor::PathRedactor;
+use crate::host::mirrors::GivenBy;
 use crate::outcome::{Delivery, FailureKind, Heard, Outcome};
 use crate::retry::decision::{StopReason, WaitSource};
 
@@ -38,6 +39,9 @@ pub struct Attempt {
     pub result: Result<StatusCode, FailureKind>,
     /// The progress of the request.
     pub delivery: Delivery,
+    /// The host of the endpoint that was asked, if it is not that of the request's own URL; only with
+    /// [`Mirrors`](crate::Mirrors).
+    pub host: Option<String>,
     /// The host that responded, if it is not the one that was asked (after a redirect); with its
     /// port unless that is the scheme's own.
     pub answered_by: Option<String>,
@@ -56,6 +60,7 @@ impl Attempt {
                 (None, failure) => Err(failure.unwrap_or(FailureKind::Other)),
             },
             delivery: outcome.delivery(),
+            host: None,
             answered_by: outcome.cross_host_url().and_then(server_of),
             wait: None,
         }
@@ -70,6 +75,7 @@ impl Attempt {
             duration,
             result: Ok(status),
             delivery: Delivery::Answered,
+            host: None,
             answered_by: by.and_then(server_of),
             wait: None,
         }
@@ -77,7 +83,7 @@ impl Attempt {
 }
 
 /// Returns the host of a URL, with its port unless that is the scheme's own.
-fn server_of(url: &Url) -> Option<String> {
+pub(crate) fn server_of(url: &Url) -> Option<String> {
     let host = url.host_str()?;
     Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
 }
@@ -90,6 +96,9 @@ impl fmt::Display for Attempt {
         match self.result {
             Ok(status) => write!(f, "status {}", status.as_u16())?,
             Err(kind) => write!(f, "{kind} ({})", self.delivery)?,
+        }
+        if let Some(host) = &self.host {
+            write!(f, " at {host}")?;
         }
         if let Some(host) = &self.answered_by {
             write!(f, " from {host}")?;
@@ -306,6 +315,10 @@ pub trait ResponseExt {
 
     /// Returns whether this response reports too many requests: a 429, or a 403 with a rate limit.
     fn is_rate_limited(&self) -> bool;
+
+    /// Returns the base URL of the endpoint that gave this response, of those that
+    /// [`Mirrors`](crate::Mirrors) name; `None` without them.
+    fn endpoint(&self) -> Option<&Url>;
 }
 
 impl ResponseExt for reqwest::Response {
@@ -323,6 +336,10 @@ impl ResponseExt for reqwest::Response {
 
     fn is_rate_limited(&self) -> bool {
         self.history().is_some_and(History::is_rate_limited)
+    }
+
+    fn endpoint(&self) -> Option<&Url> {
+        self.extensions().get().map(|GivenBy(endpoint)| endpoint.url())
     }
 }
 

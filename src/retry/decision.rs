@@ -95,6 +95,8 @@ pub enum WaitSource {
     Budget,
     /// The open circuit breaker, until a probe may run.
     CircuitBreaker,
+    /// No wait: another endpoint of the request's [`Mirrors`](crate::Mirrors) is asked at once.
+    Failover,
     /// The closed gate of the host.
     Gate,
     /// The server, in the header of this name.
@@ -111,6 +113,7 @@ impl fmt::Display for WaitSource {
             Self::Backoff => f.write_str("backoff"),
             Self::Budget => f.write_str("budget"),
             Self::CircuitBreaker => f.write_str("circuit breaker"),
+            Self::Failover => f.write_str("failover"),
             Self::Gate => f.write_str("gate"),
             Self::Hint(header) => f.write_str(header.as_str()),
             Self::HintFrom => f.write_str("hint_from"),
@@ -154,6 +157,7 @@ mod tests {
             (WaitSource::Backoff, "backoff"),
             (WaitSource::Budget, "budget"),
             (WaitSource::CircuitBreaker, "circuit breaker"),
+            (WaitSource::Failover, "failover"),
             (WaitSource::Gate, "gate"),
             (WaitSource::Hint(http::header::RETRY_AFTER), "retry-after"),
             (WaitSource::HintFrom, "hint_from"),

@@ -501,6 +501,11 @@ fn a_file_can_say_what_the_builder_can() {
         idempotency_key = { header = 'x-key', format = 'raw' }
         gate = true
         max_hosts = 9
+        [mirrors.'https://a.example/x/']
+        endpoints = ['https://a.example/x', 'https://b.example']
+        order = 'spread'
+        sticky = '1m'
+        secret_headers = ['x-key']
         [circuit_breaker]
         scope = 'per_host'
         window = 100
@@ -569,6 +574,13 @@ fn a_file_can_say_what_the_builder_can() {
         .deadline_header(reqwest_resilient::DeadlineHeader::millis(header("x-left-ms")))
         .attempt_header(header("x-attempt"))
         .gate()
+        .mirrors(
+            reqwest_resilient::Mirrors::new("https://a.example/x/")
+                .also("https://b.example")
+                .spread()
+                .sticky(60 * SECOND)
+                .secret_header(header("x-key")),
+        )
         .circuit_breaker(breaker)
         .max_hosts(9.try_into().unwrap())
         .retry_budget(RetryBudget::shared(budget))

@@ -16,6 +16,7 @@ mod hints;
 mod hosts;
 #[cfg(feature = "blocking")]
 mod lifecycle;
+mod mirrors;
 mod misuse;
 mod overload;
 #[cfg(feature = "blocking")]

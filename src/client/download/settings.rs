@@ -54,7 +54,17 @@ impl Settings {
             length: expect_length,
             ..Asked::of(request.method(), request.headers())
         };
-        let parts = Parts { client, request, extensions, asked, refresh, max_retries, restartable };
+        let is_verified = watchers.verifier.is_some();
+        let parts = Parts {
+            client,
+            request,
+            extensions,
+            asked,
+            refresh,
+            max_retries,
+            restartable,
+            is_verified,
+        };
         Ok(Prepared { session: Session::new(parts), watchers, key })
     }
 

@@ -22,6 +22,8 @@ pub(super) enum Value {
     Method(Method),
     Header(HeaderName),
     Text,
+    /// A base URL.
+    Url(String),
     List(Vec<Self>),
     Table(Table),
 }

@@ -16,6 +16,7 @@ use crate::config::headers::DeadlineHeader;
 use crate::config::policy::{HostPolicy, LONGEST_BACKOFF, RetryAfter, STALL_TIMEOUT};
 use crate::host::gate::GateKey;
 use crate::host::map::DEFAULT_MAX_HOSTS;
+use crate::host::mirrors::MirrorSets;
 use crate::observe::listeners::Listeners;
 use crate::outcome::classify::{BackoffFrom, HintFrom, Judge, Predicate, RetryMethods, TRANSIENT};
 use crate::outcome::hint::HintHeaders;
@@ -129,6 +130,7 @@ policy! {
         RetryBudget budget: Option<RetryBudget> = Some(BudgetConfig::default().into()),
             "retry_budget" by budget_rules;
         Gate gate: Option<GateKey> = Some(GateKey::default()), "gate";
+        Mirrors mirrors: Option<MirrorSets> = None, "mirrors";
     }
     code {
         RetryIf retry_if: Option<Predicate>;

@@ -9,6 +9,7 @@ use ::metrics::{
     gauge, histogram,
 };
 use http::Method;
+use reqwest::Url;
 
 use crate::breaker::{BreakerState, StateChange};
 use crate::observe::event::Event;
@@ -34,12 +35,13 @@ use crate::retry::decision::WaitSource;
 /// | `resilient_budget_tokens` | gauge | `host` | retries left in the budget when it was last asked |
 /// | `resilient_budget_refusals_total` | counter | `host` | retries not made because the budget was empty |
 /// | `resilient_gate_closings_total` | counter | `host` | times a response closed a gate, or for longer |
+/// | `resilient_failovers_total` | counter | `host`, `from` | attempts that went to another endpoint than the one before, `from` |
 /// | `resilient_download_breaks_total` | counter | `host`, `next` | downloads that broke off, by whether they go on (`resume`) or start over (`restart`) |
 ///
 /// - `result`, `reason`: a status such as `503`, or a [`FailureKind`](crate::FailureKind) such as
 ///   `timeout`. A retry that a breaker rejects after its wait is counted in rejections too, and the
 ///   next one with the reason `circuit_open`.
-/// - `source`: `backoff`, `budget`, `circuit_breaker`, `gate`, `hint` or `immediate`.
+/// - `source`: `backoff`, `budget`, `circuit_breaker`, `failover`, `gate`, `hint` or `immediate`.
 /// - `ended`: a [`StopReason`](crate::StopReason).
 /// - `state`, `to`: a [`BreakerState`](crate::BreakerState).
 /// - `why`: a [`ChangeReason`](crate::ChangeReason).
@@ -145,6 +147,7 @@ impl MetricsObserver {
         describe_gauge!(BUDGET_TOKENS, count, "Retries left in the budget");
         describe_counter!(BUDGET_REFUSALS, count, "Retries the budget did not pay for");
         describe_counter!(GATE_CLOSINGS, count, "Times a response closed a gate");
+        describe_counter!(FAILOVERS, count, "Attempts that went to another endpoint");
         describe_counter!(DOWNLOAD_BREAKS, count, "Downloads that broke off and go on");
         Self { hosts: Names::default(), keys: Names::default(), constant: vec![] }
     }
@@ -208,12 +211,13 @@ const BREAKER_CHANGES: &str = "resilient_breaker_changes_total";
 const BUDGET_TOKENS: &str = "resilient_budget_tokens";
 const BUDGET_REFUSALS: &str = "resilient_budget_refusals_total";
 const GATE_CLOSINGS: &str = "resilient_gate_closings_total";
+const FAILOVERS: &str = "resilient_failovers_total";
 const DOWNLOAD_BREAKS: &str = "resilient_download_breaks_total";
 
 /// The labels that metrics have of their own, and those that exporters add to histograms.
-const OWN_LABELS: [&str; 14] = [
-    "host", "method", "result", "reason", "source", "ended", "by", "key", "state", "to", "why",
-    "next", "le", "quantile",
+const OWN_LABELS: [&str; 15] = [
+    "host", "from", "method", "result", "reason", "source", "ended", "by", "key", "state", "to",
+    "why", "next", "le", "quantile",
 ];
 
 const STATES: [BreakerState; 6] = [
@@ -231,16 +235,19 @@ impl Observer for MetricsObserver {
             return self.breaker_changed(change);
         }
         let Some((method, url)) = event.request() else { return };
-        let host = match (url.full().host_str(), url.full().port()) {
-            (Some(host), None) => self.hosts.of(host),
-            (Some(host), Some(port)) => self.hosts.of(&format!("{host}:{port}")),
-            (None, _) => SharedString::const_str(OTHER),
-        };
-        self.count(event, host, method);
+        self.count(event, self.host_of(url.full()), method);
     }
 }
 
 impl MetricsObserver {
+    fn host_of(&self, url: &Url) -> SharedString {
+        match (url.host_str(), url.port()) {
+            (Some(host), None) => self.hosts.of(host),
+            (Some(host), Some(port)) => self.hosts.of(&format!("{host}:{port}")),
+            (None, _) => SharedString::const_str(OTHER),
+        }
+    }
+
     fn count(&self, event: &Event<'_>, host: SharedString, method: &Method) {
         match event {
             Event::AttemptEnded(it) => {
@@ -266,6 +273,10 @@ impl MetricsObserver {
             Event::BudgetRefused(it) => {
                 self.tokens(&host, Some(it.tokens));
                 counter!(BUDGET_REFUSALS, self.labels([("host", host)])).increment(1);
+            }
+            Event::FailedOver(it) => {
+                let labels = self.labels([("host", host), ("from", self.host_of(it.from.full()))]);
+                counter!(FAILOVERS, labels).increment(1);
             }
             Event::Resuming(it) => {
                 let next = known(if it.restarts { "restart" } else { "resume" });
@@ -319,6 +330,7 @@ fn source(source: &WaitSource) -> &'static str {
         WaitSource::Backoff => "backoff",
         WaitSource::Budget => "budget",
         WaitSource::CircuitBreaker => "circuit_breaker",
+        WaitSource::Failover => "failover",
         WaitSource::Gate => "gate",
         WaitSource::Hint(_) | WaitSource::HintFrom => "hint",
         WaitSource::Immediate => "immediate",

@@ -24,6 +24,7 @@ use crate::outcome::Outcome;
 /// | `http.request.method` | the method; `_OTHER` for one that HTTP does not define |
 /// | `server.address`, `server.port` | of the request's URL |
 /// | `url.full` | the URL without userinfo, query and fragment |
+/// | `resilient.endpoint` | the base URL of the endpoint, of those that [`Mirrors`](crate::Mirrors) name |
 /// | `http.request.resend_count` | from 1, on every attempt but the first |
 /// | `http.response.status_code` | the status, if there was a response |
 /// | `error.type` | the status from 400 on, or a [`FailureKind`](crate::FailureKind) such as `timeout`; `_OTHER` for kinds without a name |
@@ -214,6 +215,7 @@ impl Observer for TracingObserver {
             server.address = info.url.full().host_str().map(unbracketed),
             server.port = info.url.full().port_or_known_default().map(i64::from),
             url.full = %info.url,
+            resilient.endpoint = info.endpoint.map(field::display),
             http.request.resend_count = resend_count(info),
             http.response.status_code = field::Empty,
             "error.type" = field::Empty,

@@ -3,6 +3,7 @@
 
 mod breaker;
 mod budget;
+mod mirrors;
 mod request;
 
 pub(super) use self::{breaker::BREAKER, budget::BUDGET, request::SETTINGS};
