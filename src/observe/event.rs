@@ -15,6 +15,17 @@ use crate::retry::decision::{StopReason, WaitSource};
 /// An event of a request. Listeners are notified in the order of events.
 ///
 /// `Display` is a line for a log, without secrets.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::ResilientConfig;
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| eprintln!("{event}"))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -122,6 +133,17 @@ impl fmt::Display for Event<'_> {
 }
 
 /// An attempt about to be sent.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::ResilientConfig;
+///
+/// let config = ResilientConfig::builder()
+///     .on_request(|it| println!("{} {}, attempt {}", it.method, it.url, it.attempt))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct RequestInfo<'a> {
@@ -141,6 +163,21 @@ pub struct RequestInfo<'a> {
 
 /// A wait before an attempt: at the closed gate of a host, at an open circuit breaker, or for a
 /// token of the retry budget.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| {
+///         if let Event::HeldBack(it) = event {
+///             println!("{} waits {:?} by {}", it.url, it.wait, it.source);
+///         }
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct HeldInfo<'a> {
@@ -157,6 +194,21 @@ pub struct HeldInfo<'a> {
 }
 
 /// A gate that a response closed.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| {
+///         if let Event::GateClosed(it) = event {
+///             println!("{}: no request for {:?}", it.url, it.closed_for);
+///         }
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct GateInfo<'a> {
@@ -169,6 +221,21 @@ pub struct GateInfo<'a> {
 }
 
 /// A retry that the budget refused.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| {
+///         if let Event::BudgetRefused(it) = event {
+///             println!("{}: no retry after {} attempts", it.url, it.attempts);
+///         }
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct BudgetInfo<'a> {
@@ -183,6 +250,17 @@ pub struct BudgetInfo<'a> {
 }
 
 /// A wait before the next attempt.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::ResilientConfig;
+///
+/// let config = ResilientConfig::builder()
+///     .on_retry(|it| eprintln!("{}: {}, again in {:?} by {}", it.url, it.outcome, it.wait, it.source))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct RetryInfo<'a> {
@@ -219,6 +297,21 @@ pub struct FailoverInfo<'a> {
 }
 
 /// A download that goes on after a break.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| {
+///         if let Event::Resuming(it) = event {
+///             println!("{}: goes on at byte {}", it.url, it.received);
+///         }
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ResumeInfo<'a> {
@@ -237,6 +330,17 @@ pub struct ResumeInfo<'a> {
 }
 
 /// A request that succeeded.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::ResilientConfig;
+///
+/// let config = ResilientConfig::builder()
+///     .on_success(|it| println!("{}: {:?}, {} attempts", it.url, it.elapsed, it.attempts))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ResponseInfo<'a> {
@@ -257,6 +361,17 @@ pub struct ResponseInfo<'a> {
 }
 
 /// A request that ended without success. `Display` is the message of the error.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::ResilientConfig;
+///
+/// let config = ResilientConfig::builder()
+///     .on_failure(|it| eprintln!("{it} ({})", it.stop_reason))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct FailureInfo<'a> {

@@ -15,6 +15,17 @@ use crate::retry::decision::{StopReason, WaitSource};
 const LONGEST: usize = 64;
 
 /// One attempt of a request.
+///
+/// # Examples
+///
+/// ```
+/// # fn example(error: reqwest_resilient::HttpRequestError) {
+/// for attempt in error.history().attempts() {
+///     // #2 +0.412s 1.003s timeout (maybe processed), then 0.600s by backoff
+///     println!("{attempt}");
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Attempt {
@@ -98,6 +109,17 @@ impl fmt::Display for Attempt {
 
 /// A moment at which the circuit breaker, the gate of the host or the retry budget held a request
 /// back or ended it.
+///
+/// # Examples
+///
+/// ```
+/// # fn example(error: reqwest_resilient::HttpRequestError) {
+/// // -- +0.412s circuit_open, then 0.600s by circuit breaker
+/// for hold in error.history().holds() {
+///     println!("{hold}");
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Hold {
@@ -258,6 +280,17 @@ impl fmt::Display for History {
 }
 
 /// The data that [`Resilient`](crate::Resilient) attaches to a response.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(client: reqwest_resilient::ResilientClient) -> Result<(), reqwest_middleware::Error> {
+/// use reqwest_resilient::ResponseExt;
+///
+/// let response = client.get("https://example.com/").send().await?;
+/// println!("{} after {} attempts", response.status(), response.attempts());
+/// # Ok(()) }
+/// ```
 pub trait ResponseExt {
     /// Returns the number of attempts.
     fn attempts(&self) -> u32;

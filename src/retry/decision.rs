@@ -3,6 +3,21 @@
 use std::{fmt, time::Duration};
 
 /// The reason why a request ended: the one list for events, errors and history.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(client: reqwest_resilient::ResilientClient) {
+/// use reqwest_resilient::StopReason;
+///
+/// if let Err(error) = client.post("https://example.com/orders").send_resilient().await {
+///     match error.stop_reason() {
+///         StopReason::UnsafeToRepeat => eprintln!("ask whether the order arrived"),
+///         why => eprintln!("{error} ({why})"),
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StopReason {
@@ -57,6 +72,20 @@ impl fmt::Display for StopReason {
 }
 
 /// The source of a wait's length.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{ResilientConfig, WaitSource};
+///
+/// let config = ResilientConfig::builder()
+///     .on_retry(|it| match it.source {
+///         WaitSource::Hint(header) => println!("the server asks for {:?} by {header}", it.wait),
+///         _ => {}
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WaitSource {

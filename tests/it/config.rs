@@ -49,7 +49,7 @@ fn three_mistakes_are_named_at_once_with_their_paths() {
     for part in [
         "max_retrys is not a setting (did you mean max_retries?), got 5",
         "attempt_timeout must be a duration above zero such as \"300ms\" or false, got 10",
-        "hosts.\"api.example.com\".circuit_breaker.failure_rate must be a whole number from 1 to \
+        "hosts.\"api.example.com\".circuit_breaker.failure_rate must be a number from 0.01 to \
          100 or false, got 150",
     ] {
         assert!(error.contains(part), "{error}");
@@ -510,7 +510,7 @@ fn a_file_can_say_what_the_builder_can() {
         scope = 'per_host'
         window = 100
         min_samples = 10
-        failure_rate = 30
+        failure_rate = 0.25
         consecutive = 7
         slow_calls = { slower_than = '2s', percent = 60 }
         max_probes = 2
@@ -534,7 +534,7 @@ fn a_file_can_say_what_the_builder_can() {
     let breaker = BreakerConfig::default()
         .window(reqwest_resilient::Window::Count(100.try_into().unwrap()))
         .min_samples(10.try_into().unwrap())
-        .or_failure_rate(percent(30))
+        .or_failure_rate(reqwest_resilient::Percent::hundredths(25).unwrap())
         .or_consecutive(7.try_into().unwrap())
         .or_slow_calls(2 * SECOND, percent(60))
         .max_probes(two)

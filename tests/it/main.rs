@@ -24,6 +24,7 @@ mod parity;
 mod presets;
 mod properties;
 mod reload;
+mod reqwest_retry;
 mod retry;
 mod scope;
 mod script;

@@ -53,6 +53,18 @@ use crate::outcome::Outcome;
 /// A rejection has no line of its own: the request that ends by it is given up, or waits. Their
 /// message is the event's `Display`, which shows neither userinfo nor query. The target of
 /// spans and logs is `reqwest_resilient`.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::ResilientConfig;
+/// use reqwest_resilient::telemetry::TracingObserver;
+/// use tracing::Level;
+///
+/// let observer = TracingObserver::new().retries(Level::INFO);
+/// let config = ResilientConfig::builder().observer(observer).build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct TracingObserver {
     span: AttemptSpan,
@@ -62,6 +74,15 @@ pub struct TracingObserver {
 }
 
 /// The span around an attempt.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::telemetry::{AttemptSpan, TracingObserver};
+///
+/// // Another middleware makes the span of the HTTP request.
+/// let observer = TracingObserver::new().span(AttemptSpan::Internal);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AttemptSpan {
