@@ -40,6 +40,7 @@
 //! | What is happening? | [`ResilientConfigBuilder::on_retry`] and its like, [`Observer`], [`Event`] |
 //! | What happened? | [`ResponseExt::history`], [`AttemptLog`], [`Attempt`] |
 //! | Why did it end? | [`StopReason`], [`HttpRequestError`], [`RequestBuilderExt::send_resilient`] |
+//! | Why are a few requests slow? | [`Hedge`]; [guide](guide::hedging) |
 //! | What differs for a host? | [`ResilientConfigBuilder::host`] |
 //! | How do settings change at runtime? | [`ResilientClient::reload_handle`], [`Resilient::handle`] |
 //! | How do I decide by myself? | [`ResilientConfigBuilder::retry_if`], [`Outcome`] |
@@ -123,6 +124,9 @@ pub mod guide {
     #[doc = include_str!("../docs/downloads.md")]
     pub mod downloads {}
 
+    #[doc = include_str!("../docs/hedging.md")]
+    pub mod hedging {}
+
     #[cfg(feature = "test-util")]
     #[cfg_attr(any(not(doctest), feature = "blocking"), doc = include_str!("../docs/testing.md"))]
     // Whole tests, as readers write them; `tests/it/truth.rs` runs them.
@@ -166,10 +170,11 @@ pub use execution::bench;
 pub use execution::body::BodyFactory;
 pub use execution::original::ResendCount;
 pub use host::gate::RateLimited;
+pub use host::hedge::{Hedge, HedgeRefusal};
 pub use host::states::HostStates;
 pub use observe::event::{
-    BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, RequestInfo, ResponseInfo, ResumeInfo,
-    RetryInfo,
+    BudgetInfo, Event, FailureInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo, RequestInfo,
+    ResponseInfo, ResumeInfo, RetryInfo,
 };
 pub use observe::history::{Attempt, AttemptLog, History, Hold, ResponseExt};
 pub use observe::listeners::{AttemptScope, Observer};
@@ -187,7 +192,7 @@ pub use outcome::idempotency::{IdempotencyKey, KeyFormat};
 pub use outcome::not_sent::NotSent;
 pub use outcome::statuses::Statuses;
 pub use outcome::verdict::RetryVerdict;
-pub use outcome::{Delivery, FailureKind, Outcome};
+pub use outcome::{AttemptKind, Delivery, FailureKind, Outcome};
 #[doc(hidden)]
 pub use retry::backoff::BackoffShape;
 pub use retry::backoff::{Backoff, Constant, Exponential, Fibonacci, Jitter, Linear};

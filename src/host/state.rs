@@ -8,6 +8,7 @@ use std::sync::{
 use crate::breaker::{BreakerHandle, BreakerState, Observers, RuleSet};
 use crate::common::clock::Instant;
 use crate::host::gate::HostGates;
+use crate::host::hedge::lanes::HostHedges;
 use crate::retry::budget::{Account, RetryBudget};
 
 /// The state of one host, or of one key of the user's.
@@ -23,6 +24,7 @@ pub(crate) struct HostState {
     family: Arc<Family>,
     breaker: OnceLock<Arc<BreakerHandle>>,
     budget: OnceLock<Arc<Account>>,
+    hedges: OnceLock<Arc<HostHedges>>,
     pub(crate) gates: HostGates,
 }
 
@@ -106,6 +108,7 @@ impl HostState {
             family: Arc::clone(family),
             breaker: OnceLock::new(),
             budget: OnceLock::new(),
+            hedges: OnceLock::new(),
             gates: HostGates::default(),
         }
     }
@@ -180,6 +183,11 @@ impl HostState {
         let account = self.budget.get_or_init(|| Arc::new(Account::new(rules, now)));
         account.adopt(rules, now);
         account
+    }
+
+    /// Returns what hedges need; creates it if there is none.
+    pub(crate) fn hedges(&self, now: Instant) -> &Arc<HostHedges> {
+        self.hedges.get_or_init(|| Arc::new(HostHedges::new(now)))
     }
 
     /// Returns the breaker if a request has used it.
