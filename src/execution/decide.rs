@@ -7,10 +7,11 @@ use reqwest::Request;
 
 use crate::common::clock::Instant;
 use crate::config::policy::{Policy, RetryAfter};
+use crate::error::BoxError;
 use crate::execution::body::BodyFactory;
-use crate::outcome::classify;
+use crate::outcome::classify::{self, Verdict};
 use crate::outcome::hint::{Advice, Hint, RetryDirective};
-use crate::outcome::{Delivery, FailureKind, Outcome};
+use crate::outcome::{Delivery, FailureKind, Heard, Outcome};
 use crate::retry::backoff::{Constant, Progress};
 use crate::retry::decision::{Decision, StopReason, WaitSource};
 
@@ -73,6 +74,22 @@ pub(crate) struct DecisionInput {
     pub(crate) rejected_for: Option<Duration>,
     /// The longest wait of the next attempt at the breaker.
     pub(crate) open_wait: Duration,
+}
+
+/// An outcome, classified, and what it says about retries.
+pub(super) struct Judged {
+    pub(super) advice: Advice,
+    pub(super) heard: Heard,
+    pub(super) verdict: Verdict,
+    /// The error that the caller's own verdict ends the request with.
+    pub(super) error: Option<BoxError>,
+}
+
+impl Judged {
+    /// Returns whether the server said when to retry.
+    pub(super) fn has_hint(&self) -> bool {
+        self.advice.hint.is_some()
+    }
 }
 
 impl Retry {

@@ -7,8 +7,7 @@ use reqwest::Request;
 
 use crate::breaker::{CircuitOpen, Health, Report};
 use crate::config::policy::RetryAfter;
-use crate::error::BoxError;
-use crate::execution::decide::DecisionInput;
+use crate::execution::decide::{DecisionInput, Judged};
 use crate::execution::original::Original;
 use crate::execution::run::Execution;
 use crate::host::gate::{Closing, Throttle};
@@ -17,22 +16,6 @@ use crate::outcome::hint::{self, Advice};
 use crate::outcome::{FailureKind, Heard, Outcome, OutcomeResult};
 use crate::retry::budget::Success;
 use crate::retry::decision::{Decision, StopReason, WaitSource};
-
-/// An outcome, classified, and what it says about retries.
-pub(super) struct Judged {
-    advice: Advice,
-    heard: Heard,
-    pub(super) verdict: Verdict,
-    /// The error that the caller's own verdict ends the request with.
-    error: Option<BoxError>,
-}
-
-impl Judged {
-    /// Returns whether the server said when to retry.
-    pub(super) fn has_hint(&self) -> bool {
-        self.advice.hint.is_some()
-    }
-}
 
 impl<'p> Execution<'p> {
     /// Asks the circuit breaker for a permit.

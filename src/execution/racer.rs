@@ -10,7 +10,7 @@ use crate::common::clock::Instant;
 use crate::error::HttpRequestError;
 use crate::execution::attempt::{self, AttemptLimits, AttemptResult, Chain};
 use crate::execution::body::{BodyFactory, BoxFuture};
-use crate::execution::judge::Judged;
+use crate::execution::decide::Judged;
 use crate::host::admission::HedgePermit;
 use crate::observe::listeners::Scopes;
 use crate::outcome::AttemptKind;

@@ -195,7 +195,7 @@ mod tests {
     fn dropped_attempts_leave_all_counts_exact() {
         let (host, now) = (Arc::new(HostHedges::new(Instant::now())), Instant::now());
         let mut turns = vec![];
-        for it in 0..100_000_u32 {
+        for it in 0..1_000_000_u32 {
             let turn = host.begin(1, learned(), true, now);
             match it % 4 {
                 0 => drop(turn),
@@ -204,7 +204,7 @@ mod tests {
                 _ => turn.end([], now),
             }
         }
-        assert_eq!(counts(&host).0, 25_000);
+        assert_eq!(counts(&host).0, 250_000);
         turns.clear();
         let (in_flight, lanes, samples, tokens) = counts(&host);
         assert_eq!((in_flight, lanes, tokens), (0, 1, 100 * TOKEN));

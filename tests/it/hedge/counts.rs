@@ -11,10 +11,12 @@ use super::{Lines, after, hedged, ms, status};
 use crate::support::inside::does;
 use crate::support::{URL, idle_client, scripted_on};
 
-const DROPPED: u32 = 1_000_000;
+/// Unoptimized a request takes ten times as long; the counts behind it are tested a million times
+/// beside them.
+const DROPPED: u32 = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
 
 #[tokio::test(start_paused = true)]
-async fn a_million_dropped_futures_leave_tokens_permits_and_samples_exact() {
+async fn dropped_futures_leave_tokens_permits_and_samples_exact() {
     let hosts = HostStates::new();
     let config = || {
         hedged(Hedge::learned(0.95))
