@@ -57,8 +57,11 @@ async fn main() {
     let wanted = |it: &Scenario| names.iter().all(|name| it.name.contains(name.as_str()));
     let scenarios: Vec<_> = list::scenarios().into_iter().filter(wanted).map(Arc::new).collect();
     // By itself: it takes both cores.
-    if !csv && names.iter().all(|it| "tail".contains(it.as_str())) {
+    let wants = |name: &str| !csv && names.iter().all(|it| name.contains(it.as_str()));
+    if wants("tail in virtual time") {
         spawn_blocking(tail::print).await.expect("figures");
+    }
+    if wants("tail over sockets") {
         tail::print_on_sockets().await;
     }
     if scenarios.is_empty() {
