@@ -1,5 +1,5 @@
 //! Downloads of 1 GB over the loopback device, beside the plain loop over reqwest's `chunk`; and of
-//! 100 MB from a server that cuts, beside curl: `cargo bench --bench download`.
+//! 100 MB from a server that cuts, beside object_store and curl: `cargo bench --bench download`.
 //!
 //! `core ms` is what a download takes of the client's thread; the server has a thread of its own.
 
@@ -14,6 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 use std::{fs, thread};
 
+use futures_util::StreamExt;
+use object_store::http::HttpBuilder;
+use object_store::{ClientOptions, ObjectStoreExt};
 use reqwest_resilient::{Constant, ResilientClient, ResilientConfig};
 use support::{bar, median};
 
@@ -67,7 +70,8 @@ fn serve(mut stream: TcpStream, length: u64, most: u64, sent: &AtomicU64) -> io:
                 break;
             }
             if let Some(range) = line.strip_prefix("range: bytes=") {
-                first = range.trim_end_matches('-').parse().unwrap_or_default();
+                let from = range.split('-').next().unwrap_or_default();
+                first = from.parse().unwrap_or_default();
             }
         }
         let rest = length - first;
@@ -115,6 +119,27 @@ async fn ours(client: &ResilientClient, url: &str) -> u64 {
         bytes += chunk.len() as u64;
     }
     bytes
+}
+
+/// Downloads by the HTTP store of object_store, as it is by default. Returns the bytes received, and
+/// the error that ended it.
+async fn object_store(server: &Server) -> (u64, Option<object_store::Error>) {
+    let options = ClientOptions::new().with_allow_http(true);
+    let url = format!("http://{}/", server.address);
+    let store = HttpBuilder::new().with_url(url).with_client_options(options).build();
+    let store = store.expect("a store");
+    let mut body = match store.get(&"file".into()).await {
+        Ok(response) => response.into_stream(),
+        Err(error) => return (0, Some(error)),
+    };
+    let mut received = 0;
+    while let Some(chunk) = body.next().await {
+        match chunk {
+            Ok(chunk) => received += chunk.len() as u64,
+            Err(error) => return (received, Some(error)),
+        }
+    }
+    (received, None)
 }
 
 fn main() {
@@ -165,6 +190,16 @@ fn main() {
     );
     let sent = server.sent.load(Relaxed) as f64;
     let _ = fs::remove_file(&path);
+
+    let cut = Server::start(MANY, true);
+    let start = Instant::now();
+    let (bytes, error) = runtime.block_on(object_store(&cut));
+    println!(
+        "object_store: {} bytes sent, {bytes} received, {}, {:.2} s",
+        cut.sent.load(Relaxed),
+        error.map_or_else(|| "complete".to_owned(), |it| it.to_string()),
+        start.elapsed().as_secs_f64()
+    );
 
     let cut = Server::start(MANY, true);
     let start = Instant::now();

@@ -191,6 +191,20 @@ impl fmt::Debug for ResilientConfig {
 }
 
 /// Builds a [`ResilientConfig`].
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use reqwest_resilient::ResilientConfig;
+///
+/// let config = ResilientConfig::builder()
+///     .max_retries(2)
+///     .attempt_timeout(Duration::from_secs(5))
+///     .build()?;
+/// let patient = config.to_builder().max_retries(8).build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone)]
 #[must_use]
 pub struct ResilientConfigBuilder {

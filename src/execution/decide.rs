@@ -2,7 +2,7 @@
 
 use std::{mem, time::Duration};
 
-use http::Extensions;
+use http::{Extensions, Method};
 use reqwest::Request;
 
 use crate::common::clock::Instant;
@@ -33,6 +33,8 @@ pub(crate) struct Retry {
     /// The backoff before the last retry; zero before the first.
     backed_off: Duration,
     went_at_once: bool,
+    /// The retries at other endpoints, which were made without a backoff.
+    failovers: u32,
     upload: Upload,
 }
 
@@ -74,6 +76,8 @@ pub(crate) struct DecisionInput {
     pub(crate) rejected_for: Option<Duration>,
     /// The longest wait of the next attempt at the breaker.
     pub(crate) open_wait: Duration,
+    /// Set if another endpoint, which was not asked in this round, is available.
+    pub(crate) failover: bool,
 }
 
 /// An outcome, classified, and what it says about retries.
@@ -106,6 +110,7 @@ impl Retry {
             turns: 0,
             backed_off: Duration::ZERO,
             went_at_once: false,
+            failovers: 0,
             upload,
         }
     }
@@ -247,8 +252,12 @@ impl Retry {
         if hint.is_none() && facts.rejected_for.is_none() && self.take_immediate_retry(outcome) {
             return Decision::Retry { after: Duration::ZERO, source: WaitSource::Immediate };
         }
+        if facts.failover {
+            return self.fail_over();
+        }
         let longest = policy.max_wait_time;
-        let (retry, previous) = (self.turns.saturating_sub(1), self.backed_off);
+        let retry = self.turns.saturating_sub(1).saturating_sub(self.failovers);
+        let previous = self.backed_off;
         let progress = Progress { retry, previous, longest };
         let own = policy.backoff_from.as_ref().and_then(|it| it(outcome, retry));
         let own = own.map(Constant::new);
@@ -284,6 +293,25 @@ impl Retry {
             true => Decision::Retry { after, source },
             false => Decision::Return(StopReason::Deadline),
         }
+    }
+
+    /// Asks another endpoint at once. Backoff begins after a full round.
+    pub(crate) fn fail_over(&mut self) -> Decision {
+        self.failovers = self.failovers.saturating_add(1);
+        Decision::Retry { after: Duration::ZERO, source: WaitSource::Failover }
+    }
+
+    /// Decides whether another endpoint is asked for what this one does not have: `None` if the
+    /// request has no retry or no time left, or changes something.
+    pub(crate) fn look_elsewhere(
+        &mut self,
+        policy: &Policy,
+        method: &Method,
+        now: Instant,
+    ) -> Option<Decision> {
+        let may_repeat = self.repeat == Repeat::Always && self.may_repeat(policy);
+        let has_time = self.left(now) != Some(Duration::ZERO);
+        (method.is_safe() && may_repeat && has_time).then(|| self.fail_over())
     }
 
     fn note_interruption(&mut self, outcome: &Outcome<'_>) -> bool {
@@ -331,8 +359,9 @@ mod tests {
         let mut retry = Retry::new(policy, repeat, upload, now);
         retry.turn();
         let (advice, open_wait, is_throttled) = (Advice::default(), 2 * SECOND, false);
+        let (random, rejected_for, failover) = (0.0, None, false);
         let facts =
-            DecisionInput { now, random: 0.0, advice, is_throttled, rejected_for: None, open_wait };
+            DecisionInput { now, random, advice, is_throttled, rejected_for, open_wait, failover };
         (retry, facts)
     }
 

@@ -9,6 +9,7 @@ use crate::breaker::{CircuitOpen, Health, Report};
 use crate::config::policy::RetryAfter;
 use crate::execution::decide::{DecisionInput, Judged};
 use crate::execution::original::Original;
+use crate::execution::route::Plan;
 use crate::execution::run::Execution;
 use crate::host::gate::{Closing, Throttle};
 use crate::outcome::classify::{self, Throttling, Verdict};
@@ -75,14 +76,22 @@ impl<'p> Execution<'p> {
         let may_be_applied = !outcome.method.is_safe()
             && !classify::not_processed(outcome, &self.policy.refused, &advice);
         let closing = self.report(original.request, outcome, verdict, &advice);
+        self.record_endpoint(outcome, verdict, may_be_applied);
+        let request = &*original.request;
         let decision = match verdict {
             _ if outcome.failure() == Some(FailureKind::Deadline) => {
                 Decision::Return(StopReason::Deadline)
             }
             Verdict::Success => Decision::Return(StopReason::Success),
-            Verdict::Final => Decision::Return(StopReason::Final),
+            Verdict::Final => {
+                let elsewhere = if nested { None } else { self.look_elsewhere(request, outcome) };
+                elsewhere.unwrap_or(Decision::Return(StopReason::Final))
+            }
             Verdict::Transient if nested => Decision::Return(StopReason::Vetoed),
-            Verdict::Transient => self.follow_up(outcome, advice, closing.as_ref()),
+            Verdict::Transient => match self.plan(request) {
+                Some(plan) => self.follow_up_elsewhere(request, outcome, advice, plan),
+                None => self.follow_up(outcome, advice, closing.as_ref()),
+            },
         };
         if matches!(decision, Decision::Retry { .. }) {
             self.maybe_applied |= may_be_applied;
@@ -232,7 +241,9 @@ impl<'p> Execution<'p> {
         let waits = self.retry.may_repeat(self.policy);
         let random = if waits { self.policy.sources.random() } else { 0.0 };
         let rejected_for = self.admission.rejects_for(now);
-        let input = DecisionInput { now, random, advice, is_throttled, rejected_for, open_wait };
+        let failover = false;
+        let input =
+            DecisionInput { now, random, advice, is_throttled, rejected_for, open_wait, failover };
         let decision = self.retry.decide(self.policy, outcome, &input);
         let Decision::Retry { after, source } = decision else { return decision };
         // The server asked for this retry, so that it costs no token: after a rate limit, and once
@@ -250,6 +261,37 @@ impl<'p> Execution<'p> {
             Some(closing) => self.wait_at_gate(closing, source),
             None => Decision::Retry { after, source },
         }
+    }
+
+    /// Decides what follows an attempt if another endpoint is available: neither the hint nor the
+    /// breaker of the one that failed delays the request, and the other's budget pays.
+    fn follow_up_elsewhere(
+        &mut self,
+        request: &Request,
+        outcome: &Outcome<'_>,
+        advice: Advice,
+        plan: Plan,
+    ) -> Decision {
+        let (now, open_wait, rejected_for) = (self.now, self.open_wait(), None);
+        let (advice, is_throttled) = (Advice { hint: None, ..advice }, false);
+        let (failover, random) = (plan.is_fresh, self.policy.sources.random());
+        let input =
+            DecisionInput { now, random, advice, is_throttled, rejected_for, open_wait, failover };
+        let decision = self.retry.decide(self.policy, outcome, &input);
+        let Decision::Retry { source, .. } = &decision else { return decision };
+        // A stale connection is replaced at the same endpoint, if its budget pays at once.
+        let stays = *source == WaitSource::Immediate;
+        if stays && self.admission.withdraw(false, false, now) {
+            self.stay();
+            return decision;
+        }
+        let decision = if stays && failover { self.retry.fail_over() } else { decision };
+        if outcome.failure() == Some(FailureKind::Timeout) {
+            self.admission.charge_timeout(now);
+        }
+        let has_token = self.turn_to_one_that_pays(plan, request)
+            || self.admission.withdraw(false, !open_wait.is_zero(), now);
+        if has_token { decision } else { Decision::Return(StopReason::Budget) }
     }
 
     /// Spends the wait before the next attempt at the gate: the oldest request goes first when it

@@ -3,16 +3,16 @@
 use std::{mem, time::Duration};
 
 use http::Extensions;
-use reqwest::Request;
+use reqwest::{Request, Url};
 
 use crate::breaker::StateChange;
 use crate::config::policy::Policy;
 use crate::host::hedge::HedgeRefusal;
 use crate::observe::event::{
-    BudgetInfo, Event, FailureInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo, RequestInfo,
-    ResponseInfo, RetryInfo,
+    BudgetInfo, Event, FailoverInfo, FailureInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo,
+    RequestInfo, ResponseInfo, RetryInfo,
 };
-use crate::observe::history::{Attempt, AttemptLog, History, Hold};
+use crate::observe::history::{Attempt, AttemptLog, History, Hold, server_of};
 use crate::observe::listeners::Scopes;
 use crate::outcome::{AttemptKind, Heard, Outcome};
 use crate::retry::decision::{Decision, StopReason, WaitSource};
@@ -37,12 +37,34 @@ pub(crate) struct Recorder<'p> {
     pub(crate) scopes: Scopes,
     /// The retry hints of the last response.
     pub(crate) heard: Heard,
+    /// The endpoint of the attempt under way, and its host if that is not the request's own.
+    endpoint: Option<(&'p Url, Option<String>)>,
 }
 
 impl<'p> Recorder<'p> {
     pub(crate) fn new(policy: &'p Policy, log: Option<AttemptLog>) -> Self {
         let (scopes, heard) = (Scopes::default(), Heard::default());
-        Self { policy, history: None, log, scopes, heard }
+        Self { policy, history: None, log, scopes, heard, endpoint: None }
+    }
+
+    /// Follows the settings of an endpoint's host.
+    pub(crate) fn follow(&mut self, policy: &'p Policy) {
+        self.policy = policy;
+    }
+
+    /// Sets the endpoint of the attempts that follow; `own` is the request's own URL.
+    pub(crate) fn set_endpoint(&mut self, endpoint: &'p Url, own: &Url) {
+        let (host, own) = (server_of(endpoint), server_of(own));
+        self.endpoint = Some((endpoint, host.filter(|it| own.as_ref() != Some(it))));
+    }
+
+    /// Notifies that an attempt goes to another endpoint than the one before, which was at `from`.
+    pub(crate) fn failed_over(&self, request: &Request, from: &Url, attempt: u32) {
+        if self.is_observed() {
+            let (url, from) = (self.policy.redacted(request.url()), self.policy.redacted(from));
+            let info = FailoverInfo { method: request.method(), url, from, attempt };
+            self.notify(&Event::FailedOver(&info));
+        }
     }
 
     /// Returns whether there are listeners.
@@ -65,7 +87,9 @@ impl<'p> Recorder<'p> {
         if self.is_observed() {
             let (method, url) = (request.method(), self.policy.redacted(request.url()));
             let max_retries = self.policy.max_retries;
-            let info = RequestInfo { method, url, attempt, kind, max_retries, extensions };
+            let endpoint = self.endpoint.as_ref().map(|it| it.0);
+            let info =
+                RequestInfo { method, url, attempt, kind, max_retries, extensions, endpoint };
             self.notify(&Event::AttemptStarted(&info));
             self.scopes = self.policy.listeners.scopes(&info);
         }
@@ -95,7 +119,9 @@ impl<'p> Recorder<'p> {
         ended: Duration,
         scopes: Option<&mut Scopes>,
     ) {
-        self.history().push_superseded(Attempt::new(outcome, ended));
+        let host = self.endpoint.as_ref().and_then(|it| it.1.clone());
+        let attempt = Attempt { host, ..Attempt::new(outcome, ended) };
+        self.history().push_superseded(attempt);
         if self.is_observed() {
             self.notify(&Event::Superseded(outcome));
             if let Some(scopes) = scopes {
@@ -120,15 +146,17 @@ impl<'p> Recorder<'p> {
         decision: Option<&Decision>,
         now: Standing,
     ) {
-        let attempt = || Attempt::new(outcome, now.elapsed);
+        let host = || self.endpoint.as_ref().and_then(|it| it.1.clone());
+        let attempt = || Attempt { host: host(), ..Attempt::new(outcome, now.elapsed) };
         if self.history.is_none() && is_plain(outcome, decision) {
             if let Some(log) = &self.log {
                 let history = History::of_success(attempt(), heard);
                 log.set(history, now.elapsed, self.policy.redact_path.as_ref());
             }
         } else {
+            let attempt = attempt();
             let history = self.history();
-            history.push(attempt(), heard);
+            history.push(attempt, heard);
             match decision {
                 None => {}
                 Some(Decision::Return(stop)) => history.end(*stop),

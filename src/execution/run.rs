@@ -17,6 +17,7 @@ use crate::execution::decide::{Judged, Retry};
 use crate::execution::original::Original;
 use crate::execution::record::OwnConnection;
 use crate::execution::recorder::{Recorder, Standing};
+use crate::execution::route::Route;
 use crate::host::admission::Admission;
 use crate::observe::history::History;
 use crate::observe::misuse::Misuse;
@@ -59,6 +60,8 @@ pub(crate) struct Execution<'p> {
     pub(super) maybe_applied: bool,
     /// The error that the caller's own verdict ends the request with.
     pub(super) own_error: Option<BoxError>,
+    /// Set if the request has several endpoints. Boxed, because most have one.
+    pub(super) route: Option<Box<Route<'p>>>,
     pub(super) client: ClientParts<'p>,
 }
 
@@ -100,6 +103,7 @@ impl<'p> Execution<'p> {
             distrusts_pool: false,
             maybe_applied: false,
             own_error: None,
+            route: None,
             client,
         }
     }
@@ -114,8 +118,9 @@ impl<'p> Execution<'p> {
         let mut last = None;
         loop {
             self.retry.turn();
-            if first.is_none() && self.must_wait() {
+            if first.is_none() && self.must_wait(original) {
                 if let Err(rejection) = Box::pin(self.admit(original.request)).await {
+                    let rejection = self.of_all_endpoints(rejection);
                     return self.reject::<C>(original, last, rejection);
                 }
             }
@@ -130,7 +135,10 @@ impl<'p> Execution<'p> {
                     self.client.misuses.report(Misuse::Stacked, &self.policy.listeners);
                 }
                 match self.decide(original, attempt.view::<C>(), nested) {
-                    Decision::Return(stop) => return self.finish::<C>(original, attempt, stop),
+                    Decision::Return(stop) => {
+                        let result = self.best(last, attempt, stop);
+                        return self.finish::<C>(original, result, stop);
+                    }
                     Decision::Retry { after, source } => {
                         original.retry();
                         let attempt = Box::new(attempt);
@@ -139,17 +147,22 @@ impl<'p> Execution<'p> {
                 }
             };
             match wait.await {
-                Ok(attempt) => last = Some(attempt),
+                Ok(attempt) => last = Some(self.keep(last, attempt)),
                 Err(attempt) => {
+                    let attempt = Box::new(self.best(last, *attempt, StopReason::Budget));
                     return self.give_up::<C>(original, *attempt, StopReason::Budget);
                 }
             }
         }
     }
 
-    /// Asks gate and breaker. Returns whether the request may have to wait for one of them.
+    /// Asks gate and breaker, those of the next endpoint if there are several. Returns whether the
+    /// request may have to wait for one of them.
     #[inline]
-    fn must_wait(&mut self) -> bool {
+    fn must_wait(&mut self, original: &mut Original<'_>) -> bool {
+        if self.route.is_some() {
+            return self.enter_endpoint(original);
+        }
         self.admission.may_be_held_back() || self.enter().is_err()
     }
 
@@ -259,7 +272,7 @@ impl<'p> Execution<'p> {
         source: WaitSource,
     ) -> Result<Box<AttemptResult<C::Error>>, Box<AttemptResult<C::Error>>> {
         // Boxed, because most responses have no body that is left, and most retries a token.
-        if last.has_body() {
+        if last.has_body() && !self.keeps_last() {
             last = Box::pin(last.drained(after, self.retry.left(self.now))).await;
         }
         if self.admission.waits_for_token() {
@@ -374,6 +387,7 @@ impl<'p> Execution<'p> {
         if let Some(history) = self.recorder.take_history().filter(|it| it.total() > 0) {
             response.extensions_mut().insert(*history);
         }
+        self.name_endpoint(&mut response);
         if let Some(redact_path) = &self.policy.redact_path {
             response.extensions_mut().insert(redact_path.clone());
         }

@@ -56,6 +56,19 @@ impl<'p> Admission<'p> {
         }
     }
 
+    /// Moves to the host of another endpoint: what follows is asked of it, and reported to it. A token
+    /// that was taken stays that of its budget.
+    pub(crate) fn move_to(&mut self, parts: Parts<'p>, extensions: &Extensions) {
+        let moved = Self::new(parts, extensions);
+        (self.parts, self.gate_key) = (moved.parts, None);
+        self.is_outer_probe = moved.is_outer_probe;
+    }
+
+    /// Turns to the host of the next attempt's endpoint, whose budget pays for it.
+    pub(crate) fn turn_to(&mut self, parts: Parts<'p>) {
+        (self.parts, self.gate_key) = (parts, None);
+    }
+
     /// Returns the breaker of the request.
     pub(crate) fn breaker(&self) -> Option<&Arc<BreakerHandle>> {
         self.parts.breaker()
@@ -226,15 +239,22 @@ impl<'p> Admission<'p> {
     /// Takes a token for a retry, or a place in the queue for one if it `may_wait`; `false` if it
     /// gets neither.
     pub(crate) fn withdraw(&mut self, after_timeout: bool, may_wait: bool, now: Instant) -> bool {
-        let Some(account) = self.parts.budget() else { return true };
         if after_timeout {
-            account.charge_timeout(now);
+            self.charge_timeout(now);
         }
+        let Some(account) = self.parts.budget() else { return true };
         self.token = Token::withdraw(Arc::clone(account), now, self.parts.overdraft);
         if self.token.is_none() && may_wait {
             self.token_waiter = Token::queue(Arc::clone(account));
         }
         self.token.is_some() || self.token_waiter.is_some()
+    }
+
+    /// Charges an attempt that timed out to the budget.
+    pub(crate) fn charge_timeout(&self, now: Instant) {
+        if let Some(account) = self.parts.budget() {
+            account.charge_timeout(now);
+        }
     }
 
     /// Returns whether the next attempt has no token yet.

@@ -1,6 +1,6 @@
 //! The parts of a host's state that one request uses, of its own host or by another scope.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use reqwest::{Request, Url};
 
@@ -56,7 +56,19 @@ impl<'p> Parts<'p> {
         request: &Request,
         now: Instant,
     ) -> Self {
-        let host = hosts.find(request.url(), now);
+        Self::find_at(hosts, rules, request.url(), request, now)
+    }
+
+    /// Finds what `request` would use at the host of `url`.
+    #[inline]
+    pub(crate) fn find_at(
+        hosts: &'p HostMap,
+        rules: HostRules<'p>,
+        url: &Url,
+        request: &Request,
+        now: Instant,
+    ) -> Self {
+        let host = hosts.find(url, now);
         let breaker = match rules.breaker {
             None => Part::Unused,
             Some(rules) => match &rules.scope {
@@ -79,6 +91,27 @@ impl<'p> Parts<'p> {
         };
         let HostRules { gate, overdraft, .. } = rules;
         Self { hosts, host, breaker, budget, overdraft, gate }
+    }
+
+    /// Returns how long the host of `url` holds back a request whose gate has this key; zero if it is
+    /// available, [`Duration::MAX`] if no wait helps.
+    pub(crate) fn held_back_for(
+        hosts: &HostMap,
+        rules: HostRules<'_>,
+        url: &Url,
+        gate_key: impl FnOnce(&HostGates) -> u64,
+        now: Instant,
+    ) -> Duration {
+        let host = hosts.find(url, now);
+        let breaker = rules.breaker.filter(|it| matches!(it.scope, BreakerScope::Host));
+        let open = breaker.and_then(|_| host.used_breaker()?.rejects(now));
+        let open = open.map_or(Duration::ZERO, |it| {
+            it.retry_in().unwrap_or(Duration::MAX).max(Duration::from_nanos(1))
+        });
+        let closed = rules
+            .gate
+            .map_or(Duration::ZERO, |_| host.gates.opens_in(|| gate_key(&host.gates), now));
+        open.max(closed)
     }
 
     #[inline]

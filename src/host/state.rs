@@ -9,6 +9,7 @@ use crate::breaker::{BreakerHandle, BreakerState, Observers, RuleSet};
 use crate::common::clock::Instant;
 use crate::host::gate::HostGates;
 use crate::host::hedge::lanes::HostHedges;
+use crate::host::mirrors::Load;
 use crate::retry::budget::{Account, RetryBudget};
 
 /// The state of one host, or of one key of the user's.
@@ -25,6 +26,8 @@ pub(crate) struct HostState {
     breaker: OnceLock<Arc<BreakerHandle>>,
     budget: OnceLock<Arc<Account>>,
     hedges: OnceLock<Arc<HostHedges>>,
+    /// Used only where requests are spread over mirrors.
+    load: OnceLock<Arc<Load>>,
     pub(crate) gates: HostGates,
 }
 
@@ -109,6 +112,7 @@ impl HostState {
             breaker: OnceLock::new(),
             budget: OnceLock::new(),
             hedges: OnceLock::new(),
+            load: OnceLock::new(),
             gates: HostGates::default(),
         }
     }
@@ -200,6 +204,11 @@ impl HostState {
     #[inline]
     pub(crate) fn used_budget(&self) -> Option<&Arc<Account>> {
         self.budget.get()
+    }
+
+    /// Returns the load of the host.
+    pub(crate) fn load(&self) -> &Arc<Load> {
+        self.load.get_or_init(Arc::default)
     }
 
     /// Returns whether this state may be evicted at `now`.

@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use http::{Extensions, Method};
+use reqwest::Url;
 
 use crate::breaker::StateChange;
 use crate::host::hedge::HedgeRefusal;
@@ -15,6 +16,17 @@ use crate::retry::decision::{StopReason, WaitSource};
 /// An event of a request. Listeners are notified in the order of events.
 ///
 /// `Display` is a line for a log, without secrets.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::ResilientConfig;
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| eprintln!("{event}"))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -45,6 +57,8 @@ pub enum Event<'a> {
     BudgetRefused(&'a BudgetInfo<'a>),
     /// A wait begins, after which the request is sent again.
     Waiting(&'a RetryInfo<'a>),
+    /// The next attempt goes to another endpoint of the request's [`Mirrors`](crate::Mirrors).
+    FailedOver(&'a FailoverInfo<'a>),
     /// A download broke off, and goes on after a wait: with the rest, or from zero.
     Resuming(&'a ResumeInfo<'a>),
     /// The request succeeded.
@@ -75,6 +89,7 @@ impl<'a> Event<'a> {
             Self::GateClosed(it) => (it.method, it.url),
             Self::BudgetRefused(it) => (it.method, it.url),
             Self::Waiting(it) => (it.method, it.url),
+            Self::FailedOver(it) => (it.method, it.url),
             Self::Resuming(it) => (it.method, it.url),
             Self::Succeeded(it) => (it.method, it.url),
             Self::GaveUp(it) => (it.method, it.url),
@@ -130,6 +145,7 @@ impl fmt::Display for Event<'_> {
                 let (attempt, wait) = (it.attempt, seconds(it.wait));
                 write!(f, "attempt {attempt} in {wait:.3}s by {}, after {}", it.source, it.outcome)
             }
+            Self::FailedOver(it) => write!(f, "attempt {} is here, after {}", it.attempt, it.from),
             Self::Resuming(it) => {
                 write!(f, "download broke off at byte {}", it.received)?;
                 let how = if it.restarts { "starts over" } else { "goes on" };
@@ -147,6 +163,17 @@ impl fmt::Display for Event<'_> {
 }
 
 /// An attempt about to be sent.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::ResilientConfig;
+///
+/// let config = ResilientConfig::builder()
+///     .on_request(|it| println!("{} {}, attempt {}", it.method, it.url, it.attempt))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct RequestInfo<'a> {
@@ -162,10 +189,27 @@ pub struct RequestInfo<'a> {
     pub max_retries: u32,
     /// The extensions of this attempt, with what the caller and other middleware put there.
     pub extensions: &'a Extensions,
+    /// The base URL of the endpoint that is asked, of those that [`Mirrors`](crate::Mirrors) name.
+    pub endpoint: Option<&'a Url>,
 }
 
 /// A wait before an attempt: at the closed gate of a host, at an open circuit breaker, or for a
 /// token of the retry budget.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| {
+///         if let Event::HeldBack(it) = event {
+///             println!("{} waits {:?} by {}", it.url, it.wait, it.source);
+///         }
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct HeldInfo<'a> {
@@ -210,6 +254,21 @@ pub struct HedgeRefusedInfo<'a> {
 }
 
 /// A gate that a response closed.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| {
+///         if let Event::GateClosed(it) = event {
+///             println!("{}: no request for {:?}", it.url, it.closed_for);
+///         }
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct GateInfo<'a> {
@@ -222,6 +281,21 @@ pub struct GateInfo<'a> {
 }
 
 /// A retry that the budget refused.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| {
+///         if let Event::BudgetRefused(it) = event {
+///             println!("{}: no retry after {} attempts", it.url, it.attempts);
+///         }
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct BudgetInfo<'a> {
@@ -236,6 +310,17 @@ pub struct BudgetInfo<'a> {
 }
 
 /// A wait before the next attempt.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::ResilientConfig;
+///
+/// let config = ResilientConfig::builder()
+///     .on_retry(|it| eprintln!("{}: {}, again in {:?} by {}", it.url, it.outcome, it.wait, it.source))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct RetryInfo<'a> {
@@ -257,7 +342,36 @@ pub struct RetryInfo<'a> {
     pub outcome: &'a Outcome<'a>,
 }
 
+/// An attempt at another endpoint than the one before.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct FailoverInfo<'a> {
+    /// The request's method.
+    pub method: &'a Method,
+    /// The URL of the attempt that begins.
+    pub url: RedactedUrl<'a>,
+    /// The URL of the attempt before.
+    pub from: RedactedUrl<'a>,
+    /// The number of the attempt that begins, counted from 1.
+    pub attempt: u32,
+}
+
 /// A download that goes on after a break.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| {
+///         if let Event::Resuming(it) = event {
+///             println!("{}: goes on at byte {}", it.url, it.received);
+///         }
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ResumeInfo<'a> {
@@ -276,6 +390,17 @@ pub struct ResumeInfo<'a> {
 }
 
 /// A request that succeeded.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::ResilientConfig;
+///
+/// let config = ResilientConfig::builder()
+///     .on_success(|it| println!("{}: {:?}, {} attempts", it.url, it.elapsed, it.attempts))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ResponseInfo<'a> {
@@ -296,6 +421,17 @@ pub struct ResponseInfo<'a> {
 }
 
 /// A request that ended without success. `Display` is the message of the error.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::ResilientConfig;
+///
+/// let config = ResilientConfig::builder()
+///     .on_failure(|it| eprintln!("{it} ({})", it.stop_reason))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct FailureInfo<'a> {

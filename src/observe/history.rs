@@ -7,6 +7,7 @@ use http::StatusCode;
 use reqwest::Url;
 
 use crate::common::path_redactor::PathRedactor;
+use crate::host::mirrors::GivenBy;
 use crate::outcome::{AttemptKind, Delivery, FailureKind, Heard, Outcome};
 use crate::retry::decision::{StopReason, WaitSource};
 
@@ -14,6 +15,17 @@ use crate::retry::decision::{StopReason, WaitSource};
 const LONGEST: usize = 64;
 
 /// One attempt of a request.
+///
+/// # Examples
+///
+/// ```
+/// # fn example(error: reqwest_resilient::HttpRequestError) {
+/// for attempt in error.history().attempts() {
+///     // #2 +0.412s 1.003s timeout (maybe processed), then 0.600s by backoff
+///     println!("{attempt}");
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Attempt {
@@ -29,6 +41,9 @@ pub struct Attempt {
     pub result: Result<StatusCode, FailureKind>,
     /// The progress of the request.
     pub delivery: Delivery,
+    /// The host of the endpoint that was asked, if it is not that of the request's own URL; only with
+    /// [`Mirrors`](crate::Mirrors).
+    pub host: Option<String>,
     /// The host that responded, if it is not the one that was asked (after a redirect); with its
     /// port unless that is the scheme's own.
     pub answered_by: Option<String>,
@@ -48,6 +63,7 @@ impl Attempt {
                 (None, failure) => Err(failure.unwrap_or(FailureKind::Other)),
             },
             delivery: outcome.delivery(),
+            host: None,
             answered_by: outcome.cross_host_url().and_then(server_of),
             wait: None,
         }
@@ -63,6 +79,7 @@ impl Attempt {
             duration,
             result: Ok(status),
             delivery: Delivery::Answered,
+            host: None,
             answered_by: by.and_then(server_of),
             wait: None,
         }
@@ -70,7 +87,7 @@ impl Attempt {
 }
 
 /// Returns the host of a URL, with its port unless that is the scheme's own.
-fn server_of(url: &Url) -> Option<String> {
+pub(crate) fn server_of(url: &Url) -> Option<String> {
     let host = url.host_str()?;
     Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
 }
@@ -84,6 +101,9 @@ impl fmt::Display for Attempt {
             Ok(status) => write!(f, "status {}", status.as_u16())?,
             Err(kind) => write!(f, "{kind} ({})", self.delivery)?,
         }
+        if let Some(host) = &self.host {
+            write!(f, " at {host}")?;
+        }
         if let Some(host) = &self.answered_by {
             write!(f, " from {host}")?;
         }
@@ -96,6 +116,17 @@ impl fmt::Display for Attempt {
 
 /// A moment at which the circuit breaker, the gate of the host or the retry budget held a request
 /// back or ended it.
+///
+/// # Examples
+///
+/// ```
+/// # fn example(error: reqwest_resilient::HttpRequestError) {
+/// // -- +0.412s circuit_open, then 0.600s by circuit breaker
+/// for hold in error.history().holds() {
+///     println!("{hold}");
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Hold {
@@ -282,6 +313,17 @@ impl fmt::Display for History {
 }
 
 /// The data that [`Resilient`](crate::Resilient) attaches to a response.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(client: reqwest_resilient::ResilientClient) -> Result<(), reqwest_middleware::Error> {
+/// use reqwest_resilient::ResponseExt;
+///
+/// let response = client.get("https://example.com/").send().await?;
+/// println!("{} after {} attempts", response.status(), response.attempts());
+/// # Ok(()) }
+/// ```
 pub trait ResponseExt {
     /// Returns the number of attempts, hedges included.
     fn attempts(&self) -> u32;
@@ -310,6 +352,10 @@ pub trait ResponseExt {
 
     /// Returns whether this response reports too many requests: a 429, or a 403 with a rate limit.
     fn is_rate_limited(&self) -> bool;
+
+    /// Returns the base URL of the endpoint that gave this response, of those that
+    /// [`Mirrors`](crate::Mirrors) name; `None` without them.
+    fn endpoint(&self) -> Option<&Url>;
 }
 
 impl ResponseExt for reqwest::Response {
@@ -331,6 +377,10 @@ impl ResponseExt for reqwest::Response {
 
     fn is_rate_limited(&self) -> bool {
         self.history().is_some_and(History::is_rate_limited)
+    }
+
+    fn endpoint(&self) -> Option<&Url> {
+        self.extensions().get().map(|GivenBy(endpoint)| endpoint.url())
     }
 }
 

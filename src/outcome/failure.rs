@@ -8,6 +8,20 @@ use http::StatusCode;
 ///
 /// It matters more than the method: a request that never reached the server may always be sent
 /// again ([RFC 9110 §9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2)).
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Delivery, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .on_retry(|it| match it.outcome.delivery() {
+///         Delivery::MaybeProcessed => eprintln!("{}: sent twice, maybe", it.url),
+///         _ => {}
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Delivery {
@@ -36,6 +50,21 @@ impl fmt::Display for Delivery {
 }
 
 /// The kind of failure that ended an attempt without a response.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{FailureKind, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .retry_if(|outcome| match outcome.failure() {
+///         // This server is behind a name that comes and goes.
+///         Some(FailureKind::Connect) => false,
+///         _ => outcome.default_verdict().is_retry(),
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureKind {

@@ -29,6 +29,20 @@ use crate::outcome::verdict::RetryVerdict;
 /// The result of one attempt, as it is judged.
 ///
 /// Handed to [`retry_if`](crate::ResilientConfigBuilder::retry_if) and to observers.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::ResilientConfig;
+///
+/// let config = ResilientConfig::builder()
+///     .retry_if(|outcome| {
+///         let is_locked = outcome.status().is_some_and(|it| it == 423);
+///         is_locked || outcome.default_verdict().is_retry()
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct Outcome<'a> {
     pub(crate) method: &'a Method,

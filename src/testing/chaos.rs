@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::Extensions;
 use reqwest::{Request, Response};
-use reqwest_middleware::Error;
 
 use crate::common::host_pattern::HostPatterns;
 use crate::common::stable_hash::fnv1a;
@@ -265,8 +264,8 @@ middleware!(reqwest_middleware, hit, |error| error);
 
 #[cfg(feature = "astral")]
 middleware!(astral_reqwest_middleware, hit_in_fork, |error| match error {
-    Error::Middleware(error) => error.into(),
-    Error::Reqwest(error) => error.into(),
+    reqwest_middleware::Error::Middleware(error) => error.into(),
+    reqwest_middleware::Error::Reqwest(error) => error.into(),
 });
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ fn three_mistakes_are_named_at_once_with_their_paths() {
     for part in [
         "max_retrys is not a setting (did you mean max_retries?), got 5",
         "attempt_timeout must be a duration above zero such as \"300ms\" or false, got 10",
-        "hosts.\"api.example.com\".circuit_breaker.failure_rate must be a whole number from 1 to \
+        "hosts.\"api.example.com\".circuit_breaker.failure_rate must be a number from 0.01 to \
          100 or false, got 150",
     ] {
         assert!(error.contains(part), "{error}");
@@ -501,11 +501,16 @@ fn a_file_can_say_what_the_builder_can() {
         idempotency_key = { header = 'x-key', format = 'raw' }
         gate = true
         max_hosts = 9
+        [mirrors.'https://a.example/x/']
+        endpoints = ['https://a.example/x', 'https://b.example']
+        order = 'spread'
+        sticky = '1m'
+        secret_headers = ['x-key']
         [circuit_breaker]
         scope = 'per_host'
         window = 100
         min_samples = 10
-        failure_rate = 30
+        failure_rate = 0.25
         consecutive = 7
         slow_calls = { slower_than = '2s', percent = 60 }
         max_probes = 2
@@ -535,7 +540,7 @@ fn a_file_can_say_what_the_builder_can() {
     let breaker = BreakerConfig::default()
         .window(reqwest_resilient::Window::Count(100.try_into().unwrap()))
         .min_samples(10.try_into().unwrap())
-        .or_failure_rate(percent(30))
+        .or_failure_rate(reqwest_resilient::Percent::hundredths(25).unwrap())
         .or_consecutive(7.try_into().unwrap())
         .or_slow_calls(2 * SECOND, percent(60))
         .max_probes(two)
@@ -575,6 +580,13 @@ fn a_file_can_say_what_the_builder_can() {
         .deadline_header(reqwest_resilient::DeadlineHeader::millis(header("x-left-ms")))
         .attempt_header(header("x-attempt"))
         .gate()
+        .mirrors(
+            reqwest_resilient::Mirrors::new("https://a.example/x/")
+                .also("https://b.example")
+                .spread()
+                .sticky(60 * SECOND)
+                .secret_header(header("x-key")),
+        )
         .circuit_breaker(breaker)
         .max_hosts(9.try_into().unwrap())
         .hedge(

@@ -17,6 +17,7 @@ mod hints;
 mod hosts;
 #[cfg(feature = "blocking")]
 mod lifecycle;
+mod mirrors;
 mod misuse;
 mod overload;
 #[cfg(feature = "blocking")]
@@ -24,6 +25,7 @@ mod parity;
 mod presets;
 mod properties;
 mod reload;
+mod reqwest_retry;
 mod retry;
 mod scope;
 mod script;

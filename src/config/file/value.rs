@@ -23,6 +23,8 @@ pub(super) enum Value {
     Method(Method),
     Header(HeaderName),
     Text,
+    /// A base URL.
+    Url(String),
     List(Vec<Self>),
     Table(Table),
 }
@@ -79,7 +81,11 @@ impl Value {
 
     /// Returns the share; `None` if it is switched off.
     pub(super) fn percent(&self) -> Option<Percent> {
-        self.whole().and_then(|it| Percent::new(u8::try_from(it).ok()?))
+        match self {
+            // It fits: the kind of the key has bounds.
+            Self::Number(it) => Percent::hundredths((it * 100.0).round() as u16),
+            _ => None,
+        }
     }
 
     /// Returns the table; `None` if it is switched off.

@@ -17,6 +17,7 @@ use crate::config::policy::{HostPolicy, LONGEST_BACKOFF, RetryAfter, STALL_TIMEO
 use crate::host::gate::GateKey;
 use crate::host::hedge::Hedge;
 use crate::host::map::DEFAULT_MAX_HOSTS;
+use crate::host::mirrors::MirrorSets;
 use crate::observe::listeners::Listeners;
 use crate::outcome::classify::{BackoffFrom, HintFrom, Judge, Predicate, RetryMethods, TRANSIENT};
 use crate::outcome::hint::HintHeaders;
@@ -131,6 +132,7 @@ policy! {
         RetryBudget budget: Option<RetryBudget> = Some(BudgetConfig::default().into()),
             "retry_budget" by budget_rules;
         Gate gate: Option<GateKey> = Some(GateKey::default()), "gate";
+        Mirrors mirrors: Option<MirrorSets> = None, "mirrors";
     }
     code {
         RetryIf retry_if: Option<Predicate>;

@@ -9,6 +9,7 @@ use ::metrics::{
     gauge, histogram,
 };
 use http::Method;
+use reqwest::Url;
 
 use crate::breaker::{BreakerState, StateChange};
 use crate::observe::event::Event;
@@ -37,12 +38,13 @@ use crate::retry::decision::WaitSource;
 /// | `resilient_hedges_total` | counter | `host`, `result` | hedges `started`, and of those the ones whose result counted (`won`) or did not (`lost`); neither if the caller dropped the request |
 /// | `resilient_hedge_refusals_total` | counter | `host`, `why` | hedges that were due and refused |
 /// | `resilient_hedge_delay_seconds` | gauge | `host` | the delay of the last hedge |
+/// | `resilient_failovers_total` | counter | `host`, `from` | attempts that went to another endpoint than the one before, `from` |
 /// | `resilient_download_breaks_total` | counter | `host`, `next` | downloads that broke off, by whether they go on (`resume`) or start over (`restart`) |
 ///
 /// - `result`, `reason`: a status such as `503`, or a [`FailureKind`](crate::FailureKind) such as
 ///   `timeout`. A retry that a breaker rejects after its wait is counted in rejections too, and the
 ///   next one with the reason `circuit_open`.
-/// - `source`: `backoff`, `budget`, `circuit_breaker`, `gate`, `hint` or `immediate`.
+/// - `source`: `backoff`, `budget`, `circuit_breaker`, `failover`, `gate`, `hint` or `immediate`.
 /// - `ended`: a [`StopReason`](crate::StopReason).
 /// - `state`, `to`: a [`BreakerState`](crate::BreakerState).
 /// - `why`: a [`ChangeReason`](crate::ChangeReason), or a [`HedgeRefusal`](crate::HedgeRefusal).
@@ -151,6 +153,7 @@ impl MetricsObserver {
         describe_counter!(HEDGES, count, "Hedges that were started, and that won or lost");
         describe_counter!(HEDGE_REFUSALS, count, "Hedges that were due and refused");
         describe_gauge!(HEDGE_DELAY, seconds, "The delay of the last hedge");
+        describe_counter!(FAILOVERS, count, "Attempts that went to another endpoint");
         describe_counter!(DOWNLOAD_BREAKS, count, "Downloads that broke off and go on");
         Self { hosts: Names::default(), keys: Names::default(), constant: vec![] }
     }
@@ -217,12 +220,13 @@ const GATE_CLOSINGS: &str = "resilient_gate_closings_total";
 const HEDGES: &str = "resilient_hedges_total";
 const HEDGE_REFUSALS: &str = "resilient_hedge_refusals_total";
 const HEDGE_DELAY: &str = "resilient_hedge_delay_seconds";
+const FAILOVERS: &str = "resilient_failovers_total";
 const DOWNLOAD_BREAKS: &str = "resilient_download_breaks_total";
 
 /// The labels that metrics have of their own, and those that exporters add to histograms.
-const OWN_LABELS: [&str; 14] = [
-    "host", "method", "result", "reason", "source", "ended", "by", "key", "state", "to", "why",
-    "next", "le", "quantile",
+const OWN_LABELS: [&str; 15] = [
+    "host", "from", "method", "result", "reason", "source", "ended", "by", "key", "state", "to",
+    "why", "next", "le", "quantile",
 ];
 
 const STATES: [BreakerState; 6] = [
@@ -240,16 +244,19 @@ impl Observer for MetricsObserver {
             return self.breaker_changed(change);
         }
         let Some((method, url)) = event.request() else { return };
-        let host = match (url.full().host_str(), url.full().port()) {
-            (Some(host), None) => self.hosts.of(host),
-            (Some(host), Some(port)) => self.hosts.of(&format!("{host}:{port}")),
-            (None, _) => SharedString::const_str(OTHER),
-        };
-        self.count(event, host, method);
+        self.count(event, self.host_of(url.full()), method);
     }
 }
 
 impl MetricsObserver {
+    fn host_of(&self, url: &Url) -> SharedString {
+        match (url.host_str(), url.port()) {
+            (Some(host), None) => self.hosts.of(host),
+            (Some(host), Some(port)) => self.hosts.of(&format!("{host}:{port}")),
+            (None, _) => SharedString::const_str(OTHER),
+        }
+    }
+
     fn count(&self, event: &Event<'_>, host: SharedString, method: &Method) {
         match event {
             Event::AttemptEnded(it) | Event::Superseded(it) => {
@@ -288,6 +295,10 @@ impl MetricsObserver {
             Event::BudgetRefused(it) => {
                 self.tokens(&host, Some(it.tokens));
                 counter!(BUDGET_REFUSALS, self.labels([("host", host)])).increment(1);
+            }
+            Event::FailedOver(it) => {
+                let labels = self.labels([("host", host), ("from", self.host_of(it.from.full()))]);
+                counter!(FAILOVERS, labels).increment(1);
             }
             Event::Resuming(it) => {
                 let next = known(if it.restarts { "restart" } else { "resume" });
@@ -346,6 +357,7 @@ fn source(source: &WaitSource) -> &'static str {
         WaitSource::Backoff => "backoff",
         WaitSource::Budget => "budget",
         WaitSource::CircuitBreaker => "circuit_breaker",
+        WaitSource::Failover => "failover",
         WaitSource::Gate => "gate",
         WaitSource::Hint(_) | WaitSource::HintFrom => "hint",
         WaitSource::Immediate => "immediate",

@@ -12,8 +12,8 @@ use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_resilient::telemetry::{MetricsObserver, TracingObserver};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    BudgetConfig, CircuitBreaker, Event, Hedge, ResendCount, Resilient, ResilientConfigBuilder,
-    RetryBudget,
+    BudgetConfig, CircuitBreaker, Event, Hedge, Mirrors, ResendCount, Resilient,
+    ResilientConfigBuilder, RetryBudget,
 };
 use tracing::Instrument as _;
 
@@ -187,4 +187,10 @@ fn golden_cancelled() {
         let patience = Duration::from_millis(2_500);
         assert!(tokio::time::timeout(patience, client.get(URL).send()).await.is_err());
     });
+}
+
+#[test]
+fn golden_failover() {
+    let mirrors = Mirrors::new(URL).also("https://mirror.example/copy");
+    golden("failover", steady().mirrors(mirrors), [Reply::status(503), Reply::status(200)], get);
 }

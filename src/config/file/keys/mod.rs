@@ -4,6 +4,7 @@
 mod breaker;
 mod budget;
 mod hedge;
+mod mirrors;
 mod request;
 
 pub(super) use self::{breaker::BREAKER, budget::BUDGET, hedge::HEDGE, request::SETTINGS};
@@ -25,7 +26,7 @@ pub(super) fn setter(rows: &'static [Key], name: &str) -> &'static Setter {
 }
 
 const COUNT: Kind = Kind::Whole { min: 1, max: u32::MAX as u64 };
-const PERCENT: Kind = Kind::Whole { min: 1, max: 100 };
+const PERCENT: Kind = Kind::Number { min: 0.01, max: 100.0 };
 const TIME: Kind = Kind::Time { zero: false };
 const TIME_OR_ZERO: Kind = Kind::Time { zero: true };
 const FACTOR: Kind = Kind::Number { min: 1.0, max: f64::MAX };
