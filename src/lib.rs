@@ -40,6 +40,7 @@
 //! | What is happening? | [`ResilientConfigBuilder::on_retry`] and its like, [`Observer`], [`Event`] |
 //! | What happened? | [`ResponseExt::history`], [`AttemptLog`], [`Attempt`] |
 //! | Why did it end? | [`StopReason`], [`HttpRequestError`], [`RequestBuilderExt::send_resilient`] |
+//! | Why are a few requests slow? | [`Hedge`]; [guide](guide::hedging) |
 //! | What differs for a host? | [`ResilientConfigBuilder::host`] |
 //! | What if there is more than one host to ask? | [`Mirrors`]; [guide](guide::mirrors) |
 //! | How do settings change at runtime? | [`ResilientClient::reload_handle`], [`Resilient::handle`] |
@@ -137,6 +138,9 @@ pub mod guide {
     #[doc = include_str!("../docs/downloads.md")]
     pub mod downloads {}
 
+    #[doc = include_str!("../docs/hedging.md")]
+    pub mod hedging {}
+
     #[cfg(feature = "serde")]
     #[doc = include_str!("../docs/files.md")]
     pub mod files {}
@@ -206,11 +210,12 @@ pub use execution::bench;
 pub use execution::body::BodyFactory;
 pub use execution::original::ResendCount;
 pub use host::gate::RateLimited;
+pub use host::hedge::{Hedge, HedgeRefusal};
 pub use host::mirrors::{MirrorSets, Mirrors};
 pub use host::states::HostStates;
 pub use observe::event::{
-    BudgetInfo, Event, FailoverInfo, FailureInfo, GateInfo, HeldInfo, RequestInfo, ResponseInfo,
-    ResumeInfo, RetryInfo,
+    BudgetInfo, Event, FailoverInfo, FailureInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo,
+    RequestInfo, ResponseInfo, ResumeInfo, RetryInfo,
 };
 pub use observe::history::{Attempt, AttemptLog, History, Hold, ResponseExt};
 pub use observe::listeners::{AttemptScope, Observer};
@@ -228,7 +233,7 @@ pub use outcome::idempotency::{IdempotencyKey, KeyFormat};
 pub use outcome::not_sent::NotSent;
 pub use outcome::statuses::Statuses;
 pub use outcome::verdict::RetryVerdict;
-pub use outcome::{Delivery, FailureKind, Outcome};
+pub use outcome::{AttemptKind, Delivery, FailureKind, Outcome};
 #[doc(hidden)]
 pub use retry::backoff::BackoffShape;
 pub use retry::backoff::{Backoff, Constant, Exponential, Fibonacci, Jitter, Linear};

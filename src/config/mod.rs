@@ -34,6 +34,7 @@ use crate::config::policy::{HostPolicy, Patch, Policy};
 /// | `circuit_breaker` | one per host, [`BreakerConfig::default`](crate::BreakerConfig) |
 /// | `retry_budget` | one per host, [`BudgetConfig::default`](crate::BudgetConfig) |
 /// | `gate` | on |
+/// | `hedge` | off |
 /// | `attempt_timeout`, `max_total_time` | none |
 /// | `stall_timeout`, `min_speed` | 30 s without a byte, no least speed: of downloads, and the first of the bodies of a `ResilientClient` |
 ///

@@ -37,6 +37,7 @@ pub(crate) fn applies(policy: &Policy, request: &Request, extensions: &Extension
     let is_judged = policy.retry_if.is_some()
         || policy.breaker_health.is_some()
         || policy.waits_out_outages
+        || policy.hedge.is_some()
         || policy.redact_path.is_some();
     let is_observed = !policy.listeners.is_empty();
     let may_move = policy.mirrors.is_some();

@@ -7,7 +7,7 @@ use reqwest::Request;
 
 use crate::breaker::{CircuitOpen, Health, Report};
 use crate::config::policy::RetryAfter;
-use crate::execution::decide::DecisionInput;
+use crate::execution::decide::{DecisionInput, Judged};
 use crate::execution::original::Original;
 use crate::execution::route::Plan;
 use crate::execution::run::Execution;
@@ -36,12 +36,13 @@ impl<'p> Execution<'p> {
         'p: 'a,
     {
         let (method, url) = (original.request.method(), original.request.url());
-        let (attempt, elapsed) = (self.retry.attempts(), self.last_took);
+        let ((attempt, kind), elapsed) = (self.attempt, self.last_took);
         let redact_path = self.policy.redact_path.as_ref();
         Outcome {
             method,
             url,
             attempt,
+            kind,
             elapsed,
             keyed: self.keyed,
             extensions: Some(original.extensions()),
@@ -64,15 +65,12 @@ impl<'p> Execution<'p> {
         self.waits_at_gate = false;
         self.recorder.heard = Heard::default();
         let outcome = self.outcome(original, result);
-        let mut advice = self.advice(&outcome);
-        let retry_in = advice.hint.as_ref().map(|it| it.after);
-        let heard = Heard { retry_in, rate_limited: advice.rate_limited };
+        // The caller's functions are asked once for an attempt, be it in a race.
+        let judged = self.judged.take().map_or_else(|| self.judge(&outcome), |it| *it);
+        let Judged { advice, heard, verdict, error } = judged;
+        self.own_error = error;
         self.recorder.heard = heard;
         let outcome = &Outcome { heard, ..outcome };
-        if let Some(hint) = &mut advice.hint {
-            hint.after = self.policy.cut_hint(hint.after);
-        }
-        let verdict = self.policy.verdict(outcome, &mut advice, &mut self.own_error);
         let is_misdirected = verdict == Verdict::Final && self.is_misdirected(outcome);
         let verdict = if is_misdirected { Verdict::Transient } else { verdict };
         let may_be_applied = !outcome.method.is_safe()
@@ -103,6 +101,20 @@ impl<'p> Execution<'p> {
             self.record(outcome, heard, &decision, closing);
         }
         decision
+    }
+
+    /// Classifies an outcome by the rules and the functions of the caller.
+    pub(super) fn judge(&self, outcome: &Outcome<'_>) -> Judged {
+        let mut advice = self.advice(outcome);
+        let retry_in = advice.hint.as_ref().map(|it| it.after);
+        let heard = Heard { retry_in, rate_limited: advice.rate_limited };
+        if let Some(hint) = &mut advice.hint {
+            hint.after = self.policy.cut_hint(hint.after);
+        }
+        let mut error = None;
+        let outcome = &Outcome { heard, ..*outcome };
+        let verdict = self.policy.verdict(outcome, &mut advice, &mut error);
+        Judged { advice, heard, verdict, error }
     }
 
     /// Records an attempt and the decision, and notifies the listeners in the order of events.
@@ -188,7 +200,7 @@ impl<'p> Execution<'p> {
         if self.policy.waits_out_outages && health == Some(Health::Success) {
             self.admission.begin_slow_start(request, now);
         }
-        let first = self.retry.attempts() <= 1;
+        let first = self.retry.is_first();
         let result = health.map(|health| Report { health, retry_after: hint, first });
         let (sources, changes) = (&self.policy.sources, &mut self.changes);
         self.admission.exit(result, cross_host_url, now, sources, changes);

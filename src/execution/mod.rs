@@ -21,6 +21,8 @@ pub(crate) mod fast_path;
 mod judge;
 mod not_sent;
 pub(crate) mod original;
+mod race;
+mod racer;
 pub(crate) mod record;
 mod recorder;
 pub(crate) mod redirect;

@@ -7,13 +7,14 @@ use reqwest::{Request, Url};
 
 use crate::breaker::StateChange;
 use crate::config::policy::Policy;
+use crate::host::hedge::HedgeRefusal;
 use crate::observe::event::{
-    BudgetInfo, Event, FailoverInfo, FailureInfo, GateInfo, HeldInfo, RequestInfo, ResponseInfo,
-    RetryInfo,
+    BudgetInfo, Event, FailoverInfo, FailureInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo,
+    RequestInfo, ResponseInfo, RetryInfo,
 };
 use crate::observe::history::{Attempt, AttemptLog, History, Hold, server_of};
 use crate::observe::listeners::Scopes;
-use crate::outcome::{Heard, Outcome};
+use crate::outcome::{AttemptKind, Heard, Outcome};
 use crate::retry::decision::{Decision, StopReason, WaitSource};
 
 /// Where a request stands when something is recorded.
@@ -81,15 +82,51 @@ impl<'p> Recorder<'p> {
         &mut self,
         request: &Request,
         extensions: &Extensions,
-        attempt: u32,
+        (attempt, kind): (u32, AttemptKind),
     ) {
         if self.is_observed() {
             let (method, url) = (request.method(), self.policy.redacted(request.url()));
             let max_retries = self.policy.max_retries;
             let endpoint = self.endpoint.as_ref().map(|it| it.0);
-            let info = RequestInfo { method, url, attempt, max_retries, extensions, endpoint };
+            let info =
+                RequestInfo { method, url, attempt, kind, max_retries, extensions, endpoint };
             self.notify(&Event::AttemptStarted(&info));
             self.scopes = self.policy.listeners.scopes(&info);
+        }
+    }
+
+    /// Notifies that a hedge is about to be sent.
+    pub(crate) fn hedge_started(&self, request: &Request, attempt: u32, delay: Duration) {
+        if self.is_observed() {
+            let (method, url) = (request.method(), self.policy.redacted(request.url()));
+            self.notify(&Event::HedgeStarted(&HedgeInfo { method, url, attempt, delay }));
+        }
+    }
+
+    /// Notifies that a hedge was due and refused.
+    pub(crate) fn hedge_refused(&self, request: &Request, delay: Duration, why: HedgeRefusal) {
+        if self.is_observed() {
+            let (method, url) = (request.method(), self.policy.redacted(request.url()));
+            self.notify(&Event::HedgeRefused(&HedgeRefusedInfo { method, url, delay, why }));
+        }
+    }
+
+    /// Records an attempt that lost a race and `ended` then, counted from the beginning of the
+    /// request. Its scopes end with its own failure; those of one that was under way are dropped.
+    pub(crate) fn superseded(
+        &mut self,
+        outcome: &Outcome<'_>,
+        ended: Duration,
+        scopes: Option<&mut Scopes>,
+    ) {
+        let host = self.endpoint.as_ref().and_then(|it| it.1.clone());
+        let attempt = Attempt { host, ..Attempt::new(outcome, ended) };
+        self.history().push_superseded(attempt);
+        if self.is_observed() {
+            self.notify(&Event::Superseded(outcome));
+            if let Some(scopes) = scopes {
+                scopes.end(outcome);
+            }
         }
     }
 

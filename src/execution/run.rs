@@ -3,7 +3,7 @@
 use std::{mem, time::Duration};
 
 use http::Extensions;
-use reqwest::{Request, Response};
+use reqwest::Response;
 
 use crate::breaker::StateChange;
 use crate::common::clock::Instant;
@@ -13,7 +13,7 @@ use crate::error::{BoxError, Cause, HttpRequestError, Inner};
 use crate::execution::ClientParts;
 use crate::execution::attempt::{self, AttemptLimits, AttemptResult, Chain, Rejection};
 use crate::execution::body::{self, BodyFactory};
-use crate::execution::decide::{Repeat, Retry, Upload};
+use crate::execution::decide::{Judged, Retry};
 use crate::execution::original::Original;
 use crate::execution::record::OwnConnection;
 use crate::execution::recorder::{Recorder, Standing};
@@ -21,11 +21,8 @@ use crate::execution::route::Route;
 use crate::host::admission::Admission;
 use crate::observe::history::History;
 use crate::observe::misuse::Misuse;
-use crate::outcome::{Delivery, Failure, FailureKind, idempotency};
+use crate::outcome::{AttemptKind, Delivery, Failure, FailureKind, idempotency};
 use crate::retry::decision::{Decision, StopReason, WaitSource};
-
-/// A longer body may be refused while it is still being sent.
-const LARGE: usize = 64 * 1024;
 
 /// One request under way.
 pub(crate) struct Execution<'p> {
@@ -44,8 +41,12 @@ pub(crate) struct Execution<'p> {
     pub(super) longest_open_wait: Duration,
     /// The time that it may still wait at the gate.
     pub(super) gate_time: Duration,
+    /// The number and kind of the last attempt.
+    pub(super) attempt: (u32, AttemptKind),
     /// The duration of the last attempt.
     pub(super) last_took: Duration,
+    /// The verdict on the last attempt, if a race needed it.
+    pub(super) judged: Option<Box<Judged>>,
     pub(super) keyed: bool,
     /// Set if the wait before the next attempt is spent at the gate.
     pub(super) waits_at_gate: bool,
@@ -78,7 +79,7 @@ impl<'p> Execution<'p> {
         if let Some(key) = &policy.idempotency_key {
             key.apply(request, rand::random);
         }
-        let retry = retry(policy, request, extensions, now);
+        let retry = Retry::of_request(policy, request, extensions, now);
         let timeout = client.attempt_timeout(policy, request);
         let shortest = timeout.into_iter().chain(request.timeout().copied()).min();
         Self {
@@ -91,7 +92,9 @@ impl<'p> Execution<'p> {
             timeout,
             longest_open_wait: policy.open_wait(shortest),
             gate_time: policy.max_wait_time,
+            attempt: (0, AttemptKind::First),
             last_took: Duration::ZERO,
+            judged: None,
             keyed: !idempotency::is_idempotent(request.method())
                 && idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
             waits_at_gate: false,
@@ -169,6 +172,10 @@ impl<'p> Execution<'p> {
         chain: C,
         original: &mut Original<'_>,
     ) -> AttemptResult<C::Error> {
+        if let Some(hedge) = self.hedging(original) {
+            // Boxed, because few clients hedge.
+            return Box::pin(self.race(hedge, chain, original)).await;
+        }
         // A scope, so that the request is not kept while it is under way.
         let (sending, limits) = {
             let mut request = original.take(self.retry.may_repeat(self.policy));
@@ -204,7 +211,7 @@ impl<'p> Execution<'p> {
         mut first: AttemptResult<C::Error>,
         original: &Original<'_>,
     ) -> AttemptResult<C::Error> {
-        self.retry.attempt();
+        self.count_attempt();
         self.end_attempt::<C>(&mut first, original);
         first
     }
@@ -221,14 +228,13 @@ impl<'p> Execution<'p> {
     }
 
     /// Counts an attempt, records it, and marks it for middleware further in.
-    fn begin_attempt(&mut self, original: &mut Original<'_>) {
-        self.retry.attempt();
+    pub(super) fn begin_attempt(&mut self, original: &mut Original<'_>) {
+        self.count_attempt();
         if mem::take(&mut self.maybe_applied) {
             self.recorder.note_maybe_applied();
         }
-        let attempt = self.retry.attempts();
-        original.mark_resend(attempt);
-        self.recorder.attempt_started(original.request, original.extensions(), attempt);
+        original.mark_resend(self.attempt.0);
+        self.recorder.attempt_started(original.request, original.extensions(), self.attempt);
         let extensions = original.extensions_mut();
         self.admission.mark(extensions);
         if mem::take(&mut self.distrusts_pool) {
@@ -236,8 +242,14 @@ impl<'p> Execution<'p> {
         }
     }
 
+    fn count_attempt(&mut self) {
+        let kind = if self.retry.attempts() == 0 { AttemptKind::First } else { AttemptKind::Retry };
+        self.retry.attempt();
+        self.attempt = (self.retry.attempts(), kind);
+    }
+
     /// Returns the limits of the attempt that begins now.
-    fn limits(&self) -> AttemptLimits<'p> {
+    pub(super) fn limits(&self) -> AttemptLimits<'p> {
         AttemptLimits {
             policy: self.policy,
             number: self.retry.attempts(),
@@ -388,22 +400,4 @@ impl<'p> Execution<'p> {
         let (attempts, elapsed) = (self.retry.attempts(), self.retry.elapsed(self.now));
         Standing { attempts, elapsed, tokens: tokens.flatten() }
     }
-}
-
-/// Returns the conditions under which a request may be sent again.
-fn retry(policy: &Policy, request: &mut Request, extensions: &Extensions, now: Instant) -> Retry {
-    let is_made = extensions.get::<BodyFactory>().is_some();
-    if is_made {
-        // Each attempt gets a body of its own.
-        *request.body_mut() = None;
-    }
-    let repeat = match request.body() {
-        Some(body) if body.as_bytes().is_none() => Repeat::Never,
-        _ if policy.may_repeat(request.method(), request.headers()) => Repeat::Always,
-        _ if policy.may_repeat_unprocessed(request.method()) => Repeat::IfNotProcessed,
-        _ => Repeat::NotAllowed,
-    };
-    let length = request.body().map_or(0, |it| it.as_bytes().map_or(usize::MAX, <[u8]>::len));
-    let upload = if is_made || length > LARGE { Upload::Large } else { Upload::Small };
-    Retry::new(policy, repeat, upload, now)
 }

@@ -15,6 +15,8 @@ use crate::common::clock::{Instant, Sources};
 use crate::host::gate::{
     Closing, Entry, GateKey, GatePass, Patience, RateLimited, Throttle, Waiting,
 };
+use crate::host::hedge::lanes::HedgeTurn;
+use crate::host::hedge::{Hedge, HedgeRefusal};
 use crate::host::parts::Parts;
 use crate::retry::budget::{Success, Token, TokenWaiter};
 
@@ -24,6 +26,8 @@ use crate::retry::budget::{Success, Token, TokenWaiter};
 #[derive(Debug)]
 pub(crate) struct Admission<'p> {
     parts: Parts<'p>,
+    /// Set if a `Resilient` further out has this request as its breaker's probe.
+    is_outer_probe: bool,
     permit: Option<Permit>,
     /// Lives as long as a permit that is a probe.
     probing: Option<Arc<()>>,
@@ -36,11 +40,13 @@ pub(crate) struct Admission<'p> {
 
 impl<'p> Admission<'p> {
     pub(crate) fn new(mut parts: Parts<'p>, extensions: &Extensions) -> Self {
-        if parts.breaker().is_some_and(|it| Probe::covers(extensions, it)) {
+        let is_outer_probe = parts.breaker().is_some_and(|it| Probe::covers(extensions, it));
+        if is_outer_probe {
             parts = parts.without_breaker();
         }
         Self {
             parts,
+            is_outer_probe,
             permit: None,
             probing: None,
             token: None,
@@ -55,6 +61,7 @@ impl<'p> Admission<'p> {
     pub(crate) fn move_to(&mut self, parts: Parts<'p>, extensions: &Extensions) {
         let moved = Self::new(parts, extensions);
         (self.parts, self.gate_key) = (moved.parts, None);
+        self.is_outer_probe = moved.is_outer_probe;
     }
 
     /// Turns to the host of the next attempt's endpoint, whose budget pays for it.
@@ -177,6 +184,51 @@ impl<'p> Admission<'p> {
         self.permit = None;
     }
 
+    /// Begins an attempt that may be hedged. `is_first` is set for the first one of its request.
+    pub(crate) fn begin_hedging(
+        &self,
+        hedge: &Hedge,
+        request: &Request,
+        is_first: bool,
+        now: Instant,
+    ) -> HedgeTurn {
+        let key = hedge.key_of(request);
+        self.parts.hedges(now).begin(key, hedge.rules(), is_first, now)
+    }
+
+    /// Admits a hedge, which never waits: asks gate, breaker and budget, and last the bucket of
+    /// hedges, which pays.
+    ///
+    /// # Errors
+    ///
+    /// The reason why there is no hedge now. Nothing is taken then.
+    pub(crate) fn admit_hedge(
+        &self,
+        turn: &HedgeTurn,
+        now: Instant,
+    ) -> Result<HedgePermit, HedgeRefusal> {
+        if self.parts.may_be_held_back() {
+            return Err(HedgeRefusal::Gate);
+        }
+        if self.is_outer_probe || self.probing.is_some() {
+            return Err(HedgeRefusal::CircuitBreaker);
+        }
+        if self.parts.budget().is_some_and(|it| it.is_short(now)) {
+            return Err(HedgeRefusal::RetryBudget);
+        }
+        let breaker = match self.parts.breaker() {
+            Some(breaker) => Some(breaker.pass(now).ok_or(HedgeRefusal::CircuitBreaker)?),
+            None => None,
+        };
+        turn.withdraw(now)?;
+        Ok(HedgePermit { breaker })
+    }
+
+    /// Goes on with the permit of the hedge that won, in place of its attempt's.
+    pub(crate) fn adopt_hedge(&mut self, permit: HedgePermit) {
+        self.permit = permit.breaker;
+    }
+
     /// Returns how long the breaker rejects attempts from now on, if it does.
     pub(crate) fn rejects_for(&self, now: Instant) -> Option<Duration> {
         let rejection = self.parts.breaker()?.rejects(now)?;
@@ -285,6 +337,12 @@ impl<'p> Admission<'p> {
             host.gates.close(key, now, throttle, hint, unit());
         }
     }
+}
+
+/// The permits of a hedge. When dropped it releases them; nothing is reported.
+#[derive(Debug)]
+pub(crate) struct HedgePermit {
+    breaker: Option<Permit>,
 }
 
 /// Admits a request if the gate is open and the breaker closed; `None` if the slow path has to

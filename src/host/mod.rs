@@ -2,6 +2,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod gate;
+pub(crate) mod hedge;
 pub(crate) mod map;
 pub(crate) mod mirrors;
 pub(crate) mod parts;

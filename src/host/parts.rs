@@ -7,6 +7,7 @@ use reqwest::{Request, Url};
 use crate::breaker::{BreakerHandle, BreakerScope, CircuitBreakers};
 use crate::common::clock::Instant;
 use crate::host::gate::{GateKey, HostGates};
+use crate::host::hedge::lanes::HostHedges;
 use crate::host::map::{HostMap, host_key};
 use crate::host::state::HostState;
 use crate::retry::budget::{Account, BudgetScope, RetryBudget};
@@ -164,6 +165,11 @@ impl<'p> Parts<'p> {
     /// Returns whether the host ever responded.
     pub(crate) fn has_responded(&self) -> bool {
         self.host.has_responded()
+    }
+
+    /// Returns what hedges to the host need.
+    pub(crate) fn hedges(&self, now: Instant) -> &Arc<HostHedges> {
+        self.host.hedges(now)
     }
 
     /// Returns whether a gate of the host may be closed.

@@ -8,6 +8,7 @@ use std::sync::{
 use crate::breaker::{BreakerHandle, BreakerState, Observers, RuleSet};
 use crate::common::clock::Instant;
 use crate::host::gate::HostGates;
+use crate::host::hedge::lanes::HostHedges;
 use crate::host::mirrors::Load;
 use crate::retry::budget::{Account, RetryBudget};
 
@@ -24,6 +25,7 @@ pub(crate) struct HostState {
     family: Arc<Family>,
     breaker: OnceLock<Arc<BreakerHandle>>,
     budget: OnceLock<Arc<Account>>,
+    hedges: OnceLock<Arc<HostHedges>>,
     /// Used only where requests are spread over mirrors.
     load: OnceLock<Arc<Load>>,
     pub(crate) gates: HostGates,
@@ -109,6 +111,7 @@ impl HostState {
             family: Arc::clone(family),
             breaker: OnceLock::new(),
             budget: OnceLock::new(),
+            hedges: OnceLock::new(),
             load: OnceLock::new(),
             gates: HostGates::default(),
         }
@@ -184,6 +187,11 @@ impl HostState {
         let account = self.budget.get_or_init(|| Arc::new(Account::new(rules, now)));
         account.adopt(rules, now);
         account
+    }
+
+    /// Returns what hedges need; creates it if there is none.
+    pub(crate) fn hedges(&self, now: Instant) -> &Arc<HostHedges> {
+        self.hedges.get_or_init(|| Arc::new(HostHedges::new(now)))
     }
 
     /// Returns the breaker if a request has used it.

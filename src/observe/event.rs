@@ -6,10 +6,11 @@ use http::{Extensions, Method};
 use reqwest::Url;
 
 use crate::breaker::StateChange;
+use crate::host::hedge::HedgeRefusal;
 use crate::observe::message::{Attempts, Message, Reported};
 use crate::observe::misuse::Misuse;
 use crate::observe::redact::RedactedUrl;
-use crate::outcome::Outcome;
+use crate::outcome::{AttemptKind, Outcome};
 use crate::retry::decision::{StopReason, WaitSource};
 
 /// An event of a request. Listeners are notified in the order of events.
@@ -33,7 +34,16 @@ pub enum Event<'a> {
     AttemptStarted(&'a RequestInfo<'a>),
     /// The request waits at the closed gate of its host.
     HeldBack(&'a HeldInfo<'a>),
-    /// An attempt ended, with or without success.
+    /// An attempt is slow, and a [hedge](crate::Hedge) is about to be sent beside it, which is an
+    /// attempt, too: an [`AttemptStarted`](Self::AttemptStarted) follows.
+    HedgeStarted(&'a HedgeInfo<'a>),
+    /// An attempt is slow, but a hedge is refused. The attempt goes on.
+    HedgeRefused(&'a HedgeRefusedInfo<'a>),
+    /// An attempt lost the race with its hedge, or a hedge with its attempt: its outcome does not
+    /// count. That is [`FailureKind::Superseded`](crate::FailureKind) if it was still under way, or
+    /// else its own failure.
+    Superseded(&'a Outcome<'a>),
+    /// An attempt ended, with or without success: of those that raced, the one whose result counts.
     AttemptEnded(&'a Outcome<'a>),
     /// Breaker or gate rejected the request: nothing was sent. The outcome is the rejection, and
     /// its number that of the previous attempt.
@@ -70,7 +80,9 @@ impl<'a> Event<'a> {
         Some(match *self {
             Self::AttemptStarted(it) => (it.method, it.url),
             Self::HeldBack(it) => (it.method, it.url),
-            Self::AttemptEnded(it) | Self::Rejected(it) => {
+            Self::HedgeStarted(it) => (it.method, it.url),
+            Self::HedgeRefused(it) => (it.method, it.url),
+            Self::AttemptEnded(it) | Self::Rejected(it) | Self::Superseded(it) => {
                 (it.method, RedactedUrl::new(it.url, it.redact_path))
             }
             Self::BreakerChanged(_) | Self::Reloaded | Self::Misuse(_) => return None,
@@ -93,8 +105,12 @@ impl fmt::Display for Event<'_> {
             write!(f, "{method} {url}: ")?;
         }
         match self {
+            Self::AttemptStarted(it) if it.kind == AttemptKind::Hedge => {
+                write!(f, "attempt {}, a hedge", it.attempt)
+            }
             Self::AttemptStarted(it) => {
-                let most = it.max_retries.saturating_add(1);
+                // Hedges are attempts beside those.
+                let most = it.max_retries.saturating_add(1).max(it.attempt);
                 write!(f, "attempt {} of {most} at most", it.attempt)
             }
             Self::HeldBack(it) => {
@@ -102,6 +118,20 @@ impl fmt::Display for Event<'_> {
             }
             Self::AttemptEnded(it) => {
                 write!(f, "attempt {} gave {it} after {:.3}s", it.attempt, seconds(it.elapsed))
+            }
+            Self::HedgeStarted(it) => {
+                write!(f, "hedged by attempt {} after {:.3}s", it.attempt, seconds(it.delay))
+            }
+            Self::HedgeRefused(it) => {
+                write!(f, "no hedge after {:.3}s: {}", seconds(it.delay), it.why)
+            }
+            Self::Superseded(it) => {
+                write!(
+                    f,
+                    "attempt {} lost the race after {:.3}s: {it}",
+                    it.attempt,
+                    seconds(it.elapsed)
+                )
             }
             Self::Rejected(it) => write!(f, "rejected after {}: {it}", Attempts(it.attempt)),
             Self::BreakerChanged(it) => it.fmt(f),
@@ -153,6 +183,8 @@ pub struct RequestInfo<'a> {
     pub url: RedactedUrl<'a>,
     /// The number of this attempt, counted from 1.
     pub attempt: u32,
+    /// The reason why it is sent.
+    pub kind: AttemptKind,
     /// The most retries this request may have.
     pub max_retries: u32,
     /// The extensions of this attempt, with what the caller and other middleware put there.
@@ -191,6 +223,34 @@ pub struct HeldInfo<'a> {
     pub wait: Duration,
     /// The cause of the wait.
     pub source: &'a WaitSource,
+}
+
+/// A hedge about to be sent.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct HedgeInfo<'a> {
+    /// The request's method.
+    pub method: &'a Method,
+    /// The request's URL.
+    pub url: RedactedUrl<'a>,
+    /// The number of the attempt that is the hedge.
+    pub attempt: u32,
+    /// The delay between an attempt and its hedge, or between two hedges.
+    pub delay: Duration,
+}
+
+/// A hedge that was due and refused.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct HedgeRefusedInfo<'a> {
+    /// The request's method.
+    pub method: &'a Method,
+    /// The request's URL.
+    pub url: RedactedUrl<'a>,
+    /// The delay between an attempt and its hedge, or between two hedges.
+    pub delay: Duration,
+    /// The reason.
+    pub why: HedgeRefusal,
 }
 
 /// A gate that a response closed.

@@ -8,7 +8,7 @@ use reqwest::Url;
 
 use crate::common::path_redactor::PathRedactor;
 use crate::host::mirrors::GivenBy;
-use crate::outcome::{Delivery, FailureKind, Heard, Outcome};
+use crate::outcome::{AttemptKind, Delivery, FailureKind, Heard, Outcome};
 use crate::retry::decision::{StopReason, WaitSource};
 
 /// The most attempts a history keeps; of a longer request it keeps the last ones.
@@ -29,8 +29,10 @@ const LONGEST: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Attempt {
-    /// The number of the attempt, counted from 1.
+    /// The number of the attempt, counted from 1; hedges count too.
     pub number: u32,
+    /// The reason why it was sent.
+    pub kind: AttemptKind,
     /// The time of its start, from the start of the request.
     pub started: Duration,
     /// The duration, up to the response head or the failure.
@@ -53,6 +55,7 @@ impl Attempt {
     pub(crate) fn new(outcome: &Outcome<'_>, ended: Duration) -> Self {
         Self {
             number: outcome.attempt,
+            kind: outcome.kind,
             started: ended.saturating_sub(outcome.elapsed),
             duration: outcome.elapsed,
             result: match (outcome.status(), outcome.failure()) {
@@ -71,6 +74,7 @@ impl Attempt {
     pub(crate) fn succeeded(status: StatusCode, duration: Duration, by: Option<&Url>) -> Self {
         Self {
             number: 1,
+            kind: AttemptKind::First,
             started: Duration::ZERO,
             duration,
             result: Ok(status),
@@ -102,6 +106,9 @@ impl fmt::Display for Attempt {
         }
         if let Some(host) = &self.answered_by {
             write!(f, " from {host}")?;
+        }
+        if self.kind == AttemptKind::Hedge {
+            f.write_str(", hedge")?;
         }
         then(f, self.wait.as_ref())
     }
@@ -168,6 +175,8 @@ pub struct History {
     total: u32,
     stop: Option<StopReason>,
     maybe_applied: bool,
+    /// Set if the last result is a hedge's.
+    is_hedges: bool,
     last: Heard,
 }
 
@@ -182,7 +191,7 @@ impl History {
         &self.holds
     }
 
-    /// Returns the number of attempts, those not kept included.
+    /// Returns the number of attempts, those not kept and hedges included.
     pub fn total(&self) -> u32 {
         self.total
     }
@@ -196,6 +205,12 @@ impl History {
     /// Returns why the request ended; `None` while it runs.
     pub fn stop_reason(&self) -> Option<StopReason> {
         self.stop
+    }
+
+    /// Returns whether the result is that of a [hedge](crate::Hedge): it came before the one of the
+    /// attempt beside it.
+    pub fn is_hedges(&self) -> bool {
+        self.is_hedges
     }
 
     /// Returns the retry hint of the last response, counted from its arrival, as
@@ -222,9 +237,27 @@ impl History {
     }
 
     pub(crate) fn push(&mut self, attempt: Attempt, heard: Heard) {
-        self.total = attempt.number;
         self.last = heard;
+        self.is_hedges = attempt.kind == AttemptKind::Hedge;
+        self.add(attempt);
+    }
+
+    /// Adds an attempt whose result does not count: it lost a race.
+    pub(crate) fn push_superseded(&mut self, attempt: Attempt) {
+        self.add(attempt);
+    }
+
+    /// Adds an attempt, in the order of their numbers.
+    fn add(&mut self, attempt: Attempt) {
+        self.total = self.total.max(attempt.number);
         push(&mut self.attempts, attempt);
+        let later = self.attempts.iter().rev().skip(1);
+        let number = self.attempts.last().map_or(0, |it| it.number);
+        let later = later.take_while(|it| it.number > number).count();
+        if later > 0 {
+            let from = self.attempts.len() - 1 - later;
+            self.attempts[from..].rotate_right(1);
+        }
     }
 
     pub(crate) fn hold(&mut self, hold: Hold) {
@@ -292,8 +325,12 @@ impl fmt::Display for History {
 /// # Ok(()) }
 /// ```
 pub trait ResponseExt {
-    /// Returns the number of attempts.
+    /// Returns the number of attempts, hedges included.
     fn attempts(&self) -> u32;
+
+    /// Returns whether this is the response to a [hedge](crate::Hedge): it came before that of the
+    /// attempt beside it.
+    fn hedged(&self) -> bool;
 
     /// Returns the history of the request. `None` if the first attempt succeeded: such a request
     /// keeps none, to save its cost. An [`AttemptLog`] is always kept.
@@ -324,6 +361,10 @@ pub trait ResponseExt {
 impl ResponseExt for reqwest::Response {
     fn attempts(&self) -> u32 {
         self.history().map_or(1, History::total)
+    }
+
+    fn hedged(&self) -> bool {
+        self.history().is_some_and(History::is_hedges)
     }
 
     fn history(&self) -> Option<&History> {

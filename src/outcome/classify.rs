@@ -101,6 +101,7 @@ pub(crate) fn is_transient(kind: FailureKind) -> bool {
         | FailureKind::RateLimited
         | FailureKind::Redirect
         | FailureKind::Status
+        | FailureKind::Superseded
         | FailureKind::Tls
         | FailureKind::Other => false,
     }

@@ -90,6 +90,9 @@ pub enum FailureKind {
     Redirect,
     /// The peer refused this stream before acting on it.
     Refused,
+    /// The attempt was dropped, because the response of a [hedge](crate::Hedge), or of the attempt it
+    /// was the hedge of, came first. Only in events and histories.
+    Superseded,
     /// The peer asks for less traffic at the protocol level (ENHANCE_YOUR_CALM).
     Throttled,
     /// Time ran out: connect, attempt or client timeout.
@@ -123,6 +126,7 @@ impl FailureKind {
             Self::RateLimited => "rate_limited",
             Self::Redirect => "redirect",
             Self::Refused => "refused",
+            Self::Superseded => "superseded",
             Self::Throttled => "throttled",
             Self::Timeout => "timeout",
             Self::ProxyAuth => "proxy_auth",

@@ -4,6 +4,7 @@ pub(crate) mod classify;
 mod failure;
 pub(crate) mod hint;
 pub(crate) mod idempotency;
+mod kind;
 pub(crate) mod not_sent;
 pub(crate) mod statuses;
 pub(crate) mod transport_error;
@@ -17,6 +18,7 @@ use url::Host;
 
 pub(crate) use self::failure::Failure;
 pub use self::failure::{Delivery, FailureKind};
+pub use self::kind::AttemptKind;
 use crate::breaker::Health;
 use crate::common::path_redactor::PathRedactor;
 use crate::outcome::classify::Verdict;
@@ -46,6 +48,7 @@ pub struct Outcome<'a> {
     pub(crate) method: &'a Method,
     pub(crate) url: &'a Url,
     pub(crate) attempt: u32,
+    pub(crate) kind: AttemptKind,
     pub(crate) elapsed: Duration,
     /// `true` if the request carries an idempotency key.
     pub(crate) keyed: bool,
@@ -93,6 +96,7 @@ impl<'a> Outcome<'a> {
             method,
             url,
             attempt: 1,
+            kind: AttemptKind::First,
             elapsed: Duration::ZERO,
             keyed: false,
             extensions: None,
@@ -116,6 +120,11 @@ impl<'a> Outcome<'a> {
     /// Returns the number of this attempt, counted from 1.
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// Returns the kind of this attempt: the first of its request, a retry or a hedge.
+    pub fn kind(&self) -> AttemptKind {
+        self.kind
     }
 
     /// Returns the duration of this attempt, up to the response head or the failure.

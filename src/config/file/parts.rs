@@ -1,13 +1,14 @@
-//! Settings that are made of several values: backoff, circuit breaker and retry budget.
+//! Settings that are made of several values: backoff, circuit breaker, retry budget and hedges.
 
 use std::time::Duration;
 
 use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers};
 use crate::common::fault::ConfigFault;
-use crate::config::file::keys::{BREAKER, BUDGET, SETTINGS, setter};
+use crate::config::file::keys::{BREAKER, BUDGET, HEDGE, SETTINGS, setter};
 use crate::config::file::value::{Setter, Table, Value, get};
 use crate::config::overrides::RetryOverride;
 use crate::config::policy::{Patch, Policy, Setting};
+use crate::host::hedge::Hedge;
 use crate::retry::backoff::{BackoffShape, Constant, Exponential, Fibonacci, Linear};
 use crate::retry::budget::{BudgetConfig, RetryBudget};
 
@@ -17,6 +18,7 @@ pub(super) struct Parts {
     backoff: BackoffShape,
     breaker: Option<CircuitBreakers>,
     budget: Option<RetryBudget>,
+    hedge: Option<Hedge>,
 }
 
 impl Parts {
@@ -26,6 +28,7 @@ impl Parts {
             backoff: policy.backoff.shape().unwrap_or_default(),
             breaker: policy.breaker.clone(),
             budget: policy.budget.clone(),
+            hedge: policy.hedge.clone(),
         }
     }
 
@@ -36,6 +39,7 @@ impl Parts {
                 Setting::Backoff(it) => self.backoff = it.shape().unwrap_or_default(),
                 Setting::CircuitBreaker(it) => self.breaker.clone_from(it),
                 Setting::RetryBudget(it) => self.budget.clone_from(it),
+                Setting::Hedge(it) => self.hedge.clone_from(it),
                 _ => {}
             }
         }
@@ -77,6 +81,18 @@ impl Parts {
                     match self.budget.clone() {
                         Some(budget) => settings.retry_budget(budget),
                         None => settings.without_retry_budget(),
+                    }
+                }
+                ("hedge", value) => {
+                    if let Value::Table(table) = value {
+                        let path = format!("{path}hedge.");
+                        clash(table, "after", None, "quantile", &path, faults);
+                        clash(table, "after", None, "or_after", &path, faults);
+                    }
+                    self.hedge = switched(self.hedge.take(), value, hedge);
+                    match self.hedge.clone() {
+                        Some(hedge) => settings.hedge(hedge),
+                        None => settings.without_hedge(),
                     }
                 }
                 (name, value) => request(settings, name, value),
@@ -161,6 +177,13 @@ fn budget(config: BudgetConfig, name: &str, value: &Value) -> BudgetConfig {
     match setter(BUDGET, name) {
         Setter::Budget(set) => set(config, value),
         _ => config,
+    }
+}
+
+fn hedge(hedge: Hedge, name: &str, value: &Value) -> Hedge {
+    match setter(HEDGE, name) {
+        Setter::Hedge(set) => set(hedge, value),
+        _ => hedge,
     }
 }
 

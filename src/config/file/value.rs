@@ -7,6 +7,7 @@ use http::{HeaderName, Method, StatusCode};
 
 use crate::breaker::{BreakerConfig, Percent};
 use crate::config::overrides::RetryOverride;
+use crate::host::hedge::Hedge;
 use crate::retry::budget::BudgetConfig;
 
 /// A value that was read.
@@ -37,6 +38,7 @@ pub(super) enum Setter {
     Request(fn(RetryOverride, &Value) -> RetryOverride),
     Breaker(fn(BreakerConfig, &Value) -> BreakerConfig),
     Budget(fn(BudgetConfig, &Value) -> BudgetConfig),
+    Hedge(fn(Hedge, &Value) -> Hedge),
     /// None of its own: a part of another value, or of the whole configuration.
     Part,
 }

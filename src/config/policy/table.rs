@@ -15,6 +15,7 @@ use crate::common::path_redactor::PathRedactor;
 use crate::config::headers::DeadlineHeader;
 use crate::config::policy::{HostPolicy, LONGEST_BACKOFF, RetryAfter, STALL_TIMEOUT};
 use crate::host::gate::GateKey;
+use crate::host::hedge::Hedge;
 use crate::host::map::DEFAULT_MAX_HOSTS;
 use crate::host::mirrors::MirrorSets;
 use crate::observe::listeners::Listeners;
@@ -115,6 +116,7 @@ policy! {
         MaxWaitTime max_wait_time: Duration = Duration::from_secs(60), "max_wait_time";
         /// `None` for the default, which depends on the attempt timeout.
         MaxOpenWait max_open_wait: Option<Duration> = None, "max_open_wait";
+        Hedge hedge: Option<Hedge> = None, "hedge";
         RetryAfter retry_after: RetryAfter = RetryAfter::Floor, "retry_after";
         HintHeaders hints: Arc<HintHeaders> = Arc::default(), "hint_headers";
         ReadBody read_body: Option<usize> = None, "read_body";

@@ -6,6 +6,7 @@ use crate::breaker::CircuitBreakers;
 use crate::common::fault::{ConfigError, ConfigFault};
 use crate::common::host_pattern::{INVALID_HOST, without_secrets};
 use crate::config::policy::{Policy, RetryAfter};
+use crate::host::hedge::Hedge;
 use crate::host::mirrors::MirrorSets;
 use crate::outcome::idempotency::IdempotencyKey;
 use crate::retry::backoff::Jitter;
@@ -97,6 +98,7 @@ impl Policy {
         faults.extend(self.backoff.fault());
         faults.extend(self.breaker.iter().flat_map(CircuitBreakers::faults));
         faults.extend(self.budget.iter().flat_map(RetryBudget::faults));
+        faults.extend(self.hedge.iter().flat_map(Hedge::faults));
         faults.extend(self.mirrors.iter().flat_map(MirrorSets::faults));
         faults.extend(self.cap_faults());
         faults

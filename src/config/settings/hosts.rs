@@ -10,6 +10,7 @@ use crate::config::ResilientConfigBuilder;
 use crate::config::overrides::RetryOverride;
 use crate::config::policy::Setting;
 use crate::host::gate::GateKey;
+use crate::host::hedge::Hedge;
 use crate::host::mirrors::MirrorSets;
 use crate::outcome::Outcome;
 use crate::retry::budget::RetryBudget;
@@ -81,6 +82,13 @@ setters! {
 
     /// Switches the gate off.
     fn without_gate() => set(Setting::Gate(None));
+
+    /// Sends another attempt beside one that is slow, and returns the first good response; see
+    /// [`Hedge`]. Default: off.
+    fn hedge(hedge: Hedge) => set(Setting::Hedge(Some(hedge)));
+
+    /// Sends no hedges.
+    fn without_hedge() => set(Setting::Hedge(None));
 
     /// Sends requests under a base URL to one of several endpoints: [`Mirrors`](crate::Mirrors), or
     /// several sets of them. Replaces all sets that were set before. Default: none.

@@ -14,7 +14,7 @@ use reqwest::Url;
 use crate::breaker::{BreakerState, StateChange};
 use crate::observe::event::Event;
 use crate::observe::listeners::Observer;
-use crate::outcome::Outcome;
+use crate::outcome::{AttemptKind, Outcome};
 use crate::retry::decision::WaitSource;
 
 /// Counts and measures requests and their events, for the recorder of the
@@ -22,7 +22,7 @@ use crate::retry::decision::WaitSource;
 ///
 /// | metric | kind | labels | meaning |
 /// |---|---|---|---|
-/// | `resilient_attempts_total` | counter | `host`, `method`, `result` | attempts that ended; not those that the caller dropped |
+/// | `resilient_attempts_total` | counter | `host`, `method`, `result` | attempts that ended, or were `superseded` in a race with a hedge; not those that the caller dropped |
 /// | `resilient_attempt_duration_seconds` | histogram | `host`, `method`, `result` | how long an attempt took, to the response head or the failure |
 /// | `resilient_retries_total` | counter | `host`, `reason` | retries, by the result of the attempt before |
 /// | `resilient_wait_seconds` | histogram | `host`, `source` | waits before retries and at the gate |
@@ -35,6 +35,9 @@ use crate::retry::decision::WaitSource;
 /// | `resilient_budget_tokens` | gauge | `host` | retries left in the budget when it was last asked |
 /// | `resilient_budget_refusals_total` | counter | `host` | retries not made because the budget was empty |
 /// | `resilient_gate_closings_total` | counter | `host` | times a response closed a gate, or for longer |
+/// | `resilient_hedges_total` | counter | `host`, `result` | hedges `started`, and of those the ones whose result counted (`won`) or did not (`lost`); neither if the caller dropped the request |
+/// | `resilient_hedge_refusals_total` | counter | `host`, `why` | hedges that were due and refused |
+/// | `resilient_hedge_delay_seconds` | gauge | `host` | the delay of the last hedge |
 /// | `resilient_failovers_total` | counter | `host`, `from` | attempts that went to another endpoint than the one before, `from` |
 /// | `resilient_download_breaks_total` | counter | `host`, `next` | downloads that broke off, by whether they go on (`resume`) or start over (`restart`) |
 ///
@@ -44,7 +47,7 @@ use crate::retry::decision::WaitSource;
 /// - `source`: `backoff`, `budget`, `circuit_breaker`, `failover`, `gate`, `hint` or `immediate`.
 /// - `ended`: a [`StopReason`](crate::StopReason).
 /// - `state`, `to`: a [`BreakerState`](crate::BreakerState).
-/// - `why`: a [`ChangeReason`](crate::ChangeReason).
+/// - `why`: a [`ChangeReason`](crate::ChangeReason), or a [`HedgeRefusal`](crate::HedgeRefusal).
 ///
 /// All of them carry the labels of [`client`](Self::client) and [`label`](Self::label) as well.
 ///
@@ -147,6 +150,9 @@ impl MetricsObserver {
         describe_gauge!(BUDGET_TOKENS, count, "Retries left in the budget");
         describe_counter!(BUDGET_REFUSALS, count, "Retries the budget did not pay for");
         describe_counter!(GATE_CLOSINGS, count, "Times a response closed a gate");
+        describe_counter!(HEDGES, count, "Hedges that were started, and that won or lost");
+        describe_counter!(HEDGE_REFUSALS, count, "Hedges that were due and refused");
+        describe_gauge!(HEDGE_DELAY, seconds, "The delay of the last hedge");
         describe_counter!(FAILOVERS, count, "Attempts that went to another endpoint");
         describe_counter!(DOWNLOAD_BREAKS, count, "Downloads that broke off and go on");
         Self { hosts: Names::default(), keys: Names::default(), constant: vec![] }
@@ -211,6 +217,9 @@ const BREAKER_CHANGES: &str = "resilient_breaker_changes_total";
 const BUDGET_TOKENS: &str = "resilient_budget_tokens";
 const BUDGET_REFUSALS: &str = "resilient_budget_refusals_total";
 const GATE_CLOSINGS: &str = "resilient_gate_closings_total";
+const HEDGES: &str = "resilient_hedges_total";
+const HEDGE_REFUSALS: &str = "resilient_hedge_refusals_total";
+const HEDGE_DELAY: &str = "resilient_hedge_delay_seconds";
 const FAILOVERS: &str = "resilient_failovers_total";
 const DOWNLOAD_BREAKS: &str = "resilient_download_breaks_total";
 
@@ -250,11 +259,24 @@ impl MetricsObserver {
 
     fn count(&self, event: &Event<'_>, host: SharedString, method: &Method) {
         match event {
-            Event::AttemptEnded(it) => {
+            Event::AttemptEnded(it) | Event::Superseded(it) => {
+                if it.kind() == AttemptKind::Hedge {
+                    let is_won = matches!(event, Event::AttemptEnded(_));
+                    self.hedge(host.clone(), if is_won { "won" } else { "lost" });
+                }
                 let (method, result) = (known(name(method)), result(it));
                 let labels = self.labels([("host", host), ("method", method), ("result", result)]);
                 counter!(ATTEMPTS, labels.clone()).increment(1);
                 histogram!(Self::ATTEMPT_DURATION, labels).record(it.elapsed());
+            }
+            Event::HedgeStarted(it) => {
+                let labels = self.labels([("host", host.clone())]);
+                gauge!(HEDGE_DELAY, labels).set(it.delay.as_secs_f64());
+                self.hedge(host, "started");
+            }
+            Event::HedgeRefused(it) => {
+                let labels = self.labels([("host", host), ("why", known(it.why.as_str()))]);
+                counter!(HEDGE_REFUSALS, labels).increment(1);
             }
             Event::Rejected(it) => {
                 let labels = self.labels([("host", host), ("by", result(it))]);
@@ -292,6 +314,11 @@ impl MetricsObserver {
             }
             _ => {}
         }
+    }
+
+    fn hedge(&self, host: SharedString, result: &'static str) {
+        let labels = self.labels([("host", host), ("result", known(result))]);
+        counter!(HEDGES, labels).increment(1);
     }
 
     fn waited(&self, host: SharedString, by: &WaitSource, wait: Duration) {

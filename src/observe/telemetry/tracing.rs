@@ -30,7 +30,8 @@ use crate::outcome::Outcome;
 /// | `error.type` | the status from 400 on, or a [`FailureKind`](crate::FailureKind) such as `timeout`; `_OTHER` for kinds without a name |
 /// | `otel.status_code` | `ERROR` where `error.type` is set |
 ///
-/// If the caller drops the request's future, the span has none of the last three: nothing failed.
+/// If the caller drops the request's future, the span has none of the last three: nothing failed. Nor
+/// has that of an attempt that lost a race with its [`Hedge`](crate::Hedge), or of such a hedge.
 ///
 /// # With reqwest-tracing
 ///
@@ -43,7 +44,7 @@ use crate::outcome::Outcome;
 ///
 /// | event | level |
 /// |---|---|
-/// | a wait before a retry, a wait at the gate, a gate closed, a budget empty | [`retries`](Self::retries), debug |
+/// | a wait before a retry, a wait at the gate, a gate closed, a budget empty, a hedge sent or refused | [`retries`](Self::retries), debug |
 /// | a request given up after more than one attempt | [`give_ups`](Self::give_ups), warn |
 /// | a request given up after one attempt or none | as retries: the caller's error has all details |
 /// | a circuit breaker opened | [`breaker_openings`](Self::breaker_openings), warn |
@@ -141,7 +142,10 @@ impl TracingObserver {
                 _ => self.breaker_openings.and(Some(Level::INFO)),
             },
             // The spans show attempts, and a success is not logged.
-            Event::AttemptStarted(_) | Event::AttemptEnded(_) | Event::Succeeded(_) => None,
+            Event::AttemptStarted(_)
+            | Event::AttemptEnded(_)
+            | Event::Superseded(_)
+            | Event::Succeeded(_) => None,
             // Logged at its source, for clients without observers as well.
             Event::Misuse(_) => None,
             // What follows names it: a wait, or the end of the request.

@@ -3,10 +3,11 @@
 
 mod breaker;
 mod budget;
+mod hedge;
 mod mirrors;
 mod request;
 
-pub(super) use self::{breaker::BREAKER, budget::BUDGET, request::SETTINGS};
+pub(super) use self::{breaker::BREAKER, budget::BUDGET, hedge::HEDGE, request::SETTINGS};
 use self::{breaker::BREAKER_SCOPE, budget::BUDGET_SCOPE};
 use crate::config::file::shape::{Key, Kind};
 use crate::config::file::value::Setter;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 
 use super::mirrors::{MIRRORS, sets};
-use super::{COUNT, FACTOR, TIME, TIME_OR_OFF, TIME_OR_ZERO, key, needed};
+use super::{COUNT, FACTOR, HEDGE, TIME, TIME_OR_OFF, TIME_OR_ZERO, key, needed};
 use crate::config::file::shape::{Key, Kind};
 use crate::config::file::value::{Setter, Table, Value, get_count, get_time};
 use crate::config::headers::DeadlineHeader;
@@ -38,6 +38,11 @@ pub(in crate::config::file) const SETTINGS: &[Key] = &[
         |it, value| it.max_retries(value.count()),
     ),
     key("backoff", Kind::Table(&[BACKOFF]), "The delay before each retry."),
+    key(
+        "hedge",
+        Kind::Any(&[Kind::Table(&[HEDGE]), Kind::On, Kind::Off]),
+        "Sends another attempt beside one that is slow. Default: off.",
+    ),
     request(
         "jitter",
         Kind::Any(&[
