@@ -4,6 +4,7 @@
 //! ```sh
 //! cargo bench --bench race               # everything
 //! cargo bench --bench race -- "at once"  # the scenarios whose names have this in them
+//! cargo bench --bench race -- tail       # the slowest requests, with and without hedges
 //! cargo bench --bench race -- --csv      # only the figures, for a program
 //! ```
 //!
@@ -28,6 +29,8 @@ mod scenario;
 mod scripted;
 #[path = "race/server.rs"]
 mod server;
+#[path = "race/tail.rs"]
+mod tail;
 
 use std::{collections::HashMap, env, sync::Arc};
 
@@ -53,6 +56,17 @@ async fn main() {
     let csv = options.iter().any(|it| it == "--csv");
     let wanted = |it: &Scenario| names.iter().all(|name| it.name.contains(name.as_str()));
     let scenarios: Vec<_> = list::scenarios().into_iter().filter(wanted).map(Arc::new).collect();
+    // By itself: it takes both cores.
+    let wants = |name: &str| !csv && names.iter().all(|it| name.contains(it.as_str()));
+    if wants("tail in virtual time") {
+        spawn_blocking(tail::print).await.expect("figures");
+    }
+    if wants("tail over sockets") {
+        tail::print_on_sockets().await;
+    }
+    if scenarios.is_empty() {
+        return;
+    }
     let results = race(&scenarios).await;
     print_table(&scenarios, &results, csv);
     if !csv {

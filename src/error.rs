@@ -11,7 +11,9 @@ use crate::common::fault::BuildError;
 use crate::common::path_redactor::PathRedactor;
 use crate::host::gate::RateLimited;
 use crate::host::limit::Limited;
+use crate::host::mirrors::EndpointsUnavailable;
 use crate::observe::history::{AttemptLog, History};
+use crate::observe::invalid::InvalidPart;
 use crate::observe::message::{self, Elapsed, Message, Reported, TimeLimit};
 use crate::observe::redact::{self, RedactedUrl};
 use crate::observe::redacted_source::RedactedSource;
@@ -105,6 +107,9 @@ impl Inner {
         if message::is_own(*kind, error.as_ref()) {
             return Sources::None;
         }
+        if error.is::<InvalidPart>() {
+            return Sources::Whole;
+        }
         let redact_path = redact_path.as_ref();
         let whole = mem::replace(error, Box::new(fmt::Error));
         *error = match whole.downcast::<reqwest::Error>() {
@@ -134,6 +139,22 @@ enum Sources {
 }
 
 /// The kind of an [`HttpRequestError`].
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(client: reqwest_resilient::ResilientClient) {
+/// use reqwest_resilient::{ErrorKind, FailureKind};
+///
+/// if let Err(error) = client.get("https://example.com/").send_resilient().await {
+///     match error.kind() {
+///         ErrorKind::Status(status) => eprintln!("the server says {status}"),
+///         ErrorKind::Failure(FailureKind::Timeout) => eprintln!("too slow"),
+///         _ => eprintln!("{error:#}"),
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -150,8 +171,8 @@ impl HttpRequestError {
     }
 
     /// Builds the error of a request that could not be built.
-    pub(crate) fn unbuilt(kind: FailureKind, error: BoxError) -> Self {
-        let cause = Cause::Failure(kind, error);
+    pub(crate) fn unbuilt(error: impl Into<BoxError>) -> Self {
+        let cause = Cause::Failure(FailureKind::Builder, error.into());
         Self::new(Inner::logged(None, None, cause, &AttemptLog::new()))
     }
 
@@ -241,11 +262,6 @@ impl HttpRequestError {
         }
     }
 
-    /// Returns whether the server responded, with a status that is no success.
-    pub fn is_status(&self) -> bool {
-        self.status().is_some()
-    }
-
     /// Returns whether `max_total_time` ended the request.
     pub fn is_deadline(&self) -> bool {
         self.inner.0.stop == StopReason::Deadline
@@ -292,7 +308,7 @@ impl HttpRequestError {
 
     /// Returns the breaker's rejection, if that ended the request.
     pub fn circuit_open(&self) -> Option<&CircuitOpen> {
-        self.own_cause()
+        self.own_cause().or_else(|| self.own_cause().map(|it: &EndpointsUnavailable| &it.open))
     }
 
     /// Returns the gate's rejection, if that ended the request: the host had asked for a longer
@@ -355,6 +371,9 @@ impl fmt::Display for HttpRequestError {
             }
             (_, _, Reported::Failure(_, error)) => {
                 f.write_str("request could not be built")?;
+                if let Some(part) = error.downcast_ref::<InvalidPart>() {
+                    write!(f, ": {part}")?;
+                }
                 if f.alternate() {
                     let text = transport_error::root_text(*error);
                     write!(f, ": {}", redact::redact(&text, inner.redact_path.as_ref()))?;
@@ -381,7 +400,11 @@ impl fmt::Debug for HttpRequestError {
 impl Error for HttpRequestError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match (&self.inner.1, &self.inner.0.cause) {
-            (Sources::Whole, Cause::Failure(_, source)) => Some(source.as_ref()),
+            (Sources::Whole, Cause::Failure(_, source)) => {
+                let part = source.downcast_ref::<InvalidPart>();
+                // `Display` has named the part.
+                part.map_or_else(|| Some(source.as_ref() as _), Error::source)
+            }
             (Sources::Redacted(source), _) => Some(source),
             _ => None,
         }
@@ -394,7 +417,7 @@ impl RefUnwindSafe for HttpRequestError {}
 
 impl From<BuildError> for HttpRequestError {
     fn from(error: BuildError) -> Self {
-        Self::unbuilt(FailureKind::Builder, error.into())
+        Self::unbuilt(error)
     }
 }
 

@@ -40,10 +40,13 @@
 //! | What is happening? | [`ResilientConfigBuilder::on_retry`] and its like, [`Observer`], [`Event`] |
 //! | What happened? | [`ResponseExt::history`], [`AttemptLog`], [`Attempt`] |
 //! | Why did it end? | [`StopReason`], [`HttpRequestError`], [`RequestBuilderExt::send_resilient`] |
+//! | Why are a few requests slow? | [`Hedge`]; [guide](guide::hedging) |
 //! | What differs for a host? | [`ResilientConfigBuilder::host`] |
 //! | How many requests at a time, or per minute? | [`ConcurrencyLimit`], [`RateLimit`]; [guide](guide::limits) |
+//! | What if there is more than one host to ask? | [`Mirrors`]; [guide](guide::mirrors) |
 //! | How do settings change at runtime? | [`ResilientClient::reload_handle`], [`Resilient::handle`] |
 //! | How do I decide by myself? | [`ResilientConfigBuilder::retry_if`], [`Outcome`] |
+//! | How does each part work? | guides: [retries](guide::retries), [waits](guide::waits), [gate](guide::gate), [budget](guide::budget), [breaker](guide::breaker), [presets](guide::presets), [mirrors](guide::mirrors), [unknowns](guide::unknowns) |
 #![cfg_attr(
     feature = "test-util",
     doc = "| How do I test my settings? | [`testing::Script`], without a network and in virtual time; [guide](guide::testing) |"
@@ -105,8 +108,20 @@ mod retry;
 #[cfg(feature = "test-util")]
 pub mod testing;
 
-/// Guides: migrating from other libraries, downloads, limits, testing, choosing settings.
+/// Guides: one for each feature, for choosing settings, for testing, and for those who come from
+/// other libraries.
 pub mod guide {
+    // Its programs need the feature.
+    #[cfg(feature = "blocking")]
+    #[doc = include_str!("../docs/blocking.md")]
+    pub mod blocking {}
+
+    #[doc = include_str!("../docs/breaker.md")]
+    pub mod breaker {}
+
+    #[doc = include_str!("../docs/budget.md")]
+    pub mod budget {}
+
     #[doc = include_str!("../docs/choosing_settings.md")]
     pub mod choosing_settings {}
 
@@ -124,14 +139,43 @@ pub mod guide {
     #[doc = include_str!("../docs/downloads.md")]
     pub mod downloads {}
 
+    #[doc = include_str!("../docs/hedging.md")]
+    pub mod hedging {}
+
+    #[cfg(feature = "serde")]
+    #[doc = include_str!("../docs/files.md")]
+    pub mod files {}
+
+    #[doc = include_str!("../docs/gate.md")]
+    pub mod gate {}
+
     #[doc = include_str!("../docs/limits.md")]
     pub mod limits {}
+
+    #[cfg_attr(any(not(doctest), feature = "download"), doc = include_str!("../docs/mirrors.md"))]
+    pub mod mirrors {}
+
+    #[doc = include_str!("../docs/presets.md")]
+    pub mod presets {}
+
+    #[doc = include_str!("../docs/retries.md")]
+    pub mod retries {}
+
+    #[cfg(all(feature = "metrics", feature = "tracing"))]
+    #[doc = include_str!("../docs/telemetry.md")]
+    pub mod telemetry {}
 
     #[cfg(feature = "test-util")]
     #[cfg_attr(any(not(doctest), feature = "blocking"), doc = include_str!("../docs/testing.md"))]
     // Whole tests, as readers write them; `tests/it/truth.rs` runs them.
     #[allow(clippy::test_attr_in_doctest)]
     pub mod testing {}
+
+    #[doc = include_str!("../docs/unknowns.md")]
+    pub mod unknowns {}
+
+    #[doc = include_str!("../docs/waits.md")]
+    pub mod waits {}
 }
 
 pub use http;
@@ -170,12 +214,14 @@ pub use execution::bench;
 pub use execution::body::BodyFactory;
 pub use execution::original::ResendCount;
 pub use host::gate::RateLimited;
+pub use host::hedge::{Hedge, HedgeRefusal};
 pub use host::limit::{ConcurrencyLimit, Limit, LimitUse, Limited, Order};
+pub use host::mirrors::{MirrorSets, Mirrors};
 pub use host::rate::{Rate, RateLimit};
 pub use host::states::HostStates;
 pub use observe::event::{
-    BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, LimitInfo, QueueInfo, RequestInfo,
-    ResponseInfo, ResumeInfo, RetryInfo,
+    BudgetInfo, Event, FailoverInfo, FailureInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo,
+    LimitInfo, QueueInfo, RequestInfo, ResponseInfo, ResumeInfo, RetryInfo,
 };
 pub use observe::history::{Attempt, AttemptLog, History, Hold, ResponseExt};
 pub use observe::listeners::{AttemptScope, Observer};
@@ -193,7 +239,7 @@ pub use outcome::idempotency::{IdempotencyKey, KeyFormat};
 pub use outcome::not_sent::NotSent;
 pub use outcome::statuses::Statuses;
 pub use outcome::verdict::RetryVerdict;
-pub use outcome::{Delivery, FailureKind, Outcome};
+pub use outcome::{AttemptKind, Delivery, FailureKind, Outcome};
 #[doc(hidden)]
 pub use retry::backoff::BackoffShape;
 pub use retry::backoff::{Backoff, Constant, Exponential, Fibonacci, Jitter, Linear};

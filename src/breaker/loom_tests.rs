@@ -50,7 +50,7 @@ fn loom_a_call_that_slips_through_changes_nothing() {
             let circuit = Arc::clone(&circuit);
             thread::spawn(move || match enter(&circuit, now) {
                 Ok(ticket) => drop(circuit.exit(1, &ticket, FINE, now, || 0.0)),
-                Err(rejected) => assert_eq!(rejected.failures(), 1),
+                Err(rejected) => assert_eq!(rejected.cause().failures, 1),
             })
         };
         circuit.exit(0, &ticket, FAILED, now, || 0.0);

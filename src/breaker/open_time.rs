@@ -14,7 +14,7 @@ pub(super) fn open_time(
     retry_after: Option<Duration>,
     random: impl FnOnce() -> f64,
 ) -> Duration {
-    let jitter = config.open_jitter.map_or(0.0, |percent| f64::from(percent.get()) / 100.0);
+    let jitter = config.open_jitter.map_or(0.0, |percent| percent.get() / 100.0);
     let share = if jitter > 0.0 { jitter * random().clamp(0.0, 1.0) } else { 0.0 };
     let own = match config.growth {
         None => lengthen(config.open_for, share),

@@ -1,34 +1,50 @@
 //! Shares of calls, compared without rounding.
 
-use std::num::NonZeroU8;
+use std::num::NonZeroU16;
 
-/// A share of calls: a whole number of percent from 1 to 100.
+/// A share of calls, from a hundredth of a percent to 100 %.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::Percent;
+///
+/// let third = Percent::new(33).unwrap();
+/// let quarter_percent = Percent::hundredths(25).unwrap();
+/// assert_eq!((third.get(), quarter_percent.get(), Percent::new(101)), (33.0, 0.25, None));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Percent(NonZeroU8);
+pub struct Percent(NonZeroU16);
 
 impl Percent {
     /// 50 %.
-    pub const HALF: Self = Self(NonZeroU8::MIN.saturating_add(49));
+    pub const HALF: Self = Self(NonZeroU16::MIN.saturating_add(4_999));
 
     /// 25 %.
-    pub(super) const QUARTER: Self = Self(NonZeroU8::MIN.saturating_add(24));
+    pub(super) const QUARTER: Self = Self(NonZeroU16::MIN.saturating_add(2_499));
 
     /// Creates a share of this many percent; `None` unless it is 1 to 100.
     pub const fn new(percent: u8) -> Option<Self> {
-        match NonZeroU8::new(percent) {
-            Some(percent) if percent.get() <= 100 => Some(Self(percent)),
+        Self::hundredths(percent as u16 * 100)
+    }
+
+    /// Creates a share of this many hundredths of a percent, 25 for 0.25 %; `None` unless it is 1 to
+    /// 10,000.
+    pub const fn hundredths(hundredths: u16) -> Option<Self> {
+        match NonZeroU16::new(hundredths) {
+            Some(share) if share.get() <= 10_000 => Some(Self(share)),
             _ => None,
         }
     }
 
     /// Returns the number of percent.
-    pub const fn get(self) -> u8 {
-        self.0.get()
+    pub const fn get(self) -> f64 {
+        self.0.get() as f64 / 100.0
     }
 
     /// Returns whether `part` is at least this share of `total`, without rounding.
     pub(super) fn reached(self, part: u32, total: u32) -> bool {
-        u64::from(part) * 100 >= u64::from(self.get()) * u64::from(total)
+        u64::from(part) * 10_000 >= u64::from(self.0.get()) * u64::from(total)
     }
 }
 
@@ -37,11 +53,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn breaker_percent_is_1_to_100() {
-        assert_eq!(Percent::new(0), None);
-        assert_eq!(Percent::new(1).map(Percent::get), Some(1));
-        assert_eq!(Percent::new(100).map(Percent::get), Some(100));
-        assert_eq!(Percent::new(101), None);
+    fn breaker_percent_is_above_0_and_up_to_100() {
+        assert_eq!((Percent::new(0), Percent::hundredths(0)), (None, None));
+        assert_eq!(Percent::hundredths(1).map(Percent::get), Some(0.01));
+        assert_eq!(Percent::new(1).map(Percent::get), Some(1.0));
+        assert_eq!(Percent::new(100), Percent::hundredths(10_000));
+        assert_eq!((Percent::new(101), Percent::hundredths(10_001)), (None, None));
+        assert_eq!(Percent::new(u8::MAX), None);
     }
 
     #[test]
@@ -52,6 +70,8 @@ mod tests {
         {
             assert_eq!(third.reached(part, total), expected, "{part} of {total}");
         }
+        let quarter_percent = Percent::hundredths(25).unwrap();
+        assert!(quarter_percent.reached(1, 400) && !quarter_percent.reached(1, 401));
         assert!(Percent::new(100).unwrap().reached(u32::MAX, u32::MAX));
     }
 }

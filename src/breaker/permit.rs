@@ -18,6 +18,19 @@ use crate::common::clock::Instant;
 /// Dropped without a result, for example because the call was cancelled, it only frees its place. A
 /// result after the breaker has changed its state is ignored: it is out of date. Only the success
 /// of a replaced probe still counts while the breaker is half-open.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Instant;
+/// use reqwest_resilient::{BreakerConfig, CircuitBreaker};
+///
+/// let breaker = CircuitBreaker::new(BreakerConfig::default())?;
+/// let permit = breaker.try_enter(Instant::now())?;
+/// // The work that the breaker guards, then its result:
+/// permit.success(Instant::now());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "a permit that is dropped reports nothing"]
 pub struct Permit {
     lane: Arc<LaneHandle>,

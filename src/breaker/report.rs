@@ -5,6 +5,21 @@ use std::time::Duration;
 use crate::common::clock::Instant;
 
 /// The health of the service, as one call found it.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Health, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .breaker_health(|outcome| match outcome.status().map(|it| it.as_u16()) {
+///         // This server says 404 while it starts.
+///         Some(404) => Some(Health::Failure),
+///         _ => outcome.default_health(),
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Health {

@@ -70,6 +70,12 @@ impl CircuitBreakers {
         }
     }
 
+    /// Returns whether there is one breaker for each host.
+    #[cfg(feature = "download")]
+    pub(crate) fn is_per_host(&self) -> bool {
+        matches!(self.scope, BreakerScope::Host)
+    }
+
     /// Returns whether one breaker serves all requests.
     #[cfg(feature = "serde")]
     pub(crate) fn is_shared(&self) -> bool {

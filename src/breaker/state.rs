@@ -450,7 +450,10 @@ mod tests {
         assert_eq!((opened.from, opened.to), (BreakerState::Closed, BreakerState::Open));
         assert_eq!((machine.state(), machine.generation()), (BreakerState::Open, 1));
         let rejection = machine.rejects(&config, now).unwrap();
-        assert_eq!((rejection.failures(), rejection.retry_in), (2, Some(Duration::from_secs(5))));
+        assert_eq!(
+            (rejection.cause.failures, rejection.retry_in),
+            (2, Some(Duration::from_secs(5)))
+        );
         assert!(machine.enter(&config, now).0.is_err());
 
         assert_eq!(machine.rejects(&config, later), None);
@@ -563,7 +566,7 @@ mod tests {
         let reopened = call(&mut machine, FAILED, &config, probed).unwrap();
         assert_eq!(reopened.cause.unwrap().to_string(), "no success for 33 s, 52 failures");
         let rejection = machine.rejects(&config, probed).unwrap();
-        assert_eq!(rejection.reason(), ChangeReason::ProbesFailed);
+        assert_eq!(rejection.cause.reason, ChangeReason::ProbesFailed);
         assert_eq!(rejection.retry_in(), Some(Duration::from_millis(1_500)));
     }
 

@@ -10,6 +10,18 @@ use std::{
 use crate::breaker::window::WindowCounts;
 
 /// The state of a breaker: how it treats calls.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{BreakerConfig, BreakerState, CircuitBreaker};
+///
+/// let breaker = CircuitBreaker::new(BreakerConfig::default())?;
+/// assert_eq!(breaker.state(), BreakerState::Closed);
+/// breaker.force_open();
+/// assert_eq!(breaker.state().as_str(), "forced_open");
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BreakerState {
@@ -49,6 +61,19 @@ impl Display for BreakerState {
 }
 
 /// The reason of a change of state.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{ChangeReason, HostStates};
+///
+/// let hosts = HostStates::new();
+/// hosts.on_state_change(|change| {
+///     if change.why != ChangeReason::Manual {
+///         eprintln!("{change}");
+///     }
+/// });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ChangeReason {
@@ -93,6 +118,19 @@ impl Display for ChangeReason {
 }
 
 /// One change of one breaker's state.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{BreakerState, HostStates};
+///
+/// let hosts = HostStates::new();
+/// hosts.on_state_change(|change| {
+///     if change.to == BreakerState::Open {
+///         eprintln!("{} is down: {change}", change.key);
+///     }
+/// });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StateChange {
@@ -125,6 +163,18 @@ impl Display for StateChange {
 }
 
 /// The full state of a breaker at one moment.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Instant;
+/// use reqwest_resilient::HostStates;
+///
+/// let hosts = HostStates::new();
+/// for breaker in hosts.snapshot(Instant::now()) {
+///     println!("{}: {}, {} rejected", breaker.key, breaker.state, breaker.rejections);
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BreakerSnapshot {
@@ -158,6 +208,20 @@ pub struct BreakerSnapshot {
 }
 
 /// The cause of an opening, in figures; its `Display` is a sentence.
+///
+/// # Examples
+///
+/// ```
+/// use std::{num::NonZeroU32, time::Instant};
+/// use reqwest_resilient::{BreakerConfig, CircuitBreaker};
+///
+/// let now = Instant::now();
+/// let breaker = CircuitBreaker::new(BreakerConfig::consecutive(NonZeroU32::MIN))?;
+/// breaker.try_enter(now)?.failure(now);
+/// let rejected = breaker.try_enter(now).unwrap_err();
+/// assert_eq!(rejected.cause().to_string(), "1 failure in a row");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OpenCause {
@@ -202,6 +266,18 @@ impl Display for OpenCause {
 }
 
 /// The rejection of a call by a breaker.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(client: reqwest_resilient::ResilientClient) {
+/// if let Err(error) = client.get("https://example.com/").send_resilient().await {
+///     if let Some(open) = error.circuit_open() {
+///         eprintln!("{}, again in {:?}", open.cause(), open.retry_in());
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CircuitOpen {
     pub(super) cause: OpenCause,
@@ -223,20 +299,10 @@ impl CircuitOpen {
         if self.is_probing { Some(Duration::ZERO) } else { self.retry_in }
     }
 
-    /// Returns the reason of the last opening: a rule, a failed probe, or
+    /// Returns the figures behind the last opening: by a rule, a failed probe, or
     /// [`Manual`](ChangeReason::Manual) if it is forced open.
-    pub fn reason(&self) -> ChangeReason {
-        self.cause.reason
-    }
-
-    /// Returns the figures behind that opening.
     pub fn cause(&self) -> &OpenCause {
         &self.cause
-    }
-
-    /// Returns the failures since the last success, close or reset of the breaker.
-    pub fn failures(&self) -> u32 {
-        self.cause.failures
     }
 
     /// Returns how long until a call may be admitted as a probe; `None` if the breaker is forced
@@ -308,7 +374,7 @@ mod tests {
             let open = CircuitOpen { cause, retry_in, is_probing: false };
             let expected = format!("circuit breaker is open: {text}; retry in 0.8 s");
             assert_eq!(open.to_string(), expected);
-            assert_eq!((open.reason(), open.failures()), (cause.reason, cause.failures));
+            assert_eq!(open.cause(), &cause);
         }
         let forced = CircuitOpen {
             cause: cause(ChangeReason::Manual, 3),

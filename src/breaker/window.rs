@@ -7,6 +7,17 @@ use std::{num::NonZeroU16, time::Duration};
 use crate::common::clock::{Instant, nanos};
 
 /// The results that count for a breaker's rates and minimum of samples.
+///
+/// # Examples
+///
+/// ```
+/// use std::{num::NonZeroU16, time::Duration};
+/// use reqwest_resilient::{BreakerConfig, Percent, Window};
+///
+/// let of_calls = Window::Count(NonZeroU16::new(100).unwrap());
+/// let of_time = Window::Time(Duration::from_secs(30));
+/// let rules = [of_calls, of_time].map(|it| BreakerConfig::failure_rate(Percent::HALF, it));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Window {
@@ -18,6 +29,20 @@ pub enum Window {
 }
 
 /// The counts of a breaker's window.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Instant;
+/// use reqwest_resilient::{BreakerConfig, CircuitBreaker};
+///
+/// let now = Instant::now();
+/// let breaker = CircuitBreaker::new(BreakerConfig::default())?;
+/// breaker.try_enter(now)?.failure(now);
+/// let counts = breaker.snapshot(now).window;
+/// assert_eq!((counts.failures, counts.total), (1, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WindowCounts {

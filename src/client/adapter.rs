@@ -68,6 +68,13 @@ macro_rules! adapter {
                 error.into()
             }
 
+            fn of_other_client(error: reqwest_middleware::Error) -> Self::Error {
+                match error {
+                    reqwest_middleware::Error::Middleware(error) => error.into(),
+                    reqwest_middleware::Error::Reqwest(error) => error.into(),
+                }
+            }
+
             fn body_factory_error(error: BodyFactoryError) -> Self::Error {
                 Self::Error::middleware(error)
             }

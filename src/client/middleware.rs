@@ -1,11 +1,12 @@
 //! `Resilient`, the middleware.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::Extensions;
 use reqwest::{Request, Response};
 
 use crate::common::clock::Instant;
+use crate::common::fault::ConfigError;
 use crate::config::ResilientConfig;
 use crate::config::policy::Policy;
 use crate::config::reload::{Current, ResilientHandle};
@@ -15,6 +16,7 @@ use crate::execution::body::BoxFuture;
 use crate::execution::fast_path;
 use crate::execution::original::Original;
 use crate::execution::redirect;
+use crate::execution::route::Endpoints;
 use crate::execution::run::Execution;
 use crate::host::admission::Admission;
 use crate::host::parts::Parts;
@@ -201,7 +203,8 @@ impl Resilient {
             let parts = Parts::find(hosts, policy.host_rules(), request, Instant::now());
             (parts.breaker().cloned(), parts.budget().cloned())
         };
-        Some(crate::client::download::link::Context::new(policy, breaker, budget))
+        let hosts = self.current.hosts().clone();
+        Some(crate::client::download::link::Context::new(policy, breaker, budget, hosts))
     }
 
     /// Its settings: those of requests that begin now.
@@ -224,6 +227,22 @@ impl Resilient {
             && request.timeout().is_none()
         {
             self.misuses.report(Misuse::NoAttemptTimeout, &policy.listeners);
+        }
+    }
+
+    /// Finds the endpoints of a request, and its policy by the same settings.
+    #[cold]
+    fn mirrored(
+        &self,
+        request: &Request,
+        extensions: &Extensions,
+    ) -> (Arc<Policy>, Option<Box<Endpoints>>, Option<ConfigError>) {
+        match self.current.resolve_mirrored(request, extensions) {
+            Ok((policy, endpoints)) => {
+                let endpoints = endpoints.map(|it| Endpoints::new(it, request.url().clone()));
+                (policy, endpoints.map(Box::new), None)
+            }
+            Err(invalid) => (invalid.0, None, Some(invalid.1)),
         }
     }
 
@@ -250,12 +269,19 @@ impl Resilient {
             }
             Err(invalid) => (invalid.0, Some(invalid.1)),
         };
+        let is_mirrored = faults.is_none() && policy.mirrors.is_some();
+        let (policy, endpoints, faults) = match is_mirrored {
+            false => (policy, None, faults),
+            true => self.mirrored(&request, extensions),
+        };
         Box::pin(async move {
             let now = Instant::now();
             let parts = Parts::find(client.hosts, policy.host_rules(), &request, now);
             let admission = Admission::new(parts, extensions);
             let original = &mut Original::new(&mut request, extensions);
-            let mut execution = Execution::new(&policy, admission, original, client, now);
+            let execution = Execution::new(&policy, admission, original, client, now);
+            let mut execution =
+                execution.with_endpoints(endpoints.as_deref(), original.extensions());
             match faults {
                 None => execution.run(&chain, original, None).await,
                 Some(faults) => execution.refuse::<C>(original, faults),

@@ -2,13 +2,13 @@
 
 use std::mem;
 
-use http::{Extensions, Method};
+use http::{Extensions, HeaderName, HeaderValue, Method};
 use reqwest::{Request, Response, Url};
 use reqwest_middleware::ClientWithMiddleware;
 
-use crate::common::fault::BuildError;
 use crate::error::{Cause, HttpRequestError, Inner};
 use crate::observe::history::{AttemptLog, History, ResponseExt};
+use crate::observe::invalid::InvalidPart;
 use crate::outcome::transport_error;
 use crate::retry::decision::StopReason;
 
@@ -19,15 +19,21 @@ macro_rules! building {
     ($Type:ty) => {
         /// Methods that build the request, as in reqwest.
         impl $Type {
-            /// Adds a header. A name or value that cannot be one is an error at sending.
+            /// Adds a header. An invalid name or value is an error at sending, which names the
+            /// header.
             pub fn header<K, V>(self, name: K, value: V) -> Self
             where
-                http::HeaderName: TryFrom<K>,
-                <http::HeaderName as TryFrom<K>>::Error: Into<http::Error>,
+                K: AsRef<[u8]>,
                 http::HeaderValue: TryFrom<V>,
                 <http::HeaderValue as TryFrom<V>>::Error: Into<http::Error>,
             {
-                self.map(|it| it.header(name, value))
+                match $crate::client::request::header(name.as_ref(), value) {
+                    Ok((name, value)) => {
+                        // Named, or else the bounds above are taken for those of this call.
+                        self.map(|it| it.header::<http::HeaderName, http::HeaderValue>(name, value))
+                    }
+                    Err(invalid) => self.invalid(invalid),
+                }
             }
 
             /// Adds headers, in place of those of the same names.
@@ -51,7 +57,14 @@ macro_rules! building {
 
             /// Adds a token as `Authorization: Bearer`.
             pub fn bearer_auth(self, token: impl std::fmt::Display) -> Self {
-                self.map(|it| it.bearer_auth(token))
+                let value = format!("Bearer {token}");
+                match $crate::client::request::header(b"authorization", value) {
+                    Ok((name, mut value)) => {
+                        value.set_sensitive(true);
+                        self.map(|it| it.header(name, value))
+                    }
+                    Err(invalid) => self.invalid(invalid),
+                }
             }
 
             /// Sets the body. One that is a stream can be read only once, so that the request is
@@ -102,8 +115,34 @@ macro_rules! building {
 #[cfg(feature = "blocking")]
 pub(crate) use building;
 
+/// Builds a header, or names the one that is invalid.
+pub(crate) fn header<V>(name: &[u8], value: V) -> Result<(HeaderName, HeaderValue), InvalidPart>
+where
+    HeaderValue: TryFrom<V>,
+    <HeaderValue as TryFrom<V>>::Error: Into<http::Error>,
+{
+    let name =
+        HeaderName::from_bytes(name).map_err(|error| InvalidPart::header_name(name, error))?;
+    match HeaderValue::try_from(value) {
+        Ok(value) => Ok((name, value)),
+        Err(error) => Err(InvalidPart::header_value(name, error)),
+    }
+}
+
 /// Adds [`send_resilient`](Self::send_resilient) to the request builder of reqwest-middleware, or
 /// of its fork (feature `astral`).
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(client: reqwest_middleware::ClientWithMiddleware) {
+/// use reqwest_resilient::RequestBuilderExt;
+///
+/// if let Err(error) = client.get("https://example.com/").send_resilient().await {
+///     eprintln!("{error:#}\n{}", error.history());
+/// }
+/// # }
+/// ```
 pub trait RequestBuilderExt {
     /// Sends the request; a status below 400 is `Ok`, everything else an [`HttpRequestError`].
     ///
@@ -148,6 +187,14 @@ impl RequestIdentity {
     }
 }
 
+/// Returns the error of a request that reqwest could not build, with its URL if that is known.
+pub(crate) fn unbuilt(error: reqwest::Error) -> HttpRequestError {
+    match error.url() {
+        Some(_) => HttpRequestError::unbuilt(InvalidPart::url(None, error)),
+        None => HttpRequestError::unbuilt(error),
+    }
+}
+
 /// A macro, because the builders of reqwest-middleware and its fork have nothing in common.
 macro_rules! sending {
     ($chain:ident) => {
@@ -165,9 +212,7 @@ macro_rules! sending {
                 let mut extensions = mem::take(builder.extensions());
                 let log = extensions.get_or_insert_default::<AttemptLog>().clone();
                 let (client, request) = builder.build_split();
-                let request = request.map_err(|error| {
-                    HttpRequestError::unbuilt(transport_error::kind_of(&error), error.into())
-                })?;
+                let request = request.map_err(unbuilt)?;
                 let (method, url) = (request.method().clone(), request.url().clone());
                 Ok(Self { client, request, extensions, told: RequestIdentity { method, url, log } })
             }
@@ -227,8 +272,19 @@ fn still_failing(response: &Response) -> bool {
 ///
 /// An invalid part (a URL, a header, the shared client of the free functions) is an error at
 /// sending, never a panic.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(client: reqwest_resilient::ResilientClient) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+///
+/// let request = client.put("https://example.com/a").header("accept", "text/plain").body("text");
+/// let response = request.timeout(Duration::from_secs(3)).send_resilient().await?;
+/// # Ok(()) }
+/// ```
 #[must_use = "a request does nothing until it is sent"]
-pub struct RequestBuilder(Result<reqwest_middleware::RequestBuilder, BuildError>);
+pub struct RequestBuilder(Result<reqwest_middleware::RequestBuilder, HttpRequestError>);
 
 impl std::fmt::Debug for RequestBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -244,8 +300,8 @@ impl RequestBuilder {
         Self(Ok(inner))
     }
 
-    pub(crate) fn unbuilt(error: BuildError) -> Self {
-        Self(Err(error))
+    pub(crate) fn unbuilt(error: impl Into<HttpRequestError>) -> Self {
+        Self(Err(error.into()))
     }
 
     /// Sends the request with reqwest's conventions: the last response, whatever its status, or
@@ -253,8 +309,8 @@ impl RequestBuilder {
     ///
     /// # Errors
     ///
-    /// The transport's own error, untouched, or an [`HttpRequestError`] for what was decided here,
-    /// where [`HttpRequestError::find`] finds it.
+    /// The transport's own error, untouched, or an [`HttpRequestError`] for what was decided here and
+    /// for an invalid URL or header, where [`HttpRequestError::find`] finds it.
     pub async fn send(self) -> reqwest_middleware::Result<Response> {
         self.0.map_err(reqwest_middleware::Error::middleware)?.send().await
     }
@@ -283,8 +339,8 @@ impl RequestBuilder {
     ///
     /// # Errors
     ///
-    /// The shared client of the free functions could not be built.
-    pub fn into_inner(self) -> Result<reqwest_middleware::RequestBuilder, BuildError> {
+    /// A URL or a header is invalid, or the shared client of the free functions could not be built.
+    pub fn into_inner(self) -> Result<reqwest_middleware::RequestBuilder, HttpRequestError> {
         self.0
     }
 
@@ -297,5 +353,9 @@ impl RequestBuilder {
         change: impl FnOnce(reqwest_middleware::RequestBuilder) -> reqwest_middleware::RequestBuilder,
     ) -> Self {
         Self(self.0.map(change))
+    }
+
+    fn invalid(self, part: InvalidPart) -> Self {
+        Self(self.0.and_then(|_| Err(HttpRequestError::unbuilt(part))))
     }
 }

@@ -13,7 +13,9 @@ use crate::client::request::RequestBuilder;
 use crate::common::fault::BuildError;
 use crate::config::ResilientConfig;
 use crate::config::reload::ResilientHandle;
+use crate::error::HttpRequestError;
 use crate::host::states::HostStates;
+use crate::observe::invalid::{GivenUrl, InvalidPart};
 
 /// The one list of verbs: as methods beside a `request(&self, method, url)`, or as functions that
 /// share a `ResilientClient`.
@@ -27,7 +29,7 @@ macro_rules! verbs {
     (@methods $Built:ty: $($name:ident $METHOD:ident),*) => {$(
         #[doc = concat!("Starts a ", stringify!($METHOD), " request.")]
         ///
-        /// A url that cannot be one is an error at sending.
+        /// An invalid URL is an error at sending, which names it.
         pub fn $name(&self, url: impl ::reqwest::IntoUrl) -> $Built {
             self.request(::http::Method::$METHOD, url)
         }
@@ -190,9 +192,18 @@ impl ResilientClient {
 
     /// Starts a request with any method, also one of your own.
     ///
-    /// A url that cannot be one is an error at sending.
+    /// An invalid URL is an error at sending, which names it.
     pub fn request(&self, method: Method, url: impl IntoUrl) -> RequestBuilder {
-        RequestBuilder::new(self.inner.request(method, url))
+        let given = GivenUrl::new(url.as_str());
+        match url.into_url() {
+            Ok(url) => RequestBuilder::new(self.inner.request(method, url)),
+            Err(error) => {
+                // Such a text has its path at no certain place, where it could be redacted.
+                let is_shown = self.handle.config().policy().redact_path.is_none();
+                let part = InvalidPart::url(is_shown.then_some(given), error);
+                RequestBuilder::unbuilt(HttpRequestError::unbuilt(part))
+            }
+        }
     }
 
     /// Returns the handle that replaces the settings while the client works.
@@ -216,6 +227,18 @@ pub(crate) type Customize =
     Arc<dyn Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync>;
 
 /// Builds a [`ResilientClient`].
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{ResilientClient, ResilientConfig};
+///
+/// let client = ResilientClient::builder()
+///     .config(ResilientConfig::batch())
+///     .with_reqwest(|inner| inner.user_agent("crawler/1.0"))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::BuildError>(())
+/// ```
 #[derive(Clone, Default)]
 #[must_use = "a builder does nothing until it builds"]
 pub struct ResilientClientBuilder {

@@ -3,6 +3,16 @@
 use std::{borrow::Cow, error::Error, fmt};
 
 /// One invalid setting.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::ResilientConfig;
+///
+/// let error = ResilientConfig::builder().max_wait_time(std::time::Duration::ZERO).build().unwrap_err();
+/// let fault = &error.faults()[0];
+/// assert_eq!((fault.field.as_ref(), fault.rule.as_ref()), ("max_wait_time", "must be > 0"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfigFault {
@@ -61,6 +71,20 @@ impl fmt::Display for ConfigFault {
 }
 
 /// An invalid configuration, with all its faults.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use reqwest_resilient::ResilientConfig;
+///
+/// let error = ResilientConfig::builder()
+///     .attempt_timeout(Duration::ZERO)
+///     .max_total_time(Duration::ZERO)
+///     .build()
+///     .unwrap_err();
+/// assert_eq!(error.faults().len(), 2);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     faults: Vec<ConfigFault>,
@@ -90,6 +114,16 @@ impl fmt::Display for ConfigError {
 impl Error for ConfigError {}
 
 /// A client that could not be built.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{BuildError, ResilientClient, ResilientConfig};
+///
+/// fn client() -> Result<ResilientClient, BuildError> {
+///     ResilientClient::new(ResilientConfig::default())
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BuildError {

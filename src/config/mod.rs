@@ -35,6 +35,7 @@ use crate::config::policy::{HostPolicy, Patch, Policy};
 /// | `retry_budget` | one per host, [`BudgetConfig::default`](crate::BudgetConfig) |
 /// | `gate` | on |
 /// | `concurrency_limit`, `rate_limit` | none |
+/// | `hedge` | off |
 /// | `attempt_timeout`, `max_total_time` | none |
 /// | `stall_timeout`, `min_speed` | 30 s without a byte, no least speed: of downloads, and the first of the bodies of a `ResilientClient` |
 ///
@@ -192,6 +193,20 @@ impl fmt::Debug for ResilientConfig {
 }
 
 /// Builds a [`ResilientConfig`].
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use reqwest_resilient::ResilientConfig;
+///
+/// let config = ResilientConfig::builder()
+///     .max_retries(2)
+///     .attempt_timeout(Duration::from_secs(5))
+///     .build()?;
+/// let patient = config.to_builder().max_retries(8).build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone)]
 #[must_use]
 pub struct ResilientConfigBuilder {

@@ -12,6 +12,7 @@ use task_local_extensions::{get_local_item, set_local_item};
 
 use crate::common::fault::ConfigError;
 use crate::config::policy::{Patch, Policy, Setting};
+use crate::host::mirrors::Mirrors;
 
 /// Settings that differ for one request.
 ///
@@ -162,6 +163,25 @@ pub(crate) fn resolve(
         return Ok(Arc::clone(configured));
     }
     patched(configured, item.as_ref(), scopes.all(), own)
+}
+
+/// Returns the policies of a request's attempts at each endpoint of `mirrors`; `request` is its own.
+pub(crate) fn resolve_endpoints(
+    configured: &Arc<Policy>,
+    request: &Arc<Policy>,
+    (mirrors, url): (&Mirrors, &Url),
+    extensions: &Extensions,
+) -> Result<Vec<Arc<Policy>>, Invalid> {
+    let place = |url: &Url| configured.of_host(url).map(Arc::as_ptr);
+    let own = place(url);
+    let of_endpoint = |endpoint: &Url| {
+        if place(endpoint) == own {
+            return Ok(Arc::clone(request));
+        }
+        let policy = resolve(configured, endpoint, extensions)?;
+        Ok(Arc::new(policy.for_attempts_of(request)))
+    };
+    mirrors.endpoints().iter().map(|it| of_endpoint(it.url())).collect()
 }
 
 #[cold]

@@ -10,6 +10,7 @@ use reqwest::Request;
 use crate::config::ResilientConfig;
 use crate::config::overrides::{self, Invalid};
 use crate::config::policy::Policy;
+use crate::host::mirrors::Mirrors;
 use crate::host::states::HostStates;
 use crate::observe::event::Event;
 
@@ -135,6 +136,12 @@ impl fmt::Debug for ResilientHandle {
     }
 }
 
+/// The endpoints of one request, and the policy of its attempts at each.
+pub(crate) struct EndpointPolicies {
+    pub(crate) mirrors: Arc<Mirrors>,
+    pub(crate) policies: Vec<Arc<Policy>>,
+}
+
 /// The settings in force, on the side of the loop.
 #[derive(Clone, Debug)]
 pub(crate) struct Current(ResilientHandle);
@@ -169,5 +176,23 @@ impl Current {
         extensions: &Extensions,
     ) -> Result<Arc<Policy>, Invalid> {
         overrides::resolve(&self.0.policy.load(), request.url(), extensions)
+    }
+
+    /// The policy of one request, and of its attempts at each endpoint if it has several: all of the
+    /// same settings.
+    pub(crate) fn resolve_mirrored(
+        &self,
+        request: &Request,
+        extensions: &Extensions,
+    ) -> Result<(Arc<Policy>, Option<EndpointPolicies>), Invalid> {
+        let (configured, url) = (self.0.policy.load_full(), request.url());
+        let policy = overrides::resolve(&configured, url, extensions)?;
+        let Some(mirrors) = policy.mirrors.as_ref().and_then(|it| it.of(url)).map(Arc::clone)
+        else {
+            return Ok((policy, None));
+        };
+        let place = (&*mirrors, url);
+        let policies = overrides::resolve_endpoints(&configured, &policy, place, extensions)?;
+        Ok((policy, Some(EndpointPolicies { mirrors, policies })))
     }
 }

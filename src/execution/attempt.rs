@@ -39,6 +39,9 @@ pub(crate) trait Chain: Clone + Send + Sync {
     /// Builds an error that this crate decided on.
     fn local(error: HttpRequestError) -> Self::Error;
 
+    /// Converts an error of a client by which hedges are sent.
+    fn of_other_client(error: reqwest_middleware::Error) -> Self::Error;
+
     /// Builds an error of the caller's own body factory.
     fn body_factory_error(error: BodyFactoryError) -> Self::Error;
 }

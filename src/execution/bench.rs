@@ -65,6 +65,7 @@ impl Answered {
             is_throttled: false,
             rejected_for: None,
             open_wait: Duration::ZERO,
+            failover: false,
         };
         match self.retry.clone().decide(policy, &outcome, &facts) {
             Decision::Retry { after, .. } => Some(after),

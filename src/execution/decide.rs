@@ -2,13 +2,21 @@
 
 use std::{mem, time::Duration};
 
+use http::{Extensions, Method};
+use reqwest::Request;
+
 use crate::common::clock::Instant;
 use crate::config::policy::{Policy, RetryAfter};
-use crate::outcome::classify;
+use crate::error::BoxError;
+use crate::execution::body::BodyFactory;
+use crate::outcome::classify::{self, Verdict};
 use crate::outcome::hint::{Advice, Hint, RetryDirective};
-use crate::outcome::{Delivery, FailureKind, Outcome};
+use crate::outcome::{Delivery, FailureKind, Heard, Outcome};
 use crate::retry::backoff::{Constant, Progress};
 use crate::retry::decision::{Decision, StopReason, WaitSource};
+
+/// A longer body may be refused while it is still being sent.
+const LARGE: usize = 64 * 1024;
 
 /// Where one logical request stands.
 #[derive(Clone, Debug)]
@@ -18,11 +26,15 @@ pub(crate) struct Retry {
     repeat: Repeat,
     /// Sends so far.
     attempts: u32,
+    /// The hedges among them.
+    hedges: u32,
     /// Sends and rejections so far: what `max_retries` bounds.
     turns: u32,
     /// The backoff before the last retry; zero before the first.
     backed_off: Duration,
     went_at_once: bool,
+    /// The retries at other endpoints, which were made without a backoff.
+    failovers: u32,
     upload: Upload,
 }
 
@@ -64,6 +76,24 @@ pub(crate) struct DecisionInput {
     pub(crate) rejected_for: Option<Duration>,
     /// The longest wait of the next attempt at the breaker.
     pub(crate) open_wait: Duration,
+    /// Set if another endpoint, which was not asked in this round, is available.
+    pub(crate) failover: bool,
+}
+
+/// An outcome, classified, and what it says about retries.
+pub(super) struct Judged {
+    pub(super) advice: Advice,
+    pub(super) heard: Heard,
+    pub(super) verdict: Verdict,
+    /// The error that the caller's own verdict ends the request with.
+    pub(super) error: Option<BoxError>,
+}
+
+impl Judged {
+    /// Returns whether the server said when to retry.
+    pub(super) fn has_hint(&self) -> bool {
+        self.advice.hint.is_some()
+    }
 }
 
 impl Retry {
@@ -76,11 +106,36 @@ impl Retry {
             deadline,
             repeat,
             attempts: 0,
+            hedges: 0,
             turns: 0,
             backed_off: Duration::ZERO,
             went_at_once: false,
+            failovers: 0,
             upload,
         }
+    }
+
+    /// Returns the state of a request that begins; makes its body one that can be sent again.
+    pub(crate) fn of_request(
+        policy: &Policy,
+        request: &mut Request,
+        extensions: &Extensions,
+        now: Instant,
+    ) -> Self {
+        let is_made = extensions.get::<BodyFactory>().is_some();
+        if is_made {
+            // Each attempt gets a body of its own.
+            *request.body_mut() = None;
+        }
+        let repeat = match request.body() {
+            Some(body) if body.as_bytes().is_none() => Repeat::Never,
+            _ if policy.may_repeat(request.method(), request.headers()) => Repeat::Always,
+            _ if policy.may_repeat_unprocessed(request.method()) => Repeat::IfNotProcessed,
+            _ => Repeat::NotAllowed,
+        };
+        let length = request.body().map_or(0, |it| it.as_bytes().map_or(usize::MAX, <[u8]>::len));
+        let upload = if is_made || length > LARGE { Upload::Large } else { Upload::Small };
+        Self::new(policy, repeat, upload, now)
     }
 
     /// Begins a turn, which ends in an attempt or in a rejection.
@@ -91,6 +146,22 @@ impl Retry {
     /// Counts an attempt about to be sent.
     pub(crate) fn attempt(&mut self) {
         self.attempts = self.attempts.saturating_add(1);
+    }
+
+    /// Counts a hedge about to be sent.
+    pub(crate) fn hedge(&mut self) {
+        self.attempt();
+        self.hedges = self.hedges.saturating_add(1);
+    }
+
+    /// Returns whether no attempt was sent after one that failed.
+    pub(crate) fn is_first(&self) -> bool {
+        self.attempts - self.hedges <= 1
+    }
+
+    /// Returns whether a copy of the request may be sent beside it.
+    pub(crate) fn may_race(&self) -> bool {
+        self.repeat == Repeat::Always
     }
 
     /// Returns how many turns were taken, the one under way included.
@@ -181,8 +252,12 @@ impl Retry {
         if hint.is_none() && facts.rejected_for.is_none() && self.take_immediate_retry(outcome) {
             return Decision::Retry { after: Duration::ZERO, source: WaitSource::Immediate };
         }
+        if facts.failover {
+            return self.fail_over();
+        }
         let longest = policy.max_wait_time;
-        let (retry, previous) = (self.turns.saturating_sub(1), self.backed_off);
+        let retry = self.turns.saturating_sub(1).saturating_sub(self.failovers);
+        let previous = self.backed_off;
         let progress = Progress { retry, previous, longest };
         let own = policy.backoff_from.as_ref().and_then(|it| it(outcome, retry));
         let own = own.map(Constant::new);
@@ -218,6 +293,25 @@ impl Retry {
             true => Decision::Retry { after, source },
             false => Decision::Return(StopReason::Deadline),
         }
+    }
+
+    /// Asks another endpoint at once. Backoff begins after a full round.
+    pub(crate) fn fail_over(&mut self) -> Decision {
+        self.failovers = self.failovers.saturating_add(1);
+        Decision::Retry { after: Duration::ZERO, source: WaitSource::Failover }
+    }
+
+    /// Decides whether another endpoint is asked for what this one does not have: `None` if the
+    /// request has no retry or no time left, or changes something.
+    pub(crate) fn look_elsewhere(
+        &mut self,
+        policy: &Policy,
+        method: &Method,
+        now: Instant,
+    ) -> Option<Decision> {
+        let may_repeat = self.repeat == Repeat::Always && self.may_repeat(policy);
+        let has_time = self.left(now) != Some(Duration::ZERO);
+        (method.is_safe() && may_repeat && has_time).then(|| self.fail_over())
     }
 
     fn note_interruption(&mut self, outcome: &Outcome<'_>) -> bool {
@@ -265,8 +359,9 @@ mod tests {
         let mut retry = Retry::new(policy, repeat, upload, now);
         retry.turn();
         let (advice, open_wait, is_throttled) = (Advice::default(), 2 * SECOND, false);
+        let (random, rejected_for, failover) = (0.0, None, false);
         let facts =
-            DecisionInput { now, random: 0.0, advice, is_throttled, rejected_for: None, open_wait };
+            DecisionInput { now, random, advice, is_throttled, rejected_for, open_wait, failover };
         (retry, facts)
     }
 

@@ -7,9 +7,10 @@ use reqwest::Request;
 
 use crate::breaker::{CircuitOpen, Health, Report};
 use crate::config::policy::RetryAfter;
-use crate::execution::decide::DecisionInput;
+use crate::execution::decide::{DecisionInput, Judged};
 use crate::execution::original::Original;
 use crate::execution::queue;
+use crate::execution::route::Plan;
 use crate::execution::run::Execution;
 use crate::host::gate::{Closing, Throttle};
 use crate::outcome::classify::{self, Throttling, Verdict};
@@ -36,12 +37,13 @@ impl<'p> Execution<'p> {
         'p: 'a,
     {
         let (method, url) = (original.request.method(), original.request.url());
-        let (attempt, elapsed) = (self.retry.attempts(), self.last_took);
+        let ((attempt, kind), elapsed) = (self.attempt, self.last_took);
         let redact_path = self.policy.redact_path.as_ref();
         Outcome {
             method,
             url,
             attempt,
+            kind,
             elapsed,
             keyed: self.keyed,
             extensions: Some(original.extensions()),
@@ -64,28 +66,33 @@ impl<'p> Execution<'p> {
         self.waits_at_gate = false;
         self.recorder.heard = Heard::default();
         let outcome = self.outcome(original, result);
-        let mut advice = self.advice(&outcome);
-        let retry_in = advice.hint.as_ref().map(|it| it.after);
-        let heard = Heard { retry_in, rate_limited: advice.rate_limited };
+        // The caller's functions are asked once for an attempt, be it in a race.
+        let judged = self.judged.take().map_or_else(|| self.judge(&outcome), |it| *it);
+        let Judged { advice, heard, verdict, error } = judged;
+        self.own_error = error;
         self.recorder.heard = heard;
         let outcome = &Outcome { heard, ..outcome };
-        if let Some(hint) = &mut advice.hint {
-            hint.after = self.policy.cut_hint(hint.after);
-        }
-        let verdict = self.policy.verdict(outcome, &mut advice, &mut self.own_error);
         let is_misdirected = verdict == Verdict::Final && self.is_misdirected(outcome);
         let verdict = if is_misdirected { Verdict::Transient } else { verdict };
         let may_be_applied = !outcome.method.is_safe()
             && !classify::not_processed(outcome, &self.policy.refused, &advice);
         let closing = self.report(original.request, outcome, verdict, &advice);
+        self.record_endpoint(outcome, verdict, may_be_applied);
+        let request = &*original.request;
         let decision = match verdict {
             _ if outcome.failure() == Some(FailureKind::Deadline) => {
                 Decision::Return(StopReason::Deadline)
             }
             Verdict::Success => Decision::Return(StopReason::Success),
-            Verdict::Final => Decision::Return(StopReason::Final),
+            Verdict::Final => {
+                let elsewhere = if nested { None } else { self.look_elsewhere(request, outcome) };
+                elsewhere.unwrap_or(Decision::Return(StopReason::Final))
+            }
             Verdict::Transient if nested => Decision::Return(StopReason::Vetoed),
-            Verdict::Transient => self.follow_up(outcome, advice, closing.as_ref()),
+            Verdict::Transient => match self.plan(request) {
+                Some(plan) => self.follow_up_elsewhere(request, outcome, advice, plan),
+                None => self.follow_up(outcome, advice, closing.as_ref()),
+            },
         };
         if matches!(decision, Decision::Retry { .. }) {
             self.maybe_applied |= may_be_applied;
@@ -95,6 +102,20 @@ impl<'p> Execution<'p> {
             self.record(outcome, heard, &decision, closing);
         }
         decision
+    }
+
+    /// Classifies an outcome by the rules and the functions of the caller.
+    pub(super) fn judge(&self, outcome: &Outcome<'_>) -> Judged {
+        let mut advice = self.advice(outcome);
+        let retry_in = advice.hint.as_ref().map(|it| it.after);
+        let heard = Heard { retry_in, rate_limited: advice.rate_limited };
+        if let Some(hint) = &mut advice.hint {
+            hint.after = self.policy.cut_hint(hint.after);
+        }
+        let mut error = None;
+        let outcome = &Outcome { heard, ..*outcome };
+        let verdict = self.policy.verdict(outcome, &mut advice, &mut error);
+        Judged { advice, heard, verdict, error }
     }
 
     /// Records an attempt and the decision, and notifies the listeners in the order of events.
@@ -184,7 +205,7 @@ impl<'p> Execution<'p> {
         if self.policy.waits_out_outages && health == Some(Health::Success) {
             self.admission.begin_slow_start(request, now);
         }
-        let first = self.retry.attempts() <= 1;
+        let first = self.retry.is_first();
         let result = health.map(|health| Report { health, retry_after: hint, first });
         let (sources, changes) = (&self.policy.sources, &mut self.changes);
         self.admission.exit(result, cross_host_url, now, sources, changes);
@@ -237,7 +258,9 @@ impl<'p> Execution<'p> {
         let waits = self.retry.may_repeat(self.policy);
         let random = if waits { self.policy.sources.random() } else { 0.0 };
         let rejected_for = self.admission.rejects_for(now);
-        let input = DecisionInput { now, random, advice, is_throttled, rejected_for, open_wait };
+        let failover = false;
+        let input =
+            DecisionInput { now, random, advice, is_throttled, rejected_for, open_wait, failover };
         let decision = self.retry.decide(self.policy, outcome, &input);
         let Decision::Retry { after, source } = decision else { return decision };
         // The server asked for this retry, so that it costs no token: after a rate limit, and once
@@ -255,6 +278,37 @@ impl<'p> Execution<'p> {
             Some(closing) => self.wait_at_gate(closing, source),
             None => Decision::Retry { after, source },
         }
+    }
+
+    /// Decides what follows an attempt if another endpoint is available: neither the hint nor the
+    /// breaker of the one that failed delays the request, and the other's budget pays.
+    fn follow_up_elsewhere(
+        &mut self,
+        request: &Request,
+        outcome: &Outcome<'_>,
+        advice: Advice,
+        plan: Plan,
+    ) -> Decision {
+        let (now, open_wait, rejected_for) = (self.now, self.open_wait(), None);
+        let (advice, is_throttled) = (Advice { hint: None, ..advice }, false);
+        let (failover, random) = (plan.is_fresh, self.policy.sources.random());
+        let input =
+            DecisionInput { now, random, advice, is_throttled, rejected_for, open_wait, failover };
+        let decision = self.retry.decide(self.policy, outcome, &input);
+        let Decision::Retry { source, .. } = &decision else { return decision };
+        // A stale connection is replaced at the same endpoint, if its budget pays at once.
+        let stays = *source == WaitSource::Immediate;
+        if stays && self.admission.withdraw(false, false, now) {
+            self.stay();
+            return decision;
+        }
+        let decision = if stays && failover { self.retry.fail_over() } else { decision };
+        if outcome.failure() == Some(FailureKind::Timeout) {
+            self.admission.charge_timeout(now);
+        }
+        let has_token = self.turn_to_one_that_pays(plan, request)
+            || self.admission.withdraw(false, !open_wait.is_zero(), now);
+        if has_token { decision } else { Decision::Return(StopReason::Budget) }
     }
 
     /// Spends the wait before the next attempt at the gate: the oldest request goes first when it

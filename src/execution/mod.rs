@@ -16,14 +16,18 @@ pub(crate) mod attempt;
 pub mod bench;
 pub(crate) mod body;
 pub(crate) mod decide;
+pub(crate) mod endpoint;
 pub(crate) mod fast_path;
 mod judge;
 mod not_sent;
 pub(crate) mod original;
 mod queue;
+mod race;
+mod racer;
 pub(crate) mod record;
 mod recorder;
 pub(crate) mod redirect;
+pub(crate) mod route;
 pub(crate) mod run;
 
 /// The parts of a client that its requests use.

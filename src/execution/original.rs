@@ -25,6 +25,8 @@ pub(crate) struct Original<'a> {
     pub(crate) log: Option<AttemptLog>,
     /// The sends by a `Resilient` further out.
     resent: Option<ResendCount>,
+    /// Set if a `Resilient` further out hedges the request.
+    is_hedged: bool,
 }
 
 impl<'a> Original<'a> {
@@ -33,15 +35,16 @@ impl<'a> Original<'a> {
     pub(crate) fn new(request: &'a mut Request, extensions: &'a mut Extensions) -> Self {
         let log = extensions.get::<AttemptLog>().cloned();
         let is_bare = |it: &Extensions| it.len() == usize::from(log.is_some());
-        let mut resent = None;
+        let (mut resent, mut is_hedged) = (None, false);
         if !is_bare(extensions) {
             extensions.remove::<GaveUp>();
             not_sent::forget(extensions);
             SendRecord::forget(extensions);
             resent = extensions.get().copied();
+            is_hedged = extensions.get::<Hedged>().is_some();
         }
         let is_bare = is_bare(extensions);
-        Self { request, extensions, own: None, is_copied: false, is_bare, log, resent }
+        Self { request, extensions, own: None, is_copied: false, is_bare, log, resent, is_hedged }
     }
 
     /// Takes the request out, and leaves a copy in its place if one is wanted and possible, or else
@@ -82,12 +85,49 @@ impl<'a> Original<'a> {
         (self.request, self.extensions)
     }
 
+    /// Returns whether a `Resilient` further out hedges the request.
+    pub(crate) fn is_hedged(&self) -> bool {
+        self.is_hedged
+    }
+
+    /// Gives the attempt under way extensions that are not the caller's own, and marks it as one that
+    /// may race with hedges.
+    pub(crate) fn isolate(&mut self) {
+        self.own.get_or_insert_with(|| self.extensions.clone()).insert(Hedged);
+    }
+
+    /// Takes the extensions of the attempt under way out of it.
+    pub(crate) fn take_extensions(&mut self) -> Extensions {
+        self.own.take().unwrap_or_default()
+    }
+
+    /// Keeps the extensions of the attempt that won a race.
+    pub(crate) fn keep_extensions(&mut self, mut extensions: Extensions) {
+        if !self.is_hedged {
+            extensions.remove::<Hedged>();
+        }
+        self.own = Some(extensions);
+    }
+
+    /// Returns the extensions of a hedge, which is the send of this number.
+    pub(crate) fn hedge_extensions(&self, attempt: u32) -> Extensions {
+        let mut extensions = self.extensions.clone();
+        extensions.insert(self.resends(attempt));
+        extensions.insert(Hedged);
+        extensions
+    }
+
     /// Tells middleware further in the number of earlier sends.
     pub(crate) fn mark_resend(&mut self, attempt: u32) {
         if attempt > 1 {
-            let before = self.resent.map_or(0, |it| it.0);
-            self.extensions_mut().insert(ResendCount(before.saturating_add(attempt - 1)));
+            let count = self.resends(attempt);
+            self.extensions_mut().insert(count);
         }
+    }
+
+    fn resends(&self, attempt: u32) -> ResendCount {
+        let before = self.resent.map_or(0, |it| it.0);
+        ResendCount(before.saturating_add(attempt.saturating_sub(1)))
     }
 
     /// Returns whether a `Resilient` further in gave the attempt up.
@@ -135,6 +175,11 @@ impl Drop for Original<'_> {
 /// this one does not multiply its attempts.
 #[derive(Clone, Copy)]
 struct GaveUp;
+
+/// In the extensions of attempts that race with hedges: a further `Resilient` inside does not hedge
+/// them again.
+#[derive(Clone, Copy)]
+struct Hedged;
 
 /// The number of earlier sends of a request, in the extensions of every attempt but the first: what
 /// OpenTelemetry calls `http.request.resend_count`.

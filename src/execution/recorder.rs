@@ -3,18 +3,19 @@
 use std::{mem, time::Duration};
 
 use http::Extensions;
-use reqwest::Request;
+use reqwest::{Request, Url};
 
 use crate::breaker::StateChange;
 use crate::config::policy::Policy;
+use crate::host::hedge::HedgeRefusal;
 use crate::host::limit::LimitUse;
 use crate::observe::event::{
-    BudgetInfo, Event, FailureInfo, GateInfo, HeldInfo, LimitInfo, QueueInfo, RequestInfo,
-    ResponseInfo, RetryInfo,
+    BudgetInfo, Event, FailoverInfo, FailureInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo,
+    LimitInfo, QueueInfo, RequestInfo, ResponseInfo, RetryInfo,
 };
-use crate::observe::history::{Attempt, AttemptLog, History, Hold};
+use crate::observe::history::{Attempt, AttemptLog, History, Hold, server_of};
 use crate::observe::listeners::Scopes;
-use crate::outcome::{Heard, Outcome};
+use crate::outcome::{AttemptKind, Heard, Outcome};
 use crate::retry::decision::{Decision, StopReason, WaitSource};
 
 /// Where a request stands when something is recorded.
@@ -37,12 +38,34 @@ pub(crate) struct Recorder<'p> {
     pub(crate) scopes: Scopes,
     /// The retry hints of the last response.
     pub(crate) heard: Heard,
+    /// The endpoint of the attempt under way, and its host if that is not the request's own.
+    endpoint: Option<(&'p Url, Option<String>)>,
 }
 
 impl<'p> Recorder<'p> {
     pub(crate) fn new(policy: &'p Policy, log: Option<AttemptLog>) -> Self {
         let (scopes, heard) = (Scopes::default(), Heard::default());
-        Self { policy, history: None, log, scopes, heard }
+        Self { policy, history: None, log, scopes, heard, endpoint: None }
+    }
+
+    /// Follows the settings of an endpoint's host.
+    pub(crate) fn follow(&mut self, policy: &'p Policy) {
+        self.policy = policy;
+    }
+
+    /// Sets the endpoint of the attempts that follow; `own` is the request's own URL.
+    pub(crate) fn set_endpoint(&mut self, endpoint: &'p Url, own: &Url) {
+        let (host, own) = (server_of(endpoint), server_of(own));
+        self.endpoint = Some((endpoint, host.filter(|it| own.as_ref() != Some(it))));
+    }
+
+    /// Notifies that an attempt goes to another endpoint than the one before, which was at `from`.
+    pub(crate) fn failed_over(&self, request: &Request, from: &Url, attempt: u32) {
+        if self.is_observed() {
+            let (url, from) = (self.policy.redacted(request.url()), self.policy.redacted(from));
+            let info = FailoverInfo { method: request.method(), url, from, attempt };
+            self.notify(&Event::FailedOver(&info));
+        }
     }
 
     /// Returns whether there are listeners.
@@ -60,15 +83,60 @@ impl<'p> Recorder<'p> {
         &mut self,
         request: &Request,
         extensions: &Extensions,
-        attempt: u32,
+        (attempt, kind): (u32, AttemptKind),
         limit: Option<LimitUse>,
     ) {
         if self.is_observed() {
             let (method, url) = (request.method(), self.policy.redacted(request.url()));
             let max_retries = self.policy.max_retries;
-            let info = RequestInfo { method, url, attempt, max_retries, limit, extensions };
+            let endpoint = self.endpoint.as_ref().map(|it| it.0);
+            let info = RequestInfo {
+                method,
+                url,
+                attempt,
+                kind,
+                max_retries,
+                limit,
+                extensions,
+                endpoint,
+            };
             self.notify(&Event::AttemptStarted(&info));
             self.scopes = self.policy.listeners.scopes(&info);
+        }
+    }
+
+    /// Notifies that a hedge is about to be sent.
+    pub(crate) fn hedge_started(&self, request: &Request, attempt: u32, delay: Duration) {
+        if self.is_observed() {
+            let (method, url) = (request.method(), self.policy.redacted(request.url()));
+            self.notify(&Event::HedgeStarted(&HedgeInfo { method, url, attempt, delay }));
+        }
+    }
+
+    /// Notifies that a hedge was due and refused.
+    pub(crate) fn hedge_refused(&self, request: &Request, delay: Duration, why: HedgeRefusal) {
+        if self.is_observed() {
+            let (method, url) = (request.method(), self.policy.redacted(request.url()));
+            self.notify(&Event::HedgeRefused(&HedgeRefusedInfo { method, url, delay, why }));
+        }
+    }
+
+    /// Records an attempt that lost a race and `ended` then, counted from the beginning of the
+    /// request. Its scopes end with its own failure; those of one that was under way are dropped.
+    pub(crate) fn superseded(
+        &mut self,
+        outcome: &Outcome<'_>,
+        ended: Duration,
+        scopes: Option<&mut Scopes>,
+    ) {
+        let host = self.endpoint.as_ref().and_then(|it| it.1.clone());
+        let attempt = Attempt { host, ..Attempt::new(outcome, ended) };
+        self.history().push_superseded(attempt);
+        if self.is_observed() {
+            self.notify(&Event::Superseded(outcome));
+            if let Some(scopes) = scopes {
+                scopes.end(outcome);
+            }
         }
     }
 
@@ -88,15 +156,17 @@ impl<'p> Recorder<'p> {
         decision: Option<&Decision>,
         now: Standing,
     ) {
-        let attempt = || Attempt::new(outcome, now.elapsed);
+        let host = || self.endpoint.as_ref().and_then(|it| it.1.clone());
+        let attempt = || Attempt { host: host(), ..Attempt::new(outcome, now.elapsed) };
         if self.history.is_none() && is_plain(outcome, decision) {
             if let Some(log) = &self.log {
                 let history = History::of_success(attempt(), heard);
                 log.set(history, now.elapsed, self.policy.redact_path.as_ref());
             }
         } else {
+            let attempt = attempt();
             let history = self.history();
-            history.push(attempt(), heard);
+            history.push(attempt, heard);
             match decision {
                 None => {}
                 Some(Decision::Return(stop)) => history.end(*stop),

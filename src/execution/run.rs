@@ -3,7 +3,7 @@
 use std::{mem, time::Duration};
 
 use http::Extensions;
-use reqwest::{Request, Response};
+use reqwest::Response;
 
 use crate::breaker::StateChange;
 use crate::common::clock::Instant;
@@ -13,18 +13,16 @@ use crate::error::{BoxError, Cause, HttpRequestError, Inner};
 use crate::execution::ClientParts;
 use crate::execution::attempt::{self, AttemptLimits, AttemptResult, Chain, Rejection};
 use crate::execution::body::{self, BodyFactory};
-use crate::execution::decide::{Repeat, Retry, Upload};
+use crate::execution::decide::{Judged, Retry};
 use crate::execution::original::Original;
 use crate::execution::record::OwnConnection;
 use crate::execution::recorder::{Recorder, Standing};
+use crate::execution::route::Route;
 use crate::host::admission::Admission;
 use crate::observe::history::History;
 use crate::observe::misuse::Misuse;
-use crate::outcome::{Delivery, Failure, FailureKind, idempotency};
+use crate::outcome::{AttemptKind, Delivery, Failure, FailureKind, idempotency};
 use crate::retry::decision::{Decision, StopReason, WaitSource};
-
-/// A longer body may be refused while it is still being sent.
-const LARGE: usize = 64 * 1024;
 
 /// One request under way.
 pub(crate) struct Execution<'p> {
@@ -38,13 +36,17 @@ pub(crate) struct Execution<'p> {
     /// The time of the last step.
     pub(super) now: Instant,
     /// The longest an attempt may take.
-    timeout: Option<Duration>,
+    pub(super) timeout: Option<Duration>,
     /// The longest wait at an open breaker, and for a token.
     pub(super) longest_open_wait: Duration,
     /// The time that it may still wait at the gate.
     pub(super) gate_time: Duration,
+    /// The number and kind of the last attempt.
+    pub(super) attempt: (u32, AttemptKind),
     /// The duration of the last attempt.
     pub(super) last_took: Duration,
+    /// The verdict on the last attempt, if a race needed it.
+    pub(super) judged: Option<Box<Judged>>,
     pub(super) keyed: bool,
     /// Set if the wait before the next attempt is spent at the gate.
     pub(super) waits_at_gate: bool,
@@ -60,7 +62,9 @@ pub(crate) struct Execution<'p> {
     pub(super) limit_change: Option<(u32, u32)>,
     /// The error that the caller's own verdict ends the request with.
     pub(super) own_error: Option<BoxError>,
-    client: ClientParts<'p>,
+    /// Set if the request has several endpoints. Boxed, because most have one.
+    pub(super) route: Option<Box<Route<'p>>>,
+    pub(super) client: ClientParts<'p>,
 }
 
 impl<'p> Execution<'p> {
@@ -77,7 +81,7 @@ impl<'p> Execution<'p> {
         if let Some(key) = &policy.idempotency_key {
             key.apply(request, rand::random);
         }
-        let retry = retry(policy, request, extensions, now);
+        let retry = Retry::of_request(policy, request, extensions, now);
         let timeout = client.attempt_timeout(policy, request);
         let shortest = timeout.into_iter().chain(request.timeout().copied()).min();
         Self {
@@ -90,7 +94,9 @@ impl<'p> Execution<'p> {
             timeout,
             longest_open_wait: policy.open_wait(shortest),
             gate_time: policy.max_wait_time,
+            attempt: (0, AttemptKind::First),
             last_took: Duration::ZERO,
+            judged: None,
             keyed: !idempotency::is_idempotent(request.method())
                 && idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
             waits_at_gate: false,
@@ -100,6 +106,7 @@ impl<'p> Execution<'p> {
             maybe_applied: false,
             limit_change: None,
             own_error: None,
+            route: None,
             client,
         }
     }
@@ -114,8 +121,9 @@ impl<'p> Execution<'p> {
         let mut last = None;
         loop {
             self.retry.turn();
-            if first.is_none() && self.must_wait() {
+            if first.is_none() && self.must_wait(original) {
                 if let Err(rejection) = Box::pin(self.admit(original.request)).await {
+                    let rejection = self.of_all_endpoints(rejection);
                     return self.reject::<C>(original, last, rejection);
                 }
             }
@@ -130,7 +138,10 @@ impl<'p> Execution<'p> {
                     self.client.misuses.report(Misuse::Stacked, &self.policy.listeners);
                 }
                 match self.decide(original, attempt.view::<C>(), nested) {
-                    Decision::Return(stop) => return self.finish::<C>(original, attempt, stop),
+                    Decision::Return(stop) => {
+                        let result = self.best(last, attempt, stop);
+                        return self.finish::<C>(original, result, stop);
+                    }
                     Decision::Retry { after, source } => {
                         original.retry();
                         let attempt = Box::new(attempt);
@@ -139,18 +150,28 @@ impl<'p> Execution<'p> {
                 }
             };
             match wait.await {
-                Ok(attempt) => last = Some(attempt),
+                Ok(attempt) => last = Some(self.keep(last, attempt)),
                 Err(attempt) => {
+                    let attempt = Box::new(self.best(last, *attempt, StopReason::Budget));
                     return self.give_up::<C>(original, *attempt, StopReason::Budget);
                 }
             }
         }
     }
 
-    /// Asks gate and breaker. Returns whether the request may have to wait for one of them, or for a
-    /// limit.
+    /// Asks gate and breaker, those of the next endpoint if there are several. Returns whether the
+    /// request may have to wait for one of them, or for a limit.
     #[inline]
-    fn must_wait(&mut self) -> bool {
+    fn must_wait(&mut self, original: &mut Original<'_>) -> bool {
+        if self.route.is_some() {
+            let waits = self.enter_endpoint(original);
+            if self.admission.is_limited() {
+                // It asks again once it has its turn by the limits: a permit is no place to wait with.
+                self.admission.step_back();
+                self.admission.leave_gate(None, self.now);
+            }
+            return waits || self.admission.is_limited();
+        }
         let admission = &self.admission;
         admission.may_be_held_back() || admission.is_limited() || self.enter().is_err()
     }
@@ -161,6 +182,10 @@ impl<'p> Execution<'p> {
         chain: C,
         original: &mut Original<'_>,
     ) -> AttemptResult<C::Error> {
+        if let Some(hedge) = self.hedging(original) {
+            // Boxed, because few clients hedge.
+            return Box::pin(self.race(hedge, chain, original)).await;
+        }
         // A scope, so that the request is not kept while it is under way.
         let (sending, limits) = {
             let mut request = original.take(self.retry.may_repeat(self.policy));
@@ -196,7 +221,7 @@ impl<'p> Execution<'p> {
         mut first: AttemptResult<C::Error>,
         original: &Original<'_>,
     ) -> AttemptResult<C::Error> {
-        self.retry.attempt();
+        self.count_attempt();
         self.end_attempt::<C>(&mut first, original);
         first
     }
@@ -213,18 +238,17 @@ impl<'p> Execution<'p> {
     }
 
     /// Counts an attempt, records it, and marks it for middleware further in.
-    fn begin_attempt(&mut self, original: &mut Original<'_>) {
-        self.retry.attempt();
+    pub(super) fn begin_attempt(&mut self, original: &mut Original<'_>) {
+        self.count_attempt();
         if mem::take(&mut self.maybe_applied) {
             self.recorder.note_maybe_applied();
         }
-        let attempt = self.retry.attempts();
-        original.mark_resend(attempt);
+        original.mark_resend(self.attempt.0);
         let limit = match self.recorder.is_observed() {
             true => self.admission.limit_use(),
             false => None,
         };
-        self.recorder.attempt_started(original.request, original.extensions(), attempt, limit);
+        self.recorder.attempt_started(original.request, original.extensions(), self.attempt, limit);
         self.admission.spend();
         let extensions = original.extensions_mut();
         self.admission.mark(extensions);
@@ -233,8 +257,14 @@ impl<'p> Execution<'p> {
         }
     }
 
+    fn count_attempt(&mut self) {
+        let kind = if self.retry.attempts() == 0 { AttemptKind::First } else { AttemptKind::Retry };
+        self.retry.attempt();
+        self.attempt = (self.retry.attempts(), kind);
+    }
+
     /// Returns the limits of the attempt that begins now.
-    fn limits(&self) -> AttemptLimits<'p> {
+    pub(super) fn limits(&self) -> AttemptLimits<'p> {
         AttemptLimits {
             policy: self.policy,
             number: self.retry.attempts(),
@@ -246,9 +276,9 @@ impl<'p> Execution<'p> {
         }
     }
 
-    /// Drains the last response, returns its permit, waits for the token of the retry, and then as long as decided,
-    /// unless that wait is spent at the gate. Returns the result of the last attempt, as an error if
-    /// there was no token.
+    /// Drains the last response, returns its permit, waits for the token of the retry, and then as
+    /// long as decided, unless that wait is spent at the gate. Returns the result of the last attempt,
+    /// as an error if there was no token.
     async fn wait<C: Chain>(
         &mut self,
         original: &Original<'_>,
@@ -257,7 +287,7 @@ impl<'p> Execution<'p> {
         source: WaitSource,
     ) -> Result<Box<AttemptResult<C::Error>>, Box<AttemptResult<C::Error>>> {
         // Boxed, because most responses have no body that is left, and most retries a token.
-        if last.has_body() {
+        if last.has_body() && !self.keeps_last() {
             last = Box::pin(last.drained(after, self.retry.left(self.now))).await;
         }
         self.admission.leave_limits();
@@ -376,6 +406,7 @@ impl<'p> Execution<'p> {
         if let Some(history) = self.recorder.take_history().filter(|it| it.total() > 0) {
             response.extensions_mut().insert(*history);
         }
+        self.name_endpoint(&mut response);
         if let Some(redact_path) = &self.policy.redact_path {
             response.extensions_mut().insert(redact_path.clone());
         }
@@ -388,22 +419,4 @@ impl<'p> Execution<'p> {
         let (attempts, elapsed) = (self.retry.attempts(), self.retry.elapsed(self.now));
         Standing { attempts, elapsed, tokens: tokens.flatten() }
     }
-}
-
-/// Returns the conditions under which a request may be sent again.
-fn retry(policy: &Policy, request: &mut Request, extensions: &Extensions, now: Instant) -> Retry {
-    let is_made = extensions.get::<BodyFactory>().is_some();
-    if is_made {
-        // Each attempt gets a body of its own.
-        *request.body_mut() = None;
-    }
-    let repeat = match request.body() {
-        Some(body) if body.as_bytes().is_none() => Repeat::Never,
-        _ if policy.may_repeat(request.method(), request.headers()) => Repeat::Always,
-        _ if policy.may_repeat_unprocessed(request.method()) => Repeat::IfNotProcessed,
-        _ => Repeat::NotAllowed,
-    };
-    let length = request.body().map_or(0, |it| it.as_bytes().map_or(usize::MAX, <[u8]>::len));
-    let upload = if is_made || length > LARGE { Upload::Large } else { Upload::Small };
-    Retry::new(policy, repeat, upload, now)
 }

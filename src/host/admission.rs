@@ -15,6 +15,9 @@ use crate::common::clock::{Instant, Sources};
 use crate::host::gate::{
     Closing, Entry, GateKey, GatePass, Patience, RateLimited, Throttle, Waiting,
 };
+use crate::host::hedge::lanes::HedgeTurn;
+use crate::host::hedge::{Hedge, HedgeRefusal};
+use crate::host::limit::LimitPermit;
 use crate::host::parts::Parts;
 use crate::retry::budget::{Success, Token, TokenWaiter};
 
@@ -24,6 +27,8 @@ use crate::retry::budget::{Success, Token, TokenWaiter};
 #[derive(Debug)]
 pub(crate) struct Admission<'p> {
     pub(super) parts: Parts<'p>,
+    /// Set if a `Resilient` further out has this request as its breaker's probe.
+    is_outer_probe: bool,
     pub(super) permit: Option<Permit>,
     /// Lives as long as a permit that is a probe.
     pub(super) probing: Option<Arc<()>>,
@@ -36,11 +41,13 @@ pub(crate) struct Admission<'p> {
 
 impl<'p> Admission<'p> {
     pub(crate) fn new(mut parts: Parts<'p>, extensions: &Extensions) -> Self {
-        if parts.breaker().is_some_and(|it| Probe::covers(extensions, it)) {
+        let is_outer_probe = parts.breaker().is_some_and(|it| Probe::covers(extensions, it));
+        if is_outer_probe {
             parts = parts.without_breaker();
         }
         Self {
             parts,
+            is_outer_probe,
             permit: None,
             probing: None,
             token: None,
@@ -48,6 +55,19 @@ impl<'p> Admission<'p> {
             gate_pass: GatePass::FREE,
             gate_key: None,
         }
+    }
+
+    /// Moves to the host of another endpoint: what follows is asked of it, and reported to it. A token
+    /// that was taken stays that of its budget.
+    pub(crate) fn move_to(&mut self, parts: Parts<'p>, extensions: &Extensions) {
+        let moved = Self::new(parts, extensions);
+        (self.parts, self.gate_key) = (moved.parts, None);
+        self.is_outer_probe = moved.is_outer_probe;
+    }
+
+    /// Turns to the host of the next attempt's endpoint, whose budget pays for it.
+    pub(crate) fn turn_to(&mut self, parts: Parts<'p>) {
+        (self.parts, self.gate_key) = (parts, None);
     }
 
     /// Returns the breaker of the request.
@@ -177,6 +197,55 @@ impl<'p> Admission<'p> {
         self.permit = None;
     }
 
+    /// Begins an attempt that may be hedged. `is_first` is set for the first one of its request.
+    pub(crate) fn begin_hedging(
+        &self,
+        hedge: &Hedge,
+        request: &Request,
+        is_first: bool,
+        now: Instant,
+    ) -> HedgeTurn {
+        let key = hedge.key_of(request);
+        self.parts.hedges(now).begin(key, hedge.rules(), is_first, now)
+    }
+
+    /// Admits a hedge, which never waits: asks gate, breaker and budget, and last the bucket of
+    /// hedges, which pays.
+    ///
+    /// # Errors
+    ///
+    /// The reason why there is no hedge now. Nothing is taken then.
+    pub(crate) fn admit_hedge(
+        &self,
+        turn: &HedgeTurn,
+        now: Instant,
+    ) -> Result<HedgePermit, HedgeRefusal> {
+        if self.parts.may_be_held_back() {
+            return Err(HedgeRefusal::Gate);
+        }
+        if self.is_outer_probe || self.probing.is_some() {
+            return Err(HedgeRefusal::CircuitBreaker);
+        }
+        if self.parts.budget().is_some_and(|it| it.is_short(now)) {
+            return Err(HedgeRefusal::RetryBudget);
+        }
+        let limit = self.try_hedge_permit().ok_or(HedgeRefusal::Limited)?;
+        let breaker = match self.parts.breaker() {
+            Some(breaker) => Some(breaker.pass(now).ok_or(HedgeRefusal::CircuitBreaker)?),
+            None => None,
+        };
+        turn.withdraw(now)?;
+        Ok(HedgePermit { breaker, limit })
+    }
+
+    /// Goes on with the permit of the hedge that won, in place of its attempt's.
+    pub(crate) fn adopt_hedge(&mut self, permit: HedgePermit) {
+        self.permit = permit.breaker;
+        if let Some(permit) = permit.limit {
+            self.hold_permit(permit);
+        }
+    }
+
     /// Returns how long the breaker rejects attempts from now on, if it does.
     pub(crate) fn rejects_for(&self, now: Instant) -> Option<Duration> {
         let rejection = self.parts.breaker()?.rejects(now)?;
@@ -187,15 +256,22 @@ impl<'p> Admission<'p> {
     /// Takes a token for a retry, or a place in the queue for one if it `may_wait`; `false` if it
     /// gets neither.
     pub(crate) fn withdraw(&mut self, after_timeout: bool, may_wait: bool, now: Instant) -> bool {
-        let Some(account) = self.parts.budget() else { return true };
         if after_timeout {
-            account.charge_timeout(now);
+            self.charge_timeout(now);
         }
+        let Some(account) = self.parts.budget() else { return true };
         self.token = Token::withdraw(Arc::clone(account), now, self.parts.overdraft);
         if self.token.is_none() && may_wait {
             self.token_waiter = Token::queue(Arc::clone(account));
         }
         self.token.is_some() || self.token_waiter.is_some()
+    }
+
+    /// Charges an attempt that timed out to the budget.
+    pub(crate) fn charge_timeout(&self, now: Instant) {
+        if let Some(account) = self.parts.budget() {
+            account.charge_timeout(now);
+        }
     }
 
     /// Returns whether the next attempt has no token yet.
@@ -278,6 +354,13 @@ impl<'p> Admission<'p> {
             host.gates.close(key, now, throttle, hint, unit());
         }
     }
+}
+
+/// The permits of a hedge. When dropped it releases them; nothing is reported.
+#[derive(Debug)]
+pub(crate) struct HedgePermit {
+    breaker: Option<Permit>,
+    limit: Option<LimitPermit>,
 }
 
 /// Admits a request if the gate is open and the breaker closed; `None` if the slow path has to

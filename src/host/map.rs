@@ -14,6 +14,7 @@ use url::Position;
 
 use crate::breaker::CircuitBreakers;
 use crate::common::clock::Instant;
+use crate::host::mirrors::Favourites;
 use crate::host::state::{Family, HostState, Key, Mode};
 use crate::host::table::Table;
 
@@ -32,6 +33,7 @@ pub(crate) struct HostMap {
     hasher: RandomState,
     shared: Arc<HostState>,
     family: Arc<Family>,
+    pub(crate) favourites: Favourites,
 }
 
 #[derive(Debug)]
@@ -66,6 +68,7 @@ impl HostMap {
             hasher: RandomState::default(),
             shared: Arc::new(HostState::new(Key::of_host(""), &family)),
             family,
+            favourites: Favourites::default(),
         }
     }
 

@@ -2,9 +2,11 @@
 
 pub(crate) mod admission;
 pub(crate) mod gate;
+pub(crate) mod hedge;
 pub(crate) mod limit;
 mod limits;
 pub(crate) mod map;
+pub(crate) mod mirrors;
 pub(crate) mod parts;
 pub(crate) mod rate;
 pub(crate) mod state;

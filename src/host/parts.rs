@@ -1,12 +1,13 @@
 //! The parts of a host's state that one request uses, of its own host or by another scope.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use reqwest::{Request, Url};
 
 use crate::breaker::{BreakerHandle, BreakerScope, CircuitBreakers};
 use crate::common::clock::Instant;
 use crate::host::gate::{GateKey, HostGates};
+use crate::host::hedge::lanes::HostHedges;
 use crate::host::limit::{ConcurrencyLimit, Scope};
 use crate::host::limits::Limits;
 use crate::host::map::{HostMap, host_key};
@@ -62,7 +63,19 @@ impl<'p> Parts<'p> {
         request: &Request,
         now: Instant,
     ) -> Self {
-        let host = hosts.find(request.url(), now);
+        Self::find_at(hosts, rules, request.url(), request, now)
+    }
+
+    /// Finds what `request` would use at the host of `url`.
+    #[inline]
+    pub(crate) fn find_at(
+        hosts: &'p HostMap,
+        rules: HostRules<'p>,
+        url: &Url,
+        request: &Request,
+        now: Instant,
+    ) -> Self {
+        let host = hosts.find(url, now);
         let breaker = match rules.breaker {
             None => Part::Unused,
             Some(rules) => match &rules.scope {
@@ -89,6 +102,27 @@ impl<'p> Parts<'p> {
             _ => Some(limits(hosts, &host, rules, request, now)),
         };
         Self { hosts, host, breaker, budget, overdraft, gate, limits }
+    }
+
+    /// Returns how long the host of `url` holds back a request whose gate has this key; zero if it is
+    /// available, [`Duration::MAX`] if no wait helps.
+    pub(crate) fn held_back_for(
+        hosts: &HostMap,
+        rules: HostRules<'_>,
+        url: &Url,
+        gate_key: impl FnOnce(&HostGates) -> u64,
+        now: Instant,
+    ) -> Duration {
+        let host = hosts.find(url, now);
+        let breaker = rules.breaker.filter(|it| matches!(it.scope, BreakerScope::Host));
+        let open = breaker.and_then(|_| host.used_breaker()?.rejects(now));
+        let open = open.map_or(Duration::ZERO, |it| {
+            it.retry_in().unwrap_or(Duration::MAX).max(Duration::from_nanos(1))
+        });
+        let closed = rules
+            .gate
+            .map_or(Duration::ZERO, |_| host.gates.opens_in(|| gate_key(&host.gates), now));
+        open.max(closed)
     }
 
     #[inline]
@@ -142,6 +176,11 @@ impl<'p> Parts<'p> {
     /// Returns whether the host ever responded.
     pub(crate) fn has_responded(&self) -> bool {
         self.host.has_responded()
+    }
+
+    /// Returns what hedges to the host need.
+    pub(crate) fn hedges(&self, now: Instant) -> &Arc<HostHedges> {
+        self.host.hedges(now)
     }
 
     /// Returns whether a gate of the host may be closed.

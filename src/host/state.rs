@@ -8,7 +8,9 @@ use std::sync::{
 use crate::breaker::{BreakerHandle, BreakerState, Observers, RuleSet};
 use crate::common::clock::Instant;
 use crate::host::gate::HostGates;
+use crate::host::hedge::lanes::HostHedges;
 use crate::host::limit::{ConcurrencyLimit, Limiter};
+use crate::host::mirrors::Load;
 use crate::host::rate::{Pacer, RateLimit};
 use crate::retry::budget::{Account, RetryBudget};
 
@@ -27,6 +29,9 @@ pub(crate) struct HostState {
     budget: OnceLock<Arc<Account>>,
     limiter: OnceLock<Arc<Limiter>>,
     pacer: OnceLock<Arc<Pacer>>,
+    hedges: OnceLock<Arc<HostHedges>>,
+    /// Used only where requests are spread over mirrors.
+    load: OnceLock<Arc<Load>>,
     pub(crate) gates: HostGates,
 }
 
@@ -112,6 +117,8 @@ impl HostState {
             budget: OnceLock::new(),
             limiter: OnceLock::new(),
             pacer: OnceLock::new(),
+            hedges: OnceLock::new(),
+            load: OnceLock::new(),
             gates: HostGates::default(),
         }
     }
@@ -207,6 +214,11 @@ impl HostState {
         self.limiter.get()
     }
 
+    /// Returns what hedges need; creates it if there is none.
+    pub(crate) fn hedges(&self, now: Instant) -> &Arc<HostHedges> {
+        self.hedges.get_or_init(|| Arc::new(HostHedges::new(now)))
+    }
+
     /// Returns the breaker if a request has used it.
     #[inline]
     pub(crate) fn used_breaker(&self) -> Option<&Arc<BreakerHandle>> {
@@ -217,6 +229,11 @@ impl HostState {
     #[inline]
     pub(crate) fn used_budget(&self) -> Option<&Arc<Account>> {
         self.budget.get()
+    }
+
+    /// Returns the load of the host.
+    pub(crate) fn load(&self) -> &Arc<Load> {
+        self.load.get_or_init(Arc::default)
     }
 
     /// Returns whether this state may be evicted at `now`.

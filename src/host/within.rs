@@ -89,6 +89,13 @@ impl Admission<'_> {
         }
     }
 
+    /// Takes a permit for a hedge: one that is free while no request waits, and none where there is a
+    /// rate limit.
+    pub(super) fn try_hedge_permit(&self) -> Option<Option<LimitPermit>> {
+        let has_rate = self.parts.limits.as_ref().is_some_and(|it| it.rate.is_some());
+        if has_rate { None } else { self.try_permit() }
+    }
+
     /// Takes a permit, or a place in the queue for one.
     ///
     /// # Errors

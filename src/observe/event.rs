@@ -3,18 +3,31 @@
 use std::{fmt, time::Duration};
 
 use http::{Extensions, Method};
+use reqwest::Url;
 
 use crate::breaker::StateChange;
+use crate::host::hedge::HedgeRefusal;
 use crate::host::limit::LimitUse;
 use crate::observe::message::{Attempts, Message, Reported};
 use crate::observe::misuse::Misuse;
 use crate::observe::redact::RedactedUrl;
-use crate::outcome::Outcome;
+use crate::outcome::{AttemptKind, Outcome};
 use crate::retry::decision::{StopReason, WaitSource};
 
 /// An event of a request. Listeners are notified in the order of events.
 ///
 /// `Display` is a line for a log, without secrets.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::ResilientConfig;
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| eprintln!("{event}"))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -24,7 +37,16 @@ pub enum Event<'a> {
     HeldBack(&'a HeldInfo<'a>),
     /// The request waited for a concurrency or rate limit of the client.
     Queued(&'a QueueInfo<'a>),
-    /// An attempt ended, with or without success.
+    /// An attempt is slow, and a [hedge](crate::Hedge) is about to be sent beside it, which is an
+    /// attempt, too: an [`AttemptStarted`](Self::AttemptStarted) follows.
+    HedgeStarted(&'a HedgeInfo<'a>),
+    /// An attempt is slow, but a hedge is refused. The attempt goes on.
+    HedgeRefused(&'a HedgeRefusedInfo<'a>),
+    /// An attempt lost the race with its hedge, or a hedge with its attempt: its outcome does not
+    /// count. That is [`FailureKind::Superseded`](crate::FailureKind) if it was still under way, or
+    /// else its own failure.
+    Superseded(&'a Outcome<'a>),
+    /// An attempt ended, with or without success: of those that raced, the one whose result counts.
     AttemptEnded(&'a Outcome<'a>),
     /// Breaker, gate or a limit rejected the request: nothing was sent. The outcome is the rejection, and
     /// its number that of the previous attempt.
@@ -41,6 +63,8 @@ pub enum Event<'a> {
     BudgetRefused(&'a BudgetInfo<'a>),
     /// A wait begins, after which the request is sent again.
     Waiting(&'a RetryInfo<'a>),
+    /// The next attempt goes to another endpoint of the request's [`Mirrors`](crate::Mirrors).
+    FailedOver(&'a FailoverInfo<'a>),
     /// A download broke off, and goes on after a wait: with the rest, or from zero.
     Resuming(&'a ResumeInfo<'a>),
     /// The request succeeded.
@@ -64,13 +88,16 @@ impl<'a> Event<'a> {
             Self::HeldBack(it) => (it.method, it.url),
             Self::Queued(it) => (it.method, it.url),
             Self::LimitChanged(it) => (it.method, it.url),
-            Self::AttemptEnded(it) | Self::Rejected(it) => {
+            Self::HedgeStarted(it) => (it.method, it.url),
+            Self::HedgeRefused(it) => (it.method, it.url),
+            Self::AttemptEnded(it) | Self::Rejected(it) | Self::Superseded(it) => {
                 (it.method, RedactedUrl::new(it.url, it.redact_path))
             }
             Self::BreakerChanged(_) | Self::Reloaded | Self::Misuse(_) => return None,
             Self::GateClosed(it) => (it.method, it.url),
             Self::BudgetRefused(it) => (it.method, it.url),
             Self::Waiting(it) => (it.method, it.url),
+            Self::FailedOver(it) => (it.method, it.url),
             Self::Resuming(it) => (it.method, it.url),
             Self::Succeeded(it) => (it.method, it.url),
             Self::GaveUp(it) => (it.method, it.url),
@@ -86,8 +113,12 @@ impl fmt::Display for Event<'_> {
             write!(f, "{method} {url}: ")?;
         }
         match self {
+            Self::AttemptStarted(it) if it.kind == AttemptKind::Hedge => {
+                write!(f, "attempt {}, a hedge", it.attempt)
+            }
             Self::AttemptStarted(it) => {
-                let most = it.max_retries.saturating_add(1);
+                // Hedges are attempts beside those.
+                let most = it.max_retries.saturating_add(1).max(it.attempt);
                 write!(f, "attempt {} of {most} at most", it.attempt)
             }
             Self::HeldBack(it) => {
@@ -102,6 +133,20 @@ impl fmt::Display for Event<'_> {
             Self::AttemptEnded(it) => {
                 write!(f, "attempt {} gave {it} after {:.3}s", it.attempt, seconds(it.elapsed))
             }
+            Self::HedgeStarted(it) => {
+                write!(f, "hedged by attempt {} after {:.3}s", it.attempt, seconds(it.delay))
+            }
+            Self::HedgeRefused(it) => {
+                write!(f, "no hedge after {:.3}s: {}", seconds(it.delay), it.why)
+            }
+            Self::Superseded(it) => {
+                write!(
+                    f,
+                    "attempt {} lost the race after {:.3}s: {it}",
+                    it.attempt,
+                    seconds(it.elapsed)
+                )
+            }
             Self::Rejected(it) => write!(f, "rejected after {}: {it}", Attempts(it.attempt)),
             Self::BreakerChanged(it) => it.fmt(f),
             Self::GateClosed(it) => {
@@ -114,6 +159,7 @@ impl fmt::Display for Event<'_> {
                 let (attempt, wait) = (it.attempt, seconds(it.wait));
                 write!(f, "attempt {attempt} in {wait:.3}s by {}, after {}", it.source, it.outcome)
             }
+            Self::FailedOver(it) => write!(f, "attempt {} is here, after {}", it.attempt, it.from),
             Self::Resuming(it) => {
                 write!(f, "download broke off at byte {}", it.received)?;
                 let how = if it.restarts { "starts over" } else { "goes on" };
@@ -131,6 +177,17 @@ impl fmt::Display for Event<'_> {
 }
 
 /// An attempt about to be sent.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::ResilientConfig;
+///
+/// let config = ResilientConfig::builder()
+///     .on_request(|it| println!("{} {}, attempt {}", it.method, it.url, it.attempt))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct RequestInfo<'a> {
@@ -140,16 +197,35 @@ pub struct RequestInfo<'a> {
     pub url: RedactedUrl<'a>,
     /// The number of this attempt, counted from 1.
     pub attempt: u32,
+    /// The reason why it is sent.
+    pub kind: AttemptKind,
     /// The most retries this request may have.
     pub max_retries: u32,
     /// The use of the concurrency limit, if there is one: this attempt included.
     pub limit: Option<LimitUse>,
     /// The extensions of this attempt, with what the caller and other middleware put there.
     pub extensions: &'a Extensions,
+    /// The base URL of the endpoint that is asked, of those that [`Mirrors`](crate::Mirrors) name.
+    pub endpoint: Option<&'a Url>,
 }
 
 /// A wait before an attempt: at the closed gate of a host, at an open circuit breaker, or for a
 /// token of the retry budget.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| {
+///         if let Event::HeldBack(it) = event {
+///             println!("{} waits {:?} by {}", it.url, it.wait, it.source);
+///         }
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct HeldInfo<'a> {
@@ -197,7 +273,50 @@ pub struct LimitInfo<'a> {
     pub usage: LimitUse,
 }
 
+/// A hedge about to be sent.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct HedgeInfo<'a> {
+    /// The request's method.
+    pub method: &'a Method,
+    /// The request's URL.
+    pub url: RedactedUrl<'a>,
+    /// The number of the attempt that is the hedge.
+    pub attempt: u32,
+    /// The delay between an attempt and its hedge, or between two hedges.
+    pub delay: Duration,
+}
+
+/// A hedge that was due and refused.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct HedgeRefusedInfo<'a> {
+    /// The request's method.
+    pub method: &'a Method,
+    /// The request's URL.
+    pub url: RedactedUrl<'a>,
+    /// The delay between an attempt and its hedge, or between two hedges.
+    pub delay: Duration,
+    /// The reason.
+    pub why: HedgeRefusal,
+}
+
 /// A gate that a response closed.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| {
+///         if let Event::GateClosed(it) = event {
+///             println!("{}: no request for {:?}", it.url, it.closed_for);
+///         }
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct GateInfo<'a> {
@@ -210,6 +329,21 @@ pub struct GateInfo<'a> {
 }
 
 /// A retry that the budget refused.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| {
+///         if let Event::BudgetRefused(it) = event {
+///             println!("{}: no retry after {} attempts", it.url, it.attempts);
+///         }
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct BudgetInfo<'a> {
@@ -224,6 +358,17 @@ pub struct BudgetInfo<'a> {
 }
 
 /// A wait before the next attempt.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::ResilientConfig;
+///
+/// let config = ResilientConfig::builder()
+///     .on_retry(|it| eprintln!("{}: {}, again in {:?} by {}", it.url, it.outcome, it.wait, it.source))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct RetryInfo<'a> {
@@ -245,7 +390,54 @@ pub struct RetryInfo<'a> {
     pub outcome: &'a Outcome<'a>,
 }
 
+/// An attempt at another endpoint than the one before.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{ConfigError, Event, Mirrors, ResilientConfig};
+///
+/// # fn config() -> Result<ResilientConfig, ConfigError> {
+/// ResilientConfig::builder()
+///     .mirrors(Mirrors::new("https://a.example/").also("https://b.example/"))
+///     .on_event(|event| {
+///         if let Event::FailedOver(it) = event {
+///             println!("{} instead of {}", it.url, it.from);
+///         }
+///     })
+///     .build()
+/// # }
+/// # config().unwrap();
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct FailoverInfo<'a> {
+    /// The request's method.
+    pub method: &'a Method,
+    /// The URL of the attempt that begins.
+    pub url: RedactedUrl<'a>,
+    /// The URL of the attempt before.
+    pub from: RedactedUrl<'a>,
+    /// The number of the attempt that begins, counted from 1.
+    pub attempt: u32,
+}
+
 /// A download that goes on after a break.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| {
+///         if let Event::Resuming(it) = event {
+///             println!("{}: goes on at byte {}", it.url, it.received);
+///         }
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ResumeInfo<'a> {
@@ -264,6 +456,17 @@ pub struct ResumeInfo<'a> {
 }
 
 /// A request that succeeded.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::ResilientConfig;
+///
+/// let config = ResilientConfig::builder()
+///     .on_success(|it| println!("{}: {:?}, {} attempts", it.url, it.elapsed, it.attempts))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ResponseInfo<'a> {
@@ -284,6 +487,17 @@ pub struct ResponseInfo<'a> {
 }
 
 /// A request that ended without success. `Display` is the message of the error.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::ResilientConfig;
+///
+/// let config = ResilientConfig::builder()
+///     .on_failure(|it| eprintln!("{it} ({})", it.stop_reason))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct FailureInfo<'a> {

@@ -7,18 +7,32 @@ use http::StatusCode;
 use reqwest::Url;
 
 use crate::common::path_redactor::PathRedactor;
-use crate::outcome::{Delivery, FailureKind, Heard, Outcome};
+use crate::host::mirrors::GivenBy;
+use crate::outcome::{AttemptKind, Delivery, FailureKind, Heard, Outcome};
 use crate::retry::decision::{StopReason, WaitSource};
 
 /// The most attempts a history keeps; of a longer request it keeps the last ones.
 const LONGEST: usize = 64;
 
 /// One attempt of a request.
+///
+/// # Examples
+///
+/// ```
+/// # fn example(error: reqwest_resilient::HttpRequestError) {
+/// for attempt in error.history().attempts() {
+///     // #2 +0.412s 1.003s timeout (maybe processed), then 0.600s by backoff
+///     println!("{attempt}");
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Attempt {
-    /// The number of the attempt, counted from 1.
+    /// The number of the attempt, counted from 1; hedges count too.
     pub number: u32,
+    /// The reason why it was sent.
+    pub kind: AttemptKind,
     /// The time of its start, from the start of the request.
     pub started: Duration,
     /// The duration, up to the response head or the failure.
@@ -27,6 +41,9 @@ pub struct Attempt {
     pub result: Result<StatusCode, FailureKind>,
     /// The progress of the request.
     pub delivery: Delivery,
+    /// The host of the endpoint that was asked, if it is not that of the request's own URL; only with
+    /// [`Mirrors`](crate::Mirrors).
+    pub host: Option<String>,
     /// The host that responded, if it is not the one that was asked (after a redirect); with its
     /// port unless that is the scheme's own.
     pub answered_by: Option<String>,
@@ -38,6 +55,7 @@ impl Attempt {
     pub(crate) fn new(outcome: &Outcome<'_>, ended: Duration) -> Self {
         Self {
             number: outcome.attempt,
+            kind: outcome.kind,
             started: ended.saturating_sub(outcome.elapsed),
             duration: outcome.elapsed,
             result: match (outcome.status(), outcome.failure()) {
@@ -45,6 +63,7 @@ impl Attempt {
                 (None, failure) => Err(failure.unwrap_or(FailureKind::Other)),
             },
             delivery: outcome.delivery(),
+            host: None,
             answered_by: outcome.cross_host_url().and_then(server_of),
             wait: None,
         }
@@ -55,10 +74,12 @@ impl Attempt {
     pub(crate) fn succeeded(status: StatusCode, duration: Duration, by: Option<&Url>) -> Self {
         Self {
             number: 1,
+            kind: AttemptKind::First,
             started: Duration::ZERO,
             duration,
             result: Ok(status),
             delivery: Delivery::Answered,
+            host: None,
             answered_by: by.and_then(server_of),
             wait: None,
         }
@@ -66,7 +87,7 @@ impl Attempt {
 }
 
 /// Returns the host of a URL, with its port unless that is the scheme's own.
-fn server_of(url: &Url) -> Option<String> {
+pub(crate) fn server_of(url: &Url) -> Option<String> {
     let host = url.host_str()?;
     Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
 }
@@ -80,8 +101,14 @@ impl fmt::Display for Attempt {
             Ok(status) => write!(f, "status {}", status.as_u16())?,
             Err(kind) => write!(f, "{kind} ({})", self.delivery)?,
         }
+        if let Some(host) = &self.host {
+            write!(f, " at {host}")?;
+        }
         if let Some(host) = &self.answered_by {
             write!(f, " from {host}")?;
+        }
+        if self.kind == AttemptKind::Hedge {
+            f.write_str(", hedge")?;
         }
         then(f, self.wait.as_ref())
     }
@@ -89,6 +116,17 @@ impl fmt::Display for Attempt {
 
 /// A moment at which the circuit breaker, the gate of the host, the retry budget or a limit of the
 /// client held a request back or ended it.
+///
+/// # Examples
+///
+/// ```
+/// # fn example(error: reqwest_resilient::HttpRequestError) {
+/// // -- +0.412s circuit_open, then 0.600s by circuit breaker
+/// for hold in error.history().holds() {
+///     println!("{hold}");
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Hold {
@@ -137,6 +175,8 @@ pub struct History {
     total: u32,
     stop: Option<StopReason>,
     maybe_applied: bool,
+    /// Set if the last result is a hedge's.
+    is_hedges: bool,
     last: Heard,
 }
 
@@ -151,7 +191,7 @@ impl History {
         &self.holds
     }
 
-    /// Returns the number of attempts, those not kept included.
+    /// Returns the number of attempts, those not kept and hedges included.
     pub fn total(&self) -> u32 {
         self.total
     }
@@ -165,6 +205,12 @@ impl History {
     /// Returns why the request ended; `None` while it runs.
     pub fn stop_reason(&self) -> Option<StopReason> {
         self.stop
+    }
+
+    /// Returns whether the result is that of a [hedge](crate::Hedge): it came before the one of the
+    /// attempt beside it.
+    pub fn is_hedges(&self) -> bool {
+        self.is_hedges
     }
 
     /// Returns the retry hint of the last response, counted from its arrival, as
@@ -191,9 +237,27 @@ impl History {
     }
 
     pub(crate) fn push(&mut self, attempt: Attempt, heard: Heard) {
-        self.total = attempt.number;
         self.last = heard;
+        self.is_hedges = attempt.kind == AttemptKind::Hedge;
+        self.add(attempt);
+    }
+
+    /// Adds an attempt whose result does not count: it lost a race.
+    pub(crate) fn push_superseded(&mut self, attempt: Attempt) {
+        self.add(attempt);
+    }
+
+    /// Adds an attempt, in the order of their numbers.
+    fn add(&mut self, attempt: Attempt) {
+        self.total = self.total.max(attempt.number);
         push(&mut self.attempts, attempt);
+        let later = self.attempts.iter().rev().skip(1);
+        let number = self.attempts.last().map_or(0, |it| it.number);
+        let later = later.take_while(|it| it.number > number).count();
+        if later > 0 {
+            let from = self.attempts.len() - 1 - later;
+            self.attempts[from..].rotate_right(1);
+        }
     }
 
     pub(crate) fn hold(&mut self, hold: Hold) {
@@ -249,9 +313,24 @@ impl fmt::Display for History {
 }
 
 /// The data that [`Resilient`](crate::Resilient) attaches to a response.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(client: reqwest_resilient::ResilientClient) -> Result<(), reqwest_middleware::Error> {
+/// use reqwest_resilient::ResponseExt;
+///
+/// let response = client.get("https://example.com/").send().await?;
+/// println!("{} after {} attempts", response.status(), response.attempts());
+/// # Ok(()) }
+/// ```
 pub trait ResponseExt {
-    /// Returns the number of attempts.
+    /// Returns the number of attempts, hedges included.
     fn attempts(&self) -> u32;
+
+    /// Returns whether this is the response to a [hedge](crate::Hedge): it came before that of the
+    /// attempt beside it.
+    fn hedged(&self) -> bool;
 
     /// Returns the history of the request. `None` if the first attempt succeeded: such a request
     /// keeps none, to save its cost. An [`AttemptLog`] is always kept.
@@ -273,11 +352,19 @@ pub trait ResponseExt {
 
     /// Returns whether this response reports too many requests: a 429, or a 403 with a rate limit.
     fn is_rate_limited(&self) -> bool;
+
+    /// Returns the base URL of the endpoint that gave this response, of those that
+    /// [`Mirrors`](crate::Mirrors) name; `None` without them.
+    fn endpoint(&self) -> Option<&Url>;
 }
 
 impl ResponseExt for reqwest::Response {
     fn attempts(&self) -> u32 {
         self.history().map_or(1, History::total)
+    }
+
+    fn hedged(&self) -> bool {
+        self.history().is_some_and(History::is_hedges)
     }
 
     fn history(&self) -> Option<&History> {
@@ -290,6 +377,10 @@ impl ResponseExt for reqwest::Response {
 
     fn is_rate_limited(&self) -> bool {
         self.history().is_some_and(History::is_rate_limited)
+    }
+
+    fn endpoint(&self) -> Option<&Url> {
+        self.extensions().get().map(|GivenBy(endpoint)| endpoint.url())
     }
 }
 

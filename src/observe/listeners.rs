@@ -60,6 +60,35 @@ impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for F {
 ///
 /// Dropped without [`end`](Self::end) if the caller drops the request's future, which is no
 /// failure.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{AttemptScope, Event, Observer, Outcome, RequestInfo};
+///
+/// /// Prints how each attempt ends.
+/// struct Printed;
+///
+/// impl AttemptScope for Printed {
+///     fn run(&self, step: &mut dyn FnMut()) {
+///         step();
+///     }
+///
+///     fn end(&self, outcome: &Outcome<'_>) {
+///         println!("{outcome}");
+///     }
+/// }
+///
+/// struct Printer;
+///
+/// impl Observer for Printer {
+///     fn on_event(&self, _: &Event<'_>) {}
+///
+///     fn around_attempt(&self, _: &RequestInfo<'_>) -> Option<Box<dyn AttemptScope>> {
+///         Some(Box::new(Printed))
+///     }
+/// }
+/// ```
 pub trait AttemptScope: Send + Sync {
     /// Runs one step of the attempt, by calling `step` once. An attempt has several, maybe on
     /// different threads.

@@ -103,6 +103,20 @@ impl fmt::Display for Attempts {
 }
 
 /// A time limit of the settings.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(client: reqwest_resilient::ResilientClient) {
+/// use reqwest_resilient::TimeLimit;
+///
+/// if let Err(error) = client.get("https://example.com/").send_resilient().await {
+///     if let Some((TimeLimit::MaxTotalTime, length)) = error.time_limit() {
+///         eprintln!("no response within {length:?}");
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TimeLimit {

@@ -7,6 +7,21 @@ use std::fmt;
 /// `Display` says what to do. A [`Resilient`](crate::Resilient) and its clones report each mistake
 /// once: by [`Event::Misuse`](crate::Event::Misuse), and with the feature `tracing` by a log line at
 /// level warn, whether there are observers or not.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| {
+///         if let Event::Misuse(it) = event {
+///             eprintln!("{it}");
+///         }
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Misuse {

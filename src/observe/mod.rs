@@ -2,6 +2,7 @@
 
 pub(crate) mod event;
 pub(crate) mod history;
+pub(crate) mod invalid;
 pub(crate) mod listeners;
 pub(crate) mod message;
 pub(crate) mod misuse;

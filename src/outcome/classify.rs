@@ -102,6 +102,7 @@ pub(crate) fn is_transient(kind: FailureKind) -> bool {
         | FailureKind::RateLimited
         | FailureKind::Redirect
         | FailureKind::Status
+        | FailureKind::Superseded
         | FailureKind::Tls
         | FailureKind::Other => false,
     }
@@ -184,6 +185,17 @@ pub(crate) fn throttling(outcome: &Outcome<'_>, advice: &Advice) -> Option<Throt
 /// (never sent, refused by the protocol, or refused by one of the
 /// [`refused_statuses`](crate::ResilientConfigBuilder::refused_statuses)) may be re-sent with any
 /// method. A request with an `Idempotency-Key` may be re-sent under all rules.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{ResilientConfig, RetryMethods};
+///
+/// let config = ResilientConfig::builder()
+///     .retry_methods(RetryMethods::Only(vec![http::Method::GET, http::Method::POST]))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryMethods {

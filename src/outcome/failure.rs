@@ -8,6 +8,20 @@ use http::StatusCode;
 ///
 /// It matters more than the method: a request that never reached the server may always be sent
 /// again ([RFC 9110 §9.2.2](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2)).
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Delivery, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .on_retry(|it| match it.outcome.delivery() {
+///         Delivery::MaybeProcessed => eprintln!("{}: sent twice, maybe", it.url),
+///         _ => {}
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Delivery {
@@ -36,6 +50,21 @@ impl fmt::Display for Delivery {
 }
 
 /// The kind of failure that ended an attempt without a response.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{FailureKind, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .retry_if(|outcome| match outcome.failure() {
+///         // This server is behind a name that comes and goes.
+///         Some(FailureKind::Connect) => false,
+///         _ => outcome.default_verdict().is_retry(),
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureKind {
@@ -63,6 +92,9 @@ pub enum FailureKind {
     Redirect,
     /// The peer refused this stream before acting on it.
     Refused,
+    /// The attempt was dropped, because the response of a [hedge](crate::Hedge), or of the attempt it
+    /// was the hedge of, came first. Only in events and histories.
+    Superseded,
     /// The peer asks for less traffic at the protocol level (ENHANCE_YOUR_CALM).
     Throttled,
     /// Time ran out: connect, attempt or client timeout.
@@ -97,6 +129,7 @@ impl FailureKind {
             Self::RateLimited => "rate_limited",
             Self::Redirect => "redirect",
             Self::Refused => "refused",
+            Self::Superseded => "superseded",
             Self::Throttled => "throttled",
             Self::Timeout => "timeout",
             Self::ProxyAuth => "proxy_auth",

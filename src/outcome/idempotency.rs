@@ -34,6 +34,14 @@ pub struct IdempotencyKey {
 }
 
 /// The notation of an [`IdempotencyKey`].
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{IdempotencyKey, KeyFormat};
+///
+/// let stripe = IdempotencyKey::random().format(KeyFormat::Raw);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyFormat {

@@ -4,6 +4,7 @@ pub(crate) mod classify;
 mod failure;
 pub(crate) mod hint;
 pub(crate) mod idempotency;
+mod kind;
 pub(crate) mod not_sent;
 pub(crate) mod statuses;
 pub(crate) mod transport_error;
@@ -17,6 +18,7 @@ use url::Host;
 
 pub(crate) use self::failure::Failure;
 pub use self::failure::{Delivery, FailureKind};
+pub use self::kind::AttemptKind;
 use crate::breaker::Health;
 use crate::common::path_redactor::PathRedactor;
 use crate::outcome::classify::Verdict;
@@ -27,11 +29,26 @@ use crate::outcome::verdict::RetryVerdict;
 /// The result of one attempt, as it is judged.
 ///
 /// Handed to [`retry_if`](crate::ResilientConfigBuilder::retry_if) and to observers.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::ResilientConfig;
+///
+/// let config = ResilientConfig::builder()
+///     .retry_if(|outcome| {
+///         let is_locked = outcome.status().is_some_and(|it| it == 423);
+///         is_locked || outcome.default_verdict().is_retry()
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct Outcome<'a> {
     pub(crate) method: &'a Method,
     pub(crate) url: &'a Url,
     pub(crate) attempt: u32,
+    pub(crate) kind: AttemptKind,
     pub(crate) elapsed: Duration,
     /// `true` if the request carries an idempotency key.
     pub(crate) keyed: bool,
@@ -79,6 +96,7 @@ impl<'a> Outcome<'a> {
             method,
             url,
             attempt: 1,
+            kind: AttemptKind::First,
             elapsed: Duration::ZERO,
             keyed: false,
             extensions: None,
@@ -102,6 +120,11 @@ impl<'a> Outcome<'a> {
     /// Returns the number of this attempt, counted from 1.
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// Returns the kind of this attempt: the first of its request, a retry or a hedge.
+    pub fn kind(&self) -> AttemptKind {
+        self.kind
     }
 
     /// Returns the duration of this attempt, up to the response head or the failure.

@@ -69,6 +69,16 @@ impl<F: Fn(u32) -> Duration + Send + Sync + 'static> Backoff for F {
 }
 
 /// The same delay before every retry.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use reqwest_resilient::{Backoff, Constant};
+///
+/// let backoff = Constant::new(Duration::from_millis(250));
+/// assert_eq!(backoff.delay(7), Duration::from_millis(250));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Constant {
     delay: Duration,

@@ -3,6 +3,21 @@
 use std::{fmt, time::Duration};
 
 /// The reason why a request ended: the one list for events, errors and history.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(client: reqwest_resilient::ResilientClient) {
+/// use reqwest_resilient::StopReason;
+///
+/// if let Err(error) = client.post("https://example.com/orders").send_resilient().await {
+///     match error.stop_reason() {
+///         StopReason::UnsafeToRepeat => eprintln!("ask whether the order arrived"),
+///         why => eprintln!("{error} ({why})"),
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StopReason {
@@ -60,6 +75,20 @@ impl fmt::Display for StopReason {
 }
 
 /// The source of a wait's length.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{ResilientConfig, WaitSource};
+///
+/// let config = ResilientConfig::builder()
+///     .on_retry(|it| match it.source {
+///         WaitSource::Hint(header) => println!("the server asks for {:?} by {header}", it.wait),
+///         _ => {}
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WaitSource {
@@ -69,6 +98,8 @@ pub enum WaitSource {
     Budget,
     /// The open circuit breaker, until a probe may run.
     CircuitBreaker,
+    /// No wait: another endpoint of the request's [`Mirrors`](crate::Mirrors) is asked at once.
+    Failover,
     /// The closed gate of the host.
     Gate,
     /// The server, in the header of this name.
@@ -89,6 +120,7 @@ impl fmt::Display for WaitSource {
             Self::Backoff => f.write_str("backoff"),
             Self::Budget => f.write_str("budget"),
             Self::CircuitBreaker => f.write_str("circuit breaker"),
+            Self::Failover => f.write_str("failover"),
             Self::Gate => f.write_str("gate"),
             Self::Hint(header) => f.write_str(header.as_str()),
             Self::HintFrom => f.write_str("hint_from"),
@@ -135,6 +167,7 @@ mod tests {
             (WaitSource::Backoff, "backoff"),
             (WaitSource::Budget, "budget"),
             (WaitSource::CircuitBreaker, "circuit breaker"),
+            (WaitSource::Failover, "failover"),
             (WaitSource::Gate, "gate"),
             (WaitSource::Hint(http::header::RETRY_AFTER), "retry-after"),
             (WaitSource::HintFrom, "hint_from"),

@@ -98,6 +98,22 @@ impl Requests {
 
 /// A request that reached a [`Script`]. `Debug` shows neither userinfo nor query nor the values of
 /// headers nor the body.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::ResilientClient;
+/// use reqwest_resilient::testing::Script;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let script = Script::new([]);
+/// let client = ResilientClient::builder().with(script.clone()).build()?;
+/// client.put("https://example.com/a").body("text").send().await?;
+/// let sent = &script.sent()[0];
+/// assert_eq!((sent.url.path(), sent.body.as_deref()), ("/a", Some(&b"text"[..])));
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct SentRequest {
@@ -262,6 +278,20 @@ pub fn io_error(error: impl Into<io::Error>) -> Error {
 }
 
 /// One reply of a [`Script`].
+///
+/// # Examples
+///
+/// ```
+/// use std::io::ErrorKind;
+/// use std::time::Duration;
+/// use reqwest_resilient::testing::{Reply, Script};
+///
+/// let script = Script::new([
+///     Reply::io_error(ErrorKind::ConnectionReset),
+///     Reply::status(503).after(Duration::from_secs(2)),
+///     Reply::status(200).body("done"),
+/// ]);
+/// ```
 #[derive(Clone)]
 pub struct Reply {
     latency: Duration,

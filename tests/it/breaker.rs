@@ -145,7 +145,7 @@ fn rejection_says_why_it_opened_and_for_how_long() {
             permit.exit(if i < succeeded { Health::Success } else { Health::Failure }, None, at);
         }
         let rejected = breaker.try_enter(at).unwrap_err();
-        assert_eq!((rejected.reason(), rejected.failures()), (reason, failed));
+        assert_eq!((rejected.cause().reason, rejected.cause().failures), (reason, failed));
         let expected = format!("circuit breaker is open: {text}; retry in 5.0 s");
         assert_eq!(rejected.to_string(), expected);
         let change = told.lock().unwrap()[0].clone();
@@ -313,7 +313,7 @@ fn manual_states_hold_until_another_command() {
 
     breaker.force_open();
     let rejected = breaker.try_enter(now + secs(1_000_000)).unwrap_err();
-    assert_eq!((rejected.retry_in(), rejected.reason()), (None, ChangeReason::Manual));
+    assert_eq!((rejected.retry_in(), rejected.cause().reason), (None, ChangeReason::Manual));
     assert_eq!(rejected.to_string(), "circuit breaker is forced open");
 
     breaker.disable();

@@ -49,7 +49,7 @@ fn three_mistakes_are_named_at_once_with_their_paths() {
     for part in [
         "max_retrys is not a setting (did you mean max_retries?), got 5",
         "attempt_timeout must be a duration above zero such as \"300ms\" or false, got 10",
-        "hosts.\"api.example.com\".circuit_breaker.failure_rate must be a whole number from 1 to \
+        "hosts.\"api.example.com\".circuit_breaker.failure_rate must be a number from 0.01 to \
          100 or false, got 150",
     ] {
         assert!(error.contains(part), "{error}");
@@ -501,11 +501,16 @@ fn a_file_can_say_what_the_builder_can() {
         idempotency_key = { header = 'x-key', format = 'raw' }
         gate = true
         max_hosts = 9
+        [mirrors.'https://a.example/x/']
+        endpoints = ['https://a.example/x', 'https://b.example']
+        order = 'spread'
+        sticky = '1m'
+        secret_headers = ['x-key']
         [circuit_breaker]
         scope = 'per_host'
         window = 100
         min_samples = 10
-        failure_rate = 30
+        failure_rate = 0.25
         consecutive = 7
         slow_calls = { slower_than = '2s', percent = 60 }
         max_probes = 2
@@ -522,6 +527,12 @@ fn a_file_can_say_what_the_builder_can() {
         deposit = 0.2
         trickle = 1
         retry_deposit = 0.5
+        [hedge]
+        quantile = 0.9
+        or_after = '40ms'
+        max_hedges = 2
+        share = 0.2
+        methods = ['GET', 'PUT']
     ";
     let two = std::num::NonZeroU32::new(2).unwrap();
     let half = reqwest_resilient::Percent::HALF;
@@ -529,7 +540,7 @@ fn a_file_can_say_what_the_builder_can() {
     let breaker = BreakerConfig::default()
         .window(reqwest_resilient::Window::Count(100.try_into().unwrap()))
         .min_samples(10.try_into().unwrap())
-        .or_failure_rate(percent(30))
+        .or_failure_rate(reqwest_resilient::Percent::hundredths(25).unwrap())
         .or_consecutive(7.try_into().unwrap())
         .or_slow_calls(2 * SECOND, percent(60))
         .max_probes(two)
@@ -569,12 +580,85 @@ fn a_file_can_say_what_the_builder_can() {
         .deadline_header(reqwest_resilient::DeadlineHeader::millis(header("x-left-ms")))
         .attempt_header(header("x-attempt"))
         .gate()
+        .mirrors(
+            reqwest_resilient::Mirrors::new("https://a.example/x/")
+                .also("https://b.example")
+                .spread()
+                .sticky(60 * SECOND)
+                .secret_header(header("x-key")),
+        )
         .circuit_breaker(breaker)
         .max_hosts(9.try_into().unwrap())
+        .hedge(
+            reqwest_resilient::Hedge::learned(0.9)
+                .or_after(Duration::from_millis(40))
+                .max_hedges(2)
+                .share(0.2)
+                .methods([http::Method::GET, http::Method::PUT]),
+        )
         .retry_budget(RetryBudget::shared(budget))
         .build()
         .unwrap();
     assert_eq!(format!("{:#?}", read(text)), format!("{config:#?}"));
+}
+
+#[test]
+fn hedges_are_switched_and_set_by_files_too() {
+    let shown = |text: &str| format!("{:?}", read(text));
+    for (text, hedge) in [
+        ("", "hedge: None"),
+        (
+            "hedge = true",
+            "hedge: Some(Hedge { quantile: 0.95, or_after: None, max_hedges: 1, share: 0.06,",
+        ),
+        ("hedge = false", "hedge: None"),
+        (
+            "hedge = { after = '30ms' }",
+            "hedge: Some(Hedge { after: 30ms, max_hedges: 1, share: 0.06,",
+        ),
+        (
+            "hedge = { quantile = 0.99 }",
+            "quantile: 0.99, or_after: None, max_hedges: 1, share: 0.012,",
+        ),
+    ] {
+        assert!(shown(text).contains(hedge), "{text}: {}", shown(text));
+    }
+    let of_host = shown(
+        "hedge = { after = '30ms' }\nhosts.a.hedge = { max_hedges = 3 }\nhosts.b.hedge = false",
+    );
+    assert!(of_host.contains("after: 30ms, max_hedges: 3"), "{of_host}");
+    for (text, fault) in [
+        (
+            "hedge = { after = '0s' }",
+            "hedge.after must be a duration above zero such as \"300ms\", got \"0s\"",
+        ),
+        ("hedge = { after = '1s', quantile = 0.9 }", "hedge.quantile excludes after, got \"both\""),
+        (
+            "hedge = { after = '1s', or_after = '2s' }",
+            "hedge.or_after excludes after, got \"both\"",
+        ),
+        ("hedge.max_hedges = 5", "hedge.max_hedges must be a whole number from 1 to 4, got 5"),
+        ("hedge.quantile = 1.5", "hedge.quantile must be a number from 0.5 to 0.999, got 1.5"),
+    ] {
+        assert_eq!(faults(text), [fault], "{text}");
+    }
+}
+
+#[test]
+fn a_file_changes_a_hedge_and_keeps_its_code() {
+    let client = reqwest_middleware::ClientBuilder::new(crate::support::idle_client());
+    let other = reqwest_resilient::testing::Script::new([Reply::status(200)]);
+    let through = client.with(other.clone()).build();
+    let hedge = reqwest_resilient::Hedge::learned(0.95).through(through);
+    let base = ResilientConfig::builder().hedge(hedge).build().unwrap();
+    let raw: RawConfig = toml::from_str("hedge.after = '10ms'").unwrap();
+    let config = raw.over_config(&base).unwrap();
+    crate::support::in_virtual_time(async {
+        let slow = Reply::status(200).after(SECOND);
+        let (client, script) = scripted(config, [slow]);
+        client.get(URL).send().await.unwrap();
+        assert_eq!((script.sent().len(), other.sent().len()), (1, 1));
+    });
 }
 
 #[test]

@@ -166,3 +166,78 @@ fn errors_and_configs_pass_through_catch_unwind() {
     passes::<reqwest_resilient::Resilient>();
     passes::<ResilientClient>();
 }
+
+/// Requests that cannot be built, and the part that each names.
+fn unbuilt(client: &ResilientClient) -> [(reqwest_resilient::RequestBuilder, &'static str); 12] {
+    let valid = || client.get(URL);
+    [
+        (client.get("nonsense"), "invalid URL `nonsense`"),
+        (client.post("/orders?token=hunter2"), "invalid URL `/orders…`"),
+        (client.get("https://u:hunter2@[bad/x"), "invalid URL `[bad/x…`"),
+        (client.get("https://u:hunter2@host:port/"), "invalid URL `host:port/…`"),
+        (client.get("data:text/plain,hunter2"), "invalid URL `data:…`"),
+        (client.get(String::from("//host/x#hunter2")), "invalid URL `//host/x…`"),
+        (
+            client.get(URL.parse::<url::Url>().unwrap()).header("", "hunter2"),
+            "invalid header name ``",
+        ),
+        (valid().header("x y", "hunter2"), "invalid header name `x y`"),
+        (valid().header(String::from("é"), "hunter2"), "invalid header name `\\xc3\\xa9`"),
+        (valid().header("x-key", "hunter2\n"), "invalid value of header `x-key`"),
+        (valid().header(CONTENT_TYPE, &b"hunter2\0"[..]), "invalid value of header `content-type`"),
+        (valid().bearer_auth("hunter2\n"), "invalid value of header `authorization`"),
+    ]
+}
+
+#[tokio::test]
+async fn an_invalid_url_or_header_is_named_without_secrets() {
+    let client = ResilientClient::new(steady().build().unwrap()).unwrap();
+    for (request, part) in unbuilt(&client) {
+        let error = request.send_resilient().await.unwrap_err();
+        assert_eq!(error.to_string(), format!("request could not be built: {part}"));
+        let texts = [format!("{error:#} {error:?}"), chain(error).0].concat();
+        assert!(!texts.contains("hunter2") && !texts.contains("ter2"), "{texts}");
+    }
+    for (request, part) in unbuilt(&client) {
+        let error = request.send().await.unwrap_err();
+        let ours = HttpRequestError::find(&error).unwrap();
+        assert!(ours.to_string().ends_with(part), "{ours}");
+        assert!(
+            ours.source().is_some_and(|it| it.is::<reqwest::Error>() || it.is::<http::Error>())
+        );
+    }
+    // The first fault is the one that is named, and the rest of the builder changes nothing.
+    let request = client.get("nonsense").header("x y", "z").body("text").bearer_auth("\n");
+    let error = request.send_resilient().await.unwrap_err();
+    stands_once(error, "nonsense");
+}
+
+#[tokio::test]
+async fn a_client_that_redacts_paths_shows_none_of_an_invalid_url() {
+    let config = steady().redact_path(|_| "/…".to_owned()).build().unwrap();
+    let client = ResilientClient::new(config).unwrap();
+    let error = client.get("/bot/hunter2").send_resilient().await.unwrap_err();
+    assert_eq!(error.to_string(), "request could not be built: invalid URL `…`");
+}
+
+#[tokio::test]
+async fn a_middleware_names_the_url_that_no_client_can_send() {
+    let (client, _) = scripted(steady().build().unwrap(), []);
+    // Before the middleware: the builder is another crate's, and knows the URL alone.
+    let error = client.get("data:text/plain,hunter2").send_resilient().await.unwrap_err();
+    assert_eq!(error.to_string(), "request could not be built: invalid URL `data:…`");
+    // Within it: the scheme is read when the request is sent.
+    let client = ResilientClient::new(steady().build().unwrap()).unwrap();
+    let error = client.get("ftp://u:hunter2@host.example/x?q").send_resilient().await.unwrap_err();
+    assert!(error.to_string().starts_with("GET request to ftp://host.example/x failed"), "{error}");
+}
+
+#[cfg(feature = "blocking")]
+#[test]
+fn a_blocking_client_names_the_invalid_part_as_well() {
+    let client = reqwest_resilient::blocking::ResilientClient::builder().build().unwrap();
+    let error = client.get("nonsense").send_resilient().unwrap_err();
+    assert_eq!(error.to_string(), "request could not be built: invalid URL `nonsense`");
+    let error = client.get(URL).header("x-key", "hunter2\n").send_resilient().unwrap_err();
+    assert_eq!(error.to_string(), "request could not be built: invalid value of header `x-key`");
+}

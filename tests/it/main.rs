@@ -12,11 +12,13 @@ mod conformance;
 #[cfg(feature = "download")]
 mod download;
 mod errors;
+mod hedge;
 mod hints;
 mod hosts;
 #[cfg(feature = "blocking")]
 mod lifecycle;
 mod limits;
+mod mirrors;
 mod misuse;
 mod overload;
 #[cfg(feature = "blocking")]
@@ -24,6 +26,7 @@ mod parity;
 mod presets;
 mod properties;
 mod reload;
+mod reqwest_retry;
 mod retry;
 mod scope;
 mod script;

@@ -205,14 +205,15 @@ async fn batch_returns_like_slow_start_over_ten_seconds_at_most() {
 
 #[tokio::test(start_paused = true)]
 async fn batch_returns_before_its_deadline() {
-    let host = Host::down(secs(1)..secs(12), None);
+    let host = Host::down(secs(1)..secs(7), None);
     let limited = ResilientConfig::batch().to_builder().max_total_time(secs(12)).build().unwrap();
     let client = host.client(limited);
     ask(&client).await.0.unwrap();
     sleep(secs(1)).await;
     let ended = join_all((0..200).map(|_| ask(&client))).await;
     assert!(ended.iter().all(|it| it.1 <= secs(12)), "{:?}", ended.iter().map(|it| it.1).max());
-    assert!(ended.iter().filter(|it| it.0.is_ok()).count() > 100);
+    let good = ended.iter().filter(|it| it.0.is_ok()).count();
+    assert!(good > 150, "{good}");
 }
 
 #[tokio::test]

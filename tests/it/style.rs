@@ -133,3 +133,28 @@ fn comments_are_plain_english() {
         assert!(is_plain, "clauses instead of sentences, in {docs} docs:\n{}", clauses.join("\n"));
     }
 }
+
+#[test]
+fn every_public_type_has_an_example() {
+    let mut without = vec![];
+    for file in files(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        // Hidden, for benches.
+        if file.ends_with("execution/bench.rs") {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            let kinds = ["pub struct ", "pub enum ", "pub trait "];
+            if !kinds.iter().any(|it| line.starts_with(it)) {
+                continue;
+            }
+            let above = lines[..number].iter().rev();
+            let mut above = above.take_while(|it| it.starts_with("///") || it.starts_with("#["));
+            if !above.any(|it| it.starts_with("/// ```") || it.starts_with("#[doc(hidden)]")) {
+                without.push(format!("{}: {line}", file.display()));
+            }
+        }
+    }
+    assert!(without.is_empty(), "no example for\n{}", without.join("\n"));
+}

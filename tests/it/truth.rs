@@ -12,16 +12,44 @@ use http::Method;
 use reqwest_resilient::Resilient;
 
 use self::https::HttpsProxy;
-use crate::support::reply::Reply;
+use crate::support::reply::{End, Fault, Reply};
 use crate::support::server::Server;
 
 /// The pages whose blocks are snippets.
-const PAGES: [&str; 5] = [
+const PAGES: [&str; 15] = [
     "README.md",
+    "docs/blocking.md",
+    "docs/breaker.md",
+    "docs/budget.md",
     "docs/choosing_settings.md",
     "docs/coming_from_aresilient.md",
     "docs/coming_from_reqwest_retry.md",
+    "docs/files.md",
+    "docs/gate.md",
+    "docs/unknowns.md",
+    "docs/presets.md",
+    "docs/retries.md",
+    "docs/telemetry.md",
     "docs/testing.md",
+    "docs/waits.md",
+];
+
+/// The headings of a page about a feature, in this order.
+const SHAPE: [&str; 5] =
+    ["What it is for", "Defaults", "How it works", "Settings", "Anti-patterns"];
+
+/// The pages about a feature, besides downloads and testing, which tell a story.
+const FEATURES: [&str; 10] = [
+    "blocking",
+    "breaker",
+    "budget",
+    "files",
+    "gate",
+    "unknowns",
+    "presets",
+    "retries",
+    "telemetry",
+    "waits",
 ];
 
 /// The variable with the snippet that this process runs.
@@ -70,6 +98,23 @@ snippet!("from_reqwest_retry.rs" as from_reqwest_retry {
 snippet!("from_reqwest_retry_before.rs" as from_reqwest_retry_before {
     pub(super) fn run() -> ClientWithMiddleware { client().unwrap() }
 });
+snippet!("from_sdk.rs" as from_sdk {
+    pub(super) fn run() -> ClientWithMiddleware { client(Some(2)).unwrap() }
+});
+snippet!("from_sdk_before.rs" as from_sdk_before {
+    pub(super) fn run() -> ClientWithMiddleware { client(Some(2)).unwrap() }
+});
+snippet!("from_upload.rs" as from_upload {
+    pub(super) async fn run(url: &str, path: &Path) -> Response {
+        let client = ResilientClient::builder().build().unwrap();
+        upload(&client, url, path).await.unwrap()
+    }
+});
+snippet!("from_upload_before.rs" as from_upload_before {
+    pub(super) async fn run(url: &str, path: &Path) -> Response {
+        upload(&Client::new(), url, path).await.unwrap()
+    }
+});
 snippet!("reload.rs" as reload {
     pub(super) fn run(handle: &ResilientHandle) { retry_once(handle).unwrap(); }
 });
@@ -82,6 +127,52 @@ snippet!("presets.rs" as presets {
     #[test]
     fn presets_are_valid() {
         for preset in [service(), crawler(), sdk()] { preset.unwrap(); }
+    }
+});
+snippet!("breaker.rs" as breaker {
+    #[test]
+    fn the_breaker_of_the_guide_is_closed_for_maintenance() {
+        let client = ResilientClient::new(gentle().unwrap()).unwrap();
+        close_for_maintenance(&client);
+        let state = client.hosts().breaker("https://api.example.com").state();
+        assert_eq!(state, reqwest_resilient::BreakerState::ForcedOpen);
+    }
+});
+snippet!("budget.rs" as budget {
+    pub(super) fn run() -> Result<ResilientConfig, ConfigError> { import() }
+});
+snippet!("gate.rs" as gate {
+    pub(super) fn run() -> Result<ResilientConfig, ConfigError> { per_route() }
+});
+snippet!("retries.rs" as retries {
+    pub(super) fn run() -> Result<ResilientConfig, ConfigError> { shop() }
+});
+snippet!("telemetry.rs" as telemetry {
+    pub(super) fn run() -> Result<ResilientConfig, ConfigError> { quiet() }
+});
+snippet!("waits.rs" as waits {
+    pub(super) fn run() -> Result<ResilientConfig, ConfigError> { poller() }
+});
+#[cfg(feature = "blocking")]
+snippet!("blocking_read.rs" as blocking_read {
+    #[test]
+    fn the_first_line_of_the_guide_is_read() {
+        use crate::support::{reply::Reply, server::Server};
+
+        let server = Server::h1([Reply::status(200).body("one\ntwo").into()]);
+        let client = ResilientClient::builder().build().unwrap();
+        assert_eq!(first_line(&client, &server.url("/")).unwrap(), "one\n");
+    }
+});
+#[cfg(feature = "serde")]
+snippet!("files.rs" as files {
+    #[test]
+    fn a_file_of_the_guide_is_reloaded_and_an_invalid_one_changes_nothing() {
+        let code = ResilientConfig::default();
+        let handle = reqwest_resilient::Resilient::new(code.clone()).handle();
+        reload(&handle, toml::from_str("max_retries = 9").unwrap(), &code).unwrap();
+        reload(&handle, toml::from_str("max_retries = 'many'").unwrap(), &code).unwrap_err();
+        assert!(format!("{:?}", handle.config()).contains("max_retries: 9"));
     }
 });
 // Those are tests by themselves.
@@ -139,6 +230,23 @@ fn pages_show_the_snippets_that_run_here_and_hide_nothing() {
         }
     }
     assert!(snippets.is_empty(), "no page shows\n{snippets:?}");
+}
+
+#[test]
+fn pages_about_features_have_one_shape() {
+    for name in FEATURES {
+        let text = text(&format!("docs/{name}.md"));
+        let headings: Vec<_> = text.lines().filter_map(|it| it.strip_prefix("# ")).collect();
+        assert_eq!(headings, SHAPE, "docs/{name}.md");
+        assert!(text.lines().count() <= 90, "docs/{name}.md is too long");
+    }
+}
+
+#[test]
+fn the_settings_of_the_guides_are_valid() {
+    for config in [budget::run, gate::run, retries::run, telemetry::run, waits::run] {
+        config().unwrap();
+    }
 }
 
 /// Runs a snippet in a process of its own, whose requests go to `server`: as their proxy, or for https
@@ -242,6 +350,32 @@ async fn both_clients_of_the_guide_for_reqwest_retry_retry() {
         let response = client.get(server.url("/")).send().await.unwrap();
         assert_eq!((response.status().as_u16(), server.requests()), (200, 3));
     }
+}
+
+#[tokio::test]
+async fn both_clients_of_the_sdk_retry_statuses_alone() {
+    for client in [from_sdk_before::run(), from_sdk::run()] {
+        let busy = Server::h1([Reply::status(503).into(), Reply::status(200).into()]);
+        let response = client.get(busy.url("/")).send().await.unwrap();
+        assert_eq!((response.status().as_u16(), busy.requests()), (200, 2));
+        let gone = Server::h1([Fault::Unanswered(End::Reset).into(), Reply::status(200).into()]);
+        client.get(gone.url("/")).send().await.unwrap_err();
+        assert_eq!(gone.requests(), 1);
+    }
+}
+
+#[tokio::test]
+async fn both_uploads_of_the_guide_send_the_file_again() {
+    let server = || Server::h1([Reply::status(503).into(), Reply::status(201).into()]);
+    let file = root("Cargo.toml");
+    let before = server();
+    let response = from_upload_before::run(&before.url("/"), &file).await;
+    assert_eq!((response.status().as_u16(), before.requests()), (201, 2));
+    let after = server();
+    let response = from_upload::run(&after.url("/"), &file).await;
+    assert_eq!((response.status().as_u16(), after.requests()), (201, 2));
+    let bytes = fs::read(&file).unwrap();
+    assert!(after.seen().iter().all(|it| it.body == bytes), "whole each time");
 }
 
 #[test]

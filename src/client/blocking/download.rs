@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use crate::client::blocking::drive::{DriveError, Driver};
 use crate::client::download::settings::{Settings, downloading};
 use crate::client::download::{self, DownloadError, Downloaded};
-use crate::common::fault::BuildError;
+use crate::error::HttpRequestError;
 
 /// The blocking counterpart of [`crate::DownloadBuilder`], with the same rules.
 ///
@@ -22,7 +22,7 @@ use crate::common::fault::BuildError;
 /// # Ok(()) }
 /// ```
 #[must_use = "a download does nothing until it is sent"]
-pub struct DownloadBuilder(Result<(download::DownloadBuilder, Driver), BuildError>);
+pub struct DownloadBuilder(Result<(download::DownloadBuilder, Driver), HttpRequestError>);
 
 impl std::fmt::Debug for DownloadBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -88,7 +88,7 @@ impl DownloadBuilder {
     }
 
     fn parts(self) -> Result<(download::DownloadBuilder, Driver), DownloadError> {
-        self.0.map_err(|error| DownloadError::unsent(error.into()))
+        self.0.map_err(DownloadError::unsent)
     }
 
     fn change(self, change: impl FnOnce(&mut Settings)) -> Self {

@@ -16,6 +16,21 @@ use crate::common::fault::BuildError;
 const MORE_THAN_A_BUDGET: u32 = 1_024;
 
 /// Why a blocking call could not be made. Nothing was sent by this call, or its result is lost.
+///
+/// # Examples
+///
+/// ```
+/// use std::error::Error;
+/// use reqwest_resilient::blocking::{DriveError, ResilientClient};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn Error>> {
+/// let client = ResilientClient::builder().build()?;
+/// let error = client.get("https://example.com/").send_resilient().unwrap_err();
+/// let why = error.source().and_then(|it| it.downcast_ref());
+/// assert_eq!(why, Some(&DriveError::AsyncContext));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DriveError {

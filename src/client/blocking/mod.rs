@@ -39,6 +39,7 @@ use crate::config::ResilientConfig;
 use crate::config::reload::ResilientHandle;
 use crate::error::{Cause, HttpRequestError};
 use crate::host::states::HostStates;
+use crate::observe::invalid::InvalidPart;
 use crate::outcome::FailureKind;
 use drive::Driver;
 
@@ -46,6 +47,17 @@ use drive::Driver;
 ///
 /// Clones share connections, runtime and all that is kept per host. Dropping it is fine anywhere,
 /// in async code too.
+///
+/// # Examples
+///
+/// ```no_run
+/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use reqwest_resilient::blocking::ResilientClient;
+///
+/// let client = ResilientClient::builder().build()?;
+/// println!("{}", client.get("https://example.com/").send_resilient()?.text()?);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ResilientClient {
     inner: resilient_client::ResilientClient,
@@ -71,7 +83,7 @@ impl ResilientClient {
 
     /// Starts a request with any method, also one of your own.
     ///
-    /// A url that cannot be one is an error at sending.
+    /// An invalid URL is an error at sending, which names it.
     pub fn request(&self, method: Method, url: impl IntoUrl) -> RequestBuilder {
         RequestBuilder(Ok((self.inner.request(method, url), self.driver.clone())))
     }
@@ -93,6 +105,15 @@ impl ResilientClient {
 }
 
 /// Builds a [`ResilientClient`].
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{ResilientConfig, blocking::ResilientClient};
+///
+/// let client = ResilientClient::builder().config(ResilientConfig::batch()).build()?;
+/// # Ok::<(), reqwest_resilient::BuildError>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until it builds"]
 pub struct ResilientClientBuilder {
@@ -127,8 +148,17 @@ impl ResilientClientBuilder {
 }
 
 /// A request being put together: the methods of reqwest's builder, and two ways to send it.
+///
+/// # Examples
+///
+/// ```no_run
+/// # fn example(client: reqwest_resilient::blocking::ResilientClient) -> Result<(), Box<dyn std::error::Error>> {
+/// let request = client.post("https://example.com/a").bearer_auth("token").body("text");
+/// println!("{}", request.send_resilient()?.status());
+/// # Ok(()) }
+/// ```
 #[must_use = "a request does nothing until it is sent"]
-pub struct RequestBuilder(Result<(request::RequestBuilder, Driver), BuildError>);
+pub struct RequestBuilder(Result<(request::RequestBuilder, Driver), HttpRequestError>);
 
 impl std::fmt::Debug for RequestBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -140,8 +170,8 @@ impl std::fmt::Debug for RequestBuilder {
 building!(RequestBuilder);
 
 impl RequestBuilder {
-    fn unbuilt(error: BuildError) -> Self {
-        Self(Err(error))
+    fn unbuilt(error: impl Into<HttpRequestError>) -> Self {
+        Self(Err(error.into()))
     }
 
     /// Sends the request with reqwest's conventions: the last response, whatever its status, or
@@ -178,6 +208,10 @@ impl RequestBuilder {
         change: impl FnOnce(reqwest_middleware::RequestBuilder) -> reqwest_middleware::RequestBuilder,
     ) -> Self {
         Self(self.0.map(|(request, driver)| (request.map(change), driver)))
+    }
+
+    fn invalid(self, part: InvalidPart) -> Self {
+        Self(self.0.and_then(|_| Err(HttpRequestError::unbuilt(part))))
     }
 }
 

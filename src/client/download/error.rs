@@ -54,6 +54,21 @@ pub(crate) enum Cause {
 }
 
 /// The kind of a [`DownloadError`].
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(client: reqwest_resilient::ResilientClient) {
+/// use reqwest_resilient::DownloadErrorKind;
+///
+/// if let Err(error) = client.get("https://example.com/a.zip").download().to_file("a.zip").await {
+///     match error.kind() {
+///         DownloadErrorKind::Changed => eprintln!("there is a newer one"),
+///         kind => eprintln!("{error} ({kind})"),
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DownloadErrorKind {

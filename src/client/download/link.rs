@@ -7,10 +7,12 @@ use std::time::Duration;
 use http::{Extensions, Method};
 use reqwest::Url;
 
-use crate::breaker::{BreakerHandle, Health, Report};
+use crate::breaker::{BreakerHandle, CircuitBreakers, Health, Report};
 use crate::common::clock::Instant;
 use crate::config::policy::{Policy, STALL_TIMEOUT};
 use crate::execution::body::stall::StallLimits;
+use crate::host::map::host_key;
+use crate::host::states::HostStates;
 use crate::observe::event::{Event, ResumeInfo};
 use crate::observe::redact::RedactedUrl;
 use crate::retry::backoff::{Backoff, Exponential, Jitter, Progress};
@@ -43,6 +45,7 @@ struct Known {
     policy: Arc<Policy>,
     breaker: Option<Arc<BreakerHandle>>,
     budget: Option<Arc<Account>>,
+    hosts: HostStates,
 }
 
 impl Link {
@@ -68,8 +71,9 @@ impl Context {
         policy: Arc<Policy>,
         breaker: Option<Arc<BreakerHandle>>,
         budget: Option<Arc<Account>>,
+        hosts: HostStates,
     ) -> Self {
-        Self(Some(Arc::new(Known { policy, breaker, budget })))
+        Self(Some(Arc::new(Known { policy, breaker, budget, hosts })))
     }
 
     fn policy(&self) -> Option<&Policy> {
@@ -120,10 +124,17 @@ impl Context {
         }
     }
 
-    /// Reports to the breaker of the host that a body broke off, as a failure.
-    pub(crate) fn report_break(&self, now: Instant) {
+    /// Reports to the breaker of the host that a body broke off, as a failure: to that of the endpoint
+    /// that sent it, if there are several.
+    pub(crate) fn report_break(&self, endpoint: Option<&Url>, now: Instant) {
         let Some(known) = &self.0 else { return };
-        let Some(breaker) = &known.breaker else { return };
+        let of_endpoint = |url| known.hosts.map().peek(&host_key(url))?.used_breaker().cloned();
+        let is_per_host = known.policy.breaker.as_ref().is_some_and(CircuitBreakers::is_per_host);
+        let breaker = match endpoint.filter(|_| is_per_host) {
+            Some(url) => of_endpoint(url),
+            None => known.breaker.clone(),
+        };
+        let Some(breaker) = breaker else { return };
         let (entered, mut change) = breaker.enter(now);
         if let Ok(mut permit) = entered {
             let report = Report { health: Health::Failure, retry_after: None, first: true };

@@ -90,11 +90,21 @@ downloading!(DownloadBuilder);
 impl request::RequestBuilder {
     /// Turns the request into a download, which goes on after a break.
     pub fn download(self) -> DownloadBuilder {
-        DownloadBuilder::new(self.into_inner().map_err(HttpRequestError::from))
+        DownloadBuilder::new(self.into_inner())
     }
 }
 
 /// Adds [`download`](Self::download) to the request builder of reqwest-middleware.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(client: reqwest_middleware::ClientWithMiddleware) -> Result<(), reqwest_resilient::DownloadError> {
+/// use reqwest_resilient::DownloadExt;
+///
+/// let bytes = client.get("https://example.com/a.json").download().bytes().await?;
+/// # Ok(()) }
+/// ```
 pub trait DownloadExt {
     /// Turns the request into a download, which goes on after a break.
     ///

@@ -14,6 +14,21 @@ pub(crate) type Refresh =
 
 /// The place where a download needs another URL; see
 /// [`refresh`](crate::DownloadBuilder::refresh).
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(client: reqwest_resilient::ResilientClient) -> Result<(), reqwest_resilient::DownloadError> {
+/// use reqwest::{Method, Request};
+///
+/// let url = "https://example.com/a.zip?signature=1";
+/// let download = client.get(url).download().refresh(async |at| {
+///     eprintln!("{} at byte {}", at.status, at.offset);
+///     Ok(Request::new(Method::GET, "https://example.com/a.zip?signature=2".parse()?))
+/// });
+/// download.to_file("a.zip").await?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ResumePoint {

@@ -18,6 +18,20 @@ pub(crate) struct Head<'a> {
 }
 
 /// The reason why a download that broke off cannot go on from there.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(client: reqwest_resilient::ResilientClient) {
+/// use reqwest_resilient::{DownloadErrorKind, NotResumable};
+///
+/// if let Err(error) = client.get("https://example.com/a.zip").download().bytes().await {
+///     if *error.kind() == DownloadErrorKind::NotResumable(NotResumable::NoValidator) {
+///         eprintln!("say `immutable` if the URL names a digest");
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NotResumable {

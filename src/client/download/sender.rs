@@ -13,6 +13,7 @@ use crate::config::overrides::RetryOverride;
 use crate::error::HttpRequestError;
 use crate::execution::body::stall::WatchesItself;
 use crate::execution::original::ResendCount;
+use crate::execution::route::{Avoids, ResumesFrom};
 use crate::observe::history::{AttemptLog, History, ResponseExt};
 
 /// The number of histories that are kept.
@@ -37,6 +38,7 @@ pub(crate) struct Sender {
 pub(crate) struct Rest {
     pub(crate) range: String,
     pub(crate) condition: Option<(HeaderName, HeaderValue)>,
+    pub(crate) from: ResumesFrom,
 }
 
 impl Sender {
@@ -72,6 +74,11 @@ impl Sender {
         self.request = Some(request);
     }
 
+    /// Sends no request to these endpoints any more, while there are others.
+    pub(crate) fn avoid(&mut self, endpoints: Vec<Url>) {
+        self.extensions.insert(Avoids(endpoints));
+    }
+
     /// Sends the request, with a range if the rest is asked for.
     pub(crate) async fn send(&mut self, rest: Option<&Rest>) -> Result<Response, HttpRequestError> {
         let (request, extensions) = self.prepare(rest);
@@ -102,7 +109,8 @@ impl Sender {
             .or_else(|| self.request.take())
             .unwrap_or_else(|| Request::new(http::Method::GET, self.url.clone()));
         let mut extensions = self.extensions.clone();
-        if let Some(Rest { range, condition }) = rest {
+        if let Some(Rest { range, condition, from }) = rest {
+            extensions.insert(from.clone());
             let headers = request.headers_mut();
             for name in [header::IF_RANGE, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE] {
                 headers.remove(name);

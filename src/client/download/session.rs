@@ -16,9 +16,12 @@ use crate::client::download::representation::{
 };
 use crate::client::download::resumed::Reply;
 use crate::client::download::sender::{Rest, Sender};
+use crate::client::download::validator::Validator;
 use crate::common::clock::Instant;
-use crate::error::HttpRequestError;
+use crate::error::{BoxError, HttpRequestError};
 use crate::execution::body::stall::StallLimits;
+use crate::execution::route::ResumesFrom;
+use crate::observe::history::ResponseExt;
 use crate::retry::decision::StopReason;
 
 /// The requests of a download, and what is known of its resource.
@@ -29,6 +32,13 @@ pub(crate) struct Session {
     max_retries: Option<u32>,
     /// `true` if the receiver can start over.
     restartable: bool,
+    /// `true` if the bytes are verified in the end.
+    is_verified: bool,
+    /// The endpoint that gave the bytes so far, of those that mirrors name; `None` without them, and
+    /// of bytes of an earlier process.
+    endpoint: Option<Url>,
+    /// The endpoints whose bytes were wrong.
+    avoided: Vec<Url>,
     patience: Patience,
     pub(crate) representation: Representation,
     pub(crate) received: u64,
@@ -52,6 +62,7 @@ pub(crate) struct Parts {
     pub(crate) refresh: Option<Refresh>,
     pub(crate) max_retries: Option<u32>,
     pub(crate) restartable: bool,
+    pub(crate) is_verified: bool,
 }
 
 /// The response to go on with.
@@ -66,13 +77,17 @@ pub(crate) struct Recovered {
 impl Session {
     /// Creates a session that has sent nothing.
     pub(crate) fn new(parts: Parts) -> Box<Self> {
-        let Parts { client, request, extensions, asked, refresh, max_retries, restartable } = parts;
+        let Parts { client, request, extensions, asked, refresh, .. } = parts;
+        let Parts { max_retries, restartable, is_verified, .. } = parts;
         Box::new(Self {
             sender: Sender::new(client, request, extensions),
             asked,
             refresh,
             max_retries,
             restartable,
+            is_verified,
+            endpoint: None,
+            avoided: vec![],
             patience: Patience::new(0),
             representation: Representation::unknown(),
             received: 0,
@@ -86,6 +101,7 @@ impl Session {
             Ok(response) => response,
             Err(error) => return Err(self.request_failed(error)),
         };
+        self.endpoint = response.endpoint().cloned();
         self.read_first(&response)?;
         Ok(response)
     }
@@ -115,9 +131,33 @@ impl Session {
         (self, result)
     }
 
+    /// Returns whether the bytes, which are wrong, can be had from another endpoint.
+    pub(crate) fn can_go_elsewhere(&self) -> bool {
+        let endpoint = self.endpoint.as_ref();
+        self.restartable && endpoint.is_some_and(|it| !self.avoided.contains(it))
+    }
+
+    /// Starts over at another endpoint, as the bytes of this one are wrong, which counts as its failure;
+    /// the `error` is that of the bytes. Gives the session back.
+    pub(crate) async fn go_elsewhere(
+        mut self: Box<Self>,
+        error: BoxError,
+    ) -> (Box<Self>, Result<Recovered, DownloadError>) {
+        self.context().report_break(self.endpoint.as_ref(), Instant::now());
+        self.avoided.extend(self.endpoint.clone());
+        self.sender.avoid(self.avoided.clone());
+        self.patience.set_max(self.max_retries.unwrap_or_else(|| self.context().max_retries()));
+        let step = self.start_over().await;
+        let result = match step {
+            Step::Done(recovered) if self.can_go_elsewhere() => Ok(recovered),
+            _ => Err(self.error(DownloadErrorKind::Verification, Cause::Other(error))),
+        };
+        (self, result)
+    }
+
     async fn go_on(&mut self, mut broken: Broken) -> Result<Recovered, DownloadError> {
         if broken.concerns_host() {
-            self.context().report_break(Instant::now());
+            self.context().report_break(self.endpoint.as_ref(), Instant::now());
         }
         let mut restarts = false;
         loop {
@@ -149,6 +189,11 @@ impl Session {
     async fn resume(&mut self) -> Result<Step, DownloadError> {
         let (result, status) = self.ask_for_rest().await;
         let reply = match &result {
+            // The validators of one server say nothing of the bytes of another.
+            Ok(response) if self.has_moved(response) => match response.status() {
+                StatusCode::OK => Reply::Whole,
+                _ => Reply::Invalid,
+            },
             Ok(response) => self.reply(response),
             Err(error) => error.response().map_or(Reply::Other, |it| self.reply(it)),
         };
@@ -171,10 +216,24 @@ impl Session {
         })
     }
 
+    /// Returns whether the rest may come from another endpoint: by an equal strong tag, and if the whole
+    /// is verified in the end.
+    fn may_move(&self) -> bool {
+        self.is_verified && matches!(self.representation.validator, Ok(Validator::ETag(_)))
+    }
+
+    /// Returns whether a response is of another endpoint, whose bytes may be others.
+    fn has_moved(&self, response: &Response) -> bool {
+        let endpoint = response.endpoint();
+        endpoint.is_some() && endpoint != self.endpoint.as_ref() && !self.may_move()
+    }
+
     async fn ask_for_rest(&mut self) -> (Result<Response, HttpRequestError>, StatusCode) {
         let range = self.representation.range_from(self.received);
         let validator = self.representation.validator.as_ref().ok();
-        let rest = Rest { range, condition: validator.and_then(|it| it.condition()) };
+        let condition = validator.and_then(|it| it.condition());
+        let (endpoint, may_move) = (self.endpoint.clone(), self.may_move());
+        let rest = Rest { range, condition, from: ResumesFrom { endpoint, may_move } };
         let result = self.sender.send(Some(&rest)).await;
         let status = match &result {
             Ok(response) => Some(response.status()),
@@ -200,6 +259,7 @@ impl Session {
             Ok(representation) => self.representation = representation,
             Err(unexpected) => return Step::Failed(kind_of(unexpected), Cause::None),
         }
+        self.endpoint = response.endpoint().cloned();
         self.counts.restarts += 1;
         self.counts.repeated = self.counts.repeated.saturating_add(self.received);
         self.received = 0;

@@ -10,9 +10,9 @@ use crate::client::download::refresh::{Refresh, ResumePoint};
 use crate::client::download::representation::Asked;
 use crate::client::download::session::{Parts, Session};
 use crate::client::download::transfer::Watchers;
+use crate::client::request;
 use crate::common::stable_hash::fnv1a;
 use crate::error::HttpRequestError;
-use crate::outcome::transport_error;
 
 /// The settings of one download.
 #[derive(Default)]
@@ -46,9 +46,7 @@ impl Settings {
         // `build_split` drops the extensions.
         let extensions = std::mem::take(builder.extensions());
         let (client, request) = builder.build_split();
-        let request = request.map_err(|error| {
-            unbuilt(HttpRequestError::unbuilt(transport_error::kind_of(&error), error.into()))
-        })?;
+        let request = request.map_err(|error| unbuilt(request::unbuilt(error)))?;
         let Self { watchers, refresh, max_retries, immutable, expect_length, resume_key } = self;
         let key = key_of(&request, resume_key.as_deref());
         let asked = Asked {
@@ -56,7 +54,17 @@ impl Settings {
             length: expect_length,
             ..Asked::of(request.method(), request.headers())
         };
-        let parts = Parts { client, request, extensions, asked, refresh, max_retries, restartable };
+        let is_verified = watchers.verifier.is_some();
+        let parts = Parts {
+            client,
+            request,
+            extensions,
+            asked,
+            refresh,
+            max_retries,
+            restartable,
+            is_verified,
+        };
         Ok(Prepared { session: Session::new(parts), watchers, key })
     }
 

@@ -173,7 +173,10 @@ impl Transfer {
                 State::Ended => return Poll::Ready(None),
                 State::Complete => {
                     self.state = State::Ended;
-                    return Poll::Ready(self.finish().err().map(Err));
+                    match self.finish() {
+                        Ok(()) => return Poll::Ready(None),
+                        Err(error) => self.go_elsewhere(error),
+                    }
                 }
                 State::Recovering(future) => {
                     let (session, result) = ready!(future.as_mut().poll(cx));
@@ -308,13 +311,22 @@ impl Transfer {
     }
 
     /// Checks all bytes at the end.
-    fn finish(&mut self) -> Result<(), DownloadError> {
+    fn finish(&mut self) -> Result<(), BoxError> {
         self.report(true);
-        match self.watchers.verifier.as_mut().map(|it| it.finish()) {
-            Some(Err(error)) => {
+        self.watchers.verifier.as_mut().map_or(Ok(()), |it| it.finish())
+    }
+
+    /// Starts over at another endpoint if there is one, after bytes that are wrong.
+    fn go_elsewhere(&mut self, error: BoxError) -> Result<Option<Item>, DownloadError> {
+        match self.session.take() {
+            Some(session) if session.can_go_elsewhere() => {
+                self.state = State::Recovering(Box::pin(session.go_elsewhere(error)));
+                Ok(None)
+            }
+            session => {
+                self.session = session;
                 Err(self.error_by(DownloadErrorKind::Verification, Cause::Other(error)))
             }
-            _ => Ok(()),
         }
     }
 

@@ -43,8 +43,8 @@
 //!   table: `circuit_breaker = false`.
 //! - A table changes what it names. `[circuit_breaker]` with `open_for` alone is the default breaker
 //!   with another open time; to open for failures in a row only, say `sustained = "off"` too.
-//! - Shares of the breaker are whole percents; `jitter` is `"full"`, `"equal"`, `"none"`, or the
-//!   share itself, such as `0.25`.
+//! - Shares of the breaker are percents, such as `50` or `0.25`; `jitter` is `"full"`, `"equal"`,
+//!   `"none"`, or the share itself, such as `0.25`.
 //! - `retry_methods` is `"idempotent"`, `"all"`, or a list; `hint_headers` maps headers to `true`
 //!   for a wait, to the name of a [`HintFormat`](crate::HintFormat), such as `x-go-away = "veto"`,
 //!   to `{ remaining = "x-left" }` for the reset of a quota, or to `false`.
@@ -145,6 +145,17 @@ use crate::config::ResilientConfig;
 /// Settings as they were written, not yet judged: to join several sources before they are.
 ///
 /// Deserializes from whatever is well-formed; mistakes show in [`build`](Self::build).
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::file::RawConfig;
+///
+/// let file: RawConfig = toml::from_str("max_retries = 5")?;
+/// let vars = RawConfig::from_env("APP_", [("APP_MAX_RETRIES", "1")]);
+/// let config = vars.over(file).build()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RawConfig(Tree);
 

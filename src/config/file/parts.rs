@@ -1,13 +1,16 @@
-//! Settings that are made of several values: backoff, circuit breaker, retry budget and limits.
+//! Settings that are made of several values: backoff, circuit breaker, retry budget, limits and hedges.
 
 use std::time::Duration;
 
 use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers};
 use crate::common::fault::ConfigFault;
-use crate::config::file::keys::{BREAKER, BUDGET, CONCURRENCY, RATE, SETTINGS, set_limit, setter};
+use crate::config::file::keys::{
+    BREAKER, BUDGET, CONCURRENCY, HEDGE, RATE, SETTINGS, set_limit, setter,
+};
 use crate::config::file::value::{Setter, Table, Value, get};
 use crate::config::overrides::RetryOverride;
 use crate::config::policy::{Patch, Policy, Setting};
+use crate::host::hedge::Hedge;
 use crate::host::limit::{ConcurrencyLimit, Limit, Scope};
 use crate::host::rate::{Rate, RateLimit};
 use crate::retry::backoff::{BackoffShape, Constant, Exponential, Fibonacci, Linear};
@@ -21,6 +24,7 @@ pub(super) struct Parts {
     budget: Option<RetryBudget>,
     concurrency: Option<ConcurrencyLimit>,
     rate: Option<RateLimit>,
+    hedge: Option<Hedge>,
 }
 
 impl Parts {
@@ -32,6 +36,7 @@ impl Parts {
             budget: policy.budget.clone(),
             concurrency: policy.concurrency.clone(),
             rate: policy.rate.clone(),
+            hedge: policy.hedge.clone(),
         }
     }
 
@@ -44,6 +49,7 @@ impl Parts {
                 Setting::RetryBudget(it) => self.budget.clone_from(it),
                 Setting::ConcurrencyLimit(it) => self.concurrency.clone_from(it),
                 Setting::RateLimit(it) => self.rate.clone_from(it),
+                Setting::Hedge(it) => self.hedge.clone_from(it),
                 _ => {}
             }
         }
@@ -99,6 +105,18 @@ impl Parts {
                     match self.rate.clone() {
                         Some(limit) => settings.rate_limit(limit),
                         None => settings.without_rate_limit(),
+                    }
+                }
+                ("hedge", value) => {
+                    if let Value::Table(table) = value {
+                        let path = format!("{path}hedge.");
+                        clash(table, "after", None, "quantile", &path, faults);
+                        clash(table, "after", None, "or_after", &path, faults);
+                    }
+                    self.hedge = switched(self.hedge.take(), value, hedge);
+                    match self.hedge.clone() {
+                        Some(hedge) => settings.hedge(hedge),
+                        None => settings.without_hedge(),
                     }
                 }
                 (name, value) => request(settings, name, value),
@@ -243,6 +261,13 @@ fn rate(
         _ => limit,
     };
     Some(table.iter().fold(start, set))
+}
+
+fn hedge(hedge: Hedge, name: &str, value: &Value) -> Hedge {
+    match setter(HEDGE, name) {
+        Setter::Hedge(set) => set(hedge, value),
+        _ => hedge,
+    }
 }
 
 fn request(settings: RetryOverride, name: &str, value: &Value) -> RetryOverride {

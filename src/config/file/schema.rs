@@ -49,9 +49,12 @@ impl Kind {
             Self::Method => json!({ "type": "string", "pattern": "^[^a-z\\s]+$" }),
             Self::Header => json!({ "type": "string", "minLength": 1 }),
             Self::Text => json!({ "type": "string" }),
+            Self::Url => json!({ "type": "string", "pattern": "^https?://[^@?#\\s]+$" }),
             Self::List(kind) => json!({ "type": "array", "items": kind.schema() }),
             Self::Table(keys) => table(keys),
-            Self::Hosts(keys) => json!({ "type": "object", "additionalProperties": table(keys) }),
+            Self::Hosts(keys) | Self::Urls(keys) => {
+                json!({ "type": "object", "additionalProperties": table(keys) })
+            }
             Self::Headers(kind) => {
                 json!({ "type": "object", "additionalProperties": kind.schema() })
             }

@@ -8,6 +8,7 @@ use crate::common::fault::ConfigFault;
 use crate::common::host_pattern::{self, INVALID_HOST};
 use crate::config::file::tree::{Tree, WithoutText};
 use crate::config::file::value::{Setter, Table, Value};
+use crate::host::mirrors::{INVALID_BASE, canonical_base};
 
 /// One setting: its name, its valid values, what they set, and a line about it for those who write
 /// one.
@@ -43,11 +44,15 @@ pub(super) enum Kind {
     Method,
     Header,
     Text,
+    /// A base URL.
+    Url,
     List(&'static Self),
     /// The keys of all these lists.
     Table(&'static [&'static [Key]]),
     /// A table by host name, with a table of these keys for each.
     Hosts(&'static [&'static [Key]]),
+    /// A table by base URL, with a table of these keys for each.
+    Urls(&'static [&'static [Key]]),
     /// A table by header name.
     Headers(&'static Self),
     /// The first of these that fits.
@@ -69,6 +74,10 @@ impl Kind {
             (Self::Hosts(keys), Tree::Table(entries)) => {
                 let host = (host_pattern::canonical as Canonical, INVALID_HOST);
                 Some(Value::Table(read_named(&Self::Table(keys), host, entries, path, faults)))
+            }
+            (Self::Urls(keys), Tree::Table(entries)) => {
+                let base = (canonical_base as Canonical, INVALID_BASE);
+                Some(Value::Table(read_named(&Self::Table(keys), base, entries, path, faults)))
             }
             (Self::Headers(kind), Tree::Table(entries)) => {
                 let canonical = |name: &str| Some(HeaderName::try_from(name).ok()?.as_str().into());
@@ -96,14 +105,21 @@ impl Kind {
     }
 
     fn refuse(&self, tree: &Tree, path: &str, faults: &mut Vec<ConfigFault>) -> Option<Value> {
-        faults.push(ConfigFault::new(path.to_owned(), format!("must be {}", self.wanted()), tree));
+        let (path, rule) = (path.to_owned(), format!("must be {}", self.wanted()));
+        faults.push(match self {
+            // A URL that is invalid may be so because of its password.
+            Self::Url => ConfigFault::new(path, rule, WithoutText(tree)),
+            _ => ConfigFault::new(path, rule, tree),
+        });
         None
     }
 
     /// Returns whether this kind reads the parts of such a value.
     fn opens(&self, tree: &Tree) -> bool {
         match self {
-            Self::Table(_) | Self::Hosts(_) | Self::Headers(_) => matches!(tree, Tree::Table(_)),
+            Self::Table(_) | Self::Hosts(_) | Self::Urls(_) | Self::Headers(_) => {
+                matches!(tree, Tree::Table(_))
+            }
             Self::List(_) => matches!(tree, Tree::List(_) | Tree::Bare(_)),
             _ => false,
         }
@@ -161,8 +177,14 @@ impl Kind {
             }
             Self::Header => HeaderName::try_from(text?).ok().map(Value::Header),
             Self::Text => text.map(|_| Value::Text),
+            Self::Url => {
+                let url = text.filter(|it| canonical_base(it).is_some());
+                url.map(|it| Value::Url(it.to_owned()))
+            }
             Self::Any(kinds) => kinds.iter().find_map(|it| it.simple(tree)),
-            Self::List(_) | Self::Table(_) | Self::Hosts(_) | Self::Headers(_) => None,
+            Self::List(_) | Self::Table(_) | Self::Hosts(_) | Self::Urls(_) | Self::Headers(_) => {
+                None
+            }
         }
     }
 
@@ -184,8 +206,9 @@ impl Kind {
             Self::Method => "a method such as \"GET\"".into(),
             Self::Header => "a header's name".into(),
             Self::Text => "text".into(),
+            Self::Url => "an http or https URL without userinfo, query and fragment".into(),
             Self::List(_) => "a list".into(),
-            Self::Table(_) | Self::Hosts(_) | Self::Headers(_) => "a table".into(),
+            Self::Table(_) | Self::Hosts(_) | Self::Urls(_) | Self::Headers(_) => "a table".into(),
             Self::Any(kinds) => kinds.iter().map(Self::wanted).collect::<Vec<_>>().join(" or "),
         }
     }

@@ -7,6 +7,7 @@ use http::{HeaderName, Method, StatusCode};
 
 use crate::breaker::{BreakerConfig, Percent};
 use crate::config::overrides::RetryOverride;
+use crate::host::hedge::Hedge;
 use crate::host::limit::ConcurrencyLimit;
 use crate::host::rate::RateLimit;
 use crate::retry::budget::BudgetConfig;
@@ -24,6 +25,8 @@ pub(super) enum Value {
     Method(Method),
     Header(HeaderName),
     Text,
+    /// A base URL.
+    Url(String),
     List(Vec<Self>),
     Table(Table),
 }
@@ -39,6 +42,7 @@ pub(super) enum Setter {
     Budget(fn(BudgetConfig, &Value) -> BudgetConfig),
     Concurrency(fn(ConcurrencyLimit, &Value) -> ConcurrencyLimit),
     Rate(fn(RateLimit, &Value) -> RateLimit),
+    Hedge(fn(Hedge, &Value) -> Hedge),
     /// None of its own: a part of another value, or of the whole configuration.
     Part,
 }
@@ -81,7 +85,11 @@ impl Value {
 
     /// Returns the share; `None` if it is switched off.
     pub(super) fn percent(&self) -> Option<Percent> {
-        self.whole().and_then(|it| Percent::new(u8::try_from(it).ok()?))
+        match self {
+            // It fits: the kind of the key has bounds.
+            Self::Number(it) => Percent::hundredths((it * 100.0).round() as u16),
+            _ => None,
+        }
     }
 
     /// Returns the table; `None` if it is switched off.

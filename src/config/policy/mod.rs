@@ -176,6 +176,25 @@ impl Policy {
         Some(&hosts.get(url.host_str()?)?.policy)
     }
 
+    /// Returns this policy, of an endpoint's host, for the attempts of a request that has `request`:
+    /// what concerns the whole request stays.
+    pub(crate) fn for_attempts_of(&self, request: &Self) -> Self {
+        Self {
+            max_retries: request.max_retries,
+            max_total_time: request.max_total_time,
+            methods: request.methods.clone(),
+            idempotent: request.idempotent,
+            idempotency_key: request.idempotency_key.clone(),
+            redact_path: request.redact_path.clone(),
+            overdraft: request.overdraft,
+            listeners: request.listeners.clone(),
+            sources: request.sources.clone(),
+            mirrors: request.mirrors.clone(),
+            hosts: None,
+            ..self.clone()
+        }
+    }
+
     /// This policy, with others beside it for the hosts in `patches`.
     pub(crate) fn with_hosts<'a>(
         mut self,

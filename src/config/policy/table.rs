@@ -15,8 +15,10 @@ use crate::common::path_redactor::PathRedactor;
 use crate::config::headers::DeadlineHeader;
 use crate::config::policy::{HostPolicy, LONGEST_BACKOFF, RetryAfter, STALL_TIMEOUT};
 use crate::host::gate::GateKey;
+use crate::host::hedge::Hedge;
 use crate::host::limit::{ConcurrencyLimit, LimitRules};
 use crate::host::map::DEFAULT_MAX_HOSTS;
+use crate::host::mirrors::MirrorSets;
 use crate::host::rate::RateLimit;
 use crate::observe::listeners::Listeners;
 use crate::outcome::classify::{BackoffFrom, HintFrom, Judge, Predicate, RetryMethods, TRANSIENT};
@@ -116,6 +118,7 @@ policy! {
         MaxWaitTime max_wait_time: Duration = Duration::from_secs(60), "max_wait_time";
         /// `None` for the default, which depends on the attempt timeout.
         MaxOpenWait max_open_wait: Option<Duration> = None, "max_open_wait";
+        Hedge hedge: Option<Hedge> = None, "hedge";
         RetryAfter retry_after: RetryAfter = RetryAfter::Floor, "retry_after";
         HintHeaders hints: Arc<HintHeaders> = Arc::default(), "hint_headers";
         ReadBody read_body: Option<usize> = None, "read_body";
@@ -134,6 +137,7 @@ policy! {
         ConcurrencyLimit concurrency: Option<ConcurrencyLimit> = None,
             "concurrency_limit" by concurrency_rules;
         RateLimit rate: Option<RateLimit> = None, "rate_limit";
+        Mirrors mirrors: Option<MirrorSets> = None, "mirrors";
     }
     code {
         RetryIf retry_if: Option<Predicate>;

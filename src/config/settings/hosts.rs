@@ -10,7 +10,9 @@ use crate::config::ResilientConfigBuilder;
 use crate::config::overrides::RetryOverride;
 use crate::config::policy::Setting;
 use crate::host::gate::GateKey;
+use crate::host::hedge::Hedge;
 use crate::host::limit::ConcurrencyLimit;
+use crate::host::mirrors::MirrorSets;
 use crate::host::rate::RateLimit;
 use crate::outcome::Outcome;
 use crate::retry::budget::RetryBudget;
@@ -105,6 +107,30 @@ setters! {
 
     /// Sends requests at any rate.
     fn without_rate_limit() => set(Setting::RateLimit(None));
+    /// Sends another attempt beside one that is slow, and returns the first good response; see
+    /// [`Hedge`]. Default: off.
+    fn hedge(hedge: Hedge) => set(Setting::Hedge(Some(hedge)));
+
+    /// Sends no hedges.
+    fn without_hedge() => set(Setting::Hedge(None));
+
+    /// Sends requests under a base URL to one of several endpoints: [`Mirrors`](crate::Mirrors), or
+    /// several sets of them. Replaces all sets that were set before. Default: none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use reqwest_resilient::{Mirrors, ResilientConfig};
+    ///
+    /// let config = ResilientConfig::builder()
+    ///     .mirrors(Mirrors::new("https://pypi.org/simple/").also("https://pypi.example.com/simple/"))
+    ///     .build()?;
+    /// # Ok::<(), reqwest_resilient::ConfigError>(())
+    /// ```
+    fn mirrors(mirrors: impl Into<MirrorSets>) => set(Setting::Mirrors(Some(mirrors.into())));
+
+    /// Sends requests where their URL says.
+    fn without_mirrors() => set(Setting::Mirrors(None));
 
     /// Hides what is secret in the path of a URL wherever this crate shows one: errors,
     /// events, spans, logs. Userinfo, query and fragment are never shown. Default: paths

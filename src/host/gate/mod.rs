@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use http::header;
+use http::header::{self, HeaderValue};
 use reqwest::Request;
 use tokio::time::sleep_until;
 
@@ -75,14 +75,31 @@ impl HostGates {
 
     /// Returns the key of a request's gate; 0 without `Authorization`.
     pub(crate) fn key_of(&self, key: &GateKey, request: &Request) -> u64 {
-        let hash = |it: &[u8]| self.hasher.hash_one(it).max(1);
         match key {
-            GateKey::Own(key_of) => hash(key_of(request).as_bytes()),
+            GateKey::Own(key_of) => self.hash(key_of(request).as_bytes()),
             GateKey::Authorization => {
-                let authorization = request.headers().get(header::AUTHORIZATION);
-                authorization.map_or(0, |it| hash(it.as_bytes()))
+                self.key_of_authorization(request.headers().get(header::AUTHORIZATION))
             }
         }
+    }
+
+    /// Returns the key of the gate of requests with this `Authorization`.
+    pub(crate) fn key_of_authorization(&self, authorization: Option<&HeaderValue>) -> u64 {
+        authorization.map_or(0, |it| self.hash(it.as_bytes()))
+    }
+
+    fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key).max(1)
+    }
+
+    /// Returns how long the gate of a key is closed; zero if it is open, or opens.
+    ///
+    /// `key` is called only while some gate of the host is closed.
+    pub(crate) fn opens_in(&self, key: impl FnOnce() -> u64, now: Instant) -> Duration {
+        if !self.is_any_closed() {
+            return Duration::ZERO;
+        }
+        self.find(key(), now).map_or(Duration::ZERO, |it| lock(&it.gate).opens_in(now))
     }
 
     /// Closes the gate of `key` after a response that came just now; `unit` is random from 0 to 1.

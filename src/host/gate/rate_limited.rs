@@ -3,6 +3,18 @@
 use std::{error::Error, fmt, time::Duration};
 
 /// The error of a request that its host's rate limit ends before it is sent.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(client: reqwest_resilient::ResilientClient) {
+/// if let Err(error) = client.get("https://example.com/").send_resilient().await {
+///     if let Some(limited) = error.rate_limited() {
+///         eprintln!("again in {:?}", limited.retry_in());
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimited {
     pub(super) asked: Option<Duration>,

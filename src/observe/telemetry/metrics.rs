@@ -9,12 +9,13 @@ use ::metrics::{
     gauge, histogram,
 };
 use http::Method;
+use reqwest::Url;
 
 use crate::breaker::{BreakerState, StateChange};
 use crate::host::limit::LimitUse;
 use crate::observe::event::Event;
 use crate::observe::listeners::Observer;
-use crate::outcome::Outcome;
+use crate::outcome::{AttemptKind, Outcome};
 use crate::retry::decision::WaitSource;
 
 /// Counts and measures requests and their events, for the recorder of the
@@ -22,7 +23,7 @@ use crate::retry::decision::WaitSource;
 ///
 /// | metric | kind | labels | meaning |
 /// |---|---|---|---|
-/// | `resilient_attempts_total` | counter | `host`, `method`, `result` | attempts that ended; not those that the caller dropped |
+/// | `resilient_attempts_total` | counter | `host`, `method`, `result` | attempts that ended, or were `superseded` in a race with a hedge; not those that the caller dropped |
 /// | `resilient_attempt_duration_seconds` | histogram | `host`, `method`, `result` | how long an attempt took, to the response head or the failure |
 /// | `resilient_retries_total` | counter | `host`, `reason` | retries, by the result of the attempt before |
 /// | `resilient_wait_seconds` | histogram | `host`, `source` | waits before retries, at the gate and for limits |
@@ -38,15 +39,20 @@ use crate::retry::decision::WaitSource;
 /// | `resilient_concurrency_in_flight` | gauge | `host` | permits in use when an attempt last started |
 /// | `resilient_concurrency_queued` | gauge | `host` | requests without a permit when an attempt last started |
 /// | `resilient_gate_closings_total` | counter | `host` | times a response closed a gate, or for longer |
+/// | `resilient_hedges_total` | counter | `host`, `result` | hedges `started`, and of those the ones whose result counted (`won`) or did not (`lost`); neither if the caller dropped the request |
+/// | `resilient_hedge_refusals_total` | counter | `host`, `why` | hedges that were due and refused |
+/// | `resilient_hedge_delay_seconds` | gauge | `host` | the delay of the last hedge |
+/// | `resilient_failovers_total` | counter | `host`, `from` | attempts that went to another endpoint than the one before, `from` |
 /// | `resilient_download_breaks_total` | counter | `host`, `next` | downloads that broke off, by whether they go on (`resume`) or start over (`restart`) |
 ///
 /// - `result`, `reason`: a status such as `503`, or a [`FailureKind`](crate::FailureKind) such as
 ///   `timeout`. A retry that a breaker rejects after its wait is counted in rejections too, and the
 ///   next one with the reason `circuit_open`.
-/// - `source`: `backoff`, `budget`, `circuit_breaker`, `gate`, `hint`, `immediate`, `limit` or `rate`.
+/// - `source`: `backoff`, `budget`, `circuit_breaker`, `failover`, `gate`, `hint`, `immediate`, `limit`
+///   or `rate`.
 /// - `ended`: a [`StopReason`](crate::StopReason).
 /// - `state`, `to`: a [`BreakerState`](crate::BreakerState).
-/// - `why`: a [`ChangeReason`](crate::ChangeReason).
+/// - `why`: a [`ChangeReason`](crate::ChangeReason), or a [`HedgeRefusal`](crate::HedgeRefusal).
 ///
 /// All of them carry the labels of [`client`](Self::client) and [`label`](Self::label) as well.
 ///
@@ -152,6 +158,10 @@ impl MetricsObserver {
         describe_gauge!(BUDGET_TOKENS, count, "Retries left in the budget");
         describe_counter!(BUDGET_REFUSALS, count, "Retries the budget did not pay for");
         describe_counter!(GATE_CLOSINGS, count, "Times a response closed a gate");
+        describe_counter!(HEDGES, count, "Hedges that were started, and that won or lost");
+        describe_counter!(HEDGE_REFUSALS, count, "Hedges that were due and refused");
+        describe_gauge!(HEDGE_DELAY, seconds, "The delay of the last hedge");
+        describe_counter!(FAILOVERS, count, "Attempts that went to another endpoint");
         describe_counter!(DOWNLOAD_BREAKS, count, "Downloads that broke off and go on");
         Self { hosts: Names::default(), keys: Names::default(), constant: vec![] }
     }
@@ -218,12 +228,16 @@ const BREAKER_CHANGES: &str = "resilient_breaker_changes_total";
 const BUDGET_TOKENS: &str = "resilient_budget_tokens";
 const BUDGET_REFUSALS: &str = "resilient_budget_refusals_total";
 const GATE_CLOSINGS: &str = "resilient_gate_closings_total";
+const HEDGES: &str = "resilient_hedges_total";
+const HEDGE_REFUSALS: &str = "resilient_hedge_refusals_total";
+const HEDGE_DELAY: &str = "resilient_hedge_delay_seconds";
+const FAILOVERS: &str = "resilient_failovers_total";
 const DOWNLOAD_BREAKS: &str = "resilient_download_breaks_total";
 
 /// The labels that metrics have of their own, and those that exporters add to histograms.
-const OWN_LABELS: [&str; 14] = [
-    "host", "method", "result", "reason", "source", "ended", "by", "key", "state", "to", "why",
-    "next", "le", "quantile",
+const OWN_LABELS: [&str; 15] = [
+    "host", "from", "method", "result", "reason", "source", "ended", "by", "key", "state", "to",
+    "why", "next", "le", "quantile",
 ];
 
 const STATES: [BreakerState; 6] = [
@@ -241,16 +255,19 @@ impl Observer for MetricsObserver {
             return self.breaker_changed(change);
         }
         let Some((method, url)) = event.request() else { return };
-        let host = match (url.full().host_str(), url.full().port()) {
-            (Some(host), None) => self.hosts.of(host),
-            (Some(host), Some(port)) => self.hosts.of(&format!("{host}:{port}")),
-            (None, _) => SharedString::const_str(OTHER),
-        };
-        self.count(event, host, method);
+        self.count(event, self.host_of(url.full()), method);
     }
 }
 
 impl MetricsObserver {
+    fn host_of(&self, url: &Url) -> SharedString {
+        match (url.host_str(), url.port()) {
+            (Some(host), None) => self.hosts.of(host),
+            (Some(host), Some(port)) => self.hosts.of(&format!("{host}:{port}")),
+            (None, _) => SharedString::const_str(OTHER),
+        }
+    }
+
     fn count(&self, event: &Event<'_>, host: SharedString, method: &Method) {
         match event {
             Event::AttemptStarted(it) => {
@@ -262,11 +279,24 @@ impl MetricsObserver {
             Event::LimitChanged(it) => {
                 gauge!(LIMIT, self.labels([("host", host)])).set(f64::from(it.to));
             }
-            Event::AttemptEnded(it) => {
+            Event::AttemptEnded(it) | Event::Superseded(it) => {
+                if it.kind() == AttemptKind::Hedge {
+                    let is_won = matches!(event, Event::AttemptEnded(_));
+                    self.hedge(host.clone(), if is_won { "won" } else { "lost" });
+                }
                 let (method, result) = (known(name(method)), result(it));
                 let labels = self.labels([("host", host), ("method", method), ("result", result)]);
                 counter!(ATTEMPTS, labels.clone()).increment(1);
                 histogram!(Self::ATTEMPT_DURATION, labels).record(it.elapsed());
+            }
+            Event::HedgeStarted(it) => {
+                let labels = self.labels([("host", host.clone())]);
+                gauge!(HEDGE_DELAY, labels).set(it.delay.as_secs_f64());
+                self.hedge(host, "started");
+            }
+            Event::HedgeRefused(it) => {
+                let labels = self.labels([("host", host), ("why", known(it.why.as_str()))]);
+                counter!(HEDGE_REFUSALS, labels).increment(1);
             }
             Event::Rejected(it) => {
                 let labels = self.labels([("host", host), ("by", result(it))]);
@@ -285,6 +315,10 @@ impl MetricsObserver {
             Event::BudgetRefused(it) => {
                 self.tokens(&host, Some(it.tokens));
                 counter!(BUDGET_REFUSALS, self.labels([("host", host)])).increment(1);
+            }
+            Event::FailedOver(it) => {
+                let labels = self.labels([("host", host), ("from", self.host_of(it.from.full()))]);
+                counter!(FAILOVERS, labels).increment(1);
             }
             Event::Resuming(it) => {
                 let next = known(if it.restarts { "restart" } else { "resume" });
@@ -307,6 +341,11 @@ impl MetricsObserver {
         gauge!(LIMIT, labels.clone()).set(f64::from(usage.limit));
         gauge!(IN_FLIGHT, labels.clone()).set(f64::from(usage.in_flight));
         gauge!(QUEUED, labels).set(usage.queued as f64);
+    }
+
+    fn hedge(&self, host: SharedString, result: &'static str) {
+        let labels = self.labels([("host", host), ("result", known(result))]);
+        counter!(HEDGES, labels).increment(1);
     }
 
     fn waited(&self, host: SharedString, by: &WaitSource, wait: Duration) {
@@ -345,6 +384,7 @@ fn source(source: &WaitSource) -> &'static str {
         WaitSource::Backoff => "backoff",
         WaitSource::Budget => "budget",
         WaitSource::CircuitBreaker => "circuit_breaker",
+        WaitSource::Failover => "failover",
         WaitSource::Gate => "gate",
         WaitSource::Hint(_) | WaitSource::HintFrom => "hint",
         WaitSource::Immediate => "immediate",

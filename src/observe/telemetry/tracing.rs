@@ -24,12 +24,14 @@ use crate::outcome::Outcome;
 /// | `http.request.method` | the method; `_OTHER` for one that HTTP does not define |
 /// | `server.address`, `server.port` | of the request's URL |
 /// | `url.full` | the URL without userinfo, query and fragment |
+/// | `resilient.endpoint` | the base URL of the endpoint, of those that [`Mirrors`](crate::Mirrors) name |
 /// | `http.request.resend_count` | from 1, on every attempt but the first |
 /// | `http.response.status_code` | the status, if there was a response |
 /// | `error.type` | the status from 400 on, or a [`FailureKind`](crate::FailureKind) such as `timeout`; `_OTHER` for kinds without a name |
 /// | `otel.status_code` | `ERROR` where `error.type` is set |
 ///
-/// If the caller drops the request's future, the span has none of the last three: nothing failed.
+/// If the caller drops the request's future, the span has none of the last three: nothing failed. Nor
+/// has that of an attempt that lost a race with its [`Hedge`](crate::Hedge), or of such a hedge.
 ///
 /// # With reqwest-tracing
 ///
@@ -42,7 +44,7 @@ use crate::outcome::Outcome;
 ///
 /// | event | level |
 /// |---|---|
-/// | a wait before a retry, at the gate or for a limit, a gate closed, a limit changed, a budget empty | [`retries`](Self::retries), debug |
+/// | a wait before a retry, at the gate or for a limit, a gate closed, a limit changed, a budget empty, a hedge sent or refused | [`retries`](Self::retries), debug |
 /// | a request given up after more than one attempt | [`give_ups`](Self::give_ups), warn |
 /// | a request given up after one attempt or none | as retries: the caller's error has all details |
 /// | a circuit breaker opened | [`breaker_openings`](Self::breaker_openings), warn |
@@ -52,6 +54,18 @@ use crate::outcome::Outcome;
 /// A rejection has no line of its own: the request that ends by it is given up, or waits. Their
 /// message is the event's `Display`, which shows neither userinfo nor query. The target of
 /// spans and logs is `reqwest_resilient`.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::ResilientConfig;
+/// use reqwest_resilient::telemetry::TracingObserver;
+/// use tracing::Level;
+///
+/// let observer = TracingObserver::new().retries(Level::INFO);
+/// let config = ResilientConfig::builder().observer(observer).build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct TracingObserver {
     span: AttemptSpan,
@@ -61,6 +75,15 @@ pub struct TracingObserver {
 }
 
 /// The span around an attempt.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::telemetry::{AttemptSpan, TracingObserver};
+///
+/// // Another middleware makes the span of the HTTP request.
+/// let observer = TracingObserver::new().span(AttemptSpan::Internal);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AttemptSpan {
@@ -119,7 +142,10 @@ impl TracingObserver {
                 _ => self.breaker_openings.and(Some(Level::INFO)),
             },
             // The spans show attempts, and a success is not logged.
-            Event::AttemptStarted(_) | Event::AttemptEnded(_) | Event::Succeeded(_) => None,
+            Event::AttemptStarted(_)
+            | Event::AttemptEnded(_)
+            | Event::Superseded(_)
+            | Event::Succeeded(_) => None,
             // Logged at its source, for clients without observers as well.
             Event::Misuse(_) => None,
             // What follows names it: a wait, or the end of the request.
@@ -197,6 +223,7 @@ impl Observer for TracingObserver {
             server.address = info.url.full().host_str().map(unbracketed),
             server.port = info.url.full().port_or_known_default().map(i64::from),
             url.full = %info.url,
+            resilient.endpoint = info.endpoint.map(field::display),
             http.request.resend_count = resend_count(info),
             http.response.status_code = field::Empty,
             "error.type" = field::Empty,

@@ -67,6 +67,16 @@ pub struct HintHeaders {
 /// The meaning of a hint header.
 ///
 /// Times may have any form, except where a variant restricts it: see [`HintHeaders`].
+///
+/// # Examples
+///
+/// ```
+/// use http::HeaderName;
+/// use reqwest_resilient::{HintFormat, HintHeaders};
+///
+/// let header = HeaderName::from_static("x-backoff");
+/// let hints = HintHeaders::default().with_format(header, HintFormat::Millis);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HintFormat {

@@ -85,6 +85,11 @@ impl Account {
         self.lock().balance(now)
     }
 
+    /// Returns whether less than half of the tokens are there.
+    pub(crate) fn is_short(&self, now: Instant) -> bool {
+        self.lock().is_short(now)
+    }
+
     /// Changes the bucket, and grants its tokens to the retries that wait.
     fn change<R>(&self, change: impl FnOnce(&mut Bucket) -> R) -> R {
         let mut bucket = self.lock();

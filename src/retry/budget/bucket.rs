@@ -132,6 +132,11 @@ impl Bucket {
         (balance / TOKEN) as f64 + (balance % TOKEN) as f64 / TOKEN as f64
     }
 
+    /// Returns whether less than half of the tokens are there.
+    pub(super) fn is_short(&self, now: Instant) -> bool {
+        self.balance.saturating_add(self.trickled(self.moment(now))) < self.size / 2
+    }
+
     fn moment(&self, now: Instant) -> u64 {
         nanos(now.saturating_duration_since(self.epoch))
     }

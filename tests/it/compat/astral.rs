@@ -87,7 +87,7 @@ async fn a_body_that_cannot_be_made_is_the_caller_s_error() {
     let (client, script) = scripted(steady().build().unwrap(), [Reply::status(200)]);
     let broken = BodyFactory::new(|| async { Err("no file".into()) });
     let error = client.put(URL).with_extension(broken).send_resilient().await.unwrap_err();
-    assert_eq!((error.is_status(), script.sent().len()), (false, 0));
+    assert_eq!((error.status(), script.sent().len()), (None, 0));
 }
 
 #[tokio::test(start_paused = true)]

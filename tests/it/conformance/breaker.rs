@@ -229,7 +229,7 @@ impl Watched {
 /// A rejection in the words of the reference.
 pub(crate) fn words(rejected: &CircuitOpen) -> String {
     let left = rejected.retry_in().expect("nobody forces it").as_secs_f64();
-    let failures = rejected.failures();
+    let failures = rejected.cause().failures;
     format!("Circuit breaker is OPEN (failed {failures} times). Retry after {left:.1}s")
 }
 

@@ -12,8 +12,8 @@ use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_resilient::telemetry::{MetricsObserver, TracingObserver};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    BudgetConfig, CircuitBreaker, Event, ResendCount, Resilient, ResilientConfigBuilder,
-    RetryBudget,
+    BudgetConfig, CircuitBreaker, Event, Hedge, Mirrors, ResendCount, Resilient,
+    ResilientConfigBuilder, RetryBudget,
 };
 use tracing::Instrument as _;
 
@@ -64,8 +64,10 @@ fn golden<F: Future<Output = ()>>(
 
     let sent = script.sent().len();
     let (events, metrics) = (events.lock().unwrap(), witness.metrics());
-    let started = events.iter().filter(|it| it.contains(" at most")).count();
-    let ended = events.iter().filter(|it| it.contains(" gave ")).count();
+    let of = |parts: [&str; 2]| {
+        events.iter().filter(|it| parts.iter().any(|part| it.contains(part))).count()
+    };
+    let (started, ended) = (of([" at most", ", a hedge"]), of([" gave ", " lost the race "]));
     assert_eq!((started, witness.spans("http_attempt")), (sent, sent), "{name}");
     let counted = |metric: &str| -> u64 {
         let metrics = metrics.iter().filter(|it| it.starts_with(metric));
@@ -103,6 +105,20 @@ fn golden_first_attempt_succeeds() {
 fn golden_passing_failure() {
     let reset = Reply::io_error(io::ErrorKind::ConnectionReset);
     golden("passing_failure", steady(), [Reply::status(503), reset, Reply::status(200)], get);
+}
+
+#[test]
+fn golden_hedge() {
+    let slow = Reply::status(200).after(2 * SECOND);
+    let quick = Reply::status(200).after(SECOND / 4);
+    // The first is won by its hedge, the second wins over it, the third gets none.
+    let replies = [slow.clone(), quick, Reply::status(200).after(SECOND), slow.clone(), slow];
+    let hedge = Hedge::after(SECOND / 2).share(0.01);
+    golden("hedge", steady().hedge(hedge.max_hedges(1)), replies, |client| async move {
+        for _ in 0..5 {
+            get(client.clone()).await;
+        }
+    });
 }
 
 #[test]
@@ -171,4 +187,10 @@ fn golden_cancelled() {
         let patience = Duration::from_millis(2_500);
         assert!(tokio::time::timeout(patience, client.get(URL).send()).await.is_err());
     });
+}
+
+#[test]
+fn golden_failover() {
+    let mirrors = Mirrors::new(URL).also("https://mirror.example/copy");
+    golden("failover", steady().mirrors(mirrors), [Reply::status(503), Reply::status(200)], get);
 }

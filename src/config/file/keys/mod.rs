@@ -3,12 +3,15 @@
 
 mod breaker;
 mod budget;
+mod hedge;
 mod limits;
+mod mirrors;
 mod request;
 
 pub(super) use self::{
     breaker::BREAKER,
     budget::BUDGET,
+    hedge::HEDGE,
     limits::{CONCURRENCY, RATE, set_limit},
     request::SETTINGS,
 };
@@ -34,7 +37,7 @@ pub(super) fn setter(rows: &'static [Key], name: &str) -> &'static Setter {
 }
 
 const COUNT: Kind = Kind::Whole { min: 1, max: u32::MAX as u64 };
-const PERCENT: Kind = Kind::Whole { min: 1, max: 100 };
+const PERCENT: Kind = Kind::Number { min: 0.01, max: 100.0 };
 const TIME: Kind = Kind::Time { zero: false };
 const TIME_OR_ZERO: Kind = Kind::Time { zero: true };
 const FACTOR: Kind = Kind::Number { min: 1.0, max: f64::MAX };

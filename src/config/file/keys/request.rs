@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
-use super::{COUNT, FACTOR, TIME, TIME_OR_OFF, TIME_OR_ZERO, key, needed};
+use super::mirrors::{MIRRORS, sets};
+use super::{COUNT, FACTOR, HEDGE, TIME, TIME_OR_OFF, TIME_OR_ZERO, key, needed};
 use crate::config::file::shape::{Key, Kind};
 use crate::config::file::value::{Setter, Table, Value, get_count, get_time};
 use crate::config::headers::DeadlineHeader;
@@ -16,7 +17,7 @@ use crate::outcome::idempotency::{IdempotencyKey, KeyFormat};
 use crate::outcome::statuses::Statuses;
 use crate::retry::backoff::Jitter;
 
-const ON_OFF: Kind = Kind::Any(&[Kind::On, Kind::Off]);
+pub(super) const ON_OFF: Kind = Kind::Any(&[Kind::On, Kind::Off]);
 // Off comes first: it could be a header's name.
 const HEADER_OR_OFF: Kind = Kind::Any(&[Kind::Off, Kind::Header]);
 
@@ -37,6 +38,11 @@ pub(in crate::config::file) const SETTINGS: &[Key] = &[
         |it, value| it.max_retries(value.count()),
     ),
     key("backoff", Kind::Table(&[BACKOFF]), "The delay before each retry."),
+    key(
+        "hedge",
+        Kind::Any(&[Kind::Table(&[HEDGE]), Kind::On, Kind::Off]),
+        "Sends another attempt beside one that is slow. Default: off.",
+    ),
     request(
         "jitter",
         Kind::Any(&[
@@ -133,6 +139,15 @@ pub(in crate::config::file) const SETTINGS: &[Key] = &[
         ]),
         "Headers by which a server may ask to wait, added to those that are known; off for none.",
         |it, value| it.hint_headers(value.table().map_or_else(HintHeaders::none, hints)),
+    ),
+    request(
+        "mirrors",
+        MIRRORS,
+        "Endpoints for the requests under a base URL, in place of it. Default: off.",
+        |it, value| match value.table() {
+            Some(table) => it.mirrors(sets(table)),
+            None => it.without_mirrors(),
+        },
     ),
     request(
         "read_body",

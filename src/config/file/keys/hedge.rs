@@ -1,0 +1,67 @@
+//! The settings of hedges.
+
+use http::Method;
+
+use super::{TIME, key};
+use crate::config::file::shape::{Key, Kind};
+use crate::config::file::value::{Setter, Value};
+use crate::host::hedge::{Delay, Hedge};
+
+const fn hedge(
+    name: &'static str,
+    kind: Kind,
+    about: &'static str,
+    set: fn(Hedge, &Value) -> Hedge,
+) -> Key {
+    Key { set: Setter::Hedge(set), ..key(name, kind, about) }
+}
+
+pub(in crate::config::file) const HEDGE: &[Key] = &[
+    hedge(
+        "quantile",
+        Kind::Number { min: 0.5, max: 0.999 },
+        "Sends one once an attempt is slower than this quantile of the latest ones. Default: 0.95.",
+        |it, value| {
+            let before = match it.delay() {
+                Delay::Learned { before, .. } => before,
+                Delay::Fixed(_) => None,
+            };
+            it.with_delay(Delay::Learned { quantile: value.number(), before })
+        },
+    ),
+    hedge(
+        "or_after",
+        TIME,
+        "The delay until the quantile is known. Default: none, no hedges until then.",
+        |it, value| it.or_after(value.time().unwrap_or_default()),
+    ),
+    hedge("after", TIME, "Sends one after this time, in place of a quantile.", |it, value| {
+        it.with_delay(Delay::Fixed(value.time().unwrap_or_default()))
+    }),
+    hedge(
+        "max_hedges",
+        Kind::Whole { min: 1, max: 4 },
+        "The most hedges of one attempt. Default: 1.",
+        |it, value| it.max_hedges(value.count()),
+    ),
+    hedge(
+        "share",
+        Kind::Number { min: 0.000_001, max: 1.0 },
+        "The hedges per request, on average. Default: 1.2 times the share of requests above the \
+         quantile.",
+        |it, value| it.share(value.number()),
+    ),
+    hedge(
+        "methods",
+        Kind::List(&Kind::Method),
+        "The methods that are hedged. Default: GET, HEAD, OPTIONS, QUERY.",
+        |it, value| it.methods(value.items().iter().filter_map(method)),
+    ),
+];
+
+fn method(value: &Value) -> Option<Method> {
+    match value {
+        Value::Method(method) => Some(method.clone()),
+        _ => None,
+    }
+}

@@ -1,0 +1,295 @@
+//! The endpoint of each attempt, where the settings name several for one base URL.
+//!
+//! One call at the top of the loop picks it, rewrites the request, and has its host admit the
+//! attempt; after the attempt the next one is planned, so that its budget pays for it.
+
+use std::sync::Arc;
+use std::{mem, ptr, time::Duration};
+
+use http::{Extensions, StatusCode};
+use reqwest::{Request, Response};
+
+use crate::breaker::CircuitOpen;
+use crate::config::policy::Policy;
+use crate::execution::attempt::{AttemptResult, Rejection};
+use crate::execution::original::Original;
+use crate::execution::route::{Endpoints, Plan, ResumesFrom, Route};
+use crate::execution::run::Execution;
+use crate::host::gate::Patience;
+use crate::host::mirrors::{
+    Endpoint, EndpointsUnavailable, GivenBy, Order, Places, restore, withhold_range,
+};
+use crate::host::parts::Parts;
+use crate::outcome::classify::Verdict;
+use crate::outcome::idempotency::is_idempotent;
+use crate::outcome::{FailureKind, Outcome};
+use crate::retry::decision::{Decision, StopReason};
+
+impl<'p> Execution<'p> {
+    /// Sends each attempt to one of `endpoints`.
+    pub(crate) fn with_endpoints(
+        mut self,
+        endpoints: Option<&'p Endpoints>,
+        extensions: &Extensions,
+    ) -> Self {
+        self.route = endpoints.map(|it| Box::new(Route::new(it, self.client, extensions)));
+        self
+    }
+
+    /// Follows the settings of an endpoint's host.
+    fn follow(&mut self, policy: &'p Policy, request: &Request) {
+        if !ptr::eq(self.policy, policy) {
+            self.policy = policy;
+            self.recorder.follow(policy);
+            self.timeout = self.client.attempt_timeout(policy, request);
+            let shortest = self.timeout.into_iter().chain(request.timeout().copied()).min();
+            self.longest_open_wait = policy.open_wait(shortest);
+        }
+    }
+
+    /// Attaches the endpoint that gave it to a response.
+    pub(super) fn name_endpoint(&self, response: &mut Response) {
+        if let Some(endpoint) = self.route.as_ref().and_then(|it| it.given_by()) {
+            response.extensions_mut().insert(GivenBy(Arc::clone(endpoint)));
+        }
+    }
+
+    /// Picks the endpoint of the next attempt, and asks its gate and breaker. Returns whether the
+    /// request may have to wait for them, as no endpoint is available.
+    pub(super) fn enter_endpoint(&mut self, original: &mut Original<'_>) -> bool {
+        let mut rejected = Places::default();
+        let picked = loop {
+            let (policy, now) = (self.policy, self.now);
+            let Some(route) = &mut self.route else { return false };
+            let Some(at) = route.pick(original.request, rejected, policy, now) else { break None };
+            self.go_to(at, original);
+            if self.enter_at_once(original.request) {
+                break Some(at);
+            }
+            rejected.insert(at);
+        };
+        if picked.is_none() {
+            let soonest = self.route.as_ref().and_then(|it| it.soonest(original.request, self.now));
+            if let Some(at) = soonest {
+                self.go_to(at, original);
+            }
+        }
+        self.arrive(original.request);
+        picked.is_none()
+    }
+
+    /// Passes gate and breaker, if that needs no wait.
+    fn enter_at_once(&mut self, request: &Request) -> bool {
+        if self.admission.may_be_held_back() {
+            let left = self.retry.left(self.now).unwrap_or(Duration::MAX);
+            let patience = Patience { wait: Duration::ZERO, left };
+            let started = self.retry.started();
+            match self.admission.enter_gate(request, started, patience, self.now) {
+                Ok(None) => {}
+                // It leaves the queue at once.
+                Ok(Some(_)) | Err(_) => return false,
+            }
+        }
+        let entered = self.enter().is_ok();
+        if !entered {
+            self.admission.leave_gate(None, self.now);
+        }
+        entered
+    }
+
+    /// Rewrites the request for an endpoint, and turns to the state of its host.
+    fn go_to(&mut self, at: usize, original: &mut Original<'_>) {
+        let Some(route) = &mut self.route else { return };
+        let (Some(endpoint), Some(policy)) = (route.of.endpoint(at), route.of.policies.get(at))
+        else {
+            return;
+        };
+        let (request, extensions) = original.parts();
+        if route.current != Some(at) {
+            let url = &route.of.url;
+            let rest = route.of.mirrors.rest_of(url).unwrap_or_default();
+            if let Some(url) = endpoint.with(rest) {
+                *request.url_mut() = url;
+            }
+            restore(request.headers_mut(), mem::take(&mut route.withheld));
+            route.withheld = route.of.mirrors.withhold(request.headers_mut(), url, endpoint);
+            let resumes = extensions.get::<ResumesFrom>().filter(|it| !it.may_move);
+            if resumes.is_some_and(|it| it.endpoint.as_ref() != Some(endpoint.url())) {
+                route.withheld.extend(withhold_range(request.headers_mut()));
+            }
+            route.current = Some(at);
+        }
+        let parts = Parts::find(route.hosts.hosts, policy.host_rules(), request, self.now);
+        self.follow(policy, request);
+        self.admission.move_to(parts, extensions);
+    }
+
+    /// Notifies of a failover, and counts the attempt that begins.
+    fn arrive(&mut self, request: &Request) {
+        let (attempts, now) = (self.retry.attempts(), self.now);
+        let Some(route) = &mut self.route else { return };
+        let (Some(at), Some(endpoint)) = (route.current, route.endpoint()) else { return };
+        if route.of.mirrors.order() == Order::Spread {
+            route.under_way = Some(route.hosts.hosts.find(endpoint.url(), now).load().begin());
+        }
+        self.recorder.set_endpoint(endpoint.url(), &route.of.url);
+        let last = route.last.replace((at, request.url().clone()));
+        if let Some((_, from)) = last.filter(|(last, _)| *last != at && attempts > 0) {
+            self.recorder.failed_over(request, &from, attempts.saturating_add(1));
+        }
+    }
+
+    /// Records the result of an attempt at an endpoint. `may_be_applied` is set if the request changes
+    /// something, and the endpoint may have done so.
+    pub(super) fn record_endpoint(
+        &mut self,
+        outcome: &Outcome<'_>,
+        verdict: Verdict,
+        may_be_applied: bool,
+    ) {
+        let now = self.now;
+        if let Some(route) = &mut self.route {
+            // Another data centre does not know the first attempt.
+            let may_repeat = is_idempotent(outcome.method) || route.of.mirrors.shares_idempotency();
+            route.record(outcome, verdict, may_be_applied && !may_repeat, now);
+        }
+    }
+
+    /// Decides to ask the next endpoint for what this one does not have, if there is one.
+    pub(super) fn look_elsewhere(
+        &mut self,
+        request: &Request,
+        outcome: &Outcome<'_>,
+    ) -> Option<Decision> {
+        let (policy, now) = (self.policy, self.now);
+        let route = self.route.as_mut()?;
+        let is_missing = matches!(outcome.status(), Some(StatusCode::NOT_FOUND | StatusCode::GONE));
+        if !is_missing || route.of.mirrors.is_strict() {
+            return None;
+        }
+        let plan = route.plan(request, policy, now, Places::default()).filter(|it| it.is_fresh)?;
+        let decision = self.retry.look_elsewhere(policy, outcome.method, now)?;
+        route.missing.extend(route.current);
+        route.planned = Some(plan.at);
+        (route.is_missing, route.is_failing_over) = (true, true);
+        Some(decision)
+    }
+
+    /// Returns the plan for the next attempt, if it is at another endpoint.
+    pub(super) fn plan(&self, request: &Request) -> Option<Plan> {
+        let route = self.route.as_ref().filter(|it| !it.is_pinned)?;
+        let plan = route.plan(request, self.policy, self.now, Places::default())?;
+        Some(plan).filter(|it| route.current != Some(it.at))
+    }
+
+    /// Makes the next attempt one at the same endpoint.
+    pub(super) fn stay(&mut self) {
+        if let Some(route) = &mut self.route {
+            route.planned = route.current;
+        }
+    }
+
+    /// Turns to the planned endpoint, or to another one like it whose budget has a token. Returns
+    /// `false` if none has, and then stays with the plan.
+    pub(super) fn turn_to_one_that_pays(&mut self, first: Plan, request: &Request) -> bool {
+        let (mut plan, mut poor) = (first, Places::default());
+        loop {
+            self.turn_to(plan, request);
+            if self.admission.withdraw(false, false, self.now) {
+                return true;
+            }
+            poor.insert(plan.at);
+            let (policy, now) = (self.policy, self.now);
+            let next = self.route.as_ref().and_then(|it| it.plan(request, policy, now, poor));
+            match next.filter(|it| it.is_fresh == first.is_fresh) {
+                Some(next) => plan = next,
+                None => break,
+            }
+        }
+        self.turn_to(first, request);
+        false
+    }
+
+    /// Makes the next attempt one at the planned endpoint. From now on the budget is that of its host.
+    fn turn_to(&mut self, plan: Plan, request: &Request) {
+        let Some(route) = &mut self.route else { return };
+        route.planned = Some(plan.at);
+        route.is_failing_over = plan.is_fresh;
+        if !plan.is_fresh {
+            // Another round.
+            route.tried = route.missing;
+        }
+        if let (Some(endpoint), Some(policy)) =
+            (route.of.endpoint(plan.at), route.of.policies.get(plan.at))
+        {
+            let (hosts, rules) = (route.hosts.hosts, policy.host_rules());
+            let parts = Parts::find_at(hosts, rules, endpoint.url(), request, self.now);
+            self.admission.turn_to(parts);
+        }
+    }
+
+    /// Returns the result to keep while another attempt is made: a failure replaces no 404, as that
+    /// one is the response if the other endpoints do not have the resource either.
+    pub(super) fn keep<E>(
+        &mut self,
+        before: Option<Box<AttemptResult<E>>>,
+        new: Box<AttemptResult<E>>,
+    ) -> Box<AttemptResult<E>> {
+        let Some(route) = &mut self.route else { return new };
+        let (Some(at), Some(before)) = (route.last.as_ref().map(|it| it.0), before) else {
+            route.kept = route.last.as_ref().map(|it| it.0).filter(|_| route.is_missing);
+            return new;
+        };
+        match route.kept {
+            Some(kept) if !route.is_missing || kept < at => before,
+            _ => {
+                route.kept = Some(at).filter(|_| route.is_missing);
+                new
+            }
+        }
+    }
+
+    /// Returns whether the last result is a 404 that is kept, unread.
+    pub(super) fn keeps_last(&self) -> bool {
+        self.route.as_ref().is_some_and(|it| it.is_missing)
+    }
+
+    /// Returns the result that ends the request: the 404 that was kept, if the last attempt gave none
+    /// that is better.
+    pub(super) fn best<E>(
+        &mut self,
+        kept: Option<Box<AttemptResult<E>>>,
+        last: AttemptResult<E>,
+        stop: StopReason,
+    ) -> AttemptResult<E> {
+        let Some(route) = &mut self.route else { return last };
+        let (Some(at), Some(kept)) = (route.kept, kept) else { return last };
+        let status = match &last {
+            AttemptResult::Response { response, .. } => Some(response.status()),
+            _ => None,
+        };
+        let is_missing = matches!(status, Some(StatusCode::NOT_FOUND | StatusCode::GONE));
+        let is_final = stop == StopReason::Final && !is_missing;
+        let is_preferred = is_missing && route.current.is_some_and(|it| it < at);
+        if stop == StopReason::Success || is_final || is_preferred {
+            route.kept = None;
+            return last;
+        }
+        *kept
+    }
+
+    /// Returns a rejection by the breaker that names the hosts of all endpoints.
+    pub(super) fn of_all_endpoints(&self, rejection: Rejection) -> Rejection {
+        let Some(route) = &self.route else { return rejection };
+        let Rejection { kind, error } = rejection;
+        match error.downcast::<CircuitOpen>() {
+            Ok(open) if kind == FailureKind::CircuitOpen => {
+                let host = |it: &Arc<Endpoint>| it.url().host_str().map(str::to_owned);
+                let hosts = route.of.mirrors.endpoints().iter().filter_map(host).collect();
+                Rejection { kind, error: Box::new(EndpointsUnavailable { hosts, open: *open }) }
+            }
+            Ok(open) => Rejection { kind, error: open },
+            Err(error) => Rejection { kind, error },
+        }
+    }
+}

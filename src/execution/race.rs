@@ -1,0 +1,303 @@
+//! The race of one attempt with its hedges, inside one turn of the loop.
+//!
+//! - Invariant: whatever ran, one result comes out, which is judged like that of any attempt. Losers
+//!   are dropped in place before anything is recorded, never awaited, and say nothing to breaker and
+//!   budget.
+//! - Bound: an attempt and at most four hedges.
+
+use std::{error::Error, fmt, future::poll_fn, mem, pin::pin, task::Poll, time::Duration};
+
+use http::StatusCode;
+use tokio::time::sleep_until;
+
+use crate::common::clock::Instant;
+use crate::execution::attempt::{AttemptResult, Chain};
+use crate::execution::original::Original;
+use crate::execution::racer::{Failed, Finish, MOST, Racer, Racers, Run, Way, Winner, run};
+use crate::execution::run::Execution;
+use crate::host::hedge::Hedge;
+use crate::host::hedge::decide::{self, Candidate};
+use crate::host::hedge::lanes::HedgeTurn;
+use crate::outcome::classify::Verdict;
+use crate::outcome::statuses::Statuses;
+use crate::outcome::{AttemptKind, Delivery, Failure, FailureKind, Outcome, OutcomeResult};
+
+impl<'p> Execution<'p> {
+    /// Returns how the attempt that begins is hedged; `None` if it may not be.
+    #[inline]
+    pub(super) fn hedging(&self, original: &Original<'_>) -> Option<&'p Hedge> {
+        let hedge = self.policy.hedge.as_ref()?;
+        let may = self.retry.may_race() && !original.is_hedged() && hedge.covers(original.request);
+        may.then_some(hedge)
+    }
+
+    /// Sends one attempt, and hedges beside it while it is slow. Returns the result that counts.
+    pub(super) async fn race<C: Chain>(
+        &mut self,
+        hedge: &'p Hedge,
+        chain: C,
+        original: &mut Original<'_>,
+    ) -> AttemptResult<C::Error> {
+        let is_first = self.retry.attempts() == 0;
+        let turn = self.admission.begin_hedging(hedge, original.request, is_first, self.now);
+        let mut racers = Racers::new(self.first_racer(chain.clone(), original));
+        let delay = self.hedge_delay(&turn, original);
+        let mut due = delay.and_then(|it| self.now.checked_add(it));
+        // Registers with the clock only when it is polled.
+        let mut timer = pin!(sleep_until(due.unwrap_or(self.now)));
+        let winner = loop {
+            let next = poll_fn(|cx| {
+                if let Poll::Ready(ended) = racers.poll(cx) {
+                    return Poll::Ready(Some(ended));
+                }
+                match due {
+                    Some(_) => timer.as_mut().poll(cx).map(|()| None),
+                    None => Poll::Pending,
+                }
+            });
+            let next = next.await;
+            self.now = Instant::now();
+            let Some((at, finish)) = next else {
+                let delay = delay.unwrap_or_default();
+                let sent = self.hedge_racer(hedge, &chain, original, &turn, delay);
+                let is_sent = sent.map(|it| racers.push(it)).is_some();
+                let has_more = is_sent && racers.hedges() < hedge.most() as usize;
+                due = due.filter(|_| has_more).and_then(|it| it.checked_add(delay));
+                if let Some(due) = due {
+                    timer.as_mut().reset(due);
+                }
+                continue;
+            };
+            // A failure is the backoff's business, not that of another hedge.
+            due = None;
+            if let Some(winner) = self.ended::<C>(&mut racers, at, finish, original) {
+                break winner;
+            }
+        };
+        self.settle::<C>(racers, winner, turn, original)
+    }
+
+    /// Begins the attempt itself.
+    fn first_racer<'a, C: Chain + 'a>(
+        &mut self,
+        chain: C,
+        original: &mut Original<'_>,
+    ) -> Racer<'a, C::Error>
+    where
+        'p: 'a,
+    {
+        let request = original.take(true);
+        original.isolate();
+        self.begin_attempt(original);
+        let (extensions, scopes) =
+            (original.take_extensions(), mem::take(&mut self.recorder.scopes));
+        Racer {
+            attempt: self.attempt,
+            started: self.now,
+            permit: None,
+            records: self.client.records,
+            run: Run::UnderWay(run(chain, request, extensions, scopes, self.limits())),
+        }
+    }
+
+    /// Begins a hedge, if it is admitted. The one place that says where it goes.
+    fn hedge_racer<'a, C: Chain + 'a>(
+        &mut self,
+        hedge: &Hedge,
+        chain: &C,
+        original: &Original<'_>,
+        turn: &HedgeTurn,
+        delay: Duration,
+    ) -> Option<Racer<'a, C::Error>>
+    where
+        'p: 'a,
+    {
+        let request = original.request.try_clone()?;
+        let permit = match self.admission.admit_hedge(turn, self.now) {
+            Ok(permit) => permit,
+            Err(why) => {
+                self.recorder.hedge_refused(original.request, delay, why);
+                return None;
+            }
+        };
+        self.retry.hedge();
+        let attempt = (self.retry.attempts(), AttemptKind::Hedge);
+        let extensions = original.hedge_extensions(attempt.0);
+        self.recorder.hedge_started(original.request, attempt.0, delay);
+        let limit = self.admission.limit_use();
+        self.recorder.attempt_started(original.request, &extensions, attempt, limit);
+        let scopes = mem::take(&mut self.recorder.scopes);
+        let way = match hedge.client() {
+            Some(client) => Way::Client(client.clone()),
+            None => Way::Chain(chain.clone()),
+        };
+        Some(Racer {
+            attempt,
+            started: self.now,
+            permit: Some(permit),
+            records: self.client.records && hedge.client().is_none(),
+            run: Run::UnderWay(run(way, request, extensions, scopes, self.limits())),
+        })
+    }
+
+    /// Returns the delay of hedges; `None` if there are to be none.
+    fn hedge_delay(&self, turn: &HedgeTurn, original: &Original<'_>) -> Option<Duration> {
+        let own = original.request.timeout().copied();
+        let limit = self.timeout.into_iter().chain(self.retry.left(self.now)).chain(own).min();
+        turn.delay().filter(|it| decide::has_time(*it, limit))
+    }
+
+    /// Judges a racer that has ended. Returns the winner, if that is decided.
+    fn ended<C: Chain>(
+        &self,
+        racers: &mut Racers<'_, C::Error>,
+        at: usize,
+        mut finish: Finish<C::Error>,
+        original: &Original<'_>,
+    ) -> Option<Winner<C::Error>> {
+        let is_alone = racers.hedges() == 0;
+        let racer = racers.0.get_mut(at)?.as_mut()?;
+        finish.result.classify::<C>(original.request.url(), &finish.extensions, racer.records);
+        if is_alone {
+            return Some(Winner { at, finish, judged: None });
+        }
+        let judged = {
+            let outcome = self.outcome_of::<C>(racer, &finish, self.now, original);
+            let judged = self.judge(&outcome);
+            // 409 with an idempotency key: the twin is at work.
+            let is_twins = outcome.keyed && outcome.status() == Some(StatusCode::CONFLICT);
+            let is_over = outcome.failure() == Some(FailureKind::Deadline);
+            if is_over || judged.verdict != Verdict::Transient && !is_twins {
+                let judged = Some(Box::new(judged));
+                return Some(Winner { at, finish, judged });
+            }
+            judged
+        };
+        racer.run = Run::Failed(Box::new(Failed { finish, judged, at: self.now }));
+        if racers.are_under_way() {
+            return None;
+        }
+        // All have failed.
+        let at = decide::choose(racers.all().map(|it| match &it.run {
+            Run::Failed(it) => Candidate {
+                has_hint: it.judged.has_hint(),
+                is_response: matches!(it.finish.result, AttemptResult::Response { .. }),
+            },
+            _ => Candidate { has_hint: false, is_response: false },
+        }));
+        match mem::replace(&mut racers.0.get_mut(at)?.as_mut()?.run, Run::Dropped) {
+            Run::Failed(it) => {
+                Some(Winner { at, finish: it.finish, judged: Some(Box::new(it.judged)) })
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the outcome of a racer that ended at `at`.
+    fn outcome_of<'a, C: Chain>(
+        &self,
+        racer: &Racer<'_, C::Error>,
+        finish: &'a Finish<C::Error>,
+        at: Instant,
+        original: &'a Original<'_>,
+    ) -> Outcome<'a>
+    where
+        'p: 'a,
+    {
+        let (attempt, kind) = racer.attempt;
+        let (elapsed, extensions) =
+            (at.saturating_duration_since(racer.started), Some(&finish.extensions));
+        let outcome = self.outcome(original, finish.result.view::<C>());
+        Outcome { attempt, kind, elapsed, extensions, ..outcome }
+    }
+
+    /// Ends a race: drops the losers, records them and the latencies, and goes on with the winner.
+    fn settle<C: Chain>(
+        &mut self,
+        mut racers: Racers<'_, C::Error>,
+        winner: Winner<C::Error>,
+        turn: HedgeTurn,
+        original: &mut Original<'_>,
+    ) -> AttemptResult<C::Error> {
+        let Winner { at, finish, judged } = winner;
+        let now = self.now;
+        let mut latencies = [None; MOST];
+        for (i, (racer, latency)) in racers.0.iter_mut().flatten().zip(&mut latencies).enumerate() {
+            let age = now.saturating_duration_since(racer.started);
+            *latency = match &racer.run {
+                _ if i == at => is_sample(&finish.result, &self.policy.statuses).then_some(age),
+                Run::UnderWay(_) => {
+                    (racer.run, racer.permit) = (Run::Dropped, None);
+                    Some(age)
+                }
+                Run::Failed(it) => {
+                    let took = it.at.saturating_duration_since(racer.started);
+                    is_sample(&it.finish.result, &self.policy.statuses).then_some(took)
+                }
+                Run::Dropped => None,
+            };
+        }
+        turn.end(latencies.into_iter().flatten(), now);
+        for (i, racer) in racers.0.iter_mut().flatten().enumerate() {
+            if i != at {
+                self.superseded::<C>(racer, original);
+            } else {
+                (self.attempt, self.last_took) =
+                    (racer.attempt, now.saturating_duration_since(racer.started));
+                if let Some(permit) = racer.permit.take() {
+                    self.admission.adopt_hedge(permit);
+                }
+            }
+        }
+        self.judged = judged;
+        self.recorder.scopes = finish.scopes;
+        original.keep_extensions(finish.extensions);
+        finish.result
+    }
+
+    /// Records a racer that has lost.
+    fn superseded<C: Chain>(&mut self, racer: &mut Racer<'_, C::Error>, original: &Original<'_>) {
+        match mem::replace(&mut racer.run, Run::Dropped) {
+            Run::Failed(mut failed) => {
+                let mut scopes = mem::take(&mut failed.finish.scopes);
+                let ended = self.retry.elapsed(failed.at);
+                let outcome = self.outcome_of::<C>(racer, &failed.finish, failed.at, original);
+                self.recorder.superseded(&outcome, ended, Some(&mut scopes));
+            }
+            Run::UnderWay(_) | Run::Dropped => {
+                let failure = Failure::local(FailureKind::Superseded, Delivery::MaybeProcessed);
+                let (attempt, kind) = racer.attempt;
+                let elapsed = self.now.saturating_duration_since(racer.started);
+                let outcome = self.outcome(original, OutcomeResult::Failure(failure, &Superseded));
+                let outcome = Outcome { attempt, kind, elapsed, ..outcome };
+                self.recorder.superseded(&outcome, self.retry.elapsed(self.now), None);
+            }
+        }
+    }
+}
+
+/// Returns whether the time of a result is a latency: of a response that is not retried, or of a
+/// timeout, which tells how slow it was at least. Failures are quick for reasons of their own.
+fn is_sample<E>(result: &AttemptResult<E>, retried: &Statuses) -> bool {
+    match result {
+        AttemptResult::Response { response, .. } => {
+            let status = response.status();
+            status.as_u16() < 500 && !retried.contains(status)
+        }
+        AttemptResult::Failed { failure, .. } | AttemptResult::Local(failure, _) => {
+            failure.kind == FailureKind::Timeout
+        }
+    }
+}
+
+/// The error of a racer that was dropped.
+#[derive(Debug)]
+struct Superseded;
+
+impl fmt::Display for Superseded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("another attempt of the same request was quicker")
+    }
+}
+
+impl Error for Superseded {}

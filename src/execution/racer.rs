@@ -1,0 +1,177 @@
+//! The racers of one turn: an attempt and its hedges, under way or failed.
+
+use std::{array, error::Error, task::Context, task::Poll};
+
+use http::Extensions;
+use reqwest::{Request, Response};
+use reqwest_middleware::ClientWithMiddleware;
+
+use crate::common::clock::Instant;
+use crate::error::HttpRequestError;
+use crate::execution::attempt::{self, AttemptLimits, AttemptResult, Chain};
+use crate::execution::body::{BodyFactory, BoxFuture};
+use crate::execution::decide::Judged;
+use crate::host::admission::HedgePermit;
+use crate::observe::listeners::Scopes;
+use crate::outcome::AttemptKind;
+use crate::outcome::transport_error::BodyFactoryError;
+
+/// The most racers: an attempt and four hedges.
+pub(super) const MOST: usize = 5;
+
+/// The racers of one turn, in the order of their sends.
+pub(super) struct Racers<'a, E>(pub(super) [Option<Racer<'a, E>>; MOST]);
+
+/// An attempt or a hedge.
+pub(super) struct Racer<'a, E> {
+    pub(super) attempt: (u32, AttemptKind),
+    pub(super) started: Instant,
+    /// Of a hedge; that of the attempt is the request's.
+    pub(super) permit: Option<HedgePermit>,
+    /// Set if the end of its chain records what is sent.
+    pub(super) records: bool,
+    pub(super) run: Run<'a, E>,
+}
+
+pub(super) enum Run<'a, E> {
+    UnderWay(BoxFuture<'a, Finish<E>>),
+    /// With a result that another one may better.
+    Failed(Box<Failed<E>>),
+    /// Dropped, because another one has won.
+    Dropped,
+}
+
+pub(super) struct Failed<E> {
+    pub(super) finish: Finish<E>,
+    pub(super) judged: Judged,
+    pub(super) at: Instant,
+}
+
+/// The end of a racer.
+pub(super) struct Finish<E> {
+    pub(super) result: AttemptResult<E>,
+    pub(super) extensions: Extensions,
+    pub(super) scopes: Scopes,
+}
+
+/// The racer whose result counts.
+pub(super) struct Winner<E> {
+    pub(super) at: usize,
+    pub(super) finish: Finish<E>,
+    /// `None` if it was alone.
+    pub(super) judged: Option<Box<Judged>>,
+}
+
+impl<'a, E> Racers<'a, E> {
+    pub(super) fn new(first: Racer<'a, E>) -> Self {
+        let mut racers = array::from_fn(|_| None);
+        racers[0] = Some(first);
+        Self(racers)
+    }
+
+    pub(super) fn push(&mut self, racer: Racer<'a, E>) {
+        if let Some(free) = self.0.iter_mut().find(|it| it.is_none()) {
+            *free = Some(racer);
+        }
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Racer<'a, E>> {
+        self.0.iter().flatten()
+    }
+
+    pub(super) fn hedges(&self) -> usize {
+        self.all().count() - 1
+    }
+
+    /// Returns the first one that ends, with its place.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(usize, Finish<E>)> {
+        for (at, racer) in self.0.iter_mut().flatten().enumerate() {
+            if let Run::UnderWay(run) = &mut racer.run {
+                if let Poll::Ready(finish) = run.as_mut().poll(cx) {
+                    racer.run = Run::Dropped;
+                    return Poll::Ready((at, finish));
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Returns whether one is under way.
+    pub(super) fn are_under_way(&self) -> bool {
+        self.all().any(|it| matches!(it.run, Run::UnderWay(_)))
+    }
+}
+
+/// Runs one racer within its limits and scopes.
+pub(super) fn run<'a, C: Chain + 'a>(
+    chain: C,
+    mut request: Request,
+    mut extensions: Extensions,
+    scopes: Scopes,
+    limits: AttemptLimits<'a>,
+) -> BoxFuture<'a, Finish<C::Error>> {
+    let is_bounded = limits.apply(&mut request) || !scopes.are_none();
+    Box::pin(async move {
+        let factory = extensions.get::<BodyFactory>().cloned();
+        let sending = match factory {
+            None => chain.send(request, &mut extensions),
+            Some(factory) => attempt::with_body(chain, request, &mut extensions, factory),
+        };
+        let result = match is_bounded {
+            false => AttemptResult::of(sending.await, false),
+            true => {
+                let attempt = Box::pin(attempt::attempt::<C>(sending, limits));
+                scopes.around(attempt).await
+            }
+        };
+        Finish { result, extensions, scopes }
+    })
+}
+
+/// The way of a racer: down the chain, or through the client that hedges are sent by.
+#[derive(Clone)]
+pub(super) enum Way<C> {
+    Chain(C),
+    Client(ClientWithMiddleware),
+}
+
+impl<C: Chain> Chain for Way<C> {
+    type Error = C::Error;
+
+    fn send<'a>(
+        self,
+        request: Request,
+        extensions: &'a mut Extensions,
+    ) -> BoxFuture<'a, Result<Response, Self::Error>>
+    where
+        Self: 'a,
+    {
+        match self {
+            Self::Chain(chain) => chain.send(request, extensions),
+            Self::Client(client) => Box::pin(async move {
+                let sent = client.execute_with_extensions(request, extensions).await;
+                sent.map_err(C::of_other_client)
+            }),
+        }
+    }
+
+    fn as_error(error: &Self::Error) -> &(dyn Error + 'static) {
+        C::as_error(error)
+    }
+
+    fn transport_error(error: &Self::Error) -> Option<&reqwest::Error> {
+        C::transport_error(error)
+    }
+
+    fn local(error: HttpRequestError) -> Self::Error {
+        C::local(error)
+    }
+
+    fn of_other_client(error: reqwest_middleware::Error) -> Self::Error {
+        C::of_other_client(error)
+    }
+
+    fn body_factory_error(error: BodyFactoryError) -> Self::Error {
+        C::body_factory_error(error)
+    }
+}

@@ -1,0 +1,443 @@
+//! Mirrors: several endpoints for the requests under one base URL.
+
+mod choose;
+mod favourites;
+mod load;
+mod rewrite;
+mod unavailable;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName};
+use reqwest::Url;
+
+pub(crate) use self::choose::{Order, Places, choose};
+pub(crate) use self::favourites::Favourites;
+pub(crate) use self::load::{Load, UnderWay};
+pub(crate) use self::rewrite::INVALID_BASE;
+#[cfg(feature = "serde")]
+pub(crate) use self::rewrite::canonical_base;
+use self::rewrite::{Base, withhold_host, withhold_secrets};
+pub(crate) use self::rewrite::{Withheld, restore, withhold_range};
+pub(crate) use self::unavailable::EndpointsUnavailable;
+use crate::common::fault::ConfigFault;
+use crate::common::host_pattern::without_secrets;
+
+/// The most endpoints of one set.
+pub(crate) const MOST_ENDPOINTS: usize = 16;
+
+/// The most sets of one configuration.
+pub(crate) const MOST_SETS: usize = 64;
+
+/// Several endpoints that serve the same: package mirrors, replicas, a fallback host.
+///
+/// Requests under the base URL go to one of the endpoints: what follows the base in the URL is
+/// appended to that of the endpoint, to the byte; nothing is decoded, the query stays. Of several
+/// sets that fit, the one with the longest base counts. A slash at the end of a base means nothing.
+///
+/// The endpoint is chosen for each attempt, before gate and circuit breaker, which are those of its
+/// host, as is the retry budget. Middleware further in sees the final URL, so that it signs the right
+/// one. Settings of a [host](crate::ResilientConfigBuilder::host) follow the endpoint, but for those
+/// of the whole request: its retries, total time, method rules, idempotency key and observers.
+///
+/// # Failover
+///
+/// An attempt that failed is followed at once, without a wait, by one at an endpoint that was not
+/// asked yet; backoff begins after a full round. Each counts as a retry, so that `max_retries` bounds
+/// the sends as ever: the default of 3 is enough for four endpoints. A rate limit or a 503 with a
+/// retry hint closes the gate of that host alone. So does a 404 or 410 to a request that changes
+/// nothing, as the mirror may lag behind; if all say so, the caller gets the response of the endpoint
+/// that is listed first. A request that may have been processed, and is not idempotent, stays with its
+/// endpoint.
+///
+/// The health of an endpoint is that of its host: an open breaker or a closed gate takes it out,
+/// without checks of its own, and the breaker's probe, one request at a time, brings it back. If no
+/// endpoint is available, a request waits for the one that may be first, within the usual limits, or
+/// fails with an error that names all hosts.
+///
+/// # Secrets
+///
+/// `Authorization`, `Cookie`, `Proxy-Authorization`, headers named by
+/// [`secret_header`](Self::secret_header) and values marked as
+/// [sensitive](http::HeaderValue::set_sensitive) are sent to the origin of the request's own URL
+/// alone, unless the set is [`trusted`](Self::trusted). A `Host` header is sent there only, too.
+///
+/// # Bounded
+///
+/// A set has at most 16 endpoints, a configuration at most 64 sets. An invalid set is a fault when the
+/// configuration is built.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Mirrors, ResilientConfig};
+///
+/// let crates = Mirrors::new("https://index.crates.io/").also("https://mirror.example/crates/");
+/// let replicas = Mirrors::instead_of("https://api.example.com/")
+///     .also("https://eu.api.example.com/")
+///     .also("https://us.api.example.com/")
+///     .spread()
+///     .trusted();
+/// let config = ResilientConfig::builder()
+///     .mirrors([crates, replicas])
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct Mirrors {
+    /// The base of the requests that go to the endpoints; `None` if it is invalid.
+    prefix: Option<Base>,
+    endpoints: Vec<Arc<Endpoint>>,
+    /// Base URLs that are invalid, without secrets.
+    invalid: Vec<String>,
+    order: Order,
+    sticky: Option<Duration>,
+    is_trusted: bool,
+    is_strict: bool,
+    shares_idempotency: bool,
+    secret_headers: Vec<HeaderName>,
+}
+
+/// One of several places to send a request to.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    base: Base,
+}
+
+impl Mirrors {
+    /// Creates a set of endpoints for the requests under `base`, which is the first endpoint itself.
+    pub fn new(base: &str) -> Self {
+        Self::instead_of(base).also(base)
+    }
+
+    /// Creates a set of endpoints for the requests under `base`, which is not asked itself unless it
+    /// is [listed](Self::also), too: no request falls back to it unseen.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use reqwest_resilient::{Mirrors, ResilientConfig};
+    ///
+    /// // Nothing is fetched from the public index, only from the company's own.
+    /// let index = Mirrors::instead_of("https://pypi.org/simple/")
+    ///     .also("https://packages.example.com/pypi/")
+    ///     .also("https://packages-2.example.com/pypi/");
+    /// let config = ResilientConfig::builder().mirrors(index).build()?;
+    /// # Ok::<(), reqwest_resilient::ConfigError>(())
+    /// ```
+    pub fn instead_of(base: &str) -> Self {
+        let mut mirrors = Self {
+            prefix: None,
+            endpoints: vec![],
+            invalid: vec![],
+            order: Order::Listed,
+            sticky: None,
+            is_trusted: false,
+            is_strict: false,
+            shares_idempotency: false,
+            secret_headers: vec![],
+        };
+        mirrors.prefix = mirrors.parse(base);
+        mirrors
+    }
+
+    /// Adds an endpoint at the end of the list.
+    pub fn also(mut self, base: &str) -> Self {
+        if let Some(base) = self.parse(base) {
+            self.endpoints.push(Arc::new(Endpoint { base }));
+        }
+        self
+    }
+
+    fn parse(&mut self, base: &str) -> Option<Base> {
+        let parsed = Base::parse(base);
+        let shown = || without_secrets(base).into_owned();
+        if parsed.is_none() && !self.invalid.contains(&shown()) {
+            self.invalid.push(shown());
+        }
+        parsed
+    }
+
+    /// Asks the first endpoint of the list that is available. The default.
+    pub fn ordered(mut self) -> Self {
+        self.order = Order::Listed;
+        self
+    }
+
+    /// Spreads requests over all endpoints that are available: of two drawn at random the one is
+    /// asked whose latency times requests under way is lower. For equals only, such as replicas.
+    ///
+    /// Latency is that to the response head, as a mean that is mostly forgotten after 10 s.
+    pub fn spread(mut self) -> Self {
+        self.order = Order::Spread;
+        self
+    }
+
+    /// Stays with the endpoint that last succeeded, for this long from its first success on: for caches
+    /// and sessions that live there. A failure ends it. Default: not sticky.
+    pub fn sticky(mut self, time: Duration) -> Self {
+        self.sticky = Some(time);
+        self
+    }
+
+    /// Sends credentials to all endpoints, whatever their origin. Default: they are removed.
+    ///
+    /// All of them get what the request's own URL would: also those with `http` in place of `https`.
+    pub fn trusted(mut self) -> Self {
+        self.is_trusted = true;
+        self
+    }
+
+    /// Takes a 404 or 410 as the final response, from whichever endpoint it comes. Default: the next
+    /// endpoint is asked.
+    pub fn strict(mut self) -> Self {
+        self.is_strict = true;
+        self
+    }
+
+    /// Says that all endpoints know the idempotency keys of each other, so that a keyed POST that may
+    /// have been processed can move. Default: it stays with its endpoint.
+    pub fn shared_idempotency(mut self) -> Self {
+        self.shares_idempotency = true;
+        self
+    }
+
+    /// Names a header whose value is sent to the origin of the request's own URL alone, like
+    /// `Authorization`.
+    pub fn secret_header(mut self, name: HeaderName) -> Self {
+        self.secret_headers.push(name);
+        self
+    }
+
+    /// Returns the order in which its endpoints are asked.
+    pub(crate) fn order(&self) -> Order {
+        self.order
+    }
+
+    /// Returns how long it stays with an endpoint.
+    pub(crate) fn sticky_time(&self) -> Option<Duration> {
+        self.sticky
+    }
+
+    /// Returns whether a 404 is final.
+    pub(crate) fn is_strict(&self) -> bool {
+        self.is_strict
+    }
+
+    /// Returns whether a keyed request that may have been processed may move.
+    pub(crate) fn shares_idempotency(&self) -> bool {
+        self.shares_idempotency
+    }
+
+    /// Returns its endpoints: at most 16, in the order of the list.
+    pub(crate) fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints[..self.endpoints.len().min(MOST_ENDPOINTS)]
+    }
+
+    /// Returns the base of its requests, as text: its name.
+    pub(crate) fn name(&self) -> &str {
+        self.prefix.as_ref().map_or("", Base::as_str)
+    }
+
+    /// Returns the part of `url` after its base; `None` for requests that are not under it.
+    pub(crate) fn rest_of<'u>(&self, url: &'u Url) -> Option<&'u str> {
+        self.prefix.as_ref()?.rest_of(url)
+    }
+
+    /// Removes the headers that `endpoint` must not see of a request for `url`, and returns them.
+    pub(crate) fn withhold(
+        &self,
+        headers: &mut HeaderMap,
+        url: &Url,
+        endpoint: &Endpoint,
+    ) -> Withheld {
+        if endpoint.base.is_origin_of(url) {
+            return vec![];
+        }
+        let mut withheld = withhold_host(headers);
+        if !self.is_trusted {
+            withheld.extend(withhold_secrets(headers, &self.secret_headers));
+        }
+        withheld
+    }
+
+    /// Returns whether `endpoint` gets the credentials of a request for `url`.
+    pub(crate) fn trusts(&self, endpoint: &Endpoint, url: &Url) -> bool {
+        self.is_trusted || endpoint.base.is_origin_of(url)
+    }
+
+    fn faults(&self) -> impl Iterator<Item = ConfigFault> {
+        let field = || format!("mirrors.{:?}", self.name());
+        let invalid = self.invalid.iter().map(|it| ConfigFault::new("mirrors", INVALID_BASE, it));
+        let endpoints = &self.endpoints;
+        let none = endpoints.is_empty() && self.invalid.is_empty();
+        let none =
+            none.then(|| ConfigFault::new(field(), "must have an endpoint", endpoints.len()));
+        let many = endpoints.len() > MOST_ENDPOINTS;
+        let many = many
+            .then(|| ConfigFault::new(field(), "must have at most 16 endpoints", endpoints.len()));
+        let twice = endpoints.iter().enumerate().find_map(|(at, it)| {
+            let again = endpoints[..at].iter().any(|other| other.base == it.base);
+            again.then(|| ConfigFault::new(field(), "must not have an endpoint twice", it.as_str()))
+        });
+        let sticky = self.sticky.filter(Duration::is_zero);
+        let sticky = sticky.map(|it| ConfigFault::new("mirrors.sticky", "must be > 0", it));
+        invalid.chain(none).chain(many).chain(twice).chain(sticky)
+    }
+}
+
+/// The endpoint that gave a response, in its extensions.
+#[derive(Clone)]
+pub(crate) struct GivenBy(pub(crate) Arc<Endpoint>);
+
+impl Endpoint {
+    /// Returns its base as a URL.
+    pub(crate) fn url(&self) -> &Url {
+        self.base.url()
+    }
+
+    /// Returns its base as text.
+    pub(crate) fn as_str(&self) -> &str {
+        self.base.as_str()
+    }
+
+    /// Returns the URL of what is `rest` under its base.
+    pub(crate) fn with(&self, rest: &str) -> Option<Url> {
+        self.base.with(rest)
+    }
+}
+
+impl fmt::Debug for Mirrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let endpoints: Vec<_> = self.endpoints.iter().map(|it| it.as_str()).collect();
+        f.debug_struct("Mirrors")
+            .field("of", &self.name())
+            .field("endpoints", &endpoints)
+            .field("order", &self.order)
+            .field("sticky", &self.sticky)
+            .field("trusted", &self.is_trusted)
+            .field("strict", &self.is_strict)
+            .field("shared_idempotency", &self.shares_idempotency)
+            .field("secret_headers", &self.secret_headers)
+            .finish()
+    }
+}
+
+/// Sets of [`Mirrors`]: one, an array or a `Vec` of them.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{ConfigError, Mirrors, ResilientConfig};
+///
+/// # fn config() -> Result<ResilientConfig, ConfigError> {
+/// let crates = Mirrors::new("https://crates.example/").also("https://mirror.example/crates/");
+/// let images = Mirrors::new("https://images.example/").also("https://mirror.example/images/");
+/// ResilientConfig::builder().mirrors([crates, images]).build()
+/// # }
+/// # config().unwrap();
+/// ```
+#[derive(Clone)]
+pub struct MirrorSets(Arc<[Arc<Mirrors>]>);
+
+impl MirrorSets {
+    /// Returns the set for a request; of several the one with the longest base.
+    pub(crate) fn of(&self, url: &Url) -> Option<&Arc<Mirrors>> {
+        let fitting = self.0.iter().filter(|it| it.rest_of(url).is_some());
+        fitting.max_by_key(|it| it.name().len())
+    }
+
+    /// Returns the faults of all sets.
+    pub(crate) fn faults(&self) -> Vec<ConfigFault> {
+        let mut faults: Vec<_> = self.0.iter().flat_map(|it| it.faults()).collect();
+        if self.0.len() > MOST_SETS {
+            faults.push(ConfigFault::new("mirrors", "must be at most 64 sets", self.0.len()));
+        }
+        let again = self.0.iter().enumerate().find(|(at, it)| {
+            it.prefix.is_some() && self.0[..*at].iter().any(|other| other.prefix == it.prefix)
+        });
+        faults.extend(again.map(|(_, it)| {
+            ConfigFault::new("mirrors", "must not have two sets for one base", it.name())
+        }));
+        faults
+    }
+}
+
+impl fmt::Debug for MirrorSets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter()).finish()
+    }
+}
+
+impl From<Mirrors> for MirrorSets {
+    fn from(mirrors: Mirrors) -> Self {
+        Self([Arc::new(mirrors)].into())
+    }
+}
+
+impl From<Vec<Mirrors>> for MirrorSets {
+    fn from(mirrors: Vec<Mirrors>) -> Self {
+        Self(mirrors.into_iter().map(Arc::new).collect())
+    }
+}
+
+impl<const N: usize> From<[Mirrors; N]> for MirrorSets {
+    fn from(mirrors: [Mirrors; N]) -> Self {
+        Self(mirrors.into_iter().map(Arc::new).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(sets: impl Into<MirrorSets>) -> Vec<String> {
+        sets.into().faults().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn mirrors_longest_base_wins() {
+        let sets = MirrorSets::from([
+            Mirrors::new("https://a.example/"),
+            Mirrors::new("https://a.example/x/y"),
+            Mirrors::new("https://a.example/x"),
+        ]);
+        for (url, of) in [
+            ("https://a.example/x/y/z", Some("https://a.example/x/y")),
+            ("https://a.example/x/yz", Some("https://a.example/x")),
+            ("https://a.example/z", Some("https://a.example")),
+            ("https://b.example/", None),
+        ] {
+            assert_eq!(sets.of(&Url::parse(url).unwrap()).map(|it| it.name()), of, "{url}");
+        }
+    }
+
+    #[test]
+    fn mirrors_name_every_fault_without_secrets() {
+        let sound = || Mirrors::new("https://a.example/");
+        assert_eq!(rules(sound().also("https://b.example/x")), Vec::<String>::new());
+        let secret = sound().also("https://user:hunter2@b.example/?token=hunter2");
+        let faults = rules(secret).join("; ");
+        assert!(faults.contains("must be an http or https URL"), "{faults}");
+        assert!(!faults.contains("hunter2"), "{faults}");
+        assert_eq!(
+            rules(Mirrors::instead_of("https://a.example/")),
+            ["mirrors.\"https://a.example\" must have an endpoint, got 0"]
+        );
+        assert_eq!(
+            rules([sound().also("https://a.example"), sound().sticky(Duration::ZERO)]),
+            [
+                "mirrors.\"https://a.example\" must not have an endpoint twice, got \
+                 \"https://a.example\"",
+                "mirrors.sticky must be > 0, got 0ns",
+                "mirrors must not have two sets for one base, got \"https://a.example\"",
+            ]
+        );
+        let many = (0..16).fold(sound(), |it, i| it.also(&format!("https://a{i}.example")));
+        assert_eq!(rules(many).len(), 1);
+        let sets: Vec<_> =
+            (0..65).map(|it| Mirrors::new(&format!("https://a{it}.example"))).collect();
+        assert_eq!(rules(sets), ["mirrors must be at most 64 sets, got 65"]);
+    }
+}
