@@ -242,6 +242,17 @@ pub struct HeldInfo<'a> {
 }
 
 /// A wait for a limit of the client, which is over.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| if let Event::Queued(it) = event { eprintln!("{:?}", it.waited) })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct QueueInfo<'a> {
@@ -258,6 +269,17 @@ pub struct QueueInfo<'a> {
 }
 
 /// A change of an adaptive concurrency limit.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| if let Event::LimitChanged(it) = event { eprintln!("{}", it.to) })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct LimitInfo<'a> {
@@ -274,6 +296,17 @@ pub struct LimitInfo<'a> {
 }
 
 /// A hedge about to be sent.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| if let Event::HedgeStarted(it) = event { eprintln!("{:?}", it.delay) })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct HedgeInfo<'a> {
@@ -288,6 +321,17 @@ pub struct HedgeInfo<'a> {
 }
 
 /// A hedge that was due and refused.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| if let Event::HedgeRefused(it) = event { eprintln!("{}", it.why) })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct HedgeRefusedInfo<'a> {

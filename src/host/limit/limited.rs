@@ -3,6 +3,16 @@
 use std::{error::Error, fmt, time::Duration};
 
 /// The error of a request that a concurrency or rate limit of its own client ends before it is sent.
+///
+/// # Examples
+///
+/// ```
+/// # fn example(error: reqwest_resilient::HttpRequestError) {
+/// if let Some(limited) = error.limited() {
+///     eprintln!("{limited}; again in {:?}", limited.retry_in());
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limited(pub(crate) LimitedBy);
 

@@ -108,6 +108,14 @@ impl Limit {
 }
 
 /// The order in which requests get the permits of a [`ConcurrencyLimit`].
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{ConcurrencyLimit, Limit, Order};
+///
+/// let limit = ConcurrencyLimit::per_host(Limit::fixed(10)).order(Order::Fair);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Order {
@@ -316,6 +324,17 @@ impl fmt::Debug for Scope {
 }
 
 /// The use of a concurrency limit at one moment.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::HostStates;
+///
+/// let hosts = HostStates::new();
+/// if let Some(it) = hosts.limit_use("https://api.example.com") {
+///     println!("{} of {}, {} waiting", it.in_flight, it.limit, it.queued);
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LimitUse {
