@@ -26,7 +26,6 @@ pub(crate) struct Endpoints {
 }
 
 /// Marks a request for the rest of a download, in its extensions.
-#[cfg_attr(not(feature = "download"), expect(dead_code))]
 #[derive(Clone)]
 pub(crate) struct ResumesFrom {
     /// The endpoint of the bytes so far, if it is known.
@@ -36,7 +35,6 @@ pub(crate) struct ResumesFrom {
 }
 
 /// The endpoints whose bytes were wrong, in the extensions of a download's requests.
-#[cfg_attr(not(feature = "download"), expect(dead_code))]
 #[derive(Clone)]
 pub(crate) struct Avoids(pub(crate) Vec<Url>);
 

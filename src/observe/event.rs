@@ -343,6 +343,24 @@ pub struct RetryInfo<'a> {
 }
 
 /// An attempt at another endpoint than the one before.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{ConfigError, Event, Mirrors, ResilientConfig};
+///
+/// # fn config() -> Result<ResilientConfig, ConfigError> {
+/// ResilientConfig::builder()
+///     .mirrors(Mirrors::new("https://a.example/").also("https://b.example/"))
+///     .on_event(|event| {
+///         if let Event::FailedOver(it) = event {
+///             println!("{} instead of {}", it.url, it.from);
+///         }
+///     })
+///     .build()
+/// # }
+/// # config().unwrap();
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct FailoverInfo<'a> {

@@ -45,7 +45,7 @@ const FEATURES: [&str; 10] = [
     "budget",
     "files",
     "gate",
-    "limits",
+    "unknowns",
     "presets",
     "retries",
     "telemetry",

@@ -325,6 +325,19 @@ impl fmt::Debug for Mirrors {
 }
 
 /// Sets of [`Mirrors`]: one, an array or a `Vec` of them.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{ConfigError, Mirrors, ResilientConfig};
+///
+/// # fn config() -> Result<ResilientConfig, ConfigError> {
+/// let crates = Mirrors::new("https://crates.example/").also("https://mirror.example/crates/");
+/// let images = Mirrors::new("https://images.example/").also("https://mirror.example/images/");
+/// ResilientConfig::builder().mirrors([crates, images]).build()
+/// # }
+/// # config().unwrap();
+/// ```
 #[derive(Clone)]
 pub struct MirrorSets(Arc<[Arc<Mirrors>]>);
 
