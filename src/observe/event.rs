@@ -226,6 +226,22 @@ pub struct HeldInfo<'a> {
 }
 
 /// A hedge about to be sent.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, Hedge, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .hedge(Hedge::learned(0.95))
+///     .on_event(|event| {
+///         if let Event::HedgeStarted(it) = event {
+///             println!("{}: hedged after {:?}", it.url, it.delay);
+///         }
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct HedgeInfo<'a> {
@@ -240,6 +256,22 @@ pub struct HedgeInfo<'a> {
 }
 
 /// A hedge that was due and refused.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, Hedge, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .hedge(Hedge::learned(0.95))
+///     .on_event(|event| {
+///         if let Event::HedgeRefused(it) = event {
+///             println!("{}: no hedge, {:?}", it.url, it.why);
+///         }
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct HedgeRefusedInfo<'a> {
