@@ -314,7 +314,7 @@ pub struct HedgeInfo<'a> {
 ///     .hedge(Hedge::learned(0.95))
 ///     .on_event(|event| {
 ///         if let Event::HedgeRefused(it) = event {
-///             println!("{}: no hedge, {:?}", it.url, it.why);
+///             println!("{}: no hedge, {}", it.url, it.why);
 ///         }
 ///     })
 ///     .build()?;
