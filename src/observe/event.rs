@@ -226,6 +226,21 @@ pub struct HeldInfo<'a> {
 }
 
 /// A hedge about to be sent.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, Hedge, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .hedge(Hedge::learned(0.95))
+///     .on_event(|event| match event {
+///         Event::HedgeStarted(it) => eprintln!("{} is slow: {:?}", it.url, it.delay),
+///         _ => {}
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct HedgeInfo<'a> {
@@ -240,6 +255,21 @@ pub struct HedgeInfo<'a> {
 }
 
 /// A hedge that was due and refused.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, Hedge, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .hedge(Hedge::learned(0.95))
+///     .on_event(|event| match event {
+///         Event::HedgeRefused(it) => eprintln!("no hedge for {}: {}", it.url, it.why),
+///         _ => {}
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct HedgeRefusedInfo<'a> {
