@@ -209,7 +209,9 @@ const CONTESTANTS: [Contestant; 4] = [
                 Some(Ok(ready)) => ready.call(()),
                 _ => unreachable!("ready at once"),
             };
-            Box::pin(async move { drop(sent.await) })
+            Box::pin(async move {
+                let _ = sent.await;
+            })
         })
     }),
     ("Resilient", |pool| {

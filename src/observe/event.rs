@@ -300,10 +300,15 @@ pub struct LimitInfo<'a> {
 /// # Examples
 ///
 /// ```
-/// use reqwest_resilient::{Event, ResilientConfig};
+/// use reqwest_resilient::{Event, Hedge, ResilientConfig};
 ///
 /// let config = ResilientConfig::builder()
-///     .on_event(|event| if let Event::HedgeStarted(it) = event { eprintln!("{:?}", it.delay) })
+///     .hedge(Hedge::learned(0.95))
+///     .on_event(|event| {
+///         if let Event::HedgeStarted(it) = event {
+///             println!("{}: hedged after {:?}", it.url, it.delay);
+///         }
+///     })
 ///     .build()?;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
@@ -325,10 +330,15 @@ pub struct HedgeInfo<'a> {
 /// # Examples
 ///
 /// ```
-/// use reqwest_resilient::{Event, ResilientConfig};
+/// use reqwest_resilient::{Event, Hedge, ResilientConfig};
 ///
 /// let config = ResilientConfig::builder()
-///     .on_event(|event| if let Event::HedgeRefused(it) = event { eprintln!("{}", it.why) })
+///     .hedge(Hedge::learned(0.95))
+///     .on_event(|event| {
+///         if let Event::HedgeRefused(it) = event {
+///             println!("{}: no hedge, {}", it.url, it.why);
+///         }
+///     })
 ///     .build()?;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```

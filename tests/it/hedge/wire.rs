@@ -16,12 +16,12 @@ fn slow_at_times() -> impl Fn() -> Duration + Send + Sync {
     let count = Arc::new(AtomicUsize::new(0));
     move || {
         let number = count.fetch_add(1, Ordering::Relaxed);
-        if number % 21 == 19 { ms(1_000) } else { Duration::ZERO }
+        if number % 21 == 19 { ms(2_000) } else { Duration::ZERO }
     }
 }
 
 fn config() -> ResilientConfig {
-    ResilientConfig::builder().hedge(Hedge::after(ms(50))).build().unwrap()
+    ResilientConfig::builder().hedge(Hedge::after(ms(200))).build().unwrap()
 }
 
 #[tokio::test]
@@ -39,8 +39,10 @@ async fn over_http_1_each_hedge_costs_a_connection_at_most() {
         response.bytes().await.unwrap();
     }
     let hedges = server.begun() - 1_000;
-    assert!((40..=53).contains(&hedges), "{hedges} hedges");
-    assert!(server.connections() <= 60, "{} for {hedges} hedges", server.connections());
+    // Most of them by far are those of slow responses, on a busy machine too.
+    assert!((40..=60).contains(&hedges), "{hedges} hedges");
+    let most = 60.max(hedges + hedges / 3);
+    assert!(server.connections() <= most, "{} for {hedges} hedges", server.connections());
 }
 
 #[cfg(feature = "http2")]
@@ -60,6 +62,6 @@ async fn over_http_2_hedges_share_the_connection() {
         response.bytes().await.unwrap();
     }
     let hedges = server.begun() - 1_000;
-    assert!((40..=53).contains(&hedges), "{hedges} hedges");
+    assert!((40..=60).contains(&hedges), "{hedges} hedges");
     assert_eq!(server.connections(), 1);
 }
