@@ -219,11 +219,13 @@ pub use host::limit::{ConcurrencyLimit, Limit, LimitUse, Limited, Order};
 pub use host::mirrors::{MirrorSets, Mirrors};
 pub use host::rate::{Rate, RateLimit};
 pub use host::states::HostStates;
-pub use observe::event::{
-    BudgetInfo, Event, FailoverInfo, FailureInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo,
-    LimitInfo, QueueInfo, RequestInfo, ResponseInfo, ResumeInfo, RetryInfo,
+pub use observe::attempt_log::AttemptLog;
+pub use observe::event::{Event, FailureInfo, RequestInfo, ResponseInfo, RetryInfo};
+pub use observe::history::{Attempt, History, Hold, ResponseExt};
+pub use observe::info::{
+    BudgetInfo, FailoverInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo, LimitInfo,
+    QueueInfo, ResumeInfo,
 };
-pub use observe::history::{Attempt, AttemptLog, History, Hold, ResponseExt};
 pub use observe::listeners::{AttemptScope, Observer};
 pub use observe::message::TimeLimit;
 pub use observe::misuse::Misuse;

@@ -7,7 +7,8 @@ use reqwest::{Request, Response, Url};
 use reqwest_middleware::ClientWithMiddleware;
 
 use crate::error::{Cause, HttpRequestError, Inner};
-use crate::observe::history::{AttemptLog, History, ResponseExt};
+use crate::observe::attempt_log::AttemptLog;
+use crate::observe::history::{History, ResponseExt};
 use crate::observe::invalid::InvalidPart;
 use crate::outcome::transport_error;
 use crate::retry::decision::StopReason;

@@ -16,6 +16,7 @@ pub(crate) mod attempt;
 pub mod bench;
 pub(crate) mod body;
 pub(crate) mod decide;
+mod end;
 pub(crate) mod endpoint;
 pub(crate) mod fast_path;
 mod judge;

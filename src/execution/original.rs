@@ -6,7 +6,7 @@ use http::Extensions;
 use reqwest::Request;
 
 use crate::execution::record::SendRecord;
-use crate::observe::history::AttemptLog;
+use crate::observe::attempt_log::AttemptLog;
 use crate::outcome::not_sent;
 use crate::retry::decision::StopReason;
 

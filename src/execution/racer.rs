@@ -11,7 +11,7 @@ use crate::error::HttpRequestError;
 use crate::execution::attempt::{self, AttemptLimits, AttemptResult, Chain};
 use crate::execution::body::{BodyFactory, BoxFuture};
 use crate::execution::decide::Judged;
-use crate::host::admission::HedgePermit;
+use crate::host::hedging::HedgePermit;
 use crate::observe::listeners::Scopes;
 use crate::outcome::AttemptKind;
 use crate::outcome::transport_error::BodyFactoryError;

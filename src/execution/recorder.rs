@@ -9,11 +9,12 @@ use crate::breaker::StateChange;
 use crate::config::policy::Policy;
 use crate::host::hedge::HedgeRefusal;
 use crate::host::limit::LimitUse;
-use crate::observe::event::{
-    BudgetInfo, Event, FailoverInfo, FailureInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo,
-    LimitInfo, QueueInfo, RequestInfo, ResponseInfo, RetryInfo,
+use crate::observe::attempt_log::AttemptLog;
+use crate::observe::event::{Event, FailureInfo, RequestInfo, ResponseInfo, RetryInfo};
+use crate::observe::history::{Attempt, History, Hold, server_of};
+use crate::observe::info::{
+    BudgetInfo, FailoverInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo, LimitInfo, QueueInfo,
 };
-use crate::observe::history::{Attempt, AttemptLog, History, Hold, server_of};
 use crate::observe::listeners::Scopes;
 use crate::outcome::{AttemptKind, Heard, Outcome};
 use crate::retry::decision::{Decision, StopReason, WaitSource};

@@ -2,26 +2,23 @@
 
 use std::{mem, time::Duration};
 
-use http::Extensions;
 use reqwest::Response;
 
 use crate::breaker::StateChange;
 use crate::common::clock::Instant;
-use crate::common::fault::ConfigError;
 use crate::config::policy::Policy;
-use crate::error::{BoxError, Cause, HttpRequestError, Inner};
+use crate::error::BoxError;
 use crate::execution::ClientParts;
-use crate::execution::attempt::{self, AttemptLimits, AttemptResult, Chain, Rejection};
-use crate::execution::body::{self, BodyFactory};
+use crate::execution::attempt::{self, AttemptLimits, AttemptResult, Chain};
+use crate::execution::body::BodyFactory;
 use crate::execution::decide::{Judged, Retry};
 use crate::execution::original::Original;
 use crate::execution::record::OwnConnection;
 use crate::execution::recorder::{Recorder, Standing};
 use crate::execution::route::Route;
 use crate::host::admission::Admission;
-use crate::observe::history::History;
 use crate::observe::misuse::Misuse;
-use crate::outcome::{AttemptKind, Delivery, Failure, FailureKind, idempotency};
+use crate::outcome::{AttemptKind, idempotency};
 use crate::retry::decision::{Decision, StopReason, WaitSource};
 
 /// One request under way.
@@ -307,110 +304,6 @@ impl<'p> Execution<'p> {
         }
         self.now = Instant::now();
         Ok(last)
-    }
-
-    /// Ends a request whose next attempt is not sent, with the result of the one before if there
-    /// was one.
-    fn reject<C: Chain>(
-        &mut self,
-        original: &mut Original<'_>,
-        last: Option<Box<AttemptResult<C::Error>>>,
-        rejection: Rejection,
-    ) -> Result<Response, C::Error> {
-        let stop = rejection.stop();
-        let unsent = AttemptResult::unsent(rejection.kind, rejection.error);
-        let outcome = self.outcome(original, unsent.view::<C>());
-        let now = self.standing();
-        self.recorder.rejected(&outcome, stop, now);
-        self.give_up::<C>(original, last.map_or(unsent, |it| *it), stop)
-    }
-
-    /// Ends a request whose settings are invalid: nothing is sent.
-    pub(crate) fn refuse<C: Chain>(
-        &mut self,
-        original: &mut Original<'_>,
-        faults: ConfigError,
-    ) -> Result<Response, C::Error> {
-        let unsent = AttemptResult::unsent(FailureKind::Builder, faults.into());
-        self.give_up::<C>(original, unsent, StopReason::Final)
-    }
-
-    /// Ends a request with the result of its last attempt, though a retry had been decided.
-    fn give_up<C: Chain>(
-        &mut self,
-        original: &mut Original<'_>,
-        last: AttemptResult<C::Error>,
-        stop: StopReason,
-    ) -> Result<Response, C::Error> {
-        let now = self.standing();
-        self.recorder.give_up(stop, now);
-        let outcome = self.outcome(original, last.view::<C>());
-        self.recorder.ended(&outcome, stop, now);
-        self.finish::<C>(original, last, stop)
-    }
-
-    /// Returns what the caller gets.
-    fn finish<C: Chain>(
-        &mut self,
-        original: &mut Original<'_>,
-        result: AttemptResult<C::Error>,
-        stop: StopReason,
-    ) -> Result<Response, C::Error> {
-        original.end(stop, self.retry.attempts());
-        let result = match self.own_error.take() {
-            Some(error) => {
-                let failure = Failure::local(FailureKind::Other, Delivery::Answered);
-                AttemptResult::Local(failure, error)
-            }
-            None => result,
-        };
-        match result {
-            AttemptResult::Response { response, body, .. } => {
-                Ok(self.attach(response, body.is_some(), original.extensions()))
-            }
-            AttemptResult::Failed { error, .. } => Err(error),
-            AttemptResult::Local(Failure { kind, .. }, source) => {
-                let Standing { attempts, elapsed, .. } = self.standing();
-                Err(C::local(HttpRequestError::new(Inner {
-                    method: Some(original.request.method().clone()),
-                    url: Some(original.request.url().clone()),
-                    stop,
-                    attempts,
-                    elapsed,
-                    history: self.recorder.take_history().map_or_else(History::default, |it| *it),
-                    log: self.recorder.log.clone(),
-                    redact_path: self.policy.redact_path.clone(),
-                    cause: Cause::Failure(kind, source),
-                })))
-            }
-        }
-    }
-
-    /// Attaches limits, history and redaction to a response.
-    fn attach(
-        &mut self,
-        mut response: Response,
-        is_read: bool,
-        extensions: &Extensions,
-    ) -> Response {
-        if !is_read {
-            response = self.client.guarded(self.policy, response, extensions);
-        }
-        let limit = self.policy.max_total_time.filter(|_| !is_read);
-        if let (Some(at), Some(limit)) = (self.retry.deadline(), limit) {
-            response = body::until(response, at, limit);
-        }
-        if let Some(permit) = self.admission.permit_of_body().filter(|_| !is_read) {
-            response = body::holding(response, permit);
-        }
-        if let Some(history) = self.recorder.take_history().filter(|it| it.total() > 0) {
-            response.extensions_mut().insert(*history);
-        }
-        self.name_endpoint(&mut response);
-        if let Some(redact_path) = &self.policy.redact_path {
-            response.extensions_mut().insert(redact_path.clone());
-        }
-        response
     }
 
     /// Returns where the request stands.

@@ -15,9 +15,6 @@ use crate::common::clock::{Instant, Sources};
 use crate::host::gate::{
     Closing, Entry, GateKey, GatePass, Patience, RateLimited, Throttle, Waiting,
 };
-use crate::host::hedge::lanes::HedgeTurn;
-use crate::host::hedge::{Hedge, HedgeRefusal};
-use crate::host::limit::LimitPermit;
 use crate::host::parts::Parts;
 use crate::retry::budget::{Success, Token, TokenWaiter};
 
@@ -28,7 +25,7 @@ use crate::retry::budget::{Success, Token, TokenWaiter};
 pub(crate) struct Admission<'p> {
     pub(super) parts: Parts<'p>,
     /// Set if a `Resilient` further out has this request as its breaker's probe.
-    is_outer_probe: bool,
+    pub(super) is_outer_probe: bool,
     pub(super) permit: Option<Permit>,
     /// Lives as long as a permit that is a probe.
     pub(super) probing: Option<Arc<()>>,
@@ -197,55 +194,6 @@ impl<'p> Admission<'p> {
         self.permit = None;
     }
 
-    /// Begins an attempt that may be hedged. `is_first` is set for the first one of its request.
-    pub(crate) fn begin_hedging(
-        &self,
-        hedge: &Hedge,
-        request: &Request,
-        is_first: bool,
-        now: Instant,
-    ) -> HedgeTurn {
-        let key = hedge.key_of(request);
-        self.parts.hedges(now).begin(key, hedge.rules(), is_first, now)
-    }
-
-    /// Admits a hedge, which never waits: asks gate, breaker and budget, and last the bucket of
-    /// hedges, which pays.
-    ///
-    /// # Errors
-    ///
-    /// The reason why there is no hedge now. Nothing is taken then.
-    pub(crate) fn admit_hedge(
-        &self,
-        turn: &HedgeTurn,
-        now: Instant,
-    ) -> Result<HedgePermit, HedgeRefusal> {
-        if self.parts.may_be_held_back() {
-            return Err(HedgeRefusal::Gate);
-        }
-        if self.is_outer_probe || self.probing.is_some() {
-            return Err(HedgeRefusal::CircuitBreaker);
-        }
-        if self.parts.budget().is_some_and(|it| it.is_short(now)) {
-            return Err(HedgeRefusal::RetryBudget);
-        }
-        let limit = self.try_hedge_permit().ok_or(HedgeRefusal::Limited)?;
-        let breaker = match self.parts.breaker() {
-            Some(breaker) => Some(breaker.pass(now).ok_or(HedgeRefusal::CircuitBreaker)?),
-            None => None,
-        };
-        turn.withdraw(now)?;
-        Ok(HedgePermit { breaker, limit })
-    }
-
-    /// Goes on with the permit of the hedge that won, in place of its attempt's.
-    pub(crate) fn adopt_hedge(&mut self, permit: HedgePermit) {
-        self.permit = permit.breaker;
-        if let Some(permit) = permit.limit {
-            self.hold_permit(permit);
-        }
-    }
-
     /// Returns how long the breaker rejects attempts from now on, if it does.
     pub(crate) fn rejects_for(&self, now: Instant) -> Option<Duration> {
         let rejection = self.parts.breaker()?.rejects(now)?;
@@ -354,13 +302,6 @@ impl<'p> Admission<'p> {
             host.gates.close(key, now, throttle, hint, unit());
         }
     }
-}
-
-/// The permits of a hedge. When dropped it releases them; nothing is reported.
-#[derive(Debug)]
-pub(crate) struct HedgePermit {
-    breaker: Option<Permit>,
-    limit: Option<LimitPermit>,
 }
 
 /// Admits a request if the gate is open and the breaker closed; `None` if the slow path has to

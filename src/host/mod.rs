@@ -3,6 +3,7 @@
 pub(crate) mod admission;
 pub(crate) mod gate;
 pub(crate) mod hedge;
+pub(crate) mod hedging;
 pub(crate) mod limit;
 mod limits;
 pub(crate) mod map;

@@ -1,12 +1,10 @@
 //! The history of a request, attempt by attempt.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::{fmt, time::Duration};
 
 use http::StatusCode;
 use reqwest::Url;
 
-use crate::common::path_redactor::PathRedactor;
 use crate::host::mirrors::GivenBy;
 use crate::outcome::{AttemptKind, Delivery, FailureKind, Heard, Outcome};
 use crate::retry::decision::{StopReason, WaitSource};
@@ -384,85 +382,6 @@ impl ResponseExt for reqwest::Response {
     }
 }
 
-/// A handle to the history of a request, which can be read while the request runs and afterwards.
-///
-/// Put a clone of it into the request's extensions:
-///
-/// ```no_run
-/// # async fn example(client: reqwest_middleware::ClientWithMiddleware) -> Result<(), reqwest_middleware::Error> {
-/// use reqwest_resilient::AttemptLog;
-///
-/// let log = AttemptLog::new();
-/// let result = client.get("https://example.com").with_extension(log.clone()).send().await;
-/// println!("{}", log.history());
-/// # Ok(()) }
-/// ```
-///
-/// One log serves one request at a time; another request restarts it.
-#[derive(Clone, Debug, Default)]
-pub struct AttemptLog(Arc<Mutex<Logged>>);
-
-#[derive(Debug, Default)]
-struct Logged {
-    history: History,
-    elapsed: Duration,
-    redact_path: Option<PathRedactor>,
-}
-
-impl AttemptLog {
-    /// Creates an empty log.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Returns the history so far.
-    pub fn history(&self) -> History {
-        self.lock(|it| it.history.clone())
-    }
-
-    /// Returns the number of attempts so far.
-    pub fn attempts(&self) -> u32 {
-        self.lock(|it| it.history.total)
-    }
-
-    /// Returns how long the request took, waits included; up to its last attempt while it runs.
-    pub fn elapsed(&self) -> Duration {
-        self.lock(|it| it.elapsed)
-    }
-
-    /// Returns whether both are handles to the same log.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
-    pub(crate) fn redact_path(&self) -> Option<PathRedactor> {
-        self.lock(|it| it.redact_path.clone())
-    }
-
-    pub(crate) fn set(
-        &self,
-        history: History,
-        elapsed: Duration,
-        redact_path: Option<&PathRedactor>,
-    ) {
-        self.lock(|it| {
-            it.history = history;
-            it.elapsed = elapsed;
-            it.redact_path = redact_path.cloned();
-        });
-    }
-
-    /// Records that the first attempt succeeded, and that this was all.
-    pub(crate) fn set_success(&self, attempt: Attempt) {
-        let elapsed = attempt.duration;
-        self.set(History::of_success(attempt, Heard::default()), elapsed, None);
-    }
-
-    fn lock<T>(&self, read: impl FnOnce(&mut Logged) -> T) -> T {
-        read(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use http::{HeaderMap, Method, header};
@@ -548,16 +467,5 @@ mod tests {
         response.extensions_mut().insert(history.clone());
         assert_eq!((response.attempts(), response.history()), (3, Some(&history)));
         assert_eq!((response.retry_in(), response.is_rate_limited()), (Some(SECOND), true));
-    }
-
-    #[test]
-    fn a_log_shows_what_was_last_written() {
-        let log = AttemptLog::new();
-        assert_eq!((log.attempts(), log.elapsed()), (0, Duration::ZERO));
-        let mut history = History::default();
-        history.push(timed_out(3), Heard::default());
-        log.clone().set(history.clone(), SECOND, None);
-        assert_eq!((log.attempts(), log.elapsed()), (3, SECOND));
-        assert_eq!(log.history(), history);
     }
 }

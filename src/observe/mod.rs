@@ -1,7 +1,9 @@
 //! Observability: events, history, messages, telemetry.
 
+pub(crate) mod attempt_log;
 pub(crate) mod event;
 pub(crate) mod history;
+pub(crate) mod info;
 pub(crate) mod invalid;
 pub(crate) mod listeners;
 pub(crate) mod message;

@@ -4,6 +4,7 @@ mod body;
 mod broken;
 mod content_range;
 mod error;
+mod failed;
 mod file;
 pub(crate) mod link;
 mod patience;

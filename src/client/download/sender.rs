@@ -14,7 +14,8 @@ use crate::error::HttpRequestError;
 use crate::execution::body::stall::WatchesItself;
 use crate::execution::original::ResendCount;
 use crate::execution::route::{Avoids, ResumesFrom};
-use crate::observe::history::{AttemptLog, History, ResponseExt};
+use crate::observe::attempt_log::AttemptLog;
+use crate::observe::history::{History, ResponseExt};
 
 /// The number of histories that are kept.
 const MOST_HISTORIES: usize = 64;

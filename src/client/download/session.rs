@@ -7,13 +7,12 @@ use reqwest::{Request, Response, Url};
 use reqwest_middleware::ClientWithMiddleware;
 
 use crate::client::download::broken::{self, Broken};
-use crate::client::download::error::{Cause, DownloadError, DownloadErrorKind, Inner};
+use crate::client::download::error::{Cause, DownloadError, DownloadErrorKind};
+use crate::client::download::failed::kind_of;
 use crate::client::download::link::{Context, GoingOn};
 use crate::client::download::patience::{Next, Patience};
 use crate::client::download::refresh::{Refresh, ResumePoint};
-use crate::client::download::representation::{
-    Asked, Head, NotResumable, Representation, Unexpected,
-};
+use crate::client::download::representation::{Asked, Head, NotResumable, Representation};
 use crate::client::download::resumed::Reply;
 use crate::client::download::sender::{Rest, Sender};
 use crate::client::download::validator::Validator;
@@ -26,7 +25,7 @@ use crate::retry::decision::StopReason;
 
 /// The requests of a download, and what is known of its resource.
 pub(crate) struct Session {
-    sender: Sender,
+    pub(super) sender: Sender,
     asked: Asked,
     refresh: Option<Refresh>,
     max_retries: Option<u32>,
@@ -361,7 +360,7 @@ impl Session {
         }
     }
 
-    fn context(&self) -> Context {
+    pub(super) fn context(&self) -> Context {
         self.sender.context()
     }
 
@@ -378,37 +377,6 @@ impl Session {
     pub(crate) fn sender(&self) -> &Sender {
         &self.sender
     }
-
-    /// Builds the error of this download at its present offset.
-    pub(crate) fn error(&self, kind: DownloadErrorKind, cause: Cause) -> DownloadError {
-        DownloadError::new(Inner {
-            kind,
-            url: Some(self.url().clone()),
-            redact_path: self.context().redact_path(),
-            offset: self.received,
-            validator: self.validator(),
-            is_resumable: self.representation.validator.is_ok(),
-            resumes: self.counts.resumes,
-            histories: self.sender.histories.clone(),
-            cause,
-        })
-    }
-
-    fn request_failed(&self, error: HttpRequestError) -> DownloadError {
-        let kind = match error.stop_reason() {
-            StopReason::Deadline => DownloadErrorKind::Deadline,
-            _ => DownloadErrorKind::Request,
-        };
-        self.error(kind, Cause::Request(error))
-    }
-
-    fn cannot_resume(&self, why: NotResumable, broken: Broken) -> DownloadError {
-        let kind = match broken {
-            Broken::Stall(_) => DownloadErrorKind::Stalled,
-            _ => DownloadErrorKind::NotResumable(why),
-        };
-        self.error(kind, broken.cause())
-    }
 }
 
 /// The next step after a response to a request for the rest.
@@ -422,15 +390,6 @@ enum Step {
 
 fn failed(kind: DownloadErrorKind, error: HttpRequestError) -> Step {
     Step::Failed(kind, Cause::Request(error))
-}
-
-fn kind_of(unexpected: Unexpected) -> DownloadErrorKind {
-    match unexpected {
-        Unexpected::Status(status) => DownloadErrorKind::UnexpectedStatus(status),
-        Unexpected::Length { expected, announced } => {
-            DownloadErrorKind::Length { expected, received: announced }
-        }
-    }
 }
 
 /// Returns the head of a response. The length that it announces counts: that of the body, where

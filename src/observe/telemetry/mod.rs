@@ -16,6 +16,8 @@
 //! ```
 
 #[cfg(feature = "metrics")]
+mod labels;
+#[cfg(feature = "metrics")]
 mod metrics;
 #[cfg(feature = "tracing")]
 mod tracing;

@@ -1,0 +1,107 @@
+//! A handle to the history of a request that is under way.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::common::path_redactor::PathRedactor;
+use crate::observe::history::{Attempt, History};
+use crate::outcome::Heard;
+
+/// A handle to the history of a request, which can be read while the request runs and afterwards.
+///
+/// Put a clone of it into the request's extensions:
+///
+/// ```no_run
+/// # async fn example(client: reqwest_middleware::ClientWithMiddleware) -> Result<(), reqwest_middleware::Error> {
+/// use reqwest_resilient::AttemptLog;
+///
+/// let log = AttemptLog::new();
+/// let result = client.get("https://example.com").with_extension(log.clone()).send().await;
+/// println!("{}", log.history());
+/// # Ok(()) }
+/// ```
+///
+/// One log serves one request at a time; another request restarts it.
+#[derive(Clone, Debug, Default)]
+pub struct AttemptLog(Arc<Mutex<Logged>>);
+
+#[derive(Debug, Default)]
+struct Logged {
+    history: History,
+    elapsed: Duration,
+    redact_path: Option<PathRedactor>,
+}
+
+impl AttemptLog {
+    /// Creates an empty log.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Returns the history so far.
+    pub fn history(&self) -> History {
+        self.lock(|it| it.history.clone())
+    }
+
+    /// Returns the number of attempts so far.
+    pub fn attempts(&self) -> u32 {
+        self.lock(|it| it.history.total())
+    }
+
+    /// Returns how long the request took, waits included; up to its last attempt while it runs.
+    pub fn elapsed(&self) -> Duration {
+        self.lock(|it| it.elapsed)
+    }
+
+    /// Returns whether both are handles to the same log.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(crate) fn redact_path(&self) -> Option<PathRedactor> {
+        self.lock(|it| it.redact_path.clone())
+    }
+
+    pub(crate) fn set(
+        &self,
+        history: History,
+        elapsed: Duration,
+        redact_path: Option<&PathRedactor>,
+    ) {
+        self.lock(|it| {
+            it.history = history;
+            it.elapsed = elapsed;
+            it.redact_path = redact_path.cloned();
+        });
+    }
+
+    /// Records that the first attempt succeeded, and that this was all.
+    pub(crate) fn set_success(&self, attempt: Attempt) {
+        let elapsed = attempt.duration;
+        self.set(History::of_success(attempt, Heard::default()), elapsed, None);
+    }
+
+    fn lock<T>(&self, read: impl FnOnce(&mut Logged) -> T) -> T {
+        read(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_log_shows_what_was_last_written() {
+        let log = AttemptLog::new();
+        assert_eq!((log.attempts(), log.elapsed()), (0, Duration::ZERO));
+        let attempt = Attempt::succeeded(StatusCode::OK, SECOND, None);
+        let history = History::of_success(attempt, Heard::default());
+        log.clone().set(history.clone(), SECOND, None);
+        assert_eq!((log.attempts(), log.elapsed()), (1, SECOND));
+        assert_eq!(log.history(), history);
+    }
+}
