@@ -1,4 +1,4 @@
-//! What budget, gate and look-up of the host cost while threads share them, beside what others have:
+//! What budget, gate, limits and look-up of the host cost while threads share them, beside what others have:
 //! in a tight loop, where threads that share get in each other's way all the time.
 
 #[path = "support/mod.rs"]
@@ -18,13 +18,14 @@ use std::{
 
 use reqwest::{Method, Request};
 
-use reqwest_resilient::bench::{Account, Gate, Hosts};
+use governor::{Quota, RateLimiter};
+use reqwest_resilient::bench::{Account, Gate, Hosts, Permits, Slots};
 use support::{
     bar,
     chain::get,
     rounds::{Case, Rounds},
 };
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 use tower::retry::budget::{Budget, TpsBudget};
 use url::Position;
 
@@ -46,6 +47,10 @@ fn main() {
     let plain = Apart(RwLock::new(HashMap::from([entry])));
     let tower = TpsBudget::default();
     let mutex = Mutex::new(None::<Instant>);
+    let (permits, slots) = (Permits::new(1_000), Slots::new());
+    let semaphore = Semaphore::new(1_000);
+    let quota = Quota::with_period(Duration::from_nanos(1)).expect("a rate");
+    let governor = RateLimiter::direct(quota);
     let cases = [
         Case::new("a budget's deposit", || black_box(&account).deposit()),
         Case::new("deposit, tower", || black_box(&tower).deposit()),
@@ -55,6 +60,16 @@ fn main() {
         Case::new("a look at a mutex", || {
             let is_closed = |until: Option<Instant>| until.is_some_and(|it| black_box(now) < it);
             black_box(black_box(&mutex).lock().is_ok_and(|it| is_closed(*it)));
+        }),
+        Case::new("a permit", || black_box(&permits).take()),
+        Case::new("a permit, tokio", || {
+            drop(black_box(black_box(&semaphore).try_acquire()));
+        }),
+        Case::new("a slot", || {
+            black_box(black_box(&slots).take(&request, Instant::now()));
+        }),
+        Case::new("a slot, governor", || {
+            drop(black_box(black_box(&governor).check()));
         }),
         Case::new("finding the host", || black_box(&hosts).find(black_box(&request), now)),
         Case::new("finding the 100th host", || black_box(&hosts).find(black_box(&hundredth), now)),
@@ -77,6 +92,11 @@ fn main() {
         against("budget, tower", "a budget's deposit", "deposit, tower");
         against("gate, a mutex", "a look at the gate", "a look at a mutex");
         if threads == 1 {
+            let (ours, peer) = (rounds.of_case("a permit"), rounds.of_case("a permit, tokio"));
+            bar("permit, tokio, 1 thread(s)", ours, peer, 2.0);
+            bar("permit, 60 ns", ours, 60.0, 1.0);
+            let (ours, peer) = (rounds.of_case("a slot"), rounds.of_case("a slot, governor"));
+            bar("slot, governor, 1 thread(s)", ours, peer, 1.3);
             against("look-up, a plain map", "finding the host", "finding it in a RwLock<HashMap>");
         } else {
             // From run to run the plain map takes once as long and twice as long.

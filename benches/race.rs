@@ -138,7 +138,9 @@ fn entries(scenarios: &[Arc<Scenario>]) -> impl Iterator<Item = (usize, usize, u
     let takes_part = |scenario: &Scenario, it: &Contestant| {
         let is_out_of_reach = scenario.in_virtual_time && it.needs_sockets;
         let is_beside_the_point = it.is_preset && scenario.batch_bars.is_empty();
-        !is_out_of_reach && !is_beside_the_point
+        let has_no_limit =
+            it.is_limited && scenario.limit_bars.as_ref().is_none_or(|(name, _)| *name != it.name);
+        !is_out_of_reach && !is_beside_the_point && !has_no_limit
     };
     scenarios.iter().enumerate().flat_map(move |(number, scenario)| {
         let contestants = CONTESTANTS.iter().enumerate();
@@ -150,12 +152,20 @@ fn entries(scenarios: &[Arc<Scenario>]) -> impl Iterator<Item = (usize, usize, u
 fn print_table(scenarios: &[Arc<Scenario>], results: &[Row], csv: bool) {
     if csv {
         println!(
-            "scenario,client,succeeded,asked,seconds,sends,sends_while_down,peak_after,twice,p50_ms,p99_ms"
+            "scenario,client,succeeded,asked,seconds,sends,sends_while_down,refused,peak_after,twice,p50_ms,p99_ms"
         );
     } else {
         println!(
-            "{:<40} {:<18} {:>11} {:>7} {:>6} {:>5} {:>7} {:>7}",
-            "scenario", "client", "succeeded", "seconds", "sends", "twice", "p50 ms", "p99 ms"
+            "{:<40} {:<18} {:>11} {:>7} {:>6} {:>5} {:>5} {:>7} {:>7}",
+            "scenario",
+            "client",
+            "succeeded",
+            "seconds",
+            "sends",
+            "429",
+            "twice",
+            "p50 ms",
+            "p99 ms"
         );
     }
     for (scenario, row) in scenarios.iter().zip(results) {
@@ -168,6 +178,7 @@ fn print_table(scenarios: &[Arc<Scenario>], results: &[Row], csv: bool) {
                 seconds,
                 sends,
                 sends_while_down,
+                refused,
                 peak_after,
                 twice,
                 p50,
@@ -175,12 +186,12 @@ fn print_table(scenarios: &[Arc<Scenario>], results: &[Row], csv: bool) {
             } = it;
             if csv {
                 println!(
-                    "\"{name}\",{client},{succeeded},{asked},{seconds:.2},{sends},{sends_while_down},{peak_after},{twice},{p50:.1},{p99:.1}"
+                    "\"{name}\",{client},{succeeded},{asked},{seconds:.2},{sends},{sends_while_down},{refused},{peak_after},{twice},{p50:.1},{p99:.1}"
                 );
             } else {
                 let of = format!("{succeeded}/{asked}");
                 println!(
-                    "{name:<40} {client:<18} {of:>11} {seconds:>7.1} {sends:>6} {twice:>5} {p50:>7.0} {p99:>7.0}"
+                    "{name:<40} {client:<18} {of:>11} {seconds:>7.1} {sends:>6} {refused:>5} {twice:>5} {p50:>7.0} {p99:>7.0}"
                 );
             }
         }
@@ -192,8 +203,12 @@ fn print_bars(scenario: &Scenario, row: &Row) {
     let Some(peer) = peer else { return };
     for (contestant, figures) in CONTESTANTS.iter().zip(row) {
         let Some(figures) = figures.filter(|_| contestant.ours) else { continue };
-        let is_batch = contestant.name == BATCH;
-        for bar in if is_batch { &scenario.batch_bars } else { &scenario.bars } {
+        let bars = match contestant {
+            it if it.name == BATCH => &scenario.batch_bars,
+            it if it.is_limited => scenario.limit_bars.as_ref().map_or(&scenario.bars, |it| &it.1),
+            _ => &scenario.bars,
+        };
+        for bar in bars {
             bar.print(&format!("{}, {}", scenario.name, contestant.name), &figures, &peer);
         }
     }

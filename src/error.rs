@@ -10,6 +10,7 @@ use crate::breaker::CircuitOpen;
 use crate::common::fault::BuildError;
 use crate::common::path_redactor::PathRedactor;
 use crate::host::gate::RateLimited;
+use crate::host::limit::Limited;
 use crate::host::mirrors::EndpointsUnavailable;
 use crate::observe::history::{AttemptLog, History};
 use crate::observe::invalid::InvalidPart;
@@ -39,7 +40,7 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 ///
 /// The cause is once in the chain. `Display` has it where this crate decided and there is no
 /// source: a rejection ([`circuit_open`](Self::circuit_open),
-/// [`rate_limited`](Self::rate_limited)), or the end of `max_total_time` or `attempt_timeout`. Otherwise the sources
+/// [`rate_limited`](Self::rate_limited), [`limited`](Self::limited)), or the end of `max_total_time` or `attempt_timeout`. Otherwise the sources
 /// have it, and `Display` names the kind. The alternate form, `{error:#}`, has all in one line for
 /// logs without sources.
 ///
@@ -243,14 +244,21 @@ impl HttpRequestError {
             || matches!(cause, Cause::Response(_)) && history.is_rate_limited()
     }
 
-    /// Returns how long until another request makes sense: where breaker or gate rejected this one,
-    /// and where the last response had a retry hint, even one too long for this request. `None` if
+    /// Returns whether a [`ConcurrencyLimit`](crate::ConcurrencyLimit) or a
+    /// [`RateLimit`](crate::RateLimit) of the client ended it, before it was sent.
+    pub fn is_limited(&self) -> bool {
+        self.inner.0.stop == StopReason::Limited
+    }
+
+    /// Returns how long until another request makes sense: where breaker, gate or a limit rejected
+    /// this one, and where the last response had a retry hint, even one too long for this request. `None` if
     /// the breaker is forced open.
     pub fn retry_in(&self) -> Option<Duration> {
-        match (self.circuit_open(), self.rate_limited()) {
-            (Some(open), _) => open.retry_in(),
-            (None, Some(limited)) => Some(limited.retry_in()),
-            (None, None) => self.inner.0.history.retry_in(),
+        match (self.circuit_open(), self.rate_limited(), self.limited()) {
+            (Some(open), ..) => open.retry_in(),
+            (None, Some(limited), _) => Some(limited.retry_in()),
+            (None, None, Some(limited)) => limited.retry_in(),
+            (None, None, None) => self.inner.0.history.retry_in(),
         }
     }
 
@@ -306,6 +314,11 @@ impl HttpRequestError {
     /// Returns the gate's rejection, if that ended the request: the host had asked for a longer
     /// wait than this request could make.
     pub fn rate_limited(&self) -> Option<&RateLimited> {
+        self.own_cause()
+    }
+
+    /// Returns the rejection by a limit of the client, if that ended the request.
+    pub fn limited(&self) -> Option<&Limited> {
         self.own_cause()
     }
 

@@ -42,6 +42,7 @@
 //! | Why did it end? | [`StopReason`], [`HttpRequestError`], [`RequestBuilderExt::send_resilient`] |
 //! | Why are a few requests slow? | [`Hedge`]; [guide](guide::hedging) |
 //! | What differs for a host? | [`ResilientConfigBuilder::host`] |
+//! | How many requests at a time, or per minute? | [`ConcurrencyLimit`], [`RateLimit`]; [guide](guide::limits) |
 //! | What if there is more than one host to ask? | [`Mirrors`]; [guide](guide::mirrors) |
 //! | How do settings change at runtime? | [`ResilientClient::reload_handle`], [`Resilient::handle`] |
 //! | How do I decide by myself? | [`ResilientConfigBuilder::retry_if`], [`Outcome`] |
@@ -148,6 +149,9 @@ pub mod guide {
     #[doc = include_str!("../docs/gate.md")]
     pub mod gate {}
 
+    #[doc = include_str!("../docs/limits.md")]
+    pub mod limits {}
+
     #[cfg_attr(any(not(doctest), feature = "download"), doc = include_str!("../docs/mirrors.md"))]
     pub mod mirrors {}
 
@@ -211,11 +215,13 @@ pub use execution::body::BodyFactory;
 pub use execution::original::ResendCount;
 pub use host::gate::RateLimited;
 pub use host::hedge::{Hedge, HedgeRefusal};
+pub use host::limit::{ConcurrencyLimit, Limit, LimitUse, Limited, Order};
 pub use host::mirrors::{MirrorSets, Mirrors};
+pub use host::rate::{Rate, RateLimit};
 pub use host::states::HostStates;
 pub use observe::event::{
     BudgetInfo, Event, FailoverInfo, FailureInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo,
-    RequestInfo, ResponseInfo, ResumeInfo, RetryInfo,
+    LimitInfo, QueueInfo, RequestInfo, ResponseInfo, ResumeInfo, RetryInfo,
 };
 pub use observe::history::{Attempt, AttemptLog, History, Hold, ResponseExt};
 pub use observe::listeners::{AttemptScope, Observer};

@@ -12,6 +12,8 @@ pub(crate) enum Bar {
     /// All is over in time.
     Seconds(f64),
     Sends(usize),
+    /// At most so many responses are 429.
+    Refused(usize),
     /// Loses no more than reqwest-retry and half a second of this traffic.
     Lost {
         rate: f64,
@@ -47,6 +49,7 @@ impl Bar {
             Self::NotFewer => ("succeeded", ours.succeeded, peer.succeeded - tolerance, false),
             Self::Succeeds(count) => ("succeeded", ours.succeeded, count as f64, false),
             Self::Seconds(most) => ("seconds", ours.seconds, most, true),
+            Self::Refused(most) => ("responses of 429", ours.refused, most as f64, true),
             Self::Sends(most) => ("sends", ours.sends, most as f64, true),
             Self::Lost { rate } => {
                 let reach = peer.lost() + (rate / 2.0).max(tolerance);

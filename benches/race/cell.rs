@@ -17,8 +17,9 @@ use crate::{
     server::{Server, path},
 };
 
-/// The longest a request is waited for.
+/// The longest a request is waited for; in virtual time, which costs nothing.
 const PATIENCE: Duration = Duration::from_secs(90);
+const VIRTUAL_PATIENCE: Duration = Duration::from_secs(900);
 
 /// A client that is about to run over sockets.
 pub(crate) struct Prepared {
@@ -72,6 +73,7 @@ async fn run(
     ledger: Arc<Ledger>,
 ) -> Figures {
     let (client, start) = (Arc::new(client), ledger.start());
+    let patience = if scenario.in_virtual_time { VIRTUAL_PATIENCE } else { PATIENCE };
     let width = match scenario.arrivals {
         Arrivals::Parallel { width, .. } => width,
         Arrivals::AtOnce(_) | Arrivals::Paced { .. } => Semaphore::MAX_PERMITS,
@@ -88,7 +90,7 @@ async fn run(
         let counts = scenario.counts(ask);
         requests.spawn(async move {
             let begun = Instant::now();
-            let good = timeout(PATIENCE, client.request(method, &url)).await.unwrap_or(false);
+            let good = timeout(patience, client.request(method, &url)).await.unwrap_or(false);
             drop(place);
             Done { counts, good, took: begun.elapsed(), ended: start.elapsed() }
         });

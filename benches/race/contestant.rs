@@ -6,7 +6,10 @@ use backon::{ExponentialBuilder, Retryable};
 use http::{Extensions, Method, StatusCode};
 use reqwest::{Request, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
-use reqwest_resilient::{Resilient, ResilientClient, ResilientConfig};
+use reqwest_resilient::{
+    ConcurrencyLimit, Limit, RateLimit, Resilient, ResilientClient, ResilientConfig,
+    ResilientConfigBuilder,
+};
 use reqwest_retry::{RetryTransientMiddleware, policies::ExponentialBackoff};
 use tower::util::MapErrLayer;
 
@@ -27,6 +30,8 @@ pub(crate) struct Contestant {
     pub(crate) needs_sockets: bool,
     /// Runs only where a preset matters.
     pub(crate) is_preset: bool,
+    /// Runs only where limits of the client matter.
+    pub(crate) is_limited: bool,
     pub(crate) build: fn(&Setup) -> Client,
 }
 
@@ -44,11 +49,20 @@ pub(crate) const CONTESTANTS: &[Contestant] = &[
     ours("Resilient", |it| it.as_written()),
     ours("ResilientClient", |it| it.resilient_client(ResilientConfig::default())),
     preset(ours(BATCH, |it| it.resilient_client(ResilientConfig::batch()))),
+    limited(ours("learned()", |it| it.limited(|config| config.rate_limit(patient_learner())))),
+    limited(ours("limit of 10", |it| it.limited(|config| config.concurrency_limit(patient_ten())))),
     preset(peer("plain()", |it| it.resilient_client(ResilientConfig::plain()))),
 ];
 
 const fn peer(name: &'static str, build: fn(&Setup) -> Client) -> Contestant {
-    Contestant { name, ours: false, needs_sockets: false, is_preset: false, build }
+    Contestant {
+        name,
+        ours: false,
+        needs_sockets: false,
+        is_preset: false,
+        is_limited: false,
+        build,
+    }
 }
 
 const fn ours(name: &'static str, build: fn(&Setup) -> Client) -> Contestant {
@@ -57,6 +71,21 @@ const fn ours(name: &'static str, build: fn(&Setup) -> Client) -> Contestant {
 
 const fn preset(it: Contestant) -> Contestant {
     Contestant { is_preset: true, ..it }
+}
+
+const fn limited(it: Contestant) -> Contestant {
+    Contestant { is_limited: true, ..it }
+}
+
+/// The longest wait for a limit: these scenarios take minutes.
+const LONGEST_QUEUE: Duration = Duration::from_secs(600);
+
+fn patient_learner() -> RateLimit {
+    RateLimit::learned().max_wait(LONGEST_QUEUE)
+}
+
+fn patient_ten() -> ConcurrencyLimit {
+    ConcurrencyLimit::per_host(Limit::fixed(10)).max_queue_time(LONGEST_QUEUE)
 }
 
 /// What clients are built with.
@@ -93,6 +122,12 @@ impl Setup {
         let inner = Resilient::reqwest_builder().build().expect("a client");
         let client = ClientBuilder::new(inner).with(Resilient::new(config.expect("a config")));
         Client::Chain(client.with(self.end.clone()).build())
+    }
+
+    /// Builds the client of our front page with a limit.
+    fn limited(&self, with: fn(ResilientConfigBuilder) -> ResilientConfigBuilder) -> Client {
+        let config = with(ResilientConfig::builder()).build();
+        self.resilient_client(config.expect("a config"))
     }
 
     fn resilient_client(&self, config: ResilientConfig) -> Client {

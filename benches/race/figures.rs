@@ -24,6 +24,8 @@ pub(crate) struct Ledger {
 struct Counts {
     sends: usize,
     sends_while_down: usize,
+    /// Responses of 429.
+    refused: usize,
     /// When requests were sent after the outage.
     sent_after: Vec<Duration>,
     processed: HashMap<usize, usize>,
@@ -51,6 +53,10 @@ impl Ledger {
         }
     }
 
+    pub(crate) fn record_status(&self, status: u16) {
+        self.counts.lock().expect("counts").refused += usize::from(status == 429);
+    }
+
     pub(crate) fn record_processed(&self, ask: Ask) {
         *self.counts.lock().expect("counts").processed.entry(ask.id).or_default() += 1;
     }
@@ -72,6 +78,7 @@ impl Ledger {
             seconds: results.iter().map(|it| it.ended).max().unwrap_or_default().as_secs_f64(),
             sends: counts.sends as f64,
             sends_while_down: counts.sends_while_down as f64,
+            refused: counts.refused as f64,
             peak_after: busiest_second(&counts.sent_after) as f64,
             twice: counts.processed.values().filter(|it| **it > 1).count() as f64,
             p50: percentile(0.5),
@@ -104,6 +111,8 @@ pub(crate) struct Figures {
     pub(crate) seconds: f64,
     pub(crate) sends: f64,
     pub(crate) sends_while_down: f64,
+    /// Responses of 429.
+    pub(crate) refused: f64,
     /// Sends in the busiest second after the outage.
     pub(crate) peak_after: f64,
     /// POSTs that the server processed more than once.
@@ -127,6 +136,7 @@ impl Figures {
             seconds: each(|it| it.seconds),
             sends: each(|it| it.sends),
             sends_while_down: each(|it| it.sends_while_down),
+            refused: each(|it| it.refused),
             peak_after: each(|it| it.peak_after),
             twice: each(|it| it.twice),
             p50: each(|it| it.p50),

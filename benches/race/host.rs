@@ -13,6 +13,7 @@ pub(crate) enum Reply {
     Respond {
         status: u16,
         hint: Hint,
+        quota: Option<QuotaLeft>,
         after: Duration,
     },
     /// The connection ends without a response, after the request was processed or before.
@@ -20,6 +21,15 @@ pub(crate) enum Reply {
         processed: bool,
     },
     Hang,
+}
+
+/// What a response says of its host's quota.
+#[derive(Clone, Copy)]
+pub(crate) struct QuotaLeft {
+    pub(crate) limit: u64,
+    pub(crate) remaining: u64,
+    /// In seconds, rounded up.
+    pub(crate) reset: u64,
 }
 
 /// A host and what it has seen.
@@ -30,13 +40,18 @@ pub(crate) struct HostState {
     arrived: usize,
     tokens: f64,
     refilled: Duration,
+    /// The end of the quota's window, and the requests in it.
+    window: (Duration, u64),
+    /// Requests under way.
+    present: usize,
 }
 
 impl HostState {
     pub(crate) fn new(rule: Rule, seed: u64) -> Self {
         let tokens = if let Rule::Limit { rate, .. } = rule { rate } else { 0.0 };
         let (sends, refilled) = (HashMap::new(), Duration::ZERO);
-        Self { rule, seed, sends, arrived: 0, tokens, refilled }
+        let window = (Duration::ZERO, 0);
+        Self { rule, seed, sends, arrived: 0, tokens, refilled, window, present: 0 }
     }
 
     /// Decides what a request that arrives `now` after the start meets.
@@ -52,17 +67,47 @@ impl HostState {
             }
             Rule::Fails { status, share } if luck < share => respond(status),
             Rule::Limit { rate, status, hint } if !self.take_token(rate, now) => {
-                Reply::Respond { status, hint, after: LATENCY }
+                Reply::Respond { status, hint, quota: None, after: LATENCY }
             }
+            Rule::Quota { count, window } => self.take_of_quota(count, window, now),
+            Rule::AtATime { most, latency } => match self.present < most {
+                true => {
+                    self.present += 1;
+                    Reply::Respond { status: 200, hint: Hint::None, quota: None, after: latency }
+                }
+                false => respond(429),
+            },
             Rule::Cuts { share, processed } if luck < share => Reply::Cut { processed },
             Rule::Hangs { share } if luck < share => Reply::Hang,
             Rule::SlowTail { share, latency } if luck < share => {
-                Reply::Respond { status: 200, hint: Hint::None, after: latency }
+                Reply::Respond { status: 200, hint: Hint::None, quota: None, after: latency }
             }
             Rule::RouteBFails if ask.route == Route::B => respond(503),
             Rule::BackEnds { count } if self.arrived % count == 0 => respond(502),
             _ => respond(200),
         }
+    }
+
+    /// Records that a response with this status was sent.
+    pub(crate) fn responded(&mut self, status: u16) {
+        if status == 200 {
+            self.present = self.present.saturating_sub(1);
+        }
+    }
+
+    fn take_of_quota(&mut self, count: u64, window: Duration, now: Duration) -> Reply {
+        if now >= self.window.0 {
+            self.window = (now + window, 0);
+        }
+        let (end, taken) = self.window;
+        let status = if taken < count { 200 } else { 429 };
+        self.window.1 += u64::from(taken < count);
+        let quota = QuotaLeft {
+            limit: count,
+            remaining: count - self.window.1,
+            reset: end.saturating_sub(now).as_secs_f64().ceil() as u64,
+        };
+        Reply::Respond { status, hint: Hint::None, quota: Some(quota), after: LATENCY }
     }
 
     fn take_token(&mut self, rate: f64, now: Duration) -> bool {
@@ -78,7 +123,7 @@ impl HostState {
 }
 
 const fn respond(status: u16) -> Reply {
-    Reply::Respond { status, hint: Hint::None, after: LATENCY }
+    Reply::Respond { status, hint: Hint::None, quota: None, after: LATENCY }
 }
 
 /// Returns an even number from 0 to 1 that depends on nothing else (SplitMix64).

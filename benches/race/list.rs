@@ -22,7 +22,8 @@ const fn paced(rate: f64, count: usize) -> Arrivals {
 }
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let groups = [rate_limits(), blips(), failures(), outages(), connections(), endpoints()];
+    let groups =
+        [rate_limits(), limits(), blips(), failures(), outages(), connections(), endpoints()];
     groups.into_iter().flatten().collect()
 }
 
@@ -60,6 +61,23 @@ fn rate_limits() -> Vec<Scenario> {
         }
     }
     all
+}
+
+/// Hosts whose limits a client can keep to.
+fn limits() -> Vec<Scenario> {
+    let quota = Host::new(Rule::Quota { count: 60, window: ms(60_000) });
+    let crowd = Host::new(Rule::AtATime { most: 10, latency: ms(50) });
+    vec![
+        // Three windows, and 20 requests at the start of the fourth.
+        Scenario::new("limits: 200 at once, 60/min with headers", Arrivals::AtOnce(200), quota)
+            .bars([])
+            .limits("learned()", [Bar::Succeeds(200), Bar::Refused(0), Bar::Seconds(1.05 * 180.0)])
+            .in_virtual_time(),
+        Scenario::new("limits: 200 at once, 10 at a time", Arrivals::AtOnce(200), crowd)
+            .bars([])
+            .limits("limit of 10", [Bar::Succeeds(200), Bar::Refused(0), Bar::Seconds(1.05)])
+            .in_virtual_time(),
+    ]
 }
 
 /// Failures that are gone at the second look.

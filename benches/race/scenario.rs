@@ -21,6 +21,8 @@ pub(crate) struct Scenario {
     pub(crate) bars: Vec<Bar>,
     /// Those of `batch()`; presets run only where there are some.
     pub(crate) batch_bars: Vec<Bar>,
+    /// The client with a limit that runs as well, and its bars.
+    pub(crate) limit_bars: Option<(&'static str, Vec<Bar>)>,
 }
 
 /// When requests are made.
@@ -93,6 +95,17 @@ pub(crate) enum Rule {
         status: u16,
         hint: Hint,
     },
+    /// So many requests in each window, which begins with its first; every response says what
+    /// remains.
+    Quota {
+        count: u64,
+        window: Duration,
+    },
+    /// 429 beyond so many requests at a time, each of which takes this long.
+    AtATime {
+        most: usize,
+        latency: Duration,
+    },
     Cuts {
         share: f64,
         processed: bool,
@@ -158,6 +171,7 @@ impl Scenario {
             in_virtual_time: false,
             bars: vec![Bar::NotFewer],
             batch_bars: vec![],
+            limit_bars: None,
         }
     }
 
@@ -195,6 +209,11 @@ impl Scenario {
             self.batch_bars.push(Bar::PeakAfter(2.5));
         }
         self
+    }
+
+    /// Has a client with a limit run as well.
+    pub(crate) fn limits(self, client: &'static str, bars: impl IntoIterator<Item = Bar>) -> Self {
+        Self { limit_bars: Some((client, bars.into_iter().collect())), ..self }
     }
 
     pub(crate) fn requests(&self) -> usize {

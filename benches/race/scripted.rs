@@ -36,9 +36,18 @@ impl Scripted {
         let now = self.ledger.start().elapsed();
         let reply = self.host.lock().expect("a host").reply(ask, now);
         match reply {
-            Reply::Respond { status, after, .. } => {
+            Reply::Respond { status, quota, after, .. } => {
                 sleep(after).await;
-                let response = http::Response::builder().status(status).url(request.url().clone());
+                self.host.lock().expect("a host").responded(status);
+                self.ledger.record_status(status);
+                let mut response =
+                    http::Response::builder().status(status).url(request.url().clone());
+                if let Some(it) = quota {
+                    response = response
+                        .header("ratelimit-limit", it.limit)
+                        .header("ratelimit-remaining", it.remaining)
+                        .header("ratelimit-reset", it.reset);
+                }
                 Ok(response.body("ok").map_err(Error::middleware)?.into())
             }
             Reply::Hang => pending().await,

@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     figures::Ledger,
-    host::{HostState, Reply},
+    host::{HostState, QuotaLeft, Reply},
     scenario::{Ask, Hint, Host, Route},
 };
 
@@ -106,9 +106,11 @@ async fn serve(mut socket: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
             shared.ledger.record_processed(ask);
         }
         match reply {
-            Reply::Respond { status, hint, after } => {
+            Reply::Respond { status, hint, quota, after } => {
                 sleep(after).await;
-                let hint = header(hint);
+                shared.state.lock().expect("a host").responded(status);
+                shared.ledger.record_status(status);
+                let hint = header(hint) + &quota_lines(quota);
                 let head = format!("HTTP/1.1 {status} -\r\ncontent-length: 2\r\n{hint}\r\nok");
                 socket.write_all(head.as_bytes()).await?;
             }
@@ -135,6 +137,13 @@ fn header(hint: Hint) -> String {
             format!("retry-after: {date}\r\n")
         }
     }
+}
+
+fn quota_lines(quota: Option<QuotaLeft>) -> String {
+    let Some(QuotaLeft { limit, remaining, reset }) = quota else { return String::new() };
+    format!(
+        "ratelimit-limit: {limit}\r\nratelimit-remaining: {remaining}\r\nratelimit-reset: {reset}\r\n"
+    )
 }
 
 /// Reads one request, head and body; `None` if the connection ends instead.

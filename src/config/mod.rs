@@ -34,6 +34,7 @@ use crate::config::policy::{HostPolicy, Patch, Policy};
 /// | `circuit_breaker` | one per host, [`BreakerConfig::default`](crate::BreakerConfig) |
 /// | `retry_budget` | one per host, [`BudgetConfig::default`](crate::BudgetConfig) |
 /// | `gate` | on |
+/// | `concurrency_limit`, `rate_limit` | none |
 /// | `hedge` | off |
 /// | `attempt_timeout`, `max_total_time` | none |
 /// | `stall_timeout`, `min_speed` | 30 s without a byte, no least speed: of downloads, and the first of the bodies of a `ResilientClient` |
@@ -70,6 +71,7 @@ impl ResilientConfig {
     /// | `max_wait_time` | 15 min | longer than the windows of most rate limits: a server that asks for minutes gets them |
     /// | `max_open_wait` | 1 min, whatever probes fail in it | an outage delays the job instead of costing a page for each request that meets it |
     /// | `retry_budget` | 200 retries, by the rule of the default; one comes back each second | bursts are larger where hundreds of requests run side by side; and where all of them wait for a success, one has to be tried. None at all was tried in a model: 4 to 21 times the load on the host after an outage |
+    /// | `concurrency_limit` | 64 for each host | a job that starts all of its requests at once must not be an attack. Those that wait keep their order |
     /// | `read_body` | 1 MiB | a page that breaks off is a failed attempt, not half a page; longer ones are streamed |
     ///
     /// A request waits at an open breaker only if its host has ever responded to this client, be it

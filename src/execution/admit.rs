@@ -33,17 +33,23 @@ const LONGEST_SPREAD: Duration = Duration::from_secs(10);
 const TRICKLE: Duration = Duration::from_secs(1);
 
 impl Execution<'_> {
-    /// Waits until the gate lets the request pass and the circuit breaker gives it a permit.
+    /// Waits until the gate lets the request pass, the circuit breaker gives it a permit, and the
+    /// limits of the client have room for it.
     ///
     /// A breaker is waited for up to `max_open_wait`, and once more for every probe that fails, each
     /// at the cost of a retry; where outages are waited out, once in all and at no cost.
     pub(super) async fn admit(&mut self, request: &Request) -> Result<(), Rejection> {
-        let mut patience = None;
+        let (mut patience, mut queue_until) = (None, None);
         loop {
             if self.admission.may_be_held_back() {
                 self.pass_gate(request).await?;
             }
-            let Err(open) = self.enter() else { return Ok(()) };
+            let Err(open) = self.enter() else {
+                match self.take_turn(request, &mut queue_until).await? {
+                    true => return Ok(()),
+                    false => continue,
+                }
+            };
             // Others may pass the gate meanwhile.
             self.admission.leave_gate(None, self.now);
             let until = self.patience(request, &open, &mut patience)?;
@@ -207,7 +213,7 @@ fn is_open(breaker: &BreakerHandle) -> bool {
 }
 
 /// Waits until the breaker is open; for ever if there is none, or too many wait at it.
-async fn opened(breaker: Option<&BreakerHandle>) {
+pub(super) async fn opened(breaker: Option<&BreakerHandle>) {
     let Some((breaker, waiter)) = breaker.and_then(|it| Some((it, it.wait()?))) else {
         return pending().await;
     };

@@ -193,6 +193,7 @@ impl Rejection {
         match self.kind {
             FailureKind::CircuitOpen => StopReason::CircuitOpen,
             FailureKind::RateLimited => StopReason::RateLimited,
+            FailureKind::Limited => StopReason::Limited,
             _ => StopReason::Final,
         }
     }

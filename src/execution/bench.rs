@@ -3,17 +3,21 @@
 use std::{
     hint::black_box,
     num::NonZeroUsize,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use http::{HeaderMap, Method, StatusCode};
-use reqwest::{Request, Url};
+use reqwest::{Request, Response, Url};
 
 use crate::common::clock::Instant;
 use crate::config::ResilientConfig;
+use crate::execution::body;
 use crate::execution::decide::{DecisionInput, Repeat, Retry, Upload};
 use crate::host::gate::HostGates;
+use crate::host::limit::{Limit, Limiter};
 use crate::host::parts::Parts;
+use crate::host::rate::{Pacer, Rate, RateLimit};
 use crate::host::states::HostStates;
 use crate::outcome::classify::Verdict;
 use crate::outcome::hint;
@@ -94,6 +98,58 @@ impl Gate {
     /// Returns whether requests have to wait.
     pub fn may_be_closed(&self) -> bool {
         self.0.is_any_closed()
+    }
+}
+
+/// A concurrency limit of one host.
+#[derive(Debug)]
+pub struct Permits(Arc<Limiter>);
+
+impl Permits {
+    /// A limit of so many.
+    pub fn new(limit: u32) -> Self {
+        Self(Arc::new(Limiter::new(&Limit::fixed(limit).into())))
+    }
+
+    /// Takes a permit and returns it.
+    pub fn take(&self) {
+        black_box(self.0.try_acquire());
+    }
+
+    /// Takes a permit and has the body of a response hold it to its end.
+    pub fn hold(&self, response: Response) -> Response {
+        match self.0.try_acquire() {
+            Some(permit) => body::holding(response, permit.with_body()),
+            None => response,
+        }
+    }
+}
+
+/// A rate limit of one host.
+#[derive(Debug)]
+pub struct Slots {
+    rules: RateLimit,
+    pacer: Arc<Pacer>,
+}
+
+impl Slots {
+    /// A rate of one request each nanosecond.
+    pub fn new() -> Self {
+        let rules = RateLimit::from(Rate::per(1, Duration::from_nanos(1)));
+        let pacer = Arc::new(Pacer::new(&rules));
+        Self { rules, pacer }
+    }
+
+    /// Takes a slot and uses it; returns whether there was one.
+    pub fn take(&self, request: &Request, now: Instant) -> bool {
+        let slot = self.pacer.reserve(&self.rules, request, Duration::MAX, now);
+        slot.map(|mut it| it.spend()).is_ok()
+    }
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -39,13 +39,21 @@ pub(crate) fn applies(policy: &Policy, request: &Request, extensions: &Extension
         || policy.waits_out_outages
         || policy.hedge.is_some()
         || policy.redact_path.is_some();
+    let is_limited = policy.concurrency.is_some() || policy.rate.is_some();
     let is_observed = !policy.listeners.is_empty();
     let may_move = policy.mirrors.is_some();
     let has_body = request.body().is_some() || extensions.get::<BodyFactory>().is_some();
     let may_repeat = policy.max_retries > 0
         && is_idempotent(request.method())
         && policy.idempotent.unwrap_or_else(|| policy.methods.contains(request.method()));
-    may_repeat && !(is_bounded || is_marked || is_judged || is_observed || may_move || has_body)
+    may_repeat
+        && !(is_bounded
+            || is_marked
+            || is_judged
+            || is_limited
+            || is_observed
+            || may_move
+            || has_body)
 }
 
 /// Sends the first attempt, and returns a success; hands any other result to the loop.

@@ -9,11 +9,12 @@ use crate::breaker::{CircuitOpen, Health, Report};
 use crate::config::policy::RetryAfter;
 use crate::execution::decide::{DecisionInput, Judged};
 use crate::execution::original::Original;
+use crate::execution::queue;
 use crate::execution::route::Plan;
 use crate::execution::run::Execution;
 use crate::host::gate::{Closing, Throttle};
 use crate::outcome::classify::{self, Throttling, Verdict};
-use crate::outcome::hint::{self, Advice};
+use crate::outcome::hint::{self, Advice, QuotaUse};
 use crate::outcome::{FailureKind, Heard, Outcome, OutcomeResult};
 use crate::retry::budget::Success;
 use crate::retry::decision::{Decision, StopReason, WaitSource};
@@ -132,6 +133,10 @@ impl<'p> Execution<'p> {
         let now = self.standing();
         self.recorder.attempt_ended(outcome, heard, decision, now);
         self.recorder.breakers_changed(&mut self.changes);
+        if let (Some(change), Some(usage)) = (self.limit_change.take(), self.admission.limit_use())
+        {
+            self.recorder.limit_changed(outcome, change, usage);
+        }
         if let Some(closing) = closing.filter(|it| it.is_longer) {
             self.recorder.gate_closed(outcome, closing.opens_in);
         }
@@ -178,7 +183,7 @@ impl<'p> Execution<'p> {
         is_first
     }
 
-    /// Reports an attempt to breaker, budget and gate. Returns how its response closed the gate.
+    /// Reports an attempt to breaker, budget, gate and limits. Returns how its response closed the gate.
     fn report(
         &mut self,
         request: &Request,
@@ -221,9 +226,21 @@ impl<'p> Execution<'p> {
             }
             self.admission.close_gate(request, it, hint, now, unit)
         });
+        let load = queue::load(outcome, advice).filter(|_| !is_deadline);
+        let quotas = self.quotas(outcome);
+        let took = self.last_took;
+        self.limit_change =
+            self.admission.report_to_limits(outcome, load, quotas.as_deref(), took, now);
         // Only now: another one must not go into the limit before the gate is closed.
         self.admission.leave_gate(outcome.status().map(|_| !is_throttled), now);
         closing
+    }
+
+    /// Reads the quotas that a response names, if they are learned.
+    fn quotas(&self, outcome: &Outcome<'_>) -> Option<Vec<QuotaUse>> {
+        self.admission.learner()?;
+        let headers = outcome.headers()?;
+        Some(hint::quotas(headers, &self.policy.hints, self.policy.sources.wall_clock()))
     }
 
     /// Decides what follows an attempt that another one may better: takes its token, and sends its

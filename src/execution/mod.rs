@@ -21,6 +21,7 @@ pub(crate) mod fast_path;
 mod judge;
 mod not_sent;
 pub(crate) mod original;
+mod queue;
 mod race;
 mod racer;
 pub(crate) mod record;

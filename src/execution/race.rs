@@ -124,7 +124,8 @@ impl<'p> Execution<'p> {
         let attempt = (self.retry.attempts(), AttemptKind::Hedge);
         let extensions = original.hedge_extensions(attempt.0);
         self.recorder.hedge_started(original.request, attempt.0, delay);
-        self.recorder.attempt_started(original.request, &extensions, attempt);
+        let limit = self.admission.limit_use();
+        self.recorder.attempt_started(original.request, &extensions, attempt, limit);
         let scopes = mem::take(&mut self.recorder.scopes);
         let way = match hedge.client() {
             Some(client) => Way::Client(client.clone()),

@@ -8,9 +8,10 @@ use reqwest::{Request, Url};
 use crate::breaker::StateChange;
 use crate::config::policy::Policy;
 use crate::host::hedge::HedgeRefusal;
+use crate::host::limit::LimitUse;
 use crate::observe::event::{
     BudgetInfo, Event, FailoverInfo, FailureInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo,
-    RequestInfo, ResponseInfo, RetryInfo,
+    LimitInfo, QueueInfo, RequestInfo, ResponseInfo, RetryInfo,
 };
 use crate::observe::history::{Attempt, AttemptLog, History, Hold, server_of};
 use crate::observe::listeners::Scopes;
@@ -83,13 +84,22 @@ impl<'p> Recorder<'p> {
         request: &Request,
         extensions: &Extensions,
         (attempt, kind): (u32, AttemptKind),
+        limit: Option<LimitUse>,
     ) {
         if self.is_observed() {
             let (method, url) = (request.method(), self.policy.redacted(request.url()));
             let max_retries = self.policy.max_retries;
             let endpoint = self.endpoint.as_ref().map(|it| it.0);
-            let info =
-                RequestInfo { method, url, attempt, kind, max_retries, extensions, endpoint };
+            let info = RequestInfo {
+                method,
+                url,
+                attempt,
+                kind,
+                max_retries,
+                limit,
+                extensions,
+                endpoint,
+            };
             self.notify(&Event::AttemptStarted(&info));
             self.scopes = self.policy.listeners.scopes(&info);
         }
@@ -206,6 +216,36 @@ impl<'p> Recorder<'p> {
             self.notify(&Event::HeldBack(&info));
         }
         self.hold(by, Some((wait, source)), now);
+    }
+
+    /// Records that the request waited for a limit of the client.
+    pub(crate) fn queued(
+        &mut self,
+        request: &Request,
+        source: WaitSource,
+        waited: Duration,
+        limit: Option<LimitUse>,
+        now: Standing,
+    ) {
+        if self.is_observed() {
+            let (method, url) = (request.method(), self.policy.redacted(request.url()));
+            self.notify(&Event::Queued(&QueueInfo { method, url, waited, source: &source, limit }));
+        }
+        let began = Standing { elapsed: now.elapsed.saturating_sub(waited), ..now };
+        self.hold(StopReason::Limited, Some((waited, source)), began);
+    }
+
+    /// Notifies that an attempt changed the concurrency limit of its host.
+    pub(crate) fn limit_changed(
+        &self,
+        outcome: &Outcome<'_>,
+        (from, to): (u32, u32),
+        usage: LimitUse,
+    ) {
+        if self.is_observed() {
+            let (method, url) = (outcome.method, self.policy.redacted(outcome.url));
+            self.notify(&Event::LimitChanged(&LimitInfo { method, url, from, to, usage }));
+        }
     }
 
     /// Records that the request is rejected: nothing is sent.

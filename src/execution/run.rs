@@ -58,6 +58,8 @@ pub(crate) struct Execution<'p> {
     pub(super) distrusts_pool: bool,
     /// Set once an attempt that is retried may have been applied.
     pub(super) maybe_applied: bool,
+    /// The change of the concurrency limit by the last attempt, not yet notified.
+    pub(super) limit_change: Option<(u32, u32)>,
     /// The error that the caller's own verdict ends the request with.
     pub(super) own_error: Option<BoxError>,
     /// Set if the request has several endpoints. Boxed, because most have one.
@@ -102,6 +104,7 @@ impl<'p> Execution<'p> {
             was_misdirected: false,
             distrusts_pool: false,
             maybe_applied: false,
+            limit_change: None,
             own_error: None,
             route: None,
             client,
@@ -157,13 +160,20 @@ impl<'p> Execution<'p> {
     }
 
     /// Asks gate and breaker, those of the next endpoint if there are several. Returns whether the
-    /// request may have to wait for one of them.
+    /// request may have to wait for one of them, or for a limit.
     #[inline]
     fn must_wait(&mut self, original: &mut Original<'_>) -> bool {
         if self.route.is_some() {
-            return self.enter_endpoint(original);
+            let waits = self.enter_endpoint(original);
+            if self.admission.is_limited() {
+                // It asks again once it has its turn by the limits: a permit is no place to wait with.
+                self.admission.step_back();
+                self.admission.leave_gate(None, self.now);
+            }
+            return waits || self.admission.is_limited();
         }
-        self.admission.may_be_held_back() || self.enter().is_err()
+        let admission = &self.admission;
+        admission.may_be_held_back() || admission.is_limited() || self.enter().is_err()
     }
 
     /// Sends one attempt.
@@ -234,7 +244,12 @@ impl<'p> Execution<'p> {
             self.recorder.note_maybe_applied();
         }
         original.mark_resend(self.attempt.0);
-        self.recorder.attempt_started(original.request, original.extensions(), self.attempt);
+        let limit = match self.recorder.is_observed() {
+            true => self.admission.limit_use(),
+            false => None,
+        };
+        self.recorder.attempt_started(original.request, original.extensions(), self.attempt, limit);
+        self.admission.spend();
         let extensions = original.extensions_mut();
         self.admission.mark(extensions);
         if mem::take(&mut self.distrusts_pool) {
@@ -261,9 +276,9 @@ impl<'p> Execution<'p> {
         }
     }
 
-    /// Drains the last response, waits for the token of the retry, and then as long as decided,
-    /// unless that wait is spent at the gate. Returns the result of the last attempt, as an error if
-    /// there was no token.
+    /// Drains the last response, returns its permit, waits for the token of the retry, and then as
+    /// long as decided, unless that wait is spent at the gate. Returns the result of the last attempt,
+    /// as an error if there was no token.
     async fn wait<C: Chain>(
         &mut self,
         original: &Original<'_>,
@@ -275,6 +290,7 @@ impl<'p> Execution<'p> {
         if last.has_body() && !self.keeps_last() {
             last = Box::pin(last.drained(after, self.retry.left(self.now))).await;
         }
+        self.admission.leave_limits();
         if self.admission.waits_for_token() {
             if !Box::pin(self.wait_for_token(original.request)).await {
                 return Err(last);
@@ -383,6 +399,9 @@ impl<'p> Execution<'p> {
         let limit = self.policy.max_total_time.filter(|_| !is_read);
         if let (Some(at), Some(limit)) = (self.retry.deadline(), limit) {
             response = body::until(response, at, limit);
+        }
+        if let Some(permit) = self.admission.permit_of_body().filter(|_| !is_read) {
+            response = body::holding(response, permit);
         }
         if let Some(history) = self.recorder.take_history().filter(|it| it.total() > 0) {
             response.extensions_mut().insert(*history);

@@ -1,5 +1,5 @@
-//! Admission of a request's attempts: asks breaker, budget and gate before, and reports to them
-//! after.
+//! Admission of a request's attempts: asks breaker, budget, gate and limits before, and reports to
+//! them after.
 
 use std::{
     mem,
@@ -17,20 +17,21 @@ use crate::host::gate::{
 };
 use crate::host::hedge::lanes::HedgeTurn;
 use crate::host::hedge::{Hedge, HedgeRefusal};
+use crate::host::limit::LimitPermit;
 use crate::host::parts::Parts;
 use crate::retry::budget::{Success, Token, TokenWaiter};
 
-/// The host of an attempt, and its permits of breaker, budget and gate.
+/// The host of an attempt, and its permits of breaker, budget, gate and limits.
 ///
-/// When dropped it releases all of them: the permit frees its place, the token goes back.
+/// When dropped it releases all of them: permits free their places, the token goes back.
 #[derive(Debug)]
 pub(crate) struct Admission<'p> {
-    parts: Parts<'p>,
+    pub(super) parts: Parts<'p>,
     /// Set if a `Resilient` further out has this request as its breaker's probe.
     is_outer_probe: bool,
-    permit: Option<Permit>,
+    pub(super) permit: Option<Permit>,
     /// Lives as long as a permit that is a probe.
-    probing: Option<Arc<()>>,
+    pub(super) probing: Option<Arc<()>>,
     token: Option<Token>,
     token_waiter: Option<TokenWaiter>,
     gate_pass: GatePass,
@@ -112,6 +113,11 @@ impl<'p> Admission<'p> {
         }
     }
 
+    /// Returns whether it holds a pass of a gate that opens.
+    pub(crate) fn has_gate_pass(&self) -> bool {
+        !self.gate_pass.is_free()
+    }
+
     /// Holds the pass of the gate until the outcome is known.
     pub(crate) fn hold_gate(&mut self, pass: GatePass) {
         self.gate_pass = pass;
@@ -127,8 +133,7 @@ impl<'p> Admission<'p> {
         }
     }
 
-    /// Asks the breaker for a permit, and then spends a token that was taken. Adds state changes of
-    /// the breaker to `changes`.
+    /// Asks the breaker for a permit. Adds state changes of the breaker to `changes`.
     #[inline]
     pub(crate) fn enter(
         &mut self,
@@ -141,10 +146,18 @@ impl<'p> Admission<'p> {
                 None => self.ask(now, changes)?,
             }
         }
+        Ok(())
+    }
+
+    /// Spends the token that was taken for an attempt, and its slot: it is sent now.
+    #[inline]
+    pub(crate) fn spend(&mut self) {
         if let Some(token) = self.token.take() {
             token.spend();
         }
-        Ok(())
+        if let Some(limits) = &mut self.parts.limits {
+            limits.spend();
+        }
     }
 
     fn ask(&mut self, now: Instant, changes: &mut Vec<StateChange>) -> Result<(), CircuitOpen> {
@@ -216,17 +229,21 @@ impl<'p> Admission<'p> {
         if self.parts.budget().is_some_and(|it| it.is_short(now)) {
             return Err(HedgeRefusal::RetryBudget);
         }
+        let limit = self.try_hedge_permit().ok_or(HedgeRefusal::Limited)?;
         let breaker = match self.parts.breaker() {
             Some(breaker) => Some(breaker.pass(now).ok_or(HedgeRefusal::CircuitBreaker)?),
             None => None,
         };
         turn.withdraw(now)?;
-        Ok(HedgePermit { breaker })
+        Ok(HedgePermit { breaker, limit })
     }
 
     /// Goes on with the permit of the hedge that won, in place of its attempt's.
     pub(crate) fn adopt_hedge(&mut self, permit: HedgePermit) {
         self.permit = permit.breaker;
+        if let Some(permit) = permit.limit {
+            self.hold_permit(permit);
+        }
     }
 
     /// Returns how long the breaker rejects attempts from now on, if it does.
@@ -343,6 +360,7 @@ impl<'p> Admission<'p> {
 #[derive(Debug)]
 pub(crate) struct HedgePermit {
     breaker: Option<Permit>,
+    limit: Option<LimitPermit>,
 }
 
 /// Admits a request if the gate is open and the breaker closed; `None` if the slow path has to

@@ -8,7 +8,10 @@ use crate::breaker::{BreakerHandle, BreakerScope, CircuitBreakers};
 use crate::common::clock::Instant;
 use crate::host::gate::{GateKey, HostGates};
 use crate::host::hedge::lanes::HostHedges;
+use crate::host::limit::{ConcurrencyLimit, Scope};
+use crate::host::limits::Limits;
 use crate::host::map::{HostMap, host_key};
+use crate::host::rate::RateLimit;
 use crate::host::state::HostState;
 use crate::retry::budget::{Account, BudgetScope, RetryBudget};
 
@@ -18,6 +21,8 @@ pub(crate) struct HostRules<'p> {
     pub(crate) breaker: Option<&'p CircuitBreakers>,
     pub(crate) budget: Option<&'p RetryBudget>,
     pub(crate) gate: Option<&'p GateKey>,
+    pub(crate) concurrency: Option<&'p ConcurrencyLimit>,
+    pub(crate) rate: Option<&'p RateLimit>,
     /// The number of tokens below zero down to which this request may take the budget.
     pub(crate) overdraft: u32,
 }
@@ -31,6 +36,8 @@ pub(crate) struct Parts<'p> {
     budget: Part<Account>,
     pub(crate) overdraft: u32,
     pub(crate) gate: Option<&'p GateKey>,
+    /// Boxed, because most requests have none.
+    pub(crate) limits: Option<Box<Limits<'p>>>,
 }
 
 /// A part of a host's state, as one request uses it.
@@ -90,7 +97,11 @@ impl<'p> Parts<'p> {
             },
         };
         let HostRules { gate, overdraft, .. } = rules;
-        Self { hosts, host, breaker, budget, overdraft, gate }
+        let limits = match (rules.concurrency, rules.rate) {
+            (None, None) => None,
+            _ => Some(limits(hosts, &host, rules, request, now)),
+        };
+        Self { hosts, host, breaker, budget, overdraft, gate, limits }
     }
 
     /// Returns how long the host of `url` holds back a request whose gate has this key; zero if it is
@@ -177,6 +188,30 @@ impl<'p> Parts<'p> {
     pub(crate) fn may_be_held_back(&self) -> bool {
         self.gates().is_some_and(HostGates::is_any_closed)
     }
+}
+
+#[cold]
+fn limits<'p>(
+    hosts: &HostMap,
+    host: &HostState,
+    rules: HostRules<'p>,
+    request: &Request,
+    now: Instant,
+) -> Box<Limits<'p>> {
+    let scoped = |scope: &Scope| match scope {
+        Scope::Host => None,
+        Scope::Key(key_of) => Some(hosts.of_key(&key_of(request), now)),
+        Scope::Shared => Some(Arc::clone(hosts.shared())),
+    };
+    let concurrency = rules.concurrency.map(|rules| {
+        let other = scoped(&rules.scope);
+        (rules, Arc::clone(other.as_deref().unwrap_or(host).limiter(rules)))
+    });
+    let rate = rules.rate.map(|rules| {
+        let other = scoped(&rules.scope);
+        (rules, Arc::clone(other.as_deref().unwrap_or(host).pacer(rules)))
+    });
+    Box::new(Limits::new(concurrency, rate))
 }
 
 #[cold]

@@ -1,4 +1,4 @@
-//! The state of one host: its breaker, its budget and its gate.
+//! The state of one host: its breaker, its budget, its gate and its limits.
 
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError,
@@ -9,7 +9,9 @@ use crate::breaker::{BreakerHandle, BreakerState, Observers, RuleSet};
 use crate::common::clock::Instant;
 use crate::host::gate::HostGates;
 use crate::host::hedge::lanes::HostHedges;
+use crate::host::limit::{ConcurrencyLimit, Limiter};
 use crate::host::mirrors::Load;
+use crate::host::rate::{Pacer, RateLimit};
 use crate::retry::budget::{Account, RetryBudget};
 
 /// The state of one host, or of one key of the user's.
@@ -25,6 +27,8 @@ pub(crate) struct HostState {
     family: Arc<Family>,
     breaker: OnceLock<Arc<BreakerHandle>>,
     budget: OnceLock<Arc<Account>>,
+    limiter: OnceLock<Arc<Limiter>>,
+    pacer: OnceLock<Arc<Pacer>>,
     hedges: OnceLock<Arc<HostHedges>>,
     /// Used only where requests are spread over mirrors.
     load: OnceLock<Arc<Load>>,
@@ -58,7 +62,7 @@ pub(crate) enum Mode {
 pub(crate) enum Eviction {
     /// Nothing is lost that the next request would not find out.
     Free,
-    /// The breaker is open: evicted only if nothing else can be.
+    /// The breaker is open, or a limit is in use: evicted only if nothing else can be.
     Costly,
     /// The breaker was put into its state by hand: never evicted.
     Never,
@@ -111,6 +115,8 @@ impl HostState {
             family: Arc::clone(family),
             breaker: OnceLock::new(),
             budget: OnceLock::new(),
+            limiter: OnceLock::new(),
+            pacer: OnceLock::new(),
             hedges: OnceLock::new(),
             load: OnceLock::new(),
             gates: HostGates::default(),
@@ -189,6 +195,25 @@ impl HostState {
         account
     }
 
+    /// Returns the concurrency limit, which then follows `rules`; creates it if there is none.
+    pub(crate) fn limiter(&self, rules: &ConcurrencyLimit) -> &Arc<Limiter> {
+        let limiter = self.limiter.get_or_init(|| Arc::new(Limiter::new(rules)));
+        limiter.adopt(rules);
+        limiter
+    }
+
+    /// Returns the rates, which then follow `rules`; creates them if there are none.
+    pub(crate) fn pacer(&self, rules: &RateLimit) -> &Arc<Pacer> {
+        let pacer = self.pacer.get_or_init(|| Arc::new(Pacer::new(rules)));
+        pacer.adopt(rules);
+        pacer
+    }
+
+    /// Returns the concurrency limit if a request has used it.
+    pub(crate) fn used_limiter(&self) -> Option<&Arc<Limiter>> {
+        self.limiter.get()
+    }
+
     /// Returns what hedges need; creates it if there is none.
     pub(crate) fn hedges(&self, now: Instant) -> &Arc<HostHedges> {
         self.hedges.get_or_init(|| Arc::new(HostHedges::new(now)))
@@ -213,13 +238,17 @@ impl HostState {
 
     /// Returns whether this state may be evicted at `now`.
     pub(crate) fn eviction(&self, now: Instant) -> Eviction {
-        let Some(breaker) = self.breaker.get() else { return Eviction::Free };
+        // A new limit would not count the requests that are under way.
+        let is_limiting = self.limiter.get().is_some_and(|it| it.is_in_use())
+            || self.pacer.get().is_some_and(|it| it.is_ahead(now));
+        let free = if is_limiting { Eviction::Costly } else { Eviction::Free };
+        let Some(breaker) = self.breaker.get() else { return free };
         match breaker.state() {
-            BreakerState::Closed | BreakerState::HalfOpen => Eviction::Free,
+            BreakerState::Closed | BreakerState::HalfOpen => free,
             BreakerState::Open if breaker.rejects(now).is_some() => Eviction::Costly,
-            BreakerState::Open => Eviction::Free,
+            BreakerState::Open => free,
             // A mode of the whole family is set again with the next state of the host.
-            by_hand if self.family.mode().map(Mode::state) == Some(by_hand) => Eviction::Free,
+            by_hand if self.family.mode().map(Mode::state) == Some(by_hand) => free,
             BreakerState::ForcedOpen | BreakerState::Disabled | BreakerState::MetricsOnly => {
                 Eviction::Never
             }

@@ -6,11 +6,12 @@ use reqwest::Url;
 
 use crate::breaker::{BreakerSnapshot, CircuitBreaker, RuleSet, StateChange};
 use crate::common::clock;
+use crate::host::limit::LimitUse;
 use crate::host::map::{HostMap, host_key};
 use crate::host::state::{HostState, Mode};
 
-/// The states of the hosts that a client talks to: circuit breakers, retry budgets and gates, in
-/// one bounded map. Cheap to clone; clones share the map.
+/// The states of the hosts that a client talks to: circuit breakers, retry budgets, gates and limits,
+/// in one bounded map. Cheap to clone; clones share the map.
 ///
 /// Every [`Resilient`](crate::Resilient) has one of its own, or the one it is
 /// [given](crate::Resilient::with_hosts). Clients that are given the same one share what they know;
@@ -26,7 +27,7 @@ use crate::host::state::{HostState, Mode};
 /// # Bounded
 ///
 /// At most 1,024 hosts are kept ([`with_max_hosts`](Self::with_max_hosts)); the least recently used
-/// is evicted first, one whose breaker is open only if nothing else can be. A breaker that was set
+/// is evicted first, one whose breaker is open or whose limit is in use only if nothing else can be. A breaker that was set
 /// by hand is never evicted, nor are the first eight hosts of a map for 32 or more. A caller that
 /// still holds an evicted breaker keeps using that one; the next request of its host starts with a
 /// new one.
@@ -71,6 +72,12 @@ impl HostStates {
     /// request.
     pub fn budget_left(&self, key: &str, now: impl Into<Instant>) -> Option<f64> {
         self.peek(key)?.used_budget().map(|it| it.balance(clock::Instant::from_std(now.into())))
+    }
+
+    /// Returns the use of the concurrency limit of a host or key; `None` before its first request
+    /// under a limit.
+    pub fn limit_use(&self, key: &str) -> Option<LimitUse> {
+        Some(self.peek(key)?.used_limiter()?.usage())
     }
 
     /// Returns what every breaker knows at `now`, in no particular order.

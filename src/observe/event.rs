@@ -7,6 +7,7 @@ use reqwest::Url;
 
 use crate::breaker::StateChange;
 use crate::host::hedge::HedgeRefusal;
+use crate::host::limit::LimitUse;
 use crate::observe::message::{Attempts, Message, Reported};
 use crate::observe::misuse::Misuse;
 use crate::observe::redact::RedactedUrl;
@@ -34,6 +35,8 @@ pub enum Event<'a> {
     AttemptStarted(&'a RequestInfo<'a>),
     /// The request waits at the closed gate of its host.
     HeldBack(&'a HeldInfo<'a>),
+    /// The request waited for a concurrency or rate limit of the client.
+    Queued(&'a QueueInfo<'a>),
     /// An attempt is slow, and a [hedge](crate::Hedge) is about to be sent beside it, which is an
     /// attempt, too: an [`AttemptStarted`](Self::AttemptStarted) follows.
     HedgeStarted(&'a HedgeInfo<'a>),
@@ -45,12 +48,15 @@ pub enum Event<'a> {
     Superseded(&'a Outcome<'a>),
     /// An attempt ended, with or without success: of those that raced, the one whose result counts.
     AttemptEnded(&'a Outcome<'a>),
-    /// Breaker or gate rejected the request: nothing was sent. The outcome is the rejection, and
+    /// Breaker, gate or a limit rejected the request: nothing was sent. The outcome is the rejection, and
     /// its number that of the previous attempt.
     Rejected(&'a Outcome<'a>),
     /// This request changed the state of a circuit breaker. Reported once, by the request that did
     /// it, however many clients share the breaker; see [`Observer`](crate::Observer).
     BreakerChanged(&'a StateChange),
+    /// The outcome changed the adaptive concurrency limit of the host. Reported once, by the request
+    /// that did it.
+    LimitChanged(&'a LimitInfo<'a>),
     /// The response closed the gate of the host, or keeps it closed for longer.
     GateClosed(&'a GateInfo<'a>),
     /// The retry budget had nothing left.
@@ -80,6 +86,8 @@ impl<'a> Event<'a> {
         Some(match *self {
             Self::AttemptStarted(it) => (it.method, it.url),
             Self::HeldBack(it) => (it.method, it.url),
+            Self::Queued(it) => (it.method, it.url),
+            Self::LimitChanged(it) => (it.method, it.url),
             Self::HedgeStarted(it) => (it.method, it.url),
             Self::HedgeRefused(it) => (it.method, it.url),
             Self::AttemptEnded(it) | Self::Rejected(it) | Self::Superseded(it) => {
@@ -115,6 +123,12 @@ impl fmt::Display for Event<'_> {
             }
             Self::HeldBack(it) => {
                 write!(f, "held back for {:.3}s by {}", seconds(it.wait), it.source)
+            }
+            Self::Queued(it) => {
+                write!(f, "waited {:.3}s for the {}", seconds(it.waited), it.source)
+            }
+            Self::LimitChanged(it) => {
+                write!(f, "concurrency limit from {} to {}", it.from, it.to)
             }
             Self::AttemptEnded(it) => {
                 write!(f, "attempt {} gave {it} after {:.3}s", it.attempt, seconds(it.elapsed))
@@ -187,6 +201,8 @@ pub struct RequestInfo<'a> {
     pub kind: AttemptKind,
     /// The most retries this request may have.
     pub max_retries: u32,
+    /// The use of the concurrency limit, if there is one: this attempt included.
+    pub limit: Option<LimitUse>,
     /// The extensions of this attempt, with what the caller and other middleware put there.
     pub extensions: &'a Extensions,
     /// The base URL of the endpoint that is asked, of those that [`Mirrors`](crate::Mirrors) name.
@@ -225,6 +241,60 @@ pub struct HeldInfo<'a> {
     pub source: &'a WaitSource,
 }
 
+/// A wait for a limit of the client, which is over.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| if let Event::Queued(it) = event { eprintln!("{:?}", it.waited) })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct QueueInfo<'a> {
+    /// The request's method.
+    pub method: &'a Method,
+    /// The request's URL.
+    pub url: RedactedUrl<'a>,
+    /// The length of the wait.
+    pub waited: Duration,
+    /// The limit: [`WaitSource::Limit`] or [`WaitSource::Rate`].
+    pub source: &'a WaitSource,
+    /// The use of the concurrency limit after the wait, if there is one.
+    pub limit: Option<LimitUse>,
+}
+
+/// A change of an adaptive concurrency limit.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| if let Event::LimitChanged(it) = event { eprintln!("{}", it.to) })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct LimitInfo<'a> {
+    /// The method of the request that changed it.
+    pub method: &'a Method,
+    /// The URL of that request.
+    pub url: RedactedUrl<'a>,
+    /// The limit before.
+    pub from: u32,
+    /// The limit from now on.
+    pub to: u32,
+    /// The use of the limit.
+    pub usage: LimitUse,
+}
+
 /// A hedge about to be sent.
 ///
 /// # Examples
@@ -234,9 +304,10 @@ pub struct HeldInfo<'a> {
 ///
 /// let config = ResilientConfig::builder()
 ///     .hedge(Hedge::learned(0.95))
-///     .on_event(|event| match event {
-///         Event::HedgeStarted(it) => eprintln!("{} is slow: {:?}", it.url, it.delay),
-///         _ => {}
+///     .on_event(|event| {
+///         if let Event::HedgeStarted(it) = event {
+///             println!("{}: hedged after {:?}", it.url, it.delay);
+///         }
 ///     })
 ///     .build()?;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
@@ -263,9 +334,10 @@ pub struct HedgeInfo<'a> {
 ///
 /// let config = ResilientConfig::builder()
 ///     .hedge(Hedge::learned(0.95))
-///     .on_event(|event| match event {
-///         Event::HedgeRefused(it) => eprintln!("no hedge for {}: {}", it.url, it.why),
-///         _ => {}
+///     .on_event(|event| {
+///         if let Event::HedgeRefused(it) = event {
+///             println!("{}: no hedge, {}", it.url, it.why);
+///         }
 ///     })
 ///     .build()?;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())

@@ -114,8 +114,8 @@ impl fmt::Display for Attempt {
     }
 }
 
-/// A moment at which the circuit breaker, the gate of the host or the retry budget held a request
-/// back or ended it.
+/// A moment at which the circuit breaker, the gate of the host, the retry budget or a limit of the
+/// client held a request back or ended it.
 ///
 /// # Examples
 ///
@@ -135,7 +135,7 @@ pub struct Hold {
     /// The time, from the start of the request.
     pub at: Duration,
     /// The stop reason, if the request does not wait or waits in vain: [`StopReason::CircuitOpen`],
-    /// [`StopReason::RateLimited`] or [`StopReason::Budget`].
+    /// [`StopReason::RateLimited`], [`StopReason::Limited`] or [`StopReason::Budget`].
     pub by: StopReason,
     /// The wait that followed; `None` if the request ended here.
     pub wait: Option<(Duration, WaitSource)>,

@@ -67,7 +67,10 @@ impl fmt::Display for Message<'_> {
             Reported::Failure(FailureKind::Timeout, _) if stop != StopReason::Deadline => {
                 write!(f, "timed out ({attempts}){}", because(stop))
             }
-            Reported::Failure(FailureKind::CircuitOpen | FailureKind::RateLimited, error) => {
+            Reported::Failure(
+                FailureKind::CircuitOpen | FailureKind::Limited | FailureKind::RateLimited,
+                error,
+            ) => {
                 write!(f, "was rejected after {attempts}: {error}")
             }
             Reported::Failure(kind, error) => {
@@ -162,8 +165,8 @@ impl Error for Elapsed {}
 
 /// Returns whether a failure of this kind is a decision of this crate, which the message has whole.
 pub(crate) fn is_own(kind: FailureKind, error: &(dyn Error + 'static)) -> bool {
-    matches!(kind, FailureKind::CircuitOpen | FailureKind::Deadline | FailureKind::RateLimited)
-        || error.is::<Elapsed>()
+    use FailureKind::{CircuitOpen, Deadline, Limited, RateLimited};
+    matches!(kind, CircuitOpen | Deadline | Limited | RateLimited) || error.is::<Elapsed>()
 }
 
 /// Returns the kind of failure in words, where the sources have the details.
@@ -191,6 +194,7 @@ fn because(stop: StopReason) -> &'static str {
         StopReason::CircuitOpen => " (circuit breaker open)",
         StopReason::Deadline => " (max_total_time exceeded)",
         StopReason::HintTooLong => " (server asks to wait longer than max_wait_time)",
+        StopReason::Limited => " (limit of the client reached)",
         StopReason::NotReplayable => " (body cannot be sent again)",
         StopReason::RateLimited => " (host is rate limited)",
         StopReason::UnsafeToRepeat => " (not safe to repeat)",

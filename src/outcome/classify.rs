@@ -97,6 +97,7 @@ pub(crate) fn is_transient(kind: FailureKind) -> bool {
         FailureKind::Builder
         | FailureKind::Certificate
         | FailureKind::Decode
+        | FailureKind::Limited
         | FailureKind::ProxyAuth
         | FailureKind::RateLimited
         | FailureKind::Redirect

@@ -82,6 +82,8 @@ pub enum FailureKind {
     Decode,
     /// The connection broke: reset, closed early, stream cancelled.
     Disconnect,
+    /// A concurrency or rate limit of the client had no room for it: nothing was sent.
+    Limited,
     /// The peer does not speak valid HTTP.
     Protocol,
     /// The host's gate is closed: nothing was sent.
@@ -122,6 +124,7 @@ impl FailureKind {
             Self::Deadline => "deadline",
             Self::Decode => "decode",
             Self::Disconnect => "disconnect",
+            Self::Limited => "limited",
             Self::Protocol => "protocol",
             Self::RateLimited => "rate_limited",
             Self::Redirect => "redirect",

@@ -34,6 +34,8 @@ pub enum StopReason {
     Final,
     /// The server asked to wait longer than `max_wait_time`.
     HintTooLong,
+    /// A concurrency or rate limit of the client has no room for as long as this request could wait.
+    Limited,
     /// The body can be read only once, so it cannot be sent again.
     NotReplayable,
     /// The host's gate is closed for longer than this request could wait.
@@ -56,6 +58,7 @@ impl StopReason {
             Self::Exhausted => "exhausted",
             Self::Final => "final",
             Self::HintTooLong => "hint_too_long",
+            Self::Limited => "limited",
             Self::NotReplayable => "not_replayable",
             Self::RateLimited => "rate_limited",
             Self::Success => "success",
@@ -105,6 +108,10 @@ pub enum WaitSource {
     HintFrom,
     /// No wait: a stale connection is replaced at once.
     Immediate,
+    /// The concurrency limit of the client, until a permit is free.
+    Limit,
+    /// The rate limit of the client, until the slot of the request.
+    Rate,
 }
 
 impl fmt::Display for WaitSource {
@@ -118,6 +125,8 @@ impl fmt::Display for WaitSource {
             Self::Hint(header) => f.write_str(header.as_str()),
             Self::HintFrom => f.write_str("hint_from"),
             Self::Immediate => f.write_str("immediate"),
+            Self::Limit => f.write_str("concurrency limit"),
+            Self::Rate => f.write_str("rate limit"),
         }
     }
 }
@@ -145,6 +154,7 @@ mod tests {
             (StopReason::Exhausted, "exhausted"),
             (StopReason::Final, "final"),
             (StopReason::HintTooLong, "hint_too_long"),
+            (StopReason::Limited, "limited"),
             (StopReason::NotReplayable, "not_replayable"),
             (StopReason::RateLimited, "rate_limited"),
             (StopReason::Success, "success"),
@@ -162,6 +172,8 @@ mod tests {
             (WaitSource::Hint(http::header::RETRY_AFTER), "retry-after"),
             (WaitSource::HintFrom, "hint_from"),
             (WaitSource::Immediate, "immediate"),
+            (WaitSource::Limit, "concurrency limit"),
+            (WaitSource::Rate, "rate limit"),
         ] {
             assert_eq!(source.to_string(), name);
         }

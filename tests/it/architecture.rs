@@ -9,7 +9,7 @@ const FOLDERS: &[(&str, &str)] = &[
     ("breaker", "common"),
     ("retry", "common"),
     ("outcome", "breaker common retry"),
-    ("host", "breaker common retry"),
+    ("host", "breaker common outcome retry"),
     ("observe", "breaker common host outcome retry"),
     ("config", "breaker common host observe outcome retry"),
     ("error", "breaker common host observe outcome retry"),
@@ -19,14 +19,15 @@ const FOLDERS: &[(&str, &str)] = &[
 ];
 
 /// The only places that await, sleep, read a clock or draw randomness.
-const IMPURE: [&str; 8] = [
+const IMPURE: [&str; 9] = [
     "breaker/permit.rs", // a permit that is used by hand draws its own jitter
     "client/",
     "common/clock.rs",
     "config/overrides.rs", // the scope of an override runs the caller's future
     "execution/",
-    "host/gate/mod.rs", // requests wait at their gate
-    "host/states.rs",   // a host that is asked for by hand is kept as of now
+    "host/gate/mod.rs",      // requests wait at their gate
+    "host/limit/limiter.rs", // a permit that comes back is granted as of now
+    "host/states.rs",        // a host that is asked for by hand is kept as of now
     "testing/",
 ];
 

@@ -17,6 +17,7 @@ mod hints;
 mod hosts;
 #[cfg(feature = "blocking")]
 mod lifecycle;
+mod limits;
 mod mirrors;
 mod misuse;
 mod overload;

@@ -1,14 +1,18 @@
-//! Settings that are made of several values: backoff, circuit breaker, retry budget and hedges.
+//! Settings that are made of several values: backoff, circuit breaker, retry budget, limits and hedges.
 
 use std::time::Duration;
 
 use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers};
 use crate::common::fault::ConfigFault;
-use crate::config::file::keys::{BREAKER, BUDGET, HEDGE, SETTINGS, setter};
+use crate::config::file::keys::{
+    BREAKER, BUDGET, CONCURRENCY, HEDGE, RATE, SETTINGS, set_limit, setter,
+};
 use crate::config::file::value::{Setter, Table, Value, get};
 use crate::config::overrides::RetryOverride;
 use crate::config::policy::{Patch, Policy, Setting};
 use crate::host::hedge::Hedge;
+use crate::host::limit::{ConcurrencyLimit, Limit, Scope};
+use crate::host::rate::{Rate, RateLimit};
 use crate::retry::backoff::{BackoffShape, Constant, Exponential, Fibonacci, Linear};
 use crate::retry::budget::{BudgetConfig, RetryBudget};
 
@@ -18,6 +22,8 @@ pub(super) struct Parts {
     backoff: BackoffShape,
     breaker: Option<CircuitBreakers>,
     budget: Option<RetryBudget>,
+    concurrency: Option<ConcurrencyLimit>,
+    rate: Option<RateLimit>,
     hedge: Option<Hedge>,
 }
 
@@ -28,6 +34,8 @@ impl Parts {
             backoff: policy.backoff.shape().unwrap_or_default(),
             breaker: policy.breaker.clone(),
             budget: policy.budget.clone(),
+            concurrency: policy.concurrency.clone(),
+            rate: policy.rate.clone(),
             hedge: policy.hedge.clone(),
         }
     }
@@ -39,6 +47,8 @@ impl Parts {
                 Setting::Backoff(it) => self.backoff = it.shape().unwrap_or_default(),
                 Setting::CircuitBreaker(it) => self.breaker.clone_from(it),
                 Setting::RetryBudget(it) => self.budget.clone_from(it),
+                Setting::ConcurrencyLimit(it) => self.concurrency.clone_from(it),
+                Setting::RateLimit(it) => self.rate.clone_from(it),
                 Setting::Hedge(it) => self.hedge.clone_from(it),
                 _ => {}
             }
@@ -81,6 +91,20 @@ impl Parts {
                     match self.budget.clone() {
                         Some(budget) => settings.retry_budget(budget),
                         None => settings.without_retry_budget(),
+                    }
+                }
+                ("concurrency_limit", value) => {
+                    self.concurrency = concurrency(self.concurrency.take(), value);
+                    match self.concurrency.clone() {
+                        Some(limit) => settings.concurrency_limit(limit),
+                        None => settings.without_concurrency_limit(),
+                    }
+                }
+                ("rate_limit", value) => {
+                    self.rate = rate(self.rate.take(), value, path, faults);
+                    match self.rate.clone() {
+                        Some(limit) => settings.rate_limit(limit),
+                        None => settings.without_rate_limit(),
                     }
                 }
                 ("hedge", value) => {
@@ -156,7 +180,18 @@ impl Parts {
         let budget = (self.budget.as_ref())
             .zip(general.budget.as_ref())
             .is_some_and(|(own, general)| general.is_shared() && own.config() != general.config());
-        for (field, differs) in [("circuit_breaker", breaker), ("retry_budget", budget)] {
+        let concurrency = (self.concurrency.as_ref())
+            .zip(general.concurrency.as_ref())
+            .is_some_and(|(own, general)| general.is_shared() && own.rules != general.rules);
+        let rate = (self.rate.as_ref())
+            .zip(general.rate.as_ref())
+            .is_some_and(|(own, general)| general.is_shared() && !own.has_rules_of(general));
+        for (field, differs) in [
+            ("circuit_breaker", breaker),
+            ("retry_budget", budget),
+            ("concurrency_limit", concurrency),
+            ("rate_limit", rate),
+        ] {
             if differs && get(table, field).is_some() {
                 let rule = "can only differ where there is one per host";
                 faults.push(ConfigFault::new(format!("{path}{field}"), rule, "shared"));
@@ -178,6 +213,54 @@ fn budget(config: BudgetConfig, name: &str, value: &Value) -> BudgetConfig {
         Setter::Budget(set) => set(config, value),
         _ => config,
     }
+}
+
+/// Returns the concurrency limit, changed by `value`; a number or a table switches it on.
+fn concurrency(before: Option<ConcurrencyLimit>, value: &Value) -> Option<ConcurrencyLimit> {
+    if *value == Value::Off {
+        return None;
+    }
+    let start = before.unwrap_or_else(|| Limit::adaptive().into());
+    let Value::Table(table) = value else { return Some(set_limit(start, value)) };
+    let start = match scope(value) {
+        Some("shared") => start.with_scope(Scope::Shared),
+        Some(_) => start.with_scope(Scope::Host),
+        None => start,
+    };
+    let set = |limit, (name, value): &(String, Value)| match setter(CONCURRENCY, name) {
+        Setter::Concurrency(set) => set(limit, value),
+        _ => limit,
+    };
+    Some(table.iter().fold(start, set))
+}
+
+/// Returns the rate limit, changed by `value`; a table or the word for a learned one switches it on.
+fn rate(
+    before: Option<RateLimit>,
+    value: &Value,
+    path: &str,
+    faults: &mut Vec<ConfigFault>,
+) -> Option<RateLimit> {
+    let table = match value {
+        Value::Table(table) => table,
+        Value::Word(_) => return Some(RateLimit::learned()),
+        _ => return None,
+    };
+    if before.is_none() && get(table, "requests").is_none() {
+        let field = format!("{path}rate_limit.requests");
+        faults.push(ConfigFault::new(field, "is needed", format_args!("null")));
+    }
+    let start = before.unwrap_or_else(|| Rate::per_second(1).into());
+    let start = match scope(value) {
+        Some("shared") => start.with_scope(Scope::Shared),
+        Some(_) => start.with_scope(Scope::Host),
+        None => start,
+    };
+    let set = |limit, (name, value): &(String, Value)| match setter(RATE, name) {
+        Setter::Rate(set) => set(limit, value),
+        _ => limit,
+    };
+    Some(table.iter().fold(start, set))
 }
 
 fn hedge(hedge: Hedge, name: &str, value: &Value) -> Hedge {

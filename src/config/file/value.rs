@@ -8,6 +8,8 @@ use http::{HeaderName, Method, StatusCode};
 use crate::breaker::{BreakerConfig, Percent};
 use crate::config::overrides::RetryOverride;
 use crate::host::hedge::Hedge;
+use crate::host::limit::ConcurrencyLimit;
+use crate::host::rate::RateLimit;
 use crate::retry::budget::BudgetConfig;
 
 /// A value that was read.
@@ -38,6 +40,8 @@ pub(super) enum Setter {
     Request(fn(RetryOverride, &Value) -> RetryOverride),
     Breaker(fn(BreakerConfig, &Value) -> BreakerConfig),
     Budget(fn(BudgetConfig, &Value) -> BudgetConfig),
+    Concurrency(fn(ConcurrencyLimit, &Value) -> ConcurrencyLimit),
+    Rate(fn(RateLimit, &Value) -> RateLimit),
     Hedge(fn(Hedge, &Value) -> Hedge),
     /// None of its own: a part of another value, or of the whole configuration.
     Part,

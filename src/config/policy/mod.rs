@@ -164,7 +164,9 @@ impl Policy {
     #[inline]
     pub(crate) fn host_rules(&self) -> HostRules<'_> {
         let (breaker, budget) = (self.breaker.as_ref(), self.budget.as_ref());
-        HostRules { breaker, budget, gate: self.gate.as_ref(), overdraft: self.overdraft }
+        let (concurrency, rate) = (self.concurrency.as_ref(), self.rate.as_ref());
+        let (gate, overdraft) = (self.gate.as_ref(), self.overdraft);
+        HostRules { breaker, budget, gate, concurrency, rate, overdraft }
     }
 
     /// The policy for requests to the host of `url`, if it has one of its own.

@@ -6,6 +6,7 @@ use http::header;
 
 use super::{Policy, RetryAfter};
 use crate::config::headers::DeadlineHeader;
+use crate::host::limit::Limit;
 use crate::outcome::classify::{RetryMethods, TRANSIENT};
 use crate::outcome::hint::{HintFormat, HintHeaders};
 use crate::retry::backoff::{Exponential, Jitter};
@@ -13,6 +14,10 @@ use crate::retry::budget::BudgetConfig;
 
 /// The shortest deadline of a service. A tenth of it is still a wait.
 const SHORTEST_DEADLINE: Duration = Duration::from_millis(1);
+
+/// The requests of a job to one host at a time: no job of the race is slower by it, and one that starts
+/// all of its requests at once is no attack.
+const AT_A_TIME: u32 = 64;
 
 impl Policy {
     /// The settings of jobs without a user who waits.
@@ -28,6 +33,7 @@ impl Policy {
             max_open_wait: Some(Duration::from_secs(60)),
             waits_out_outages: true,
             read_body: Some(1024 * 1024),
+            concurrency: Some(Limit::fixed(AT_A_TIME).into()),
             // Where all requests wait for tokens no success brings one: the trickle is their probe.
             budget: Some(BudgetConfig::default().size(200).trickle(1.0).into()),
             ..Self::default()

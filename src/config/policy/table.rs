@@ -16,8 +16,10 @@ use crate::config::headers::DeadlineHeader;
 use crate::config::policy::{HostPolicy, LONGEST_BACKOFF, RetryAfter, STALL_TIMEOUT};
 use crate::host::gate::GateKey;
 use crate::host::hedge::Hedge;
+use crate::host::limit::{ConcurrencyLimit, LimitRules};
 use crate::host::map::DEFAULT_MAX_HOSTS;
 use crate::host::mirrors::MirrorSets;
+use crate::host::rate::RateLimit;
 use crate::observe::listeners::Listeners;
 use crate::outcome::classify::{BackoffFrom, HintFrom, Judge, Predicate, RetryMethods, TRANSIENT};
 use crate::outcome::hint::HintHeaders;
@@ -132,6 +134,9 @@ policy! {
         RetryBudget budget: Option<RetryBudget> = Some(BudgetConfig::default().into()),
             "retry_budget" by budget_rules;
         Gate gate: Option<GateKey> = Some(GateKey::default()), "gate";
+        ConcurrencyLimit concurrency: Option<ConcurrencyLimit> = None,
+            "concurrency_limit" by concurrency_rules;
+        RateLimit rate: Option<RateLimit> = None, "rate_limit";
         Mirrors mirrors: Option<MirrorSets> = None, "mirrors";
     }
     code {
@@ -160,6 +165,10 @@ policy! {
         /// Read once, when a client is built.
         max_hosts: NonZeroUsize = DEFAULT_MAX_HOSTS;
     }
+}
+
+fn concurrency_rules(limit: &Option<ConcurrencyLimit>) -> Option<&LimitRules> {
+    limit.as_ref().map(|it| &it.rules)
 }
 
 /// Returns the first delays of a backoff, and its cap.

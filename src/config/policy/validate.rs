@@ -7,7 +7,9 @@ use crate::common::fault::{ConfigError, ConfigFault};
 use crate::common::host_pattern::{INVALID_HOST, without_secrets};
 use crate::config::policy::{Policy, RetryAfter};
 use crate::host::hedge::Hedge;
+use crate::host::limit::ConcurrencyLimit;
 use crate::host::mirrors::MirrorSets;
+use crate::host::rate::RateLimit;
 use crate::outcome::idempotency::IdempotencyKey;
 use crate::retry::backoff::Jitter;
 use crate::retry::budget::RetryBudget;
@@ -98,6 +100,8 @@ impl Policy {
         faults.extend(self.backoff.fault());
         faults.extend(self.breaker.iter().flat_map(CircuitBreakers::faults));
         faults.extend(self.budget.iter().flat_map(RetryBudget::faults));
+        faults.extend(self.concurrency.iter().flat_map(ConcurrencyLimit::faults));
+        faults.extend(self.rate.iter().flat_map(RateLimit::faults));
         faults.extend(self.hedge.iter().flat_map(Hedge::faults));
         faults.extend(self.mirrors.iter().flat_map(MirrorSets::faults));
         faults.extend(self.cap_faults());

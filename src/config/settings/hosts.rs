@@ -11,7 +11,9 @@ use crate::config::overrides::RetryOverride;
 use crate::config::policy::Setting;
 use crate::host::gate::GateKey;
 use crate::host::hedge::Hedge;
+use crate::host::limit::ConcurrencyLimit;
 use crate::host::mirrors::MirrorSets;
+use crate::host::rate::RateLimit;
 use crate::outcome::Outcome;
 use crate::retry::budget::RetryBudget;
 
@@ -83,6 +85,28 @@ setters! {
     /// Switches the gate off.
     fn without_gate() => set(Setting::Gate(None));
 
+    /// Limits the requests to a host that are under way at a time: a [`Limit`](crate::Limit) for one
+    /// of each host, or another [`ConcurrencyLimit`](crate::ConcurrencyLimit). Default: none.
+    ///
+    /// Requests without a permit wait, at most
+    /// [`max_queue_time`](crate::ConcurrencyLimit::max_queue_time). A permit is held to the end of
+    /// the response's body.
+    fn concurrency_limit(
+        limit: impl Into<ConcurrencyLimit>
+    ) => set(Setting::ConcurrencyLimit(Some(limit.into())));
+
+    /// Lets any number of requests be under way.
+    fn without_concurrency_limit() => set(Setting::ConcurrencyLimit(None));
+
+    /// Limits the requests to a host per time: a [`Rate`](crate::Rate) for one of each host, or
+    /// another [`RateLimit`](crate::RateLimit). Default: none.
+    ///
+    /// Each attempt takes a slot; requests wait for theirs in order of arrival, at most
+    /// [`max_wait`](crate::RateLimit::max_wait).
+    fn rate_limit(limit: impl Into<RateLimit>) => set(Setting::RateLimit(Some(limit.into())));
+
+    /// Sends requests at any rate.
+    fn without_rate_limit() => set(Setting::RateLimit(None));
     /// Sends another attempt beside one that is slow, and returns the first good response; see
     /// [`Hedge`]. Default: off.
     fn hedge(hedge: Hedge) => set(Setting::Hedge(Some(hedge)));

@@ -8,6 +8,7 @@ use crate::observe::message::{Elapsed, TimeLimit};
 mod deadline;
 mod drain;
 mod factory;
+mod permit;
 mod read;
 pub(crate) mod stall;
 
@@ -15,6 +16,7 @@ pub(crate) use deadline::until;
 pub(crate) use drain::drain;
 pub use factory::BodyFactory;
 pub(crate) use factory::BoxFuture;
+pub(crate) use permit::holding;
 #[cfg(feature = "blocking")]
 pub(crate) use read::Prefixed;
 pub(crate) use read::read;

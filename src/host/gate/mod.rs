@@ -357,6 +357,11 @@ impl GatePass {
     /// The pass of an open gate.
     pub(crate) const FREE: Self = Self { released: None };
 
+    /// Returns whether the gate was open.
+    pub(crate) fn is_free(&self) -> bool {
+        self.released.is_none()
+    }
+
     /// Reports whether the attempt was good. After a response that closes the gate, close first.
     pub(crate) fn finish(mut self, is_good: bool, now: Instant) {
         if let Some((gate, opening)) = self.released.take() {

@@ -32,6 +32,9 @@ pub enum HedgeRefusal {
     Crowded,
     /// The gate of the host is closed, or opening.
     Gate,
+    /// The concurrency limit of the client has no free permit, or requests wait for one; or there is a
+    /// rate limit, whose slots are for requests alone.
+    Limited,
     /// The retry budget is less than half full: requests fail.
     RetryBudget,
     /// The hedges of the last requests have used up the [share](crate::Hedge::share).
@@ -45,6 +48,7 @@ impl HedgeRefusal {
             Self::CircuitBreaker => "circuit_breaker",
             Self::Crowded => "crowded",
             Self::Gate => "gate",
+            Self::Limited => "limited",
             Self::RetryBudget => "retry_budget",
             Self::Share => "share",
         }
@@ -142,6 +146,7 @@ mod tests {
             (HedgeRefusal::Crowded, "crowded"),
             (HedgeRefusal::Gate, "gate"),
             (HedgeRefusal::RetryBudget, "retry_budget"),
+            (HedgeRefusal::Limited, "limited"),
             (HedgeRefusal::Share, "share"),
         ] {
             assert_eq!(why.to_string(), name);

@@ -12,6 +12,7 @@ use http::Method;
 use reqwest::Url;
 
 use crate::breaker::{BreakerState, StateChange};
+use crate::host::limit::LimitUse;
 use crate::observe::event::Event;
 use crate::observe::listeners::Observer;
 use crate::outcome::{AttemptKind, Outcome};
@@ -25,15 +26,18 @@ use crate::retry::decision::WaitSource;
 /// | `resilient_attempts_total` | counter | `host`, `method`, `result` | attempts that ended, or were `superseded` in a race with a hedge; not those that the caller dropped |
 /// | `resilient_attempt_duration_seconds` | histogram | `host`, `method`, `result` | how long an attempt took, to the response head or the failure |
 /// | `resilient_retries_total` | counter | `host`, `reason` | retries, by the result of the attempt before |
-/// | `resilient_wait_seconds` | histogram | `host`, `source` | waits before retries and at the gate |
+/// | `resilient_wait_seconds` | histogram | `host`, `source` | waits before retries, at the gate and for limits |
 /// | `resilient_requests_total` | counter | `host`, `ended` | requests that ended, by `success` or why they were given up |
 /// | `resilient_request_duration_seconds` | histogram | `host`, `ended` | how long a request took, with its retries and waits |
 /// | `resilient_attempts_per_request` | histogram | `host` | how many attempts a request took |
-/// | `resilient_rejections_total` | counter | `host`, `by` | times a breaker (`circuit_open`) or a gate (`rate_limited`) refused to send |
+/// | `resilient_rejections_total` | counter | `host`, `by` | times a breaker (`circuit_open`), a gate (`rate_limited`) or a limit of the client (`limited`) refused to send |
 /// | `resilient_breaker_state` | gauge | `key`, `state` | 1 for the state a breaker is in, 0 for the others; none before its first change |
 /// | `resilient_breaker_changes_total` | counter | `key`, `to`, `why` | changes of a breaker's state |
 /// | `resilient_budget_tokens` | gauge | `host` | retries left in the budget when it was last asked |
 /// | `resilient_budget_refusals_total` | counter | `host` | retries not made because the budget was empty |
+/// | `resilient_concurrency_limit` | gauge | `host` | permits of the concurrency limit when an attempt last started, or the limit changed |
+/// | `resilient_concurrency_in_flight` | gauge | `host` | permits in use when an attempt last started |
+/// | `resilient_concurrency_queued` | gauge | `host` | requests without a permit when an attempt last started |
 /// | `resilient_gate_closings_total` | counter | `host` | times a response closed a gate, or for longer |
 /// | `resilient_hedges_total` | counter | `host`, `result` | hedges `started`, and of those the ones whose result counted (`won`) or did not (`lost`); neither if the caller dropped the request |
 /// | `resilient_hedge_refusals_total` | counter | `host`, `why` | hedges that were due and refused |
@@ -44,7 +48,8 @@ use crate::retry::decision::WaitSource;
 /// - `result`, `reason`: a status such as `503`, or a [`FailureKind`](crate::FailureKind) such as
 ///   `timeout`. A retry that a breaker rejects after its wait is counted in rejections too, and the
 ///   next one with the reason `circuit_open`.
-/// - `source`: `backoff`, `budget`, `circuit_breaker`, `failover`, `gate`, `hint` or `immediate`.
+/// - `source`: `backoff`, `budget`, `circuit_breaker`, `failover`, `gate`, `hint`, `immediate`, `limit`
+///   or `rate`.
 /// - `ended`: a [`StopReason`](crate::StopReason).
 /// - `state`, `to`: a [`BreakerState`](crate::BreakerState).
 /// - `why`: a [`ChangeReason`](crate::ChangeReason), or a [`HedgeRefusal`](crate::HedgeRefusal).
@@ -136,7 +141,7 @@ impl MetricsObserver {
         describe_counter!(ATTEMPTS, count, "Attempts");
         describe_histogram!(Self::ATTEMPT_DURATION, seconds, "How long an attempt took");
         describe_counter!(RETRIES, count, "Retries by the result of the attempt before");
-        describe_histogram!(Self::WAIT, seconds, "Waits before retries and at the gate");
+        describe_histogram!(Self::WAIT, seconds, "Waits before retries, at gates and limits");
         describe_counter!(REQUESTS, count, "Requests by what ended them");
         describe_histogram!(
             Self::REQUEST_DURATION,
@@ -144,7 +149,10 @@ impl MetricsObserver {
             "How long a request took, with retries"
         );
         describe_histogram!(Self::ATTEMPTS_PER_REQUEST, count, "Attempts a request took");
-        describe_counter!(REJECTIONS, count, "Times a breaker or a gate refused to send");
+        describe_counter!(REJECTIONS, count, "Times a breaker, gate or limit refused to send");
+        describe_gauge!(LIMIT, count, "Permits of a concurrency limit");
+        describe_gauge!(IN_FLIGHT, count, "Permits of a concurrency limit in use");
+        describe_gauge!(QUEUED, count, "Requests that wait for a permit");
         describe_gauge!(BREAKER_STATE, count, "1 for the state a circuit breaker is in");
         describe_counter!(BREAKER_CHANGES, count, "Changes of a circuit breaker's state");
         describe_gauge!(BUDGET_TOKENS, count, "Retries left in the budget");
@@ -212,6 +220,9 @@ const ATTEMPTS: &str = "resilient_attempts_total";
 const RETRIES: &str = "resilient_retries_total";
 const REQUESTS: &str = "resilient_requests_total";
 const REJECTIONS: &str = "resilient_rejections_total";
+const LIMIT: &str = "resilient_concurrency_limit";
+const IN_FLIGHT: &str = "resilient_concurrency_in_flight";
+const QUEUED: &str = "resilient_concurrency_queued";
 const BREAKER_STATE: &str = "resilient_breaker_state";
 const BREAKER_CHANGES: &str = "resilient_breaker_changes_total";
 const BUDGET_TOKENS: &str = "resilient_budget_tokens";
@@ -259,6 +270,15 @@ impl MetricsObserver {
 
     fn count(&self, event: &Event<'_>, host: SharedString, method: &Method) {
         match event {
+            Event::AttemptStarted(it) => {
+                if let Some(usage) = it.limit {
+                    self.usage(host, usage);
+                }
+            }
+            Event::Queued(it) => self.waited(host, it.source, it.waited),
+            Event::LimitChanged(it) => {
+                gauge!(LIMIT, self.labels([("host", host)])).set(f64::from(it.to));
+            }
             Event::AttemptEnded(it) | Event::Superseded(it) => {
                 if it.kind() == AttemptKind::Hedge {
                     let is_won = matches!(event, Event::AttemptEnded(_));
@@ -316,6 +336,13 @@ impl MetricsObserver {
         }
     }
 
+    fn usage(&self, host: SharedString, usage: LimitUse) {
+        let labels = self.labels([("host", host)]);
+        gauge!(LIMIT, labels.clone()).set(f64::from(usage.limit));
+        gauge!(IN_FLIGHT, labels.clone()).set(f64::from(usage.in_flight));
+        gauge!(QUEUED, labels).set(usage.queued as f64);
+    }
+
     fn hedge(&self, host: SharedString, result: &'static str) {
         let labels = self.labels([("host", host), ("result", known(result))]);
         counter!(HEDGES, labels).increment(1);
@@ -361,6 +388,8 @@ fn source(source: &WaitSource) -> &'static str {
         WaitSource::Gate => "gate",
         WaitSource::Hint(_) | WaitSource::HintFrom => "hint",
         WaitSource::Immediate => "immediate",
+        WaitSource::Limit => "limit",
+        WaitSource::Rate => "rate",
     }
 }
 

@@ -44,7 +44,7 @@ use crate::outcome::Outcome;
 ///
 /// | event | level |
 /// |---|---|
-/// | a wait before a retry, a wait at the gate, a gate closed, a budget empty, a hedge sent or refused | [`retries`](Self::retries), debug |
+/// | a wait before a retry, at the gate or for a limit, a gate closed, a limit changed, a budget empty, a hedge sent or refused | [`retries`](Self::retries), debug |
 /// | a request given up after more than one attempt | [`give_ups`](Self::give_ups), warn |
 /// | a request given up after one attempt or none | as retries: the caller's error has all details |
 /// | a circuit breaker opened | [`breaker_openings`](Self::breaker_openings), warn |
@@ -186,6 +186,10 @@ impl Observer for TracingObserver {
             }
             Event::HeldBack(it) => {
                 let (wait, source) = (it.wait.as_secs_f64(), field::display(it.source));
+                log!(level, wait, source, "{event}");
+            }
+            Event::Queued(it) => {
+                let (wait, source) = (it.waited.as_secs_f64(), field::display(it.source));
                 log!(level, wait, source, "{event}");
             }
             Event::GaveUp(it) => {

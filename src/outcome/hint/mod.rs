@@ -4,6 +4,7 @@ mod date;
 mod headers;
 mod number;
 mod quota;
+mod quotas;
 mod value;
 
 use std::time::{Duration, SystemTime};
@@ -11,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, HeaderName, StatusCode, header};
 
 pub use self::headers::{HintFormat, HintHeaders};
+pub(crate) use self::quotas::{QuotaUse, quotas};
 use self::{
     date::http_date,
     headers::{Quota, Role},
@@ -72,16 +74,8 @@ pub(crate) fn read(
     listened_to: &HintHeaders,
     now: SystemTime,
 ) -> Advice {
-    let mut reader = Reader {
-        headers,
-        listened_to,
-        now,
-        throttled: status == StatusCode::TOO_MANY_REQUESTS,
-        best: [const { None }; RANKS],
-        directive: RetryDirective::Unspecified,
-        soft_veto: None,
-        exhausted: false,
-    };
+    let throttled = status == StatusCode::TOO_MANY_REQUESTS;
+    let mut reader = Reader::new(headers, listened_to, now, throttled);
     for header in headers.keys() {
         if let Some((role, own)) = listened_to.role(header) {
             reader.hear(header, role, own);
@@ -119,6 +113,26 @@ struct Reader<'a> {
     soft_veto: Option<HeaderName>,
     /// `true` if nothing remains of some quota.
     exhausted: bool,
+}
+
+impl<'a> Reader<'a> {
+    fn new(
+        headers: &'a HeaderMap,
+        listened_to: &'a HintHeaders,
+        now: SystemTime,
+        throttled: bool,
+    ) -> Self {
+        Self {
+            headers,
+            listened_to,
+            now,
+            throttled,
+            best: [const { None }; RANKS],
+            directive: RetryDirective::Unspecified,
+            soft_veto: None,
+            exhausted: false,
+        }
+    }
 }
 
 impl Reader<'_> {

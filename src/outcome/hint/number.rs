@@ -75,6 +75,19 @@ fn of_unit(amount: Duration, unit: &str) -> Option<Duration> {
     times.or_else(|| PARTS.iter().find(|it| named(it.0)).map(|it| amount / it.1))
 }
 
+/// Reads a count: `50`, `50;w=60`, rounded down; less than zero is zero. Of several the smallest
+/// counts.
+pub(super) fn count(text: &str) -> Option<u64> {
+    let count = |it: &str| {
+        let it = it.split(';').next()?.trim_ascii().trim_matches('"');
+        match it.strip_prefix('-') {
+            Some(below) => seconds(below).map(|_| 0),
+            None => seconds(it).map(|it| it.as_secs()),
+        }
+    };
+    text.split(',').filter_map(count).min()
+}
+
 /// Returns whether a remaining count is zero or less: `0`, `-1`, `0;w=60`.
 ///
 /// Of several counts the smallest decides. `None` for text that is no count.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::number::{is_spent, seconds};
+use super::number::{count, is_spent, seconds};
 
 /// The longest refill time of each kind of quota.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,15 +15,37 @@ pub(super) struct Refills {
     pub(super) any: Option<Duration>,
 }
 
-/// Reads the refill times of quotas.
+/// One quota of a field, as far as the field says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Field {
+    /// Empty for the one quota of a dictionary.
+    pub(super) name: String,
+    pub(super) remaining: Option<u64>,
+    pub(super) limit: Option<u64>,
+    pub(super) reset: Option<Duration>,
+    pub(super) window: Option<Duration>,
+}
+
+/// Reads the refill times of quotas; `None` when anything is malformed.
+pub(super) fn rate_limit<'a>(lines: impl Iterator<Item = &'a HeaderValue>) -> Option<Refills> {
+    let mut refills = Refills::default();
+    for field in fields(lines)? {
+        refills.any = refills.any.max(field.reset);
+        let is_exhausted = field.remaining == Some(0);
+        refills.exhausted = refills.exhausted.max(field.reset.filter(|_| is_exhausted));
+    }
+    Some(refills)
+}
+
+/// Reads quotas.
 ///
 /// Two forms are in use: the list of current drafts, `"burst";r=0;t=30, "daily";r=9;t=7200`, and
 /// the dictionary of older ones, `limit=100, remaining=0, reset=30`. `None` when anything is
 /// malformed: the drafts want the whole field ignored then.
-pub(super) fn rate_limit<'a>(lines: impl Iterator<Item = &'a HeaderValue>) -> Option<Refills> {
-    let mut refills = Refills::default();
+pub(super) fn fields<'a>(lines: impl Iterator<Item = &'a HeaderValue>) -> Option<Vec<Field>> {
+    let mut fields = vec![];
     // The dictionary spreads one quota over its members.
-    let mut plain = Quota::default();
+    let mut plain = Field::default();
     for line in lines {
         let mut rest = line.to_str().ok()?.trim_ascii();
         while !rest.is_empty() {
@@ -31,14 +53,14 @@ pub(super) fn rate_limit<'a>(lines: impl Iterator<Item = &'a HeaderValue>) -> Op
             if take(&mut rest, "=") {
                 plain.learn(name, item(&mut rest)?)?;
             }
-            let mut quota = Quota::default();
+            let mut field = Field { name: name.trim_matches('"').to_owned(), ..Field::default() };
             while take(&mut rest, ";") {
                 rest = rest.trim_ascii_start();
                 let key = item(&mut rest)?;
                 let value = if take(&mut rest, "=") { item(&mut rest)? } else { "" };
-                quota.learn(key, value)?;
+                field.learn(key, value)?;
             }
-            quota.add_to(&mut refills);
+            fields.push(field);
 
             rest = rest.trim_ascii_start();
             if !rest.is_empty() {
@@ -49,29 +71,25 @@ pub(super) fn rate_limit<'a>(lines: impl Iterator<Item = &'a HeaderValue>) -> Op
             }
         }
     }
-    plain.add_to(&mut refills);
-    Some(refills)
+    fields.push(plain);
+    Some(fields)
 }
 
-#[derive(Default)]
-struct Quota {
-    exhausted: bool,
-    reset: Option<Duration>,
-}
-
-impl Quota {
+impl Field {
     fn learn(&mut self, key: &str, value: &str) -> Option<()> {
         match key {
-            "r" | "remaining" => self.exhausted = is_spent(value)?,
+            "r" | "remaining" => {
+                // A share of one is still something.
+                let is_spent = is_spent(value)?;
+                let count = count(value).filter(|it| *it > 0);
+                self.remaining = Some(if is_spent { 0 } else { count.unwrap_or(1) });
+            }
             "t" | "reset" | "resets" => self.reset = Some(seconds(value)?),
+            "q" | "limit" | "total" => self.limit = count(value),
+            "w" => self.window = seconds(value),
             _ => {}
         }
         Some(())
-    }
-
-    fn add_to(&self, refills: &mut Refills) {
-        refills.any = refills.any.max(self.reset);
-        refills.exhausted = refills.exhausted.max(self.reset.filter(|_| self.exhausted));
     }
 }
 

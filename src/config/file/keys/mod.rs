@@ -4,11 +4,22 @@
 mod breaker;
 mod budget;
 mod hedge;
+mod limits;
 mod mirrors;
 mod request;
 
-pub(super) use self::{breaker::BREAKER, budget::BUDGET, hedge::HEDGE, request::SETTINGS};
-use self::{breaker::BREAKER_SCOPE, budget::BUDGET_SCOPE};
+pub(super) use self::{
+    breaker::BREAKER,
+    budget::BUDGET,
+    hedge::HEDGE,
+    limits::{CONCURRENCY, RATE, set_limit},
+    request::SETTINGS,
+};
+use self::{
+    breaker::BREAKER_SCOPE,
+    budget::BUDGET_SCOPE,
+    limits::{LEARNED, LIMIT_SCOPE, PERMITS_OR_ADAPTIVE},
+};
 use crate::config::file::shape::{Key, Kind};
 use crate::config::file::value::Setter;
 
@@ -58,6 +69,17 @@ const TOP: &[Key] = &[
         Kind::Any(&[Kind::Table(&[BUDGET_SCOPE, BUDGET]), Kind::On, Kind::Off]),
         "How many retries successes pay for. Default: on, one for each host.",
     ),
+    key(
+        "concurrency_limit",
+        Kind::Any(&[PERMITS_OR_ADAPTIVE, Kind::Table(&[LIMIT_SCOPE, CONCURRENCY]), Kind::Off]),
+        "How many requests may be under way at a time, each to the end of its body. Default: off.",
+    ),
+    key(
+        "rate_limit",
+        Kind::Any(&[LEARNED, Kind::Table(&[LIMIT_SCOPE, RATE]), Kind::Off]),
+        "How many requests may be sent per time; learned from what responses say of their quotas, or set. \
+         Default: off.",
+    ),
     key("max_hosts", COUNT, "How many hosts are kept; not changed by a reload. Default: 1024."),
     key(
         "hosts",
@@ -76,5 +98,15 @@ const HOST: &[Key] = &[
         "retry_budget",
         Kind::Any(&[Kind::Table(&[BUDGET]), Kind::On, Kind::Off]),
         "What differs for this host's retry budget.",
+    ),
+    key(
+        "concurrency_limit",
+        Kind::Any(&[PERMITS_OR_ADAPTIVE, Kind::Table(&[CONCURRENCY]), Kind::Off]),
+        "What differs for this host's concurrency limit.",
+    ),
+    key(
+        "rate_limit",
+        Kind::Any(&[LEARNED, Kind::Table(&[RATE]), Kind::Off]),
+        "What differs for this host's rate limit.",
     ),
 ];

@@ -1,0 +1,117 @@
+//! The limits of the client: requests under way at a time, and requests per time.
+
+use std::time::Duration;
+
+use super::{COUNT, SCOPES, TIME, TIME_OR_ZERO, key};
+use crate::config::file::shape::{Key, Kind};
+use crate::config::file::value::{Setter, Value};
+use crate::host::limit::{ConcurrencyLimit, Limit, Order};
+use crate::host::rate::RateLimit;
+
+const PERMITS: Kind = Kind::Whole { min: 1, max: 1_000_000 };
+
+pub(super) const PERMITS_OR_ADAPTIVE: Kind = Kind::Any(&[PERMITS, Kind::Word(&["adaptive"])]);
+
+pub(super) const LEARNED: Kind = Kind::Word(&["learned"]);
+
+const fn concurrency(
+    name: &'static str,
+    kind: Kind,
+    about: &'static str,
+    set: fn(ConcurrencyLimit, &Value) -> ConcurrencyLimit,
+) -> Key {
+    Key { set: Setter::Concurrency(set), ..key(name, kind, about) }
+}
+
+const fn rate(
+    name: &'static str,
+    kind: Kind,
+    about: &'static str,
+    set: fn(RateLimit, &Value) -> RateLimit,
+) -> Key {
+    Key { set: Setter::Rate(set), ..key(name, kind, about) }
+}
+
+pub(super) const LIMIT_SCOPE: &[Key] =
+    &[key("scope", SCOPES, "One for each host, or one for all requests. Default: per_host.")];
+
+pub(in crate::config::file) const CONCURRENCY: &[Key] = &[
+    concurrency(
+        "limit",
+        PERMITS_OR_ADAPTIVE,
+        "How many requests may be under way at a time. Default: adaptive.",
+        set_limit,
+    ),
+    concurrency(
+        "start",
+        PERMITS,
+        "What an adaptive limit starts from. Default: 20.",
+        |it, value| {
+            let limit = it.rules.limit.start(value.count());
+            it.with_limit(limit)
+        },
+    ),
+    concurrency("min", PERMITS, "The least of an adaptive limit. Default: 1.", |it, value| {
+        let limit = it.rules.limit.min(value.count());
+        it.with_limit(limit)
+    }),
+    concurrency("max", PERMITS, "The most of an adaptive limit. Default: 1000.", |it, value| {
+        let limit = it.rules.limit.max(value.count());
+        it.with_limit(limit)
+    }),
+    concurrency(
+        "max_queue_time",
+        TIME_OR_ZERO,
+        "The longest wait for a permit. Default: max_wait_time.",
+        |it, value| it.max_queue_time(value.time().unwrap_or_default()),
+    ),
+    concurrency(
+        "order",
+        Kind::Word(&["adaptive", "fair"]),
+        "Who goes first: the newest once the queue stands and time is short, or always the oldest. \
+         Default: adaptive.",
+        |it, value| {
+            it.order(match value {
+                Value::Word("fair") => Order::Fair,
+                _ => Order::Adaptive,
+            })
+        },
+    ),
+    concurrency(
+        "until",
+        Kind::Word(&["body", "head"]),
+        "How long a permit is held: to the end of the body, or of the head. Default: body.",
+        |it, value| match value {
+            Value::Word("head") => it.until_head(),
+            _ => it.until_body(),
+        },
+    ),
+];
+
+pub(in crate::config::file) const RATE: &[Key] = &[
+    rate("requests", COUNT, "How many requests in each period.", |it, value| {
+        it.map_first(|rate| rate.count(value.count()))
+    }),
+    rate("per", TIME, "The period. Default: 1s.", |it, value| {
+        it.map_first(|rate| rate.period(value.time().unwrap_or(Duration::MAX)))
+    }),
+    rate("burst", COUNT, "How many may go at once after a pause. Default: 1.", |it, value| {
+        it.map_first(|rate| rate.burst(value.count()))
+    }),
+    rate(
+        "max_wait",
+        TIME_OR_ZERO,
+        "The longest wait for a slot; 0 rejects at once. Default: max_wait_time.",
+        |it, value| it.max_wait(value.time().unwrap_or_default()),
+    ),
+];
+
+/// Sets the limit itself; bounds of an adaptive one stay.
+pub(in crate::config::file) fn set_limit(it: ConcurrencyLimit, value: &Value) -> ConcurrencyLimit {
+    let limit = match value {
+        Value::Whole(_) => Limit::fixed(value.count()),
+        _ if it.rules.limit.is_adaptive() => it.rules.limit,
+        _ => Limit::adaptive(),
+    };
+    it.with_limit(limit)
+}

@@ -1,0 +1,124 @@
+//! The adaptive limit: additive increase, multiplicative decrease, as a pure step.
+
+use std::time::Duration;
+
+use crate::common::clock::Instant;
+use crate::host::limit::Adaptive;
+
+/// The share that is left of the limit after a cut.
+const CUT: f64 = 0.7;
+
+/// The least time between two cuts.
+const LEAST_BETWEEN: Duration = Duration::from_millis(100);
+
+/// The evidence of an attempt about the load of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// It was processed.
+    Good,
+    /// The host, or the way to it, was overloaded.
+    Overloaded,
+}
+
+/// A limit that grows by one for each round of successes and is cut when the host is overloaded, as
+/// TCP's congestion window is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Aimd {
+    rules: Adaptive,
+    limit: f64,
+    cut_at: Option<Instant>,
+}
+
+impl Aimd {
+    pub(super) fn new(rules: Adaptive) -> Self {
+        Self { rules, limit: f64::from(rules.start), cut_at: None }
+    }
+
+    /// Returns this limit by other rules.
+    pub(super) fn with_rules(self, rules: Adaptive) -> Self {
+        let limit = self.limit.clamp(f64::from(rules.min), f64::from(rules.max.max(rules.min)));
+        Self { rules, limit, ..self }
+    }
+
+    /// Returns the number of permits.
+    pub(super) fn permits(&self) -> u32 {
+        self.limit as u32
+    }
+
+    /// Adjusts the limit after an attempt that took `took`, and began as one of `in_flight`.
+    ///
+    /// Cuts at most once per `took`, as one overload shows in many attempts; grows only while at
+    /// least half of the limit is in use, as an idle client learns nothing.
+    pub(super) fn record(&mut self, load: Load, in_flight: u32, took: Duration, now: Instant) {
+        let limit = match load {
+            Load::Good if f64::from(in_flight) * 2.0 >= self.limit => {
+                self.limit + 1.0 / self.limit.max(1.0)
+            }
+            Load::Good => return,
+            Load::Overloaded => {
+                let since = self.cut_at.map(|it| now.saturating_duration_since(it));
+                if since.is_some_and(|it| it <= took.max(LEAST_BETWEEN)) {
+                    return;
+                }
+                self.cut_at = Some(now);
+                self.limit * CUT
+            }
+        };
+        self.limit = limit.clamp(f64::from(self.rules.min), f64::from(self.rules.max));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLI: Duration = Duration::from_millis(1);
+
+    fn aimd() -> Aimd {
+        Aimd::new(Adaptive { start: 20, min: 1, max: 100 })
+    }
+
+    #[test]
+    fn a_round_of_successes_adds_one() {
+        let (mut aimd, now) = (aimd(), Instant::now());
+        for _ in 0..21 {
+            aimd.record(Load::Good, 20, MILLI, now);
+        }
+        assert_eq!(aimd.permits(), 21);
+    }
+
+    #[test]
+    fn an_idle_client_learns_nothing() {
+        let (mut aimd, now) = (aimd(), Instant::now());
+        for _ in 0..1_000 {
+            aimd.record(Load::Good, 9, MILLI, now);
+        }
+        assert_eq!(aimd.permits(), 20);
+    }
+
+    #[test]
+    fn one_overload_cuts_once_however_many_attempts_show_it() {
+        let (mut aimd, now) = (aimd(), Instant::now());
+        for late in 0..50 {
+            aimd.record(Load::Overloaded, 20, 500 * MILLI, now + late * MILLI);
+        }
+        assert_eq!(aimd.permits(), 14);
+        aimd.record(Load::Overloaded, 20, 500 * MILLI, now + 501 * MILLI);
+        assert_eq!(aimd.permits(), 9);
+    }
+
+    #[test]
+    fn the_limit_stays_within_its_bounds() {
+        let (mut aimd, mut now) = (aimd(), Instant::now());
+        for _ in 0..100 {
+            now += Duration::from_secs(1);
+            aimd.record(Load::Overloaded, 1, MILLI, now);
+        }
+        assert_eq!(aimd.permits(), 1);
+        for _ in 0..10_000 {
+            aimd.record(Load::Good, 1_000, MILLI, now);
+        }
+        assert_eq!(aimd.permits(), 100);
+        assert_eq!(aimd.with_rules(Adaptive { start: 5, min: 2, max: 30 }).permits(), 30);
+    }
+}

@@ -1,0 +1,372 @@
+//! Limits of the requests that are under way at a time: their rules, and the permits of a host.
+
+mod aimd;
+mod limited;
+mod limiter;
+mod queue;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{self, AtomicU64},
+    },
+    time::Duration,
+};
+
+use reqwest::Request;
+
+pub(crate) use self::aimd::Load;
+pub use self::limited::Limited;
+pub(crate) use self::limited::LimitedBy;
+pub(crate) use self::limiter::{LimitPermit, LimitWaiter, Limiter, Occupied};
+use crate::common::fault::ConfigFault;
+
+/// The most permits of one limit.
+const MOST_PERMITS: u32 = 1_000_000;
+
+/// The number of requests that a [`ConcurrencyLimit`] lets be under way at a time.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{ConcurrencyLimit, Limit};
+///
+/// let polite = ConcurrencyLimit::per_host(Limit::fixed(6));
+/// let busy = ConcurrencyLimit::per_host(Limit::adaptive().max(200));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit(pub(crate) Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Fixed(u32),
+    Adaptive(Adaptive),
+}
+
+/// The bounds of an adaptive limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Adaptive {
+    pub(crate) start: u32,
+    pub(crate) min: u32,
+    pub(crate) max: u32,
+}
+
+impl Adaptive {
+    pub(crate) const DEFAULT: Self = Self { start: 20, min: 1, max: 1_000 };
+}
+
+impl Limit {
+    /// Builds a limit of `requests`, from 1 to 1,000,000. No number suits all: start at 10 to 20 for
+    /// an API, and at 6 for a crawler, as browsers do.
+    pub const fn fixed(requests: u32) -> Self {
+        Self(Kind::Fixed(requests))
+    }
+
+    /// Builds a limit that finds its number: it starts at 20, grows by one for each round of
+    /// successes, and falls to 70 % when the host is overloaded.
+    ///
+    /// Timeouts, broken connections, 429, 503 and 504 are signs of overload; one overload costs one
+    /// cut, however many attempts show it. A 500 and a refused connection are none. The limit does
+    /// not grow while less than half of it is in use.
+    ///
+    /// It keeps a client out of an overload that has no failures yet. Where a host is down, the
+    /// circuit breaker does more.
+    pub const fn adaptive() -> Self {
+        Self(Kind::Adaptive(Adaptive::DEFAULT))
+    }
+
+    /// Returns whether it is an adaptive one.
+    #[cfg(feature = "serde")]
+    pub(crate) const fn is_adaptive(self) -> bool {
+        matches!(self.0, Kind::Adaptive(_))
+    }
+
+    /// Sets the number that an adaptive limit starts from. Default: 20.
+    pub const fn start(self, requests: u32) -> Self {
+        match self.0 {
+            Kind::Adaptive(it) => Self(Kind::Adaptive(Adaptive { start: requests, ..it })),
+            Kind::Fixed(_) => self,
+        }
+    }
+
+    /// Sets the least number of an adaptive limit. Default: 1.
+    pub const fn min(self, requests: u32) -> Self {
+        match self.0 {
+            Kind::Adaptive(it) => Self(Kind::Adaptive(Adaptive { min: requests, ..it })),
+            Kind::Fixed(_) => self,
+        }
+    }
+
+    /// Sets the greatest number of an adaptive limit. Default: 1,000.
+    pub const fn max(self, requests: u32) -> Self {
+        match self.0 {
+            Kind::Adaptive(it) => Self(Kind::Adaptive(Adaptive { max: requests, ..it })),
+            Kind::Fixed(_) => self,
+        }
+    }
+}
+
+/// The order in which requests get the permits of a [`ConcurrencyLimit`].
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{ConcurrencyLimit, Limit, Order};
+///
+/// let limit = ConcurrencyLimit::per_host(Limit::fixed(10)).order(Order::Fair);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Order {
+    /// Oldest first, as long as the queue has been empty within the last 100 ms. In a queue that
+    /// stands longer the newest goes first, and the oldest ones give up: half of the requests in
+    /// good time, instead of all of them late. The default.
+    ///
+    /// Only where requests have a [`max_total_time`](crate::ResilientConfigBuilder::max_total_time):
+    /// a job that has all the time there is keeps its order.
+    #[default]
+    Adaptive,
+    /// Oldest first, always.
+    Fair,
+}
+
+/// A limit of the requests that are under way at a time: per host, per key, or for all requests.
+///
+/// Each attempt takes a permit and holds it until the body of its response has ended, failed or been
+/// dropped, because until then the host is at work and a connection in use; see
+/// [`until_head`](Self::until_head). No permit is held during a wait between attempts. Retries and
+/// first attempts stand in one queue. A probe of an open circuit breaker takes a permit without a
+/// queue: the host has nothing else to do.
+///
+/// # Waits
+///
+/// A request that finds no permit waits as long as [`max_queue_time`](Self::max_queue_time), and not
+/// so long that no time would be left for its attempt. Then it ends with an error whose
+/// [`is_limited`](crate::HttpRequestError::is_limited) is `true`: nothing was sent, and neither
+/// circuit breaker nor budget count it. At most 10,000 requests wait at a limit. A request whose
+/// breaker opens while it waits is judged by the breaker at once.
+///
+/// # Deadlock
+///
+/// A program that keeps the responses of ten requests unread and asks for an eleventh under a limit
+/// of ten waits for itself. The wait is bounded, and the error says that responses hold all permits:
+/// read or drop them, or let permits end at the head.
+///
+/// # Reload
+///
+/// The limit of a host is that of the request that last used it. A lower one takes effect as permits
+/// come back; no request is cancelled.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use reqwest_resilient::{ConcurrencyLimit, Limit, ResilientConfig};
+///
+/// let limit = ConcurrencyLimit::per_host(Limit::fixed(10));
+/// let config = ResilientConfig::builder()
+///     .concurrency_limit(limit.max_queue_time(Duration::from_secs(5)))
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ConcurrencyLimit {
+    pub(crate) scope: Scope,
+    pub(crate) rules: LimitRules,
+    /// Identifies these rules, so that a host notices new ones by one comparison.
+    pub(crate) version: u64,
+}
+
+/// The rules of a concurrency limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LimitRules {
+    pub(crate) limit: Limit,
+    pub(crate) order: Order,
+    /// `None` for `max_wait_time`.
+    pub(crate) max_queue_time: Option<Duration>,
+    /// Set if a permit ends with the response head.
+    pub(crate) until_head: bool,
+}
+
+/// The scope of a limit.
+#[derive(Clone)]
+pub(crate) enum Scope {
+    Host,
+    Key(Arc<dyn Fn(&Request) -> String + Send + Sync>),
+    Shared,
+}
+
+/// Returns a number that no other rules have.
+pub(crate) fn next_version() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, atomic::Ordering::Relaxed)
+}
+
+impl ConcurrencyLimit {
+    /// Builds a limit for each scheme, host and port.
+    pub fn per_host(limit: Limit) -> Self {
+        Self::new(limit, Scope::Host)
+    }
+
+    /// Builds one limit for all requests of a client.
+    pub fn shared(limit: Limit) -> Self {
+        Self::new(limit, Scope::Shared)
+    }
+
+    /// Builds a limit for each key that `key_of` finds in the requests, such as a route. A panic in
+    /// `key_of` is the caller's.
+    pub fn per_key(
+        limit: Limit,
+        key_of: impl Fn(&Request) -> String + Send + Sync + 'static,
+    ) -> Self {
+        Self::new(limit, Scope::Key(Arc::new(key_of)))
+    }
+
+    fn new(limit: Limit, scope: Scope) -> Self {
+        let rules =
+            LimitRules { limit, order: Order::default(), max_queue_time: None, until_head: false };
+        Self { scope, rules, version: next_version() }
+    }
+
+    /// Returns these with other rules.
+    pub(crate) fn with_rules(self, rules: LimitRules) -> Self {
+        if self.rules == rules { self } else { Self { rules, version: next_version(), ..self } }
+    }
+
+    /// Sets the longest wait for a permit; zero rejects at once. Default:
+    /// [`max_wait_time`](crate::ResilientConfigBuilder::max_wait_time).
+    pub fn max_queue_time(self, limit: Duration) -> Self {
+        let rules = LimitRules { max_queue_time: Some(limit), ..self.rules };
+        self.with_rules(rules)
+    }
+
+    /// Sets the order in which waiting requests get permits. Default: [`Order::Adaptive`].
+    pub fn order(self, order: Order) -> Self {
+        let rules = LimitRules { order, ..self.rules };
+        self.with_rules(rules)
+    }
+
+    /// Ends permits with the response head, for programs that keep responses. The bodies that are
+    /// read at a time are then not limited, nor are the connections.
+    pub fn until_head(self) -> Self {
+        let rules = LimitRules { until_head: true, ..self.rules };
+        self.with_rules(rules)
+    }
+
+    /// Holds permits to the end of the body.
+    #[cfg(feature = "serde")]
+    pub(crate) fn until_body(self) -> Self {
+        let rules = LimitRules { until_head: false, ..self.rules };
+        self.with_rules(rules)
+    }
+
+    /// Returns this with another number.
+    #[cfg(feature = "serde")]
+    pub(crate) fn with_limit(self, limit: Limit) -> Self {
+        let rules = LimitRules { limit, ..self.rules };
+        self.with_rules(rules)
+    }
+
+    /// Returns these rules with another scope.
+    #[cfg(feature = "serde")]
+    pub(crate) fn with_scope(self, scope: Scope) -> Self {
+        Self { scope, ..self }
+    }
+
+    pub(crate) fn faults(&self) -> Vec<ConfigFault> {
+        let rule = "must be from 1 to 1000000";
+        let check = |field, value: u32| {
+            let broken = !(1..=MOST_PERMITS).contains(&value);
+            broken.then(|| ConfigFault::new(field, rule, value))
+        };
+        match self.rules.limit.0 {
+            Kind::Fixed(limit) => check("concurrency_limit.limit", limit).into_iter().collect(),
+            Kind::Adaptive(Adaptive { start, min, max }) => {
+                let mut faults: Vec<_> = [
+                    check("concurrency_limit.start", start),
+                    check("concurrency_limit.min", min),
+                    check("concurrency_limit.max", max),
+                ]
+                .into_iter()
+                .flatten()
+                .collect();
+                if faults.is_empty() && !(min..=max).contains(&start) {
+                    let rule = format!("must be from min ({min}) to max ({max})");
+                    faults.push(ConfigFault::new("concurrency_limit.start", rule, start));
+                }
+                faults
+            }
+        }
+    }
+
+    /// Returns whether one limit serves all requests.
+    #[cfg(feature = "serde")]
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.scope, Scope::Shared)
+    }
+}
+
+impl From<Limit> for ConcurrencyLimit {
+    fn from(limit: Limit) -> Self {
+        Self::per_host(limit)
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "Host",
+            Self::Key(_) => "Key",
+            Self::Shared => "Shared",
+        })
+    }
+}
+
+/// The use of a concurrency limit at one moment.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::HostStates;
+///
+/// let hosts = HostStates::new();
+/// if let Some(it) = hosts.limit_use("https://api.example.com") {
+///     println!("{} of {}, {} waiting", it.in_flight, it.limit, it.queued);
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LimitUse {
+    /// The most requests that may be under way.
+    pub limit: u32,
+    /// The number of requests that are under way, those included whose body is being read.
+    pub in_flight: u32,
+    /// The number of requests that wait for a permit.
+    pub queued: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_name_field_and_value() {
+        let faults = |limit| {
+            let faults = ConcurrencyLimit::per_host(limit).faults();
+            faults.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert!(faults(Limit::fixed(1)).is_empty() && faults(Limit::adaptive()).is_empty());
+        let field = "concurrency_limit";
+        for (limit, expected) in [
+            (Limit::fixed(0), format!("{field}.limit must be from 1 to 1000000, got 0")),
+            (Limit::adaptive().min(0), format!("{field}.min must be from 1 to 1000000, got 0")),
+            (
+                Limit::adaptive().max(10),
+                format!("{field}.start must be from min (1) to max (10), got 20"),
+            ),
+        ] {
+            assert_eq!(faults(limit), [expected]);
+        }
+    }
+}

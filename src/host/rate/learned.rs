@@ -1,0 +1,333 @@
+//! What the responses of a host say about its quotas, and the pace that keeps to them, as pure steps.
+
+use std::time::Duration;
+
+use crate::common::clock::Instant;
+use crate::outcome::hint::QuotaUse;
+
+/// The most quotas of one host.
+const MOST_QUOTAS: usize = 8;
+
+/// Quotas that are refilled later than this are no pace.
+const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 3_600);
+
+/// While nothing is known of a host, one request is sent in this time.
+const SCOUT_FOR: Duration = Duration::from_secs(1);
+
+/// Arrivals are counted over about a tenth of a quota's window, and over this time at least: a burst
+/// of a hundred is no rate for an hour.
+const LEAST_ARRIVALS: Duration = Duration::from_secs(10);
+
+/// The share of a new observation in what a request costs.
+const NEW_SHARE: f64 = 0.2;
+
+/// The quotas of one host, and the requests that use them.
+#[derive(Debug, Default)]
+pub(crate) struct Learned {
+    quotas: Vec<Quota>,
+    /// Set once a response came, with quotas or without.
+    is_known: bool,
+    /// The time at which a request was sent while nothing was known.
+    scouted: Option<Instant>,
+    /// Requests that were sent and have not ended.
+    in_flight: u32,
+    last_sent: Option<Instant>,
+}
+
+/// One quota, as of the newest response.
+#[derive(Debug)]
+struct Quota {
+    name: Box<str>,
+    remaining: f64,
+    resets_at: Instant,
+    limit: Option<f64>,
+    /// The longest time until a reset that was seen: the window, as far as it is known.
+    window: Duration,
+    /// What a request takes of it.
+    cost: f64,
+    /// The start of the attempt that brought the newest response.
+    as_of: Instant,
+    arrivals: Arrivals,
+}
+
+/// The time at which a request may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    Now,
+    /// Then, or at news before.
+    At(Instant),
+}
+
+/// A count of arrivals that fades.
+#[derive(Debug, Default)]
+struct Arrivals {
+    count: f64,
+    at: Option<Instant>,
+}
+
+impl Arrivals {
+    /// Returns how many come a second, by those over about `span`.
+    fn per_second(&mut self, span: Duration, now: Instant) -> f64 {
+        let since = self.at.map_or(Duration::ZERO, |it| now.saturating_duration_since(it));
+        self.count *= (-since.as_secs_f64() / span.as_secs_f64()).exp();
+        self.at = Some(now);
+        self.count / span.as_secs_f64()
+    }
+}
+
+impl Learned {
+    /// Counts a request that arrives.
+    pub(crate) fn arrive(&mut self, now: Instant) {
+        for quota in &mut self.quotas {
+            quota.per_second(now);
+            quota.arrivals.count += 1.0;
+        }
+    }
+
+    /// Returns when the next request may go, if `waiting` others wait behind it. None waits longer
+    /// than `longest` for the one before it.
+    pub(crate) fn next(&mut self, waiting: usize, longest: Duration, now: Instant) -> Turn {
+        if !self.is_known {
+            let next = self.scouted.and_then(|it| it.checked_add(SCOUT_FOR));
+            return match next.filter(|it| *it > now) {
+                Some(at) => Turn::At(at),
+                None => Turn::Now,
+            };
+        }
+        let in_flight = f64::from(self.in_flight);
+        let last = self.last_sent.unwrap_or(now);
+        let mut at = now;
+        for quota in &mut self.quotas {
+            quota.refill(now);
+            let left = quota.resets_at.saturating_duration_since(now);
+            let room = (quota.remaining / quota.cost - in_flight).floor();
+            if room < 1.0 {
+                at = at.max(quota.resets_at);
+                continue;
+            }
+            // It would run out before it is refilled.
+            let wanted = (1.0 + waiting as f64).max(quota.per_second(now) * left.as_secs_f64());
+            if wanted > room {
+                let spacing = left.div_f64(room).min(longest);
+                at = at.max(last.checked_add(spacing).unwrap_or(last));
+            }
+        }
+        if at > now { Turn::At(at) } else { Turn::Now }
+    }
+
+    /// Returns how long a request with `ahead` others before it will probably wait.
+    pub(crate) fn expected_wait(
+        &mut self,
+        ahead: usize,
+        longest: Duration,
+        now: Instant,
+    ) -> Duration {
+        let (ahead, in_flight) = (ahead as f64, f64::from(self.in_flight));
+        let mut wait = Duration::ZERO;
+        for quota in &mut self.quotas {
+            quota.refill(now);
+            let left = quota.resets_at.saturating_duration_since(now);
+            let room = (quota.remaining / quota.cost - in_flight).floor().max(0.0);
+            let own = if ahead < room {
+                left.div_f64(room).min(longest).mul_f64(ahead)
+            } else {
+                let windows = (ahead - room) * quota.cost / quota.limit.unwrap_or(1.0).max(1.0);
+                let rest = quota.window.as_secs_f64() * windows;
+                left.saturating_add(Duration::try_from_secs_f64(rest).unwrap_or(Duration::MAX))
+            };
+            wait = wait.max(own);
+        }
+        wait
+    }
+
+    /// Records that a request is sent.
+    pub(crate) fn send(&mut self, now: Instant) {
+        if !self.is_known {
+            self.scouted = Some(now);
+        }
+        self.in_flight = self.in_flight.saturating_add(1);
+        self.last_sent = Some(now);
+    }
+
+    /// Records the end of an attempt that began at `started`. `said` are the quotas in its response;
+    /// `None` if there was none.
+    pub(crate) fn end(&mut self, started: Instant, said: Option<&[QuotaUse]>, now: Instant) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let Some(said) = said else {
+            // The server may have counted it.
+            self.quotas.iter_mut().for_each(|it| it.remaining -= it.cost);
+            return;
+        };
+        self.is_known = true;
+        for said in said.iter().filter(|it| is_plausible(it)) {
+            let Some(resets_at) = now.checked_add(said.reset) else { continue };
+            if let Some(quota) = self.quotas.iter_mut().find(|it| *it.name == *said.name) {
+                quota.learn(said, resets_at, started);
+            } else if self.quotas.len() < MOST_QUOTAS {
+                self.quotas.push(Quota::new(said, resets_at, started));
+            }
+        }
+    }
+
+    /// Records that an attempt was not sent after all.
+    pub(crate) fn cancel(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if !self.is_known {
+            self.scouted = None;
+        }
+    }
+}
+
+/// Returns whether a quota can be meant: a wrong one must not stop a client.
+fn is_plausible(said: &QuotaUse) -> bool {
+    !said.reset.is_zero()
+        && said.reset <= LONGEST_WINDOW
+        && said.limit.is_none_or(|it| said.remaining <= it)
+}
+
+impl Quota {
+    fn new(said: &QuotaUse, resets_at: Instant, started: Instant) -> Self {
+        Self {
+            name: said.name.clone(),
+            remaining: said.remaining as f64,
+            resets_at,
+            limit: said.limit.map(|it| it as f64),
+            window: said.window.unwrap_or(said.reset).max(said.reset),
+            cost: 1.0,
+            as_of: started,
+            arrivals: Arrivals::default(),
+        }
+    }
+
+    /// Returns how many requests come a second.
+    fn per_second(&mut self, now: Instant) -> f64 {
+        self.arrivals.per_second((self.window / 10).max(LEAST_ARRIVALS), now)
+    }
+
+    /// Learns from a response. Within one window only less can remain, whatever the order in which
+    /// responses come.
+    fn learn(&mut self, said: &QuotaUse, resets_at: Instant, started: Instant) {
+        let remaining = said.remaining as f64;
+        self.limit = said.limit.map(|it| it as f64).or(self.limit);
+        self.window = said.window.unwrap_or(said.reset).max(said.reset).max(self.window);
+        if started < self.as_of {
+            self.remaining = self.remaining.min(remaining);
+            return;
+        }
+        let taken = self.remaining - remaining;
+        if taken > 0.0 && said.counts_more_than_requests() {
+            self.cost = (self.cost * (1.0 - NEW_SHARE) + taken * NEW_SHARE).max(1.0);
+        }
+        (self.remaining, self.resets_at, self.as_of) = (remaining, resets_at, started);
+    }
+
+    /// Begins a new window once this one is over: all of the limit is there again, if it is known.
+    fn refill(&mut self, now: Instant) {
+        if now >= self.resets_at {
+            self.remaining = self.limit.unwrap_or_else(|| self.remaining.max(self.cost));
+            self.resets_at = now.checked_add(self.window).unwrap_or(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn said(remaining: u64, limit: u64, seconds: u64) -> QuotaUse {
+        QuotaUse {
+            name: "requests".into(),
+            remaining,
+            limit: Some(limit),
+            reset: Duration::from_secs(seconds),
+            window: None,
+        }
+    }
+
+    /// A host of which one response is known.
+    fn known(remaining: u64, limit: u64, seconds: u64, now: Instant) -> Learned {
+        let mut learned = Learned::default();
+        learned.send(now);
+        learned.end(now, Some(&[said(remaining, limit, seconds)]), now);
+        learned
+    }
+
+    #[test]
+    fn the_first_request_goes_alone() {
+        let (mut learned, now) = (Learned::default(), Instant::now());
+        assert_eq!(learned.next(9, SECOND, now), Turn::Now);
+        learned.send(now);
+        assert_eq!(learned.next(9, SECOND, now), Turn::At(now + SECOND));
+        assert_eq!(learned.next(9, SECOND, now + SECOND), Turn::Now);
+        learned.end(now, Some(&[]), now);
+        learned.send(now);
+        assert_eq!(learned.next(9, SECOND, now), Turn::Now, "it has no quotas");
+    }
+
+    #[test]
+    fn a_quota_that_suffices_is_no_pace() {
+        let now = Instant::now();
+        let mut learned = known(4_999, 5_000, 3_600, now);
+        for _ in 0..100 {
+            learned.arrive(now);
+            assert_eq!(learned.next(0, SECOND, now), Turn::Now);
+            learned.send(now);
+        }
+    }
+
+    #[test]
+    fn a_quota_that_would_run_out_is_spread_over_its_window() {
+        let now = Instant::now();
+        let mut learned = known(60, 60, 60, now);
+        assert_eq!(learned.next(199, 60 * SECOND, now), Turn::At(now + SECOND));
+        assert_eq!(learned.next(199, 60 * SECOND, now + SECOND), Turn::Now);
+        assert_eq!(learned.next(59, 60 * SECOND, now), Turn::Now, "there is enough for these");
+        assert_eq!(learned.next(199, SECOND / 10, now), Turn::At(now + SECOND / 10));
+    }
+
+    #[test]
+    fn requests_under_way_count_against_the_quota() {
+        let now = Instant::now();
+        let mut learned = known(3, 10, 30, now);
+        for _ in 0..3 {
+            assert_eq!(learned.next(0, SECOND, now), Turn::Now);
+            learned.send(now);
+        }
+        assert_eq!(learned.next(0, SECOND, now), Turn::At(now + 30 * SECOND));
+        learned.cancel();
+        assert_eq!(learned.next(0, SECOND, now), Turn::Now);
+    }
+
+    #[test]
+    fn an_empty_quota_is_waited_for_and_then_full() {
+        let now = Instant::now();
+        let mut learned = known(0, 60, 30, now);
+        assert_eq!(learned.next(0, SECOND, now), Turn::At(now + 30 * SECOND));
+        assert_eq!(learned.next(0, SECOND, now + 30 * SECOND), Turn::Now);
+    }
+
+    #[test]
+    fn a_response_that_is_overtaken_raises_nothing() {
+        let now = Instant::now();
+        let mut learned = known(10, 60, 60, now);
+        (0..3).for_each(|_| learned.send(now));
+        learned.end(now + SECOND, Some(&[said(2, 60, 59)]), now + SECOND);
+        learned.end(now, Some(&[said(9, 60, 59)]), now + SECOND);
+        assert_eq!(learned.quotas[0].remaining, 2.0);
+        learned.end(now, None, now + SECOND);
+        assert_eq!(learned.quotas[0].remaining, 1.0, "the server may have counted it");
+    }
+
+    #[test]
+    fn nonsense_is_ignored() {
+        let now = Instant::now();
+        for nonsense in [said(0, 60, 0), said(0, 60, 90_000), said(61, 60, 10)] {
+            let mut learned = Learned::default();
+            learned.send(now);
+            learned.end(now, Some(&[nonsense]), now);
+            assert_eq!(learned.next(100, SECOND, now), Turn::Now);
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! The rate limit in virtual time.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::HeaderName;
+use reqwest_resilient::testing::{Reply, Script};
+use reqwest_resilient::{
+    BreakerConfig, Event, HttpRequestError, Rate, RateLimit, ResilientConfigBuilder, ResponseExt,
+    RetryOverride,
+};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::support::{URL, scripted, steady};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn limited(limit: impl Into<RateLimit>) -> ResilientConfigBuilder {
+    steady().rate_limit(limit)
+}
+
+/// The times of all sends, in milliseconds from `start` on.
+fn times(script: &Script, start: Instant) -> Vec<u128> {
+    script.sent().iter().map(|it| (it.at - start).as_millis()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_are_even_and_in_order_of_arrival() {
+    let (client, script) =
+        scripted(limited(Rate::per_second(10)).build().unwrap(), [Reply::status(200)]);
+    let start = Instant::now();
+    let mut tasks = JoinSet::new();
+    for number in 0..100 {
+        let sent = client.get(format!("{URL}/{number}")).send();
+        tasks.spawn(async move { drop(sent.await.unwrap()) });
+        tokio::task::yield_now().await;
+    }
+    tasks.join_all().await;
+    assert_eq!(start.elapsed(), Duration::from_millis(9_900));
+    assert_eq!(times(&script, start), (0..100).map(|it| it * 100).collect::<Vec<_>>());
+    let order: Vec<_> = script.sent().iter().map(|it| it.url.path().to_owned()).collect();
+    assert_eq!(order, (0..100).map(|it| format!("/data/{it}")).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_goes_at_once_and_never_more_however_long_the_pause() {
+    let rate = Rate::per_second(10).burst(3);
+    let (client, script) = scripted(limited(rate).build().unwrap(), [Reply::status(200)]);
+    for pause in [0, 3_600] {
+        sleep(pause * SECOND).await;
+        let (start, before) = (Instant::now(), script.sent().len());
+        let mut tasks = JoinSet::new();
+        for _ in 0..5 {
+            let sent = client.get(URL).send();
+            tasks.spawn(async move { drop(sent.await.unwrap()) });
+        }
+        tasks.join_all().await;
+        assert_eq!(times(&script, start - pause * SECOND).len(), before + 5);
+        let sent: Vec<_> =
+            script.sent()[before..].iter().map(|it| (it.at - start).as_millis()).collect();
+        assert_eq!(sent, [0, 0, 0, 100, 200]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_take_slots_as_well() {
+    let config = limited(Rate::per_minute(6)).build().unwrap();
+    let (client, script) = scripted(config, [Reply::status(503), Reply::status(200)]);
+    let start = Instant::now();
+    assert_eq!(client.get(URL).send().await.unwrap().attempts(), 2);
+    assert_eq!(times(&script, start), [0, 10_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_is_too_long_is_rejected_at_once_and_reserves_nothing() {
+    let limit = RateLimit::per_host(Rate::per_minute(60)).max_wait(2 * SECOND);
+    let (client, script) = scripted(limited(limit).build().unwrap(), [Reply::status(200)]);
+    let mut tasks = JoinSet::new();
+    for _ in 0..10 {
+        let sent = client.get(URL).send();
+        tasks.spawn(async move { sent.await.map(drop) });
+    }
+    let start = Instant::now();
+    let results = tasks.join_all().await;
+    let failed: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+    assert_eq!((failed.len(), start.elapsed(), script.sent().len()), (7, 2 * SECOND, 3));
+    for error in &failed {
+        let error = HttpRequestError::find(error).unwrap();
+        assert!(error.is_limited() && error.limited().unwrap().is_rate());
+        assert_eq!((error.attempts(), error.retry_in()), (0, Some(3 * SECOND)));
+        assert_eq!(
+            error.to_string(),
+            "GET request to https://api.example.com/data was rejected after 0 attempts: rate \
+             limit of the client: next slot in 3.0 s"
+        );
+    }
+    sleep(SECOND).await;
+    let start = Instant::now();
+    client.get(URL).send().await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO, "those seven took no slots");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_request_waits_for_a_slot_past_its_deadline() {
+    let config = limited(Rate::per_minute(6)).max_total_time(10 * SECOND).build().unwrap();
+    let (client, _) = scripted(config, [Reply::status(200)]);
+    client.get(URL).send().await.unwrap();
+    let start = Instant::now();
+    let error = client.get(URL).send().await.unwrap_err();
+    assert!(HttpRequestError::find(&error).unwrap().is_limited());
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_may_reject_instead_of_waiting() {
+    let config = limited(RateLimit::per_host(Rate::per_second(1)).reject()).build().unwrap();
+    let (client, script) = scripted(config, [Reply::status(200)]);
+    let sent = async || client.get(URL).send().await.is_ok();
+    assert_eq!((sent().await, sent().await), (true, false));
+    sleep(SECOND).await;
+    assert_eq!((sent().await, script.sent().len()), (true, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_request_gives_back_the_last_slot_and_loses_one_at_most() {
+    let config = limited(Rate::per_second(1)).build().unwrap();
+    let (client, script) = scripted(config, [Reply::status(200)]);
+    let start = Instant::now();
+    client.get(URL).send().await.unwrap();
+    let spawn = || {
+        let sent = client.get(URL).send();
+        tokio::spawn(async move { drop(sent.await.unwrap()) })
+    };
+    // The slots of 1, 2, 3 and 4 s.
+    let mut tasks = vec![];
+    for _ in 0..4 {
+        tasks.push(spawn());
+        sleep(Duration::from_millis(1)).await;
+    }
+    tasks[3].abort();
+    tasks[1].abort();
+    tasks[2].abort();
+    sleep(Duration::from_millis(1)).await;
+    // The last two went back, the one before them as well: nothing is left after the first.
+    let next = spawn();
+    tasks.swap_remove(0).await.unwrap();
+    next.await.unwrap();
+    assert_eq!(times(&script, start), [0, 1_000, 3_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_sent_gives_its_slot_back() {
+    let breaker = BreakerConfig::consecutive(std::num::NonZeroU32::MIN).open_for(60 * SECOND);
+    let config = limited(Rate::per_minute(1)).circuit_breaker(breaker).max_retries(0);
+    let refused = Reply::io_error(std::io::ErrorKind::ConnectionRefused);
+    let (client, script) = scripted(config.build().unwrap(), [refused, Reply::status(200)]);
+    assert!(client.get(URL).send().await.is_err());
+    let off = RetryOverride::new().without_circuit_breaker();
+    let start = Instant::now();
+    client.get(URL).with_extension(off).send().await.unwrap();
+    assert_eq!((start.elapsed(), script.sent().len()), (Duration::ZERO, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_rates_have_to_be_kept_at_once() {
+    let limit = RateLimit::per_host(Rate::per_second(2)).and(Rate::per_minute(4).burst(3));
+    let (client, script) = scripted(limited(limit).build().unwrap(), [Reply::status(200)]);
+    let start = Instant::now();
+    for _ in 0..5 {
+        client.get(URL).send().await.unwrap();
+    }
+    assert_eq!(times(&script, start), [0, 500, 1_000, 15_000, 30_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn costs_count_and_are_settled_by_the_response() {
+    let used = HeaderName::from_static("x-used");
+    let name = used.clone();
+    let rate = Rate::per_second(10)
+        .burst(10)
+        .cost(|request| request.url().query().and_then(|it| it.parse().ok()).unwrap_or(1))
+        .settle(move |outcome| outcome.headers()?.get(&name)?.to_str().ok()?.parse().ok());
+    let replies = [
+        Reply::status(200),
+        Reply::status(200).header(used.clone(), 1.into()),
+        Reply::status(200).header(used, 15.into()),
+        Reply::status(200),
+    ];
+    let (client, script) = scripted(limited(rate).build().unwrap(), replies);
+    let start = Instant::now();
+    // 10 of 10; one second later 10 of which 9 come back; then 5 that become 15.
+    for cost in [10, 10, 5, 1] {
+        client.get(format!("{URL}?{cost}")).send().await.unwrap();
+    }
+    assert_eq!(times(&script, start), [0, 1_000, 1_000, 1_700]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_are_told_and_spans_start_after_them() {
+    let events = Arc::new(Mutex::new(vec![]));
+    let seen = Arc::clone(&events);
+    let config = limited(Rate::per_second(1)).on_event(move |event| match event {
+        Event::Queued(_) | Event::AttemptStarted(_) => {
+            seen.lock().unwrap().push(event.to_string());
+        }
+        _ => {}
+    });
+    let (client, _) = scripted(config.build().unwrap(), [Reply::status(200)]);
+    client.get(URL).send().await.unwrap();
+    client.get(URL).send().await.unwrap();
+    let event = |it| format!("GET {URL}: {it}");
+    let attempt = event("attempt 1 of 4 at most");
+    let expected = [attempt.clone(), event("waited 1.000s for the rate limit"), attempt];
+    assert_eq!(*events.lock().unwrap(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_override_switches_the_limit_off() {
+    let (client, script) =
+        scripted(limited(Rate::per_hour(1)).build().unwrap(), [Reply::status(200)]);
+    let off = || RetryOverride::new().without_rate_limit();
+    for _ in 0..3 {
+        client.get(URL).with_extension(off()).send().await.unwrap();
+    }
+    assert_eq!(script.sent().len(), 3);
+}
+
+/// A response that says what remains of 60 a minute.
+fn of_sixty(remaining: u16, reset: u16) -> Reply {
+    let header = |name| HeaderName::from_static(name);
+    Reply::status(200)
+        .header(header("ratelimit-limit"), 60.into())
+        .header(header("ratelimit-remaining"), remaining.into())
+        .header(header("ratelimit-reset"), reset.into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_learned_quota_is_spread_if_it_would_run_out() {
+    let sent = async |remaining: u16| {
+        let limit = RateLimit::learned().max_wait(600 * SECOND);
+        let replies = [(0, 60), (1, 40), (2, 20)];
+        let replies = replies
+            .map(|(less, reset)| of_sixty(remaining.saturating_sub(less), reset).after(SECOND / 2));
+        let (client, script) = scripted(limited(limit).build().unwrap(), replies);
+        let start = Instant::now();
+        let mut tasks = JoinSet::new();
+        for _ in 0..4 {
+            let sent = client.get(URL).send();
+            tasks.spawn(async move { drop(sent.await.unwrap()) });
+        }
+        tasks.join_all().await;
+        times(&script, start)
+    };
+    // Three that remain suffice for three.
+    assert_eq!(sent(3).await, [0, 500, 500, 500]);
+    // Two do not: half a minute for the first of them.
+    assert_eq!(sent(2).await[..2], [0, 30_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_request_goes_alone_and_an_empty_quota_is_waited_for() {
+    let limit = RateLimit::learned().max_wait(600 * SECOND);
+    let slow = of_sixty(0, 30).after(SECOND / 2);
+    let (client, script) = scripted(limited(limit).build().unwrap(), [slow, of_sixty(59, 60)]);
+    let start = Instant::now();
+    let mut tasks = JoinSet::new();
+    for _ in 0..5 {
+        let sent = client.get(URL).send();
+        tasks.spawn(async move { drop(sent.await.unwrap()) });
+    }
+    tasks.join_all().await;
+    assert_eq!(times(&script, start), [0, 30_500, 30_500, 30_500, 30_500]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_without_quotas_is_not_slowed() {
+    let config = limited(RateLimit::learned()).build().unwrap();
+    let (client, script) = scripted(config, [Reply::status(200)]);
+    let start = Instant::now();
+    for _ in 0..50 {
+        client.get(URL).send().await.unwrap();
+    }
+    assert_eq!(script.sent().len(), 50);
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_learned_wait_that_is_too_long_is_rejected_at_once() {
+    let config = limited(RateLimit::learned().max_wait(10 * SECOND)).build().unwrap();
+    let (client, script) = scripted(config, [of_sixty(0, 30)]);
+    client.get(URL).send().await.unwrap();
+    let start = Instant::now();
+    let error = client.get(URL).send().await.unwrap_err();
+    let error = HttpRequestError::find(&error).unwrap();
+    assert!(error.is_limited() && error.retry_in() >= Some(30 * SECOND), "{error}");
+    assert_eq!((start.elapsed(), script.sent().len()), (Duration::ZERO, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_learned_line_loses_no_request_to_drops() {
+    let limit = RateLimit::learned().max_wait(3_600 * SECOND);
+    let replies = (0..60).rev().map(|it| of_sixty(it, 60));
+    let (client, script) = scripted(limited(limit).build().unwrap(), replies);
+    let mut tasks = JoinSet::new();
+    for number in 0..300_u64 {
+        let sent = client.get(URL).send();
+        let patience = Duration::from_millis(number * 7_919 % 90_000);
+        tasks.spawn(async move { drop(tokio::time::timeout(patience, sent).await) });
+    }
+    tasks.join_all().await;
+    let before = script.sent().len();
+    sleep(120 * SECOND).await;
+    client.get(URL).send().await.unwrap();
+    assert_eq!(script.sent().len(), before + 1, "the line still moves");
+}
