@@ -84,8 +84,8 @@ impl Downloaded {
             bytes: session.received,
             total: session.representation.length,
             counts: session.counts,
-            attempts: session.sender().attempts,
-            histories: session.sender().histories.clone(),
+            attempts: session.sender.attempts,
+            histories: session.sender.histories.clone(),
         }
     }
 

@@ -372,11 +372,6 @@ impl Session {
     pub(crate) fn validator(&self) -> Option<HeaderValue> {
         self.representation.validator.as_ref().ok()?.value().cloned()
     }
-
-    /// Returns the sender of its requests.
-    pub(crate) fn sender(&self) -> &Sender {
-        &self.sender
-    }
 }
 
 /// The next step after a response to a request for the rest.
