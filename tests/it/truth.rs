@@ -16,7 +16,7 @@ use crate::support::reply::{End, Fault, Reply};
 use crate::support::server::Server;
 
 /// The pages whose blocks are snippets.
-const PAGES: [&str; 15] = [
+const PAGES: [&str; 18] = [
     "README.md",
     "docs/blocking.md",
     "docs/breaker.md",
@@ -26,11 +26,14 @@ const PAGES: [&str; 15] = [
     "docs/coming_from_reqwest_retry.md",
     "docs/files.md",
     "docs/gate.md",
-    "docs/unknowns.md",
+    "docs/hedging.md",
+    "docs/limits.md",
+    "docs/mirrors.md",
     "docs/presets.md",
     "docs/retries.md",
     "docs/telemetry.md",
     "docs/testing.md",
+    "docs/unknowns.md",
     "docs/waits.md",
 ];
 
@@ -39,16 +42,19 @@ const SHAPE: [&str; 5] =
     ["What it is for", "Defaults", "How it works", "Settings", "Anti-patterns"];
 
 /// The pages about a feature, besides downloads and testing, which tell a story.
-const FEATURES: [&str; 10] = [
+const FEATURES: [&str; 13] = [
     "blocking",
     "breaker",
     "budget",
     "files",
     "gate",
-    "unknowns",
+    "hedging",
+    "limits",
+    "mirrors",
     "presets",
     "retries",
     "telemetry",
+    "unknowns",
     "waits",
 ];
 
@@ -175,6 +181,15 @@ snippet!("files.rs" as files {
         assert!(format!("{:?}", handle.config()).contains("max_retries: 9"));
     }
 });
+snippet!("hedging.rs" as hedging {
+    pub(super) fn run() -> Result<ResilientConfig, ConfigError> { config() }
+});
+snippet!("limits.rs" as limits {
+    pub(super) fn run() -> Result<ResilientConfig, ConfigError> { config() }
+});
+snippet!("mirrors.rs" as mirrors {
+    pub(super) fn run() -> Result<ResilientConfig, ConfigError> { config() }
+});
 // Those are tests by themselves.
 snippet!("testing_settings.rs" as testing_settings);
 snippet!("testing_failures.rs" as testing_failures);
@@ -244,7 +259,16 @@ fn pages_about_features_have_one_shape() {
 
 #[test]
 fn the_settings_of_the_guides_are_valid() {
-    for config in [budget::run, gate::run, retries::run, telemetry::run, waits::run] {
+    for config in [
+        budget::run,
+        gate::run,
+        hedging::run,
+        limits::run,
+        mirrors::run,
+        retries::run,
+        telemetry::run,
+        waits::run,
+    ] {
         config().unwrap();
     }
 }
