@@ -331,7 +331,7 @@ pub trait ResponseExt {
     fn hedged(&self) -> bool;
 
     /// Returns the history of the request. `None` if the first attempt succeeded: such a request
-    /// keeps none, to save its cost. An [`AttemptLog`] is always kept.
+    /// keeps none, to save its cost. An [`AttemptLog`](crate::AttemptLog) is always kept.
     fn history(&self) -> Option<&History>;
 
     /// Returns the time until another request, if this response named one.
