@@ -42,21 +42,22 @@ const SHAPE: [&str; 5] =
     ["What it is for", "Defaults", "How it works", "Settings", "Anti-patterns"];
 
 /// The pages about a feature, besides downloads and testing, which tell a story.
-const FEATURES: [&str; 13] = [
+const FEATURES: [&str; 11] = [
     "blocking",
     "breaker",
     "budget",
     "files",
     "gate",
-    "hedging",
     "limits",
-    "mirrors",
     "presets",
     "retries",
     "telemetry",
     "unknowns",
     "waits",
 ];
+
+/// Pages about a feature with a picture and many rules.
+const LONG_FEATURES: [&str; 2] = ["hedging", "mirrors"];
 
 /// The variable with the snippet that this process runs.
 const SNIPPET: &str = "RESILIENT_TEST_SNIPPET";
@@ -249,11 +250,12 @@ fn pages_show_the_snippets_that_run_here_and_hide_nothing() {
 
 #[test]
 fn pages_about_features_have_one_shape() {
-    for name in FEATURES {
+    let features = FEATURES.map(|it| (it, 90)).into_iter();
+    for (name, longest) in features.chain(LONG_FEATURES.map(|it| (it, 135))) {
         let text = text(&format!("docs/{name}.md"));
         let headings: Vec<_> = text.lines().filter_map(|it| it.strip_prefix("# ")).collect();
         assert_eq!(headings, SHAPE, "docs/{name}.md");
-        assert!(text.lines().count() <= 90, "docs/{name}.md is too long");
+        assert!(text.lines().count() <= longest, "docs/{name}.md is too long");
     }
 }
 

@@ -5,7 +5,7 @@ use std::{error::Error, fmt};
 use http::{HeaderValue, StatusCode};
 use reqwest::Url;
 
-use crate::client::download::representation::NotResumable;
+use crate::client::download::representation::{NotResumable, Unexpected};
 use crate::common::path_redactor::PathRedactor;
 use crate::error::{BoxError, HttpRequestError};
 use crate::observe::history::History;
@@ -107,6 +107,17 @@ pub enum DownloadErrorKind {
     Write,
     /// The [`Verifier`](crate::Verifier) rejected the bytes.
     Verification,
+}
+
+impl From<Unexpected> for DownloadErrorKind {
+    fn from(unexpected: Unexpected) -> Self {
+        match unexpected {
+            Unexpected::Status(status) => Self::UnexpectedStatus(status),
+            Unexpected::Length { expected, announced } => {
+                Self::Length { expected, received: announced }
+            }
+        }
+    }
 }
 
 impl fmt::Display for DownloadErrorKind {

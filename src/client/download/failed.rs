@@ -2,7 +2,7 @@
 
 use crate::client::download::broken::Broken;
 use crate::client::download::error::{Cause, DownloadError, DownloadErrorKind, Inner};
-use crate::client::download::representation::{NotResumable, Unexpected};
+use crate::client::download::representation::NotResumable;
 use crate::client::download::session::Session;
 use crate::error::HttpRequestError;
 use crate::retry::decision::StopReason;
@@ -37,15 +37,5 @@ impl Session {
             _ => DownloadErrorKind::NotResumable(why),
         };
         self.error(kind, broken.cause())
-    }
-}
-
-/// Returns the kind of error that an unexpected head is.
-pub(super) fn kind_of(unexpected: Unexpected) -> DownloadErrorKind {
-    match unexpected {
-        Unexpected::Status(status) => DownloadErrorKind::UnexpectedStatus(status),
-        Unexpected::Length { expected, announced } => {
-            DownloadErrorKind::Length { expected, received: announced }
-        }
     }
 }

@@ -8,7 +8,6 @@ use reqwest_middleware::ClientWithMiddleware;
 
 use crate::client::download::broken::{self, Broken};
 use crate::client::download::error::{Cause, DownloadError, DownloadErrorKind};
-use crate::client::download::failed::kind_of;
 use crate::client::download::link::{Context, GoingOn};
 use crate::client::download::patience::{Next, Patience};
 use crate::client::download::refresh::{Refresh, ResumePoint};
@@ -256,7 +255,7 @@ impl Session {
         }
         match Representation::read(&self.asked, &head_of(&response)) {
             Ok(representation) => self.representation = representation,
-            Err(unexpected) => return Step::Failed(kind_of(unexpected), Cause::None),
+            Err(unexpected) => return Step::Failed(unexpected.into(), Cause::None),
         }
         self.endpoint = response.endpoint().cloned();
         self.counts.restarts += 1;
@@ -343,7 +342,7 @@ impl Session {
     fn read_first(&mut self, response: &Response) -> Result<(), DownloadError> {
         match Representation::read(&self.asked, &head_of(response)) {
             Ok(representation) => self.representation = representation,
-            Err(unexpected) => return Err(self.error(kind_of(unexpected), Cause::None)),
+            Err(unexpected) => return Err(self.error(unexpected.into(), Cause::None)),
         }
         if self.sender.is_spent() && self.representation.validator.is_ok() {
             self.representation.validator = Err(NotResumable::Body);
