@@ -93,15 +93,9 @@ impl Drop for Far {
     }
 }
 
-fn client() {
-    // The kernel reports an unreachable host through the loopback.
-    if !ip("link set lo up") || !ip("link add near type veth peer name far") {
-        std::process::exit(SKIPPED);
-    }
-    let mut far = Far(myself("server"));
-    assert!(ip(&format!("link set far netns {}", far.0.id())));
-    assert!(ip("addr add 10.77.0.1/24 dev near") && ip("link set near up"));
-    // Gives up after seconds instead of a quarter of an hour.
+/// Has the kernel give a host up after seconds instead of a quarter of an hour. Once connected, lest a
+/// busy machine fail the connect.
+fn give_up_soon() {
     for (limit, value) in [
         ("tcp_retries2", "3"),
         ("neigh/near/mcast_solicit", "1"),
@@ -109,6 +103,20 @@ fn client() {
     ] {
         std::fs::write(format!("/proc/sys/net/ipv4/{limit}"), value).unwrap();
     }
+}
+
+fn client() {
+    // The kernel reports an unreachable host through the loopback.
+    if !ip("link set lo up") || !ip("link add near type veth peer name far") {
+        std::process::exit(SKIPPED);
+    }
+    let mut far = Far(myself("server"));
+    // It is in the old one until `unshare` has run.
+    let network = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/net")).ok();
+    let id = far.0.id().to_string();
+    assert!(eventually(|| network(&id).is_some_and(|it| Some(it) != network("self"))));
+    assert!(ip(&format!("link set far netns {id}")));
+    assert!(ip("addr add 10.77.0.1/24 dev near") && ip("link set near up"));
     let mut lines = BufReader::new(far.0.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|it| it == "listening"), "the server did not start");
 
@@ -130,6 +138,7 @@ fn client() {
         });
         let sending = tokio::spawn(request.with_extension(upload).send());
         assert!(lines.any(|it| it == "processed"), "the request did not arrive");
+        give_up_soon();
         assert!(ip("neigh flush dev near"));
         let error = sending.await.unwrap().unwrap_err();
         let shown = format!("{error:?}");
