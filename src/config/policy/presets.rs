@@ -15,8 +15,8 @@ use crate::retry::budget::BudgetConfig;
 /// The shortest deadline of a service. A tenth of it is still a wait.
 const SHORTEST_DEADLINE: Duration = Duration::from_millis(1);
 
-/// The requests of a job to one host at a time: no job of the race is slower by it, and one that starts
-/// all of its requests at once is no attack.
+/// The requests of a job to one host at a time, so that one that starts all of its requests at once is
+/// no attack.
 const AT_A_TIME: u32 = 64;
 
 impl Policy {

@@ -24,6 +24,16 @@ fn config() -> ResilientConfig {
     ResilientConfig::builder().hedge(Hedge::after(ms(200))).build().unwrap()
 }
 
+/// Sends 1,000 requests, one after the other. Returns how many hedges reached the server besides.
+async fn hedges_of_a_thousand(client: &ResilientClient, server: &Server) -> usize {
+    for _ in 0..1_000 {
+        let response = client.get(server.url("/")).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), 200);
+        response.bytes().await.unwrap();
+    }
+    server.begun() - 1_000
+}
+
 #[tokio::test]
 async fn over_http_1_each_hedge_costs_a_connection_at_most() {
     let late = slow_at_times();
@@ -33,12 +43,7 @@ async fn over_http_1_each_hedge_costs_a_connection_at_most() {
         .with_reqwest(|_| client_builder())
         .build()
         .unwrap();
-    for _ in 0..1_000 {
-        let response = client.get(server.url("/")).send().await.unwrap();
-        assert_eq!(response.status().as_u16(), 200);
-        response.bytes().await.unwrap();
-    }
-    let hedges = server.begun() - 1_000;
+    let hedges = hedges_of_a_thousand(&client, &server).await;
     // Most of them by far are those of slow responses, on a busy machine too.
     assert!((40..=60).contains(&hedges), "{hedges} hedges");
     let most = 60.max(hedges + hedges / 3);
@@ -56,12 +61,7 @@ async fn over_http_2_hedges_share_the_connection() {
         .with_reqwest(|_| client_builder().http2_prior_knowledge())
         .build()
         .unwrap();
-    for _ in 0..1_000 {
-        let response = client.get(server.url("/")).send().await.unwrap();
-        assert_eq!(response.status().as_u16(), 200);
-        response.bytes().await.unwrap();
-    }
-    let hedges = server.begun() - 1_000;
+    let hedges = hedges_of_a_thousand(&client, &server).await;
     assert!((40..=60).contains(&hedges), "{hedges} hedges");
     assert_eq!(server.connections(), 1);
 }
