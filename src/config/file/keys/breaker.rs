@@ -29,7 +29,7 @@ pub(in crate::config::file) const BREAKER: &[Key] = &[
     breaker(
         "open_growth",
         Kind::Any(&[Kind::Table(&[OPEN_GROWTH]), Kind::Off]),
-        "Makes each further opening in a row last longer. Default: 1.5 times, up to three times open_for.",
+        "Makes each further opening in a row last longer. Default: 1.5 times, up to twice open_for.",
         |it, value| match value.table() {
             Some(table) => it.open_growth(
                 get(table, "factor").map_or(1.0, Value::number),
