@@ -70,7 +70,7 @@ pub(in crate::config::file) const BREAKER: &[Key] = &[
     breaker(
         "min_samples",
         COUNT,
-        "How many results must be there before a rate means anything. Default: 20.",
+        "The results that the window must hold before a rate can open it. Default: 20.",
         |it, value| it.min_samples(value.positive().unwrap_or(NonZeroU32::MIN)),
     ),
     breaker(
