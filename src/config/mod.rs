@@ -70,7 +70,7 @@ impl ResilientConfig {
     /// | `backoff` | from 300 ms, at most 2.5 s | outages are waited out at the breaker; while a host still responds, most attempts work, and sooner is better |
     /// | `max_wait_time` | 15 min | longer than the windows of most rate limits: a server that asks for minutes gets them |
     /// | `max_open_wait` | 1 min, whatever probes fail in it | an outage delays the job instead of costing a page for each request that meets it |
-    /// | `retry_budget` | 200 retries, by the rule of the default; one comes back each second | bursts are larger where hundreds of requests run side by side; and where all of them wait for a success, one has to be tried. None at all was tried in a model: 4 to 21 times the load on the host after an outage |
+    /// | `retry_budget` | 200 retries, by the rule of the default; each second adds one | bursts are larger where hundreds of requests run side by side; and where all of them wait for a token, no success brings one. No budget at all put 4 to 21 times the load on the host after an outage, in a model |
     /// | `concurrency_limit` | 64 for each host | a job that starts all of its requests at once must not be an attack. Those that wait keep their order |
     /// | `read_body` | 1 MiB | a page that breaks off is a failed attempt, not half a page; longer ones are streamed |
     ///
