@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use reqwest_resilient::{
     BreakerConfig, BreakerState, ChangeReason, CircuitBreaker, HttpRequestError, Resilient,
@@ -71,6 +71,7 @@ async fn main() -> Result<()> {
         }
     }
     summarize(&seen, &service);
+    ensure!(seen.rejected > 0, "the breaker rejected no request of a service that was down");
     Ok(())
 }
 
