@@ -41,9 +41,9 @@ use crate::common::{clock, fault::ConfigError};
 ///
 /// [`Resilient`](crate::Resilient) asks the breaker of a request before every attempt. If the
 /// breaker may admit it within [`max_open_wait`](crate::ResilientConfigBuilder::max_open_wait) (2 s,
-/// or half the attempt timeout if that is less), the request waits: the first one is the probe, and once it has
-/// succeeded the others follow, spread over 100 ms. A failed probe costs each waiting request a
-/// retry. At most 10,000 requests wait at one breaker.
+/// or half the attempt timeout if that is less), the request waits: the first one is the probe, and
+/// once it has succeeded the others follow, spread over 100 ms. A failed probe costs each waiting
+/// request a retry. At most 10,000 requests wait at one breaker.
 ///
 /// Otherwise nothing is sent. The error is
 /// [`is_circuit_open`](crate::HttpRequestError::is_circuit_open) and has the reason of the opening;
