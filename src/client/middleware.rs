@@ -102,7 +102,7 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(4);
 ///
 /// # Middleware inside
 ///
-/// Breaker, gate and budget of the host that was asked hear the outcome, whatever a middleware makes
+/// Breaker, gate and budget of the host that was asked record the outcome, whatever a middleware makes
 /// of URL and response. An error that a middleware made or wrapped proves nothing, says nothing of
 /// the host, and has a POST sent once; see [`NotSent`](crate::NotSent). An error of
 /// `error_for_status` is judged by its status.

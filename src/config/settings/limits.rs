@@ -31,7 +31,7 @@ setters! {
     /// Sets the longest single wait. A backoff is cut to it; a server that asks for more ends
     /// the request at once, with its response in hand, unless
     /// [`RetryAfter::Capped`](crate::RetryAfter::Capped) is set. The spread of a hint comes on
-    /// top, so that clients that heard the same hint do not return together: up to a quarter of
+    /// top, so that clients with the same hint do not return together: up to a quarter of
     /// it, at least 250 ms and at most 5 s. At a [gate](Self::gate) it bounds all waiting of a
     /// request. Default: 60 s, because callers have given up by then.
     fn max_wait_time(limit: Duration) => set(Setting::MaxWaitTime(limit));
