@@ -33,7 +33,7 @@ async fn main() -> Result<()> {
     println!("{config:#?}\n");
 
     let resilient = Resilient::new(config);
-    let handle = resilient.handle();
+    let handle = resilient.reload_handle();
     let client = ClientBuilder::new(reqwest::Client::new()).with(resilient).build();
 
     let url = server().await?;

@@ -106,6 +106,7 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(4);
 /// the host, and has a POST sent once; see [`NotSent`](crate::NotSent). An error of
 /// `error_for_status` is judged by its status.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Resilient {
     current: Current,
     /// The client's own, for requests without a limit.
@@ -207,13 +208,8 @@ impl Resilient {
         Some(crate::client::download::link::Context::new(policy, breaker, budget, hosts))
     }
 
-    /// Its settings: those of requests that begin now.
-    pub fn config(&self) -> ResilientConfig {
-        self.current.config()
-    }
-
     /// Returns the handle that replaces its settings, and those of its clones, while it works.
-    pub fn handle(&self) -> ResilientHandle {
+    pub fn reload_handle(&self) -> ResilientHandle {
         self.current.handle()
     }
 

@@ -278,7 +278,7 @@ impl ResilientClientBuilder {
                 (client, resilient, Some(end))
             }
         };
-        let handle = resilient.handle();
+        let handle = resilient.reload_handle();
         let resilient: Arc<dyn Middleware> = Arc::new(resilient);
         let chain: Vec<_> =
             self.before.into_iter().chain([resilient]).chain(self.after).chain(end).collect();

@@ -15,7 +15,7 @@ use crate::host::states::HostStates;
 use crate::observe::event::Event;
 
 /// Replaces the settings of a [`Resilient`](crate::Resilient) at runtime; returned by
-/// [`Resilient::handle`](crate::Resilient::handle). Cheap to clone.
+/// [`Resilient::reload_handle`](crate::Resilient::reload_handle). Cheap to clone.
 ///
 /// # What changes, and what stays
 ///
@@ -42,7 +42,7 @@ use crate::observe::event::Event;
 ///
 /// let config = ResilientConfig::builder().on_retry(|it| eprintln!("{}", it.url)).build()?;
 /// let resilient = Resilient::new(config);
-/// let handle = resilient.handle();
+/// let handle = resilient.reload_handle();
 /// // … `resilient` goes into a client; later, when a setting has changed:
 /// handle.reload_with(|current| current.to_builder().max_retries(1).build())?;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
@@ -79,7 +79,7 @@ impl ResilientHandle {
     /// use reqwest_resilient::{Resilient, ResilientConfig};
     ///
     /// let config = ResilientConfig::builder().on_retry(|it| eprintln!("{}", it.url)).build()?;
-    /// let handle = Resilient::new(config).handle();
+    /// let handle = Resilient::new(config).reload_handle();
     ///
     /// // The callback stays.
     /// handle.reload_with(|current| current.to_builder().max_retries(1).build())?;
@@ -158,10 +158,6 @@ impl Current {
 
     pub(crate) fn set_hosts(&mut self, hosts: HostStates) {
         self.0.hosts = hosts;
-    }
-
-    pub(crate) fn config(&self) -> ResilientConfig {
-        self.0.config()
     }
 
     pub(crate) fn handle(&self) -> ResilientHandle {

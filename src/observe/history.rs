@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use http::StatusCode;
 use reqwest::Url;
 
+use crate::common::sealed::Sealed;
 use crate::host::mirrors::GivenBy;
 use crate::outcome::{AttemptKind, Delivery, FailureKind, Heard, Outcome};
 use crate::retry::decision::{StopReason, WaitSource};
@@ -174,7 +175,7 @@ pub struct History {
     stop: Option<StopReason>,
     maybe_applied: bool,
     /// Set if the last result is a hedge's.
-    is_hedges: bool,
+    hedge_won: bool,
     last: Heard,
 }
 
@@ -205,10 +206,10 @@ impl History {
         self.stop
     }
 
-    /// Returns whether the result is that of a [hedge](crate::Hedge): it came before the one of the
+    /// Returns whether a [hedge](crate::Hedge) won: the result is its own, and came before that of the
     /// attempt beside it.
-    pub fn is_hedges(&self) -> bool {
-        self.is_hedges
+    pub fn hedge_won(&self) -> bool {
+        self.hedge_won
     }
 
     /// Returns the retry hint of the last response, counted from its arrival, as
@@ -236,7 +237,7 @@ impl History {
 
     pub(crate) fn push(&mut self, attempt: Attempt, heard: Heard) {
         self.last = heard;
-        self.is_hedges = attempt.kind == AttemptKind::Hedge;
+        self.hedge_won = attempt.kind == AttemptKind::Hedge;
         self.add(attempt);
     }
 
@@ -322,13 +323,13 @@ impl fmt::Display for History {
 /// println!("{} after {} attempts", response.status(), response.attempts());
 /// # Ok(()) }
 /// ```
-pub trait ResponseExt {
+pub trait ResponseExt: Sealed {
     /// Returns the number of attempts, hedges included.
     fn attempts(&self) -> u32;
 
-    /// Returns whether this is the response to a [hedge](crate::Hedge): it came before that of the
+    /// Returns whether a [hedge](crate::Hedge) won: this is its response, and came before that of the
     /// attempt beside it.
-    fn hedged(&self) -> bool;
+    fn hedge_won(&self) -> bool;
 
     /// Returns the history of the request. `None` if the first attempt succeeded: such a request
     /// keeps none, to save its cost. An [`AttemptLog`](crate::AttemptLog) is always kept.
@@ -361,8 +362,8 @@ impl ResponseExt for reqwest::Response {
         self.history().map_or(1, History::total)
     }
 
-    fn hedged(&self) -> bool {
-        self.history().is_some_and(History::is_hedges)
+    fn hedge_won(&self) -> bool {
+        self.history().is_some_and(History::hedge_won)
     }
 
     fn history(&self) -> Option<&History> {

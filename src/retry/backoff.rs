@@ -118,6 +118,7 @@ impl Backoff for Constant {
 /// assert_eq!(backoff.delay(2), Duration::from_millis(450));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[must_use]
 pub struct Exponential {
     base: Duration,
     factor: f64,
@@ -182,6 +183,7 @@ macro_rules! growing {
         /// No cap of its own; [`max_wait_time`](crate::ResilientConfigBuilder::max_wait_time)
         /// always applies. Arithmetic saturates.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[must_use]
         pub struct $Name {
             base: Duration,
             max_delay: Option<Duration>,

@@ -396,7 +396,7 @@ fn play(scenario: &Scenario, entry: Entry, ending: Ending) -> Seen {
         Entry::Blocking | Entry::BlockingHandle => {
             let mut builder = blocking::ResilientClient::builder().config(config());
             if entry == Entry::BlockingHandle {
-                builder = builder.handle(runtime.handle().clone());
+                builder = builder.runtime(runtime.handle().clone());
             }
             let client = builder.build().unwrap();
             for _ in 0..scenario.times {

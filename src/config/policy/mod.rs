@@ -40,7 +40,7 @@ use crate::retry::backoff::{Backoff, Exponential};
 ///     .build()?;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RetryAfter {
     /// Wait at least as long as the server said, longer if the backoff is. The default.

@@ -36,6 +36,7 @@ const MOST_PERMITS: u32 = 1_000_000;
 /// let busy = ConcurrencyLimit::per_host(Limit::adaptive().max(200));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
 pub struct Limit(pub(crate) Kind);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,13 +113,13 @@ impl Limit {
 /// # Examples
 ///
 /// ```
-/// use reqwest_resilient::{ConcurrencyLimit, Limit, Order};
+/// use reqwest_resilient::{ConcurrencyLimit, Limit, QueueOrder};
 ///
-/// let limit = ConcurrencyLimit::per_host(Limit::fixed(10)).order(Order::Fair);
+/// let limit = ConcurrencyLimit::per_host(Limit::fixed(10)).order(QueueOrder::Fair);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Order {
+pub enum QueueOrder {
     /// Oldest first, as long as the queue has been empty within the last 100 ms. In a queue that
     /// stands longer the newest goes first, and the oldest ones give up: half of the requests in
     /// good time, instead of all of them late. The default.
@@ -171,6 +172,7 @@ pub enum Order {
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct ConcurrencyLimit {
     pub(crate) scope: Scope,
     pub(crate) rules: LimitRules,
@@ -182,7 +184,7 @@ pub struct ConcurrencyLimit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LimitRules {
     pub(crate) limit: Limit,
-    pub(crate) order: Order,
+    pub(crate) order: QueueOrder,
     /// `None` for `max_wait_time`.
     pub(crate) max_queue_time: Option<Duration>,
     /// Set if a permit ends with the response head.
@@ -224,8 +226,12 @@ impl ConcurrencyLimit {
     }
 
     fn new(limit: Limit, scope: Scope) -> Self {
-        let rules =
-            LimitRules { limit, order: Order::default(), max_queue_time: None, until_head: false };
+        let rules = LimitRules {
+            limit,
+            order: QueueOrder::default(),
+            max_queue_time: None,
+            until_head: false,
+        };
         Self { scope, rules, version: next_version() }
     }
 
@@ -241,8 +247,8 @@ impl ConcurrencyLimit {
         self.with_rules(rules)
     }
 
-    /// Sets the order in which waiting requests get permits. Default: [`Order::Adaptive`].
-    pub fn order(self, order: Order) -> Self {
+    /// Sets the order in which waiting requests get permits. Default: [`QueueOrder::Adaptive`].
+    pub fn order(self, order: QueueOrder) -> Self {
         let rules = LimitRules { order, ..self.rules };
         self.with_rules(rules)
     }

@@ -34,6 +34,7 @@ const MOST_RATES: usize = 4;
 /// let limit = RateLimit::per_host(Rate::per_second(2).burst(5)).and(Rate::per_hour(1_000));
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct Rate {
     count: u32,
     per: Duration,
@@ -168,6 +169,7 @@ impl fmt::Debug for Rate {
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct RateLimit {
     pub(crate) scope: Scope,
     rates: Vec<Rate>,

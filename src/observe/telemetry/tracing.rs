@@ -67,6 +67,7 @@ use crate::outcome::Outcome;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct TracingObserver {
     span: AttemptSpan,
     retries: Option<Level>,
@@ -84,7 +85,7 @@ pub struct TracingObserver {
 /// // Another middleware makes the span of the HTTP request.
 /// let observer = TracingObserver::new().span(AttemptSpan::Internal);
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AttemptSpan {
     /// A span of kind CLIENT: that of the HTTP request. The default.

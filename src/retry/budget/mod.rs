@@ -56,6 +56,7 @@ pub(crate) use crate::retry::budget::bucket::Success;
 /// let budget = BudgetConfig::default().size(200);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[must_use]
 pub struct BudgetConfig {
     size: u32,
     deposit: f64,
