@@ -1,5 +1,6 @@
 //! Common parts of all folders: clock and randomness, host patterns, faults of settings, queues,
-//! responses with another body, the function that redacts paths, the seal of extension traits.
+//! responses with another body, the function that redacts paths, the seal of extension traits, the
+//! scope of rules.
 
 pub(crate) mod clock;
 pub(crate) mod fault;
@@ -7,6 +8,7 @@ pub(crate) mod host_pattern;
 pub(crate) mod path_redactor;
 pub(crate) mod queue;
 pub(crate) mod response;
+pub(crate) mod scope;
 pub(crate) mod sealed;
 #[cfg(any(feature = "download", feature = "test-util"))]
 pub(crate) mod stable_hash;

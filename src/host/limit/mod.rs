@@ -5,14 +5,7 @@ mod limited;
 mod limiter;
 mod queue;
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{self, AtomicU64},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use reqwest::Request;
 
@@ -21,6 +14,7 @@ pub use self::limited::Limited;
 pub(crate) use self::limited::LimitedBy;
 pub(crate) use self::limiter::{LimitPermit, LimitWaiter, Limiter, Occupied};
 use crate::common::fault::ConfigFault;
+use crate::common::scope::{Scope, next_version};
 
 /// The most permits of one limit.
 const MOST_PERMITS: u32 = 1_000_000;
@@ -191,20 +185,6 @@ pub(crate) struct LimitRules {
     pub(crate) until_head: bool,
 }
 
-/// The scope of a limit.
-#[derive(Clone)]
-pub(crate) enum Scope {
-    Host,
-    Key(Arc<dyn Fn(&Request) -> String + Send + Sync>),
-    Shared,
-}
-
-/// Returns a number that no other rules have.
-pub(crate) fn next_version() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, atomic::Ordering::Relaxed)
-}
-
 impl ConcurrencyLimit {
     /// Builds a limit for each scheme, host and port.
     pub fn per_host(limit: Limit) -> Self {
@@ -316,16 +296,6 @@ impl ConcurrencyLimit {
 impl From<Limit> for ConcurrencyLimit {
     fn from(limit: Limit) -> Self {
         Self::per_host(limit)
-    }
-}
-
-impl fmt::Debug for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Host => "Host",
-            Self::Key(_) => "Key",
-            Self::Shared => "Shared",
-        })
     }
 }
 

@@ -12,7 +12,7 @@ use reqwest::Request;
 pub(crate) use self::learner::{Learner, Ticket};
 pub(crate) use self::pacer::{Pacer, Slot};
 use crate::common::fault::ConfigFault;
-use crate::host::limit::{Scope, next_version};
+use crate::common::scope::{Scope, next_version};
 use crate::host::rate::gcra::Pace;
 use crate::outcome::Outcome;
 
