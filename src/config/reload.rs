@@ -142,26 +142,14 @@ pub(crate) struct EndpointPolicies {
     pub(crate) policies: Vec<Arc<Policy>>,
 }
 
-/// The settings in force, on the side of the loop.
-#[derive(Clone, Debug)]
-pub(crate) struct Current(ResilientHandle);
-
-impl Current {
+/// The side of the loop.
+impl ResilientHandle {
     pub(crate) fn new(config: ResilientConfig, hosts: HostStates) -> Self {
-        let policy = Arc::new(ArcSwap::new(Arc::clone(config.policy())));
-        Self(ResilientHandle { policy, hosts })
-    }
-
-    pub(crate) fn hosts(&self) -> &HostStates {
-        &self.0.hosts
+        Self { policy: Arc::new(ArcSwap::new(Arc::clone(config.policy()))), hosts }
     }
 
     pub(crate) fn set_hosts(&mut self, hosts: HostStates) {
-        self.0.hosts = hosts;
-    }
-
-    pub(crate) fn handle(&self) -> ResilientHandle {
-        self.0.clone()
+        self.hosts = hosts;
     }
 
     /// The policy of one request.
@@ -171,7 +159,7 @@ impl Current {
         request: &Request,
         extensions: &Extensions,
     ) -> Result<Arc<Policy>, Invalid> {
-        overrides::resolve(&self.0.policy.load(), request.url(), extensions)
+        overrides::resolve(&self.policy.load(), request.url(), extensions)
     }
 
     /// The policy of one request, and of its attempts at each endpoint if it has several: all of the
@@ -181,7 +169,7 @@ impl Current {
         request: &Request,
         extensions: &Extensions,
     ) -> Result<(Arc<Policy>, Option<EndpointPolicies>), Invalid> {
-        let (configured, url) = (self.0.policy.load_full(), request.url());
+        let (configured, url) = (self.policy.load_full(), request.url());
         let policy = overrides::resolve(&configured, url, extensions)?;
         let Some(mirrors) = policy.mirrors.as_ref().and_then(|it| it.of(url)).map(Arc::clone)
         else {
