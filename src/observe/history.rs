@@ -238,16 +238,12 @@ impl History {
     pub(crate) fn push(&mut self, attempt: Attempt, heard: Heard) {
         self.last = heard;
         self.hedge_won = attempt.kind == AttemptKind::Hedge;
-        self.add(attempt);
+        self.push_superseded(attempt);
     }
 
-    /// Adds an attempt whose result does not count: it lost a race.
+    /// Adds an attempt in the order of their numbers: alone, one whose result does not count, as it
+    /// lost a race.
     pub(crate) fn push_superseded(&mut self, attempt: Attempt) {
-        self.add(attempt);
-    }
-
-    /// Adds an attempt, in the order of their numbers.
-    fn add(&mut self, attempt: Attempt) {
         self.total = self.total.max(attempt.number);
         push(&mut self.attempts, attempt);
         let later = self.attempts.iter().rev().skip(1);

@@ -6,6 +6,7 @@ use tracing::{Level, Span, field};
 use crate::breaker::BreakerState;
 use crate::observe::event::{Event, RequestInfo};
 use crate::observe::listeners::{AttemptScope, Observer};
+use crate::observe::telemetry::method::standard_name;
 use crate::outcome::Outcome;
 
 /// Logs what happens to requests, and puts a span around each attempt.
@@ -235,19 +236,8 @@ impl Observer for TracingObserver {
 }
 
 /// Returns a span's name and its method: methods that HTTP does not define are the caller's data.
-fn name(method: &Method) -> (&str, &str) {
-    match *method {
-        Method::CONNECT
-        | Method::DELETE
-        | Method::GET
-        | Method::HEAD
-        | Method::OPTIONS
-        | Method::PATCH
-        | Method::POST
-        | Method::PUT
-        | Method::TRACE => (method.as_str(), method.as_str()),
-        _ => ("HTTP", "_OTHER"),
-    }
+fn name(method: &Method) -> (&'static str, &'static str) {
+    standard_name(method).map_or(("HTTP", "_OTHER"), |it| (it, it))
 }
 
 fn unbracketed(host: &str) -> &str {
