@@ -1,7 +1,8 @@
 //! Common parts of all folders: clock and randomness, host patterns, faults of settings, queues,
 //! responses with another body, the function that redacts paths, the seal of extension traits, the
-//! scope of rules.
+//! scope of rules, amounts.
 
+pub(crate) mod amount;
 pub(crate) mod clock;
 pub(crate) mod fault;
 pub(crate) mod host_pattern;
