@@ -15,7 +15,7 @@ use crate::support::reply::{End, Fault};
 use crate::support::server::Server;
 
 #[tokio::test]
-async fn sixty_at_once_at_429_of_a_stick_table() {
+async fn forty_at_once_at_429_of_a_stick_table() {
     let address = free_address();
     let part = format!(
         "backend rates\n stick-table type string len 64 size 100 expire 1m store http_req_rate(1s)\n\
@@ -26,7 +26,7 @@ async fn sixty_at_once_at_429_of_a_stick_table() {
     );
     let Some(server) = haproxy(address, &part) else { return };
     let clients = Setup::new().contestants();
-    let load = Load::new(60, 60, MIXED);
+    let load = Load::new(40, 40, MIXED);
     let tallies = load.by_each(&clients, |who| server.url(&format!("/{who}"))).await;
     let log = server.log();
     let seen = report("haproxy 429", &tallies, &log, processed(&log));

@@ -1,9 +1,12 @@
 //! Connections that nginx ends: by count, by time, and by a reload.
 
+use std::collections::HashSet;
+
 use tokio::time::sleep;
 
 use crate::real::client::{
-    Load, MIXED, Setup, Tally, all_but_posts, all_succeed, none_twice, processed, reached, report,
+    Load, MIXED, PEER, Setup, Tally, all_but_posts, all_succeed, none_twice, processed, reached,
+    report,
 };
 use crate::real::ms;
 use crate::real::server::{Real, certify, nginx, nginx_in};
@@ -12,10 +15,18 @@ use crate::support::program::free_address;
 use crate::support::reply::Reply;
 use crate::support::server::Server;
 
-/// Of 100 POSTs without a key so many may meet a connection in the moment in which nginx closes it, if
-/// the machine is busy: nothing proves then that they were not processed. On an idle one it is none
-/// or two.
-const RACES: usize = 20;
+/// Checks that nothing was lost but POSTs without a key that met their connection in the moment in
+/// which nginx closed it: nothing tells the client then that they were not processed, though none of
+/// them was. It is none or two of 100 on an idle machine, some more on a busy one.
+fn only_races_lose(tallies: &[Tally], processed: impl IntoIterator<Item = String>) {
+    all_but_posts(tallies, 50);
+    let processed: HashSet<_> = processed.into_iter().collect();
+    for tally in tallies.iter().filter(|it| it.who != PEER) {
+        let good = processed.iter().filter(|it| it.split(' ').next() == Some(tally.who)).count();
+        let posts = tally.asked / MIXED.len();
+        assert_eq!(good, posts - tally.failures.len(), "{}: {:#?}", tally.who, tally.failures);
+    }
+}
 
 #[tokio::test]
 async fn keep_alive_limits_cost_no_request() {
@@ -31,7 +42,7 @@ async fn keep_alive_limits_cost_no_request() {
     let tallies = load.by_each(&clients, |who| server.url(&format!("/{who}"))).await;
     let log = server.log();
     let seen = report("nginx keep-alive", &tallies, &log, processed(&log));
-    all_but_posts(&tallies, RACES);
+    only_races_lose(&tallies, processed(&log).filter(|it| it.contains("Post")));
     none_twice(&seen);
 }
 
@@ -66,7 +77,7 @@ async fn a_reload_costs_no_request() {
     let load = Load::steady().by_each(&clients, |who| server.url(&format!("/{who}")));
     let tallies = under_reloads(&server, load).await;
     let seen = report("nginx reload", &tallies, &server.log(), reached([&application]));
-    all_but_posts(&tallies, RACES);
+    only_races_lose(&tallies, reached([&application]));
     none_twice(&seen);
 }
 
