@@ -33,6 +33,8 @@ mod overload;
 mod parity;
 mod presets;
 mod properties;
+#[cfg(all(feature = "default-tls", feature = "download", feature = "http2"))]
+mod real;
 mod reload;
 mod reqwest_retry;
 mod retry;
