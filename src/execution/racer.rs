@@ -11,6 +11,7 @@ use crate::error::HttpRequestError;
 use crate::execution::attempt::{self, AttemptLimits, AttemptResult, Chain};
 use crate::execution::body::{BodyFactory, BoxFuture};
 use crate::execution::decide::Judged;
+use crate::execution::other_endpoint::OtherEndpoint;
 use crate::host::hedging::HedgePermit;
 use crate::observe::listeners::Scopes;
 use crate::outcome::AttemptKind;
@@ -20,14 +21,16 @@ use crate::outcome::transport_error::BodyFactoryError;
 pub(super) const MOST: usize = 5;
 
 /// The racers of one turn, in the order of their sends.
-pub(super) struct Racers<'a, E>(pub(super) [Option<Racer<'a, E>>; MOST]);
+pub(super) struct Racers<'p, 'a, E>(pub(super) [Option<Racer<'p, 'a, E>>; MOST]);
 
 /// An attempt or a hedge.
-pub(super) struct Racer<'a, E> {
+pub(super) struct Racer<'p, 'a, E> {
     pub(super) attempt: (u32, AttemptKind),
     pub(super) started: Instant,
     /// Of a hedge; that of the attempt is the request's.
     pub(super) permit: Option<HedgePermit>,
+    /// Of a hedge that is sent to another endpoint than its attempt.
+    pub(super) other: Option<Box<OtherEndpoint<'p>>>,
     /// Set if the end of its chain records what is sent.
     pub(super) records: bool,
     pub(super) run: Run<'a, E>,
@@ -62,20 +65,20 @@ pub(super) struct Winner<E> {
     pub(super) judged: Option<Box<Judged>>,
 }
 
-impl<'a, E> Racers<'a, E> {
-    pub(super) fn new(first: Racer<'a, E>) -> Self {
+impl<'p, 'a, E> Racers<'p, 'a, E> {
+    pub(super) fn new(first: Racer<'p, 'a, E>) -> Self {
         let mut racers = array::from_fn(|_| None);
         racers[0] = Some(first);
         Self(racers)
     }
 
-    pub(super) fn push(&mut self, racer: Racer<'a, E>) {
+    pub(super) fn push(&mut self, racer: Racer<'p, 'a, E>) {
         if let Some(free) = self.0.iter_mut().find(|it| it.is_none()) {
             *free = Some(racer);
         }
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Racer<'a, E>> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Racer<'p, 'a, E>> {
         self.0.iter().flatten()
     }
 
