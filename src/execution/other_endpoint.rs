@@ -94,7 +94,6 @@ impl<'p> Execution<'p> {
 
     /// Writes the request for another endpoint. The outer `None` is that of a request without a copy,
     /// the inner one of an endpoint that gets no hedges of it.
-    #[expect(clippy::type_complexity, reason = "used once")]
     fn other_endpoint(
         &self,
         at: usize,

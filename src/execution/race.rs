@@ -184,7 +184,7 @@ impl<'p> Execution<'p> {
     ) -> Option<Winner<C::Error>> {
         let is_alone = racers.hedges() == 0;
         let racer = racers.0.get_mut(at)?.as_mut()?;
-        let url = racer.other.as_ref().map_or(original.request.url(), |it| &it.url);
+        let url = racer.other.as_ref().map_or_else(|| original.request.url(), |it| &it.url);
         finish.result.classify::<C>(url, &finish.extensions, racer.records);
         if is_alone {
             return Some(Winner { at, finish, judged: None });
