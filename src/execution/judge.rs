@@ -192,8 +192,7 @@ impl<'p> Execution<'p> {
 
     /// Reads the quotas that a response names, if they are learned.
     fn quotas(&self, outcome: &Outcome<'_>) -> Option<Vec<QuotaUse>> {
-        self.admission.learner()?;
-        let headers = outcome.headers()?;
+        let headers = outcome.headers().filter(|_| self.admission.learns())?;
         Some(hint::quotas(headers, &self.policy.hints, self.policy.sources.wall_clock()))
     }
 

@@ -132,7 +132,9 @@ impl<'p> Execution<'p> {
             };
         self.retry.hedge();
         let attempt = (self.retry.attempts(), AttemptKind::Hedge);
-        let extensions = original.hedge_extensions(attempt.0);
+        let mut extensions = original.hedge_extensions(attempt.0);
+        let admission = other.as_mut().map_or(&mut self.admission, |it| &mut it.admission);
+        admission.mark_limits(&mut extensions);
         let (limit, limits) = match &other {
             None => (self.admission.limit_use(), self.limits()),
             Some(it) => {

@@ -68,7 +68,8 @@ async fn never_eleven_at_once_on_a_limit_of_ten() {
     assert!(crowd.most.load(Ordering::SeqCst) <= 10, "{:?}", crowd.most);
     let usage = hosts.limit_use(&url).unwrap();
     assert_eq!((usage.in_flight, usage.queued), (0, 0));
-    // All came at once, so a fair queue serves the last one after twice the mean.
+    // All came at once, so a fair queue serves the last one after twice the mean, if the machine is as
+    // quick at the end as in the beginning; in virtual time, where it is, that is the bound.
     let mean = ended.iter().sum::<Duration>() / 1_000;
     let last = ended.iter().max().unwrap();
     assert!(*last <= mean * 5 / 2, "{last:?}, on average {mean:?}");
