@@ -4,6 +4,7 @@
 //! cargo run --release --example storm            # tables and bars, a few minutes
 //! cargo run --release --example storm -- --csv   # every run, for machines
 //! cargo run --release --example storm -- --chart # docs/storm.svg alone
+//! cargo run --release --example storm -- --phases # limits of concurrency alone, a minute
 //! cargo run --example storm -- --quick           # a small part of it
 //! ```
 //!
@@ -26,6 +27,8 @@
 mod cases;
 #[path = "storm/chart.rs"]
 mod chart;
+#[path = "storm/phases.rs"]
+mod phases;
 #[path = "storm/policy.rs"]
 mod policy;
 #[path = "storm/random.rs"]
@@ -63,6 +66,10 @@ fn main() -> Result<()> {
     if has("--chart") {
         return write_chart();
     }
+    if has("--phases") {
+        phases::print();
+        return Ok(());
+    }
     let mut all = vec![];
     for section in cases::all() {
         let cases = run_seeds(&section.cells, SEEDS)?;
@@ -74,6 +81,7 @@ fn main() -> Result<()> {
     if has("--csv") {
         report::print_csv(&all);
     } else {
+        phases::print();
         report::print_bars(&all);
     }
     Ok(())

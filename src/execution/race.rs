@@ -191,31 +191,33 @@ impl<'p> Execution<'p> {
         if is_alone {
             return Some(Winner { at, finish, judged: None });
         }
-        let judged = {
+        let (judged, is_missing) = {
             let outcome = self.outcome_of::<C>(racer, &finish, self.now, original);
             let mut judged = judge(self.policy_of(racer), &outcome);
             // 409 with an idempotency key: the twin is at work. 404: others may have the resource.
             let is_twins = outcome.keyed && outcome.status() == Some(StatusCode::CONFLICT);
-            let may_be_bettered = is_twins || self.is_missing(&outcome);
+            let is_missing = self.is_missing(&outcome);
+            let may_be_bettered = is_twins || is_missing;
             let is_over = outcome.failure() == Some(FailureKind::Deadline);
             if is_over || judged.verdict != Verdict::Transient && !may_be_bettered {
                 let judged = Some(Box::new(judged));
                 return Some(Winner { at, finish, judged });
             }
             judged.closing = self.close_gate_now(racer, &outcome, &judged.advice, original.request);
-            judged
+            (judged, is_missing)
         };
-        racer.run = Run::Failed(Box::new(Failed { finish, judged, at: self.now }));
+        racer.run = Run::Failed(Box::new(Failed { finish, judged, at: self.now, is_missing }));
         if racers.are_under_way() {
             return None;
         }
         // All have failed.
         let at = decide::choose(racers.all().map(|it| match &it.run {
             Run::Failed(it) => Candidate {
+                is_missing: it.is_missing,
                 has_hint: it.judged.has_hint(),
                 is_response: matches!(it.finish.result, AttemptResult::Response { .. }),
             },
-            _ => Candidate { has_hint: false, is_response: false },
+            _ => Candidate::default(),
         }));
         match mem::replace(&mut racers.0.get_mut(at)?.as_mut()?.run, Run::Dropped) {
             Run::Failed(it) => {
@@ -345,7 +347,7 @@ impl<'p> Execution<'p> {
                 let ended = self.retry.elapsed(failed.at);
                 let outcome = self.outcome_of::<C>(racer, &failed.finish, failed.at, original);
                 self.recorder.superseded(&outcome, ended, Some(&mut scopes));
-                Some((failed.judged.verdict, self.is_missing(&outcome)))
+                Some((failed.judged.verdict, failed.is_missing))
             }
             Run::UnderWay(_) | Run::Dropped => {
                 let failure = Failure::local(FailureKind::Superseded, Delivery::MaybeProcessed);

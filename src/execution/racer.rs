@@ -1,6 +1,6 @@
 //! The racers of one turn: an attempt and its hedges, under way or failed.
 
-use std::{array, error::Error, task::Context, task::Poll};
+use std::{array, error::Error, pin::pin, task::Context, task::Poll};
 
 use http::Extensions;
 use reqwest::{Request, Response};
@@ -48,6 +48,8 @@ pub(super) struct Failed<E> {
     pub(super) finish: Finish<E>,
     pub(super) judged: Judged,
     pub(super) at: Instant,
+    /// Set for a 404 that another endpoint may not give.
+    pub(super) is_missing: bool,
 }
 
 /// The end of a racer.
@@ -123,7 +125,7 @@ pub(super) fn run<'a, C: Chain + 'a>(
         let result = match is_bounded {
             false => AttemptResult::of(sending.await, false),
             true => {
-                let attempt = Box::pin(attempt::attempt::<C>(sending, limits));
+                let attempt = pin!(attempt::attempt::<C>(sending, limits));
                 scopes.around(attempt).await
             }
         };

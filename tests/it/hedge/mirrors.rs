@@ -201,6 +201,8 @@ async fn rule_18_a_404_of_one_endpoint_does_not_win_while_the_other_is_under_way
         (after(150, 404), after(100, 404), after(10, 404), 404, "abc"),
         (after(150, 404), after(100, 503), after(10, 200), 200, "abc"),
         (after(150, 503), after(100, 404), after(10, 200), 200, "abc"),
+        // Where all others fail, the 404 is the response.
+        (after(150, 404), after(100, 503), after(10, 503), 404, "abcbc"),
     ] {
         let client = Client::new(mirrored(), [vec![a], vec![b], vec![c]]);
         assert_eq!((client.status().await, client.hosts_asked().as_str()), (status, asked));

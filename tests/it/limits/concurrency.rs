@@ -422,7 +422,7 @@ async fn an_adaptive_limit_falls_with_overload_and_grows_with_success() {
 }
 
 /// All come at once and take the same time: in order of arrival the last one waits twice the mean, and
-/// no order has less.
+/// no order has less. In virtual time, because a machine that slows down serves the last ones later.
 #[tokio::test(start_paused = true)]
 async fn under_a_fair_order_no_request_waits_longer_than_twice_the_mean() {
     let limit = ConcurrencyLimit::per_host(Limit::fixed(10)).order(Order::Fair);
