@@ -58,6 +58,10 @@ const SEEDS: u64 = 5;
 
 fn main() -> Result<()> {
     let has = |flag: &str| env::args().any(|it| it == flag);
+    if has("--phases") {
+        phases::print(if has("--quick") { 1 } else { SEEDS });
+        return Ok(());
+    }
     if has("--quick") {
         let section = cases::quick();
         report::print_table(&section, &run_seeds(&section.cells, 1)?);
@@ -65,10 +69,6 @@ fn main() -> Result<()> {
     }
     if has("--chart") {
         return write_chart();
-    }
-    if has("--phases") {
-        phases::print();
-        return Ok(());
     }
     let mut all = vec![];
     for section in cases::all() {
@@ -81,7 +81,7 @@ fn main() -> Result<()> {
     if has("--csv") {
         report::print_csv(&all);
     } else {
-        phases::print();
+        phases::print(SEEDS);
         report::print_bars(&all);
     }
     Ok(())

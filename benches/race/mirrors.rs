@@ -45,7 +45,7 @@ const ILLS: [(Ill, &str); 3] = [
 ];
 
 type Sent = Pin<Box<dyn Future<Output = bool> + Send>>;
-type Build = fn([String; 3]) -> Box<dyn Fn(usize) -> Sent>;
+type Build = fn([String; 3]) -> Box<dyn Fn(usize) -> Sent + Send>;
 
 const CONTESTANTS: [(&str, Build); 3] = [
     ("reqwest-retry", |urls| {

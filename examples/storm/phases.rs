@@ -23,7 +23,6 @@ use crate::server::{Behavior, CAPACITY, Layout, Pool};
 /// Load and the share of the workers that are left, of each phase.
 const PHASES: [(f64, f64); 5] = [(0.7, 1.0), (1.5, 1.0), (0.7, 1.0), (0.7, 0.4), (0.7, 1.0)];
 const PHASE: f64 = 30.0;
-const SEEDS: u64 = 5;
 
 const ATTEMPT: Duration = Duration::from_secs(1);
 const GOOD: f64 = 2.0;
@@ -71,14 +70,14 @@ struct Figures {
     rejected: f64,
 }
 
-/// Runs all, and prints a table and the bars.
-pub(crate) fn print() {
+/// Runs all with this many seeds, and prints a table and the bars; figures are medians.
+pub(crate) fn print(seeds: u64) {
     println!("\nFive phases of 30 s; goodput of what was possible, p99 in ms, rejected:\n");
     println!(
         "| client | load .7 | 1.5 | .7 | 40 % of the workers | .7 |\n|---|---|---|---|---|---|"
     );
     for (limiter, name) in LIMITERS {
-        let runs: Vec<_> = (1..=SEEDS).map(|seed| run(limiter, seed)).collect();
+        let runs: Vec<_> = (1..=seeds).map(|seed| run(limiter, seed)).collect();
         let median = |phase: usize, of: fn(&Figures) -> f64| {
             let mut all: Vec<_> = runs.iter().map(|it| of(&it[phase])).collect();
             all.sort_by(f64::total_cmp);
@@ -162,10 +161,10 @@ enum Ended {
     Rejected,
 }
 
-type Send = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Ended> + std::marker::Send>>>;
+type Sender = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Ended> + Send>> + Send>;
 
 /// Returns what sends a request of a client with this limiter.
-fn client(limiter: Limiter, world: &Arc<World>) -> Send {
+fn client(limiter: Limiter, world: &Arc<World>) -> Sender {
     if limiter == Limiter::TowerResilience {
         return tower_resilience(world);
     }
@@ -200,7 +199,7 @@ fn client(limiter: Limiter, world: &Arc<World>) -> Send {
     })
 }
 
-fn tower_resilience(world: &Arc<World>) -> Send {
+fn tower_resilience(world: &Arc<World>) -> Sender {
     let world = Arc::clone(world);
     let server = tower::service_fn(move |()| {
         let world = Arc::clone(&world);
