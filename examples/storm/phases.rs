@@ -1,6 +1,6 @@
 //! Five phases of one client and its server: what a limit of the requests under way is worth.
 //!
-//! The server does 500 a second and works on for clients that have left. Half a minute each: 70 % of
+//! The server has 50 workers that take 100 ms on average, so 500 a second, and works on for clients that have left. Half a minute each: 70 % of
 //! what it can do, 150 %, 70 %, then 40 % of its workers are left, then all are back. An attempt has
 //! 1 s, and a request is good if its response comes within 2 s. There are no retries.
 
@@ -18,11 +18,15 @@ use tower::{Layer as _, Service, ServiceExt as _};
 use tower_resilience_adaptive::{AdaptiveLimiterLayer, Aimd};
 
 use crate::random::Random;
-use crate::server::{Behavior, CAPACITY, Layout, Pool};
+use crate::server::{Behavior, Pool};
 
 /// Load and the share of the workers that are left, of each phase.
 const PHASES: [(f64, f64); 5] = [(0.7, 1.0), (1.5, 1.0), (0.7, 1.0), (0.7, 0.4), (0.7, 1.0)];
 const PHASE: f64 = 30.0;
+
+const WORKERS: usize = 50;
+const SERVICE: f64 = 0.1;
+const CAPACITY: f64 = WORKERS as f64 / SERVICE;
 
 const ATTEMPT: Duration = Duration::from_secs(1);
 const GOOD: f64 = 2.0;
@@ -44,7 +48,7 @@ enum Limiter {
 
 const LIMITERS: [(Limiter, &str); 5] = [
     (Limiter::None, "no limit"),
-    (Limiter::Fixed, "Limit::fixed(60)"),
+    (Limiter::Fixed, "Limit::fixed(50)"),
     (Limiter::Adaptive, "Limit::adaptive()"),
     (Limiter::Defaults, "the same with the defaults"),
     (Limiter::TowerResilience, "tower-resilience-adaptive 0.14"),
@@ -169,7 +173,7 @@ fn client(limiter: Limiter, world: &Arc<World>) -> Sender {
         return tower_resilience(world);
     }
     let limit = match limiter {
-        Limiter::Fixed => Limit::fixed(60),
+        Limiter::Fixed => Limit::fixed(50),
         _ => Limit::adaptive(),
     };
     let base = ResilientConfig::builder().attempt_timeout(ATTEMPT);
@@ -236,7 +240,7 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Arc<Self> {
-        let pool = Layout::Single.pools(Behavior::WorksOn).remove(0);
+        let pool = Pool::new(WORKERS, SERVICE, Behavior::WorksOn);
         Arc::new(Self {
             start: Instant::now(),
             pool: Mutex::new(pool),
