@@ -18,7 +18,7 @@ pub(crate) use self::learner::{Learner, Ticket};
 pub use self::one::Rate;
 pub(crate) use self::pacer::{Pacer, Slot, reserve};
 use crate::common::fault::ConfigFault;
-use crate::host::limit::{Scope, next_version};
+use crate::common::scope::{Scope, next_version};
 use crate::host::rate::gcra::Pace;
 use crate::outcome::Outcome;
 
@@ -55,6 +55,7 @@ type RouteOf = Arc<dyn Fn(&Request) -> String + Send + Sync>;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct RateLimit {
     pub(crate) scope: Scope,
     rates: Vec<Rate>,

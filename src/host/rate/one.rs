@@ -22,6 +22,7 @@ use crate::outcome::Outcome;
 /// let limit = RateLimit::per_host(Rate::per_second(2).burst(5)).and(Rate::per_hour(1_000));
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct Rate {
     pub(super) count: u32,
     pub(super) per: Duration,
