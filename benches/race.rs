@@ -5,6 +5,7 @@
 //! cargo bench --bench race               # everything
 //! cargo bench --bench race -- "at once"  # the scenarios whose names have this in them
 //! cargo bench --bench race -- tail       # the slowest requests, with and without hedges
+//! cargo bench --bench race -- mirrors    # one of three endpoints is ill
 //! cargo bench --bench race -- --csv      # only the figures, for a program
 //! ```
 //!
@@ -23,6 +24,8 @@ mod figures;
 mod host;
 #[path = "race/list.rs"]
 mod list;
+#[path = "race/mirrors.rs"]
+mod mirrors;
 #[path = "race/scenario.rs"]
 mod scenario;
 #[path = "race/scripted.rs"]
@@ -63,6 +66,9 @@ async fn main() {
     }
     if wants("tail over sockets") {
         tail::print_on_sockets().await;
+    }
+    if wants("mirrors over sockets") {
+        mirrors::print().await;
     }
     if scenarios.is_empty() {
         return;

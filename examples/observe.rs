@@ -24,8 +24,8 @@ use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use reqwest_resilient::telemetry::{MetricsObserver, TracingObserver};
 use reqwest_resilient::{
-    AttemptLog, BreakerConfig, CircuitBreaker, Exponential, History, RequestBuilderExt, Resilient,
-    ResilientConfig, RetryOverride, WaitSource,
+    AttemptLog, BreakerConfig, CircuitBreaker, ConcurrencyLimit, Exponential, Hedge, History,
+    Limit, Mirrors, RequestBuilderExt, Resilient, ResilientConfig, RetryOverride, WaitSource,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -38,13 +38,13 @@ async fn main() -> Result<()> {
     let spans = set_up_tracing()?;
     let metrics = set_up_metrics()?;
     let (api, down) = (serve().await?, serve().await?);
-    let client = client()?;
+    let (client, careful) = (client()?, careful_client(&api, &down)?);
 
     let (report, log) = (format!("{api}/report?token=never-shown"), AttemptLog::new());
     let survived = client.get(report).with_extension(log.clone()).send_resilient();
     let until = Instant::now() + Duration::from_secs(seconds()?);
     println!("metrics at {metrics}");
-    let (survived, ()) = tokio::join!(survived, traffic(&client, &api, &down, until));
+    let (survived, ()) = tokio::join!(survived, traffic([&client, &careful], &api, &down, until));
     survived?;
     let lost = client.get(format!("{down}/broken")).send_resilient().await;
 
@@ -90,6 +90,20 @@ fn client() -> Result<ClientWithMiddleware> {
         .build()?;
     let inner = Resilient::reqwest_builder().build()?;
     Ok(ClientBuilder::new(inner).with(Resilient::new(config)).build())
+}
+
+/// A client that hedges, limits itself and knows a mirror of the server that is down.
+fn careful_client(api: &str, down: &str) -> Result<ClientWithMiddleware> {
+    let mirrors = Mirrors::new(&format!("{down}/broken")).also(&format!("{api}/steady"));
+    let config = ResilientConfig::builder()
+        .attempt_timeout(Duration::from_millis(600))
+        .hedge(Hedge::after(Duration::from_millis(100)))
+        .concurrency_limit(ConcurrencyLimit::per_host(Limit::fixed(2)))
+        .mirrors(mirrors)
+        .observer(TracingObserver::new())
+        .observer(MetricsObserver::new().client("careful"))
+        .build()?;
+    Ok(ClientBuilder::new(reqwest::Client::new()).with(Resilient::new(config)).build())
 }
 
 /// Logs to stdout, spans to OpenTelemetry.
@@ -139,7 +153,12 @@ fn set_up_metrics() -> Result<String> {
 }
 
 /// Requests of all sorts, for 12 rounds and until then.
-async fn traffic(client: &ClientWithMiddleware, api: &str, down: &str, until: Instant) {
+async fn traffic(
+    [client, careful]: [&ClientWithMiddleware; 2],
+    api: &str,
+    down: &str,
+    until: Instant,
+) {
     for round in 0.. {
         if round >= 12 && Instant::now() >= until {
             return;
@@ -155,8 +174,12 @@ async fn traffic(client: &ClientWithMiddleware, api: &str, down: &str, until: In
             request(format!("{api}/flaky"), 3),
             request(format!("{api}{limited}"), 3),
             request(format!("{down}/broken"), 1),
+            careful.get(format!("{down}/broken")).send(),
+            careful.get(format!("{api}/tail")).send(),
         ])
         .await;
+        // More at a time than its limit allows.
+        join_all((0..3).map(|_| careful.get(format!("{api}/steady")).send())).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -183,6 +206,8 @@ fn script(path: &str, turn: usize) -> Does {
         "/flaky" => &[OK, ERROR, OK, Reset, OK, OK],
         "/limited" => &[LIMITED, OK],
         "/broken" => &[ERROR],
+        // The second of each two is for the hedge of a slow one, which wins or loses.
+        "/tail" => &[OK, Answer("200 OK", 300), OK, Answer("200 OK", 150), OK],
         _ => &[Answer("404 Not Found", 0)],
     };
     steps[turn % steps.len()]

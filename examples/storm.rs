@@ -4,6 +4,7 @@
 //! cargo run --release --example storm            # tables and bars, a few minutes
 //! cargo run --release --example storm -- --csv   # every run, for machines
 //! cargo run --release --example storm -- --chart # docs/storm.svg alone
+//! cargo run --release --example storm -- --phases # limits of concurrency alone, a minute
 //! cargo run --example storm -- --quick           # a small part of it
 //! ```
 //!
@@ -26,6 +27,8 @@
 mod cases;
 #[path = "storm/chart.rs"]
 mod chart;
+#[path = "storm/phases.rs"]
+mod phases;
 #[path = "storm/policy.rs"]
 mod policy;
 #[path = "storm/random.rs"]
@@ -55,6 +58,10 @@ const SEEDS: u64 = 5;
 
 fn main() -> Result<()> {
     let has = |flag: &str| env::args().any(|it| it == flag);
+    if has("--phases") {
+        phases::print(if has("--quick") { 1 } else { SEEDS });
+        return Ok(());
+    }
     if has("--quick") {
         let section = cases::quick();
         report::print_table(&section, &run_seeds(&section.cells, 1)?);
@@ -74,6 +81,7 @@ fn main() -> Result<()> {
     if has("--csv") {
         report::print_csv(&all);
     } else {
+        phases::print(SEEDS);
         report::print_bars(&all);
     }
     Ok(())

@@ -71,7 +71,7 @@ impl Layout {
             }
             Self::Balancer => vec![WORKERS / 3; 3],
         };
-        workers.into_iter().map(|it| Pool::new(it, behavior)).collect()
+        workers.into_iter().map(|it| Pool::new(it, SERVICE, behavior)).collect()
     }
 }
 
@@ -110,6 +110,8 @@ type Job = oneshot::Sender<()>;
 #[derive(Debug)]
 pub(crate) struct Pool {
     workers: usize,
+    /// How long a worker takes for a request, in seconds and on average.
+    service: f64,
     behavior: Behavior,
     /// How many workers may take a next job.
     active: usize,
@@ -120,9 +122,10 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    fn new(workers: usize, behavior: Behavior) -> Self {
+    pub(crate) fn new(workers: usize, service: f64, behavior: Behavior) -> Self {
         Self {
             workers,
+            service,
             behavior,
             active: workers,
             queue: VecDeque::new(),
@@ -178,7 +181,7 @@ impl Pool {
                 continue;
             }
             self.started += 1;
-            let ends = at + Duration::from_secs_f64(random.exponential(SERVICE));
+            let ends = at + Duration::from_secs_f64(random.exponential(self.service));
             self.busy.insert((ends, self.started), job);
         }
     }

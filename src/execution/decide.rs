@@ -9,6 +9,7 @@ use crate::common::clock::Instant;
 use crate::config::policy::{Policy, RetryAfter};
 use crate::error::BoxError;
 use crate::execution::body::BodyFactory;
+use crate::host::gate::Closing;
 use crate::outcome::classify::{self, Verdict};
 use crate::outcome::hint::{Advice, Hint, RetryDirective};
 use crate::outcome::{Delivery, FailureKind, Heard, Outcome};
@@ -87,6 +88,8 @@ pub(super) struct Judged {
     pub(super) verdict: Verdict,
     /// The error that the caller's own verdict ends the request with.
     pub(super) error: Option<BoxError>,
+    /// Set if the response has closed the gate of its host already, before it was chosen in a race.
+    pub(super) closing: Option<Closing>,
 }
 
 impl Judged {

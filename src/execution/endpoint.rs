@@ -4,7 +4,7 @@
 //! attempt; after the attempt the next one is planned, so that its budget pays for it.
 
 use std::sync::Arc;
-use std::{mem, ptr, time::Duration};
+use std::{ptr, time::Duration};
 
 use http::{Extensions, StatusCode};
 use reqwest::{Request, Response};
@@ -13,12 +13,10 @@ use crate::breaker::CircuitOpen;
 use crate::config::policy::Policy;
 use crate::execution::attempt::{AttemptResult, Rejection};
 use crate::execution::original::Original;
-use crate::execution::route::{Endpoints, Plan, ResumesFrom, Route};
+use crate::execution::route::{Endpoints, Plan, Route};
 use crate::execution::run::Execution;
 use crate::host::gate::Patience;
-use crate::host::mirrors::{
-    Endpoint, EndpointsUnavailable, GivenBy, Order, Places, restore, withhold_range,
-};
+use crate::host::mirrors::{Endpoint, EndpointsUnavailable, GivenBy, Order, Places};
 use crate::host::parts::Parts;
 use crate::outcome::classify::Verdict;
 use crate::outcome::idempotency::is_idempotent;
@@ -37,7 +35,7 @@ impl<'p> Execution<'p> {
     }
 
     /// Follows the settings of an endpoint's host.
-    fn follow(&mut self, policy: &'p Policy, request: &Request) {
+    pub(super) fn follow(&mut self, policy: &'p Policy, request: &Request) {
         if !ptr::eq(self.policy, policy) {
             self.policy = policy;
             self.recorder.follow(policy);
@@ -100,25 +98,9 @@ impl<'p> Execution<'p> {
     /// Rewrites the request for an endpoint, and turns to the state of its host.
     fn go_to(&mut self, at: usize, original: &mut Original<'_>) {
         let Some(route) = &mut self.route else { return };
-        let (Some(endpoint), Some(policy)) = (route.of.endpoint(at), route.of.policies.get(at))
-        else {
-            return;
-        };
+        let Some(policy) = route.of.policies.get(at) else { return };
         let (request, extensions) = original.parts();
-        if route.current != Some(at) {
-            let url = &route.of.url;
-            let rest = route.of.mirrors.rest_of(url).unwrap_or_default();
-            if let Some(url) = endpoint.with(rest) {
-                *request.url_mut() = url;
-            }
-            restore(request.headers_mut(), mem::take(&mut route.withheld));
-            route.withheld = route.of.mirrors.withhold(request.headers_mut(), url, endpoint);
-            let resumes = extensions.get::<ResumesFrom>().filter(|it| !it.may_move);
-            if resumes.is_some_and(|it| it.endpoint.as_ref() != Some(endpoint.url())) {
-                route.withheld.extend(withhold_range(request.headers_mut()));
-            }
-            route.current = Some(at);
-        }
+        route.turn_to(at, request, extensions);
         let parts = Parts::find(route.hosts.hosts, policy.host_rules(), request, self.now);
         self.follow(policy, request);
         self.admission.move_to(parts, extensions);
@@ -161,12 +143,11 @@ impl<'p> Execution<'p> {
         request: &Request,
         outcome: &Outcome<'_>,
     ) -> Option<Decision> {
-        let (policy, now) = (self.policy, self.now);
-        let route = self.route.as_mut()?;
-        let is_missing = matches!(outcome.status(), Some(StatusCode::NOT_FOUND | StatusCode::GONE));
-        if !is_missing || route.of.mirrors.is_strict() {
+        if !self.is_missing(outcome) {
             return None;
         }
+        let (policy, now) = (self.policy, self.now);
+        let route = self.route.as_mut()?;
         let plan = route.plan(request, policy, now, Places::default()).filter(|it| it.is_fresh)?;
         let decision = self.retry.look_elsewhere(policy, outcome.method, now)?;
         route.missing.extend(route.current);

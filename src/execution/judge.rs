@@ -6,12 +6,14 @@ use http::StatusCode;
 use reqwest::Request;
 
 use crate::breaker::{CircuitOpen, Health, Report};
-use crate::config::policy::RetryAfter;
+use crate::common::clock::Instant;
+use crate::config::policy::{Policy, RetryAfter};
 use crate::execution::decide::{DecisionInput, Judged};
 use crate::execution::original::Original;
 use crate::execution::queue;
 use crate::execution::route::Plan;
 use crate::execution::run::Execution;
+use crate::host::admission::Admission;
 use crate::host::gate::{Closing, Throttle};
 use crate::outcome::classify::{self, Throttling, Verdict};
 use crate::outcome::hint::{self, Advice, QuotaUse};
@@ -67,8 +69,8 @@ impl<'p> Execution<'p> {
         self.recorder.heard = Heard::default();
         let outcome = self.outcome(original, result);
         // The caller's functions are asked once for an attempt, be it in a race.
-        let judged = self.judged.take().map_or_else(|| self.judge(&outcome), |it| *it);
-        let Judged { advice, heard, verdict, error } = judged;
+        let judged = self.judged.take().map_or_else(|| judge(self.policy, &outcome), |it| *it);
+        let Judged { advice, heard, verdict, error, closing } = judged;
         self.own_error = error;
         self.recorder.heard = heard;
         let outcome = &Outcome { heard, ..outcome };
@@ -76,7 +78,7 @@ impl<'p> Execution<'p> {
         let verdict = if is_misdirected { Verdict::Transient } else { verdict };
         let may_be_applied = !outcome.method.is_safe()
             && !classify::not_processed(outcome, &self.policy.refused, &advice);
-        let closing = self.report(original.request, outcome, verdict, &advice);
+        let closing = self.report(original.request, outcome, verdict, &advice, closing);
         self.record_endpoint(outcome, verdict, may_be_applied);
         let request = &*original.request;
         let decision = match verdict {
@@ -102,20 +104,6 @@ impl<'p> Execution<'p> {
             self.record(outcome, heard, &decision, closing);
         }
         decision
-    }
-
-    /// Classifies an outcome by the rules and the functions of the caller.
-    pub(super) fn judge(&self, outcome: &Outcome<'_>) -> Judged {
-        let mut advice = self.advice(outcome);
-        let retry_in = advice.hint.as_ref().map(|it| it.after);
-        let heard = Heard { retry_in, rate_limited: advice.rate_limited };
-        if let Some(hint) = &mut advice.hint {
-            hint.after = self.policy.cut_hint(hint.after);
-        }
-        let mut error = None;
-        let outcome = &Outcome { heard, ..*outcome };
-        let verdict = self.policy.verdict(outcome, &mut advice, &mut error);
-        Judged { advice, heard, verdict, error }
     }
 
     /// Records an attempt and the decision, and notifies the listeners in the order of events.
@@ -149,31 +137,6 @@ impl<'p> Execution<'p> {
         }
     }
 
-    /// Reads what the response says about retries; a success is not read, unless a predicate may
-    /// retry it.
-    fn advice(&self, outcome: &Outcome<'_>) -> Advice {
-        let advice = match outcome.result {
-            OutcomeResult::Response { status, headers, .. }
-                if status.as_u16() >= 300
-                    || self.policy.retry_if.is_some()
-                    || self.policy.statuses.contains(status) =>
-            {
-                let now = self.policy.sources.wall_clock();
-                hint::read(status, headers, &self.policy.hints, now)
-            }
-            OutcomeResult::Response { .. } => return Advice::default(),
-            // Of a response that a middleware made an error of, the status alone is known.
-            OutcomeResult::Failure(failure, _) => Advice {
-                rate_limited: failure.status == Some(StatusCode::TOO_MANY_REQUESTS),
-                ..Advice::default()
-            },
-        };
-        match self.policy.hint_from.as_ref().and_then(|find| find(outcome)) {
-            Some(after) => advice.with_found(outcome.status(), after),
-            None => advice,
-        }
-    }
-
     /// Returns whether a 421 is to be retried: once, over another connection (RFC 9110 §15.5.20),
     /// which only our own client can choose.
     fn is_misdirected(&mut self, outcome: &Outcome<'_>) -> bool {
@@ -185,17 +148,18 @@ impl<'p> Execution<'p> {
         is_first
     }
 
-    /// Reports an attempt to breaker, budget, gate and limits. Returns how its response closed the gate.
+    /// Reports an attempt to breaker, budget, gate and limits. Returns how its response closed the gate;
+    /// `closed` is set if it has done so already.
     fn report(
         &mut self,
         request: &Request,
         outcome: &Outcome<'_>,
         verdict: Verdict,
         advice: &Advice,
+        closed: Option<Closing>,
     ) -> Option<Closing> {
         let now = self.now;
-        let listens = self.policy.retry_after != RetryAfter::Ignored;
-        let hint = advice.hint.as_ref().map(|it| it.after).filter(|_| listens);
+        let hint = self.policy.heeded_hint(advice);
         // The client's own timeout may be what ran out first, at the very moment of the deadline.
         let is_deadline =
             outcome.is_timeout() && self.retry.left(now).is_some_and(|it| it.is_zero());
@@ -214,20 +178,10 @@ impl<'p> Execution<'p> {
         if verdict == Verdict::Success {
             self.admission.deposit(if first { Success::OfFirstAttempt } else { Success::OfRetry });
         }
-        let longest = self.policy.max_wait_time;
-        let throttle = match classify::throttling(outcome, advice).filter(|_| listens) {
-            None => None,
-            Some(Throttling::RateLimit) => Some(Throttle::RateLimit),
-            Some(Throttling::Unavailable) => Some(Throttle::Unavailable { longest }),
-        };
+        let throttle = throttle(self.policy, outcome, advice);
         let is_throttled = throttle.is_some();
-        let closing = throttle.and_then(|it| {
-            let unit = || sources.random();
-            if let Some(other) = cross_host_url {
-                self.admission.close_gate_of(other, request, it, hint, now, unit);
-            }
-            self.admission.close_gate(request, it, hint, now, unit)
-        });
+        let closing = closed
+            .or_else(|| close_gate(self.policy, &self.admission, request, outcome, advice, now));
         let load = queue::load(outcome, advice).filter(|_| !is_deadline);
         let quotas = self.quotas(outcome);
         let took = self.last_took;
@@ -240,8 +194,7 @@ impl<'p> Execution<'p> {
 
     /// Reads the quotas that a response names, if they are learned.
     fn quotas(&self, outcome: &Outcome<'_>) -> Option<Vec<QuotaUse>> {
-        self.admission.learner()?;
-        let headers = outcome.headers()?;
+        let headers = outcome.headers().filter(|_| self.admission.learns())?;
         Some(hint::quotas(headers, &self.policy.hints, self.policy.sources.wall_clock()))
     }
 
@@ -336,4 +289,72 @@ impl<'p> Execution<'p> {
         let is_in_vain = self.policy.waits_out_outages && !self.admission.has_responded();
         if is_in_vain { Duration::ZERO } else { self.longest_open_wait }
     }
+}
+
+/// Classifies an outcome by the rules and the functions of the caller.
+pub(super) fn judge(policy: &Policy, outcome: &Outcome<'_>) -> Judged {
+    let mut advice = advice(policy, outcome);
+    let retry_in = advice.hint.as_ref().map(|it| it.after);
+    let heard = Heard { retry_in, rate_limited: advice.rate_limited };
+    if let Some(hint) = &mut advice.hint {
+        hint.after = policy.cut_hint(hint.after);
+    }
+    let mut error = None;
+    let outcome = &Outcome { heard, ..*outcome };
+    let verdict = policy.verdict(outcome, &mut advice, &mut error);
+    Judged { advice, heard, verdict, error, closing: None }
+}
+
+/// Reads what the response says about retries; a success is not read, unless a predicate may
+/// retry it.
+fn advice(policy: &Policy, outcome: &Outcome<'_>) -> Advice {
+    let advice = match outcome.result {
+        OutcomeResult::Response { status, headers, .. }
+            if status.as_u16() >= 300
+                || policy.retry_if.is_some()
+                || policy.statuses.contains(status) =>
+        {
+            hint::read(status, headers, &policy.hints, policy.sources.wall_clock())
+        }
+        OutcomeResult::Response { .. } => return Advice::default(),
+        // Of a response that a middleware made an error of, the status alone is known.
+        OutcomeResult::Failure(failure, _) => Advice {
+            rate_limited: failure.status == Some(StatusCode::TOO_MANY_REQUESTS),
+            ..Advice::default()
+        },
+    };
+    match policy.hint_from.as_ref().and_then(|find| find(outcome)) {
+        Some(after) => advice.with_found(outcome.status(), after),
+        None => advice,
+    }
+}
+
+/// Returns how an outcome closes gates; `None` if it closes none.
+fn throttle(policy: &Policy, outcome: &Outcome<'_>, advice: &Advice) -> Option<Throttle> {
+    if policy.retry_after == RetryAfter::Ignored {
+        return None;
+    }
+    let longest = policy.max_wait_time;
+    classify::throttling(outcome, advice).map(|it| match it {
+        Throttling::RateLimit => Throttle::RateLimit,
+        Throttling::Unavailable => Throttle::Unavailable { longest },
+    })
+}
+
+/// Closes the gate of the host that gave the outcome, and that of another one which a redirect led
+/// to, if it asks for that.
+pub(super) fn close_gate(
+    policy: &Policy,
+    admission: &Admission<'_>,
+    request: &Request,
+    outcome: &Outcome<'_>,
+    advice: &Advice,
+    now: Instant,
+) -> Option<Closing> {
+    let throttle = throttle(policy, outcome, advice)?;
+    let (hint, unit) = (policy.heeded_hint(advice), || policy.sources.random());
+    if let Some(other) = outcome.cross_host_url() {
+        admission.close_gate_of(other, request, throttle, hint, now, unit);
+    }
+    admission.close_gate(request, throttle, hint, now, unit)
 }

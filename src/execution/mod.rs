@@ -22,6 +22,7 @@ pub(crate) mod fast_path;
 mod judge;
 mod not_sent;
 pub(crate) mod original;
+mod other_endpoint;
 mod queue;
 mod race;
 mod racer;

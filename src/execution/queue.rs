@@ -17,7 +17,7 @@ use crate::execution::attempt::Rejection;
 use crate::execution::run::Execution;
 use crate::host::gate::Patience;
 use crate::host::limit::{LimitPermit, LimitWaiter, Limited, LimitedBy, Load};
-use crate::host::rate::{Learner, Ticket};
+use crate::host::rate::{Learner, Pacing, Ticket};
 use crate::host::within::Place;
 use crate::outcome::classify::{self, Throttling};
 use crate::outcome::hint::Advice;
@@ -76,10 +76,11 @@ impl Execution<'_> {
 
     /// Waits until the learned quotas let the request go. Returns whether it had to wait.
     async fn wait_for_quota(&mut self, request: &Request) -> Result<bool, Rejection> {
-        let Some(learner) = self.admission.learner().cloned() else { return Ok(false) };
+        let Some(learner) = self.admission.learner() else { return Ok(false) };
         let (longest, began, slowest) =
             (self.longest_slot_wait(), self.now, self.policy.max_wait_time);
-        if let Some(ticket) = learner.try_turn(slowest, began) {
+        let pacing = Pacing { longest: slowest, unit: self.policy.sources.random() };
+        if let Some(ticket) = learner.try_turn(pacing, began) {
             self.admission.hold_ticket(ticket);
             return Ok(false);
         }
@@ -88,7 +89,7 @@ impl Execution<'_> {
         let until = began.checked_add(longest).filter(|_| expected <= longest);
         let until = until.ok_or_else(|| too_long(expected))?;
         self.admission.step_back();
-        let ticket = timeout_at(until, turn(learner, slowest)).await;
+        let ticket = timeout_at(until, turn(learner, pacing)).await;
         self.now = Instant::now();
         self.queued(request, WaitSource::Rate, began);
         self.admission.hold_ticket(ticket.map_err(|_| too_long(expected))?);
@@ -174,14 +175,31 @@ impl Execution<'_> {
 }
 
 /// Waits in the line for learned quotas, and then until they let the first request go.
-async fn turn(learner: Arc<Learner>, slowest: Duration) -> Ticket {
+async fn turn(mut learner: Arc<Learner>, pacing: Pacing) -> Ticket {
+    loop {
+        match turn_by(&learner, pacing).await {
+            Ok(ticket) => return ticket,
+            Err(other) => learner = other,
+        }
+    }
+}
+
+/// Waits for a turn by these quotas.
+///
+/// # Errors
+///
+/// The quotas to wait for instead, once it is known that the route is counted there.
+async fn turn_by(learner: &Arc<Learner>, pacing: Pacing) -> Result<Ticket, Arc<Learner>> {
     let _in_line = learner.join();
     // Never closed.
     let Ok(mut first) = learner.line().acquire_owned().await else { return pending().await };
     loop {
         let news = learner.news().notified();
-        match learner.turn(first, slowest, Instant::now()) {
-            Ok(ticket) => return ticket,
+        if let Some(other) = learner.moved() {
+            return Err(other);
+        }
+        match learner.turn(first, pacing, Instant::now()) {
+            Ok(ticket) => return Ok(ticket),
             Err((place, at)) => {
                 first = place;
                 let _ = timeout_at(at, news).await;

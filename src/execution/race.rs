@@ -8,17 +8,24 @@
 use std::{error::Error, fmt, future::poll_fn, mem, pin::pin, task::Poll, time::Duration};
 
 use http::StatusCode;
+use reqwest::Request;
 use tokio::time::sleep_until;
 
 use crate::common::clock::Instant;
-use crate::execution::attempt::{AttemptResult, Chain};
+use crate::config::policy::Policy;
+use crate::execution::attempt::{AttemptLimits, AttemptResult, Chain};
+use crate::execution::judge::{close_gate, judge};
 use crate::execution::original::Original;
+use crate::execution::other_endpoint::{Admitted, OtherEndpoint};
 use crate::execution::racer::{Failed, Finish, MOST, Racer, Racers, Run, Way, Winner, run};
 use crate::execution::run::Execution;
+use crate::host::gate::Closing;
 use crate::host::hedge::Hedge;
 use crate::host::hedge::decide::{self, Candidate};
 use crate::host::hedge::lanes::HedgeTurn;
+use crate::host::mirrors::Places;
 use crate::outcome::classify::Verdict;
+use crate::outcome::hint::Advice;
 use crate::outcome::statuses::Statuses;
 use crate::outcome::{AttemptKind, Delivery, Failure, FailureKind, Outcome, OutcomeResult};
 
@@ -59,7 +66,8 @@ impl<'p> Execution<'p> {
             self.now = Instant::now();
             let Some((at, finish)) = next else {
                 let delay = delay.unwrap_or_default();
-                let sent = self.hedge_racer(hedge, &chain, original, &turn, delay);
+                let asked = racers.all().filter_map(|it| Some(it.other.as_ref()?.at)).collect();
+                let sent = self.hedge_racer(hedge, &chain, original, (&turn, delay), asked);
                 let is_sent = sent.map(|it| racers.push(it)).is_some();
                 let has_more = is_sent && racers.hedges() < hedge.most() as usize;
                 due = due.filter(|_| has_more).and_then(|it| it.checked_add(delay));
@@ -82,7 +90,7 @@ impl<'p> Execution<'p> {
         &mut self,
         chain: C,
         original: &mut Original<'_>,
-    ) -> Racer<'a, C::Error>
+    ) -> Racer<'p, 'a, C::Error>
     where
         'p: 'a,
     {
@@ -95,38 +103,51 @@ impl<'p> Execution<'p> {
             attempt: self.attempt,
             started: self.now,
             permit: None,
+            other: None,
             records: self.client.records,
             run: Run::UnderWay(run(chain, request, extensions, scopes, self.limits())),
         }
     }
 
-    /// Begins a hedge, if it is admitted. The one place that says where it goes.
+    /// Begins a hedge, if it is admitted: at an endpoint that is not among those `asked`, if there are
+    /// several. It comes after this delay.
     fn hedge_racer<'a, C: Chain + 'a>(
         &mut self,
         hedge: &Hedge,
         chain: &C,
-        original: &Original<'_>,
-        turn: &HedgeTurn,
-        delay: Duration,
-    ) -> Option<Racer<'a, C::Error>>
+        original: &mut Original<'_>,
+        (turn, delay): (&HedgeTurn, Duration),
+        asked: Places,
+    ) -> Option<Racer<'p, 'a, C::Error>>
     where
         'p: 'a,
     {
-        let request = original.request.try_clone()?;
-        let permit = match self.admission.admit_hedge(turn, self.now) {
-            Ok(permit) => permit,
-            Err(why) => {
-                self.recorder.hedge_refused(original.request, delay, why);
-                return None;
-            }
-        };
+        let Admitted { request, permit, mut other } =
+            match self.admit_hedge(hedge, original, turn, asked)? {
+                Ok(admitted) => admitted,
+                Err(why) => {
+                    self.recorder.hedge_refused(original.request, delay, why);
+                    return None;
+                }
+            };
         self.retry.hedge();
         let attempt = (self.retry.attempts(), AttemptKind::Hedge);
-        let extensions = original.hedge_extensions(attempt.0);
-        self.recorder.hedge_started(original.request, attempt.0, delay);
-        let limit = self.admission.limit_use();
-        self.recorder.attempt_started(original.request, &extensions, attempt, limit);
+        let mut extensions = original.hedge_extensions(attempt.0);
+        let admission = other.as_mut().map_or(&mut self.admission, |it| &mut it.admission);
+        admission.mark_limits(&mut extensions);
+        let (limit, limits) = match &other {
+            None => (self.admission.limit_use(), self.limits()),
+            Some(it) => {
+                let timeout = self.client.attempt_timeout(it.policy, &request);
+                let limits = AttemptLimits { policy: it.policy, timeout, ..self.limits() };
+                (it.admission.limit_use(), limits)
+            }
+        };
+        self.swap_endpoint(&mut other);
+        self.recorder.hedge_started(&request, attempt.0, delay);
+        self.recorder.attempt_started(&request, &extensions, attempt, limit);
         let scopes = mem::take(&mut self.recorder.scopes);
+        self.swap_endpoint(&mut other);
         let way = match hedge.client() {
             Some(client) => Way::Client(client.clone()),
             None => Way::Chain(chain.clone()),
@@ -135,9 +156,17 @@ impl<'p> Execution<'p> {
             attempt,
             started: self.now,
             permit: Some(permit),
+            other,
             records: self.client.records && hedge.client().is_none(),
-            run: Run::UnderWay(run(way, request, extensions, scopes, self.limits())),
+            run: Run::UnderWay(run(way, request, extensions, scopes, limits)),
         })
+    }
+
+    /// Exchanges the endpoint of what is recorded for that of a hedge, and back.
+    fn swap_endpoint(&mut self, other: &mut Option<Box<OtherEndpoint<'p>>>) {
+        if let Some(other) = other {
+            self.recorder.swap_endpoint(&mut other.recorded);
+        }
     }
 
     /// Returns the delay of hedges; `None` if there are to be none.
@@ -150,40 +179,45 @@ impl<'p> Execution<'p> {
     /// Judges a racer that has ended. Returns the winner, if that is decided.
     fn ended<C: Chain>(
         &self,
-        racers: &mut Racers<'_, C::Error>,
+        racers: &mut Racers<'p, '_, C::Error>,
         at: usize,
         mut finish: Finish<C::Error>,
         original: &Original<'_>,
     ) -> Option<Winner<C::Error>> {
         let is_alone = racers.hedges() == 0;
         let racer = racers.0.get_mut(at)?.as_mut()?;
-        finish.result.classify::<C>(original.request.url(), &finish.extensions, racer.records);
+        let url = racer.other.as_ref().map_or_else(|| original.request.url(), |it| &it.url);
+        finish.result.classify::<C>(url, &finish.extensions, racer.records);
         if is_alone {
             return Some(Winner { at, finish, judged: None });
         }
-        let judged = {
+        let (judged, is_missing) = {
             let outcome = self.outcome_of::<C>(racer, &finish, self.now, original);
-            let judged = self.judge(&outcome);
-            // 409 with an idempotency key: the twin is at work.
+            let mut judged = judge(self.policy_of(racer), &outcome);
+            // 409 with an idempotency key: the twin is at work. 404: others may have the resource.
             let is_twins = outcome.keyed && outcome.status() == Some(StatusCode::CONFLICT);
+            let is_missing = self.is_missing(&outcome);
+            let may_be_bettered = is_twins || is_missing;
             let is_over = outcome.failure() == Some(FailureKind::Deadline);
-            if is_over || judged.verdict != Verdict::Transient && !is_twins {
+            if is_over || judged.verdict != Verdict::Transient && !may_be_bettered {
                 let judged = Some(Box::new(judged));
                 return Some(Winner { at, finish, judged });
             }
-            judged
+            judged.closing = self.close_gate_now(racer, &outcome, &judged.advice, original.request);
+            (judged, is_missing)
         };
-        racer.run = Run::Failed(Box::new(Failed { finish, judged, at: self.now }));
+        racer.run = Run::Failed(Box::new(Failed { finish, judged, at: self.now, is_missing }));
         if racers.are_under_way() {
             return None;
         }
         // All have failed.
         let at = decide::choose(racers.all().map(|it| match &it.run {
             Run::Failed(it) => Candidate {
+                is_missing: it.is_missing,
                 has_hint: it.judged.has_hint(),
                 is_response: matches!(it.finish.result, AttemptResult::Response { .. }),
             },
-            _ => Candidate { has_hint: false, is_response: false },
+            _ => Candidate::default(),
         }));
         match mem::replace(&mut racers.0.get_mut(at)?.as_mut()?.run, Run::Dropped) {
             Run::Failed(it) => {
@@ -196,7 +230,7 @@ impl<'p> Execution<'p> {
     /// Returns the outcome of a racer that ended at `at`.
     fn outcome_of<'a, C: Chain>(
         &self,
-        racer: &Racer<'_, C::Error>,
+        racer: &'a Racer<'p, '_, C::Error>,
         finish: &'a Finish<C::Error>,
         at: Instant,
         original: &'a Original<'_>,
@@ -204,17 +238,54 @@ impl<'p> Execution<'p> {
     where
         'p: 'a,
     {
-        let (attempt, kind) = racer.attempt;
-        let (elapsed, extensions) =
-            (at.saturating_duration_since(racer.started), Some(&finish.extensions));
         let outcome = self.outcome(original, finish.result.view::<C>());
-        Outcome { attempt, kind, elapsed, extensions, ..outcome }
+        Outcome { extensions: Some(&finish.extensions), ..self.as_of(racer, at, outcome) }
+    }
+
+    /// Returns an outcome as that of a racer which ended at `at`.
+    fn as_of<'a, E>(
+        &self,
+        racer: &'a Racer<'p, '_, E>,
+        at: Instant,
+        outcome: Outcome<'a>,
+    ) -> Outcome<'a>
+    where
+        'p: 'a,
+    {
+        let (attempt, kind) = racer.attempt;
+        let elapsed = at.saturating_duration_since(racer.started);
+        let url = racer.other.as_ref().map_or(outcome.url, |it| &it.url);
+        let redact_path = self.policy_of(racer).redact_path.as_ref();
+        Outcome { url, attempt, kind, elapsed, redact_path, ..outcome }
+    }
+
+    /// Returns the settings of a racer's host.
+    fn policy_of<E>(&self, racer: &Racer<'p, '_, E>) -> &'p Policy {
+        racer.other.as_ref().map_or(self.policy, |it| it.policy)
+    }
+
+    /// Closes the gate of a racer's host if its response asks for that, and notifies: the race may go on
+    /// for longer than others should wait for it.
+    fn close_gate_now<E>(
+        &self,
+        racer: &Racer<'p, '_, E>,
+        outcome: &Outcome<'_>,
+        advice: &Advice,
+        request: &Request,
+    ) -> Option<Closing> {
+        let admission = racer.other.as_ref().map_or(&self.admission, |it| &it.admission);
+        let policy = self.policy_of(racer);
+        let mut closing = close_gate(policy, admission, request, outcome, advice, self.now)?;
+        if mem::take(&mut closing.is_longer) {
+            self.recorder.gate_closed(outcome, closing.opens_in);
+        }
+        Some(closing)
     }
 
     /// Ends a race: drops the losers, records them and the latencies, and goes on with the winner.
     fn settle<C: Chain>(
         &mut self,
-        mut racers: Racers<'_, C::Error>,
+        mut racers: Racers<'p, '_, C::Error>,
         winner: Winner<C::Error>,
         turn: HedgeTurn,
         original: &mut Original<'_>,
@@ -224,29 +295,36 @@ impl<'p> Execution<'p> {
         let mut latencies = [None; MOST];
         for (i, (racer, latency)) in racers.0.iter_mut().flatten().zip(&mut latencies).enumerate() {
             let age = now.saturating_duration_since(racer.started);
-            *latency = match &racer.run {
-                _ if i == at => is_sample(&finish.result, &self.policy.statuses).then_some(age),
+            let statuses = &self.policy_of(racer).statuses;
+            let took = match &racer.run {
+                _ if i == at => is_sample(&finish.result, statuses).then_some(age),
                 Run::UnderWay(_) => {
                     (racer.run, racer.permit) = (Run::Dropped, None);
                     Some(age)
                 }
                 Run::Failed(it) => {
                     let took = it.at.saturating_duration_since(racer.started);
-                    is_sample(&it.finish.result, &self.policy.statuses).then_some(took)
+                    is_sample(&it.finish.result, statuses).then_some(took)
                 }
                 Run::Dropped => None,
             };
+            match &mut racer.other {
+                Some(other) => other.end(took, now),
+                None => *latency = took,
+            }
         }
         turn.end(latencies.into_iter().flatten(), now);
-        for (i, racer) in racers.0.iter_mut().flatten().enumerate() {
-            if i != at {
-                self.superseded::<C>(racer, original);
-            } else {
-                (self.attempt, self.last_took) =
-                    (racer.attempt, now.saturating_duration_since(racer.started));
-                if let Some(permit) = racer.permit.take() {
-                    self.admission.adopt_hedge(permit);
-                }
+        let moves = racers.all().nth(at).is_some_and(|it| it.other.is_some());
+        let losers = racers.0.iter_mut().flatten().enumerate().filter(|it| it.0 != at);
+        losers.for_each(|(_, racer)| self.superseded::<C>(racer, moves, original));
+        // Last, as its endpoint becomes that of the request.
+        if let Some(racer) = racers.0.iter_mut().flatten().nth(at) {
+            (self.attempt, self.last_took) =
+                (racer.attempt, now.saturating_duration_since(racer.started));
+            match (racer.other.take(), racer.permit.take()) {
+                (Some(other), permit) => self.adopt_endpoint(*other, permit, original),
+                (None, Some(permit)) => self.admission.adopt_hedge(permit),
+                (None, None) => {}
             }
         }
         self.judged = judged;
@@ -255,23 +333,39 @@ impl<'p> Execution<'p> {
         finish.result
     }
 
-    /// Records a racer that has lost.
-    fn superseded<C: Chain>(&mut self, racer: &mut Racer<'_, C::Error>, original: &Original<'_>) {
-        match mem::replace(&mut racer.run, Run::Dropped) {
+    /// Records a racer that has lost; `moves` is set if the winner's endpoint is not that of the attempt.
+    fn superseded<C: Chain>(
+        &mut self,
+        racer: &mut Racer<'p, '_, C::Error>,
+        moves: bool,
+        original: &Original<'_>,
+    ) {
+        self.swap_endpoint(&mut racer.other);
+        let result = match mem::replace(&mut racer.run, Run::Dropped) {
             Run::Failed(mut failed) => {
                 let mut scopes = mem::take(&mut failed.finish.scopes);
                 let ended = self.retry.elapsed(failed.at);
                 let outcome = self.outcome_of::<C>(racer, &failed.finish, failed.at, original);
                 self.recorder.superseded(&outcome, ended, Some(&mut scopes));
+                Some((failed.judged.verdict, failed.is_missing))
             }
             Run::UnderWay(_) | Run::Dropped => {
                 let failure = Failure::local(FailureKind::Superseded, Delivery::MaybeProcessed);
-                let (attempt, kind) = racer.attempt;
-                let elapsed = self.now.saturating_duration_since(racer.started);
                 let outcome = self.outcome(original, OutcomeResult::Failure(failure, &Superseded));
-                let outcome = Outcome { attempt, kind, elapsed, ..outcome };
+                let outcome = self.as_of(racer, self.now, outcome);
                 self.recorder.superseded(&outcome, self.retry.elapsed(self.now), None);
+                None
             }
+        };
+        self.swap_endpoint(&mut racer.other);
+        if let Some(route) = &mut self.route {
+            let (at, under_way) = match &mut racer.other {
+                Some(other) => (Some(other.at), other.under_way.take()),
+                None if moves => (route.current, route.under_way.take()),
+                None => (None, None),
+            };
+            let age = self.now.saturating_duration_since(racer.started);
+            route.lost(at, under_way, age, result, self.now);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The racers of one turn: an attempt and its hedges, under way or failed.
 
-use std::{array, error::Error, task::Context, task::Poll};
+use std::{array, error::Error, pin::pin, task::Context, task::Poll};
 
 use http::Extensions;
 use reqwest::{Request, Response};
@@ -11,6 +11,7 @@ use crate::error::HttpRequestError;
 use crate::execution::attempt::{self, AttemptLimits, AttemptResult, Chain};
 use crate::execution::body::{BodyFactory, BoxFuture};
 use crate::execution::decide::Judged;
+use crate::execution::other_endpoint::OtherEndpoint;
 use crate::host::hedging::HedgePermit;
 use crate::observe::listeners::Scopes;
 use crate::outcome::AttemptKind;
@@ -20,14 +21,16 @@ use crate::outcome::transport_error::BodyFactoryError;
 pub(super) const MOST: usize = 5;
 
 /// The racers of one turn, in the order of their sends.
-pub(super) struct Racers<'a, E>(pub(super) [Option<Racer<'a, E>>; MOST]);
+pub(super) struct Racers<'p, 'a, E>(pub(super) [Option<Racer<'p, 'a, E>>; MOST]);
 
 /// An attempt or a hedge.
-pub(super) struct Racer<'a, E> {
+pub(super) struct Racer<'p, 'a, E> {
     pub(super) attempt: (u32, AttemptKind),
     pub(super) started: Instant,
     /// Of a hedge; that of the attempt is the request's.
     pub(super) permit: Option<HedgePermit>,
+    /// Of a hedge that is sent to another endpoint than its attempt.
+    pub(super) other: Option<Box<OtherEndpoint<'p>>>,
     /// Set if the end of its chain records what is sent.
     pub(super) records: bool,
     pub(super) run: Run<'a, E>,
@@ -45,6 +48,8 @@ pub(super) struct Failed<E> {
     pub(super) finish: Finish<E>,
     pub(super) judged: Judged,
     pub(super) at: Instant,
+    /// Set for a 404 that another endpoint may not give.
+    pub(super) is_missing: bool,
 }
 
 /// The end of a racer.
@@ -62,20 +67,20 @@ pub(super) struct Winner<E> {
     pub(super) judged: Option<Box<Judged>>,
 }
 
-impl<'a, E> Racers<'a, E> {
-    pub(super) fn new(first: Racer<'a, E>) -> Self {
+impl<'p, 'a, E> Racers<'p, 'a, E> {
+    pub(super) fn new(first: Racer<'p, 'a, E>) -> Self {
         let mut racers = array::from_fn(|_| None);
         racers[0] = Some(first);
         Self(racers)
     }
 
-    pub(super) fn push(&mut self, racer: Racer<'a, E>) {
+    pub(super) fn push(&mut self, racer: Racer<'p, 'a, E>) {
         if let Some(free) = self.0.iter_mut().find(|it| it.is_none()) {
             *free = Some(racer);
         }
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Racer<'a, E>> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Racer<'p, 'a, E>> {
         self.0.iter().flatten()
     }
 
@@ -120,7 +125,7 @@ pub(super) fn run<'a, C: Chain + 'a>(
         let result = match is_bounded {
             false => AttemptResult::of(sending.await, false),
             true => {
-                let attempt = Box::pin(attempt::attempt::<C>(sending, limits));
+                let attempt = pin!(attempt::attempt::<C>(sending, limits));
                 scopes.around(attempt).await
             }
         };

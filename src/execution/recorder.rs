@@ -43,6 +43,20 @@ pub(crate) struct Recorder<'p> {
     endpoint: Option<(&'p Url, Option<String>)>,
 }
 
+/// An endpoint as attempts at it are recorded.
+pub(crate) struct RecordedEndpoint<'p> {
+    policy: &'p Policy,
+    endpoint: Option<(&'p Url, Option<String>)>,
+}
+
+impl<'p> RecordedEndpoint<'p> {
+    /// Describes an endpoint, with the settings of its host; `own` is the request's own URL.
+    pub(crate) fn new(policy: &'p Policy, endpoint: &'p Url, own: &Url) -> Self {
+        let (host, own) = (server_of(endpoint), server_of(own));
+        Self { policy, endpoint: Some((endpoint, host.filter(|it| own.as_ref() != Some(it)))) }
+    }
+}
+
 impl<'p> Recorder<'p> {
     pub(crate) fn new(policy: &'p Policy, log: Option<AttemptLog>) -> Self {
         let (scopes, heard) = (Scopes::default(), Heard::default());
@@ -56,8 +70,13 @@ impl<'p> Recorder<'p> {
 
     /// Sets the endpoint of the attempts that follow; `own` is the request's own URL.
     pub(crate) fn set_endpoint(&mut self, endpoint: &'p Url, own: &Url) {
-        let (host, own) = (server_of(endpoint), server_of(own));
-        self.endpoint = Some((endpoint, host.filter(|it| own.as_ref() != Some(it))));
+        self.endpoint = RecordedEndpoint::new(self.policy, endpoint, own).endpoint;
+    }
+
+    /// Exchanges the endpoint of what is recorded, and the settings of its host.
+    pub(crate) fn swap_endpoint(&mut self, other: &mut RecordedEndpoint<'p>) {
+        mem::swap(&mut self.policy, &mut other.policy);
+        mem::swap(&mut self.endpoint, &mut other.endpoint);
     }
 
     /// Notifies that an attempt goes to another endpoint than the one before, which was at `from`.

@@ -1,6 +1,6 @@
 //! The endpoints of one request, and where it stands with them: which were asked, which one is next.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderValue};
@@ -11,10 +11,12 @@ use crate::config::policy::Policy;
 use crate::config::reload::EndpointPolicies;
 use crate::execution::ClientParts;
 use crate::host::gate::{GateKey, HostGates};
-use crate::host::mirrors::{Endpoint, Mirrors, Places, UnderWay, Withheld, choose};
+use crate::host::mirrors::{
+    Endpoint, Mirrors, Places, UnderWay, Withheld, choose, restore, withhold_range,
+};
 use crate::host::parts::Parts;
-use crate::outcome::Outcome;
 use crate::outcome::classify::Verdict;
+use crate::outcome::{AttemptKind, Outcome};
 
 /// The endpoints of one request.
 pub(crate) struct Endpoints {
@@ -46,6 +48,12 @@ impl Endpoints {
     pub(super) fn endpoint(&self, at: usize) -> Option<&Arc<Endpoint>> {
         self.mirrors.endpoints().get(at)
     }
+}
+
+/// Returns whether a request for the rest of a download may be sent to an endpoint as it is.
+pub(super) fn may_resume_at(endpoint: &Endpoint, extensions: &Extensions) -> bool {
+    let resumes = extensions.get::<ResumesFrom>().filter(|it| !it.may_move);
+    resumes.is_none_or(|it| it.endpoint.as_ref() == Some(endpoint.url()))
 }
 
 /// Where a request stands with its endpoints.
@@ -211,6 +219,69 @@ impl<'p> Route<'p> {
         self.choose(fresh, policy, now)
     }
 
+    /// Chooses the endpoint of a hedge: an available one that was not asked in this round, or else any
+    /// available one; none in `except`.
+    pub(super) fn for_hedge(
+        &self,
+        request: &Request,
+        policy: &Policy,
+        now: Instant,
+        except: Places,
+    ) -> Option<usize> {
+        let available = self.available(request, now).without(except);
+        let fresh = self.choose(available.without(self.tried), policy, now);
+        fresh.or_else(|| self.choose(available, policy, now))
+    }
+
+    /// Rewrites the request for an endpoint, unless it is written for it.
+    pub(super) fn turn_to(&mut self, at: usize, request: &mut Request, extensions: &Extensions) {
+        if self.current != Some(at) {
+            let mut withheld = mem::take(&mut self.withheld);
+            self.rewrite(at, request, &mut withheld, extensions);
+            (self.withheld, self.current) = (withheld, Some(at));
+        }
+    }
+
+    /// Rewrites a request for an endpoint. `withheld` is what the request lacks of the caller's headers.
+    pub(super) fn rewrite(
+        &self,
+        at: usize,
+        request: &mut Request,
+        withheld: &mut Withheld,
+        extensions: &Extensions,
+    ) {
+        let Some(endpoint) = self.of.endpoint(at) else { return };
+        let (mirrors, url) = (&self.of.mirrors, &self.of.url);
+        if let Some(url) = endpoint.with(mirrors.rest_of(url).unwrap_or_default()) {
+            *request.url_mut() = url;
+        }
+        restore(request.headers_mut(), mem::take(withheld));
+        *withheld = mirrors.withhold(request.headers_mut(), url, endpoint);
+        if !may_resume_at(endpoint, extensions) {
+            withheld.extend(withhold_range(request.headers_mut()));
+        }
+    }
+
+    /// Records an attempt that lost a race, at an endpoint that is not the winner's; `result` is the
+    /// verdict on its own result, if it had one, and whether that is a 404.
+    pub(super) fn lost(
+        &mut self,
+        at: Option<usize>,
+        under_way: Option<UnderWay>,
+        age: Duration,
+        result: Option<(Verdict, bool)>,
+        now: Instant,
+    ) {
+        if let Some(under_way) = under_way {
+            // One that was under way would have taken longer still.
+            under_way.record(age, result.is_some_and(|it| it.0 == Verdict::Transient), now);
+        }
+        if let Some((_, is_missing)) = result {
+            self.tried.extend(at);
+            self.missing.extend(at.filter(|_| is_missing));
+        }
+    }
+
     /// Returns the endpoint that will be available first, of those not asked yet if there are any.
     pub(super) fn soonest(&self, request: &Request, now: Instant) -> Option<usize> {
         let all = self.all();
@@ -238,6 +309,8 @@ impl<'p> Route<'p> {
         if let (Some(time), Some(endpoint)) = (mirrors.sticky_time(), self.of.endpoint(at)) {
             let (set, endpoint) = (mirrors.name(), endpoint.as_str());
             match verdict {
+                // That a hedge was quicker is no reason to leave the endpoint.
+                Verdict::Success if outcome.kind == AttemptKind::Hedge => {}
                 Verdict::Success => favourites.succeeded(set, endpoint, time, now),
                 Verdict::Transient => favourites.failed(set, endpoint),
                 Verdict::Final => {}

@@ -42,6 +42,9 @@ impl<'p> Admission<'p> {
         if is_outer_probe {
             parts = parts.without_breaker();
         }
+        if let Some(limits) = &mut parts.limits {
+            limits.look_outside(extensions);
+        }
         Self {
             parts,
             is_outer_probe,
@@ -167,9 +170,10 @@ impl<'p> Admission<'p> {
         Ok(())
     }
 
-    /// Marks a probe in the extensions of the attempt.
+    /// Marks what the attempt holds in its extensions.
     #[inline]
-    pub(crate) fn mark(&self, extensions: &mut Extensions) {
+    pub(crate) fn mark(&mut self, extensions: &mut Extensions) {
+        self.mark_limits(extensions);
         if let (Some(breaker), Some(probing)) = (self.parts.breaker(), &self.probing) {
             let breaker = Arc::clone(breaker);
             extensions.insert(Probe { breaker, probing: Arc::downgrade(probing) });

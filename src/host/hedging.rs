@@ -29,8 +29,9 @@ impl Admission<'_> {
         self.parts.hedges(now).begin(key, hedge.rules(), is_first, now)
     }
 
-    /// Admits a hedge, which never waits: asks gate, breaker and budget, and last the bucket of
-    /// hedges, which pays.
+    /// Admits a hedge, which never waits: asks gate, breaker and budget, then whether the host is
+    /// crowded, and last the bucket of hedges. `turn` is that of the attempt, whose bucket pays; `there`
+    /// is that of the hedge, if it is sent to another host.
     ///
     /// # Errors
     ///
@@ -38,6 +39,7 @@ impl Admission<'_> {
     pub(crate) fn admit_hedge(
         &self,
         turn: &HedgeTurn,
+        there: Option<&HedgeTurn>,
         now: Instant,
     ) -> Result<HedgePermit, HedgeRefusal> {
         if self.parts.may_be_held_back() {
@@ -54,7 +56,12 @@ impl Admission<'_> {
             Some(breaker) => Some(breaker.pass(now).ok_or(HedgeRefusal::CircuitBreaker)?),
             None => None,
         };
-        turn.withdraw(now)?;
+        if there.unwrap_or(turn).is_crowded() {
+            return Err(HedgeRefusal::Crowded);
+        }
+        if !turn.withdraw(now) {
+            return Err(HedgeRefusal::Share);
+        }
         Ok(HedgePermit { breaker, limit })
     }
 

@@ -1,38 +1,169 @@
 //! The limits of one request, and what its attempt holds of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use http::Extensions;
+use reqwest::Request;
+
+use crate::common::clock::Instant;
 use crate::host::limit::{ConcurrencyLimit, LimitPermit, Limiter};
-use crate::host::rate::{Pacer, RateLimit, Slot, Ticket};
+use crate::host::rate::{Learner, Pacer, RateLimit, Route, Slot, Ticket};
+use crate::outcome::hint::QuotaUse;
+use crate::outcome::{Delivery, Outcome};
 
 /// The limits that one request keeps to, and what its attempt holds of them.
 #[derive(Debug)]
 pub(crate) struct Limits<'p> {
     pub(super) concurrency: Option<(&'p ConcurrencyLimit, Arc<Limiter>)>,
-    pub(super) rate: Option<(&'p RateLimit, Arc<Pacer>)>,
-    /// The slot of the rate limit.
-    pub(super) slot: Option<Slot>,
+    /// One for each scope.
+    pub(super) rates: Vec<(&'p RateLimit, Arc<Pacer>)>,
+    /// Set where quotas are learned.
+    learning: Option<Learning<'p>>,
+    /// The slots of the rates, in their order.
+    pub(super) slots: Vec<Slot>,
     /// The turn by the learned quotas.
     pub(super) ticket: Option<Ticket>,
     /// The permit of the concurrency limit.
     pub(super) permit: Option<LimitPermit>,
+    /// What a `Resilient` further out holds for this request.
+    pub(super) outer: Outer,
+    /// Lives as long as the request, which holds what it marked.
+    holding: Option<Arc<()>>,
+}
+
+/// The learned quotas of one request.
+#[derive(Debug)]
+struct Learning<'p> {
+    rules: &'p RateLimit,
+    /// Where there are no buckets.
+    learner: Option<Arc<Learner>>,
+    route: Option<Route>,
+}
+
+/// What a `Resilient` further out, which shares the limits, holds for a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Outer {
+    pub(super) has_permit: bool,
+    /// Of the first attempt; further ones are sends that the outer one does not see.
+    pub(super) has_slots: bool,
+}
+
+/// In the extensions of an attempt within limits: a further `Resilient` inside that shares them takes
+/// no second permit, which it might wait for forever, and no second slot.
+#[derive(Clone)]
+struct Holds {
+    holding: Weak<()>,
+    limiter: Option<Arc<Limiter>>,
+    pacers: Vec<Arc<Pacer>>,
 }
 
 impl<'p> Limits<'p> {
     pub(super) fn new(
         concurrency: Option<(&'p ConcurrencyLimit, Arc<Limiter>)>,
-        rate: Option<(&'p RateLimit, Arc<Pacer>)>,
+        rates: Vec<(&'p RateLimit, Arc<Pacer>)>,
+        request: &Request,
     ) -> Self {
-        Self { concurrency, rate, slot: None, ticket: None, permit: None }
+        let learning = rates.iter().find(|it| it.0.learns).map(|(rules, pacer)| {
+            let route = pacer.route(rules, request);
+            let learner = route.is_none().then(|| Arc::clone(pacer.learner()));
+            Learning { rules, learner, route }
+        });
+        Self {
+            concurrency,
+            rates,
+            learning,
+            slots: vec![],
+            ticket: None,
+            permit: None,
+            outer: Outer::default(),
+            holding: None,
+        }
     }
 
-    /// Uses the slot: the attempt is sent now.
-    pub(super) fn spend(&mut self) {
-        if let Some(slot) = &mut self.slot {
-            slot.spend();
+    /// Looks for what a `Resilient` further out holds for the request.
+    pub(super) fn look_outside(&mut self, extensions: &Extensions) {
+        let holds = extensions.get::<Holds>().filter(|it| it.holding.strong_count() > 0);
+        let Some(holds) = holds else { return };
+        let is_held =
+            |it: &Arc<Limiter>| holds.limiter.as_ref().is_some_and(|own| Arc::ptr_eq(own, it));
+        let is_paced = |it: &Arc<Pacer>| holds.pacers.iter().any(|own| Arc::ptr_eq(own, it));
+        self.outer = Outer {
+            has_permit: self.concurrency.as_ref().is_some_and(|it| is_held(&it.1)),
+            has_slots: !self.rates.is_empty() && self.rates.iter().all(|it| is_paced(&it.1)),
+        };
+    }
+
+    /// Marks what the attempt holds in its extensions.
+    pub(super) fn mark(&mut self, extensions: &mut Extensions) {
+        let holding = Arc::downgrade(self.holding.get_or_insert_with(Arc::default));
+        let limiter = self.concurrency.as_ref().map(|it| Arc::clone(&it.1));
+        let pacers = self.rates.iter().map(|it| Arc::clone(&it.1)).collect();
+        extensions.insert(Holds { holding, limiter, pacers });
+    }
+
+    /// Returns the learned quotas, if the request keeps to some.
+    pub(super) fn learner(&self) -> Option<Arc<Learner>> {
+        let learning = self.learning.as_ref()?;
+        match &learning.route {
+            Some(route) => Some(route.learner()),
+            None => learning.learner.clone(),
         }
+    }
+
+    /// Returns whether responses are read for quotas.
+    pub(super) fn learns(&self) -> bool {
+        self.learning.is_some()
+    }
+
+    /// Uses the slots: the attempt is sent now.
+    pub(super) fn spend(&mut self) {
+        self.outer.has_slots = false;
+        self.slots.iter_mut().for_each(Slot::spend);
         if let Some(ticket) = &mut self.ticket {
             ticket.spend();
+        }
+    }
+
+    /// Settles the slots of an attempt, or gives them back if nothing was sent, and learns from its
+    /// response.
+    pub(super) fn settle(
+        &mut self,
+        outcome: &Outcome<'_>,
+        quotas: Option<&[QuotaUse]>,
+        now: Instant,
+    ) {
+        let was_sent = outcome.delivery() != Delivery::NotSent;
+        match self.ticket.take() {
+            Some(ticket) if was_sent => self.learn(ticket, outcome, quotas, now),
+            Some(ticket) => ticket.refund(),
+            None => {}
+        }
+        for (slot, (rules, _)) in self.slots.drain(..).zip(&self.rates) {
+            match was_sent {
+                true => slot.settle(rules, outcome),
+                false => slot.refund(),
+            }
+        }
+    }
+
+    /// Ends a turn by the quotas of a response, which are those of the bucket that it names.
+    fn learn(
+        &self,
+        ticket: Ticket,
+        outcome: &Outcome<'_>,
+        quotas: Option<&[QuotaUse]>,
+        now: Instant,
+    ) {
+        let right = || {
+            let learning = self.learning.as_ref()?;
+            let name = outcome.headers()?.get(learning.rules.bucket.as_ref()?)?;
+            let own = ticket.learner()?;
+            let right = learning.route.as_ref()?.is_in(name.as_bytes(), own);
+            (!Arc::ptr_eq(&right, own)).then_some(right)
+        };
+        match (right(), quotas) {
+            (Some(right), Some(quotas)) => ticket.end_elsewhere(&right, quotas, now),
+            _ => ticket.end(quotas, now),
         }
     }
 }

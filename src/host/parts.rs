@@ -208,11 +208,11 @@ fn limits<'p>(
         let other = scoped(&rules.scope);
         (rules, Arc::clone(other.as_deref().unwrap_or(host).limiter(rules)))
     });
-    let rate = rules.rate.map(|rules| {
+    let rates = rules.rate.into_iter().flat_map(RateLimit::all).map(|rules| {
         let other = scoped(&rules.scope);
         (rules, Arc::clone(other.as_deref().unwrap_or(host).pacer(rules)))
     });
-    Box::new(Limits::new(concurrency, rate))
+    Box::new(Limits::new(concurrency, rates.collect(), request))
 }
 
 #[cold]

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::Extensions;
 use reqwest::Request;
 
 use crate::common::clock::Instant;
@@ -9,9 +10,9 @@ use crate::host::admission::Admission;
 use crate::host::limit::{
     LimitPermit, LimitRules, LimitUse, LimitWaiter, Limited, Limiter, Load, Occupied,
 };
-use crate::host::rate::{Learner, Ticket};
+use crate::host::rate::{self, Learner, Slot, Ticket};
+use crate::outcome::Outcome;
 use crate::outcome::hint::QuotaUse;
-use crate::outcome::{Delivery, Outcome};
 
 /// The result of asking for a permit.
 #[derive(Debug)]
@@ -39,10 +40,11 @@ impl Admission<'_> {
 
     /// Returns the longest wait for a slot, if the settings name one.
     pub(crate) fn longest_slot_wait(&self) -> Option<Duration> {
-        self.parts.limits.as_ref()?.rate.as_ref()?.0.max_wait
+        self.parts.limits.as_ref()?.rates.iter().filter_map(|it| it.0.max_wait).min()
     }
 
-    /// Reserves the next slot of the rate limit, and returns its time; `None` if there is no limit.
+    /// Reserves the next slot of all rate limits, and returns its time; `None` if there is none to
+    /// take.
     ///
     /// # Errors
     ///
@@ -54,17 +56,22 @@ impl Admission<'_> {
         now: Instant,
     ) -> Result<Option<Instant>, Limited> {
         let Some(limits) = &mut self.parts.limits else { return Ok(None) };
-        let Some((rules, pacer)) = &limits.rate else { return Ok(None) };
-        let slot = pacer.reserve(rules, request, longest, now)?;
-        let at = slot.at();
-        limits.slot = Some(slot);
-        Ok(Some(at))
+        if limits.rates.is_empty() || limits.outer.has_slots {
+            return Ok(None);
+        }
+        limits.slots = rate::reserve(&limits.rates, request, longest, now)?;
+        Ok(limits.slots.first().map(Slot::at))
     }
 
-    /// Returns the learned quotas of the host, if the rate limit learns.
-    pub(crate) fn learner(&self) -> Option<&Arc<Learner>> {
-        let rate = self.parts.limits.as_ref()?.rate.as_ref();
-        rate.filter(|it| it.0.learns).map(|it| it.1.learner())
+    /// Returns the learned quotas that the attempt has to keep to.
+    pub(crate) fn learner(&self) -> Option<Arc<Learner>> {
+        let limits = self.parts.limits.as_ref()?;
+        if limits.outer.has_slots { None } else { limits.learner() }
+    }
+
+    /// Returns whether responses are read for quotas.
+    pub(crate) fn learns(&self) -> bool {
+        self.parts.limits.as_ref().is_some_and(|it| it.learns())
     }
 
     /// Holds the turn of an attempt by the learned quotas.
@@ -83,17 +90,30 @@ impl Admission<'_> {
     /// Takes a permit if one is free and no request waits. `Some(None)` if there is no limit, `None`
     /// if there is no room.
     pub(crate) fn try_permit(&self) -> Option<Option<LimitPermit>> {
+        let has_outer = self.parts.limits.as_ref().is_some_and(|it| it.outer.has_permit);
         match self.concurrency() {
-            None => Some(None),
-            Some((_, limiter)) => limiter.try_acquire().map(Some),
+            Some((_, limiter)) if !has_outer => limiter.try_acquire().map(Some),
+            _ => Some(None),
         }
     }
 
     /// Takes a permit for a hedge: one that is free while no request waits, and none where there is a
     /// rate limit.
     pub(super) fn try_hedge_permit(&self) -> Option<Option<LimitPermit>> {
-        let has_rate = self.parts.limits.as_ref().is_some_and(|it| it.rate.is_some());
-        if has_rate { None } else { self.try_permit() }
+        let has_rate = self.parts.limits.as_ref().is_some_and(|it| !it.rates.is_empty());
+        match self.concurrency() {
+            _ if has_rate => None,
+            // A permit further out is that of the attempt.
+            Some((_, limiter)) => limiter.try_acquire().map(Some),
+            None => Some(None),
+        }
+    }
+
+    /// Marks what an attempt holds of the limits in its extensions.
+    pub(crate) fn mark_limits(&mut self, extensions: &mut Extensions) {
+        if let Some(limits) = &mut self.parts.limits {
+            limits.mark(extensions);
+        }
     }
 
     /// Takes a permit, or a place in the queue for one.
@@ -145,7 +165,8 @@ impl Admission<'_> {
     #[inline]
     pub(crate) fn leave_limits(&mut self) {
         if let Some(limits) = &mut self.parts.limits {
-            (limits.permit, limits.slot, limits.ticket) = (None, None, None);
+            (limits.permit, limits.ticket) = (None, None);
+            limits.slots.clear();
         }
     }
 
@@ -160,17 +181,7 @@ impl Admission<'_> {
         now: Instant,
     ) -> Option<(u32, u32)> {
         let limits = self.parts.limits.as_mut()?;
-        let was_sent = outcome.delivery() != Delivery::NotSent;
-        match limits.ticket.take() {
-            Some(ticket) if was_sent => ticket.end(quotas, now),
-            Some(ticket) => ticket.refund(),
-            None => {}
-        }
-        match (limits.slot.take(), &limits.rate) {
-            (Some(slot), Some((rules, _))) if was_sent => slot.settle(rules, outcome),
-            (Some(slot), _) => slot.refund(),
-            (None, _) => {}
-        }
+        limits.settle(outcome, quotas, now);
         let permit = limits.permit.as_ref()?;
         permit.limiter().record(permit, load?, took, now)
     }

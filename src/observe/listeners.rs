@@ -1,6 +1,7 @@
 //! The listeners of a request: callbacks, observers, and their scopes around attempts.
 
 use std::future::poll_fn;
+use std::ops::DerefMut;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::{pin::Pin, sync::Arc};
 
@@ -152,10 +153,10 @@ pub(crate) struct Scopes(Vec<Box<dyn AttemptScope>>);
 
 impl Scopes {
     /// Wraps the attempt in all of them.
-    pub(crate) fn around<F: Future>(
+    pub(crate) fn around<P: DerefMut<Target: Future> + Unpin>(
         &self,
-        mut attempt: Pin<Box<F>>,
-    ) -> impl Future<Output = F::Output> {
+        mut attempt: Pin<P>,
+    ) -> impl Future<Output = <P::Target as Future>::Output> {
         poll_fn(move |context| match &*self.0 {
             [] => attempt.as_mut().poll(context),
             scopes => within(scopes, &mut || attempt.as_mut().poll(context)),

@@ -2,6 +2,7 @@
 
 mod counts;
 mod delay;
+mod mirrors;
 mod race;
 mod refused;
 mod wire;

@@ -97,6 +97,12 @@ impl Policy {
         }
     }
 
+    /// Returns the retry hint that breaker and gate hear.
+    pub(crate) fn heeded_hint(&self, advice: &Advice) -> Option<Duration> {
+        let is_heeded = self.retry_after != RetryAfter::Ignored;
+        advice.hint.as_ref().map(|it| it.after).filter(|_| is_heeded)
+    }
+
     /// Returns the verdict on an outcome. The caller's own puts a wait or a proof into `advice`, and
     /// an error of its own into `error`.
     pub(crate) fn verdict(

@@ -73,18 +73,20 @@ pub(crate) fn has_time(delay: Duration, limit: Option<Duration>) -> bool {
 }
 
 /// A result of a race in which all results are transient.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Candidate {
+    /// `true` for a 404 that another endpoint may not give.
+    pub(crate) is_missing: bool,
     /// `true` if the server said when to retry.
     pub(crate) has_hint: bool,
     /// `true` if it is a response, and no error.
     pub(crate) is_response: bool,
 }
 
-/// Returns the place of the result to judge, if no result is better: one with a retry hint, else a
-/// response, else the first.
+/// Returns the place of the result to judge, if no result is better: a 404, for which the other
+/// endpoints are asked, else one with a retry hint, else a response, else the first.
 pub(crate) fn choose(candidates: impl IntoIterator<Item = Candidate>) -> usize {
-    let rank = |it: &Candidate| (it.has_hint, it.is_response);
+    let rank = |it: &Candidate| (it.is_missing, it.has_hint, it.is_response);
     let mut best: Option<(usize, Candidate)> = None;
     for (at, candidate) in candidates.into_iter().enumerate() {
         if best.is_none_or(|(_, it)| rank(&candidate) > rank(&it)) {
@@ -125,14 +127,17 @@ mod tests {
 
     #[test]
     fn a_hint_comes_before_a_response_and_that_before_the_first() {
-        let candidate = |(has_hint, is_response)| Candidate { has_hint, is_response };
-        let (error, response, hint) = ((false, false), (false, true), (true, true));
+        let candidate =
+            |(is_missing, has_hint, is_response)| Candidate { is_missing, has_hint, is_response };
+        let (error, response) = ((false, false, false), (false, false, true));
+        let (hint, missing) = ((false, true, true), (true, false, true));
         for (candidates, chosen) in [
             (vec![error, error, error], 0),
             (vec![error, response, response], 1),
             (vec![response, error], 0),
             (vec![response, hint, hint], 1),
             (vec![hint, response], 0),
+            (vec![hint, missing, missing], 1),
             (vec![], 0),
         ] {
             assert_eq!(choose(candidates.iter().copied().map(candidate)), chosen, "{candidates:?}");

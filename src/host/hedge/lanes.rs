@@ -7,7 +7,7 @@ use std::{
 
 use crate::common::clock::Instant;
 use crate::host::hedge::bucket::HedgeBucket;
-use crate::host::hedge::decide::{self, HedgeRefusal};
+use crate::host::hedge::decide;
 use crate::host::hedge::in_flight::InFlight;
 use crate::host::hedge::sketch::Sketch;
 use crate::host::hedge::{Delay, HedgeRules};
@@ -121,18 +121,14 @@ impl HedgeTurn {
         self.delay
     }
 
-    /// Takes the token of a hedge.
-    ///
-    /// # Errors
-    ///
-    /// The reason why the host gets no hedge now.
-    pub(crate) fn withdraw(&self, now: Instant) -> Result<(), HedgeRefusal> {
-        let mut state = self.host.lock();
-        if state.in_flight.is_crowded() {
-            return Err(HedgeRefusal::Crowded);
-        }
-        let is_paid = state.lane(self.key, now).bucket.withdraw();
-        if is_paid { Ok(()) } else { Err(HedgeRefusal::Share) }
+    /// Returns whether so many requests are in flight to the host that it must be slow.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.host.lock().in_flight.is_crowded()
+    }
+
+    /// Takes the token of a hedge. Returns `false` if there is none.
+    pub(crate) fn withdraw(&self, now: Instant) -> bool {
+        self.host.lock().lane(self.key, now).bucket.withdraw()
     }
 
     /// Ends the attempt, and records latencies.
@@ -216,21 +212,21 @@ mod tests {
         let (host, now) = (Arc::new(HostHedges::new(Instant::now())), Instant::now());
         let fixed = Hedge::after(MILLI).rules();
         let turn = host.begin(1, fixed, true, now);
-        (0..3).for_each(|_| assert_eq!(turn.withdraw(now), Ok(())));
-        assert_eq!(turn.withdraw(now), Err(HedgeRefusal::Share));
+        (0..3).for_each(|_| assert!(turn.withdraw(now)));
+        assert!(!turn.withdraw(now));
         for _ in 0..100 {
             host.begin(1, fixed, false, now).end([MILLI], now);
         }
-        assert_eq!((turn.withdraw(now), counts(&host).2), (Err(HedgeRefusal::Share), 0));
+        assert_eq!((turn.withdraw(now), counts(&host).2), (false, 0));
     }
 
     #[test]
     fn a_crowd_gets_no_hedges() {
         let (host, now) = (Arc::new(HostHedges::new(Instant::now())), Instant::now());
         let mut turns: Vec<_> = (0..4).map(|_| host.begin(1, learned(), true, now)).collect();
-        assert_eq!(turns[0].withdraw(now), Err(HedgeRefusal::Crowded));
+        assert!(turns[0].is_crowded());
         turns.pop();
-        assert_eq!(turns[0].withdraw(now), Ok(()));
+        assert!(!turns[0].is_crowded());
     }
 
     #[test]

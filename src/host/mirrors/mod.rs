@@ -83,6 +83,23 @@ pub(crate) const MOST_SETS: usize = 64;
 ///     .build()?;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
+///
+/// A body that is not what it should be is followed by the next endpoint, too, if the body is read
+/// and judged: here a page of a captive portal in place of an archive, or one cut short.
+///
+/// ```
+/// use reqwest_resilient::{Mirrors, ResilientConfig};
+///
+/// let config = ResilientConfig::builder()
+///     .mirrors(Mirrors::new("https://files.example.com/").also("https://mirror.example/files/"))
+///     .read_body(64 << 20)
+///     .retry_if(|it| match (it.status(), it.body()) {
+///         (Some(status), Some(body)) if status.is_success() => !body.starts_with(b"PK"),
+///         _ => it.default_verdict().is_retry(),
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
 #[derive(Clone)]
 #[must_use]
 pub struct Mirrors {

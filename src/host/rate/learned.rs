@@ -18,6 +18,11 @@ const SCOUT_FOR: Duration = Duration::from_secs(1);
 /// of a hundred is no rate for an hour.
 const LEAST_ARRIVALS: Duration = Duration::from_secs(10);
 
+/// Waits for a slot are longer by up to this share, and those for a refill by up to a slot, or this
+/// long: never shorter.
+const SPREAD: f64 = 0.1;
+const LONGEST_SPREAD: Duration = Duration::from_secs(5);
+
 /// The share of a new observation in what a request costs.
 const NEW_SHARE: f64 = 0.2;
 
@@ -58,6 +63,16 @@ pub(crate) enum Turn {
     At(Instant),
 }
 
+/// How a request is paced by learned quotas.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pacing {
+    /// The longest wait for the request before it.
+    pub(crate) longest: Duration,
+    /// Random from 0 to 1, the same for all waits of a request: clients that share a quota hear the
+    /// same numbers, and would go in the same instant.
+    pub(crate) unit: f64,
+}
+
 /// A count of arrivals that fades.
 #[derive(Debug, Default)]
 struct Arrivals {
@@ -84,9 +99,9 @@ impl Learned {
         }
     }
 
-    /// Returns when the next request may go, if `waiting` others wait behind it. None waits longer
-    /// than `longest` for the one before it.
-    pub(crate) fn next(&mut self, waiting: usize, longest: Duration, now: Instant) -> Turn {
+    /// Returns when the next request may go, if `waiting` others wait behind it.
+    pub(crate) fn next(&mut self, waiting: usize, pacing: Pacing, now: Instant) -> Turn {
+        let Pacing { longest, unit } = pacing;
         if !self.is_known {
             let next = self.scouted.and_then(|it| it.checked_add(SCOUT_FOR));
             return match next.filter(|it| *it > now) {
@@ -102,13 +117,14 @@ impl Learned {
             let left = quota.resets_at.saturating_duration_since(now);
             let room = (quota.remaining / quota.cost - in_flight).floor();
             if room < 1.0 {
-                at = at.max(quota.resets_at);
+                let spread = quota.slot().min(LONGEST_SPREAD).mul_f64(unit);
+                at = at.max(quota.resets_at.checked_add(spread).unwrap_or(quota.resets_at));
                 continue;
             }
             // It would run out before it is refilled.
             let wanted = (1.0 + waiting as f64).max(quota.per_second(now) * left.as_secs_f64());
             if wanted > room {
-                let spacing = left.div_f64(room).min(longest);
+                let spacing = left.div_f64(room).mul_f64(1.0 + SPREAD * unit).min(longest);
                 at = at.max(last.checked_add(spacing).unwrap_or(last));
             }
         }
@@ -158,6 +174,16 @@ impl Learned {
             self.quotas.iter_mut().for_each(|it| it.remaining -= it.cost);
             return;
         };
+        self.learn(started, said, now);
+    }
+
+    /// Learns from the response to a request that did not keep to these quotas, but counts against
+    /// them.
+    pub(crate) fn hear(&mut self, started: Instant, said: &[QuotaUse], now: Instant) {
+        self.learn(started, said, now);
+    }
+
+    fn learn(&mut self, started: Instant, said: &[QuotaUse], now: Instant) {
         self.is_known = true;
         for said in said.iter().filter(|it| is_plausible(it)) {
             let Some(resets_at) = now.checked_add(said.reset) else { continue };
@@ -199,6 +225,11 @@ impl Quota {
         }
     }
 
+    /// Returns the time of one request, if they are spread evenly over the window.
+    fn slot(&self) -> Duration {
+        self.limit.map_or(LONGEST_SPREAD, |it| self.window.div_f64((it / self.cost).max(1.0)))
+    }
+
     /// Returns how many requests come a second.
     fn per_second(&mut self, now: Instant) -> f64 {
         self.arrivals.per_second((self.window / 10).max(LEAST_ARRIVALS), now)
@@ -236,6 +267,10 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn pacing(longest: Duration) -> Pacing {
+        Pacing { longest, unit: 0.0 }
+    }
+
     fn said(remaining: u64, limit: u64, seconds: u64) -> QuotaUse {
         QuotaUse {
             name: "requests".into(),
@@ -257,13 +292,13 @@ mod tests {
     #[test]
     fn the_first_request_goes_alone() {
         let (mut learned, now) = (Learned::default(), Instant::now());
-        assert_eq!(learned.next(9, SECOND, now), Turn::Now);
+        assert_eq!(learned.next(9, pacing(SECOND), now), Turn::Now);
         learned.send(now);
-        assert_eq!(learned.next(9, SECOND, now), Turn::At(now + SECOND));
-        assert_eq!(learned.next(9, SECOND, now + SECOND), Turn::Now);
+        assert_eq!(learned.next(9, pacing(SECOND), now), Turn::At(now + SECOND));
+        assert_eq!(learned.next(9, pacing(SECOND), now + SECOND), Turn::Now);
         learned.end(now, Some(&[]), now);
         learned.send(now);
-        assert_eq!(learned.next(9, SECOND, now), Turn::Now, "it has no quotas");
+        assert_eq!(learned.next(9, pacing(SECOND), now), Turn::Now, "it has no quotas");
     }
 
     #[test]
@@ -272,7 +307,7 @@ mod tests {
         let mut learned = known(4_999, 5_000, 3_600, now);
         for _ in 0..100 {
             learned.arrive(now);
-            assert_eq!(learned.next(0, SECOND, now), Turn::Now);
+            assert_eq!(learned.next(0, pacing(SECOND), now), Turn::Now);
             learned.send(now);
         }
     }
@@ -281,10 +316,14 @@ mod tests {
     fn a_quota_that_would_run_out_is_spread_over_its_window() {
         let now = Instant::now();
         let mut learned = known(60, 60, 60, now);
-        assert_eq!(learned.next(199, 60 * SECOND, now), Turn::At(now + SECOND));
-        assert_eq!(learned.next(199, 60 * SECOND, now + SECOND), Turn::Now);
-        assert_eq!(learned.next(59, 60 * SECOND, now), Turn::Now, "there is enough for these");
-        assert_eq!(learned.next(199, SECOND / 10, now), Turn::At(now + SECOND / 10));
+        assert_eq!(learned.next(199, pacing(60 * SECOND), now), Turn::At(now + SECOND));
+        assert_eq!(learned.next(199, pacing(60 * SECOND), now + SECOND), Turn::Now);
+        assert_eq!(
+            learned.next(59, pacing(60 * SECOND), now),
+            Turn::Now,
+            "there is enough for these"
+        );
+        assert_eq!(learned.next(199, pacing(SECOND / 10), now), Turn::At(now + SECOND / 10));
     }
 
     #[test]
@@ -292,20 +331,20 @@ mod tests {
         let now = Instant::now();
         let mut learned = known(3, 10, 30, now);
         for _ in 0..3 {
-            assert_eq!(learned.next(0, SECOND, now), Turn::Now);
+            assert_eq!(learned.next(0, pacing(SECOND), now), Turn::Now);
             learned.send(now);
         }
-        assert_eq!(learned.next(0, SECOND, now), Turn::At(now + 30 * SECOND));
+        assert_eq!(learned.next(0, pacing(SECOND), now), Turn::At(now + 30 * SECOND));
         learned.cancel();
-        assert_eq!(learned.next(0, SECOND, now), Turn::Now);
+        assert_eq!(learned.next(0, pacing(SECOND), now), Turn::Now);
     }
 
     #[test]
     fn an_empty_quota_is_waited_for_and_then_full() {
         let now = Instant::now();
         let mut learned = known(0, 60, 30, now);
-        assert_eq!(learned.next(0, SECOND, now), Turn::At(now + 30 * SECOND));
-        assert_eq!(learned.next(0, SECOND, now + 30 * SECOND), Turn::Now);
+        assert_eq!(learned.next(0, pacing(SECOND), now), Turn::At(now + 30 * SECOND));
+        assert_eq!(learned.next(0, pacing(SECOND), now + 30 * SECOND), Turn::Now);
     }
 
     #[test]
@@ -321,13 +360,28 @@ mod tests {
     }
 
     #[test]
+    fn waits_are_spread_upward_and_stay_the_same() {
+        let now = Instant::now();
+        let late = Pacing { longest: 60 * SECOND, unit: 1.0 };
+        let mut learned = known(60, 60, 60, now);
+        assert_eq!(learned.next(199, late, now), Turn::At(now + SECOND.mul_f64(1.1)));
+        assert_eq!(learned.next(199, late, now + SECOND.mul_f64(1.1)), Turn::Now);
+        let mut learned = known(0, 60, 30, now);
+        let at = now + 31 * SECOND;
+        // The window is at least as long as the reset was away.
+        assert!(
+            matches!(learned.next(0, late, now), Turn::At(it) if it <= at && it > now + 30 * SECOND)
+        );
+    }
+
+    #[test]
     fn nonsense_is_ignored() {
         let now = Instant::now();
         for nonsense in [said(0, 60, 0), said(0, 60, 90_000), said(61, 60, 10)] {
             let mut learned = Learned::default();
             learned.send(now);
             learned.end(now, Some(&[nonsense]), now);
-            assert_eq!(learned.next(100, SECOND, now), Turn::Now);
+            assert_eq!(learned.next(100, pacing(SECOND), now), Turn::Now);
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -13,7 +13,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::common::clock::Instant;
 use crate::common::queue::MOST_WAITERS;
-use crate::host::rate::learned::{Learned, Turn};
+use crate::host::rate::learned::{Learned, Pacing, Turn};
 use crate::outcome::hint::QuotaUse;
 
 /// The quotas of one host, shared by all requests there.
@@ -27,6 +27,10 @@ pub(crate) struct Learner {
     /// Held by the first request of the line. Fair: the others follow in order of arrival.
     first: Arc<Semaphore>,
     waiting: AtomicUsize,
+    /// The key of its bucket; 0 if that is not known, or there are no buckets.
+    bucket: AtomicU64,
+    /// The quotas that those who wait here are to keep to.
+    moved: OnceLock<Weak<Self>>,
 }
 
 /// The place of the first request in the line.
@@ -35,16 +39,37 @@ pub(crate) type First = OwnedSemaphorePermit;
 impl Default for Learner {
     fn default() -> Self {
         let (first, waiting) = (Arc::new(Semaphore::new(1)), AtomicUsize::new(0));
-        Self { learned: Mutex::default(), news: Notify::new(), first, waiting }
+        let (bucket, moved) = (AtomicU64::new(0), OnceLock::new());
+        Self { learned: Mutex::default(), news: Notify::new(), first, waiting, bucket, moved }
     }
 }
 
 impl Learner {
+    /// Returns the key of its bucket.
+    pub(super) fn bucket(&self) -> Option<u64> {
+        Some(self.bucket.load(Ordering::Relaxed)).filter(|it| *it != 0)
+    }
+
+    pub(super) fn set_bucket(&self, bucket: u64) {
+        self.bucket.store(bucket, Ordering::Relaxed);
+    }
+
+    /// Has those that wait here keep to other quotas.
+    pub(super) fn move_to(&self, other: &Arc<Self>) {
+        let _ = self.moved.set(Arc::downgrade(other));
+        self.news.notify_waiters();
+    }
+
+    /// Returns the quotas that those who wait here are to keep to in place of these.
+    pub(crate) fn moved(&self) -> Option<Arc<Self>> {
+        self.moved.get()?.upgrade()
+    }
+
     /// Takes the turn of a request if it may go at once and none waits.
-    pub(crate) fn try_turn(self: &Arc<Self>, longest: Duration, now: Instant) -> Option<Ticket> {
+    pub(crate) fn try_turn(self: &Arc<Self>, pacing: Pacing, now: Instant) -> Option<Ticket> {
         self.lock().arrive(now);
         let first = Arc::clone(&self.first).try_acquire_owned().ok()?;
-        self.turn(first, longest, now).ok()
+        self.turn(first, pacing, now).ok()
     }
 
     /// Returns how long a request that joins the line now will probably wait; `None` if as many as
@@ -71,12 +96,12 @@ impl Learner {
     pub(crate) fn turn(
         self: &Arc<Self>,
         first: First,
-        longest: Duration,
+        pacing: Pacing,
         now: Instant,
     ) -> Result<Ticket, (First, Instant)> {
         let behind = self.waiting.load(Ordering::Relaxed).saturating_sub(1);
         let mut learned = self.lock();
-        match learned.next(behind, longest, now) {
+        match learned.next(behind, pacing, now) {
             Turn::At(at) => Err((first, at)),
             Turn::Now => {
                 learned.send(now);
@@ -94,6 +119,11 @@ impl Learner {
     /// Returns the line, at the end of which a request gets the first place.
     pub(crate) fn line(&self) -> Arc<Semaphore> {
         Arc::clone(&self.first)
+    }
+
+    /// Records what a response said about these quotas to a request that kept to others.
+    fn hear(&self, started: Instant, said: &[QuotaUse], now: Instant) {
+        self.change(|it| it.hear(started, said, now));
     }
 
     fn change(&self, change: impl FnOnce(&mut Learned)) {
@@ -134,6 +164,18 @@ impl Ticket {
     /// Ends the turn of an attempt of which nothing was sent.
     pub(crate) fn refund(mut self) {
         self.is_sent = false;
+    }
+
+    /// Returns the quotas that it counts against.
+    pub(crate) fn learner(&self) -> Option<&Arc<Learner>> {
+        self.learner.as_ref()
+    }
+
+    /// Ends the turn of an attempt whose response named these quotas, which are not those that it
+    /// counted against.
+    pub(crate) fn end_elsewhere(self, right: &Learner, said: &[QuotaUse], now: Instant) {
+        right.hear(self.started, said, now);
+        self.refund();
     }
 
     /// Ends the turn of an attempt with the quotas that its response named; `None` if there was no

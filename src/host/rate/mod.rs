@@ -1,146 +1,32 @@
 //! Limits of the requests per time: their rules, and the slots of a host.
 
+mod buckets;
 mod gcra;
 mod learned;
 mod learner;
+mod one;
 mod pacer;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, iter, mem, sync::Arc, time::Duration};
 
-use reqwest::Request;
+use http::HeaderName;
+use reqwest::{Method, Request};
 
+pub(crate) use self::buckets::Route;
+pub(crate) use self::learned::Pacing;
 pub(crate) use self::learner::{Learner, Ticket};
-pub(crate) use self::pacer::{Pacer, Slot};
+pub use self::one::Rate;
+pub(crate) use self::pacer::{Pacer, Slot, reserve};
 use crate::common::fault::ConfigFault;
 use crate::common::scope::{Scope, next_version};
 use crate::host::rate::gcra::Pace;
 use crate::outcome::Outcome;
 
-/// The most rates of one limit.
+/// The most rates of one scope.
 const MOST_RATES: usize = 4;
 
-/// A rate of requests, or of what requests cost.
-///
-/// Requests are spread evenly: 60 a minute are one each second, not 60 at once and then none for a
-/// minute, which is what trips small quotas. [`burst`](Self::burst) allows some at once after a
-/// pause.
-///
-/// # Examples
-///
-/// ```
-/// use reqwest_resilient::{Rate, RateLimit};
-///
-/// // Two a second, five of them at once after a pause, and no more than 1,000 an hour.
-/// let limit = RateLimit::per_host(Rate::per_second(2).burst(5)).and(Rate::per_hour(1_000));
-/// ```
-#[derive(Clone)]
-#[must_use]
-pub struct Rate {
-    count: u32,
-    per: Duration,
-    burst: u32,
-    cost: Option<CostOf>,
-    settle: Option<Settle>,
-}
-
-/// Finds the cost of a request before it is sent.
-pub(crate) type CostOf = Arc<dyn Fn(&Request) -> u32 + Send + Sync>;
-
-/// Finds what a request did cost; `None` if the response does not say.
-pub(crate) type Settle = Arc<dyn Fn(&Outcome<'_>) -> Option<u32> + Send + Sync>;
-
-impl Rate {
-    /// Builds a rate of `count` each second.
-    pub const fn per_second(count: u32) -> Self {
-        Self::per(count, Duration::from_secs(1))
-    }
-
-    /// Builds a rate of `count` each minute.
-    pub const fn per_minute(count: u32) -> Self {
-        Self::per(count, Duration::from_secs(60))
-    }
-
-    /// Builds a rate of `count` each hour.
-    pub const fn per_hour(count: u32) -> Self {
-        Self::per(count, Duration::from_secs(3_600))
-    }
-
-    /// Builds a rate of `count` in each `period`.
-    pub const fn per(count: u32, period: Duration) -> Self {
-        Self { count, per: period, burst: 1, cost: None, settle: None }
-    }
-
-    /// Sets how many may go at once after a pause. Default: 1, so that requests are spread evenly.
-    pub fn burst(mut self, count: u32) -> Self {
-        self.burst = count;
-        self
-    }
-
-    /// Counts what requests cost, in place of requests: the tokens of a prompt, for example.
-    ///
-    /// Called before each attempt. A cost of zero counts as one; one above the burst waits until
-    /// all earlier costs are paid. A panic in it is the caller's.
-    pub fn cost(mut self, cost: impl Fn(&Request) -> u32 + Send + Sync + 'static) -> Self {
-        self.cost = Some(Arc::new(cost));
-        self
-    }
-
-    /// Corrects the cost of a request by its outcome: the tokens that a response says it took, for
-    /// example. `None` leaves it as it is.
-    ///
-    /// Called after each attempt that was sent. A panic in it is the caller's.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use reqwest_resilient::{Rate, RateLimit};
-    ///
-    /// let tokens = Rate::per_minute(90_000)
-    ///     .burst(4_000)
-    ///     .cost(|request| request.body().and_then(|it| it.as_bytes()).map_or(0, |it| it.len() as u32 / 4))
-    ///     .settle(|outcome| outcome.headers()?.get("x-tokens-used")?.to_str().ok()?.parse().ok());
-    /// let limit = RateLimit::per_host(Rate::per_minute(60)).and(tokens);
-    /// ```
-    pub fn settle(
-        mut self,
-        settle: impl Fn(&Outcome<'_>) -> Option<u32> + Send + Sync + 'static,
-    ) -> Self {
-        self.settle = Some(Arc::new(settle));
-        self
-    }
-
-    /// Returns a rate of another number.
-    #[cfg(feature = "serde")]
-    pub(crate) fn count(self, count: u32) -> Self {
-        Self { count, ..self }
-    }
-
-    /// Returns a rate of another period.
-    #[cfg(feature = "serde")]
-    pub(crate) fn period(self, per: Duration) -> Self {
-        Self { per, ..self }
-    }
-
-    fn pace(&self) -> Pace {
-        Pace { interval: self.per / self.count.max(1), burst: self.burst }
-    }
-
-    fn cost_of(&self, request: &Request) -> u32 {
-        self.cost.as_ref().map_or(1, |it| it(request).max(1))
-    }
-}
-
-impl fmt::Debug for Rate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { count, per, burst, .. } = self;
-        f.debug_struct("Rate")
-            .field("count", count)
-            .field("per", per)
-            .field("burst", burst)
-            .field("has_costs", &self.cost.is_some())
-            .finish()
-    }
-}
+/// Finds the route of a request.
+type RouteOf = Arc<dyn Fn(&Request) -> String + Send + Sync>;
 
 /// A limit of the requests per time: per host, per key, or for all requests.
 ///
@@ -175,8 +61,13 @@ pub struct RateLimit {
     rates: Vec<Rate>,
     /// Set if it keeps to the quotas that responses name.
     pub(crate) learns: bool,
+    /// The header that names the bucket of a request, where quotas are those of buckets.
+    pub(crate) bucket: Option<HeaderName>,
+    route_of: Option<RouteOf>,
     /// `None` for `max_wait_time`.
     pub(crate) max_wait: Option<Duration>,
+    /// Limits of other scopes that have to be kept as well; none of them has further ones.
+    others: Vec<Self>,
     /// Identifies these rules, so that a host notices new ones by one comparison.
     version: u64,
 }
@@ -202,8 +93,13 @@ impl RateLimit {
     }
 
     fn new(scope: Scope, rate: Rate) -> Self {
-        let rates = vec![rate];
-        Self { scope, rates, learns: false, max_wait: None, version: next_version() }
+        Self::of(scope, vec![rate], false)
+    }
+
+    fn of(scope: Scope, rates: Vec<Rate>, learns: bool) -> Self {
+        let (bucket, route_of, max_wait, others) = (None, None, None, vec![]);
+        let version = next_version();
+        Self { scope, rates, learns, bucket, route_of, max_wait, others, version }
     }
 
     /// Builds a limit for each scheme, host and port that is learned from the responses of the host,
@@ -232,16 +128,105 @@ impl RateLimit {
     /// # Ok::<(), reqwest_resilient::ConfigError>(())
     /// ```
     pub fn learned() -> Self {
-        let (scope, rates) = (Scope::Host, vec![]);
-        Self { scope, rates, learns: true, max_wait: None, version: next_version() }
+        Self::of(Scope::Host, vec![], true)
     }
 
-    /// Adds a rate that has to be kept as well: a request goes when all of them allow it. At most
-    /// four.
+    /// Learns quotas for each bucket that responses name in this header, such as `x-ratelimit-bucket`,
+    /// where a host counts its routes apart.
+    ///
+    /// The bucket of a route is known with its first response, until which its requests go one a
+    /// second, and follows what responses say. Routes that share a bucket share its quotas. A route
+    /// is the method and path, unless [`route`](Self::route) finds another one. The latest 1,024
+    /// routes and as many buckets of a host are known, at most. Of no effect on limits that are not
+    /// [`learned`](Self::learned).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::HeaderName;
+    /// use reqwest_resilient::RateLimit;
+    ///
+    /// let limit = RateLimit::learned()
+    ///     .bucket_header(HeaderName::from_static("x-ratelimit-bucket"))
+    ///     // The channel is a part of the route, and what is done in it.
+    ///     .route(|it| it.url().path().split('/').take(5).collect());
+    /// ```
+    pub fn bucket_header(self, name: HeaderName) -> Self {
+        Self { bucket: Some(name), ..self }
+    }
+
+    /// Sets how the route of a request is found; see [`bucket_header`](Self::bucket_header). The
+    /// method is a part of it in any case. A panic in `route_of` is the caller's.
+    pub fn route(self, route_of: impl Fn(&Request) -> String + Send + Sync + 'static) -> Self {
+        Self { route_of: Some(Arc::new(route_of)), ..self }
+    }
+
+    /// Adds a rate that has to be kept as well, in the same scope: a request goes when all of them
+    /// allow it. At most four.
     pub fn and(mut self, rate: Rate) -> Self {
         self.rates.push(rate);
         self.version = next_version();
         self
+    }
+
+    /// Adds a limit that has to be kept as well, of another scope: ten a second for each host, and
+    /// 50,000 a day for all of them. A request goes when both allow it, and takes slots of both or of
+    /// none. It waits no longer than either allows.
+    ///
+    /// Limits of one scope become one; of those per key there can be one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use reqwest_resilient::{Rate, RateLimit};
+    ///
+    /// let day = Duration::from_secs(24 * 3_600);
+    /// let limit = RateLimit::per_host(Rate::per_second(10))
+    ///     .also(RateLimit::shared(Rate::per(50_000, day).burst(1_000)));
+    /// ```
+    pub fn also(mut self, other: impl Into<Self>) -> Self {
+        let mut other = other.into();
+        let further = mem::take(&mut other.others);
+        if self.has_scope_of(&other) {
+            self.join(other);
+        } else {
+            match self.others.iter_mut().find(|it| it.has_scope_of(&other)) {
+                Some(same) => same.join(other),
+                None => self.others.push(other),
+            }
+        }
+        further.into_iter().fold(self, Self::also)
+    }
+
+    /// Returns whether both are per host, or both for all requests.
+    fn has_scope_of(&self, other: &Self) -> bool {
+        matches!(
+            (&self.scope, &other.scope),
+            (Scope::Host, Scope::Host) | (Scope::Shared, Scope::Shared)
+        )
+    }
+
+    fn join(&mut self, other: Self) {
+        self.rates.extend(other.rates);
+        self.learns |= other.learns;
+        self.bucket = self.bucket.take().or(other.bucket);
+        self.route_of = self.route_of.take().or(other.route_of);
+        self.max_wait = self.max_wait.into_iter().chain(other.max_wait).min();
+        self.version = next_version();
+    }
+
+    /// Returns the limits of all scopes.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Self> {
+        iter::once(self).chain(&self.others)
+    }
+
+    /// Returns the route of a request; `None` if there are no buckets.
+    pub(crate) fn route_of(&self, request: &Request) -> Option<(Method, String)> {
+        self.bucket.as_ref()?;
+        let own = self.route_of.as_ref().map(|it| it(request));
+        let route = own.unwrap_or_else(|| request.url().path().to_owned());
+        Some((request.method().clone(), route))
     }
 
     /// Sets the longest wait for a slot; zero rejects at once. Default:
@@ -283,6 +268,7 @@ impl RateLimit {
     pub(crate) fn has_rules_of(&self, other: &Self) -> bool {
         self.max_wait == other.max_wait
             && self.learns == other.learns
+            && self.others.len() == other.others.len()
             && self.paces().eq(other.paces())
     }
 
@@ -294,13 +280,15 @@ impl RateLimit {
                     faults.push(ConfigFault::new(field, rule, value));
                 }
             };
-        for rate in &self.rates {
+        for rate in self.all().flat_map(|it| &it.rates) {
             refuse(rate.count == 0, "rate_limit.requests", "must be > 0", &rate.count);
             refuse(rate.per.is_zero(), "rate_limit.per", "must be > 0", &rate.per);
             refuse(rate.burst == 0, "rate_limit.burst", "must be > 0", &rate.burst);
         }
-        let count = self.rates.len();
-        refuse(count > MOST_RATES, "rate_limit", "must have 4 rates at most", &count);
+        let count = self.all().map(|it| it.rates.len()).max().unwrap_or_default();
+        refuse(count > MOST_RATES, "rate_limit", "must have 4 rates of a scope at most", &count);
+        let keys = self.all().filter(|it| matches!(it.scope, Scope::Key(_))).count();
+        refuse(keys > 1, "rate_limit", "must have one limit per key at most", &keys);
         faults
     }
 
@@ -335,12 +323,14 @@ impl From<Rate> for RateLimit {
 
 impl fmt::Debug for RateLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { scope, rates, learns, max_wait, .. } = self;
+        let Self { scope, rates, learns, bucket, max_wait, others, .. } = self;
         f.debug_struct("RateLimit")
             .field("scope", scope)
             .field("rates", rates)
             .field("learns", learns)
+            .field("bucket", bucket)
             .field("max_wait", max_wait)
+            .field("others", others)
             .finish()
     }
 }

@@ -13,6 +13,7 @@ use reqwest::Request;
 
 use crate::common::clock::Instant;
 use crate::host::limit::{Limited, LimitedBy};
+use crate::host::rate::buckets::{Buckets, Route};
 use crate::host::rate::gcra::{Gcra, Pace, Taken};
 use crate::host::rate::{Learner, MOST_RATES, RateLimit};
 use crate::outcome::Outcome;
@@ -25,6 +26,86 @@ pub(crate) struct Pacer {
     rates: Mutex<Vec<Lane>>,
     /// Created when the first request learns.
     learner: OnceLock<Arc<Learner>>,
+    buckets: OnceLock<Arc<Buckets>>,
+}
+
+/// The costs of a request, one a rate.
+type Costs = [u32; MOST_RATES];
+
+/// Reserves the next slot for a request in all rates, or in none.
+///
+/// # Errors
+///
+/// [`Limited`] if it begins later than after `longest`; then nothing is reserved.
+pub(crate) fn reserve(
+    rates: &[(&RateLimit, Arc<Pacer>)],
+    request: &Request,
+    longest: Duration,
+    now: Instant,
+) -> Result<Vec<Slot>, Limited> {
+    if let [(rules, pacer)] = rates {
+        return Ok(vec![pacer.reserve(rules, request, longest, now)?]);
+    }
+    // Outside of the locks: it is the caller's code.
+    let mut all: Vec<_> =
+        rates.iter().map(|(rules, pacer)| (pacer, rules.costs(request))).collect();
+    // All are locked at once, in one order for all requests, so that none waits for another.
+    all.sort_by_key(|it| Arc::as_ptr(it.0));
+    all.dedup_by_key(|it| Arc::as_ptr(it.0));
+    let mut lanes: Vec<_> = all.iter().map(|it| it.0.lock()).collect();
+    let at = all
+        .iter()
+        .zip(&lanes)
+        .try_fold(now, |at, ((_, costs), lanes)| Some(at.max(next(lanes, costs, now)?)));
+    let at = within(at, longest, now)?;
+    let taken = all.iter().zip(&lanes).map(|((_, costs), lanes)| plan(lanes, costs, at));
+    let taken: Vec<_> = taken.collect::<Option<_>>().ok_or_else(|| too_long(at, now))?;
+    lanes.iter_mut().zip(&taken).for_each(|(lanes, taken)| take(lanes, taken));
+    drop(lanes);
+    let slots = all.into_iter().zip(taken).map(|((pacer, costs), taken)| Slot {
+        pacer: Arc::clone(pacer),
+        at,
+        costs,
+        taken,
+        is_used: false,
+    });
+    Ok(slots.collect())
+}
+
+/// Returns when all rates let a request go: now, or later. `None` if that is beyond the clock.
+fn next(lanes: &[Lane], costs: &Costs, now: Instant) -> Option<Instant> {
+    lanes
+        .iter()
+        .zip(costs)
+        .try_fold(now, |at, (lane, cost)| Some(at.max(lane.slots.next(&lane.pace, *cost, now)?)))
+}
+
+fn within(at: Option<Instant>, longest: Duration, now: Instant) -> Result<Instant, Limited> {
+    let at = at.ok_or(Limited(LimitedBy::Rate { retry_in: Duration::MAX }))?;
+    if at > now && at.saturating_duration_since(now) > longest {
+        return Err(too_long(at, now));
+    }
+    Ok(at)
+}
+
+fn too_long(at: Instant, now: Instant) -> Limited {
+    Limited(LimitedBy::Rate { retry_in: at.saturating_duration_since(now) })
+}
+
+/// Returns the slots of a request that goes at `at`; `None` if they end beyond the clock.
+fn plan(lanes: &[Lane], costs: &Costs, at: Instant) -> Option<[Option<Taken>; MOST_RATES]> {
+    let mut planned = [None; MOST_RATES];
+    for ((lane, cost), planned) in lanes.iter().zip(costs).zip(&mut planned) {
+        let mut slots = lane.slots;
+        *planned = Some(slots.take(&lane.pace, *cost, at)?);
+    }
+    Some(planned)
+}
+
+fn take(lanes: &mut [Lane], taken: &[Option<Taken>]) {
+    for (lane, taken) in lanes.iter_mut().zip(taken) {
+        lane.slots = taken.map_or(lane.slots, |it| it.after());
+    }
 }
 
 /// One rate and its slots.
@@ -38,12 +119,19 @@ impl Pacer {
     pub(crate) fn new(rules: &RateLimit) -> Self {
         let lane = |pace| Lane { pace, slots: Gcra::default() };
         let rates = Mutex::new(rules.paces().map(lane).collect());
-        Self { version: AtomicU64::new(rules.version), rates, learner: OnceLock::new() }
+        let (learner, buckets) = (OnceLock::new(), OnceLock::new());
+        Self { version: AtomicU64::new(rules.version), rates, learner, buckets }
     }
 
     /// Returns the learned quotas.
     pub(crate) fn learner(&self) -> &Arc<Learner> {
         self.learner.get_or_init(Arc::default)
+    }
+
+    /// Returns the route of a request, if quotas are those of buckets.
+    pub(crate) fn route(&self, rules: &RateLimit, request: &Request) -> Option<Route> {
+        let route = rules.route_of(request)?;
+        Some(self.buckets.get_or_init(Arc::default).route(&route))
     }
 
     /// Adopts `rules`, unless it has them already. Slots that are taken stay taken.
@@ -77,22 +165,11 @@ impl Pacer {
     ) -> Result<Slot, Limited> {
         // Outside of the lock: it is the caller's code.
         let costs = rules.costs(request);
-        let mut rates = self.lock();
-        let at = rates.iter().zip(&costs).try_fold(now, |at, (lane, cost)| {
-            Some(at.max(lane.slots.next(&lane.pace, *cost, now)?))
-        });
-        let wait = at.map_or(Duration::MAX, |it| it.saturating_duration_since(now));
-        let too_long = Limited(LimitedBy::Rate { retry_in: wait });
-        let at = at.filter(|_| wait.is_zero() || wait <= longest).ok_or(too_long)?;
-        let mut taken = [None; MOST_RATES];
-        for ((lane, cost), taken) in rates.iter().zip(&costs).zip(&mut taken) {
-            let mut slots = lane.slots;
-            *taken = Some(slots.take(&lane.pace, *cost, at).ok_or(too_long)?);
-        }
-        for (lane, taken) in rates.iter_mut().zip(&taken) {
-            lane.slots = taken.map_or(lane.slots, |it| it.after());
-        }
-        drop(rates);
+        let mut lanes = self.lock();
+        let at = within(next(&lanes, &costs, now), longest, now)?;
+        let taken = plan(&lanes, &costs, at).ok_or_else(|| too_long(at, now))?;
+        take(&mut lanes, &taken);
+        drop(lanes);
         Ok(Slot { pacer: Arc::clone(self), at, costs, taken, is_used: false })
     }
 
@@ -119,7 +196,7 @@ impl Pacer {
 pub(crate) struct Slot {
     pacer: Arc<Pacer>,
     at: Instant,
-    costs: [u32; MOST_RATES],
+    costs: Costs,
     taken: [Option<Taken>; MOST_RATES],
     is_used: bool,
 }

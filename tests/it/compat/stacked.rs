@@ -6,8 +6,8 @@ use http::Extensions;
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    BreakerConfig, BreakerState, BudgetConfig, CircuitBreaker, HostStates, Resilient,
-    ResilientConfig, RetryBudget,
+    BreakerConfig, BreakerState, BudgetConfig, CircuitBreaker, ConcurrencyLimit, Hedge, HostStates,
+    Limit, Rate, RateLimit, Resilient, ResilientConfig, RetryBudget,
 };
 use tokio::time::{Instant, sleep};
 
@@ -77,4 +77,59 @@ async fn a_probe_s_extensions_serve_no_later_request() {
     send().await.unwrap();
     send().await.unwrap_err();
     assert_eq!((breaker.state(), script.sent().len()), (BreakerState::Open, 2));
+}
+
+/// Both share a limit, and the outer one holds what the inner one needs.
+#[tokio::test(start_paused = true)]
+async fn a_shared_limit_is_asked_once_for_each_attempt() {
+    let wait = Duration::from_secs(60);
+    let concurrency = || ConcurrencyLimit::per_host(Limit::fixed(1)).max_queue_time(wait);
+    let rate = || RateLimit::per_host(Rate::per_minute(6)).max_wait(wait);
+    let (limited, paced) = (steady().concurrency_limit(concurrency()), steady().rate_limit(rate()));
+    let both = steady().concurrency_limit(concurrency()).rate_limit(rate());
+    let learned = steady().rate_limit(RateLimit::learned());
+    let hedged = limited.clone().hedge(Hedge::after(Duration::from_millis(100)));
+    for (name, config, took) in [
+        ("concurrency", limited, 1),
+        ("rate", paced, 10),
+        ("both", both, 10),
+        ("learned", learned, 1),
+        ("hedged", hedged, 1),
+    ] {
+        let (hosts, start) = (HostStates::new(), Instant::now());
+        let reply = || Reply::status(200).body("page").after(Duration::from_millis(500));
+        let (client, script) = twice(&hosts, &config.max_retries(0).build().unwrap(), [reply()]);
+        for _ in 0..2 {
+            let response = client.get(URL).send().await;
+            let response = response.unwrap_or_else(|it| panic!("{name}: {it}"));
+            assert_eq!(response.text().await.unwrap(), "page");
+        }
+        assert_eq!((start.elapsed().as_secs(), script.sent().len()), (took, 2), "{name}");
+        let used = hosts.limit_use(URL).unwrap_or_default();
+        assert_eq!((used.in_flight, used.queued), (0, 0), "{name}");
+    }
+}
+
+/// Its retries are sends that the outer one does not see.
+#[tokio::test(start_paused = true)]
+async fn retries_of_the_inner_one_take_slots_of_their_own() {
+    let rate = RateLimit::per_host(Rate::per_minute(6)).max_wait(Duration::from_secs(60));
+    let config = steady().rate_limit(rate).max_retries(1).build().unwrap();
+    let (hosts, start) = (HostStates::new(), Instant::now());
+    let (client, script) = twice(&hosts, &config, [Reply::status(503), Reply::status(200)]);
+    assert_eq!(client.get(URL).send().await.unwrap().status(), 200);
+    assert_eq!((start.elapsed().as_secs(), script.sent().len()), (10, 2));
+}
+
+/// What an attempt held is no permit for a later request that reuses its extensions.
+#[tokio::test(start_paused = true)]
+async fn extensions_of_an_earlier_request_open_no_limit() {
+    let limit = ConcurrencyLimit::per_host(Limit::fixed(1)).max_queue_time(Duration::ZERO);
+    let config = steady().concurrency_limit(limit).build().unwrap();
+    let hosts = HostStates::new();
+    let (client, _) = twice(&hosts, &config, [Reply::status(200).body("page")]);
+    let mut extensions = Extensions::new();
+    let get = || client.get(URL).build().unwrap();
+    let _kept = client.execute_with_extensions(get(), &mut extensions).await.unwrap();
+    client.execute_with_extensions(get(), &mut extensions).await.unwrap_err();
 }

@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use reqwest_middleware::ClientBuilder;
-use reqwest_resilient::{BreakerConfig, BudgetConfig, Hedge, HostStates, Resilient};
+use reqwest_resilient::testing::Reply;
+use reqwest_resilient::{
+    BreakerConfig, BudgetConfig, ConcurrencyLimit, Hedge, HostStates, Limit, Mirrors, Rate,
+    Resilient, ResilientConfigBuilder, RetryOverride,
+};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Lines, after, hedged, ms, status};
+use super::{Lines, after, client, hedge, hedged, ms, status};
 use crate::support::inside::does;
-use crate::support::{URL, idle_client, scripted_on};
+use crate::support::{URL, idle_client, scripted_on, steady};
 
 /// Unoptimized a request takes ten times as long; the counts behind it are tested a million times
 /// beside them.
@@ -70,4 +74,72 @@ async fn requests_dropped_during_the_race_leave_no_one_in_flight() {
     assert!(hedges >= 900, "{hedges}");
     sleep(Duration::from_secs(60)).await;
     assert_eq!(status(&client).await, 200);
+}
+
+/// A million requests that are dropped before, in and after the race, over three endpoints.
+#[tokio::test(start_paused = true)]
+#[ignore = "takes minutes: .ci/long soak"]
+async fn soak_a_million_dropped_races_leave_all_counts_exact() {
+    let hosts = HostStates::new();
+    let mirrors = Mirrors::new(URL).also("https://b.example/").also("https://c.example/");
+    let config = hedged(Hedge::after(ms(10)).share(1.0).max_hedges(2))
+        .circuit_breaker(BreakerConfig::default())
+        .retry_budget(BudgetConfig::default())
+        .concurrency_limit(ConcurrencyLimit::per_host(Limit::fixed(2)))
+        .mirrors(mirrors);
+    let (client, _) = scripted_on(&hosts, config.build().unwrap(), [after(35, 200)]);
+    let mut succeeded = 0_u32;
+    for it in 0..1_000_000_u64 {
+        let limit = ms(it * 7_919 % 40);
+        succeeded += u32::from(timeout(limit, status(&client)).await.is_ok());
+    }
+    assert!(succeeded > 10_000, "{succeeded}");
+    let now = Instant::now().into_std();
+    for host in [URL, "https://b.example", "https://c.example"] {
+        let snapshot = hosts.breaker(host).snapshot(now);
+        assert_eq!((snapshot.permits_out, snapshot.consecutive_failures), (0, 0), "{host}");
+        let used = hosts.limit_use(host).unwrap();
+        assert_eq!((used.in_flight, used.queued), (0, 0), "{host}");
+        assert_eq!(hosts.budget_left(host, now), Some(10.0), "{host}");
+    }
+}
+
+/// Allocations of one request that succeeds at once.
+fn allocations(config: ResilientConfigBuilder) -> u64 {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let _guard = runtime.enter();
+    let (client, _) = client(config, (0..100).map(|_| Reply::status(200)));
+    let send = || runtime.block_on(client.get(URL).send()).unwrap();
+    // Warms up lazily created state.
+    (0..10).for_each(|_| drop(send()));
+    allocation_counter::measure(|| drop(send())).count_total
+}
+
+#[test]
+fn settings_that_do_not_concern_a_request_allocate_nothing() {
+    // Without the fast path, which has fewer.
+    let alone = || steady().max_total_time(Duration::from_secs(3_600));
+    let without = allocations(alone());
+    // Of another host, and switched off.
+    let elsewhere = Mirrors::new("https://elsewhere.example/").also("https://mirror.example/");
+    assert_eq!(allocations(alone().mirrors(elsewhere)), without, "mirrors");
+    let of_others = RetryOverride::new()
+        .hedge(Hedge::after(ms(10)))
+        .concurrency_limit(ConcurrencyLimit::per_host(Limit::fixed(1)))
+        .rate_limit(Rate::per_second(1));
+    assert_eq!(allocations(alone().host("other.example", of_others)), without, "of others");
+    let off = alone().hedge(hedge()).without_hedge();
+    assert_eq!(allocations(off), without, "no hedge");
+}
+
+#[test]
+fn a_hedge_that_is_not_due_allocates_little() {
+    let alone = || steady().max_total_time(Duration::from_secs(3_600));
+    let more = allocations(alone().hedge(hedge())) - allocations(alone());
+    // The race, and the map of extensions that marks the attempt for a `Resilient` further in.
+    assert!(more <= 3, "{more} more");
 }

@@ -420,3 +420,31 @@ async fn an_adaptive_limit_falls_with_overload_and_grows_with_success() {
     drop(client.get().await.unwrap());
     assert_eq!(client.usage().0, 15, "an idle client learns nothing");
 }
+
+/// All come at once and take the same time: in order of arrival the last one waits twice the mean, and
+/// no order has less. In virtual time, because a machine that slows down serves the last ones later.
+#[tokio::test(start_paused = true)]
+async fn under_a_fair_order_no_request_waits_longer_than_twice_the_mean() {
+    let limit = ConcurrencyLimit::per_host(Limit::fixed(10)).order(QueueOrder::Fair);
+    let config = limited(limit.max_queue_time(3_600 * SECOND));
+    let client = Client::new(config.max_total_time(3_600 * SECOND), [slow()]);
+    let start = Instant::now();
+    let mut tasks = JoinSet::new();
+    for number in 0..1_000 {
+        let sent = client.spawn();
+        tasks.spawn(async move {
+            drop(sent.await.unwrap());
+            // Its attempt takes a second.
+            (number, start.elapsed() - SECOND)
+        });
+    }
+    let waits = tasks.join_all().await;
+    let (mean, longest) = (
+        waits.iter().map(|it| it.1).sum::<Duration>() / 1_000,
+        waits.iter().map(|it| it.1).max().unwrap(),
+    );
+    assert!(longest <= 2 * mean, "{longest:?}, on average {mean:?}");
+    for (number, waited) in waits {
+        assert_eq!(waited.as_secs(), number / 10, "in order of arrival");
+    }
+}

@@ -9,7 +9,7 @@ use reqwest_resilient::{ConcurrencyLimit, Limit, QueueOrder, Resilient};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::support::{client_builder, steady};
 
@@ -56,20 +56,14 @@ async fn never_eleven_at_once_on_a_limit_of_ten() {
     let hosts = resilient.hosts().clone();
     let client = ClientBuilder::new(client_builder().build().unwrap()).with(resilient).build();
     let mut tasks = JoinSet::new();
-    let start = Instant::now();
     for _ in 0..1_000 {
         let sent = client.get(&url).send();
         tasks.spawn(async move {
             assert_eq!(sent.await.unwrap().text().await.unwrap(), "page");
-            start.elapsed()
         });
     }
-    let ended = tasks.join_all().await;
+    tasks.join_all().await;
     assert!(crowd.most.load(Ordering::SeqCst) <= 10, "{:?}", crowd.most);
     let usage = hosts.limit_use(&url).unwrap();
     assert_eq!((usage.in_flight, usage.queued), (0, 0));
-    // All came at once, so a fair queue serves the last one after twice the mean.
-    let mean = ended.iter().sum::<Duration>() / 1_000;
-    let last = ended.iter().max().unwrap();
-    assert!(*last <= mean * 5 / 2, "{last:?}, on average {mean:?}");
 }

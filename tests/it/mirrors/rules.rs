@@ -507,3 +507,22 @@ async fn a_deadline_bounds_all_endpoints() {
     assert!(client.client.get(OWN).send().await.is_err());
     assert_eq!((client.asked().as_str(), start.elapsed()), ("ab", SECOND + SECOND / 2));
 }
+
+#[tokio::test(start_paused = true)]
+async fn rule_13_a_body_that_is_not_what_it_should_be_is_followed_by_the_next_endpoint() {
+    let config = steady().mirrors(three()).read_body(1 << 20).retry_if(|it| {
+        match (it.status(), it.body()) {
+            (Some(status), Some(body)) if status.is_success() => !body.starts_with(b"PK"),
+            _ => it.default_verdict().is_retry(),
+        }
+    });
+    let script = Script::new([])
+        .for_host("a.example", [Reply::status(200).body("<html>Please log in")])
+        .for_host("b.example", [Reply::status(200).body("PK and more").body_breaks_after(4)])
+        .for_host("c.example", [Reply::status(200).body("PK and more")]);
+    let client = Client::new(config, script);
+    let start = Instant::now();
+    let response = client.client.get(OWN).send().await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "PK and more");
+    assert_eq!((client.asked().as_str(), start.elapsed()), ("abc", Duration::ZERO));
+}
