@@ -1,6 +1,14 @@
 //! Drives the public API as a user would.
 
 mod architecture;
+#[cfg(all(
+    feature = "blocking",
+    feature = "download",
+    feature = "metrics",
+    feature = "serde",
+    feature = "tracing"
+))]
+mod auto_traits;
 mod block_on;
 mod bodies;
 mod breaker;
