@@ -46,7 +46,8 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
         }
         let (base, mirror) = (base.as_deref().expect("a base"), mirror.as_deref().expect("a base"));
         let rest = it.url.as_str().strip_prefix(mirror).expect("under the mirror");
-        assert!(asked.as_str().ends_with(rest), "{rest} of {asked} under {base}");
+        // A host alone is written with a slash.
+        assert!(rest == "/" || asked.as_str().ends_with(rest), "{rest} of {asked} under {base}");
         if it.url.origin() != asked.origin() {
             assert!(it.url.username().is_empty() && it.url.password().is_none());
             for name in [AUTHORIZATION, COOKIE, HOST] {

@@ -97,6 +97,25 @@ mod tests {
     }
 
     #[test]
+    fn half_of_the_limit_in_use_is_enough_to_learn() {
+        let (mut aimd, now) = (aimd(), Instant::now());
+        aimd.record(Load::Good, 10, MILLI, now);
+        assert_eq!(aimd.limit, 20.05);
+    }
+
+    #[test]
+    fn cuts_are_a_tenth_of_a_second_apart_or_an_attempt_if_that_is_longer() {
+        for (took, between) in [(1, 100), (100, 100), (500, 500)] {
+            let (mut aimd, now) = (aimd(), Instant::now());
+            for late in [0, between, between + 1] {
+                aimd.record(Load::Overloaded, 20, took * MILLI, now + late * MILLI);
+                let cuts = if late <= between { 14 } else { 9 };
+                assert_eq!(aimd.permits(), cuts, "{took} ms, {late} ms later");
+            }
+        }
+    }
+
+    #[test]
     fn one_overload_cuts_once_however_many_attempts_show_it() {
         let (mut aimd, now) = (aimd(), Instant::now());
         for late in 0..50 {

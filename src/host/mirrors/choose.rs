@@ -137,6 +137,8 @@ mod tests {
         assert_eq!((pick([10.0, 100.0]), pick([10.0, 100.0])), (0, 0));
         assert_eq!((pick([100.0, 10.0]), pick([100.0, 10.0])), (1, 1));
         assert_eq!((pick([10.0, 11.0]), pick([10.0, 11.0])), (0, 1), "equals are drawn");
+        assert_eq!((pick([150.0, 100.0]), pick([100.0, 150.0])), (0, 1), "half as much again, too");
+        assert_eq!((pick([151.0, 100.0]), pick([100.0, 151.0])), (1, 0));
     }
 
     #[test]

@@ -141,6 +141,22 @@ mod tests {
     }
 
     #[test]
+    fn mirrors_load_falls_with_quicker_samples() {
+        let (load, now) = sampled(&[vec![100; 1], vec![10; 20]].concat(), ms(1));
+        assert!(is_near(&load, now, 0.011), "{}", load.cost(now));
+        let (load, now) = sampled(&[100, 10], ms(1));
+        assert!(is_near(&load, now, 0.082), "one quick one: {}", load.cost(now));
+    }
+
+    #[test]
+    fn mirrors_load_of_an_unknown_host_is_low_and_rises_with_requests() {
+        let (load, now) = (Arc::new(Load::default()), Instant::now());
+        assert_eq!(load.cost(now), UNKNOWN);
+        let _others: Vec<_> = (0..3).map(|_| load.begin()).collect();
+        assert_eq!(load.cost(now), 4.0 * UNKNOWN);
+    }
+
+    #[test]
     fn mirrors_load_of_a_fast_failure_is_high() {
         let (load, now) = (Arc::new(Load::default()), Instant::now());
         load.begin().record(ms(1), true, now);

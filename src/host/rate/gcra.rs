@@ -44,11 +44,7 @@ impl Gcra {
     pub(crate) fn next(&self, pace: &Pace, cost: u32, now: Instant) -> Option<Instant> {
         let Some(tat) = self.0 else { return Some(now) };
         let room = pace.slots(pace.burst.saturating_sub(cost.clamp(1, pace.burst.max(1))));
-        if tat <= now || tat.saturating_duration_since(now) <= room {
-            Some(now)
-        } else {
-            tat.checked_sub(room)
-        }
+        if tat.saturating_duration_since(now) <= room { Some(now) } else { tat.checked_sub(room) }
     }
 
     /// Takes the slots of a request that goes at `at`; `None` if they end beyond the clock.
