@@ -178,6 +178,14 @@ pub mod guide {
     pub mod waits {}
 }
 
+/// Several processes as one fleet: all heed what one of them learns of a host. No request waits for
+/// the store.
+pub mod fleet {
+    pub use crate::host::fleet::advice::{BreakerAdvice, FleetNews, FleetState, HostAdvice};
+    pub use crate::host::fleet::report::{FleetGate, HostReport, NodeId};
+    pub use crate::host::fleet::store::{BoxError, BoxFuture, FleetStore};
+}
+
 pub use http;
 pub use reqwest;
 

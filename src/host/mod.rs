@@ -1,6 +1,7 @@
 //! The state of each host: breaker, budget, gate and limits, and the admission of attempts.
 
 pub(crate) mod admission;
+pub(crate) mod fleet;
 pub(crate) mod gate;
 pub(crate) mod hedge;
 pub(crate) mod hedging;
