@@ -33,8 +33,8 @@ async fn main() -> Result<()> {
     println!("{config:#?}\n");
 
     let resilient = Resilient::new(config);
-    let handle = resilient.handle();
-    let client = ClientBuilder::new(reqwest::Client::new()).with(resilient).build();
+    let handle = resilient.reload_handle();
+    let client = ClientBuilder::new(Resilient::reqwest_builder().build()?).with(resilient).build();
 
     let url = server().await?;
     let response = client.get(&url).send().await?;

@@ -10,7 +10,7 @@ use crate::common::clock::Instant;
 use crate::common::fault::ConfigError;
 use crate::config::ResilientConfig;
 use crate::config::policy::Policy;
-use crate::config::reload::{Current, ResilientHandle};
+use crate::config::reload::ResilientHandle;
 use crate::execution::ClientParts;
 use crate::execution::attempt::Chain;
 use crate::execution::body::BoxFuture;
@@ -37,7 +37,8 @@ const HTTP2_PING_AFTER: Duration = Duration::from_secs(5);
 #[cfg(feature = "http2")]
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The middleware: put it into a client, and the client's requests survive what passes.
+/// The middleware that makes the requests of a client resilient: retries, breaker, budget, gate, and
+/// what else its settings say.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -75,7 +76,7 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(4);
 /// [`Misuse::NoAttemptTimeout`]: crate::Misuse::NoAttemptTimeout
 /// [`Misuse::Stacked`]: crate::Misuse::Stacked
 ///
-/// # What comes back
+/// # Results
 ///
 /// The result is that of reqwest: `Ok` with the last response, whatever its status, or the last error
 /// of the transport, untouched. What is decided here (a limit that cut an attempt) comes as an
@@ -91,7 +92,7 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(4);
 ///
 /// # Redirects
 ///
-/// reqwest follows them within the attempt, and another attempt starts at the first url again.
+/// reqwest follows them within the attempt, and another attempt starts at the first URL again.
 /// So a POST that was redirected is not sent again, whatever became of it then.
 ///
 /// [`ResilientClient`](crate::ResilientClient) sees every redirect. In a client of your own, a
@@ -102,13 +103,14 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(4);
 ///
 /// # Middleware inside
 ///
-/// Breaker, gate and budget of the host that was asked hear the outcome, whatever a middleware makes
+/// Breaker, gate and budget of the host that was asked record the outcome, whatever a middleware makes
 /// of URL and response. An error that a middleware made or wrapped proves nothing, says nothing of
 /// the host, and has a POST sent once; see [`NotSent`](crate::NotSent). An error of
 /// `error_for_status` is judged by its status.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Resilient {
-    current: Current,
+    current: ResilientHandle,
     /// The client's own, for requests without a limit.
     client_timeout: Option<Duration>,
     /// Set if the end of the chain is our own, which records what is sent.
@@ -124,10 +126,10 @@ impl Default for Resilient {
 }
 
 impl Resilient {
-    /// A middleware with these settings.
+    /// Creates a middleware with these settings.
     pub fn new(config: ResilientConfig) -> Self {
         let hosts = HostStates::with_max_hosts(config.policy().max_hosts);
-        let (current, misuses) = (Current::new(config, hosts), Misuses::default());
+        let (current, misuses) = (ResilientHandle::new(config, hosts), Misuses::default());
         Self { current, client_timeout: None, records: false, misuses, fleet: None }
     }
 
@@ -139,7 +141,7 @@ impl Resilient {
     /// | idle connections | closed after 4 s | sooner than servers do (Node.js: 5 s): a request sent into a connection that is being closed fails |
     /// | HTTP/2 pings | after 5 s of silence while requests are under way, given up after 4 s more | a connection that died unnoticed is left before it takes a second attempt |
     /// | redirects | those of reqwest, and seen by the middleware | a POST that was redirected is not sent again |
-    /// | reqwest's own retries | off | one attempt told is one attempt made |
+    /// | reqwest's own retries | off | no middleware sees them: one attempt here would be up to three |
     ///
     /// A client of reqwest has no limit that ends at the response head: set
     /// [`attempt_timeout`](crate::ResilientConfigBuilder::attempt_timeout), as without one an attempt
@@ -172,13 +174,10 @@ impl Resilient {
         builder
     }
 
-    pub(crate) fn with_client_timeout(self, timeout: Duration) -> Self {
-        Self { client_timeout: Some(timeout), ..self }
-    }
-
-    /// For a chain whose end is [`EndOfChain`](crate::client::end_of_chain::EndOfChain).
-    pub(crate) fn with_records(self) -> Self {
-        Self { records: true, ..self }
+    /// Returns it for a client of ours, which ends attempts after `timeout`, and whose chain ends with
+    /// [`EndOfChain`](crate::client::end_of_chain::EndOfChain).
+    pub(crate) fn in_own_client(self, timeout: Duration) -> Self {
+        Self { client_timeout: Some(timeout), records: true, ..self }
     }
 
     /// Keeps what it learns of hosts in `hosts`, which other clients may share.
@@ -234,14 +233,9 @@ impl Resilient {
         Some(crate::client::download::link::Context::new(policy, breaker, budget, member, hosts))
     }
 
-    /// Its settings: those of requests that begin now.
-    pub fn config(&self) -> ResilientConfig {
-        self.current.config()
-    }
-
     /// Returns the handle that replaces its settings, and those of its clones, while it works.
-    pub fn handle(&self) -> ResilientHandle {
-        self.current.handle()
+    pub fn reload_handle(&self) -> ResilientHandle {
+        self.current.clone()
     }
 
     /// Reports once that a request without a known time limit was sent.

@@ -9,6 +9,7 @@ use http::{Method, StatusCode};
 use reqwest::{Response, Url};
 
 use crate::breaker::CircuitOpen;
+pub(crate) use crate::common::fault::BoxError;
 use crate::common::fault::BuildError;
 use crate::common::path_redactor::PathRedactor;
 use crate::host::gate::RateLimited;
@@ -22,8 +23,6 @@ use crate::observe::redact::{self, RedactedUrl};
 use crate::observe::redacted_source::RedactedSource;
 use crate::outcome::FailureKind;
 use crate::retry::decision::StopReason;
-
-pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A request that did not succeed: the request, its attempts, and why it ended.
 ///
@@ -42,8 +41,8 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 ///
 /// The cause is once in the chain. `Display` has it where this crate decided and there is no
 /// source: a rejection ([`circuit_open`](Self::circuit_open),
-/// [`rate_limited`](Self::rate_limited), [`limited`](Self::limited)), or the end of `max_total_time` or `attempt_timeout`. Otherwise the sources
-/// have it, and `Display` names the kind. The alternate form, `{error:#}`, has all in one line for
+/// [`rate_limited`](Self::rate_limited), [`limited`](Self::limited)), or the end of
+/// `max_total_time` or `attempt_timeout`. Otherwise the sources have it, and `Display` names the kind. The alternate form, `{error:#}`, has all in one line for
 /// logs without sources.
 ///
 /// # Examples
@@ -99,9 +98,7 @@ impl Inner {
             log: Some(log.clone()),
         }
     }
-}
 
-impl Inner {
     /// Redacts the cause, and returns the chain of sources that has it.
     fn redact(&mut self) -> Sources {
         let Self { url, redact_path, cause, .. } = self;

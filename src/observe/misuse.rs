@@ -22,10 +22,10 @@ use std::fmt;
 ///     .build()?;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Misuse {
-    /// A request has no known time limit: neither settings nor request have one. An attempt that
+    /// A request has no known time limit: neither the settings nor the request has one. An attempt that
     /// hangs is never retried.
     ///
     /// The client inside may have a timeout, which a middleware cannot see.

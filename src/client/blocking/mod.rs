@@ -65,7 +65,7 @@ pub struct ResilientClient {
 }
 
 impl ResilientClient {
-    /// A client with these settings, driven by a runtime of its own with a single thread.
+    /// Builds a client with these settings, driven by a runtime of its own with a single thread.
     ///
     /// # Errors
     ///
@@ -74,7 +74,7 @@ impl ResilientClient {
         Self::builder().config(config).build()
     }
 
-    /// A builder, for more than settings.
+    /// Returns a builder, for more than settings.
     pub fn builder() -> ResilientClientBuilder {
         ResilientClientBuilder::default()
     }
@@ -98,7 +98,7 @@ impl ResilientClient {
         self.inner.hosts()
     }
 
-    /// The async client inside.
+    /// Returns the async client inside.
     pub fn inner(&self) -> &resilient_client::ResilientClient {
         &self.inner
     }
@@ -118,7 +118,7 @@ impl ResilientClient {
 #[must_use = "a builder does nothing until it builds"]
 pub struct ResilientClientBuilder {
     inner: resilient_client::ResilientClientBuilder,
-    handle: Option<Handle>,
+    runtime: Option<Handle>,
 }
 
 assembling!(ResilientClientBuilder);
@@ -126,19 +126,19 @@ assembling!(ResilientClientBuilder);
 impl ResilientClientBuilder {
     /// Uses this runtime, which must have several threads, I/O and time, in place of one of the
     /// client's own. Keep the runtime as long as the client.
-    pub fn handle(mut self, handle: Handle) -> Self {
-        self.handle = Some(handle);
+    pub fn runtime(mut self, runtime: Handle) -> Self {
+        self.runtime = Some(runtime);
         self
     }
 
-    /// The client.
+    /// Builds the client.
     ///
     /// # Errors
     ///
     /// reqwest could not build its client, the system gave no thread, or the given runtime is a
     /// current-thread one, which runs only while a thread blocks on it.
     pub fn build(self) -> Result<ResilientClient, BuildError> {
-        let driver = self.handle.map_or_else(Driver::own, Driver::given)?;
+        let driver = self.runtime.map_or_else(Driver::own, Driver::given)?;
         Ok(ResilientClient { inner: self.inner.build()?, driver })
     }
 
@@ -191,7 +191,7 @@ impl RequestBuilder {
     /// # Errors
     ///
     /// Those of [`crate::RequestBuilder::send_resilient`], or one whose source is a
-    /// [`DriveError`]. [`HttpRequestError::into_blocking_response`] gives the last answer.
+    /// [`DriveError`]. [`HttpRequestError::into_blocking_response`] gives the last response.
     pub fn send_resilient(self) -> Result<Response, HttpRequestError> {
         let (request, driver) = self.0?;
         let prepared = request.prepare()?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{COUNT, SCOPES, TIME, TIME_OR_ZERO, key};
 use crate::config::file::shape::{Key, Kind};
 use crate::config::file::value::{Setter, Value};
-use crate::host::limit::{ConcurrencyLimit, Limit, Order};
+use crate::host::limit::{ConcurrencyLimit, Limit, QueueOrder};
 use crate::host::rate::RateLimit;
 
 const PERMITS: Kind = Kind::Whole { min: 1, max: 1_000_000 };
@@ -68,12 +68,12 @@ pub(in crate::config::file) const CONCURRENCY: &[Key] = &[
     concurrency(
         "order",
         Kind::Word(&["adaptive", "fair"]),
-        "Who goes first: the newest once the queue stands and time is short, or always the oldest. \
-         Default: adaptive.",
+        "The order of waiting requests: the newest first once the queue stands and time is short, \
+         or always the oldest first. Default: adaptive.",
         |it, value| {
             it.order(match value {
-                Value::Word("fair") => Order::Fair,
-                _ => Order::Adaptive,
+                Value::Word("fair") => QueueOrder::Fair,
+                _ => QueueOrder::Adaptive,
             })
         },
     ),
