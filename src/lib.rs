@@ -44,6 +44,7 @@
 //! | What differs for a host? | [`ResilientConfigBuilder::host`] |
 //! | How many requests at a time, or per minute? | [`ConcurrencyLimit`], [`RateLimit`]; [guide](guide::limits) |
 //! | What if there is more than one host to ask? | [`Mirrors`]; [guide](guide::mirrors) |
+//! | Can many processes share what they learn of a host? | [`fleet`]; [guide](guide::fleet) |
 //! | How do settings change at runtime? | [`ResilientClient::reload_handle`], [`Resilient::reload_handle`] |
 //! | How do I decide by myself? | [`ResilientConfigBuilder::retry_if`], [`Outcome`] |
 //! | How does each part work? | guides: [retries](guide::retries), [waits](guide::waits), [gate](guide::gate), [budget](guide::budget), [breaker](guide::breaker), [limits](guide::limits), [hedging](guide::hedging), [mirrors](guide::mirrors), [presets](guide::presets), [what a client cannot know](guide::unknowns) |
@@ -148,6 +149,9 @@ pub mod guide {
     #[doc = include_str!("../docs/files.md")]
     pub mod files {}
 
+    #[doc = include_str!("../docs/fleet.md")]
+    pub mod fleet {}
+
     #[doc = include_str!("../docs/gate.md")]
     pub mod gate {}
 
@@ -178,6 +182,16 @@ pub mod guide {
 
     #[doc = include_str!("../docs/waits.md")]
     pub mod waits {}
+}
+
+/// Several processes as one fleet: all heed what one of them learns of a host. No request waits for
+/// the store.
+pub mod fleet {
+    pub use crate::client::fleet::in_process::InProcessFleet;
+    pub use crate::client::fleet::{Fleet, FleetBuilder, FleetStats};
+    pub use crate::host::fleet::advice::{BreakerAdvice, FleetNews, FleetState, HostAdvice};
+    pub use crate::host::fleet::report::{FleetGate, HostReport, NodeId};
+    pub use crate::host::fleet::store::{BoxError, BoxFuture, FleetStore};
 }
 
 pub use http;
@@ -226,8 +240,8 @@ pub use observe::attempt_log::AttemptLog;
 pub use observe::event::{Event, FailureInfo, RequestInfo, ResponseInfo, RetryInfo};
 pub use observe::history::{Attempt, History, Hold, ResponseExt};
 pub use observe::info::{
-    BudgetInfo, FailoverInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo, LimitInfo,
-    QueueInfo, ResumeInfo,
+    BudgetInfo, FailoverInfo, FleetInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo,
+    LimitInfo, QueueInfo, ResumeInfo,
 };
 pub use observe::listeners::{AttemptScope, Observer};
 pub use observe::message::TimeLimit;

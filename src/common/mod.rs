@@ -11,5 +11,4 @@ pub(crate) mod queue;
 pub(crate) mod response;
 pub(crate) mod scope;
 pub(crate) mod sealed;
-#[cfg(any(feature = "download", feature = "test-util"))]
 pub(crate) mod stable_hash;

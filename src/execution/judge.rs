@@ -24,7 +24,10 @@ use crate::retry::decision::{Decision, StopReason, WaitSource};
 impl<'p> Execution<'p> {
     /// Asks the circuit breaker for a permit.
     pub(super) fn enter(&mut self) -> Result<(), CircuitOpen> {
-        let entered = self.admission.enter(self.now, &mut self.changes);
+        let entered = self.admission.enter(self.now, &self.policy.sources, &mut self.changes);
+        if let Some(change) = self.admission.take_fleet_change() {
+            self.recorder.fleet_changed(&change);
+        }
         self.recorder.breakers_changed(&mut self.changes);
         entered
     }
@@ -356,5 +359,5 @@ pub(super) fn close_gate(
     if let Some(other) = outcome.cross_host_url() {
         admission.close_gate_of(other, request, throttle, hint, now, unit);
     }
-    admission.close_gate(request, throttle, hint, now, unit)
+    admission.close_gate(request, throttle, hint, policy.max_wait_time, now, unit)
 }

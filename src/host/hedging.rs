@@ -45,7 +45,8 @@ impl Admission<'_> {
         if self.parts.may_be_held_back() {
             return Err(HedgeRefusal::Gate);
         }
-        if self.is_outer_probe || self.probing.is_some() {
+        let is_settled = self.parts.is_fleet_settled();
+        if self.is_outer_probe || self.probing.is_some() || !is_settled {
             return Err(HedgeRefusal::CircuitBreaker);
         }
         if self.parts.budget().is_some_and(|it| it.is_short(now)) {

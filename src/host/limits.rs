@@ -19,7 +19,7 @@ pub(crate) struct Limits<'p> {
     pub(super) rates: Vec<(&'p RateLimit, Arc<Pacer>)>,
     /// Set where quotas are learned.
     learning: Option<Learning<'p>>,
-    /// The slots of the rates, in their order.
+    /// The slots of the rates, in any order.
     pub(super) slots: Vec<Slot>,
     /// The turn by the learned quotas.
     pub(super) ticket: Option<Ticket>,
@@ -138,10 +138,10 @@ impl<'p> Limits<'p> {
             Some(ticket) => ticket.refund(),
             None => {}
         }
-        for (slot, (rules, _)) in self.slots.drain(..).zip(&self.rates) {
-            match was_sent {
-                true => slot.settle(rules, outcome),
-                false => slot.refund(),
+        for slot in self.slots.drain(..) {
+            match self.rates.get(slot.of()) {
+                Some((rules, _)) if was_sent => slot.settle(rules, outcome),
+                _ => slot.refund(),
             }
         }
     }

@@ -1,9 +1,11 @@
 //! The state of each host: breaker, budget, gate and limits, and the admission of attempts.
 
 pub(crate) mod admission;
+pub(crate) mod fleet;
 pub(crate) mod gate;
 pub(crate) mod hedge;
 pub(crate) mod hedging;
+pub(crate) mod in_fleet;
 pub(crate) mod limit;
 mod limits;
 pub(crate) mod map;
@@ -13,4 +15,5 @@ pub(crate) mod rate;
 pub(crate) mod state;
 pub(crate) mod states;
 mod table;
+mod throttled;
 pub(crate) mod within;

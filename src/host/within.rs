@@ -7,6 +7,7 @@ use reqwest::Request;
 
 use crate::common::clock::Instant;
 use crate::host::admission::Admission;
+use crate::host::fleet::member::FleetEntry;
 use crate::host::limit::{
     LimitPermit, LimitRules, LimitUse, LimitWaiter, Limited, Limiter, Load, Occupied,
 };
@@ -35,7 +36,7 @@ impl Admission<'_> {
     /// A pass of the gate stays: those behind it would wait for the limit as well, and a pass that
     /// came back unused would slow the opening down.
     pub(crate) fn step_back(&mut self) {
-        (self.permit, self.probing) = (None, None);
+        (self.permit, self.probing, self.fleet_entry) = (None, None, FleetEntry::default());
     }
 
     /// Returns the longest wait for a slot, if the settings name one.
@@ -44,7 +45,8 @@ impl Admission<'_> {
     }
 
     /// Reserves the next slot of all rate limits, and returns its time; `None` if there is none to
-    /// take.
+    /// take. Of a fleet's rate it is one of so many nodes' share, or nothing if the fleet has let the
+    /// request go.
     ///
     /// # Errors
     ///
@@ -52,6 +54,7 @@ impl Admission<'_> {
     pub(crate) fn reserve_slot(
         &mut self,
         request: &Request,
+        nodes: Option<u32>,
         longest: Duration,
         now: Instant,
     ) -> Result<Option<Instant>, Limited> {
@@ -59,7 +62,7 @@ impl Admission<'_> {
         if limits.rates.is_empty() || limits.outer.has_slots {
             return Ok(None);
         }
-        limits.slots = rate::reserve(&limits.rates, request, longest, now)?;
+        limits.slots = rate::reserve(&limits.rates, request, nodes, longest, now)?;
         Ok(limits.slots.first().map(Slot::at))
     }
 

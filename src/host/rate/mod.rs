@@ -59,6 +59,8 @@ type RouteOf = Arc<dyn Fn(&Request) -> String + Send + Sync>;
 pub struct RateLimit {
     pub(crate) scope: Scope,
     rates: Vec<Rate>,
+    /// Set if the rates are those of a whole fleet.
+    pub(crate) is_of_fleet: bool,
     /// Set if it keeps to the quotas that responses name.
     pub(crate) learns: bool,
     /// The header that names the bucket of a request, where quotas are those of buckets.
@@ -97,9 +99,37 @@ impl RateLimit {
     }
 
     fn of(scope: Scope, rates: Vec<Rate>, learns: bool) -> Self {
-        let (bucket, route_of, max_wait, others) = (None, None, None, vec![]);
+        let (is_of_fleet, bucket, route_of, max_wait, others) = (false, None, None, None, vec![]);
         let version = next_version();
-        Self { scope, rates, learns, bucket, route_of, max_wait, others, version }
+        Self { scope, rates, is_of_fleet, learns, bucket, route_of, max_wait, others, version }
+    }
+
+    /// Builds a limit for each scheme, host and port that all nodes of a
+    /// [fleet](crate::fleet::Fleet) keep together.
+    ///
+    /// No attempt waits for the store: each node reports how many it was asked for, and hears of the
+    /// demand of all about once a second. While that is above the rate, each attempt goes with the
+    /// ratio of the two, and one that does not waits about a second and asks again, up to
+    /// [`max_wait`](Self::max_wait); in no particular order. So the fleet sends the rate on average,
+    /// whatever the shares of its nodes, and more for some seconds after a step of the demand: for an
+    /// exact quota it is no means.
+    ///
+    /// Without a fleet it is as [`per_host`](Self::per_host), the whole rate for this client alone. A
+    /// node that loses its store keeps to the last ratio for 10 s, and then to an even share of the
+    /// rate. Bursts count there only; costs are those of each rate, and are not settled while the
+    /// fleet decides.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use reqwest_resilient::{Rate, RateLimit, ResilientConfig};
+    ///
+    /// let limit = RateLimit::fleet(Rate::per_second(1_000));
+    /// let config = ResilientConfig::builder().rate_limit(limit).build()?;
+    /// # Ok::<(), reqwest_resilient::ConfigError>(())
+    /// ```
+    pub fn fleet(rate: Rate) -> Self {
+        Self { is_of_fleet: true, ..Self::new(Scope::Host, rate) }
     }
 
     /// Builds a limit for each scheme, host and port that is learned from the responses of the host,
@@ -269,6 +299,7 @@ impl RateLimit {
         self.max_wait == other.max_wait
             && self.learns == other.learns
             && self.others.len() == other.others.len()
+            && self.is_of_fleet == other.is_of_fleet
             && self.paces().eq(other.paces())
     }
 
@@ -292,15 +323,25 @@ impl RateLimit {
         faults
     }
 
+    /// Returns the rate that binds the fleet most, as attempts a second at their cost, and that cost.
+    pub(crate) fn of_fleet(&self, request: &Request) -> Option<(f64, u32)> {
+        let per_second = |it: &Rate| f64::from(it.count) / it.per.as_secs_f64().max(1e-9);
+        let rates = self.rates.iter().filter(|_| self.is_of_fleet);
+        let tightest = rates.min_by(|a, b| per_second(a).total_cmp(&per_second(b)))?;
+        Some((per_second(tightest), tightest.cost_of(request)))
+    }
+
     fn paces(&self) -> impl Iterator<Item = Pace> {
         self.rates.iter().map(Rate::pace)
     }
 
-    /// Returns the costs of a request, one a rate.
-    fn costs(&self, request: &Request) -> [u32; MOST_RATES] {
+    /// Returns the costs of a request, one a rate; those of a fleet's rate for one of so many nodes,
+    /// in an even share.
+    fn costs(&self, request: &Request, nodes: u32) -> [u32; MOST_RATES] {
+        let nodes = if self.is_of_fleet { nodes } else { 1 };
         let mut costs = [1; MOST_RATES];
         for (rate, cost) in self.rates.iter().zip(&mut costs) {
-            *cost = rate.cost_of(request);
+            *cost = rate.cost_of(request).saturating_mul(nodes);
         }
         costs
     }

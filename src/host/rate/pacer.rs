@@ -32,7 +32,8 @@ pub(crate) struct Pacer {
 /// The costs of a request, one a rate.
 type Costs = [u32; MOST_RATES];
 
-/// Reserves the next slot for a request in all rates, or in none.
+/// Reserves the next slot for a request in all rates, or in none; in an even share of those of a
+/// fleet with so many nodes, and not in those if the fleet has let the request go (`None`).
 ///
 /// # Errors
 ///
@@ -40,30 +41,35 @@ type Costs = [u32; MOST_RATES];
 pub(crate) fn reserve(
     rates: &[(&RateLimit, Arc<Pacer>)],
     request: &Request,
+    nodes: Option<u32>,
     longest: Duration,
     now: Instant,
 ) -> Result<Vec<Slot>, Limited> {
-    if let [(rules, pacer)] = rates {
-        return Ok(vec![pacer.reserve(rules, request, longest, now)?]);
+    if let ([(rules, pacer)], Some(nodes)) = (rates, nodes) {
+        return Ok(vec![pacer.reserve(rules, request, nodes, longest, now)?]);
     }
+    let asked = rates.iter().enumerate();
+    let asked = asked.filter(|(_, (rules, _))| nodes.is_some() || !rules.is_of_fleet);
     // Outside of the locks: it is the caller's code.
-    let mut all: Vec<_> =
-        rates.iter().map(|(rules, pacer)| (pacer, rules.costs(request))).collect();
+    let mut all: Vec<_> = asked
+        .map(|(of, (rules, pacer))| (of, pacer, rules.costs(request, nodes.unwrap_or(1))))
+        .collect();
     // All are locked at once, in one order for all requests, so that none waits for another.
-    all.sort_by_key(|it| Arc::as_ptr(it.0));
-    all.dedup_by_key(|it| Arc::as_ptr(it.0));
-    let mut lanes: Vec<_> = all.iter().map(|it| it.0.lock()).collect();
+    all.sort_by_key(|it| Arc::as_ptr(it.1));
+    all.dedup_by_key(|it| Arc::as_ptr(it.1));
+    let mut lanes: Vec<_> = all.iter().map(|it| it.1.lock()).collect();
     let at = all
         .iter()
         .zip(&lanes)
-        .try_fold(now, |at, ((_, costs), lanes)| Some(at.max(next(lanes, costs, now)?)));
+        .try_fold(now, |at, ((.., costs), lanes)| Some(at.max(next(lanes, costs, now)?)));
     let at = within(at, longest, now)?;
-    let taken = all.iter().zip(&lanes).map(|((_, costs), lanes)| plan(lanes, costs, at));
+    let taken = all.iter().zip(&lanes).map(|((.., costs), lanes)| plan(lanes, costs, at));
     let taken: Vec<_> = taken.collect::<Option<_>>().ok_or_else(|| too_long(at, now))?;
     lanes.iter_mut().zip(&taken).for_each(|(lanes, taken)| take(lanes, taken));
     drop(lanes);
-    let slots = all.into_iter().zip(taken).map(|((pacer, costs), taken)| Slot {
+    let slots = all.into_iter().zip(taken).map(|((of, pacer, costs), taken)| Slot {
         pacer: Arc::clone(pacer),
+        of,
         at,
         costs,
         taken,
@@ -151,7 +157,8 @@ impl Pacer {
         self.version.store(rules.version, Ordering::Relaxed);
     }
 
-    /// Reserves the next slot for a request, if that begins within `longest`.
+    /// Reserves the next slot for a request, if that begins within `longest`; in an even share of the
+    /// rates, if so many nodes share them.
     ///
     /// # Errors
     ///
@@ -160,17 +167,18 @@ impl Pacer {
         self: &Arc<Self>,
         rules: &RateLimit,
         request: &Request,
+        nodes: u32,
         longest: Duration,
         now: Instant,
     ) -> Result<Slot, Limited> {
         // Outside of the lock: it is the caller's code.
-        let costs = rules.costs(request);
+        let costs = rules.costs(request, nodes);
         let mut lanes = self.lock();
         let at = within(next(&lanes, &costs, now), longest, now)?;
         let taken = plan(&lanes, &costs, at).ok_or_else(|| too_long(at, now))?;
         take(&mut lanes, &taken);
         drop(lanes);
-        Ok(Slot { pacer: Arc::clone(self), at, costs, taken, is_used: false })
+        Ok(Slot { pacer: Arc::clone(self), of: 0, at, costs, taken, is_used: false })
     }
 
     /// Returns whether slots are reserved that have not come yet.
@@ -195,6 +203,8 @@ impl Pacer {
 #[must_use = "dropping a slot gives it back"]
 pub(crate) struct Slot {
     pacer: Arc<Pacer>,
+    /// The place of its limit among those of the request.
+    of: usize,
     at: Instant,
     costs: Costs,
     taken: [Option<Taken>; MOST_RATES],
@@ -205,6 +215,11 @@ impl Slot {
     /// Returns the time of the slot.
     pub(crate) fn at(&self) -> Instant {
         self.at
+    }
+
+    /// Returns the place of its limit among those of the request.
+    pub(crate) fn of(&self) -> usize {
+        self.of
     }
 
     /// Uses the slot: the attempt is sent.
@@ -262,7 +277,7 @@ mod tests {
         let rules = RateLimit::from(Rate::per_second(1));
         let pacer = Arc::new(Pacer::new(&rules));
         let request = Request::new(Method::GET, "http://a.example/".parse().unwrap());
-        (pacer, move |pacer, longest, now| pacer.reserve(&rules, &request, longest, now))
+        (pacer, move |pacer, longest, now| pacer.reserve(&rules, &request, 1, longest, now))
     }
 
     #[test]
@@ -307,7 +322,7 @@ mod tests {
             let at = (random >> 33) as usize;
             match random >> 61 {
                 0..4 if waiting.len() < 100 => {
-                    waiting.push(pacer.reserve(&rules, &request, Duration::MAX, now).unwrap());
+                    waiting.push(pacer.reserve(&rules, &request, 1, Duration::MAX, now).unwrap());
                 }
                 4 if !waiting.is_empty() => {
                     dropped += 1;
