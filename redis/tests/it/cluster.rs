@@ -1,0 +1,1 @@
+//! A cluster: hosts lie in several slots.

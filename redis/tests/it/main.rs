@@ -1,0 +1,5 @@
+//! A real redis and real processes.
+
+mod cluster;
+mod store;
+mod support;

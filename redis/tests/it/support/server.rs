@@ -1,0 +1,126 @@
+//! A redis of the test's own.
+
+use std::{
+    fs::File,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use redis::{Client, Cmd, FromRedisValue, cmd};
+
+use crate::support::{Folder, until};
+
+/// Signals a process.
+pub(crate) fn signal(pid: u32, name: &str) {
+    let done = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap();
+    assert!(done.success(), "kill -{name} {pid}");
+}
+
+/// A redis-server on a unix socket, killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    arguments: Vec<String>,
+    folder: Folder,
+}
+
+impl Server {
+    /// Starts one without disk and port.
+    pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// Starts one with more arguments.
+    ///
+    /// # Panics
+    ///
+    /// If there is no redis-server.
+    pub(crate) fn with(arguments: &[&str]) -> Self {
+        let folder = Folder::new();
+        let arguments: Vec<String> = arguments.iter().map(|&it| it.to_owned()).collect();
+        let child = spawn(&folder, &arguments);
+        let it = Self { child, arguments, folder };
+        it.wait();
+        it
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.0.join("socket")
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::open(self.url()).unwrap()
+    }
+
+    /// Asks it without async.
+    #[track_caller]
+    pub(crate) fn ask<T: FromRedisValue>(&self, command: &Cmd) -> T {
+        command.query(&mut self.client().get_connection().unwrap()).unwrap()
+    }
+
+    /// Returns how often clients called commands of these names.
+    pub(crate) fn calls(&self, names: &[&str]) -> u64 {
+        let info: String = self.ask(cmd("INFO").arg("commandstats"));
+        let calls = |name: &str| {
+            let row = info.split(&format!("cmdstat_{name}:calls=")).nth(1);
+            row.and_then(|it| it.split(',').next()).map_or(0, |it| it.parse::<u64>().unwrap())
+        };
+        names.iter().map(|&it| calls(it)).sum()
+    }
+
+    /// SIGSTOP: connections stay, nothing is answered.
+    pub(crate) fn pause(&self) {
+        signal(self.child.id(), "STOP");
+    }
+
+    pub(crate) fn resume(&self) {
+        signal(self.child.id(), "CONT");
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again, empty.
+    pub(crate) fn restart(&mut self) {
+        let _gone = std::fs::remove_file(self.socket());
+        self.child = spawn(&self.folder, &self.arguments);
+        self.wait();
+    }
+
+    fn wait(&self) {
+        let client = self.client();
+        until("redis-server is up", Duration::from_secs(10), || {
+            client.get_connection().is_ok_and(|mut it| cmd("PING").exec(&mut it).is_ok())
+        });
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}
+
+fn spawn(folder: &Folder, arguments: &[String]) -> Child {
+    let log = File::create(folder.0.join("log")).unwrap();
+    Command::new("redis-server")
+        .args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no"])
+        .arg("--dir")
+        .arg(&folder.0)
+        .arg("--unixsocket")
+        .arg(folder.0.join("socket"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .expect("redis-server, Debian's package of that name, has to be installed")
+}
