@@ -24,8 +24,6 @@ pub(crate) struct Context {
     pub(crate) deadline: u64,
     /// The run of a host that the store does not have yet.
     pub(crate) fresh_run: u64,
-    /// The jitter of an open time that begins with this report, 0 to 1,000.
-    pub(crate) permille: u16,
 }
 
 /// How the script is called.
@@ -65,7 +63,7 @@ pub(crate) fn command(
     it.arg(context.node.to_string()).arg(report.run).arg(report.epoch);
     it.arg(report.ok).arg(report.failed).arg(u8::from(report.votes_failing));
     it.arg(report.probes_ok).arg(report.probes_failed).arg(report.offered);
-    it.arg(context.fresh_run).arg(context.permille).arg(context.deadline);
+    it.arg(context.fresh_run).arg(context.deadline);
     it.arg(channel(namespace)).arg(&*report.host);
     for gate in &report.gates {
         it.arg(gate.key).arg(millis(gate.remaining));
@@ -136,7 +134,7 @@ mod tests {
     #[test]
     fn braces_of_a_namespace_do_not_move_the_hash_tag() {
         let report = HostReport::new("http://[::1]:80");
-        let context = Context { node: NodeId::new(1), deadline: 0, fresh_run: 7, permille: 0 };
+        let context = Context { node: NodeId::new(1), deadline: 0, fresh_run: 7 };
         let packed = command(Call::Text, &escaped("a}b{c"), &report, context).get_packed_command();
         let text = String::from_utf8(packed).unwrap();
         assert!(text.contains("{rr:a%7Db%7Bc:http://[::1]:80}:st"), "{text}");

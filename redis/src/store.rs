@@ -148,7 +148,6 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisFleet<C> {
             node,
             deadline: self.deadline(),
             fresh_run: rand::random_range(1..=u64::MAX),
-            permille: rand::random_range(0..=1_000),
         };
         let sent = Instant::now();
         let hash = Call::Hash(self.script.get_hash());
