@@ -32,7 +32,7 @@ pub(crate) enum Call<'a> {
     /// By its hash: the server has it.
     Hash(&'a str),
     /// By its text: the server keeps it from then on.
-    Text,
+    Text(&'a str),
 }
 
 /// Returns the namespace without braces, which would move the hash tag.
@@ -54,7 +54,7 @@ pub(crate) fn command(
 ) -> Cmd {
     let mut it = match call {
         Call::Hash(hash) => cmd("EVALSHA").arg(hash).to_owned(),
-        Call::Text => cmd("EVAL").arg(SCRIPT).to_owned(),
+        Call::Text(text) => cmd("EVAL").arg(text).to_owned(),
     };
     it.arg(KEYS.len());
     for key in KEYS {
@@ -135,7 +135,8 @@ mod tests {
     fn braces_of_a_namespace_do_not_move_the_hash_tag() {
         let report = HostReport::new("http://[::1]:80");
         let context = Context { node: NodeId::new(1), deadline: 0, fresh_run: 7 };
-        let packed = command(Call::Text, &escaped("a}b{c"), &report, context).get_packed_command();
+        let packed =
+            command(Call::Text(SCRIPT), &escaped("a}b{c"), &report, context).get_packed_command();
         let text = String::from_utf8(packed).unwrap();
         assert!(text.contains("{rr:a%7Db%7Bc:http://[::1]:80}:st"), "{text}");
     }

@@ -191,7 +191,8 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisFleet<C> {
         // Within a pipeline the first text is there for those that follow.
         let commands = unknown.iter().enumerate().map(|(nth, &at)| {
             let by_text = nth == 0 || self.in_cluster;
-            let call = if by_text { Call::Text } else { Call::Hash(self.script.get_hash()) };
+            let call =
+                if by_text { Call::Text(SCRIPT) } else { Call::Hash(self.script.get_hash()) };
             command(call, &self.namespace, &reports[at], context)
         });
         for (at, reply) in unknown.iter().zip(self.send(commands).await?) {

@@ -9,7 +9,10 @@ use reqwest_resilient::fleet::{
 use reqwest_resilient_redis::RedisFleet;
 use tokio::time::{sleep, timeout};
 
-use crate::support::server::Server;
+use crate::support::{
+    proxy::{Passing, Proxy},
+    server::Server,
+};
 
 const HOST: &str = "http://api.example.com:80";
 
@@ -342,4 +345,35 @@ async fn news_arrive_before_the_next_exchange_and_after_another_connection() {
     sleep(Duration::from_millis(50)).await;
     let clients: String = server.ask(cmd("CLIENT").arg("LIST").arg("TYPE").arg("pubsub"));
     assert_eq!(clients, "", "the subscription ends with its store");
+}
+
+#[tokio::test]
+async fn a_subscription_whose_socket_is_half_dead_is_replaced() {
+    let server = Server::start();
+    let proxy = Proxy::start(server.socket());
+    let client = redis::Client::open(proxy.url()).unwrap();
+    let listening = store(&server).await.with_news(client);
+    let subscribers = || {
+        let list: String = server.ask(cmd("CLIENT").arg("LIST").arg("TYPE").arg("pubsub"));
+        let ids = list.lines().map(|it| it.split(' ').next().unwrap().to_owned());
+        ids.collect::<Vec<_>>()
+    };
+    assert!(timeout(Duration::from_millis(300), listening.next_news()).await.is_err());
+    let first = subscribers();
+    assert_eq!(first.len(), 1);
+    // A heartbeat is due after 5 s, and has 2 s.
+    proxy.set(Passing::Held);
+    sleep(Duration::from_millis(7_500)).await;
+    proxy.set(Passing::After(Duration::ZERO));
+    for tries in 0.. {
+        assert!(tries < 100, "{:?}", subscribers());
+        let now = subscribers();
+        if now.len() == 1 && now != first {
+            break;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    open(&store(&server).await).await;
+    let news = timeout(Duration::from_millis(500), listening.next_news()).await.unwrap();
+    assert!(matches!(news, FleetNews::Breaker { .. }), "{news:?}");
 }
