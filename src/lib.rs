@@ -181,6 +181,8 @@ pub mod guide {
 /// Several processes as one fleet: all heed what one of them learns of a host. No request waits for
 /// the store.
 pub mod fleet {
+    pub use crate::client::fleet::in_process::InProcessFleet;
+    pub use crate::client::fleet::{Fleet, FleetBuilder, FleetStats};
     pub use crate::host::fleet::advice::{BreakerAdvice, FleetNews, FleetState, HostAdvice};
     pub use crate::host::fleet::report::{FleetGate, HostReport, NodeId};
     pub use crate::host::fleet::store::{BoxError, BoxFuture, FleetStore};
@@ -231,8 +233,8 @@ pub use observe::attempt_log::AttemptLog;
 pub use observe::event::{Event, FailureInfo, RequestInfo, ResponseInfo, RetryInfo};
 pub use observe::history::{Attempt, History, Hold, ResponseExt};
 pub use observe::info::{
-    BudgetInfo, FailoverInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo, LimitInfo,
-    QueueInfo, ResumeInfo,
+    BudgetInfo, FailoverInfo, FleetInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo,
+    LimitInfo, QueueInfo, ResumeInfo,
 };
 pub use observe::listeners::{AttemptScope, Observer};
 pub use observe::message::TimeLimit;

@@ -201,6 +201,11 @@ impl Circuit {
         self.drive(|machine, _| ((), command(machine)));
     }
 
+    /// Restarts closed, because the fleet found the service back. Returns the change, if it is one.
+    pub(super) fn restart(&self) -> Option<StateChange> {
+        self.drive(|machine, _| ((), machine.restart())).1
+    }
+
     pub(super) fn state(&self) -> BreakerState {
         // Without the lock in the most frequent case: hosts that eviction examines.
         if self.gate().is_closed() {

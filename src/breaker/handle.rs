@@ -78,6 +78,11 @@ impl BreakerHandle {
         self.circuit.command(Machine::reset);
     }
 
+    /// Restarts closed, with an empty window: the fleet found the service back.
+    pub(crate) fn restart(&self) -> Option<StateChange> {
+        self.circuit.restart()
+    }
+
     /// Returns a permit if every call gets one.
     #[inline]
     pub(crate) fn pass(&self, now: Instant) -> Option<Permit> {

@@ -22,8 +22,12 @@ mod waiting;
 mod window;
 
 pub(crate) use self::{
-    circuit::Observers, handle::BreakerHandle, report::Report, rule_set::RuleSet,
+    circuit::Observers,
+    handle::BreakerHandle,
+    report::Report,
+    rule_set::RuleSet,
     scope::BreakerScope,
+    waiting::{Waiter, Waiting},
 };
 pub use self::{
     circuit_breaker::CircuitBreaker,

@@ -257,6 +257,23 @@ impl Machine {
         (transition.from != transition.to).then_some(transition)
     }
 
+    /// Restarts closed, with an empty window: the fleet found the service back. A state that was set
+    /// by hand stays.
+    pub(super) fn restart(&mut self) -> Option<Transition> {
+        match self.phase {
+            Phase::Open { .. } | Phase::HalfOpen(_) => {
+                self.forget();
+                Some(self.go(Phase::Closed, ChangeReason::Fleet))
+            }
+            Phase::Closed => {
+                self.forget();
+                self.generation += 1;
+                None
+            }
+            Phase::ForcedOpen | Phase::Disabled | Phase::MetricsOnly => None,
+        }
+    }
+
     pub(super) fn state(&self) -> BreakerState {
         self.phase.state()
     }

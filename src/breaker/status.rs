@@ -93,6 +93,8 @@ pub enum ChangeReason {
     ProbesSucceeded,
     /// A method of the breaker was called.
     Manual,
+    /// The fleet found the host down, or back; see [`fleet`](crate::fleet).
+    Fleet,
 }
 
 impl ChangeReason {
@@ -107,6 +109,7 @@ impl ChangeReason {
             Self::ProbesFailed => "probes_failed",
             Self::ProbesSucceeded => "probes_succeeded",
             Self::Manual => "manual",
+            Self::Fleet => "fleet",
         }
     }
 }
@@ -261,6 +264,7 @@ impl Display for OpenCause {
             ChangeReason::OpenTimeOver | ChangeReason::ProbesSucceeded | ChangeReason::Manual => {
                 f.write_str("opened by hand")
             }
+            ChangeReason::Fleet => f.write_str("opened by the fleet"),
         }
     }
 }
@@ -288,6 +292,18 @@ pub struct CircuitOpen {
 }
 
 impl CircuitOpen {
+    /// Builds the rejection by the breaker of a fleet.
+    pub(crate) fn of_fleet(retry_in: Duration, is_probing: bool) -> Self {
+        let (reason, window) = (ChangeReason::Fleet, WindowCounts::default());
+        let cause = OpenCause { reason, failures: 0, no_success_for: Duration::ZERO, window };
+        Self { cause, retry_in: Some(retry_in), is_probing }
+    }
+
+    /// Returns whether the fleet rejects, and not the client's own breaker.
+    pub(crate) fn is_of_fleet(&self) -> bool {
+        self.cause.reason == ChangeReason::Fleet
+    }
+
     /// Returns whether probes are under way.
     pub(crate) fn is_probing(&self) -> bool {
         self.is_probing

@@ -9,7 +9,7 @@ const MAX_WAITERS: usize = 10_000;
 
 /// The requests that wait at one breaker. Free of cost while none waits.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub(crate) struct Waiting {
     changed: Notify,
     waiters: AtomicUsize,
 }
@@ -20,7 +20,7 @@ pub(crate) struct Waiter<'b>(&'b Waiting);
 
 impl Waiting {
     /// Takes a place; `None` if 10,000 are taken.
-    pub(super) fn join(&self) -> Option<Waiter<'_>> {
+    pub(crate) fn join(&self) -> Option<Waiter<'_>> {
         // Only a number: it orders no other memory access.
         let more = |waiters| (waiters < MAX_WAITERS).then_some(waiters + 1);
         self.waiters.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
@@ -28,7 +28,7 @@ impl Waiting {
     }
 
     /// Wakes all waiters.
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         self.changed.notify_waiters();
     }
 }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::Extensions;
 use reqwest::{Request, Response};
 
+use crate::client::fleet::Fleet;
 use crate::common::clock::Instant;
 use crate::common::fault::ConfigError;
 use crate::config::ResilientConfig;
@@ -113,6 +114,7 @@ pub struct Resilient {
     /// Set if the end of the chain is our own, which records what is sent.
     records: bool,
     misuses: Misuses,
+    fleet: Option<Fleet>,
 }
 
 impl Default for Resilient {
@@ -126,7 +128,7 @@ impl Resilient {
     pub fn new(config: ResilientConfig) -> Self {
         let hosts = HostStates::with_max_hosts(config.policy().max_hosts);
         let (current, misuses) = (Current::new(config, hosts), Misuses::default());
-        Self { current, client_timeout: None, records: false, misuses }
+        Self { current, client_timeout: None, records: false, misuses, fleet: None }
     }
 
     /// Returns a builder for a client of reqwest that suits this middleware, to go on from.
@@ -182,7 +184,32 @@ impl Resilient {
     /// Keeps what it learns of hosts in `hosts`, which other clients may share.
     pub fn with_hosts(mut self, hosts: HostStates) -> Self {
         self.current.set_hosts(hosts);
+        self.join_fleet();
         self
+    }
+
+    /// Makes this client's hosts those of a fleet: what other processes learn of a host, requests here
+    /// heed. Hosts that clients share are in one fleet, the first one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use reqwest_resilient::{Resilient, ResilientConfig};
+    /// use reqwest_resilient::fleet::{Fleet, InProcessFleet};
+    ///
+    /// let fleet = Fleet::new(InProcessFleet::new());
+    /// let resilient = Resilient::new(ResilientConfig::default()).with_fleet(&fleet);
+    /// ```
+    pub fn with_fleet(mut self, fleet: &Fleet) -> Self {
+        self.fleet = Some(fleet.clone());
+        self.join_fleet();
+        self
+    }
+
+    fn join_fleet(&self) {
+        if let Some(fleet) = &self.fleet {
+            self.current.hosts().map().join(fleet.hub());
+        }
     }
 
     /// Returns what it knows of hosts.
@@ -198,13 +225,13 @@ impl Resilient {
         extensions: &Extensions,
     ) -> Option<crate::client::download::link::Context> {
         let policy = self.current.resolve(request, extensions).ok()?;
-        let (breaker, budget) = {
+        let (breaker, budget, member) = {
             let hosts = self.current.hosts().map();
             let parts = Parts::find(hosts, policy.host_rules(), request, Instant::now());
-            (parts.breaker().cloned(), parts.budget().cloned())
+            (parts.breaker().cloned(), parts.budget().cloned(), parts.member().cloned())
         };
         let hosts = self.current.hosts().clone();
-        Some(crate::client::download::link::Context::new(policy, breaker, budget, hosts))
+        Some(crate::client::download::link::Context::new(policy, breaker, budget, member, hosts))
     }
 
     /// Its settings: those of requests that begin now.
@@ -253,6 +280,9 @@ impl Resilient {
         mut request: Request,
         extensions: &'a mut Extensions,
     ) -> BoxFuture<'a, Result<Response, C::Error>> {
+        if let Some(fleet) = &self.fleet {
+            fleet.ensure_running();
+        }
         let client = ClientParts {
             hosts: self.current.hosts().map(),
             misuses: &self.misuses,

@@ -7,6 +7,7 @@ pub mod blocking;
 pub(crate) mod download;
 pub(crate) mod end_of_chain;
 mod error_body;
+pub(crate) mod fleet;
 pub(crate) mod middleware;
 pub(crate) mod request;
 pub(crate) mod resilient_client;

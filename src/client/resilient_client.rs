@@ -8,6 +8,7 @@ use reqwest::IntoUrl;
 use reqwest_middleware::{ClientWithMiddleware, Middleware};
 
 use crate::client::end_of_chain::EndOfChain;
+use crate::client::fleet::Fleet;
 use crate::client::middleware::Resilient;
 use crate::client::request::RequestBuilder;
 use crate::common::fault::BuildError;
@@ -126,6 +127,12 @@ macro_rules! assembling {
             /// Keeps what the client learns of hosts in `hosts`, which other clients may share.
             pub fn hosts(self, hosts: $crate::host::states::HostStates) -> Self {
                 self.map(|it| it.hosts = Some(hosts))
+            }
+
+            /// Makes the client's hosts those of a fleet; see
+            /// [`Resilient::with_fleet`](crate::Resilient::with_fleet).
+            pub fn fleet(self, fleet: &$crate::client::fleet::Fleet) -> Self {
+                self.map(|it| it.fleet = Some(fleet.clone()))
             }
         }
     };
@@ -248,6 +255,7 @@ pub struct ResilientClientBuilder {
     pub(crate) client: Option<reqwest::Client>,
     pub(crate) customize: Vec<Customize>,
     pub(crate) hosts: Option<HostStates>,
+    pub(crate) fleet: Option<Fleet>,
 }
 
 assembling!(ResilientClientBuilder);
@@ -262,6 +270,9 @@ impl ResilientClientBuilder {
         let mut resilient = Resilient::new(self.config);
         if let Some(hosts) = self.hosts {
             resilient = resilient.with_hosts(hosts);
+        }
+        if let Some(fleet) = &self.fleet {
+            resilient = resilient.with_fleet(fleet);
         }
         let (client, resilient, end) = match self.client {
             Some(client) => (client, resilient, None),

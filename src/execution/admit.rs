@@ -18,7 +18,7 @@ use crate::execution::run::Execution;
 use crate::host::gate::{Patience, RateLimited};
 use crate::outcome::FailureKind;
 use crate::retry::budget::TokenWaiter;
-use crate::retry::decision::StopReason;
+use crate::retry::decision::WaitSource;
 
 /// Requests that waited at a breaker leave it spread over this time once it has closed.
 const SPREAD: Duration = Duration::from_millis(100);
@@ -72,7 +72,7 @@ impl Execution<'_> {
         let Some(waiting) = entered.map_err(rejection)? else { return Ok(()) };
         // The wait after a response that closed the gate has been reported with that.
         if !mem::take(&mut self.waits_at_gate) {
-            self.held_back(request, StopReason::RateLimited, waiting.opens_in());
+            self.held_back(request, WaitSource::Gate, waiting.opens_in());
         }
         let passed = waiting.wait().await;
         let waited = mem::replace(&mut self.now, Instant::now());
@@ -109,12 +109,36 @@ impl Execution<'_> {
                 let wait = self.open_wait().min(self.retry.left(now).unwrap_or(Duration::MAX));
                 let may_close_in = open.may_close_in().filter(|it| *it <= wait && !wait.is_zero());
                 let may_close_in = may_close_in.ok_or_else(rejected)?;
-                self.held_back(request, StopReason::CircuitOpen, may_close_in);
+                let source = match open.is_of_fleet() {
+                    true => WaitSource::Fleet,
+                    false => WaitSource::CircuitBreaker,
+                };
+                self.held_back(request, source, may_close_in);
                 now.checked_add(wait).ok_or_else(rejected)?
             }
         };
         *patience = Some(until);
         if now < until { Ok(until) } else { Err(rejected()) }
+    }
+
+    /// Waits until the fleet may let the request through, or until `until`.
+    async fn wait_at_fleet(&mut self, open: CircuitOpen, until: Instant) -> Result<(), Rejection> {
+        let Some(member) = self.admission.member().cloned() else { return Ok(()) };
+        let waiter = member.wait().ok_or_else(|| reject(open))?;
+        let changed = waiter.changed();
+        // Closed or lost since it was asked; while it is half-open, the rejection says when to ask.
+        if !member.is_open() {
+            return Ok(());
+        }
+        let open = member.rejects(self.now).unwrap_or(open);
+        let ask_at = open.retry_in().and_then(|it| self.now.checked_add(it));
+        let has_changed =
+            timeout_at(ask_at.map_or(until, |it| it.min(until)), changed).await.is_ok();
+        self.now = Instant::now();
+        if has_changed && !member.is_open() {
+            self.leave_spread(until).await;
+        }
+        Ok(())
     }
 
     /// Waits until the breaker may let the request through, or until `until`.
@@ -123,6 +147,9 @@ impl Execution<'_> {
         open: CircuitOpen,
         until: Instant,
     ) -> Result<(), Rejection> {
+        if open.is_of_fleet() {
+            return self.wait_at_fleet(open, until).await;
+        }
         let Some(breaker) = self.admission.breaker().cloned() else { return Ok(()) };
         let waiter = breaker.wait().ok_or_else(|| reject(open))?;
         let changed = waiter.changed();
@@ -133,18 +160,23 @@ impl Execution<'_> {
             timeout_at(ask_at.map_or(until, |it| it.min(until)), changed).await.is_ok();
         self.now = Instant::now();
         if has_changed && !breaker.is_probing() {
-            let spread = match self.policy.waits_out_outages {
-                true => {
-                    let left = until.saturating_duration_since(self.now);
-                    self.open_wait().saturating_sub(left).min(LONGEST_SPREAD)
-                }
-                false => SPREAD,
-            };
-            let spread = spread.min(self.retry.left(self.now).unwrap_or(Duration::MAX));
-            sleep(spread.mul_f64(self.policy.sources.random().clamp(0.0, 1.0))).await;
-            self.now = Instant::now();
+            self.leave_spread(until).await;
         }
         Ok(())
+    }
+
+    /// Waits a little, after a wait up to `until` at most: others waited, too.
+    async fn leave_spread(&mut self, until: Instant) {
+        let spread = match self.policy.waits_out_outages {
+            true => {
+                let left = until.saturating_duration_since(self.now);
+                self.open_wait().saturating_sub(left).min(LONGEST_SPREAD)
+            }
+            false => SPREAD,
+        };
+        let spread = spread.min(self.retry.left(self.now).unwrap_or(Duration::MAX));
+        sleep(spread.mul_f64(self.policy.sources.random().clamp(0.0, 1.0))).await;
+        self.now = Instant::now();
     }
 
     /// Waits for the token of a retry that has just been decided upon. Returns `false` if none came
@@ -176,7 +208,7 @@ impl Execution<'_> {
                 return true;
             }
             self.now = Instant::now();
-            self.held_back(request, StopReason::Budget, Duration::ZERO);
+            self.held_back(request, WaitSource::Budget, Duration::ZERO);
             let mut opened = pin!(opened(breaker.as_deref()));
             while polled.is_pending() && self.now < until {
                 waiter.trickle(self.now);
@@ -202,9 +234,9 @@ impl Execution<'_> {
     }
 
     /// Records that the request waits, and for what.
-    fn held_back(&mut self, request: &Request, by: StopReason, wait: Duration) {
+    fn held_back(&mut self, request: &Request, source: WaitSource, wait: Duration) {
         let now = self.standing();
-        self.recorder.held_back(request, by, wait, now);
+        self.recorder.held_back(request, source, wait, now);
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) fn run<'a, C: Chain + 'a>(
         let parts = Parts::find(client.hosts, policy.host_rules(), &request, started);
         let passed = admission::pass(&parts, extensions, started);
         let original = &mut Original::new(&mut request, extensions);
-        let (mut permit, mut first) = (None, None);
+        let (mut permit, mut first, entry) = (None, None, parts.fleet_entry());
         if let Some(admitted) = passed {
             let timeout = client.attempt_timeout(&policy, original.request);
             let request = original.take(true);
@@ -99,7 +99,7 @@ pub(crate) fn run<'a, C: Chain + 'a>(
         }
         // Boxed, because most requests end before.
         Box::pin(async {
-            let admission = Admission::new(parts, original.extensions()).with(permit);
+            let admission = Admission::new(parts, original.extensions()).with(permit, entry);
             let mut execution = Execution::new(&policy, admission, original, client, started);
             execution.run(&chain, original, first).await
         })

@@ -22,7 +22,10 @@ use crate::retry::decision::{Decision, StopReason, WaitSource};
 impl<'p> Execution<'p> {
     /// Asks the circuit breaker for a permit.
     pub(super) fn enter(&mut self) -> Result<(), CircuitOpen> {
-        let entered = self.admission.enter(self.now, &mut self.changes);
+        let entered = self.admission.enter(self.now, &self.policy.sources, &mut self.changes);
+        if let Some(change) = self.admission.take_fleet_change() {
+            self.recorder.fleet_changed(&change);
+        }
         self.recorder.breakers_changed(&mut self.changes);
         entered
     }
@@ -224,7 +227,7 @@ impl<'p> Execution<'p> {
             if let Some(other) = cross_host_url {
                 self.admission.close_gate_of(other, request, it, hint, now, unit);
             }
-            self.admission.close_gate(request, it, hint, now, unit)
+            self.admission.close_gate(request, it, hint, longest, now, unit)
         });
         let load = queue::load(outcome, advice).filter(|_| !is_deadline);
         let quotas = self.quotas(outcome);

@@ -1,19 +1,21 @@
 //! The recorder of a request: notifies its listeners, and keeps its history.
 
-use std::{mem, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use http::Extensions;
 use reqwest::{Request, Url};
 
 use crate::breaker::StateChange;
 use crate::config::policy::Policy;
+use crate::host::fleet::member::ViewChange;
 use crate::host::hedge::HedgeRefusal;
 use crate::host::limit::LimitUse;
 use crate::observe::attempt_log::AttemptLog;
 use crate::observe::event::{Event, FailureInfo, RequestInfo, ResponseInfo, RetryInfo};
 use crate::observe::history::{Attempt, History, Hold, server_of};
 use crate::observe::info::{
-    BudgetInfo, FailoverInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo, LimitInfo, QueueInfo,
+    BudgetInfo, FailoverInfo, FleetInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo,
+    LimitInfo, QueueInfo,
 };
 use crate::observe::listeners::Scopes;
 use crate::outcome::{AttemptKind, Heard, Outcome};
@@ -190,6 +192,15 @@ impl<'p> Recorder<'p> {
         }
     }
 
+    /// Notifies of a change of the fleet's breaker.
+    #[cold]
+    pub(crate) fn fleet_changed(&self, (host, change, nodes): &(Arc<str>, ViewChange, u32)) {
+        if self.is_observed() {
+            let (from, to, nodes) = (change.from, change.to, *nodes);
+            self.notify(&Event::FleetChanged(&FleetInfo { host, from, to, nodes }));
+        }
+    }
+
     /// Notifies that a response closed the gate of its host, or keeps it closed for longer.
     pub(crate) fn gate_closed(&self, outcome: &Outcome<'_>, closed_for: Duration) {
         if self.is_observed() {
@@ -202,14 +213,14 @@ impl<'p> Recorder<'p> {
     pub(crate) fn held_back(
         &mut self,
         request: &Request,
-        by: StopReason,
+        source: WaitSource,
         wait: Duration,
         now: Standing,
     ) {
-        let source = match by {
-            StopReason::CircuitOpen => WaitSource::CircuitBreaker,
-            StopReason::Budget => WaitSource::Budget,
-            _ => WaitSource::Gate,
+        let by = match source {
+            WaitSource::CircuitBreaker | WaitSource::Fleet => StopReason::CircuitOpen,
+            WaitSource::Budget => StopReason::Budget,
+            _ => StopReason::RateLimited,
         };
         if self.is_observed() {
             let (method, url) = (request.method(), self.policy.redacted(request.url()));

@@ -12,9 +12,11 @@ use reqwest::{Request, Url};
 
 use crate::breaker::{BreakerHandle, CircuitOpen, Health, Permit, Report, StateChange};
 use crate::common::clock::{Instant, Sources};
+use crate::host::fleet::member::{FleetEntry, ViewChange};
 use crate::host::gate::{
     Closing, Entry, GateKey, GatePass, Patience, RateLimited, Throttle, Waiting,
 };
+use crate::host::in_fleet;
 use crate::host::parts::Parts;
 use crate::retry::budget::{Success, Token, TokenWaiter};
 
@@ -29,6 +31,9 @@ pub(crate) struct Admission<'p> {
     pub(super) permit: Option<Permit>,
     /// Lives as long as a permit that is a probe.
     pub(super) probing: Option<Arc<()>>,
+    /// The fleet's breaker, as the attempt found it.
+    pub(super) fleet_entry: FleetEntry,
+    pub(super) fleet_change: Option<ViewChange>,
     token: Option<Token>,
     token_waiter: Option<TokenWaiter>,
     gate_pass: GatePass,
@@ -47,6 +52,8 @@ impl<'p> Admission<'p> {
             is_outer_probe,
             permit: None,
             probing: None,
+            fleet_entry: FleetEntry::default(),
+            fleet_change: None,
             token: None,
             token_waiter: None,
             gate_pass: GatePass::FREE,
@@ -72,9 +79,9 @@ impl<'p> Admission<'p> {
         self.parts.breaker()
     }
 
-    /// Adopts the permit of an attempt that is under way.
-    pub(crate) fn with(self, permit: Option<Permit>) -> Self {
-        Self { permit, ..self }
+    /// Adopts the permit of an attempt that is under way, and what it found of the fleet.
+    pub(crate) fn with(self, permit: Option<Permit>, fleet_entry: FleetEntry) -> Self {
+        Self { permit, fleet_entry, ..self }
     }
 
     /// Saves the key of a request's gate: the copy of the request has no headers.
@@ -130,13 +137,16 @@ impl<'p> Admission<'p> {
         }
     }
 
-    /// Asks the breaker for a permit. Adds state changes of the breaker to `changes`.
+    /// Asks the breakers of fleet and host for a permit. Adds state changes of the breaker to
+    /// `changes`.
     #[inline]
     pub(crate) fn enter(
         &mut self,
         now: Instant,
+        sources: &Sources,
         changes: &mut Vec<StateChange>,
     ) -> Result<(), CircuitOpen> {
+        self.ask_fleet(now, sources, changes)?;
         if let Some(breaker) = self.parts.breaker() {
             match breaker.pass(now) {
                 Some(permit) => self.permit = Some(permit),
@@ -190,13 +200,17 @@ impl<'p> Admission<'p> {
         self.probing = None;
         if let (Some(permit), Some(result)) = (&mut self.permit, result) {
             report(&self.parts, permit, result, cross_host_url, now, sources, changes);
+            if let Some(member) = self.parts.member() {
+                in_fleet::record(member, self.fleet_entry, result.health);
+            }
         }
-        self.permit = None;
+        (self.permit, self.fleet_entry) = (None, FleetEntry::default());
     }
 
     /// Returns how long the breaker rejects attempts from now on, if it does.
     pub(crate) fn rejects_for(&self, now: Instant) -> Option<Duration> {
-        let rejection = self.parts.breaker()?.rejects(now)?;
+        let of_fleet = || self.parts.member()?.rejects(now);
+        let rejection = self.parts.breaker()?.rejects(now).or_else(of_fleet)?;
         // No wait helps if it was forced open.
         Some(rejection.may_close_in().unwrap_or(Duration::MAX))
     }
@@ -268,18 +282,24 @@ impl<'p> Admission<'p> {
         }
     }
 
-    /// Closes the gate of requests like this one; `None` if such a response closes none.
+    /// Closes the gate of requests like this one; `None` if such a response closes none. The fleet hears
+    /// of a hint, cut to `longest`.
     pub(crate) fn close_gate(
         &self,
         request: &Request,
         throttle: Throttle,
         hint: Option<Duration>,
+        longest: Duration,
         now: Instant,
         unit: impl FnOnce() -> f64,
     ) -> Option<Closing> {
         let gates = self.parts.gates()?;
         let key = self.gate_key.unwrap_or_else(|| self.parts.gate_key(request));
-        gates.close(key, now, throttle, hint, unit())
+        let closing = gates.close(key, now, throttle, hint, unit());
+        if let (Some(_), Some(hint)) = (closing.filter(|it| it.is_longer), hint) {
+            self.hand_gate_on(key, hint, longest, now);
+        }
+        closing
     }
 
     /// Closes the gate of another host, which a redirect led to; by default for requests without
@@ -312,7 +332,7 @@ pub(crate) fn pass(
     extensions: &Extensions,
     now: Instant,
 ) -> Option<Option<Permit>> {
-    if parts.may_be_held_back() {
+    if parts.may_be_held_back() || !in_fleet::is_settled(parts) {
         return None;
     }
     match parts.breaker() {
@@ -339,6 +359,9 @@ pub(crate) fn succeeded(
         } else {
             permit.report(result, now, || sources.random());
         }
+        if let Some(member) = parts.member() {
+            member.record(member.entry(), false);
+        }
     }
     if let Some(account) = parts.budget() {
         account.deposit(Success::OfFirstAttempt);
@@ -361,7 +384,9 @@ fn report(
     let random = || sources.random();
     changes.extend(permit.report(result, now, random));
     let elsewhere = cross_host_url.filter(|_| parts.is_per_host());
-    let Some(other) = elsewhere.and_then(|url| parts.breaker_of(url)) else { return };
+    let Some(host) = elsewhere.and_then(|url| parts.known_host(url)) else { return };
+    in_fleet::record_elsewhere(&host, result.health);
+    let Some(other) = host.used_breaker() else { return };
     let (entered, change) = other.enter(now);
     changes.extend(change);
     if let Ok(mut permit) = entered {

@@ -7,6 +7,7 @@ use crate::common::clock::Instant;
 use crate::host::admission::Admission;
 use crate::host::hedge::lanes::HedgeTurn;
 use crate::host::hedge::{Hedge, HedgeRefusal};
+use crate::host::in_fleet;
 use crate::host::limit::LimitPermit;
 
 /// The permits of a hedge. When dropped it releases them; nothing is reported.
@@ -43,7 +44,8 @@ impl Admission<'_> {
         if self.parts.may_be_held_back() {
             return Err(HedgeRefusal::Gate);
         }
-        if self.is_outer_probe || self.probing.is_some() {
+        let is_settled = in_fleet::is_settled(&self.parts);
+        if self.is_outer_probe || self.probing.is_some() || !is_settled {
             return Err(HedgeRefusal::CircuitBreaker);
         }
         if self.parts.budget().is_some_and(|it| it.is_short(now)) {

@@ -14,6 +14,7 @@ use url::Position;
 
 use crate::breaker::CircuitBreakers;
 use crate::common::clock::Instant;
+use crate::host::fleet::hub::Hub;
 use crate::host::mirrors::Favourites;
 use crate::host::state::{Family, HostState, Key, Mode};
 use crate::host::table::Table;
@@ -34,6 +35,7 @@ pub(crate) struct HostMap {
     shared: Arc<HostState>,
     family: Arc<Family>,
     pub(crate) favourites: Favourites,
+    fleet: OnceLock<Arc<Hub>>,
 }
 
 #[derive(Debug)]
@@ -69,6 +71,7 @@ impl HostMap {
             shared: Arc::new(HostState::new(Key::of_host(""), &family)),
             family,
             favourites: Favourites::default(),
+            fleet: OnceLock::new(),
         }
     }
 
@@ -96,6 +99,17 @@ impl HostMap {
     /// Returns the state of a key of the user's, a new one if there is none.
     pub(crate) fn of_key(&self, key: &str, now: Instant) -> Arc<HostState> {
         self.look_up(Key::of_user(key), now).into_owned()
+    }
+
+    /// Makes the hosts those of a fleet, unless they are in one already.
+    pub(crate) fn join(&self, fleet: &Arc<Hub>) {
+        self.fleet.get_or_init(|| Arc::clone(fleet));
+    }
+
+    /// Returns the fleet, if there is one.
+    #[inline]
+    pub(crate) fn fleet(&self) -> Option<&Arc<Hub>> {
+        self.fleet.get()
     }
 
     /// Returns the state that all requests share.

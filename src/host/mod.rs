@@ -5,6 +5,7 @@ pub(crate) mod fleet;
 pub(crate) mod gate;
 pub(crate) mod hedge;
 pub(crate) mod hedging;
+pub(crate) mod in_fleet;
 pub(crate) mod limit;
 mod limits;
 pub(crate) mod map;

@@ -6,6 +6,7 @@ use reqwest::{Request, Url};
 
 use crate::breaker::{BreakerHandle, BreakerScope, CircuitBreakers};
 use crate::common::clock::Instant;
+use crate::host::fleet::member::{FleetEntry, Member};
 use crate::host::gate::{GateKey, HostGates};
 use crate::host::hedge::lanes::HostHedges;
 use crate::host::limit::{ConcurrencyLimit, Scope};
@@ -76,6 +77,9 @@ impl<'p> Parts<'p> {
         now: Instant,
     ) -> Self {
         let host = hosts.find(url, now);
+        if let Some(fleet) = hosts.fleet() {
+            host.member(fleet, now);
+        }
         let breaker = match rules.breaker {
             None => Part::Unused,
             Some(rules) => match &rules.scope {
@@ -115,7 +119,8 @@ impl<'p> Parts<'p> {
     ) -> Duration {
         let host = hosts.find(url, now);
         let breaker = rules.breaker.filter(|it| matches!(it.scope, BreakerScope::Host));
-        let open = breaker.and_then(|_| host.used_breaker()?.rejects(now));
+        let of_fleet = || breaker_member(&host)?.rejects(now);
+        let open = breaker.and_then(|_| host.used_breaker()?.rejects(now).or_else(of_fleet));
         let open = open.map_or(Duration::ZERO, |it| {
             it.retry_in().unwrap_or(Duration::MAX).max(Duration::from_nanos(1))
         });
@@ -153,13 +158,31 @@ impl<'p> Parts<'p> {
         self.gate.map_or(0, |key| self.host.gates.key_of(key, request))
     }
 
+    /// Returns the host in its fleet, if the request uses the host's breaker, and the fleet shares it.
+    #[inline]
+    pub(crate) fn member(&self) -> Option<&Arc<Member>> {
+        breaker_member(&self.host).filter(|_| self.is_per_host())
+    }
+
+    /// Returns the fleet's breaker, as an attempt finds it that begins now.
+    #[inline]
+    pub(crate) fn fleet_entry(&self) -> FleetEntry {
+        self.member().map_or_else(FleetEntry::default, |it| it.entry())
+    }
+
+    /// Returns the host in its fleet, if the request uses its gate, and the fleet shares it.
+    pub(crate) fn gate_member(&self) -> Option<&Arc<Member>> {
+        let member = self.host.used_member().filter(|_| self.gate.is_some());
+        member.filter(|it| it.signals().settings.shares_gate)
+    }
+
     pub(crate) fn is_per_host(&self) -> bool {
         matches!(self.breaker, Part::OfHost)
     }
 
-    /// Returns the breaker of another host, if that host was asked before.
-    pub(crate) fn breaker_of(&self, url: &Url) -> Option<Arc<BreakerHandle>> {
-        self.hosts.peek(&host_key(url))?.used_breaker().cloned()
+    /// Returns another host, if it was asked before.
+    pub(crate) fn known_host(&self, url: &Url) -> Option<Arc<HostState>> {
+        self.hosts.peek(&host_key(url))
     }
 
     /// Returns the state of another host, a new one if there is none.
@@ -188,6 +211,12 @@ impl<'p> Parts<'p> {
     pub(crate) fn may_be_held_back(&self) -> bool {
         self.gates().is_some_and(HostGates::is_any_closed)
     }
+}
+
+/// Returns a host in its fleet, if the fleet shares breakers.
+#[inline]
+pub(crate) fn breaker_member(host: &HostState) -> Option<&Arc<Member>> {
+    host.used_member().filter(|it| it.signals().settings.shares_breaker)
 }
 
 #[cold]

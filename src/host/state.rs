@@ -1,12 +1,14 @@
 //! The state of one host: its breaker, its budget, its gate and its limits.
 
 use std::sync::{
-    Arc, Mutex, OnceLock, PoisonError,
+    Arc, Mutex, OnceLock, PoisonError, Weak,
     atomic::{AtomicBool, Ordering},
 };
 
 use crate::breaker::{BreakerHandle, BreakerState, Observers, RuleSet};
 use crate::common::clock::Instant;
+use crate::host::fleet::hub::Hub;
+use crate::host::fleet::member::{HasGates, Member};
 use crate::host::gate::HostGates;
 use crate::host::hedge::lanes::HostHedges;
 use crate::host::limit::{ConcurrencyLimit, Limiter};
@@ -32,6 +34,8 @@ pub(crate) struct HostState {
     hedges: OnceLock<Arc<HostHedges>>,
     /// Used only where requests are spread over mirrors.
     load: OnceLock<Arc<Load>>,
+    /// Used only where the hosts are a fleet's.
+    member: OnceLock<Arc<Member>>,
     pub(crate) gates: HostGates,
 }
 
@@ -106,6 +110,12 @@ impl Mode {
     }
 }
 
+impl HasGates for HostState {
+    fn gates(&self) -> &HostGates {
+        &self.gates
+    }
+}
+
 impl HostState {
     pub(crate) fn new(key: Key<'_>, family: &Arc<Family>) -> Self {
         Self {
@@ -119,6 +129,7 @@ impl HostState {
             pacer: OnceLock::new(),
             hedges: OnceLock::new(),
             load: OnceLock::new(),
+            member: OnceLock::new(),
             gates: HostGates::default(),
         }
     }
@@ -229,6 +240,20 @@ impl HostState {
     #[inline]
     pub(crate) fn used_budget(&self) -> Option<&Arc<Account>> {
         self.budget.get()
+    }
+
+    /// Returns the host as one of a fleet's; joins it if this is its first request.
+    pub(crate) fn member(self: &Arc<Self>, fleet: &Hub, now: Instant) -> &Arc<Member> {
+        self.member.get_or_init(|| {
+            let host: Weak<Self> = Arc::downgrade(self);
+            fleet.join(&self.key, host, now)
+        })
+    }
+
+    /// Returns the host as one of a fleet's, if it is.
+    #[inline]
+    pub(crate) fn used_member(&self) -> Option<&Arc<Member>> {
+        self.member.get()
     }
 
     /// Returns the load of the host.

@@ -6,6 +6,7 @@ use reqwest::Request;
 
 use crate::common::clock::Instant;
 use crate::host::admission::Admission;
+use crate::host::fleet::member::FleetEntry;
 use crate::host::limit::{
     LimitPermit, LimitRules, LimitUse, LimitWaiter, Limited, Limiter, Load, Occupied,
 };
@@ -34,7 +35,7 @@ impl Admission<'_> {
     /// A pass of the gate stays: those behind it would wait for the limit as well, and a pass that
     /// came back unused would slow the opening down.
     pub(crate) fn step_back(&mut self) {
-        (self.permit, self.probing) = (None, None);
+        (self.permit, self.probing, self.fleet_entry) = (None, None, FleetEntry::default());
     }
 
     /// Returns the longest wait for a slot, if the settings name one.

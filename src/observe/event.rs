@@ -8,8 +8,8 @@ use reqwest::Url;
 use crate::breaker::StateChange;
 use crate::host::limit::LimitUse;
 use crate::observe::info::{
-    BudgetInfo, FailoverInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo, LimitInfo,
-    QueueInfo, ResumeInfo,
+    BudgetInfo, FailoverInfo, FleetInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo,
+    LimitInfo, QueueInfo, ResumeInfo,
 };
 use crate::observe::message::{Attempts, Message, Reported};
 use crate::observe::misuse::Misuse;
@@ -57,6 +57,9 @@ pub enum Event<'a> {
     /// This request changed the state of a circuit breaker. Reported once, by the request that did
     /// it, however many clients share the breaker; see [`Observer`](crate::Observer).
     BreakerChanged(&'a StateChange),
+    /// The fleet's breaker of a host changed, as this node sees it. Reported once, by the first request
+    /// that sees it; a host without requests has no such events.
+    FleetChanged(&'a FleetInfo<'a>),
     /// The outcome changed the adaptive concurrency limit of the host. Reported once, by the request
     /// that did it.
     LimitChanged(&'a LimitInfo<'a>),
@@ -83,8 +86,8 @@ pub enum Event<'a> {
 
 impl<'a> Event<'a> {
     /// Returns the method and the URL of the request; `None` for
-    /// [`BreakerChanged`](Self::BreakerChanged), [`Reloaded`](Self::Reloaded) and
-    /// [`Misuse`](Self::Misuse), which concern more than one.
+    /// [`BreakerChanged`](Self::BreakerChanged), [`FleetChanged`](Self::FleetChanged),
+    /// [`Reloaded`](Self::Reloaded) and [`Misuse`](Self::Misuse), which concern more than one.
     pub fn request(&self) -> Option<(&'a Method, RedactedUrl<'a>)> {
         Some(match *self {
             Self::AttemptStarted(it) => (it.method, it.url),
@@ -96,7 +99,9 @@ impl<'a> Event<'a> {
             Self::AttemptEnded(it) | Self::Rejected(it) | Self::Superseded(it) => {
                 (it.method, RedactedUrl::new(it.url, it.redact_path))
             }
-            Self::BreakerChanged(_) | Self::Reloaded | Self::Misuse(_) => return None,
+            Self::BreakerChanged(_) | Self::FleetChanged(_) | Self::Reloaded | Self::Misuse(_) => {
+                return None;
+            }
             Self::GateClosed(it) => (it.method, it.url),
             Self::BudgetRefused(it) => (it.method, it.url),
             Self::Waiting(it) => (it.method, it.url),
@@ -152,6 +157,7 @@ impl fmt::Display for Event<'_> {
             }
             Self::Rejected(it) => write!(f, "rejected after {}: {it}", Attempts(it.attempt)),
             Self::BreakerChanged(it) => it.fmt(f),
+            Self::FleetChanged(it) => it.fmt(f),
             Self::GateClosed(it) => {
                 write!(f, "gate closed for {:.3}s", seconds(it.closed_for))
             }

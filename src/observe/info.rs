@@ -1,9 +1,10 @@
 //! The facts of events around the attempts: waits, limits, hedges, failovers, resumed downloads.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use http::Method;
 
+use crate::host::fleet::advice::FleetState;
 use crate::host::hedge::HedgeRefusal;
 use crate::host::limit::LimitUse;
 use crate::observe::redact::RedactedUrl;
@@ -66,6 +67,46 @@ pub struct QueueInfo<'a> {
     pub source: &'a WaitSource,
     /// The use of the concurrency limit after the wait, if there is one.
     pub limit: Option<LimitUse>,
+}
+
+/// A change of a fleet's breaker of one host, as this node sees it.
+///
+/// # Examples
+///
+/// ```
+/// use reqwest_resilient::{Event, ResilientConfig, fleet::FleetState};
+///
+/// let config = ResilientConfig::builder()
+///     .on_event(|event| {
+///         if let Event::FleetChanged(it) = event {
+///             match it.to {
+///                 FleetState::Unknown => eprintln!("{}: on our own, without the store", it.host),
+///                 _ => eprintln!("{it}"),
+///             }
+///         }
+///     })
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct FleetInfo<'a> {
+    /// The host: scheme, name and port.
+    pub host: &'a str,
+    /// The state before, without times.
+    pub from: FleetState,
+    /// The state now. [`Unknown`](FleetState::Unknown): the node lost its store, and decides alone.
+    pub to: FleetState,
+    /// The nodes that the store knew of within 10 s, as of the last exchange.
+    pub nodes: u32,
+}
+
+/// `fleet breaker of https://example.com: closed to open`
+impl fmt::Display for FleetInfo<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (from, to) = (self.from.as_str(), self.to.as_str());
+        write!(f, "fleet breaker of {}: {from} to {to}", self.host)
+    }
 }
 
 /// A change of an adaptive concurrency limit.

@@ -100,6 +100,8 @@ pub enum WaitSource {
     CircuitBreaker,
     /// No wait: another endpoint of the request's [`Mirrors`](crate::Mirrors) is asked at once.
     Failover,
+    /// The open breaker of the [`fleet`](crate::fleet), until a probe may run.
+    Fleet,
     /// The closed gate of the host.
     Gate,
     /// The server, in the header of this name.
@@ -121,6 +123,7 @@ impl fmt::Display for WaitSource {
             Self::Budget => f.write_str("budget"),
             Self::CircuitBreaker => f.write_str("circuit breaker"),
             Self::Failover => f.write_str("failover"),
+            Self::Fleet => f.write_str("fleet"),
             Self::Gate => f.write_str("gate"),
             Self::Hint(header) => f.write_str(header.as_str()),
             Self::HintFrom => f.write_str("hint_from"),
@@ -167,6 +170,7 @@ mod tests {
             (WaitSource::Backoff, "backoff"),
             (WaitSource::Budget, "budget"),
             (WaitSource::CircuitBreaker, "circuit breaker"),
+            (WaitSource::Fleet, "fleet"),
             (WaitSource::Failover, "failover"),
             (WaitSource::Gate, "gate"),
             (WaitSource::Hint(http::header::RETRY_AFTER), "retry-after"),

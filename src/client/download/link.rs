@@ -11,7 +11,9 @@ use crate::breaker::{BreakerHandle, CircuitBreakers, Health, Report};
 use crate::common::clock::Instant;
 use crate::config::policy::{Policy, STALL_TIMEOUT};
 use crate::execution::body::stall::StallLimits;
+use crate::host::fleet::member::Member;
 use crate::host::map::host_key;
+use crate::host::parts::breaker_member;
 use crate::host::states::HostStates;
 use crate::observe::event::Event;
 use crate::observe::info::ResumeInfo;
@@ -46,6 +48,7 @@ struct Known {
     policy: Arc<Policy>,
     breaker: Option<Arc<BreakerHandle>>,
     budget: Option<Arc<Account>>,
+    member: Option<Arc<Member>>,
     hosts: HostStates,
 }
 
@@ -72,9 +75,10 @@ impl Context {
         policy: Arc<Policy>,
         breaker: Option<Arc<BreakerHandle>>,
         budget: Option<Arc<Account>>,
+        member: Option<Arc<Member>>,
         hosts: HostStates,
     ) -> Self {
-        Self(Some(Arc::new(Known { policy, breaker, budget, hosts })))
+        Self(Some(Arc::new(Known { policy, breaker, budget, member, hosts })))
     }
 
     fn policy(&self) -> Option<&Policy> {
@@ -129,12 +133,17 @@ impl Context {
     /// that sent it, if there are several.
     pub(crate) fn report_break(&self, endpoint: Option<&Url>, now: Instant) {
         let Some(known) = &self.0 else { return };
-        let of_endpoint = |url| known.hosts.map().peek(&host_key(url))?.used_breaker().cloned();
         let is_per_host = known.policy.breaker.as_ref().is_some_and(CircuitBreakers::is_per_host);
-        let breaker = match endpoint.filter(|_| is_per_host) {
-            Some(url) => of_endpoint(url),
-            None => known.breaker.clone(),
+        let of_endpoint = endpoint.filter(|_| is_per_host);
+        let host = of_endpoint.and_then(|url| known.hosts.map().peek(&host_key(url)));
+        let (breaker, member) = match (&host, of_endpoint) {
+            (Some(host), _) => (host.used_breaker(), breaker_member(host)),
+            (None, Some(_)) => return,
+            (None, None) => (known.breaker.as_ref(), known.member.as_ref()),
         };
+        if let Some(member) = member {
+            member.record(member.entry(), true);
+        }
         let Some(breaker) = breaker else { return };
         let (entered, mut change) = breaker.enter(now);
         if let Ok(mut permit) = entered {

@@ -38,13 +38,16 @@ pub enum FleetState {
 }
 
 impl FleetState {
+    /// The names of all states.
+    pub(crate) const NAMES: [&'static str; 4] = ["unknown", "closed", "open", "half_open"];
+
     /// Returns whether nodes send nothing.
     pub const fn is_open(self) -> bool {
         matches!(self, Self::Open { .. })
     }
 
     /// Returns its name: `unknown`, `closed`, `open` or `half_open`.
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
             Self::Closed => "closed",

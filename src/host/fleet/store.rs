@@ -14,7 +14,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Where the nodes of a fleet meet.
 ///
 /// The store counts, and decides: when the breaker of a host opens and closes, by its own clock.
-/// `InProcessFleet` is one for the clients of one process; the crate `reqwest-resilient-redis` has
+/// [`InProcessFleet`](crate::fleet::InProcessFleet) is one for the clients of one process; the crate `reqwest-resilient-redis` has
 /// one for many processes.
 ///
 /// No request waits for a store. One background task calls it: [`exchange`](Self::exchange) about

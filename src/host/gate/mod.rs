@@ -10,7 +10,6 @@ mod rate_limited;
 use std::{
     fmt,
     future::poll_fn,
-    hash::BuildHasher,
     pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -29,6 +28,7 @@ pub use rate_limited::RateLimited;
 
 use crate::common::clock::Instant;
 use crate::common::queue::{MOST_WAITERS, WaitQueue, Waiter};
+use crate::common::stable_hash::fnv1a;
 use opening::{End, Gate, Turn, Visit};
 
 /// The key of the gates of one host.
@@ -62,7 +62,6 @@ pub(crate) struct HostGates {
     /// `true` if some gate may be closed. Set and cleared under the lock of `gates`.
     is_busy: AtomicBool,
     gates: Mutex<Vec<(u64, Arc<KeyGate>)>>,
-    hasher: foldhash::quality::RandomState,
 }
 
 impl HostGates {
@@ -88,8 +87,9 @@ impl HostGates {
         authorization.map_or(0, |it| self.hash(it.as_bytes()))
     }
 
+    /// The same in every process, as a fleet's nodes name gates by it.
     fn hash(&self, key: &[u8]) -> u64 {
-        self.hasher.hash_one(key).max(1)
+        fnv1a(key.iter().copied()).max(1)
     }
 
     /// Returns how long the gate of a key is closed; zero if it is open, or opens.
@@ -120,6 +120,12 @@ impl HostGates {
             gate.queue.wake_all();
         }
         Some(closing)
+    }
+
+    /// Closes the gate of `key` for `remaining` on the word of another process; `unit` is random from
+    /// 0 to 1.
+    pub(crate) fn close_for(&self, key: u64, remaining: Duration, unit: f64, now: Instant) {
+        let _ = self.close(key, now, Throttle::RateLimit, Some(remaining), unit);
     }
 
     /// Begins an opening of the gate of `key` though nothing has closed it: the host is back, and the

@@ -25,6 +25,7 @@ pub(super) fn source(source: &WaitSource) -> &'static str {
         WaitSource::Backoff => "backoff",
         WaitSource::Budget => "budget",
         WaitSource::CircuitBreaker => "circuit_breaker",
+        WaitSource::Fleet => "fleet",
         WaitSource::Failover => "failover",
         WaitSource::Gate => "gate",
         WaitSource::Hint(_) | WaitSource::HintFrom => "hint",

@@ -10,8 +10,10 @@ use http::Method;
 use reqwest::Url;
 
 use crate::breaker::{BreakerState, StateChange};
+use crate::host::fleet::advice::FleetState;
 use crate::host::limit::LimitUse;
 use crate::observe::event::Event;
+use crate::observe::info::FleetInfo;
 use crate::observe::listeners::Observer;
 use crate::observe::telemetry::labels::{Names, OTHER, known, name, result, source};
 use crate::outcome::AttemptKind;
@@ -154,6 +156,9 @@ impl MetricsObserver {
         describe_gauge!(QUEUED, count, "Requests that wait for a permit");
         describe_gauge!(BREAKER_STATE, count, "1 for the state a circuit breaker is in");
         describe_counter!(BREAKER_CHANGES, count, "Changes of a circuit breaker's state");
+        describe_gauge!(FLEET_STATE, count, "1 for the state of a fleet's breaker");
+        describe_counter!(FLEET_CHANGES, count, "Changes of a fleet's breaker, as seen here");
+        describe_gauge!(FLEET_NODES, count, "Nodes of the fleet at the last such change");
         describe_gauge!(BUDGET_TOKENS, count, "Retries left in the budget");
         describe_counter!(BUDGET_REFUSALS, count, "Retries the budget did not pay for");
         describe_counter!(GATE_CLOSINGS, count, "Times a response closed a gate");
@@ -207,6 +212,18 @@ impl MetricsObserver {
         let labels = self.labels([("key", key), ("to", to), ("why", why)]);
         counter!(BREAKER_CHANGES, labels).increment(1);
     }
+
+    fn fleet_changed(&self, change: &FleetInfo<'_>) {
+        let key = self.keys.of(change.host);
+        let to = known(change.to.as_str());
+        for state in FleetState::NAMES {
+            let value = if state == change.to.as_str() { 1.0 } else { 0.0 };
+            let labels = self.labels([("key", key.clone()), ("state", known(state))]);
+            gauge!(FLEET_STATE, labels).set(value);
+        }
+        counter!(FLEET_CHANGES, self.labels([("key", key), ("to", to)])).increment(1);
+        gauge!(FLEET_NODES, self.labels([])).set(f64::from(change.nodes));
+    }
 }
 
 impl Default for MetricsObserver {
@@ -224,6 +241,9 @@ const IN_FLIGHT: &str = "resilient_concurrency_in_flight";
 const QUEUED: &str = "resilient_concurrency_queued";
 const BREAKER_STATE: &str = "resilient_breaker_state";
 const BREAKER_CHANGES: &str = "resilient_breaker_changes_total";
+const FLEET_STATE: &str = "resilient_fleet_state";
+const FLEET_CHANGES: &str = "resilient_fleet_changes_total";
+const FLEET_NODES: &str = "resilient_fleet_nodes";
 const BUDGET_TOKENS: &str = "resilient_budget_tokens";
 const BUDGET_REFUSALS: &str = "resilient_budget_refusals_total";
 const GATE_CLOSINGS: &str = "resilient_gate_closings_total";
@@ -252,6 +272,9 @@ impl Observer for MetricsObserver {
     fn on_event(&self, event: &Event<'_>) {
         if let Event::BreakerChanged(change) = event {
             return self.breaker_changed(change);
+        }
+        if let Event::FleetChanged(change) = event {
+            return self.fleet_changed(change);
         }
         let Some((method, url)) = event.request() else { return };
         self.count(event, self.host_of(url.full()), method);

@@ -4,6 +4,7 @@ use http::Method;
 use tracing::{Level, Span, field};
 
 use crate::breaker::BreakerState;
+use crate::host::fleet::advice::FleetState;
 use crate::observe::event::{Event, RequestInfo};
 use crate::observe::listeners::{AttemptScope, Observer};
 use crate::outcome::Outcome;
@@ -139,6 +140,10 @@ impl TracingObserver {
             Event::GaveUp(it) if it.attempts > 1 => self.give_ups,
             Event::BreakerChanged(it) => match it.to {
                 BreakerState::Open | BreakerState::ForcedOpen => self.breaker_openings,
+                _ => self.breaker_openings.and(Some(Level::INFO)),
+            },
+            Event::FleetChanged(it) => match it.to {
+                FleetState::Open { .. } | FleetState::Unknown => self.breaker_openings,
                 _ => self.breaker_openings.and(Some(Level::INFO)),
             },
             // The spans show attempts, and a success is not logged.
