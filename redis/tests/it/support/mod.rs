@@ -1,5 +1,6 @@
 //! What the tests run: redis, and what stands between it and its nodes.
 
+pub(crate) mod node;
 pub(crate) mod proxy;
 pub(crate) mod server;
 pub(crate) mod upstream;

@@ -56,7 +56,12 @@ impl Upstream {
             .enable_all()
             .build()
             .unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let listener = {
+            let _inside = runtime.enter();
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.set_nonblocking(true).unwrap();
+            TcpListener::from_std(listener).unwrap()
+        };
         let address = listener.local_addr().unwrap();
         let usual = Behaviour::Status(200);
         let state =
