@@ -29,7 +29,8 @@ use crate::support::until;
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) name: String,
-    pub(crate) redis: String,
+    /// The URL of its redis; without one, it is no node of a fleet.
+    pub(crate) redis: Option<String>,
     /// The services that it asks in turn.
     pub(crate) urls: Vec<String>,
     /// Where it believes that the service is.
@@ -44,7 +45,7 @@ impl Settings {
     pub(crate) fn new(name: impl Into<String>, redis: String, url: String) -> Self {
         Self {
             name: name.into(),
-            redis,
+            redis: Some(redis),
             urls: vec![url],
             address: "127.0.0.1",
             per_second: 20,
@@ -205,7 +206,7 @@ impl Measured {
         }
     }
 
-    fn take(&self, mark: u64) -> Value {
+    fn take(&self, mark: u64, in_fleet: bool) -> Value {
         let mut micros = std::mem::take(&mut *self.micros.lock().unwrap());
         micros.sort_unstable();
         let quantile = |q: f64| {
@@ -215,6 +216,7 @@ impl Measured {
         let take = |it: &AtomicU64| it.swap(0, Relaxed);
         json!({
             "mark": mark,
+            "in_fleet": in_fleet,
             "requests": micros.len(),
             "p50": quantile(0.5),
             "p99": quantile(0.99),
@@ -269,15 +271,17 @@ async fn process() {
     let settings: Value = serde_json::from_str(&settings).unwrap();
     let text = |key: &str| settings[key].as_str().unwrap().to_owned();
 
-    let redis = redis::Client::open(text("redis")).unwrap();
-    let patient = ConnectionManagerConfig::new().set_max_delay(Duration::from_millis(500));
-    let connection = ConnectionManager::new_lazy_with_config(redis.clone(), patient).unwrap();
-    let mut store = RedisFleet::new(connection, "test");
-    if settings["news"] == true {
-        store = store.with_news(redis);
-    }
     let measured = Arc::new(Measured::default());
-    let fleet = Fleet::new(Counted { inner: store, measured: Arc::clone(&measured) });
+    let fleet = settings["redis"].as_str().map(|redis| {
+        let redis = redis::Client::open(redis).unwrap();
+        let patient = ConnectionManagerConfig::new().set_max_delay(Duration::from_millis(500));
+        let connection = ConnectionManager::new_lazy_with_config(redis.clone(), patient).unwrap();
+        let mut inner = RedisFleet::new(connection, "test");
+        if settings["news"] == true {
+            inner = inner.with_news(redis);
+        }
+        Fleet::new(Counted { inner, measured: Arc::clone(&measured) })
+    });
 
     let config = ResilientConfig::builder()
         .max_retries(0)
@@ -292,14 +296,16 @@ async fn process() {
         .unwrap();
     let address = std::net::SocketAddr::new(text("address").parse().unwrap(), 0);
     let inner = reqwest::Client::builder().resolve("service.test", address).no_proxy();
-    let client = ClientBuilder::new(inner.build().unwrap())
-        .with(Resilient::new(config).with_fleet(&fleet))
-        .build();
+    let mut resilient = Resilient::new(config);
+    if let Some(fleet) = &fleet {
+        resilient = resilient.with_fleet(fleet);
+    }
+    let client = ClientBuilder::new(inner.build().unwrap()).with(resilient).build();
 
-    let commands = Arc::clone(&measured);
+    let (commands, in_fleet) = (Arc::clone(&measured), fleet.is_some());
     thread::spawn(move || {
         for line in std::io::stdin().lines().map_while(Result::ok) {
-            say(&commands.take(line.parse().unwrap_or_default()));
+            say(&commands.take(line.parse().unwrap_or_default(), in_fleet));
         }
         std::process::exit(0);
     });
