@@ -12,8 +12,7 @@ local channel, host = ARGV[12], ARGV[13]    -- from 14 on: key and remaining of 
 
 local SLOTS, WINDOW, AT_LEAST = 16, 10, 20                 -- seconds, seconds, attempts
 local QUARTERS = 8
-local OPEN_FOR, LONGEST_OPEN = 5000, 60000
-local PROBES_TO_CLOSE = 3
+local OPEN_FOR, PROBES_TO_CLOSE = 5000, 3           -- ms, plus up to a fifth
 local GATES, LONGEST_GATE = 64, 3600000
 local TTL = 60000
 
@@ -27,14 +26,12 @@ if deadline > 0 and now > deadline then
   return redis.error_reply('LATE the report is ' .. (now - deadline) .. ' ms late')
 end
 
-local stored = redis.call('HMGET', KEYS[1], 'run', 'st', 'epoch', 'until', 'len', 'pok', 'load')
+local stored = redis.call('HMGET', KEYS[1], 'run', 'st', 'epoch', 'until', 'pok', 'load')
 local run, state, epoch = stored[1], stored[2], tonumber(stored[3])
-local open_until, open_for = tonumber(stored[4]), tonumber(stored[5])
-local pok, load = tonumber(stored[6]), tonumber(stored[7])
+local open_until, pok, load = tonumber(stored[4]), tonumber(stored[5]), tonumber(stored[6])
 local changed = false
 if not run then
-  run, state, epoch, open_until, changed = fresh_run, 'C', 0, 0, true
-  open_for, pok, load = OPEN_FOR, 0, 0
+  run, state, epoch, open_until, pok, load, changed = fresh_run, 'C', 0, 0, 0, 0, true
 elseif known_run == run and known_epoch > epoch then
   -- The store went back in time (failover): epochs count anew, in a run that all accept.
   run, changed = fresh_run, true
@@ -43,7 +40,7 @@ end
 
 if state == 'O' then
   -- Where the server's clock was set back, nothing stays open for longer.
-  open_until = math.min(open_until, now + open_for * 6 / 5)
+  open_until = math.min(open_until, now + OPEN_FOR * 6 / 5)
 end
 
 local slots = {}
@@ -54,10 +51,9 @@ end
 local function change(to, ends)
   state, open_until, epoch, pok, changed = to, ends, epoch + 1, 0, true
 end
-local function open(length)
-  open_for = length
-  -- The clock's own milliseconds are random enough for the jitter of a fifth.
-  change('O', now + length + math.floor(length * (now % 1000) / 5000))
+local function open()
+  -- The clock's own milliseconds are random enough for the jitter.
+  change('O', now + OPEN_FOR + math.floor(OPEN_FOR * (now % 1000) / 5000))
 end
 
 local same_run = known_run == run
@@ -71,12 +67,12 @@ if state == 'O' then
   -- Probes of another epoch say nothing about this one.
   if now >= open_until and same_run and known_epoch == epoch then
     if probes_failed > 0 then
-      open(math.min(2 * open_for, LONGEST_OPEN))
+      open()
     elseif probes_ok > 0 then
       pok, changed = pok + probes_ok, true
       if pok >= PROBES_TO_CLOSE then
         change('C', 0)
-        open_for, load = OPEN_FOR, 0
+        load = 0
         redis.call('HDEL', KEYS[2], unpack(slots))
         redis.call('DEL', KEYS[4])
       end
@@ -112,7 +108,7 @@ elseif ok + failed > 0 and (not same_run or known_epoch == epoch) then
       local votes = redis.call('ZCOUNT', KEYS[4], since, '+inf')
       if votes >= 2 and votes * 2 >= redis.call('ZCOUNT', KEYS[3], since, '+inf') then
         load = math.max(load, all)
-        open(OPEN_FOR)
+        open()
       end
     end
   end
@@ -151,10 +147,9 @@ end
 
 if changed then
   redis.call('HSET', KEYS[1], 'run', run, 'st', state, 'epoch', epoch, 'until', open_until,
-    'len', open_for, 'pok', pok, 'load', load)
+    'pok', pok, 'load', load)
 end
--- An open host is remembered until it has been half-open for a while.
-redis.call('PEXPIRE', KEYS[1], math.max(TTL, open_until - now + TTL / 2))
+redis.call('PEXPIRE', KEYS[1], TTL)
 local remaining = 0
 if state == 'O' then remaining = open_until - now end
 if epoch ~= before then

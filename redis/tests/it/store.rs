@@ -111,7 +111,7 @@ async fn probes_close_it_and_those_of_another_epoch_do_not() {
     failed.probes_failed = 1;
     let reopened = exchange(&store, 2, after(&opened, failed)).await;
     let FleetState::Open { remaining } = reopened.breaker.state else { panic!("{reopened:?}") };
-    assert!((10_000..=12_000).contains(&remaining.as_millis()), "twice as long: {remaining:?}");
+    assert!((4_900..=6_000).contains(&remaining.as_millis()), "{remaining:?}");
     assert_eq!(reopened.breaker.epoch, opened.breaker.epoch + 1);
     assert!(reopened.breaker.attempts_per_second >= opened.breaker.attempts_per_second);
 
