@@ -1,7 +1,6 @@
 //! Whole fleets: processes, a service, and a redis that is paused, killed, full, or cut off.
 
 use std::{
-    collections::HashMap,
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc},
     thread,
     time::{Duration, Instant},
@@ -415,11 +414,8 @@ async fn t9_sixteen_calls_take_as_long_as_one_and_none_is_lost() {
     let took = began.elapsed();
     println!("16 calls of 200 ms took {took:?}");
     assert!(took < millis(600), "{took:?}");
-    let key = format!("{{rr:test:{}}}:ct", service.url().trim_end_matches('/'));
-    until("all are counted", secs(3), || {
-        let counts: HashMap<String, u32> = server.ask(cmd("HGETALL").arg(&key));
-        counts.iter().filter(|it| it.0.starts_with('k')).map(|it| it.1).sum::<u32>() == 16
-    });
+    let (url, host) = (service.url(), service.url().len() - 1);
+    until("all are counted", secs(3), || server.counted(&url[..host]) == (16, 0));
 }
 
 /// T10: how much a fleet asks of redis.

@@ -108,6 +108,16 @@ impl Server {
         names.iter().map(|&it| calls(it)).sum()
     }
 
+    /// Returns how many successes and failures of a host it counted.
+    pub(crate) fn counted(&self, host: &str) -> (u32, u32) {
+        let slots: Vec<String> = self.ask(cmd("HVALS").arg(format!("{{rr:test:{host}}}:ct")));
+        let numbers = slots.iter().map(|it| {
+            let parts: Vec<u32> = it.split(':').map(|it| it.parse().unwrap()).collect();
+            (parts[1], parts[2])
+        });
+        numbers.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1))
+    }
+
     /// SIGSTOP: connections stay, nothing is answered.
     pub(crate) fn pause(&self) {
         signal(self.child.id(), "STOP");
