@@ -12,6 +12,7 @@ mod conformance;
 #[cfg(feature = "download")]
 mod download;
 mod errors;
+mod fleet;
 mod hedge;
 mod hints;
 mod hosts;

@@ -281,7 +281,9 @@ impl Member {
 
     fn clear_results(&self) {
         let Counts { ok, failed, probes_ok, probes_failed, .. } = &self.counts;
-        [ok, failed, probes_ok, probes_failed].map(|it| it.store(0, Ordering::Relaxed));
+        for count in [ok, failed, probes_ok, probes_failed] {
+            count.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Only the fleet's one task calls it, so that no change is lost.

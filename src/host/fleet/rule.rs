@@ -22,8 +22,9 @@ const LEAST_RESULTS: u64 = 20;
 /// The fewest nodes that open a breaker: one alone may be the one that is broken.
 const LEAST_NODES: usize = 2;
 
-/// The first open time, and the longest, which doubles while probes fail.
-const OPEN_MS: (u64, u64) = (5_000, 60_000);
+/// The open time, before its jitter. It does not grow: one probe each time, of a whole fleet, is no
+/// load, and a host that is back should not wait.
+const OPEN_MS: u64 = 5_000;
 
 /// The number of probes that have to succeed.
 const PROBES: u32 = 3;
@@ -44,8 +45,6 @@ pub(crate) struct HostRecord {
     run: u64,
     epoch: u64,
     phase: Phase,
-    /// The last open time, before its jitter.
-    open_ms: u64,
     /// Attempts a second of the whole fleet, as of the last opening.
     attempts_per_second: f64,
     slots: [Slot; SLOTS],
@@ -80,7 +79,6 @@ impl HostRecord {
             run,
             epoch: 0,
             phase: Phase::Closed,
-            open_ms: OPEN_MS.0,
             attempts_per_second: 0.0,
             slots: Default::default(),
             seen: Recent::default(),
@@ -148,7 +146,7 @@ impl HostRecord {
         slot.ok += u64::from(report.ok);
         slot.failed += u64::from(report.failed);
         if report.failed > 0 && self.is_down(now) {
-            self.open(OPEN_MS.0, now);
+            self.open(now);
         }
     }
 
@@ -170,13 +168,12 @@ impl HostRecord {
         slots.fold((0, 0), |sum, it| (sum.0 + it.ok, sum.1 + it.failed))
     }
 
-    fn open(&mut self, open_ms: u64, now: u64) {
+    fn open(&mut self, now: u64) {
         let (ok, failed) = self.results(now);
         let rate = (ok + failed) as f64 / WINDOW_SECS as f64;
         self.attempts_per_second = self.attempts_per_second.max(rate);
-        self.open_ms = open_ms;
         // The clock's own milliseconds are random enough for the jitter.
-        let until = now + open_ms + open_ms * (now % 1_000) / 5_000;
+        let until = now + OPEN_MS + OPEN_MS * (now % 1_000) / 5_000;
         self.phase = Phase::Open { until, probes_ok: 0 };
         self.epoch += 1;
     }
@@ -185,14 +182,13 @@ impl HostRecord {
     fn judge(&mut self, report: &HostReport, now: u64) {
         let Phase::Open { probes_ok, .. } = &mut self.phase else { return };
         if report.probes_failed > 0 {
-            self.open((2 * self.open_ms).min(OPEN_MS.1), now);
+            self.open(now);
             return;
         }
         *probes_ok = probes_ok.saturating_add(report.probes_ok);
         if *probes_ok >= PROBES {
             self.phase = Phase::Closed;
             self.epoch += 1;
-            self.open_ms = OPEN_MS.0;
             self.attempts_per_second = 0.0;
             self.slots = Default::default();
             self.failing = Recent::default();
@@ -344,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn three_probes_close_and_one_opens_again_for_twice_as_long() {
+    fn three_probes_close_and_one_that_fails_opens_again() {
         let (mut host, now) = opened();
         // Too soon, of another epoch, or of another run: no evidence.
         host.report(node(1), &probes(1, 3, 0), now + 4_999);
@@ -353,7 +349,7 @@ mod tests {
         let half_open = FleetState::HalfOpen { elapsed: Duration::ZERO };
         assert_eq!(host.breaker(now + 5_000).state, half_open);
         let again = host.report(node(1), &probes(1, 2, 1), now + 5_000).breaker;
-        assert_eq!((again.epoch, again.state), (2, FleetState::Open { remaining: secs(10) }));
+        assert_eq!((again.epoch, again.state), (2, FleetState::Open { remaining: secs(5) }));
         assert_eq!(again.attempts_per_second, 2.0);
         host.report(node(1), &probes(2, 2, 0), now + 15_000);
         let closed = host.report(node(2), &probes(2, 1, 0), now + 15_000).breaker;
@@ -362,16 +358,6 @@ mod tests {
         let stale = HostReport { epoch: 2, ..counts(0, 100) };
         (0..9).for_each(|it| drop(host.report(node(it), &stale, now + 15_001)));
         assert_eq!(host.breaker(now + 15_001).state, FleetState::Closed);
-    }
-
-    #[test]
-    fn open_times_grow_to_a_minute() {
-        let (mut host, mut now) = opened();
-        for (epoch, expected) in [(1, 10), (2, 20), (3, 40), (4, 60), (5, 60)] {
-            now += 120_000;
-            let again = host.report(node(1), &probes(epoch, 0, 1), now).breaker;
-            assert_eq!(again.state, FleetState::Open { remaining: secs(expected) });
-        }
     }
 
     #[test]
