@@ -7,5 +7,4 @@ pub(crate) mod host_pattern;
 pub(crate) mod path_redactor;
 pub(crate) mod queue;
 pub(crate) mod response;
-#[cfg(any(feature = "download", feature = "test-util"))]
 pub(crate) mod stable_hash;
