@@ -22,5 +22,10 @@ mod report;
 mod server;
 mod store;
 
+/// The program of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use redis;
 pub use store::RedisFleet;

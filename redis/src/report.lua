@@ -11,7 +11,8 @@ local fresh_run = ARGV[10]                  -- randomness of the node, as all he
 local deadline = tonumber(ARGV[11])         -- 0: none
 local channel, host = ARGV[12], ARGV[13]    -- from 14 on: key and remaining of gates
 
-local SLOTS, WINDOW, AT_LEAST = 16, 10, 20         -- seconds, seconds, attempts
+local SLOTS, WINDOW, RECENT = 16, 10, 3            -- seconds
+local AT_LEAST = 20                                -- attempts
 local OPEN_FOR, PROBES_TO_CLOSE = 5000, 3          -- ms, plus up to a fifth
 local GATES, LONGEST_GATE = 64, 3600000
 local TTL = 60000
@@ -95,15 +96,21 @@ elseif ok + failed > 0 and (not same_run or known_epoch == epoch) then
   redis.call('HSET', KEYS[2], fields[1], string.format('%d:%d:%d', second, good, bad))
   if is_new then redis.call('PEXPIRE', KEYS[2], TTL) end
   if failed > 0 then
-    for i = 2, #slots do
-      local at, k, f = string.match(slots[i] or '', '(%d+):(%d+):(%d+)')
-      if tonumber(at) == second - i + 1 then good, bad = good + k, bad + f end
+    -- Half of all fail, now or for long: what was good before an outage must not hide it.
+    local is_down = false
+    for i = 1, WINDOW do
+      if i > 1 then
+        local at, k, f = string.match(slots[i] or '', '(%d+):(%d+):(%d+)')
+        if tonumber(at) == second - i + 1 then good, bad = good + k, bad + f end
+      end
+      if i == RECENT or i == WINDOW then
+        is_down = is_down or good + bad >= AT_LEAST and bad >= good
+      end
     end
-    local all = good + bad
-    if all >= AT_LEAST and bad * 2 >= all then
+    if is_down then
       local votes = redis.call('ZCOUNT', KEYS[4], oldest, '+inf')
       if votes >= 2 and votes * 2 >= redis.call('ZCOUNT', KEYS[3], oldest, '+inf') then
-        load = math.max(load, all)
+        load = math.max(load, good + bad)
         open()
       end
     end

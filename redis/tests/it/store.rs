@@ -94,6 +94,20 @@ async fn few_failures_open_nothing_and_many_successes_neither() {
 }
 
 #[tokio::test]
+async fn an_outage_opens_within_seconds_whatever_was_good_before() {
+    let server = Server::start();
+    let store = store(&server).await;
+    exchange(&store, 1, counted(5_000, 0)).await;
+    exchange(&store, 2, counted(5_000, 0)).await;
+    let advice = exchange(&store, 1, counted(0, 200)).await;
+    assert_eq!(advice.breaker.state, FleetState::Closed);
+    sleep(Duration::from_millis(3_000)).await;
+    exchange(&store, 1, counted(0, 30)).await;
+    let advice = exchange(&store, 2, counted(0, 30)).await;
+    assert!(advice.breaker.state.is_open(), "{advice:?}");
+}
+
+#[tokio::test]
 async fn probes_close_it_and_those_of_another_epoch_do_not() {
     let server = Server::start();
     let store = store(&server).await;

@@ -311,7 +311,7 @@ async fn process() {
     });
     say(&json!({ "started": true }));
 
-    let urls: Vec<_> = settings["urls"].as_array().unwrap().iter().cloned().collect();
+    let urls = settings["urls"].as_array().unwrap().to_vec();
     let per_second = settings["per_second"].as_u64().unwrap();
     let mut ticks = interval(Duration::from_micros(1_000_000 / per_second));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
