@@ -44,6 +44,7 @@
 //! | What differs for a host? | [`ResilientConfigBuilder::host`] |
 //! | How many requests at a time, or per minute? | [`ConcurrencyLimit`], [`RateLimit`]; [guide](guide::limits) |
 //! | What if there is more than one host to ask? | [`Mirrors`]; [guide](guide::mirrors) |
+//! | Can many processes share what they learn of a host? | [`fleet`]; [guide](guide::fleet) |
 //! | How do settings change at runtime? | [`ResilientClient::reload_handle`], [`Resilient::handle`] |
 //! | How do I decide by myself? | [`ResilientConfigBuilder::retry_if`], [`Outcome`] |
 //! | How does each part work? | guides: [retries](guide::retries), [waits](guide::waits), [gate](guide::gate), [budget](guide::budget), [breaker](guide::breaker), [presets](guide::presets), [hedging](guide::hedging), [mirrors](guide::mirrors), [unknowns](guide::unknowns) |
@@ -145,6 +146,9 @@ pub mod guide {
     #[cfg(feature = "serde")]
     #[doc = include_str!("../docs/files.md")]
     pub mod files {}
+
+    #[doc = include_str!("../docs/fleet.md")]
+    pub mod fleet {}
 
     #[doc = include_str!("../docs/gate.md")]
     pub mod gate {}

@@ -101,10 +101,23 @@ pub(crate) fn all() -> Vec<Section> {
     ]
 }
 
+/// Returns large numbers of clients, each by itself and as one fleet.
+pub(crate) fn fleets() -> Section {
+    let triggers = [STALLED, SILENT, BROWNOUT];
+    let rows = triggers.into_iter().flat_map(|trigger| {
+        [Policy::Default, Policy::Fleet].map(|policy| Cell { policy, trigger, ..BASE })
+    });
+    Section {
+        title: "5,000 clients, by themselves and as one fleet whose store takes 50 ms",
+        row: |it| format!("{}, {}", it.trigger.name(), it.policy.name()),
+        cells: of_fleets(rows, &[5_000]).collect(),
+    }
+}
+
 /// Returns a small part of it.
 pub(crate) fn quick() -> Section {
     let base = Cell { clients: 5, load: 0.5, ..BASE };
-    let policies = [Policy::NoRetries, Policy::Plain, Policy::Default];
+    let policies = [Policy::NoRetries, Policy::Plain, Policy::Default, Policy::Fleet];
     let mut cells = policies.map(|policy| Cell { policy, ..base }).to_vec();
     let layouts = [Layout::Routes(50), Layout::Balancer];
     cells.extend(layouts.map(|layout| Cell { layout, behavior: Behavior::Sheds, ..base }));

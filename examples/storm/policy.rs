@@ -23,6 +23,8 @@ pub(crate) enum Policy {
     BudgetOnly,
     /// `ResilientConfig::default()`.
     Default,
+    /// The same, and all clients are one fleet.
+    Fleet,
 }
 
 impl Policy {
@@ -45,6 +47,7 @@ impl Policy {
             Self::BreakerOnly => "breaker only",
             Self::BudgetOnly => "budget only",
             Self::Default => "the defaults",
+            Self::Fleet => "the defaults, one fleet",
         }
     }
 
@@ -63,7 +66,7 @@ impl Policy {
             Self::Finagle => bare(base).retry_if(windowed(|outcome, _| outcome.attempt() == 1)),
             Self::BreakerOnly => base.without_retry_budget(),
             Self::BudgetOnly => base.without_circuit_breaker(),
-            Self::Default => base,
+            Self::Default | Self::Fleet => base,
         };
         built.build().expect("the settings are possible")
     }

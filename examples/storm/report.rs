@@ -153,9 +153,29 @@ pub(crate) fn print_bars(cases: &[Case]) {
     print_bar(&outage, 5_000, cases);
 }
 
+/// Prints what a fleet has to reach.
+pub(crate) fn print_fleet_bars(cases: &[Case]) {
+    println!();
+    let recovery =
+        Bar { name: "fleet-recovery", unit: " s", most: 20.0, of: Case::recovery, about: |_| true };
+    let peak = Bar {
+        name: "fleet-amplification",
+        unit: " ×",
+        most: 1.3,
+        of: Case::amplification,
+        about: |_| true,
+    };
+    for bar in [recovery, peak] {
+        print_bar_of(Policy::Fleet, &bar, 5_000, cases);
+    }
+}
+
 fn print_bar(bar: &Bar, clients: usize, cases: &[Case]) {
-    let is_judged =
-        |it: &Cell| it.policy == Policy::Default && it.clients == clients && (bar.about)(it);
+    print_bar_of(Policy::Default, bar, clients, cases);
+}
+
+fn print_bar_of(policy: Policy, bar: &Bar, clients: usize, cases: &[Case]) {
+    let is_judged = |it: &Cell| it.policy == policy && it.clients == clients && (bar.about)(it);
     let judged: Vec<_> = cases.iter().filter(|it| is_judged(&it.cell)).collect();
     let within = judged.iter().filter(|it| (bar.of)(it) <= bar.most).count();
     let worst = judged.iter().max_by(|one, other| (bar.of)(one).total_cmp(&(bar.of)(other)));

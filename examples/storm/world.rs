@@ -7,6 +7,7 @@ use http::header::RETRY_AFTER;
 use http::{Extensions, HeaderValue};
 use reqwest::{Method, Request, Response, ResponseBuilderExt, Url};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error, Middleware, Next};
+use reqwest_resilient::fleet::{Fleet, InProcessFleet};
 use reqwest_resilient::testing::io_error;
 use reqwest_resilient::{HttpRequestError, Resilient};
 use tokio::sync::Notify;
@@ -21,6 +22,9 @@ use crate::trigger::{Fault, Trigger, WARM_UP};
 /// For how long after the trigger the world is watched at least: the shortest recovery needs it to
 /// be told, and the chart shows it.
 const WATCHED: f64 = 40.0;
+
+/// The time of an exchange with the fleet's store.
+const STORE_DELAY: Duration = Duration::from_millis(50);
 
 /// One world to be simulated.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -122,9 +126,16 @@ impl World {
     /// Builds the clients, each with a state of its own, all with this server at the end.
     fn fleet(self: &Arc<Self>, random: &Arc<Random>) -> Vec<Arc<ClientWithMiddleware>> {
         let (Cell { policy, timeout, .. }, transport) = (self.cell, reqwest::Client::new());
+        let store = InProcessFleet::new();
+        store.set_delay(STORE_DELAY);
         let client = |_| {
+            let resilient = Resilient::new(policy.config(Duration::from_secs(timeout), random));
+            let resilient = match policy {
+                Policy::Fleet => resilient.with_fleet(&Fleet::new(store.clone())),
+                _ => resilient,
+            };
             let client = ClientBuilder::new(transport.clone())
-                .with(Resilient::new(policy.config(Duration::from_secs(timeout), random)))
+                .with(resilient)
                 .with_arc(Arc::clone(self) as Arc<dyn Middleware>);
             Arc::new(client.build())
         };

@@ -16,8 +16,7 @@ use crate::host::fleet::member::{FleetEntry, ViewChange};
 use crate::host::gate::{
     Closing, Entry, GateKey, GatePass, Patience, RateLimited, Throttle, Waiting,
 };
-use crate::host::in_fleet;
-use crate::host::parts::Parts;
+use crate::host::parts::{Parts, breaker_member};
 use crate::retry::budget::{Success, Token, TokenWaiter};
 
 /// The host of an attempt, and its permits of breaker, budget, gate and limits.
@@ -201,7 +200,7 @@ impl<'p> Admission<'p> {
         if let (Some(permit), Some(result)) = (&mut self.permit, result) {
             report(&self.parts, permit, result, cross_host_url, now, sources, changes);
             if let Some(member) = self.parts.member() {
-                in_fleet::record(member, self.fleet_entry, result.health);
+                member.hear(self.fleet_entry, result.health);
             }
         }
         (self.permit, self.fleet_entry) = (None, FleetEntry::default());
@@ -332,7 +331,7 @@ pub(crate) fn pass(
     extensions: &Extensions,
     now: Instant,
 ) -> Option<Option<Permit>> {
-    if parts.may_be_held_back() || !in_fleet::is_settled(parts) {
+    if parts.may_be_held_back() || !parts.is_fleet_settled() {
         return None;
     }
     match parts.breaker() {
@@ -385,7 +384,9 @@ fn report(
     changes.extend(permit.report(result, now, random));
     let elsewhere = cross_host_url.filter(|_| parts.is_per_host());
     let Some(host) = elsewhere.and_then(|url| parts.known_host(url)) else { return };
-    in_fleet::record_elsewhere(&host, result.health);
+    if let Some(member) = breaker_member(&host) {
+        member.hear(member.entry(), result.health);
+    }
     let Some(other) = host.used_breaker() else { return };
     let (entered, change) = other.enter(now);
     changes.extend(change);

@@ -7,7 +7,6 @@ use crate::common::clock::Instant;
 use crate::host::admission::Admission;
 use crate::host::hedge::lanes::HedgeTurn;
 use crate::host::hedge::{Hedge, HedgeRefusal};
-use crate::host::in_fleet;
 use crate::host::limit::LimitPermit;
 
 /// The permits of a hedge. When dropped it releases them; nothing is reported.
@@ -44,7 +43,7 @@ impl Admission<'_> {
         if self.parts.may_be_held_back() {
             return Err(HedgeRefusal::Gate);
         }
-        let is_settled = in_fleet::is_settled(&self.parts);
+        let is_settled = self.parts.is_fleet_settled();
         if self.is_outer_probe || self.probing.is_some() || !is_settled {
             return Err(HedgeRefusal::CircuitBreaker);
         }

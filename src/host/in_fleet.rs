@@ -2,13 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::breaker::{BreakerState, CircuitOpen, Health, StateChange};
+use crate::breaker::{BreakerState, CircuitOpen, StateChange};
 use crate::common::clock::{Instant, Sources};
 use crate::host::admission::Admission;
-use crate::host::fleet::member::{FleetEntry, Member, ViewChange};
+use crate::host::fleet::member::{Member, ViewChange};
 use crate::host::fleet::report::FleetGate;
-use crate::host::parts::{Parts, breaker_member};
-use crate::host::state::HostState;
 
 impl Admission<'_> {
     /// Asks the fleet's breaker, which may only reject what the local one would admit.
@@ -73,27 +71,5 @@ impl Admission<'_> {
         if let Some(member) = self.parts.gate_member() {
             member.hand_on(FleetGate::new(key, hint.min(longest)), now);
         }
-    }
-}
-
-/// Returns whether the fleet has no say in an attempt that begins now.
-#[inline]
-pub(super) fn is_settled(parts: &Parts<'_>) -> bool {
-    parts.member().is_none_or(|it| it.is_settled())
-}
-
-/// Reports an attempt's evidence to the fleet.
-pub(super) fn record(member: &Member, entry: FleetEntry, health: Health) {
-    match health {
-        Health::Success => member.record(entry, false),
-        Health::Failure => member.record(entry, true),
-        Health::Throttled => {}
-    }
-}
-
-/// Reports evidence about another host, which a redirect led to or whose body broke off.
-pub(crate) fn record_elsewhere(host: &HostState, health: Health) {
-    if let Some(member) = breaker_member(host) {
-        record(member, member.entry(), health);
     }
 }

@@ -164,6 +164,12 @@ impl<'p> Parts<'p> {
         breaker_member(&self.host).filter(|_| self.is_per_host())
     }
 
+    /// Returns whether the fleet has no say in an attempt that begins now.
+    #[inline]
+    pub(crate) fn is_fleet_settled(&self) -> bool {
+        self.member().is_none_or(|it| it.is_settled())
+    }
+
     /// Returns the fleet's breaker, as an attempt finds it that begins now.
     #[inline]
     pub(crate) fn fleet_entry(&self) -> FleetEntry {

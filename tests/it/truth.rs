@@ -16,7 +16,7 @@ use crate::support::reply::{End, Fault, Reply};
 use crate::support::server::Server;
 
 /// The pages whose blocks are snippets.
-const PAGES: [&str; 18] = [
+const PAGES: [&str; 19] = [
     "README.md",
     "docs/blocking.md",
     "docs/breaker.md",
@@ -25,6 +25,7 @@ const PAGES: [&str; 18] = [
     "docs/coming_from_aresilient.md",
     "docs/coming_from_reqwest_retry.md",
     "docs/files.md",
+    "docs/fleet.md",
     "docs/gate.md",
     "docs/hedging.md",
     "docs/limits.md",
@@ -57,7 +58,7 @@ const FEATURES: [&str; 11] = [
 ];
 
 /// Pages about a feature with a picture and many rules.
-const LONG_FEATURES: [&str; 2] = ["hedging", "mirrors"];
+const LONG_FEATURES: [&str; 3] = ["fleet", "hedging", "mirrors"];
 
 /// The variable with the snippet that this process runs.
 const SNIPPET: &str = "RESILIENT_TEST_SNIPPET";
@@ -147,6 +148,12 @@ snippet!("breaker.rs" as breaker {
 });
 snippet!("budget.rs" as budget {
     pub(super) fn run() -> Result<ResilientConfig, ConfigError> { import() }
+});
+snippet!("fleet.rs" as fleet {
+    #[test]
+    fn a_client_of_the_guides_fleet_is_built() {
+        one_of_many(&InProcessFleet::new()).unwrap();
+    }
 });
 snippet!("gate.rs" as gate {
     pub(super) fn run() -> Result<ResilientConfig, ConfigError> { per_route() }

@@ -11,7 +11,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use crate::breaker::{CircuitOpen, Waiter, Waiting};
+use crate::breaker::{CircuitOpen, Health, Waiter, Waiting};
 use crate::common::clock::Instant;
 use crate::host::fleet::advice::{BreakerAdvice, FleetState};
 use crate::host::fleet::gates::FleetGates;
@@ -174,6 +174,16 @@ impl Member {
         } else {
             counts.ok.fetch_add(1, Ordering::Relaxed);
             self.signals.raise(Urgency::Count);
+        }
+    }
+
+    /// Counts an attempt's evidence about the health of the host.
+    #[inline]
+    pub(crate) fn hear(&self, entry: FleetEntry, health: Health) {
+        match health {
+            Health::Success => self.record(entry, false),
+            Health::Failure => self.record(entry, true),
+            Health::Throttled => {}
         }
     }
 
