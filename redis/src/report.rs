@@ -45,6 +45,15 @@ pub(crate) fn channel(namespace: &str) -> String {
     format!("rr:{namespace}")
 }
 
+/// Returns the first key of a host.
+pub(crate) fn state_key(namespace: &str, report: &HostReport) -> String {
+    key(namespace, report, KEYS[0])
+}
+
+fn key(namespace: &str, report: &HostReport, kind: &str) -> String {
+    format!("{{rr:{namespace}:{}}}:{kind}", report.host)
+}
+
 /// Builds the command of one report.
 pub(crate) fn command(
     call: Call<'_>,
@@ -57,8 +66,8 @@ pub(crate) fn command(
         Call::Text(text) => cmd("EVAL").arg(text).to_owned(),
     };
     it.arg(KEYS.len());
-    for key in KEYS {
-        it.arg(format!("{{rr:{namespace}:{}}}:{key}", report.host));
+    for kind in KEYS {
+        it.arg(key(namespace, report, kind));
     }
     it.arg(context.node.to_string()).arg(report.run).arg(report.epoch);
     it.arg(report.ok).arg(report.failed).arg(u8::from(report.votes_failing));

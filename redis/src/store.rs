@@ -1,9 +1,10 @@
 //! Redis as the store of a fleet.
 
 use std::{
-    fmt,
+    collections::HashSet,
+    fmt, io,
     sync::{
-        Arc, Mutex as StdMutex, PoisonError,
+        Arc, Mutex as StdMutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -17,11 +18,11 @@ use redis::{
 use reqwest_resilient::fleet::{
     BoxError, BoxFuture, FleetNews, FleetStore, HostAdvice, HostReport, NodeId,
 };
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::timeout};
 
 use crate::{
     news::Subscription,
-    report::{Call, Context, SCRIPT, channel, command, escaped, read_reply},
+    report::{Call, Context, SCRIPT, channel, command, escaped, read_reply, state_key},
 };
 
 /// The age at which a report is refused by the server.
@@ -29,6 +30,9 @@ use crate::{
 /// What a paused server finds in its socket is old: the node has given it up, and sends the same
 /// counts again.
 const LONGEST_DELIVERY: Duration = Duration::from_secs(1);
+
+/// The time for one host of a cluster: a part of it that hangs takes no advice from the others.
+const SLOT_PATIENCE: Duration = Duration::from_millis(150);
 
 /// The store of a fleet in redis or valkey.
 ///
@@ -45,8 +49,8 @@ const LONGEST_DELIVERY: Duration = Duration::from_secs(1);
 /// - Breakers change by the server's clock, and advice is relative: clocks of nodes do not matter.
 /// - A report that is older than 1 s when the server gets to it, such as after a pause, is refused: its
 ///   node counts it as lost and has sent the counts again.
-/// - After an exchange that failed or was given up, the next begins with a `PING`. While a connection
-///   hangs, nothing but these piles up in it.
+/// - After an exchange that failed or was given up, the next begins with a `PING`, in a cluster with an
+///   `EXISTS` for the host. While a connection hangs, nothing but these piles up in it.
 ///
 /// # Failures
 ///
@@ -69,8 +73,10 @@ pub struct RedisFleet<C> {
     namespace: String,
     script: Script,
     in_cluster: bool,
-    /// Whether the last exchange was not answered.
-    unanswered: AtomicBool,
+    /// Whether the last exchange got no response.
+    is_silent: AtomicBool,
+    /// The hosts whose last command got no response, in a cluster.
+    silent: StdMutex<HashSet<Arc<str>>>,
     clock: StdMutex<Option<ServerClock>>,
     news: Option<News>,
 }
@@ -100,7 +106,8 @@ impl<C> RedisFleet<C> {
             namespace: escaped(namespace),
             script: Script::new(SCRIPT),
             in_cluster: false,
-            unanswered: AtomicBool::new(false),
+            is_silent: AtomicBool::new(false),
+            silent: StdMutex::default(),
             clock: StdMutex::new(None),
             news: None,
         }
@@ -119,6 +126,8 @@ impl<C> RedisFleet<C> {
 
     /// Sends the report of each host by itself, for a connection to a cluster: hosts lie in several
     /// slots, and a pipeline has to stay in one. Off by default.
+    ///
+    /// Each host has 150 ms. Where a part of the cluster does not respond, its hosts get no advice.
     #[must_use]
     pub fn in_cluster(mut self) -> Self {
         self.in_cluster = true;
@@ -141,7 +150,8 @@ impl<C> RedisFleet<C> {
 
 impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisFleet<C> {
     async fn run(&self, node: NodeId, reports: &[HostReport]) -> RedisResult<Vec<HostAdvice>> {
-        if self.unanswered.swap(true, Ordering::AcqRel) {
+        // In a cluster, a PING asks all of it.
+        if !self.in_cluster && self.is_silent.swap(true, Ordering::AcqRel) {
             cmd("PING").exec_async(&mut self.connection.clone()).await?;
         }
         let context = Context {
@@ -151,28 +161,52 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisFleet<C> {
         };
         let sent = Instant::now();
         let hash = Call::Hash(self.script.get_hash());
-        let mut replies =
-            self.send(reports.iter().map(|it| command(hash, &self.namespace, it, context))).await?;
+        let calls = reports.iter().map(|it| (it, command(hash, &self.namespace, it, context)));
+        let mut replies = self.send(calls).await?;
         self.send_text(reports, context, &mut replies).await?;
-        self.unanswered.store(false, Ordering::Release);
+        self.is_silent.store(false, Ordering::Release);
         self.read(reports, replies, sent)
     }
 
     /// Sends all commands at once, and returns the reply to each.
     async fn send(
         &self,
-        commands: impl Iterator<Item = Cmd>,
+        calls: impl Iterator<Item = (&HostReport, Cmd)>,
     ) -> RedisResult<Vec<RedisResult<Value>>> {
         if self.in_cluster {
-            let each = commands.map(async |it| it.query_async(&mut self.connection.clone()).await);
+            let each = calls.map(|(report, it)| self.send_alone(report, it));
             return Ok(join_all(each).await);
         }
         let mut pipeline = Pipeline::new();
         pipeline.ignore_errors();
-        commands.for_each(|it| {
+        calls.for_each(|(_, it)| {
             pipeline.add_command(it);
         });
         pipeline.query_async(&mut self.connection.clone()).await
+    }
+
+    /// Sends one command to a cluster.
+    async fn send_alone(&self, report: &HostReport, command: Cmd) -> RedisResult<Value> {
+        let was_silent = !self.silent().insert(Arc::clone(&report.host));
+        let mut connection = self.connection.clone();
+        let call = async {
+            if was_silent {
+                let key = state_key(&self.namespace, report);
+                cmd("EXISTS").arg(key).exec_async(&mut connection).await?;
+            }
+            command.query_async(&mut connection).await
+        };
+        let late = |_| Err(io::Error::from(io::ErrorKind::TimedOut).into());
+        let reply: RedisResult<Value> = timeout(SLOT_PATIENCE, call).await.unwrap_or_else(late);
+        // An error of the server is a response, too.
+        if reply.as_ref().err().is_none_or(|it| !it.is_io_error()) {
+            self.silent().remove(&report.host);
+        }
+        reply
+    }
+
+    fn silent(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calls the script by its text where the server did not have it.
@@ -189,13 +223,13 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisFleet<C> {
             return Ok(());
         }
         // Within a pipeline the first text is there for those that follow.
-        let commands = unknown.iter().enumerate().map(|(nth, &at)| {
+        let calls = unknown.iter().enumerate().map(|(nth, &at)| {
             let by_text = nth == 0 || self.in_cluster;
             let call =
                 if by_text { Call::Text(SCRIPT) } else { Call::Hash(self.script.get_hash()) };
-            command(call, &self.namespace, &reports[at], context)
+            (&reports[at], command(call, &self.namespace, &reports[at], context))
         });
-        for (at, reply) in unknown.iter().zip(self.send(commands).await?) {
+        for (at, reply) in unknown.iter().zip(self.send(calls).await?) {
             replies[*at] = reply;
         }
         Ok(())
@@ -244,6 +278,8 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> FleetStore for RedisFlee
             if reports.is_empty() {
                 return Ok(vec![]);
             }
+            // Hosts that are reported no more are forgotten.
+            self.silent().retain(|it| reports.iter().any(|report| report.host == *it));
             Ok(self.run(node, reports).await?)
         })
     }

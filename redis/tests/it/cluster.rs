@@ -56,3 +56,29 @@ async fn hosts_of_several_slots_are_exchanged_at_once() {
         assert!(server.calls(&["eval"]) >= 1);
     }
 }
+
+#[tokio::test]
+async fn a_part_that_hangs_takes_no_advice_from_the_others() {
+    let (servers, urls) = start();
+    let connection = ClusterClient::new(urls).unwrap().get_async_connection().await.unwrap();
+    let store = RedisFleet::new(connection, "test").in_cluster();
+    let reports: Vec<_> =
+        (0..40).map(|it| HostReport::new(format!("http://host-{it}:80"))).collect();
+    let exchange = async || {
+        let call = store.exchange(NodeId::new(1), &reports);
+        tokio::time::timeout(Duration::from_millis(400), call).await.unwrap().unwrap().len()
+    };
+    assert_eq!(exchange().await, 40);
+    let before = servers[1].calls(&["evalsha", "eval"]);
+    servers[1].pause();
+    for _ in 0..5 {
+        let heard = exchange().await;
+        assert!((10..30).contains(&heard), "{heard} of 40");
+    }
+    servers[1].resume();
+    // What it was sent while it hung, it reads now: one report a host, else only whether it is there.
+    until("all get advice again", Duration::from_secs(5), || servers[1].calls(&["exists"]) >= 40);
+    assert_eq!(exchange().await, 40);
+    let reached = servers[1].calls(&["evalsha", "eval"]) - before;
+    assert!(reached <= 60, "{reached}: two for each of its hosts");
+}
