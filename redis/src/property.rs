@@ -8,7 +8,7 @@ use std::{
 
 use proptest::prelude::*;
 use reqwest_resilient::fleet::{
-    FleetGate, FleetStore as _, HostAdvice, HostReport, InProcessFleet, NodeId,
+    FleetGate, FleetState, FleetStore as _, HostAdvice, HostReport, InProcessFleet, NodeId,
 };
 
 use crate::{
@@ -41,6 +41,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let counts = prop_oneof![
         3 => (0_u32..10, 0_u32..10),
         3 => (0_u32..2, 0_u32..40),
+        1 => (20_u32..200, Just(0)),
         1 => Just((0, 0)),
     ];
     let probes = prop_oneof![
@@ -84,14 +85,63 @@ fn normal(mut advice: HostAdvice) -> HostAdvice {
     advice
 }
 
+/// The script on a server whose time is the test's.
+struct Clocked {
+    connection: redis::Connection,
+    script: String,
+    _server: Server,
+}
+
+impl Clocked {
+    fn start() -> Self {
+        let server = Server::start();
+        let clock = "{ redis.call('GET', 's'), redis.call('GET', 'us') }";
+        let script = SCRIPT.replace("redis.call('TIME')", clock);
+        assert_ne!(script, SCRIPT);
+        Self { connection: server.client().get_connection().unwrap(), script, _server: server }
+    }
+
+    fn exchange(
+        &mut self,
+        now: u64,
+        namespace: &str,
+        report: &HostReport,
+        context: Context,
+    ) -> redis::RedisResult<HostAdvice> {
+        let time = [("s", now / 1_000), ("us", now % 1_000 * 1_000)];
+        redis::cmd("MSET").arg(&time).exec(&mut self.connection)?;
+        let reply = command(Call::Text(&self.script), namespace, report, context)
+            .query(&mut self.connection)?;
+        let (at, advice) = read_reply(&report.host, reply)?;
+        assert_eq!(at, now);
+        Ok(advice)
+    }
+}
+
+#[test]
+fn a_server_whose_clock_is_set_holds_nothing_open_and_refuses_what_is_late() {
+    let mut server = Clocked::start();
+    let context = |node, deadline| Context { node: NodeId::new(node), deadline, fresh_run: 1 };
+    let mut report = HostReport::new("http://api:80");
+    (report.failed, report.votes_failing) = (20, true);
+    let day = 86_400_000;
+    server.exchange(day, "set", &report, context(1, 0)).unwrap();
+    let open = server.exchange(day, "set", &report, context(2, 0)).unwrap();
+    assert!(open.breaker.state.is_open());
+
+    let back = server.exchange(day / 2, "set", &report, context(1, 0)).unwrap();
+    let FleetState::Open { remaining } = back.breaker.state else { panic!("{back:?}") };
+    assert!(remaining <= Duration::from_secs(6), "{remaining:?}");
+
+    let mut late = server.exchange(day + 1, "set", &report, context(1, day));
+    assert!(late.as_ref().unwrap_err().to_string().contains("LATE"), "{late:?}");
+    late = server.exchange(day, "set", &report, context(1, day));
+    assert!(late.is_ok());
+}
+
 #[test]
 fn the_script_decides_as_the_rule_of_the_core() {
-    let server = Server::start();
-    let connection = RefCell::new(server.client().get_connection().unwrap());
-    // The time of the server becomes that of the test.
-    let clock = "{ redis.call('GET', 's'), redis.call('GET', 'us') }";
-    let script = SCRIPT.replace("redis.call('TIME')", clock);
-    assert_ne!(script, SCRIPT);
+    let server = RefCell::new(Clocked::start());
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.unwrap();
@@ -105,25 +155,18 @@ fn the_script_decides_as_the_rule_of_the_core() {
     let result = runner.run(&steps(), |steps| {
         cases.set(cases.get() + 1);
         let namespace = format!("case-{}", cases.get());
-        let mut connection = connection.borrow_mut();
+        let mut server = server.borrow_mut();
         let core = runtime.block_on(async { InProcessFleet::new() });
         let (mut now, mut lasts) = (START, (None, None));
         for (nth, step) in steps.iter().enumerate() {
             now += step.wait;
             runtime.block_on(tokio::time::advance(Duration::from_millis(step.wait)));
-            let time = [("s", now / 1_000), ("us", now % 1_000 * 1_000)];
-            redis::cmd("MSET").arg(&time).exec(&mut *connection).unwrap();
-
             let node = NodeId::new(step.node);
             let expected = report(step, lasts.0.as_ref());
             let expected = runtime.block_on(core.exchange(node, &[expected])).unwrap().remove(0);
             let ours = report(step, lasts.1.as_ref());
             let context = Context { node, deadline: 0, fresh_run: u64::MAX };
-            let reply = command(Call::Text(&script), &namespace, &ours, context)
-                .query(&mut *connection)
-                .unwrap();
-            let (at, advice) = read_reply(&ours.host, reply).unwrap();
-            prop_assert_eq!(at, now);
+            let advice = server.exchange(now, &namespace, &ours, context).unwrap();
             prop_assert_eq!(
                 normal(advice.clone()),
                 normal(expected.clone()),
