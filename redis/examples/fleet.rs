@@ -139,5 +139,5 @@ fn run(check: bool) -> Result<()> {
     redis.signal("-CONT")?;
     let (_, last) = table.wait(resumed, "closed", MOST)?;
     table.say(&format!("all {NODES} are a fleet again, after {:?}", last - resumed));
-    Ok(())
+    table.draw()
 }

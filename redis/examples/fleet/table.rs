@@ -89,10 +89,16 @@ impl Table {
         let end = Instant::now() + most;
         while Instant::now() < end && !done() {
             thread::sleep(Duration::from_millis(200));
-            if self.is_live {
-                print!("\x1b[H\x1b[2J{}", self.text());
-                std::io::stdout().flush()?;
-            }
+            self.draw()?;
+        }
+        Ok(())
+    }
+
+    /// Draws the table anew, where it is live.
+    pub(crate) fn draw(&self) -> Result<()> {
+        if self.is_live {
+            println!("\x1b[H\x1b[2J{}\n{}", self.rows(), self.said.join("\n"));
+            std::io::stdout().flush()?;
         }
         Ok(())
     }
@@ -117,10 +123,6 @@ impl Table {
     /// Returns how many requests failed or were rejected.
     pub(crate) fn failures(&self) -> u64 {
         self.known().iter().map(|it| it.counts[1..].iter().sum::<u64>()).sum()
-    }
-
-    fn text(&self) -> String {
-        format!("{}\n{}", self.rows(), self.said.join("\n"))
     }
 
     fn rows(&self) -> String {
