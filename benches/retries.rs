@@ -164,10 +164,10 @@ fn main() {
     for ([name, _], failed) in names.iter().zip(failed) {
         println!("{name:<40} {failed:>8.1} {:>8.1}", failed - plain);
     }
-    bar("failed attempt, retry only, reqwest-retry", retry_only, peer, 1.0);
-    bar("failed attempt, everything, reqwest-retry", everything, peer, 1.0);
-    bar("failed attempt, everything and hints, reqwest-retry", hinted, peer, 1.0);
-    bar("failed attempt, everything, HTTP/1.1, reqwest-retry", drained, peer, 1.0);
+    bar("failed attempt, retry only, reqwest-retry", retry_only, peer, 1.2);
+    bar("failed attempt, everything, reqwest-retry", everything, peer, 1.2);
+    bar("failed attempt, everything and hints, reqwest-retry", hinted, peer, 1.2);
+    bar("failed attempt, everything, HTTP/1.1, reqwest-retry", drained, peer, 1.2);
     bar("deciding, retry only, reqwest-retry", retry_only - plain, peer - plain, 1.0);
     bar("deciding, everything, reqwest-retry", everything - plain, peer - plain, 1.0);
 }

@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let bytes = response.copy_to(&mut std::io::stdout())?;
     println!(" ({bytes} bytes, status {})", response.status());
 
+    // A 404 is final, and an error that keeps its response.
     let error = client.get(&url).send_resilient().unwrap_err();
     println!("{error:#}");
     if let Some(response) = error.into_blocking_response() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use reqwest_resilient::{
     BreakerConfig, BreakerState, ChangeReason, CircuitBreaker, HttpRequestError, Resilient,
@@ -37,14 +37,18 @@ async fn main() -> Result<()> {
         .on_state_change(move |it| explain(start, it));
     let config = ResilientConfig::builder()
         .circuit_breaker(breaker.clone())
+        .attempt_timeout(Duration::from_secs(1))
+        // So that the drawing shows the breaker alone: no retries, and no wait at the open breaker
+        // (2 s by default), which gets most of these requests through.
         .max_retries(0)
-        .without_retry_budget()
+        .max_open_wait(Duration::ZERO)
         .build()?;
-    let client = ClientBuilder::new(reqwest::Client::new()).with(Resilient::new(config)).build();
+    let inner = Resilient::reqwest_builder().build()?;
+    let client = ClientBuilder::new(inner).with(Resilient::new(config)).build();
 
     println!("A service at {} gets 20 requests a second through a circuit breaker.", service.url);
     println!("It goes down after {GOES_DOWN:?} and comes back after {COMES_BACK:?}.\n");
-    println!("  +  answered");
+    println!("  +  success");
     println!("  x  sent, and failed");
     println!("  .  not sent: the breaker is open, the caller knows at once\n");
 
@@ -67,13 +71,14 @@ async fn main() -> Result<()> {
         }
     }
     summarize(&seen, &service);
+    ensure!(seen.rejected > 0, "the breaker rejected no request of a service that was down");
     Ok(())
 }
 
 /// What became of the requests.
 #[derive(Default)]
 struct Seen {
-    answered: u32,
+    succeeded: u32,
     failed: u32,
     rejected: u32,
     slowest_rejection: Duration,
@@ -85,7 +90,7 @@ impl Seen {
         let sent = Instant::now();
         Ok(match client.get(url).send().await {
             Ok(response) if response.status().is_success() => {
-                self.answered += 1;
+                self.succeeded += 1;
                 '+'
             }
             Ok(_) => {
@@ -111,7 +116,7 @@ fn explain(start: Instant, change: &StateChange) {
         ChangeReason::OpenTimeOver => "its time is over; this request is a probe",
         ChangeReason::ProbesFailed => "the probe failed",
         ChangeReason::ProbesSucceeded => "the probe succeeded",
-        _ => "someone said so",
+        _ => "by hand",
     };
     let (from, to) = (name(change.from), name(change.to));
     println!("{:>5.1} s          {from} -> {to}: {why}", start.elapsed().as_secs_f64());
@@ -127,15 +132,15 @@ fn name(state: BreakerState) -> &'static str {
 }
 
 fn summarize(seen: &Seen, service: &Service) {
-    let Seen { answered, failed, rejected, slowest_rejection } = seen;
+    let Seen { succeeded, failed, rejected, slowest_rejection } = seen;
     let took = service.took_while_down.load(Ordering::Relaxed);
-    println!("\n{answered} requests were answered, {failed} failed, {rejected} were not sent.");
+    println!("\n{succeeded} requests succeeded, {failed} failed, {rejected} were not sent.");
     println!("While it was down the service had to deal with {took} requests");
     println!("instead of {}.", took + rejected);
     println!("A request that was not sent cost its caller {slowest_rejection:.0?} at most.");
 }
 
-/// A service that answers 200, or 503 after a while as long as it is down.
+/// A service that responds with 200, or while it is down with 503 after 30 ms.
 #[derive(Clone, Default)]
 struct Service {
     url: String,

@@ -34,7 +34,7 @@ async fn main() -> Result<()> {
 
     let resilient = Resilient::new(config);
     let handle = resilient.handle();
-    let client = ClientBuilder::new(reqwest::Client::new()).with(resilient).build();
+    let client = ClientBuilder::new(Resilient::reqwest_builder().build()?).with(resilient).build();
 
     let url = server().await?;
     let response = client.get(&url).send().await?;

@@ -1,6 +1,6 @@
 //! How do I say by myself what is retried? `cargo run --example custom_predicate`
 //!
-//! This API answers 200 while a job is still running, and 404 until it knows of it.
+//! This API responds with 404 until it knows of a job, and with 200 while the job is still running.
 
 mod server;
 

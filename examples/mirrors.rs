@@ -48,7 +48,8 @@ async fn main() -> Result<()> {
             }
         })
         .build()?;
-    let client = ClientBuilder::new(reqwest::Client::new()).with(Resilient::new(config)).build();
+    let inner = Resilient::reqwest_builder().build()?;
+    let client = ClientBuilder::new(inner).with(Resilient::new(config)).build();
 
     println!("Twenty requests a second for http://{first}/file, which is server a.");
     println!("It goes down after {GOES_DOWN:?} and comes back after {COMES_BACK:?}.\n");

@@ -88,7 +88,8 @@ fn client() -> Result<ClientWithMiddleware> {
         .observer(TracingObserver::new())
         .observer(MetricsObserver::new().client("observe"))
         .build()?;
-    Ok(ClientBuilder::new(reqwest::Client::new()).with(Resilient::new(config)).build())
+    let inner = Resilient::reqwest_builder().build()?;
+    Ok(ClientBuilder::new(inner).with(Resilient::new(config)).build())
 }
 
 /// Logs to stdout, spans to OpenTelemetry.
@@ -112,7 +113,7 @@ fn set_up_tracing() -> Result<InMemorySpanExporter> {
     Ok(exporter)
 }
 
-/// Serves metrics to Prometheus; returns the url.
+/// Serves metrics to Prometheus; returns the URL.
 fn set_up_metrics() -> Result<String> {
     // A port that is free now; in production it would be a fixed one.
     let address: SocketAddr = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
@@ -187,7 +188,7 @@ fn script(path: &str, turn: usize) -> Does {
     steps[turn % steps.len()]
 }
 
-/// Starts a server that follows the script; returns its url.
+/// Starts a server that follows the script; returns its URL.
 async fn serve() -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);

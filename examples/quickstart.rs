@@ -1,7 +1,7 @@
 //! What `reqwest-resilient` does, told by itself while it does it.
 //!
 //! `cargo run --example quickstart` starts a flaky server on this machine and sends it requests;
-//! `cargo run --example quickstart -- http://example.com/` asks that url instead.
+//! `cargo run --example quickstart -- http://example.com/` asks that URL instead.
 
 use std::time::{Duration, Instant};
 use std::{collections::HashMap, env, io};
@@ -9,8 +9,7 @@ use std::{collections::HashMap, env, io};
 use anyhow::Result;
 use reqwest_middleware::{ClientBuilder, RequestBuilder};
 use reqwest_resilient::{
-    AttemptLog, BudgetConfig, Event, Exponential, RequestBuilderExt, Resilient, ResilientConfig,
-    RetryBudget, WaitSource,
+    AttemptLog, Event, Exponential, RequestBuilderExt, Resilient, ResilientConfig, WaitSource,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,22 +22,22 @@ async fn main() -> Result<()> {
         .backoff(Exponential::new(Duration::from_millis(200)))
         .attempt_timeout(Duration::from_millis(if env::args().len() > 1 { 5_000 } else { 500 }))
         .max_total_time(Duration::from_secs(20))
-        // Alone with its server, and meant to fail much.
-        .retry_budget(RetryBudget::per_host(BudgetConfig::default().size(10)))
         .observer(move |event: &Event<'_>| tell(start.elapsed(), event))
         .build()?;
-    let client = ClientBuilder::new(reqwest::Client::new()).with(Resilient::new(config)).build();
+    // A client of reqwest with what suits the middleware; its own retries are off.
+    let inner = Resilient::reqwest_builder().build()?;
+    let client = ClientBuilder::new(inner).with(Resilient::new(config)).build();
     let mut summary = vec![];
 
     if let Some(url) = env::args().nth(1) {
-        summary.push(send("GET", "of the url you gave", client.get(url)).await);
+        summary.push(send("GET", "of the URL you gave", client.get(url)).await);
     } else {
         let server = flaky_server().await?;
         println!("A flaky server listens at {server}. The program sends each request once;");
         println!("whatever else happens to it is the work of the middleware.");
         let to = |path| format!("{server}{path}");
 
-        let why = "meets a busy server, a broken connection and a slow answer";
+        let why = "meets a busy server, a broken connection and a slow response";
         summary.push(send("GET /report", why, client.get(to("/report"))).await);
 
         let why = "may have been processed when its connection broke: not sent twice";
@@ -63,7 +62,8 @@ async fn send(name: &str, why: &str, request: RequestBuilder) -> String {
     let log = AttemptLog::new();
     let result = request.with_extension(log.clone()).send_resilient().await;
     let status = result.map_or_else(|error| error.status(), |response| Some(response.status()));
-    let result = status.map_or_else(|| "no answer".into(), |it| format!("status {}", it.as_u16()));
+    let result =
+        status.map_or_else(|| "no response".into(), |it| format!("status {}", it.as_u16()));
     let ended = log.history().stop_reason().map_or("", |it| it.as_str());
     let (attempts, seconds) = (log.attempts(), log.elapsed().as_secs_f64());
     format!("{name:<20}{attempts:>8} {seconds:>6.2} s  {result:<11} {ended}")
@@ -99,7 +99,7 @@ enum Does {
     AnswerTooLate,
 }
 
-/// Starts a server that does something else each time a path is asked for; returns its url.
+/// Starts a server that does something else each time a path is asked for; returns its URL.
 async fn flaky_server() -> io::Result<String> {
     use Does::{Answer, AnswerTooLate, Reset};
 

@@ -6,7 +6,7 @@
 //! // One request, without a client.
 //! let page = reqwest_resilient::get("https://example.com/").send_resilient().await?;
 //!
-//! // A client with retries, timeouts and a circuit breaker.
+//! // A client with settings of its own.
 //! use reqwest_resilient::{ResilientClient, ResilientConfig};
 //!
 //! let client = ResilientClient::new(ResilientConfig::builder().max_retries(5).build()?)?;
@@ -47,7 +47,7 @@
 //! | Can many processes share what they learn of a host? | [`fleet`]; [guide](guide::fleet) |
 //! | How do settings change at runtime? | [`ResilientClient::reload_handle`], [`Resilient::handle`] |
 //! | How do I decide by myself? | [`ResilientConfigBuilder::retry_if`], [`Outcome`] |
-//! | How does each part work? | guides: [retries](guide::retries), [waits](guide::waits), [gate](guide::gate), [budget](guide::budget), [breaker](guide::breaker), [presets](guide::presets), [hedging](guide::hedging), [mirrors](guide::mirrors), [unknowns](guide::unknowns) |
+//! | How does each part work? | guides: [retries](guide::retries), [waits](guide::waits), [gate](guide::gate), [budget](guide::budget), [breaker](guide::breaker), [limits](guide::limits), [hedging](guide::hedging), [mirrors](guide::mirrors), [presets](guide::presets), [what a client cannot know](guide::unknowns) |
 #![cfg_attr(
     feature = "test-util",
     doc = "| How do I test my settings? | [`testing::Script`], without a network and in virtual time; [guide](guide::testing) |"
@@ -71,14 +71,16 @@
 //!
 //! # Words
 //!
-//! An *attempt* is one send, counted from 1; retries are attempts less one. A *hint* is a server's
-//! time until a retry. A *wait* is the time between two attempts.
+//! An *attempt* is one send, counted from 1. A *retry* is an attempt after one that failed; a *hedge*
+//! is an attempt beside one that is slow. A *retry hint* is the time that a server wants to pass until
+//! a retry. A *wait* is the time before an attempt: a backoff, or at gate, breaker, budget or limit. A
+//! *token* is what a retry takes from the budget.
 //!
 //! # Features
 //!
 //! - `http2` (default): HTTP/2; distinguishes its refusals from possibly processed requests.
-//! - `default-tls` (default): https, by reqwest's default TLS, with `rustls-errors`. Without it https
-//!   needs a TLS feature of `reqwest`, such as `native-tls`.
+//! - `default-tls` (default): https, by reqwest's default TLS; switches on `rustls-errors`. Without it
+//!   https needs a TLS feature of `reqwest`, such as `native-tls`.
 //! - `rustls-errors`: distinguishes refused certificates from transient failures, where TLS is rustls.
 //! - `astral`: all of it for clients of `astral-reqwest-middleware`, a fork, except
 //!   [`ResilientClient`] and its builder of requests, which stay with the original.
@@ -90,7 +92,6 @@
 //! - `serde`: the module `file`, settings from TOML, JSON, YAML and the environment.
 //! - `schemars`: the JSON Schema of such files.
 //! - `test-util`: the module `testing`, and randomness and wall clock as settings.
-
 //!
 //! [`reqwest`] and [`http`], whose types settings and requests take, are re-exported.
 

@@ -51,7 +51,11 @@ pub(crate) const CONTESTANTS: &[Contestant] = &[
     preset(ours(BATCH, |it| it.resilient_client(ResilientConfig::batch()))),
     limited(ours("learned()", |it| it.limited(|config| config.rate_limit(patient_learner())))),
     limited(ours("limit of 10", |it| it.limited(|config| config.concurrency_limit(patient_ten())))),
+    preset(peer("service(10 s)", |it| {
+        it.resilient_client(ResilientConfig::service(ATTEMPT_TIMEOUT))
+    })),
     preset(peer("plain()", |it| it.resilient_client(ResilientConfig::plain()))),
+    preset(peer("aresilient()", |it| it.resilient_client(ResilientConfig::aresilient()))),
 ];
 
 const fn peer(name: &'static str, build: fn(&Setup) -> Client) -> Contestant {

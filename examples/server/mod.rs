@@ -1,10 +1,10 @@
-//! A server on this machine for the examples: it gives each answer once, and the last for ever.
+//! A server on this machine for the examples: it gives each response once, and the last for ever.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;
 
-/// Starts a server with these answers (`"503 Busy"`, or `"200 OK|a body"`); returns its url.
+/// Starts a server with these responses (`"503 Busy"`, or `"200 OK|a body"`); returns its URL.
 pub(crate) fn start(answers: &'static [&'static str]) -> std::io::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let url = format!("http://{}/", listener.local_addr()?);

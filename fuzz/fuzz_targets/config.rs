@@ -24,7 +24,9 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     let variables = text.lines().filter_map(|it| it.split_once('='));
     let raw = RawConfig::from_env("X_", variables.clone());
     let built = check(&raw);
-    assert_eq!(ResilientConfig::from_env("X_", variables).is_ok(), built);
+    // Without a variable of the prefix it is a mistake.
+    let any = variables.clone().any(|(name, _)| name.starts_with("X_"));
+    assert_eq!(ResilientConfig::from_env("X_", variables).is_ok(), built && any);
 });
 
 /// Whether these settings can be.

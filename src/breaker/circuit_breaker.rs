@@ -40,21 +40,21 @@ use crate::common::{clock, fault::ConfigError};
 /// # In the loop
 ///
 /// [`Resilient`](crate::Resilient) asks the breaker of a request before every attempt. If the
-/// breaker may admit it within [`max_open_wait`](crate::ResilientConfigBuilder::max_open_wait) (2
-/// s, or half the attempt timeout), the request waits: the first one is the probe, and once it has
-/// succeeded the others follow, spread over 100 ms. A failed probe costs each waiting request a
-/// retry. At most 10,000 requests wait at one breaker.
+/// breaker may admit it within [`max_open_wait`](crate::ResilientConfigBuilder::max_open_wait) (2 s,
+/// or half the attempt timeout if that is less), the request waits: the first one is the probe, and
+/// once it has succeeded the others follow, spread over 100 ms. A failed probe costs each waiting
+/// request a retry. At most 10,000 requests wait at one breaker.
 ///
 /// Otherwise nothing is sent. The error is
 /// [`is_circuit_open`](crate::HttpRequestError::is_circuit_open) and has the reason of the opening;
 /// a rejected retry ends with the response or the error of the previous attempt. No request waits
 /// at a breaker that is forced open.
 ///
-/// Every attempt reports once: 5xx, lost connections and attempts that ran out of time as failures,
-/// 429 as throttling, any other response as a success, unless
+/// Every attempt reports once: what would be retried and every 5xx as a failure, a rate limit (429,
+/// or a 403 that is one) as throttling, any other response as a success, unless
 /// [`breaker_health`](crate::ResilientConfigBuilder::breaker_health) says otherwise. After a
-/// redirect to another host, the breaker of that host gets the report. A dropped request reports
-/// nothing.
+/// redirect to another host, the breaker of that host gets the report as well, if the host was asked
+/// before. A dropped request reports nothing.
 ///
 /// # Time
 ///
@@ -122,8 +122,8 @@ impl CircuitBreaker {
     /// Adds an observer of the state changes of this breaker, for all clones; for a breaker of
     /// [`HostStates`](crate::HostStates), of all breakers there.
     ///
-    /// It is called once for every change, in order for each breaker, on the thread that changed
-    /// the state or was changing it meanwhile. No lock is held: it may call back into the breaker.
+    /// It is called once for every change, in order for each breaker, on a thread that changes the
+    /// state. No lock is held: it may call back into the breaker.
     /// A panic in it is caught.
     pub fn on_state_change(self, observer: impl Fn(&StateChange) + Send + Sync + 'static) -> Self {
         self.handle.circuit().observers().add(Arc::new(observer));

@@ -21,8 +21,9 @@ use crate::common::fault::ConfigFault;
 /// - Opens when there was no success for 2 s and at least 5 attempts failed in that time. While
 ///   some requests still succeed it stays closed: a share of failures, or a short row of them, is
 ///   ordinary. A share would also punish the good endpoints of a host for a bad one.
-/// - Stays open for 1 s, half as long again after each probe that fails, at most 2 s. Each time is
-///   longer by a random share of up to 25 %, so that the clients of a service do not retry together.
+/// - Stays open for 1 s, half as long again after each probe that fails. Each time is longer by a
+///   random share of up to 25 %, so that the clients of a service do not retry together; 2 s is the
+///   most, that share included.
 /// - Then admits one probe at a time; one success closes it, one failure opens it again.
 ///
 /// ```

@@ -38,7 +38,7 @@ pub(super) struct SlowCalls {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Growth {
     pub(super) factor: f64,
-    /// Three times `open_for` unless set.
+    /// Twice `open_for` unless set.
     pub(super) max: Option<Duration>,
 }
 

@@ -37,7 +37,8 @@ const HTTP2_PING_AFTER: Duration = Duration::from_secs(5);
 #[cfg(feature = "http2")]
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The middleware: put it into a client, and the client's requests survive what passes.
+/// The middleware that makes the requests of a client resilient: retries, breaker, budget, gate, and
+/// what else its settings say.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -75,7 +76,7 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(4);
 /// [`Misuse::NoAttemptTimeout`]: crate::Misuse::NoAttemptTimeout
 /// [`Misuse::Stacked`]: crate::Misuse::Stacked
 ///
-/// # What comes back
+/// # Results
 ///
 /// The result is that of reqwest: `Ok` with the last response, whatever its status, or the last error
 /// of the transport, untouched. What is decided here (a limit that cut an attempt) comes as an
@@ -91,7 +92,7 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(4);
 ///
 /// # Redirects
 ///
-/// reqwest follows them within the attempt, and another attempt starts at the first url again.
+/// reqwest follows them within the attempt, and another attempt starts at the first URL again.
 /// So a POST that was redirected is not sent again, whatever became of it then.
 ///
 /// [`ResilientClient`](crate::ResilientClient) sees every redirect. In a client of your own, a
@@ -102,7 +103,7 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(4);
 ///
 /// # Middleware inside
 ///
-/// Breaker, gate and budget of the host that was asked hear the outcome, whatever a middleware makes
+/// Breaker, gate and budget of the host that was asked record the outcome, whatever a middleware makes
 /// of URL and response. An error that a middleware made or wrapped proves nothing, says nothing of
 /// the host, and has a POST sent once; see [`NotSent`](crate::NotSent). An error of
 /// `error_for_status` is judged by its status.
@@ -124,7 +125,7 @@ impl Default for Resilient {
 }
 
 impl Resilient {
-    /// A middleware with these settings.
+    /// Creates a middleware with these settings.
     pub fn new(config: ResilientConfig) -> Self {
         let hosts = HostStates::with_max_hosts(config.policy().max_hosts);
         let (current, misuses) = (Current::new(config, hosts), Misuses::default());
@@ -139,7 +140,7 @@ impl Resilient {
     /// | idle connections | closed after 4 s | sooner than servers do (Node.js: 5 s): a request sent into a connection that is being closed fails |
     /// | HTTP/2 pings | after 5 s of silence while requests are under way, given up after 4 s more | a connection that died unnoticed is left before it takes a second attempt |
     /// | redirects | those of reqwest, and seen by the middleware | a POST that was redirected is not sent again |
-    /// | reqwest's own retries | off | one attempt told is one attempt made |
+    /// | reqwest's own retries | off | no middleware sees them: one attempt here would be up to three |
     ///
     /// A client of reqwest has no limit that ends at the response head: set
     /// [`attempt_timeout`](crate::ResilientConfigBuilder::attempt_timeout), as without one an attempt
@@ -234,7 +235,7 @@ impl Resilient {
         Some(crate::client::download::link::Context::new(policy, breaker, budget, member, hosts))
     }
 
-    /// Its settings: those of requests that begin now.
+    /// Returns its settings: those of requests that begin now.
     pub fn config(&self) -> ResilientConfig {
         self.current.config()
     }

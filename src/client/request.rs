@@ -74,8 +74,8 @@ macro_rules! building {
                 self.map(|it| it.body(body))
             }
 
-            /// The longest an attempt may take, body included, in place of the client's timeout,
-            /// be it shorter or longer. The limits of the settings hold besides.
+            /// Sets the longest an attempt may take, body included, in place of the client's
+            /// timeout, be it shorter or longer. The limits of the settings hold besides.
             pub fn timeout(self, timeout: std::time::Duration) -> Self {
                 self.map(|it| it.timeout(timeout))
             }
@@ -86,13 +86,13 @@ macro_rules! building {
                 self.map(|it| it.multipart(form))
             }
 
-            /// Adds to the query of the url, by serde: a list of pairs, a map or a struct.
+            /// Adds to the query of the URL, by serde: a list of pairs, a map or a struct.
             #[cfg(feature = "query")]
             pub fn query(self, query: &(impl serde::Serialize + ?Sized)) -> Self {
                 self.map(|it| it.query(query))
             }
 
-            /// Sets a url-encoded form as body, by serde.
+            /// Sets a URL-encoded form as body, by serde.
             #[cfg(feature = "form")]
             pub fn form(self, form: &(impl serde::Serialize + ?Sized)) -> Self {
                 self.map(|it| it.form(form))
@@ -147,7 +147,7 @@ where
 pub trait RequestBuilderExt {
     /// Sends the request; a status below 400 is `Ok`, everything else an [`HttpRequestError`].
     ///
-    /// The error tells method, url, status, attempts, time, history and the reason why no further
+    /// The error tells method, URL, status, attempts, time, history and the reason why no further
     /// attempt was made; it gives back the last response if there is one.
     ///
     /// ```no_run
@@ -330,13 +330,13 @@ impl RequestBuilder {
     ///
     /// # Errors
     ///
-    /// Whatever is no success, with method, url, status, attempts, time, history and the reason
+    /// Whatever is no success, with method, URL, status, attempts, time, history and the reason
     /// why no further attempt was made.
     pub async fn send_resilient(self) -> Result<Response, HttpRequestError> {
         self.prepare()?.send().await
     }
 
-    /// The builder of reqwest-middleware inside, for what takes one.
+    /// Returns the builder of reqwest-middleware inside, for what takes one.
     ///
     /// # Errors
     ///

@@ -69,7 +69,7 @@ macro_rules! assembling {
     ($Type:ty) => {
         /// Methods that set the parts of the client.
         impl $Type {
-            /// The settings. Default: those of
+            /// Sets the settings. Default: those of
             /// [`ResilientConfig::default`](crate::ResilientConfig).
             pub fn config(self, config: $crate::config::ResilientConfig) -> Self {
                 self.map(|it| it.config = config)
@@ -164,8 +164,8 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// | setting | value | why |
 /// |---|---|---|
-/// | attempt timeout | 10 s up to the response head | a server that never answers is to be met with a retry; a request's own [`timeout`](RequestBuilder::timeout) and [`attempt_timeout`](crate::ResilientConfigBuilder::attempt_timeout) come in its place |
-/// | reqwest's own retries | off | one attempt told is one attempt made |
+/// | attempt timeout | 10 s up to the response head | an attempt that hangs has to end before it can be retried; a request's own [`timeout`](RequestBuilder::timeout) and [`attempt_timeout`](crate::ResilientConfigBuilder::attempt_timeout) come in its place |
+/// | reqwest's own retries | off | no middleware sees them: one attempt here would be up to three |
 /// | connect timeout | 5 s, shared by the addresses of a name | see [`Resilient::reqwest_builder`] for these three |
 /// | HTTP/2 pings | after 5 s of silence, given up after 4 s more | |
 /// | idle connections | closed after 4 s | |
@@ -181,7 +181,7 @@ pub struct ResilientClient {
 }
 
 impl ResilientClient {
-    /// A client with these settings.
+    /// Builds a client with these settings.
     ///
     /// # Errors
     ///
@@ -190,7 +190,7 @@ impl ResilientClient {
         Self::builder().config(config).build()
     }
 
-    /// A builder, for more than settings.
+    /// Returns a builder, for more than settings.
     pub fn builder() -> ResilientClientBuilder {
         ResilientClientBuilder::default()
     }
@@ -223,7 +223,7 @@ impl ResilientClient {
         self.handle.hosts()
     }
 
-    /// The client of reqwest-middleware inside, for what takes one.
+    /// Returns the client of reqwest-middleware inside, for what takes one.
     pub fn inner(&self) -> &ClientWithMiddleware {
         &self.inner
     }
@@ -261,7 +261,7 @@ pub struct ResilientClientBuilder {
 assembling!(ResilientClientBuilder);
 
 impl ResilientClientBuilder {
-    /// The client.
+    /// Builds the client.
     ///
     /// # Errors
     ///

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 
-/// Tells the server in a header how long its client will wait for the answer.
+/// A header that tells the server how long its client will wait for the response.
 ///
 /// A server that knows need not start work whose result is of no use, and can pass the rest of
 /// the time on to the servers it asks. The time is that until the nearest of `max_total_time`,
@@ -33,19 +33,19 @@ pub struct DeadlineHeader {
 }
 
 impl DeadlineHeader {
-    /// `grpc-timeout`, as gRPC and Envoy read it: at most eight digits and a unit, such as `29750m`.
+    /// Writes `grpc-timeout`, as gRPC and Envoy read it: at most eight digits and a unit, such as `29750m`.
     pub fn grpc_timeout() -> Self {
         Self::with(HeaderName::from_static("grpc-timeout"), grpc_timeout)
     }
 
-    /// Milliseconds.
+    /// Writes the time left in milliseconds into this header.
     pub fn millis(name: HeaderName) -> Self {
         Self::with(name, |left| {
             HeaderValue::from(u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
         })
     }
 
-    /// As `write` says. A panic in it is the caller's.
+    /// Writes the time left by `write` into this header. A panic in it is the caller's.
     pub fn with(
         name: HeaderName,
         write: impl Fn(Duration) -> HeaderValue + Send + Sync + 'static,

@@ -19,15 +19,15 @@ use crate::config::policy::{HostPolicy, Patch, Policy};
 ///
 /// # Default
 ///
-/// Meant to be shipped by a fleet of strangers without meeting:
+/// Chosen for programs that many users run against the same server:
 ///
 /// | setting | default |
 /// |---|---|
 /// | `max_retries` | 3 |
 /// | `backoff`, `jitter` | exponential from 300 ms (1 s after a rate limit without a gate), at most 20 s; full jitter |
-/// | `retry_statuses` | 408, 425, 429, 500, 502, 503, 504 |
+/// | `retry_statuses` | 408, 425, 429, 500, 502, 503, 504, a 403 that is a rate limit; 413, 529, 530 that say when to retry |
 /// | `retry_methods` | idempotent ones |
-/// | `refused_statuses` | 425, 429, and a 403 that is a rate limit |
+/// | `refused_statuses` | 425, 429, and a 403 that is a rate limit: not processed, so that a POST is sent again |
 /// | `retry_after` | waits at least as long as the server says |
 /// | `max_wait_time` | 60 s, and the spread of a hint |
 /// | `max_open_wait` | 2 s, or half the attempt timeout if that is less |
@@ -36,7 +36,7 @@ use crate::config::policy::{HostPolicy, Patch, Policy};
 /// | `gate` | on |
 /// | `concurrency_limit`, `rate_limit` | none |
 /// | `hedge` | off |
-/// | `attempt_timeout`, `max_total_time` | none |
+/// | `attempt_timeout`, `max_total_time` | none; 10 s an attempt in a `ResilientClient` |
 /// | `stall_timeout`, `min_speed` | 30 s without a byte, no least speed: of downloads, and the first of the bodies of a `ResilientClient` |
 ///
 /// ```
@@ -61,8 +61,8 @@ impl ResilientConfig {
         Self::default().to_builder()
     }
 
-    /// The settings of crawlers, downloads and command-line tools: jobs whose results are wanted even
-    /// if they come late.
+    /// Returns the settings of crawlers, downloads and command-line tools: jobs whose results are
+    /// wanted even if they come late.
     ///
     /// | setting | value | why |
     /// |---|---|---|
@@ -70,15 +70,15 @@ impl ResilientConfig {
     /// | `backoff` | from 300 ms, at most 2.5 s | outages are waited out at the breaker; while a host still responds, most attempts work, and sooner is better |
     /// | `max_wait_time` | 15 min | longer than the windows of most rate limits: a server that asks for minutes gets them |
     /// | `max_open_wait` | 1 min, whatever probes fail in it | an outage delays the job instead of costing a page for each request that meets it |
-    /// | `retry_budget` | 200 retries, by the rule of the default; one comes back each second | bursts are larger where hundreds of requests run side by side; and where all of them wait for a success, one has to be tried. None at all was tried in a model: 4 to 21 times the load on the host after an outage |
+    /// | `retry_budget` | 200 retries, by the rule of the default; each second adds one | bursts are larger where hundreds of requests run side by side; and where all of them wait for a token, no success brings one. No budget at all put 4 to 21 times the load on the host after an outage, in a model |
     /// | `concurrency_limit` | 64 for each host | a job that starts all of its requests at once must not be an attack. Those that wait keep their order |
     /// | `read_body` | 1 MiB | a page that breaks off is a failed attempt, not half a page; longer ones are streamed |
     ///
     /// A request waits at an open breaker only if its host has ever responded to this client, be it
-    /// by a 503: a dead host costs a crawler nothing more once its breaker is open. Those that waited
-    /// return over as long a time as they waited, but no longer than 10 s, and at the
-    /// [gate](ResilientConfigBuilder::gate) like slow start, one first and two more for each that
-    /// succeeds; all at once they would bring the host down again.
+    /// by a 503: a dead host costs a crawler nothing more once its breaker is open. Once the
+    /// host is back, those that waited are released over as long a time as they waited, 10 s at most,
+    /// and pass the [gate](ResilientConfigBuilder::gate) like slow start: one first, and two more for
+    /// each that succeeds. All at once they would bring the host down again.
     ///
     /// # Examples
     ///
@@ -92,8 +92,8 @@ impl ResilientConfig {
         Self { policy: Arc::new(Policy::batch()) }
     }
 
-    /// The settings of a service that asks other services while its own callers wait for `deadline`.
-    /// A deadline below 1 ms counts as 1 ms.
+    /// Returns the settings of a service that asks other services while its own callers wait for
+    /// `deadline`. A deadline below 1 ms counts as 1 ms.
     ///
     /// | setting | value | why |
     /// |---|---|---|
@@ -122,7 +122,7 @@ impl ResilientConfig {
         Self { policy: Arc::new(Policy::service(deadline)) }
     }
 
-    /// Retries alone, as *reqwest-retry* makes them: 3 of them after 408, 429, any 5xx and failures
+    /// Returns the settings of retries alone, as *reqwest-retry* makes them: 3 of them after 408, 429, any 5xx and failures
     /// of the transport, without breaker, budget and gate, deaf to Retry-After and its like.
     ///
     /// Retries still go by the proofs of [`Delivery`](crate::Delivery): no POST twice
@@ -146,12 +146,12 @@ impl ResilientConfig {
         Self { policy: Arc::new(Policy::plain()) }
     }
 
-    /// The defaults of the Python library *aresilient*, for people who port.
+    /// Returns the defaults of the Python library *aresilient*, for ports of Python programs.
     ///
     /// 429, 500, 502, 503 and 504, exponential from 0.3 s without a cap, no jitter, every method,
     /// 3 retries, and a Retry-After in place of the backoff. It re-sends a POST that may have been
-    /// processed, as the reference does. Where the reference would sleep without end on a server's
-    /// word, this gives up: `max_wait_time` is just under an hour.
+    /// processed, as the library does. A retry hint of an hour or more, for which the library would
+    /// sleep, ends the request: `max_wait_time` is just under an hour.
     pub fn aresilient() -> Self {
         Self { policy: Arc::new(Policy::aresilient()) }
     }
@@ -217,7 +217,7 @@ pub struct ResilientConfigBuilder {
 }
 
 impl ResilientConfigBuilder {
-    /// Settings that differ for a host, such as `api.example.com`, or for all hosts below a domain,
+    /// Sets what differs for a host, such as `api.example.com`, or for all hosts below a domain,
     /// `*.example.com`, on any port. The most specific name wins; a second time for the same name
     /// replaces the first.
     ///
@@ -252,9 +252,9 @@ impl ResilientConfigBuilder {
     /// # Errors
     ///
     /// All faults at once, each with its field and value: a duration of zero where that means
-    /// nothing, a jitter that is negative or no number, a factor below 1, an attempt timeout longer than the total
-    /// time, an invalid host pattern, a
-    /// breaker without a rule, settings that contradict each other.
+    /// nothing, a jitter that is negative or no number, a factor below 1, an attempt timeout longer
+    /// than the total time, an invalid host pattern, a breaker without a rule, settings that
+    /// contradict each other.
     pub fn build(self) -> Result<ResilientConfig, ConfigError> {
         let hosts = self.hosts.iter().map(|(name, patch)| (&**name, patch));
         let mut policy = self.base.patched([&self.patch]).with_hosts(hosts);

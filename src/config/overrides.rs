@@ -16,8 +16,8 @@ use crate::host::mirrors::Mirrors;
 
 /// Settings that differ for one request.
 ///
-/// Put it into the request's extensions; what it does not set stays as configured. A setting that
-/// cannot be, such as a wait of zero, ends the request before anything is sent, with the
+/// Put it into the request's extensions; what it does not set stays as configured. An invalid
+/// setting, such as a wait of zero, ends the request before anything is sent, with the
 /// [`ConfigError`] as its source.
 ///
 /// ```no_run
@@ -82,7 +82,7 @@ impl Drop for Entered {
 }
 
 impl RetryOverride {
-    /// An override that sets nothing yet.
+    /// Creates an override that sets nothing yet.
     pub fn new() -> Self {
         Self::default()
     }

@@ -42,8 +42,8 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 ///
 /// The cause is once in the chain. `Display` has it where this crate decided and there is no
 /// source: a rejection ([`circuit_open`](Self::circuit_open),
-/// [`rate_limited`](Self::rate_limited), [`limited`](Self::limited)), or the end of `max_total_time` or `attempt_timeout`. Otherwise the sources
-/// have it, and `Display` names the kind. The alternate form, `{error:#}`, has all in one line for
+/// [`rate_limited`](Self::rate_limited), [`limited`](Self::limited)), or the end of
+/// `max_total_time` or `attempt_timeout`. Otherwise the sources have it, and `Display` names the kind. The alternate form, `{error:#}`, has all in one line for
 /// logs without sources.
 ///
 /// # Examples

@@ -177,9 +177,11 @@ impl<'p> Execution<'p> {
         }
     }
 
-    /// Returns whether a 421 is to be retried: once, over another connection (RFC 9110 §15.5.20).
+    /// Returns whether a 421 is to be retried: once, over another connection (RFC 9110 §15.5.20),
+    /// which only our own client can choose.
     fn is_misdirected(&mut self, outcome: &Outcome<'_>) -> bool {
         let is_first = outcome.status() == Some(StatusCode::MISDIRECTED_REQUEST)
+            && self.client.records
             && !self.was_misdirected
             && self.policy.retry_if.is_none();
         self.was_misdirected |= is_first;

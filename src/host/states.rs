@@ -27,8 +27,9 @@ use crate::host::state::{HostState, Mode};
 /// # Bounded
 ///
 /// At most 1,024 hosts are kept ([`with_max_hosts`](Self::with_max_hosts)); the least recently used
-/// is evicted first, one whose breaker is open or whose limit is in use only if nothing else can be. A breaker that was set
-/// by hand is never evicted, nor are the first eight hosts of a map for 32 or more. A caller that
+/// is evicted first, one whose breaker is open or whose limit is in use only if there is no other. A
+/// breaker that was set by hand is never evicted, nor are the first eight hosts of a map for 32 or
+/// more. A caller that
 /// still holds an evicted breaker keeps using that one; the next request of its host starts with a
 /// new one.
 ///
@@ -56,7 +57,7 @@ impl HostStates {
     }
 
     /// Returns the breaker of a host, or of a key that is in use; creates a closed one for a
-    /// host that was not asked yet. It follows the rules of the request that last used it.
+    /// host without a request yet. It follows the rules of the request that last used it.
     ///
     /// A host is named by any of its URLs, such as `https://api.example.com`: scheme, host and port
     /// count.

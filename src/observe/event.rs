@@ -36,7 +36,8 @@ use crate::retry::decision::{StopReason, WaitSource};
 pub enum Event<'a> {
     /// An attempt is about to be sent.
     AttemptStarted(&'a RequestInfo<'a>),
-    /// The request waits at the closed gate of its host.
+    /// The request waits at the closed gate of its host, at an open circuit breaker, or for a token
+    /// of the retry budget.
     HeldBack(&'a HeldInfo<'a>),
     /// The request waited for a concurrency or rate limit of the client.
     Queued(&'a QueueInfo<'a>),

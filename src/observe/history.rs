@@ -90,7 +90,7 @@ pub(crate) fn server_of(url: &Url) -> Option<String> {
     Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
 }
 
-/// `#2 +0.412s 1.003s timeout (maybe processed), then 0.6s by backoff`
+/// `#2 +0.412s 1.003s timeout (maybe processed), then 0.600s by backoff`
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (started, duration) = (self.started.as_secs_f64(), self.duration.as_secs_f64());
@@ -139,7 +139,7 @@ pub struct Hold {
     pub wait: Option<(Duration, WaitSource)>,
 }
 
-/// `-- +0.412s circuit_open, then 0.6s by circuit breaker`
+/// `-- +0.412s circuit_open, then 0.600s by circuit breaker`
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "-- +{:.3}s {}", self.at.as_secs_f64(), self.by)?;
@@ -162,8 +162,8 @@ fn then(f: &mut fmt::Formatter<'_>, wait: Option<&(Duration, WaitSource)>) -> fm
 /// -- +0.000s rate_limited, then 1.250s by gate
 /// #1 +1.250s 0.080s status 503, then 2.000s by retry-after
 /// #2 +3.330s 0.500s timeout (maybe processed), then 0.412s by backoff
-/// -- +4.242s circuit_open, then 4.900s by circuit breaker
-/// #3 +9.142s 0.071s status 200
+/// -- +4.242s circuit_open, then 1.100s by circuit breaker
+/// #3 +5.342s 0.071s status 200
 /// ended: success
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,6 +9,9 @@ use crate::observe::redact::RedactedUrl;
 /// The longest text that a message shows of an invalid part, in bytes.
 const LONGEST: usize = 80;
 
+/// The longest URL that is kept as it is, in bytes.
+const KEPT: usize = 160;
+
 /// An invalid part of a request. Its source is the error that the part caused.
 #[derive(Debug)]
 pub(crate) struct InvalidPart {
@@ -63,22 +66,23 @@ impl Error for InvalidPart {
     }
 }
 
-/// The text given for a URL, without userinfo, query and fragment: at most [`LONGEST`] bytes, on the
-/// stack, as every request has one and few need it.
+/// The text given for a URL, kept on the stack, as every request has one and few need it. Of a text
+/// that is longer than [`KEPT`] only what may be shown, so that the others need not be read.
 pub(crate) struct GivenUrl {
-    bytes: [u8; LONGEST],
+    bytes: [u8; KEPT],
     len: usize,
-    /// `true` if `bytes` have all that may be shown.
+    /// `true` if `bytes` have all of it.
     is_whole: bool,
 }
 
 impl GivenUrl {
+    #[inline]
     pub(crate) fn new(text: &str) -> Self {
-        let shown = shown(text).as_bytes();
-        let len = shown.len().min(LONGEST);
-        let mut bytes = [0; LONGEST];
-        bytes[..len].copy_from_slice(&shown[..len]);
-        Self { bytes, len, is_whole: shown.len() == text.len() && len == text.len() }
+        let kept = if text.len() <= KEPT { text } else { shown(text) }.as_bytes();
+        let len = kept.len().min(KEPT);
+        let mut bytes = [0; KEPT];
+        bytes[..len].copy_from_slice(&kept[..len]);
+        Self { bytes, len, is_whole: len == text.len() }
     }
 }
 
@@ -94,12 +98,17 @@ fn shown(text: &str) -> &str {
     }
 }
 
+/// Without userinfo, query and fragment; at most [`LONGEST`] bytes.
 impl fmt::Display for GivenUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = String::from_utf8_lossy(&self.bytes[..self.len]);
+        let kept = String::from_utf8_lossy(&self.bytes[..self.len]);
+        let shown = shown(&kept).as_bytes();
+        let shown = &shown[..shown.len().min(LONGEST)];
+        let is_whole = self.is_whole && shown.len() == self.len;
         // A character may be cut.
+        let text = String::from_utf8_lossy(shown);
         let text = text.trim_end_matches('\u{fffd}').escape_debug();
-        write!(f, "{text}{}", if self.is_whole { "" } else { "…" })
+        write!(f, "{text}{}", if is_whole { "" } else { "…" })
     }
 }
 
@@ -112,6 +121,7 @@ mod tests {
     #[test]
     fn an_invalid_url_is_shown_without_its_secrets() {
         let long = format!("/{}é", "a".repeat(LONGEST - 2));
+        let longer = "a".repeat(KEPT);
         for (given, expected) in [
             ("nonsense", "nonsense"),
             ("", ""),
@@ -123,6 +133,8 @@ mod tests {
             ("/a?mail=hunter2@b.example", "…"),
             ("line\nbreak", "line\\nbreak"),
             (&long, &format!("/{}…", "a".repeat(LONGEST - 2))),
+            (&format!("{longer}@[bad"), "[bad…"),
+            (&format!("/{longer}"), &format!("/{}…", "a".repeat(LONGEST - 1))),
         ] {
             assert_eq!(GivenUrl::new(given).to_string(), expected, "{given:?}");
         }
@@ -143,7 +155,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_password_and_no_query_is_shown(before in ".{0,9}", after in ".{0,90}") {
+        fn no_password_and_no_query_is_shown(before in ".{0,9}", after in ".{0,190}") {
             for text in [format!("{before}?S3CRET{after}"), format!("https://u:S3CRET{before}@{after}")] {
                 prop_assert!(!GivenUrl::new(&text).to_string().contains("S3CRET"));
             }

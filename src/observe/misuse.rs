@@ -25,7 +25,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Misuse {
-    /// A request has no known time limit: neither settings nor request have one. An attempt that
+    /// A request has no known time limit: neither the settings nor the request has one. An attempt that
     /// hangs is never retried.
     ///
     /// The client inside may have a timeout, which a middleware cannot see.

@@ -58,7 +58,7 @@ impl fmt::Display for Delivery {
 ///
 /// let config = ResilientConfig::builder()
 ///     .retry_if(|outcome| match outcome.failure() {
-///         // This server is behind a name that comes and goes.
+///         // This server is switched off at night: no retry finds it.
 ///         Some(FailureKind::Connect) => false,
 ///         _ => outcome.default_verdict().is_retry(),
 ///     })

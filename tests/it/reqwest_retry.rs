@@ -1,5 +1,5 @@
-//! The behaviour that reqwest-retry's tests pin down, of the preset that takes its place: 55 statuses,
-//! all but 421 as there, and 4 broken connections on real sockets; kinds of errors, numbers of retries
+//! The behaviour that reqwest-retry's tests pin down, of the preset that takes its place: 55 statuses
+//! and 4 broken connections on real sockets; kinds of errors, numbers of retries
 //! and the bounds of waits in virtual time.
 
 use std::time::Duration;
@@ -18,12 +18,10 @@ const fn ms(count: u64) -> Duration {
 }
 
 /// The statuses of their tests, and whether each is sent again.
-const STATUSES: [(&[u16], bool); 5] = [
+const STATUSES: [(&[u16], bool); 4] = [
     (&[200, 201, 202, 203, 204, 205, 206, 207, 226, 300, 301, 302, 303, 304, 307, 308], false),
     (&[400, 401, 402, 403, 404, 405, 406, 407, 409, 410, 411, 412, 413, 414, 415, 416], false),
-    (&[417, 418, 422, 423, 424, 426, 428, 431, 451], false),
-    // Final there. Here 421 is sent once more, over another connection (RFC 9110 §15.5.20).
-    (&[421], true),
+    (&[417, 418, 421, 422, 423, 424, 426, 428, 431, 451], false),
     (&[408, 429, 500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511], true),
 ];
 

@@ -65,7 +65,7 @@ pub struct ResilientClient {
 }
 
 impl ResilientClient {
-    /// A client with these settings, driven by a runtime of its own with a single thread.
+    /// Builds a client with these settings, driven by a runtime of its own with a single thread.
     ///
     /// # Errors
     ///
@@ -74,7 +74,7 @@ impl ResilientClient {
         Self::builder().config(config).build()
     }
 
-    /// A builder, for more than settings.
+    /// Returns a builder, for more than settings.
     pub fn builder() -> ResilientClientBuilder {
         ResilientClientBuilder::default()
     }
@@ -98,7 +98,7 @@ impl ResilientClient {
         self.inner.hosts()
     }
 
-    /// The async client inside.
+    /// Returns the async client inside.
     pub fn inner(&self) -> &resilient_client::ResilientClient {
         &self.inner
     }
@@ -131,7 +131,7 @@ impl ResilientClientBuilder {
         self
     }
 
-    /// The client.
+    /// Builds the client.
     ///
     /// # Errors
     ///
@@ -191,7 +191,7 @@ impl RequestBuilder {
     /// # Errors
     ///
     /// Those of [`crate::RequestBuilder::send_resilient`], or one whose source is a
-    /// [`DriveError`]. [`HttpRequestError::into_blocking_response`] gives the last answer.
+    /// [`DriveError`]. [`HttpRequestError::into_blocking_response`] gives the last response.
     pub fn send_resilient(self) -> Result<Response, HttpRequestError> {
         let (request, driver) = self.0?;
         let prepared = request.prepare()?;

@@ -18,7 +18,7 @@ use crate::error::HttpRequestError;
 use crate::execution::body::Prefixed;
 use crate::observe::redact::RedactedUrl;
 
-/// A response: derefs to reqwest's for status, headers, url and the like, and reads the body
+/// A response: derefs to reqwest's for status, headers, URL and the like, and reads the body
 /// without `await`, also as a [`std::io::Read`].
 ///
 /// Use it on any thread; the readers fail with a
@@ -57,7 +57,7 @@ impl Response {
         Self { inner, driver, unread: Bytes::new() }
     }
 
-    /// The body as text, in the charset that `Content-Type` names where reqwest's feature
+    /// Reads the body as text, in the charset that `Content-Type` names where reqwest's feature
     /// `charset` is on, else as UTF-8.
     ///
     /// # Errors
@@ -67,7 +67,7 @@ impl Response {
         self.read(reqwest::Response::text)
     }
 
-    /// The body.
+    /// Reads the body.
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ impl Response {
         self.read(reqwest::Response::bytes)
     }
 
-    /// The body, read as JSON.
+    /// Reads the body as JSON.
     ///
     /// # Errors
     ///
@@ -131,7 +131,7 @@ impl Response {
         Ok(count)
     }
 
-    /// An error of reqwest where the status is one, else the response.
+    /// Returns an error of reqwest where the status is one, else the response.
     ///
     /// # Errors
     ///
@@ -141,7 +141,7 @@ impl Response {
         Ok(Self { inner: inner.error_for_status()?, driver, unread })
     }
 
-    /// The response of reqwest inside, for async code.
+    /// Returns the response of reqwest inside, for async code.
     pub fn into_inner(self) -> reqwest::Response {
         self.whole().0
     }
@@ -238,8 +238,8 @@ impl HttpRequestError {
         self
     }
 
-    /// Takes the last answer out of an error of the [blocking client](super::ResilientClient), to
-    /// read its body. `None` where there is no answer, or where the error is not that client's.
+    /// Takes the last response out of an error of the [blocking client](super::ResilientClient), to
+    /// read its body. `None` where there is no response, or where the error is not that client's.
     pub fn into_blocking_response(self) -> Option<Response> {
         let mut inner = self.into_response()?;
         let driver = inner.extensions_mut().remove::<Driver>()?;

@@ -52,7 +52,7 @@ pub enum RetryAfter {
     /// it instead of ending the request, and to
     /// [`max_wait_time`](crate::ResilientConfigBuilder::max_wait_time). Above zero.
     ///
-    /// The gate and the breaker hear the cut hint, too.
+    /// For the gate and the breaker, too, the hint is cut.
     Capped(Duration),
     /// Wait as the backoff says.
     Ignored,

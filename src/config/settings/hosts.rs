@@ -31,8 +31,8 @@ setters! {
     fn without_circuit_breaker() => set(Setting::CircuitBreaker(None));
 
     /// Decides what an outcome says to the circuit breaker, `None` for nothing. Default:
-    /// what would be retried and every 5xx is a failure, 429 is throttling, any other
-    /// response a success, and errors that are not the service's say nothing.
+    /// what would be retried and every 5xx is a failure, 429 and a 403 that is a rate limit are
+    /// throttling, any other response a success, and errors that are not the service's say nothing.
     fn breaker_health(
         judge: impl Fn(&Outcome<'_>) -> Option<Health> + Send + Sync + 'static
     ) => set(Setting::BreakerHealth(Some(Arc::new(judge))));
@@ -40,7 +40,8 @@ setters! {
     /// Sets the rules of the budget that pays for retries: a
     /// [`BudgetConfig`](crate::BudgetConfig) for one bucket a host, or another
     /// [`RetryBudget`]. Default: one bucket a host, which begins with 10 retries; a retry
-    /// that succeeds pays for three more, any other success for 0.01.
+    /// that succeeds pays for three more, any other success for 0.01; one after a timeout costs up
+    /// to five.
     fn retry_budget(
         budget: impl Into<RetryBudget>
     ) => set(Setting::RetryBudget(Some(budget.into())));
@@ -107,6 +108,7 @@ setters! {
 
     /// Sends requests at any rate.
     fn without_rate_limit() => set(Setting::RateLimit(None));
+
     /// Sends another attempt beside one that is slow, and returns the first good response; see
     /// [`Hedge`]. Default: off.
     fn hedge(hedge: Hedge) => set(Setting::Hedge(Some(hedge)));

@@ -12,8 +12,9 @@ use crate::outcome::idempotency::IdempotencyKey;
 
 setters! {
     /// Sets the longest that an attempt may take, up to the response head (up to the end of the
-    /// body where [`read_body`](Self::read_body) is set). Default: none; the client's
-    /// own timeouts apply, which this never loosens.
+    /// body where [`read_body`](Self::read_body) is set). The client's own timeouts apply as well;
+    /// this never loosens them. Default: none, and 10 s in a
+    /// [`ResilientClient`](crate::ResilientClient).
     fn attempt_timeout(timeout: Duration) => set(Setting::AttemptTimeout(Some(Some(timeout))));
 
     /// Removes the limit of attempts.
@@ -29,17 +30,18 @@ setters! {
 
     /// Sets the longest single wait. A backoff is cut to it; a server that asks for more ends
     /// the request at once, with its response in hand, unless
-    /// [`RetryAfter::Capped`](crate::RetryAfter::Capped) is set. The spread of a hint comes on top, so that clients
-    /// that heard the same hint do not return together: a quarter of it, at least 250 ms
-    /// and at most 5 s. Default: 60 s, because callers have given up by then.
+    /// [`RetryAfter::Capped`](crate::RetryAfter::Capped) is set. The spread of a hint comes on
+    /// top, so that clients with the same hint do not return together: up to a quarter of
+    /// it, at least 250 ms and at most 5 s. At a [gate](Self::gate) it bounds all waiting of a
+    /// request. Default: 60 s, because callers have given up by then.
     fn max_wait_time(limit: Duration) => set(Setting::MaxWaitTime(limit));
 
-    /// Sets the longest wait at an open circuit breaker, and for a token of the retry budget,
-    /// each time the request meets one. Zero rejects at once. Default: 2 s, or half the
+    /// Sets the longest wait at an open circuit breaker, and for a token of the retry budget, each
+    /// time a request has to wait there. Zero rejects at once. Default: 2 s, or half the
     /// attempt timeout if that is less.
     ///
     /// A request that the breaker would reject for longer is rejected at once. If the probe
-    /// that it waits for fails, that costs it a retry. A breaker that is forced open makes no
+    /// that it waits for fails, that costs it a retry; a request without a retry left is rejected. A breaker that is forced open makes no
     /// request wait.
     ///
     /// Without a wait a host that is down for a second costs every request that comes in

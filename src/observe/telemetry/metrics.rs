@@ -27,7 +27,7 @@ use crate::retry::decision::WaitSource;
 /// | `resilient_attempts_total` | counter | `host`, `method`, `result` | attempts that ended, or were `superseded` in a race with a hedge; not those that the caller dropped |
 /// | `resilient_attempt_duration_seconds` | histogram | `host`, `method`, `result` | how long an attempt took, to the response head or the failure |
 /// | `resilient_retries_total` | counter | `host`, `reason` | retries, by the result of the attempt before |
-/// | `resilient_wait_seconds` | histogram | `host`, `source` | waits before retries, at the gate and for limits |
+/// | `resilient_wait_seconds` | histogram | `host`, `source` | waits before retries, at gate and breaker, for a token and for limits |
 /// | `resilient_requests_total` | counter | `host`, `ended` | requests that ended, by `success` or why they were given up |
 /// | `resilient_request_duration_seconds` | histogram | `host`, `ended` | how long a request took, with its retries and waits |
 /// | `resilient_attempts_per_request` | histogram | `host` | how many attempts a request took |

@@ -45,7 +45,7 @@ use crate::outcome::Outcome;
 ///
 /// | event | level |
 /// |---|---|
-/// | a wait before a retry, at the gate or for a limit, a gate closed, a limit changed, a budget empty, a hedge sent or refused | [`retries`](Self::retries), debug |
+/// | a wait before a retry, at gate or breaker, for a token or a limit, a gate closed, a limit changed, a budget empty, a hedge sent or refused | [`retries`](Self::retries), debug |
 /// | a request given up after more than one attempt | [`give_ups`](Self::give_ups), warn |
 /// | a request given up after one attempt or none | as retries: the caller's error has all details |
 /// | a circuit breaker opened | [`breaker_openings`](Self::breaker_openings), warn |

@@ -29,9 +29,19 @@ async fn a_misdirected_request_gets_one_retry_on_a_connection_of_its_own() {
 async fn a_second_one_is_final() {
     let server = Server::h1([Reply::status(421).into()]);
     let log = AttemptLog::new();
-    let client = resilient(quick(), plain());
+    let client = ResilientClient::builder().config(quick().build().unwrap());
+    let client = client.build().unwrap();
     let request = client.get(server.url("/")).with_extension(log.clone());
     assert_eq!(request.send().await.unwrap().status(), 421);
     assert_eq!((server.requests(), log.attempts()), (2, 2));
     assert_eq!(log.history().stop_reason(), Some(StopReason::Final));
+}
+
+/// Its pool would choose the same connection again.
+#[tokio::test]
+async fn it_is_final_in_a_client_of_reqwest() {
+    let server = Server::h1([Reply::status(421).into()]);
+    let client = resilient(quick(), plain());
+    assert_eq!(client.get(server.url("/")).send().await.unwrap().status(), 421);
+    assert_eq!(server.requests(), 1);
 }

@@ -29,7 +29,7 @@ pub(in crate::config::file) const BREAKER: &[Key] = &[
     breaker(
         "open_growth",
         Kind::Any(&[Kind::Table(&[OPEN_GROWTH]), Kind::Off]),
-        "Makes each further opening in a row last longer. Default: 1.5 times, up to three times open_for.",
+        "Makes each further opening in a row last longer. Default: 1.5 times, up to twice open_for.",
         |it, value| match value.table() {
             Some(table) => it.open_growth(
                 get(table, "factor").map_or(1.0, Value::number),
@@ -70,7 +70,7 @@ pub(in crate::config::file) const BREAKER: &[Key] = &[
     breaker(
         "min_samples",
         COUNT,
-        "How many results must be there before a rate means anything. Default: 20.",
+        "The results that the window must hold before a rate can open it. Default: 20.",
         |it, value| it.min_samples(value.positive().unwrap_or(NonZeroU32::MIN)),
     ),
     breaker(

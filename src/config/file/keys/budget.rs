@@ -26,19 +26,19 @@ pub(in crate::config::file) const BUDGET: &[Key] = &[
     budget(
         "deposit",
         RATE,
-        "The retries a first attempt pays for that succeeds. Default: 0.01.",
+        "The retries that a success at the first attempt pays for. Default: 0.01.",
         |it, value| it.deposit(value.number()),
     ),
     budget(
         "retry_deposit",
         RATE,
-        "The retries a retry pays for that succeeds. Default: 3.",
+        "The retries that a successful retry pays for. Default: 3.",
         |it, value| it.retry_deposit(value.number()),
     ),
     budget(
         "trickle",
         RATE,
-        "The retries that come back each second. Default: 0.005.",
+        "The retries that are added each second. Default: 0.005.",
         |it, value| it.trickle(value.number()),
     ),
 ];

@@ -68,8 +68,8 @@ pub(in crate::config::file) const CONCURRENCY: &[Key] = &[
     concurrency(
         "order",
         Kind::Word(&["adaptive", "fair"]),
-        "Who goes first: the newest once the queue stands and time is short, or always the oldest. \
-         Default: adaptive.",
+        "The order of waiting requests: the newest first once the queue stands and time is short, \
+         or always the oldest first. Default: adaptive.",
         |it, value| {
             it.order(match value {
                 Value::Word("fair") => Order::Fair,

@@ -20,12 +20,12 @@ const SET: &[Key] = &[
         "The first that is available, or the quicker and less busy of two. Default: ordered.",
     ),
     key("sticky", TIME_OR_OFF, "How long to stay with an endpoint that succeeded. Default: off."),
-    key("trusted", ON_OFF, "Whether all endpoints get credentials. Default: off."),
-    key("strict", ON_OFF, "Whether a 404 or 410 of one endpoint is final. Default: off."),
+    key("trusted", ON_OFF, "Sends credentials to all endpoints. Default: off."),
+    key("strict", ON_OFF, "Takes a 404 or 410 of one endpoint as final. Default: off."),
     key(
         "shared_idempotency",
         ON_OFF,
-        "Whether the endpoints know the idempotency keys of each other. Default: off.",
+        "Lets a keyed POST move: the endpoints know each other's idempotency keys. Default: off.",
     ),
     key(
         "secret_headers",

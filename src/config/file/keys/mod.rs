@@ -62,7 +62,7 @@ const TOP: &[Key] = &[
     key(
         "circuit_breaker",
         Kind::Any(&[Kind::Table(&[BREAKER_SCOPE, BREAKER]), Kind::On, Kind::Off]),
-        "When to stop asking a service that is down. Default: on, one for each host.",
+        "Stops sending to a host that is down. Default: on, one for each host.",
     ),
     key(
         "retry_budget",

@@ -63,14 +63,15 @@ pub(in crate::config::file) const SETTINGS: &[Key] = &[
     request(
         "retry_statuses",
         Kind::List(&Kind::Status),
-        "The statuses that are retried. Default: 408, 425, 429, 500, 502, 503, 504.",
+        "The statuses that are retried. Default: 408, 425, 429, 500, 502, 503, 504, a 403 \
+         that is a rate limit, and 413, 529, 530 that say when to retry.",
         |it, value| it.retry_statuses(statuses(value)),
     ),
     request(
         "refused_statuses",
         Kind::List(&Kind::Status),
         "The statuses that say that a request was not processed, so that a POST may be sent again. \
-         Default: 425, 429.",
+         Default: 425, 429, and a 403 that is a rate limit.",
         |it, value| it.refused_statuses(statuses(value)),
     ),
     request(
@@ -193,8 +194,8 @@ pub(in crate::config::file) const SETTINGS: &[Key] = &[
     request(
         "deadline_header",
         HEADER_OR_OFF,
-        "Tells the server in this header how long its answer is waited for: grpc-timeout as gRPC \
-         writes it, any other in milliseconds. Default: off.",
+        "Tells the server in this header how long the client waits for its response: grpc-timeout as \
+         gRPC writes it, any other in milliseconds. Default: off.",
         |it, value| match value {
             Value::Header(name) if name == "grpc-timeout" => {
                 it.deadline_header(DeadlineHeader::grpc_timeout())
@@ -215,7 +216,8 @@ pub(in crate::config::file) const SETTINGS: &[Key] = &[
     request(
         "gate",
         ON_OFF,
-        "Whether a host's word on when to come back holds back all requests to it. Default: on.",
+        "After a rate limit or a 503 with a retry hint, delays all requests to that host. \
+         Default: on.",
         |it, value| if *value == Value::Off { it.without_gate() } else { it.gate() },
     ),
 ];
@@ -254,7 +256,7 @@ const RESET: &[Key] =
 
 const IDEMPOTENCY_KEY: &[Key] = &[
     key("header", Kind::Header, "The header that carries it. Default: idempotency-key."),
-    key("format", Kind::Word(&["quoted", "raw"]), "How it is written. Default: quoted."),
+    key("format", Kind::Word(&["quoted", "raw"]), "The notation of the key. Default: quoted."),
 ];
 
 fn statuses(list: &Value) -> Statuses {
