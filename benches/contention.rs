@@ -18,8 +18,9 @@ use std::{
 
 use reqwest::{Method, Request};
 
+use arc_swap::ArcSwap;
 use governor::{Quota, RateLimiter};
-use reqwest_resilient::bench::{Account, Gate, Hosts, Permits, Slots};
+use reqwest_resilient::bench::{Account, FleetView, Gate, Hosts, Permits, Slots};
 use support::{
     bar,
     chain::get,
@@ -47,6 +48,7 @@ fn main() {
     let plain = Apart(RwLock::new(HashMap::from([entry])));
     let tower = TpsBudget::default();
     let mutex = Mutex::new(None::<Instant>);
+    let (fleet, swap) = (FleetView::default(), ArcSwap::from_pointee(0_u64));
     let (permits, slots) = (Permits::new(1_000), Slots::new());
     let semaphore = Semaphore::new(1_000);
     let quota = Quota::with_period(Duration::from_nanos(1)).expect("a rate");
@@ -60,6 +62,12 @@ fn main() {
         Case::new("a look at a mutex", || {
             let is_closed = |until: Option<Instant>| until.is_some_and(|it| black_box(now) < it);
             black_box(black_box(&mutex).lock().is_ok_and(|it| is_closed(*it)));
+        }),
+        Case::new("a look at the fleet", || {
+            black_box(black_box(&fleet).is_settled());
+        }),
+        Case::new("a load of an ArcSwap", || {
+            black_box(**black_box(&swap).load());
         }),
         Case::new("a permit", || black_box(&permits).take()),
         Case::new("a permit, tokio", || {
@@ -90,6 +98,9 @@ fn main() {
             bar(&format!("{name}, {threads} thread(s)"), ours, peer, 1.0);
         };
         against("budget, tower", "a budget's deposit", "deposit, tower");
+        let (ours, peer) =
+            (rounds.of_case("a look at the fleet"), rounds.of_case("a load of an ArcSwap"));
+        bar(&format!("fleet, an ArcSwap, {threads} thread(s)"), ours, peer, 2.0);
         against("gate, a mutex", "a look at the gate", "a look at a mutex");
         if threads == 1 {
             let (ours, peer) = (rounds.of_case("a permit"), rounds.of_case("a permit, tokio"));

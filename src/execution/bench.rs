@@ -3,7 +3,7 @@
 use std::{
     hint::black_box,
     num::NonZeroUsize,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, SystemTime},
 };
 
@@ -14,10 +14,14 @@ use crate::common::clock::Instant;
 use crate::config::ResilientConfig;
 use crate::execution::body;
 use crate::execution::decide::{DecisionInput, Repeat, Retry, Upload};
+use crate::host::fleet::hub::Hub;
+use crate::host::fleet::member::Member;
+use crate::host::fleet::signals::FleetSettings;
 use crate::host::gate::HostGates;
 use crate::host::limit::{Limit, Limiter};
 use crate::host::parts::Parts;
 use crate::host::rate::{Pacer, Rate, RateLimit};
+use crate::host::state::HostState;
 use crate::host::states::HostStates;
 use crate::outcome::classify::Verdict;
 use crate::outcome::hint;
@@ -101,6 +105,30 @@ impl Gate {
     }
 }
 
+/// A host of a fleet, without a store.
+#[derive(Debug)]
+pub struct FleetView(Arc<Member>);
+
+impl Default for FleetView {
+    fn default() -> Self {
+        let settings = FleetSettings {
+            report_every: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            shares_breaker: true,
+            shares_gate: true,
+        };
+        let host: Weak<HostState> = Weak::new();
+        Self(Hub::new(settings).join(&"https://api.example.com".into(), host, Instant::now()))
+    }
+}
+
+impl FleetView {
+    /// Returns whether the fleet has no say in an attempt.
+    pub fn is_settled(&self) -> bool {
+        self.0.is_settled()
+    }
+}
+
 /// A concurrency limit of one host.
 #[derive(Debug)]
 pub struct Permits(Arc<Limiter>);
@@ -142,7 +170,7 @@ impl Slots {
 
     /// Takes a slot and uses it; returns whether there was one.
     pub fn take(&self, request: &Request, now: Instant) -> bool {
-        let slot = self.pacer.reserve(&self.rules, request, Duration::MAX, now);
+        let slot = self.pacer.reserve(&self.rules, request, 1, Duration::MAX, now);
         slot.map(|mut it| it.spend()).is_ok()
     }
 }

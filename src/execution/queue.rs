@@ -9,12 +9,13 @@ use std::{
 };
 
 use reqwest::Request;
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::{sleep, sleep_until, timeout_at};
 
 use crate::common::clock::Instant;
 use crate::execution::admit::opened;
 use crate::execution::attempt::Rejection;
 use crate::execution::run::Execution;
+use crate::host::fleet::share::Turn;
 use crate::host::gate::Patience;
 use crate::host::limit::{LimitPermit, LimitWaiter, Limited, LimitedBy, Load};
 use crate::host::rate::{Learner, Ticket};
@@ -64,14 +65,45 @@ impl Execution<'_> {
 
     /// Reserves a slot and waits for it. Returns whether it had to wait.
     async fn wait_for_slot(&mut self, request: &Request) -> Result<bool, Rejection> {
+        let nodes = match self.wait_for_share(request).await? {
+            Ok(waited) => return Ok(waited),
+            Err(nodes) => nodes,
+        };
         let (longest, began) = (self.longest_slot_wait(), self.now);
-        let at = self.admission.reserve_slot(request, longest, began).map_err(reject)?;
+        let at = self.admission.reserve_slot(request, nodes, longest, began).map_err(reject)?;
         let Some(at) = at.filter(|it| *it > began) else { return Ok(false) };
         self.admission.step_back();
         sleep_until(at).await;
         self.now = Instant::now();
         self.queued(request, WaitSource::Rate, began);
         Ok(true)
+    }
+
+    /// Waits until the fleet's rate lets the attempt go. Returns whether it had to wait; as an error,
+    /// among how many nodes the rate is divided, if this node has to keep to it by itself.
+    async fn wait_for_share(&mut self, request: &Request) -> Result<Result<bool, u32>, Rejection> {
+        let (longest, began) = (self.longest_slot_wait(), self.now);
+        loop {
+            let turn = self.admission.fleet_turn(request, self.now, &self.policy.sources);
+            let spacing = match turn {
+                None => return Ok(Err(1)),
+                Some(Turn::Local { nodes }) => return Ok(Err(nodes)),
+                Some(Turn::Go) => break,
+                Some(Turn::Wait(spacing)) => spacing,
+            };
+            let waited = self.now.saturating_duration_since(began);
+            if spacing > longest.saturating_sub(waited) {
+                return Err(reject(Limited(LimitedBy::Rate { retry_in: spacing })));
+            }
+            self.admission.step_back();
+            sleep(spacing).await;
+            self.now = Instant::now();
+        }
+        let has_waited = self.now > began;
+        if has_waited {
+            self.queued(request, WaitSource::Rate, began);
+        }
+        Ok(Ok(has_waited))
     }
 
     /// Waits until the learned quotas let the request go. Returns whether it had to wait.

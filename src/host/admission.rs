@@ -13,9 +13,7 @@ use reqwest::{Request, Url};
 use crate::breaker::{BreakerHandle, CircuitOpen, Health, Permit, Report, StateChange};
 use crate::common::clock::{Instant, Sources};
 use crate::host::fleet::member::{FleetEntry, ViewChange};
-use crate::host::gate::{
-    Closing, Entry, GateKey, GatePass, Patience, RateLimited, Throttle, Waiting,
-};
+use crate::host::gate::{Entry, GatePass, Patience, RateLimited, Waiting};
 use crate::host::parts::{Parts, breaker_member};
 use crate::retry::budget::{Success, Token, TokenWaiter};
 
@@ -37,7 +35,7 @@ pub(crate) struct Admission<'p> {
     token_waiter: Option<TokenWaiter>,
     gate_pass: GatePass,
     /// The key of the gate, if the copy of the request lacks the headers that make it.
-    gate_key: Option<u64>,
+    pub(super) gate_key: Option<u64>,
 }
 
 impl<'p> Admission<'p> {
@@ -278,47 +276,6 @@ impl<'p> Admission<'p> {
     pub(crate) fn deposit(&self, success: Success) {
         if let Some(account) = self.parts.budget() {
             account.deposit(success);
-        }
-    }
-
-    /// Closes the gate of requests like this one; `None` if such a response closes none. The fleet hears
-    /// of a hint, cut to `longest`.
-    pub(crate) fn close_gate(
-        &self,
-        request: &Request,
-        throttle: Throttle,
-        hint: Option<Duration>,
-        longest: Duration,
-        now: Instant,
-        unit: impl FnOnce() -> f64,
-    ) -> Option<Closing> {
-        let gates = self.parts.gates()?;
-        let key = self.gate_key.unwrap_or_else(|| self.parts.gate_key(request));
-        let closing = gates.close(key, now, throttle, hint, unit());
-        if let (Some(_), Some(hint)) = (closing.filter(|it| it.is_longer), hint) {
-            self.hand_gate_on(key, hint, longest, now);
-        }
-        closing
-    }
-
-    /// Closes the gate of another host, which a redirect led to; by default for requests without
-    /// `Authorization`, which the client does not send on to it.
-    pub(crate) fn close_gate_of(
-        &self,
-        url: &Url,
-        request: &Request,
-        throttle: Throttle,
-        hint: Option<Duration>,
-        now: Instant,
-        unit: impl FnOnce() -> f64,
-    ) {
-        if let Some(rule) = self.parts.gate {
-            let host = self.parts.host_of(url, now);
-            let key = match rule {
-                GateKey::Authorization => 0,
-                GateKey::Own(_) => host.gates.key_of(rule, request),
-            };
-            host.gates.close(key, now, throttle, hint, unit());
         }
     }
 }

@@ -2,11 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use reqwest::Request;
+
 use crate::breaker::{BreakerState, CircuitOpen, StateChange};
 use crate::common::clock::{Instant, Sources};
 use crate::host::admission::Admission;
 use crate::host::fleet::member::{Member, ViewChange};
 use crate::host::fleet::report::FleetGate;
+use crate::host::fleet::share::Turn;
 
 impl Admission<'_> {
     /// Asks the fleet's breaker, which may only reject what the local one would admit.
@@ -64,6 +67,18 @@ impl Admission<'_> {
     /// Returns the host in its fleet, if the fleet shares the breaker of this request.
     pub(crate) fn member(&self) -> Option<&Arc<Member>> {
         self.parts.member()
+    }
+
+    /// Returns the turn of an attempt in a rate that the fleet shares; `None` if there is no such rate.
+    pub(crate) fn fleet_turn(
+        &self,
+        request: &Request,
+        now: Instant,
+        sources: &Sources,
+    ) -> Option<Turn> {
+        let (limit, cost) = self.parts.limits.as_ref()?.rate.as_ref()?.0.of_fleet(request)?;
+        let Some(member) = self.parts.rate_member() else { return Some(Turn::Local { nodes: 1 }) };
+        Some(member.take_turn(limit, cost, || sources.random(), now))
     }
 
     /// Hands a gate on to the fleet that a response closed for `hint`, but no longer than `longest`.

@@ -15,4 +15,5 @@ pub(crate) mod rate;
 pub(crate) mod state;
 pub(crate) mod states;
 mod table;
+mod throttled;
 pub(crate) mod within;

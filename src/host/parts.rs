@@ -182,6 +182,11 @@ impl<'p> Parts<'p> {
         member.filter(|it| it.signals().settings.shares_gate)
     }
 
+    /// Returns the host in its fleet, if it is in one.
+    pub(crate) fn rate_member(&self) -> Option<&Arc<Member>> {
+        self.host.used_member()
+    }
+
     pub(crate) fn is_per_host(&self) -> bool {
         matches!(self.breaker, Part::OfHost)
     }

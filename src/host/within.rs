@@ -43,7 +43,7 @@ impl Admission<'_> {
         self.parts.limits.as_ref()?.rate.as_ref()?.0.max_wait
     }
 
-    /// Reserves the next slot of the rate limit, and returns its time; `None` if there is no limit.
+    /// Reserves the next slot of the rate limit, in a share of one of so many nodes, and returns its time; `None` if there is no limit.
     ///
     /// # Errors
     ///
@@ -51,12 +51,13 @@ impl Admission<'_> {
     pub(crate) fn reserve_slot(
         &mut self,
         request: &Request,
+        nodes: u32,
         longest: Duration,
         now: Instant,
     ) -> Result<Option<Instant>, Limited> {
         let Some(limits) = &mut self.parts.limits else { return Ok(None) };
         let Some((rules, pacer)) = &limits.rate else { return Ok(None) };
-        let slot = pacer.reserve(rules, request, longest, now)?;
+        let slot = pacer.reserve(rules, request, nodes, longest, now)?;
         let at = slot.at();
         limits.slot = Some(slot);
         Ok(Some(at))

@@ -3,6 +3,7 @@
 mod failing;
 mod gates;
 mod opening;
+mod rate;
 mod telling;
 
 use std::{

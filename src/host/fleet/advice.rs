@@ -39,6 +39,7 @@ pub enum FleetState {
 
 impl FleetState {
     /// The names of all states.
+    #[cfg(feature = "metrics")]
     pub(crate) const NAMES: [&'static str; 4] = ["unknown", "closed", "open", "half_open"];
 
     /// Returns whether nodes send nothing.

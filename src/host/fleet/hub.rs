@@ -13,6 +13,7 @@ use crate::host::fleet::advice::{FleetNews, FleetState, HostAdvice};
 use crate::host::fleet::gates::spread;
 use crate::host::fleet::member::{HasGates, Member};
 use crate::host::fleet::report::{FleetGate, HostReport};
+use crate::host::fleet::share::Demand;
 use crate::host::fleet::signals::{FleetSettings, Signals};
 use crate::host::fleet::view::Source;
 
@@ -104,6 +105,10 @@ impl Hub {
         for advice in all {
             for member in members.get(&advice.host).into_iter().flatten() {
                 member.heed(&advice.breaker, Source::Exchange, unit(), now);
+                if let Some(offered_per_second) = advice.offered_per_second {
+                    let nodes = advice.nodes;
+                    member.heed_demand(Demand { offered_per_second, nodes, heard: now });
+                }
                 advice.gates.iter().for_each(|it| self.close_gate(member, *it, now, unit));
             }
         }

@@ -9,13 +9,14 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::breaker::{CircuitOpen, Health, Waiter, Waiting};
 use crate::common::clock::Instant;
 use crate::host::fleet::advice::{BreakerAdvice, FleetState};
 use crate::host::fleet::gates::FleetGates;
 use crate::host::fleet::report::{FleetGate, HostReport};
+use crate::host::fleet::share::{Demand, Turn};
 use crate::host::fleet::signals::{Signals, Urgency};
 use crate::host::fleet::view::{Ask, Probe, Source, View};
 use crate::host::gate::HostGates;
@@ -40,6 +41,8 @@ pub(crate) struct Member {
     waiting: Waiting,
     counts: Counts,
     gates: Mutex<FleetGates>,
+    /// The demand for the host, where a rate is shared.
+    demand: ArcSwapOption<Demand>,
 }
 
 /// Counts since the last report. Away from the word, which is written seldom and read often.
@@ -88,6 +91,7 @@ impl Member {
             waiting: Waiting::default(),
             counts: Counts::default(),
             gates: Mutex::default(),
+            demand: ArcSwapOption::empty(),
         }
     }
 
@@ -185,6 +189,26 @@ impl Member {
             Health::Failure => self.record(entry, true),
             Health::Throttled => {}
         }
+    }
+
+    /// Counts an attempt in a rate of `limit` a second that the fleet shares, and returns its turn.
+    /// `unit` is random from 0 to 1.
+    pub(crate) fn take_turn(
+        &self,
+        limit: f64,
+        cost: u32,
+        unit: impl Fn() -> f64,
+        now: Instant,
+    ) -> Turn {
+        self.counts.offered.fetch_add(cost, Ordering::Relaxed);
+        self.signals.raise(Urgency::Count);
+        let local = || Turn::Local { nodes: self.signals.nodes() };
+        self.demand.load().as_ref().map_or_else(local, |it| it.turn(limit, unit, now))
+    }
+
+    /// Takes note of the demand of the whole fleet.
+    pub(crate) fn heed_demand(&self, demand: Demand) {
+        self.demand.store(Some(Arc::new(demand)));
     }
 
     /// Hands a gate on that a response closed here for as long.
@@ -352,8 +376,8 @@ impl Word {
         }
         // A store that began anew has closed nothing: it knows nothing.
         let has_closed = is_new && to.run == from.run && to.is_closed();
-        let closings = self.closings() + u64::from(has_closed) & Self::CLOSINGS;
-        let version = (self.0 >> 32) + 1 & 0xffff_ffff;
+        let closings = (self.closings() + u64::from(has_closed)) & Self::CLOSINGS;
+        let version = ((self.0 >> 32) + 1) & 0xffff_ffff;
         Self(version << 32 | closings << 2 | stance)
     }
 
@@ -364,5 +388,103 @@ impl Word {
             Self::OPEN => FleetState::Open { remaining: Duration::ZERO },
             _ => FleetState::Unknown,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fleet::hub::Hub;
+    use crate::host::fleet::signals::FleetSettings;
+
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl HasGates for Nowhere {
+        fn gates(&self) -> &HostGates {
+            unreachable!("it is never alive")
+        }
+    }
+
+    fn member() -> (Hub, Arc<Member>) {
+        let second = Duration::from_secs(1);
+        let hub = Hub::new(FleetSettings {
+            report_every: second,
+            timeout: second,
+            shares_breaker: true,
+            shares_gate: true,
+        });
+        let host: Weak<Nowhere> = Weak::new();
+        let member = hub.join(&"https://a.example".into(), host, Instant::now());
+        (hub, member)
+    }
+
+    fn heed(member: &Member, run: u64, epoch: u64, state: FleetState) {
+        let advice = BreakerAdvice::new(run, epoch, state);
+        member.heed(&advice, Source::Exchange, 0.0, Instant::now());
+    }
+
+    const OPEN: FleetState = FleetState::Open { remaining: Duration::from_secs(5) };
+
+    #[test]
+    fn only_a_fleet_that_closes_restarts_local_breakers() {
+        let (_hub, member) = member();
+        let mut steps = vec![];
+        for (run, epoch, state) in [
+            (7, 0, FleetState::Closed),
+            (7, 1, OPEN),
+            (7, 2, FleetState::Closed),
+            // Opened and closed unseen.
+            (7, 4, FleetState::Closed),
+            (7, 4, FleetState::Closed),
+            // A store that begins anew knows nothing.
+            (8, 0, FleetState::Closed),
+            (8, 1, OPEN),
+            (9, 0, FleetState::Closed),
+        ] {
+            heed(&member, run, epoch, state);
+            steps.push(member.take_change(Instant::now()).map(|it| it.has_closed));
+            assert!(member.take_change(Instant::now()).is_none(), "told once");
+        }
+        let no = Some(false);
+        assert_eq!(steps, [no, no, Some(true), Some(true), None, no, no, no]);
+        assert!(member.is_settled());
+    }
+
+    #[test]
+    fn late_results_say_nothing() {
+        let (_hub, member) = member();
+        heed(&member, 7, 0, FleetState::Closed);
+        let before = member.entry();
+        heed(&member, 7, 1, OPEN);
+        member.record(before, true);
+        let now = Instant::now() + Duration::from_secs(6);
+        let view = **member.view.load();
+        member.view.store(Arc::new(
+            view.heed(
+                &BreakerAdvice::new(7, 1, FleetState::HalfOpen { elapsed: Duration::ZERO }),
+                Source::Exchange,
+                0.0,
+                now,
+            )
+            .unwrap(),
+        ));
+        let probe = member.ask(now, || 0.0).unwrap();
+        heed(&member, 7, 2, FleetState::Closed);
+        member.record(probe, false);
+        member.record(before, true);
+        assert_eq!(member.take_report(now), None);
+        member.record(member.entry(), true);
+        let report = member.take_report(now).unwrap();
+        assert_eq!((report.failed, report.run, report.epoch), (1, 7, 2));
+        // What did not arrive is merged with what follows, unless the epoch is over.
+        member.record(member.entry(), false);
+        member.put_back(&report);
+        let merged = member.take_report(now).unwrap();
+        assert_eq!((merged.ok, merged.failed), (1, 1));
+        heed(&member, 7, 3, OPEN);
+        member.put_back(&merged);
+        let report = member.take_report(now).unwrap();
+        assert_eq!((report.ok, report.failed, report.counts()), (0, 0, false));
     }
 }

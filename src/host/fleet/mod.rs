@@ -7,6 +7,7 @@ pub(crate) mod member;
 pub(crate) mod report;
 pub(crate) mod rule;
 pub(crate) mod schedule;
+pub(crate) mod share;
 pub(crate) mod signals;
 pub(crate) mod store;
 pub(crate) mod view;

@@ -14,6 +14,11 @@ use crate::host::fleet::report::{FleetGate, HostReport, NodeId};
 
 /// The time in which results and votes count.
 const WINDOW_SECS: u64 = 10;
+
+/// The results of so many seconds alone open a breaker, too. Local breakers cut failures off soon: in the
+/// whole window, those of a few busy nodes never outweigh the successes of before.
+const SHORT_SECS: u64 = 3;
+
 const WINDOW_MS: u64 = 1_000 * WINDOW_SECS;
 
 /// The fewest results that open a breaker.
@@ -152,24 +157,27 @@ impl HostRecord {
 
     /// Returns whether most attempts fail, at most nodes.
     fn is_down(&mut self, now: u64) -> bool {
-        let (ok, failed) = self.results(now);
+        let mostly_fail = |within| {
+            let (ok, failed) = self.results(within, now);
+            ok + failed >= LEAST_RESULTS && failed >= ok
+        };
+        if !mostly_fail(WINDOW_SECS) && !mostly_fail(SHORT_SECS) {
+            return false;
+        }
         let (nodes, failing) = (self.seen.len(now), self.failing.len(now));
-        ok + failed >= LEAST_RESULTS
-            && failed >= ok
-            && failing >= LEAST_NODES
-            && 2 * failing >= nodes
+        failing >= LEAST_NODES && 2 * failing >= nodes
     }
 
-    /// Returns the results in the window: this second and the nine before.
-    fn results(&self, now: u64) -> (u64, u64) {
+    /// Returns the results within so many seconds, the present one included.
+    fn results(&self, within: u64, now: u64) -> (u64, u64) {
         let second = now / 1_000;
-        let counts = |it: &&Slot| it.second + WINDOW_SECS > second && it.second <= second;
+        let counts = |it: &&Slot| it.second + within > second && it.second <= second;
         let slots = self.slots.iter().filter(counts);
         slots.fold((0, 0), |sum, it| (sum.0 + it.ok, sum.1 + it.failed))
     }
 
     fn open(&mut self, now: u64) {
-        let (ok, failed) = self.results(now);
+        let (ok, failed) = self.results(WINDOW_SECS, now);
         let rate = (ok + failed) as f64 / WINDOW_SECS as f64;
         self.attempts_per_second = self.attempts_per_second.max(rate);
         // The clock's own milliseconds are random enough for the jitter.
@@ -328,6 +336,19 @@ mod tests {
             (0..bad).for_each(|it| drop(host.report(node(100 + it), &counts(0, 50), START + 1)));
             assert_eq!(host.breaker(START + 1).state.is_open(), opens, "{bad} of 10");
         }
+    }
+
+    #[test]
+    fn failures_of_the_last_seconds_outweigh_successes_of_before() {
+        let mut host = HostRecord::new(7);
+        (0..8).for_each(|it| drop(host.report(node(it % 2), &counts(80, 0), START + 1_000 * it)));
+        // A second of failures is a blip, three are an outage.
+        let fail = |host: &mut HostRecord, at| {
+            (0..2).for_each(|it| drop(host.report(node(it), &counts(0, 35), at)));
+            host.breaker(at).state.is_open()
+        };
+        assert!(!fail(&mut host, START + 8_000));
+        assert!(fail(&mut host, START + 9_000));
     }
 
     #[test]

@@ -171,6 +171,8 @@ impl fmt::Debug for Rate {
 pub struct RateLimit {
     pub(crate) scope: Scope,
     rates: Vec<Rate>,
+    /// Set if the rates are those of a whole fleet.
+    pub(crate) is_of_fleet: bool,
     /// Set if it keeps to the quotas that responses name.
     pub(crate) learns: bool,
     /// `None` for `max_wait_time`.
@@ -200,8 +202,36 @@ impl RateLimit {
     }
 
     fn new(scope: Scope, rate: Rate) -> Self {
-        let rates = vec![rate];
-        Self { scope, rates, learns: false, max_wait: None, version: next_version() }
+        let (rates, is_of_fleet, learns) = (vec![rate], false, false);
+        Self { scope, rates, is_of_fleet, learns, max_wait: None, version: next_version() }
+    }
+
+    /// Builds a limit for each scheme, host and port that all nodes of a
+    /// [fleet](crate::fleet::Fleet) keep together.
+    ///
+    /// No attempt waits for the store: each node reports how many it was asked for, and hears of the
+    /// demand of all about once a second. While that is above the rate, each attempt goes with the
+    /// ratio of the two, and one that does not waits about a second and asks again, up to
+    /// [`max_wait`](Self::max_wait); in no particular order. So the fleet sends the rate on average,
+    /// whatever the shares of its nodes, and more for some seconds after a step of the demand: for an
+    /// exact quota it is no means.
+    ///
+    /// Without a fleet it is as [`per_host`](Self::per_host), the whole rate for this client alone. A
+    /// node that loses its store keeps to the last ratio for 10 s, and then to an even share of the
+    /// rate. Bursts count there only; costs are those of each rate, and are not settled while the
+    /// fleet decides.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use reqwest_resilient::{Rate, RateLimit, ResilientConfig};
+    ///
+    /// let limit = RateLimit::fleet(Rate::per_second(1_000));
+    /// let config = ResilientConfig::builder().rate_limit(limit).build()?;
+    /// # Ok::<(), reqwest_resilient::ConfigError>(())
+    /// ```
+    pub fn fleet(rate: Rate) -> Self {
+        Self { is_of_fleet: true, ..Self::new(Scope::Host, rate) }
     }
 
     /// Builds a limit for each scheme, host and port that is learned from the responses of the host,
@@ -230,8 +260,8 @@ impl RateLimit {
     /// # Ok::<(), reqwest_resilient::ConfigError>(())
     /// ```
     pub fn learned() -> Self {
-        let (scope, rates) = (Scope::Host, vec![]);
-        Self { scope, rates, learns: true, max_wait: None, version: next_version() }
+        let (scope, rates, is_of_fleet) = (Scope::Host, vec![], false);
+        Self { scope, rates, is_of_fleet, learns: true, max_wait: None, version: next_version() }
     }
 
     /// Adds a rate that has to be kept as well: a request goes when all of them allow it. At most
@@ -281,6 +311,7 @@ impl RateLimit {
     pub(crate) fn has_rules_of(&self, other: &Self) -> bool {
         self.max_wait == other.max_wait
             && self.learns == other.learns
+            && self.is_of_fleet == other.is_of_fleet
             && self.paces().eq(other.paces())
     }
 
@@ -300,6 +331,14 @@ impl RateLimit {
         let count = self.rates.len();
         refuse(count > MOST_RATES, "rate_limit", "must have 4 rates at most", &count);
         faults
+    }
+
+    /// Returns the rate that binds the fleet most, as attempts a second at their cost, and that cost.
+    pub(crate) fn of_fleet(&self, request: &Request) -> Option<(f64, u32)> {
+        let per_second = |it: &Rate| f64::from(it.count) / it.per.as_secs_f64().max(1e-9);
+        let rates = self.rates.iter().filter(|_| self.is_of_fleet);
+        let tightest = rates.min_by(|a, b| per_second(a).total_cmp(&per_second(b)))?;
+        Some((per_second(tightest), tightest.cost_of(request)))
     }
 
     fn paces(&self) -> impl Iterator<Item = Pace> {

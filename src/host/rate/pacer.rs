@@ -63,7 +63,8 @@ impl Pacer {
         self.version.store(rules.version, Ordering::Relaxed);
     }
 
-    /// Reserves the next slot for a request, if that begins within `longest`.
+    /// Reserves the next slot for a request, if that begins within `longest`; in an even share of the
+    /// rates, if so many nodes share them.
     ///
     /// # Errors
     ///
@@ -72,11 +73,12 @@ impl Pacer {
         self: &Arc<Self>,
         rules: &RateLimit,
         request: &Request,
+        nodes: u32,
         longest: Duration,
         now: Instant,
     ) -> Result<Slot, Limited> {
         // Outside of the lock: it is the caller's code.
-        let costs = rules.costs(request);
+        let costs = rules.costs(request).map(|it| it.saturating_mul(nodes));
         let mut rates = self.lock();
         let at = rates.iter().zip(&costs).try_fold(now, |at, (lane, cost)| {
             Some(at.max(lane.slots.next(&lane.pace, *cost, now)?))
@@ -194,7 +196,7 @@ mod tests {
             let at = (random >> 33) as usize;
             match random >> 61 {
                 0..4 if waiting.len() < 100 => {
-                    waiting.push(pacer.reserve(&rules, &request, Duration::MAX, now).unwrap());
+                    waiting.push(pacer.reserve(&rules, &request, 1, Duration::MAX, now).unwrap());
                 }
                 4 if !waiting.is_empty() => {
                     dropped += 1;

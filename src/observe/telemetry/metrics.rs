@@ -34,6 +34,9 @@ use crate::retry::decision::WaitSource;
 /// | `resilient_rejections_total` | counter | `host`, `by` | times a breaker (`circuit_open`), a gate (`rate_limited`) or a limit of the client (`limited`) refused to send |
 /// | `resilient_breaker_state` | gauge | `key`, `state` | 1 for the state a breaker is in, 0 for the others; none before its first change |
 /// | `resilient_breaker_changes_total` | counter | `key`, `to`, `why` | changes of a breaker's state |
+/// | `resilient_fleet_state` | gauge | `key`, `state` | 1 for the state of the [fleet](crate::fleet)'s breaker of a host, as this node sees it: `unknown` without its store; none before its first change |
+/// | `resilient_fleet_changes_total` | counter | `key`, `to` | changes of that state |
+/// | `resilient_fleet_nodes` | gauge | | nodes of the fleet at the last change |
 /// | `resilient_budget_tokens` | gauge | `host` | retries left in the budget when it was last asked |
 /// | `resilient_budget_refusals_total` | counter | `host` | retries not made because the budget was empty |
 /// | `resilient_concurrency_limit` | gauge | `host` | permits of the concurrency limit when an attempt last started, or the limit changed |
