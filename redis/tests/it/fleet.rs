@@ -477,3 +477,36 @@ fn a_gate_that_one_closed_holds_all() {
     println!("{} requests of others between 1.3 and 3.9 s, 156 without a gate", late.len());
     assert!(late.len() <= 3, "{late:?}");
 }
+
+/// A rate of 100/s, of nodes with very different shares that are asked for 80 and for 200.
+#[test]
+fn a_rate_is_kept_by_all_together() {
+    let _shared = shared();
+    let (server, services) = (Server::start(), [Upstream::start(), Upstream::start()]);
+    let nodes = |service: &Upstream, shares: [u32; 4]| {
+        start(4, |nth, name| Settings {
+            per_second: shares[nth],
+            fleet_rate: Some(100),
+            ..Settings::new(name, server.url(), service.url())
+        })
+    };
+    let mut calm = nodes(&services[0], [50, 15, 10, 5]);
+    let mut busy = nodes(&services[1], [130, 40, 20, 10]);
+    thread::sleep(secs(4));
+    mark(&mut calm);
+    mark(&mut busy);
+    let began = Instant::now();
+    thread::sleep(secs(8));
+    let (calm, busy) = (mark(&mut calm), mark(&mut busy));
+    let took = began.elapsed().as_secs_f64();
+    let refused = sum(&calm, "failed") as f64 / sum(&calm, "requests") as f64;
+    let sent = services[1].arrivals_since(began).len() as f64 / took / 100.0;
+    let asked = sum(&busy, "requests") as f64 / took;
+    println!("{refused:.3} refused at 80/s; {sent:.2} of 100/s sent of {asked:.0}");
+    assert!(refused <= 0.02, "{calm:?}");
+    assert_eq!(sum(&busy, "on_path"), 0);
+    // By chance: a tenth is 2.8 standard deviations of 8 s.
+    if asked > 130.0 {
+        assert!((0.9..=1.1).contains(&sent), "{sent}");
+    }
+}

@@ -16,7 +16,7 @@ use std::{
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use reqwest_middleware::ClientBuilder;
 use reqwest_resilient::{
-    Event, RequestBuilderExt as _, Resilient, ResilientConfig,
+    Event, Rate, RateLimit, RequestBuilderExt as _, Resilient, ResilientConfig,
     fleet::{BoxError, BoxFuture, Fleet, FleetNews, FleetStore, HostAdvice, HostReport, NodeId},
 };
 use reqwest_resilient_redis::RedisFleet;
@@ -37,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) address: &'static str,
     pub(crate) per_second: u32,
     pub(crate) news: bool,
+    /// The rate that all nodes keep together; what exceeds it is refused.
+    pub(crate) fleet_rate: Option<u32>,
     /// What its wall clock is wrong by, such as `+1h`.
     pub(crate) clock: Option<&'static str>,
 }
@@ -50,6 +52,7 @@ impl Settings {
             address: "127.0.0.1",
             per_second: 20,
             news: false,
+            fleet_rate: None,
             clock: None,
         }
     }
@@ -89,6 +92,7 @@ impl Node {
             "address": settings.address,
             "per_second": settings.per_second,
             "news": settings.news,
+            "fleet_rate": settings.fleet_rate,
         });
         let mut child = command
             .args(["support::node::process", "--exact", "--ignored", "--nocapture"])
@@ -283,7 +287,12 @@ async fn process() {
         Fleet::new(Counted { inner, measured: Arc::clone(&measured) })
     });
 
-    let config = ResilientConfig::builder()
+    let mut config = ResilientConfig::builder();
+    if let Some(rate) = settings["fleet_rate"].as_u64() {
+        let rate = Rate::per_second(u32::try_from(rate).unwrap());
+        config = config.rate_limit(RateLimit::fleet(rate).reject());
+    }
+    let config = config
         .max_retries(0)
         .max_open_wait(Duration::ZERO)
         .attempt_timeout(Duration::from_secs(1))
