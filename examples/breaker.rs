@@ -33,8 +33,8 @@ async fn main() -> Result<()> {
 
     // The default rule: it opens once nothing has succeeded for two seconds and at least five
     // attempts have failed in that time. After a second it tries whether the service is back.
-    let breaker = CircuitBreaker::new(BreakerConfig::default())?
-        .on_state_change(move |it| explain(start, it));
+    let breaker = CircuitBreaker::new(BreakerConfig::default())?;
+    breaker.on_state_change(move |it| explain(start, it));
     let config = ResilientConfig::builder()
         .circuit_breaker(breaker.clone())
         .attempt_timeout(Duration::from_secs(1))

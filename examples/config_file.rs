@@ -33,7 +33,7 @@ async fn main() -> Result<()> {
     println!("{config:#?}\n");
 
     let resilient = Resilient::new(config);
-    let handle = resilient.handle();
+    let handle = resilient.reload_handle();
     let client = ClientBuilder::new(Resilient::reqwest_builder().build()?).with(resilient).build();
 
     let url = server().await?;

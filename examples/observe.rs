@@ -122,13 +122,13 @@ fn set_up_metrics() -> Result<String> {
         .with_http_listener(address)
         .set_buckets_for_metric(
             buckets(MetricsObserver::ATTEMPT_DURATION),
-            &MetricsObserver::DURATION_BUCKETS,
+            MetricsObserver::DURATION_BUCKETS,
         )?
         .set_buckets_for_metric(
             buckets(MetricsObserver::REQUEST_DURATION),
-            &MetricsObserver::REQUEST_BUCKETS,
+            MetricsObserver::REQUEST_BUCKETS,
         )?
-        .set_buckets_for_metric(buckets(MetricsObserver::WAIT), &MetricsObserver::WAIT_BUCKETS)?
+        .set_buckets_for_metric(buckets(MetricsObserver::WAIT), MetricsObserver::WAIT_BUCKETS)?
         .set_buckets_for_metric(
             buckets(MetricsObserver::ATTEMPTS_PER_REQUEST),
             &[1.0, 2.0, 3.0, 4.0, 5.0, 10.0],

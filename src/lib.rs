@@ -45,7 +45,7 @@
 //! | How many requests at a time, or per minute? | [`ConcurrencyLimit`], [`RateLimit`]; [guide](guide::limits) |
 //! | What if there is more than one host to ask? | [`Mirrors`]; [guide](guide::mirrors) |
 //! | Can many processes share what they learn of a host? | [`fleet`]; [guide](guide::fleet) |
-//! | How do settings change at runtime? | [`ResilientClient::reload_handle`], [`Resilient::handle`] |
+//! | How do settings change at runtime? | [`ResilientClient::reload_handle`], [`Resilient::reload_handle`] |
 //! | How do I decide by myself? | [`ResilientConfigBuilder::retry_if`], [`Outcome`] |
 //! | How does each part work? | guides: [retries](guide::retries), [waits](guide::waits), [gate](guide::gate), [budget](guide::budget), [breaker](guide::breaker), [limits](guide::limits), [hedging](guide::hedging), [mirrors](guide::mirrors), [presets](guide::presets), [what a client cannot know](guide::unknowns) |
 #![cfg_attr(
@@ -93,7 +93,8 @@
 //! - `schemars`: the JSON Schema of such files.
 //! - `test-util`: the module `testing`, and randomness and wall clock as settings.
 //!
-//! [`reqwest`] and [`http`], whose types settings and requests take, are re-exported.
+//! [`reqwest`], [`reqwest_middleware`] and [`http`], whose types settings and requests take, are
+//! re-exported.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -195,6 +196,7 @@ pub mod fleet {
 
 pub use http;
 pub use reqwest;
+pub use reqwest_middleware;
 
 pub use breaker::{
     BreakerConfig, BreakerSnapshot, BreakerState, ChangeReason, CircuitBreaker, CircuitBreakers,
@@ -230,7 +232,7 @@ pub use execution::body::BodyFactory;
 pub use execution::original::ResendCount;
 pub use host::gate::RateLimited;
 pub use host::hedge::{Hedge, HedgeRefusal};
-pub use host::limit::{ConcurrencyLimit, Limit, LimitUse, Limited, Order};
+pub use host::limit::{ConcurrencyLimit, Limit, LimitUse, Limited, QueueOrder};
 pub use host::mirrors::{MirrorSets, Mirrors};
 pub use host::rate::{Rate, RateLimit};
 pub use host::states::HostStates;

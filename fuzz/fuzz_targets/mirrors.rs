@@ -4,7 +4,7 @@
 //! Inputs are lines: the base, its mirror, the URL of the request.
 #![no_main]
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use http::header::{AUTHORIZATION, COOKIE, HOST};
 use reqwest::Url;
@@ -23,7 +23,7 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     let mut line = || lines.next().unwrap_or_default();
     let (base, mirror, asked) = (line(), line(), line());
     let config = ResilientConfig::builder().mirrors(Mirrors::new(base).also(mirror));
-    let Ok(config) = config.max_retries(1).backoff(Constant::default()).build() else { return };
+    let Ok(config) = config.max_retries(1).backoff(Constant::new(Duration::ZERO)).build() else { return };
     let Ok(asked) = Url::parse(asked) else { return };
     if !matches!(asked.scheme(), "http" | "https") {
         return;
@@ -34,6 +34,9 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     let request = client.get(asked.clone()).header(AUTHORIZATION, "secret").header(COOKIE, "secret");
     let response = RUNTIME.block_on(request.header(HOST, "secret").send()).expect("a response");
     assert_eq!(response.status(), 200);
+    // reqwest makes a header of userinfo.
+    let mut asked = asked;
+    let _ = (asked.set_username(""), asked.set_password(None));
     let sent = script.sent();
     assert_eq!(sent.len(), 2);
     let base = |text: &str| Url::parse(text).ok().map(|it| it.as_str().trim_end_matches('/').to_owned());

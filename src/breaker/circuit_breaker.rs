@@ -125,9 +125,8 @@ impl CircuitBreaker {
     /// It is called once for every change, in order for each breaker, on a thread that changes the
     /// state. No lock is held: it may call back into the breaker.
     /// A panic in it is caught.
-    pub fn on_state_change(self, observer: impl Fn(&StateChange) + Send + Sync + 'static) -> Self {
+    pub fn on_state_change(&self, observer: impl Fn(&StateChange) + Send + Sync + 'static) {
         self.handle.circuit().observers().add(Arc::new(observer));
-        self
     }
 
     /// Admits a call or rejects it.

@@ -38,6 +38,7 @@ use crate::common::fault::ConfigFault;
 ///     .open_for(Duration::from_secs(10));
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[must_use]
 pub struct BreakerConfig {
     pub(super) window: Window,
     pub(super) min_samples: Option<NonZeroU32>,

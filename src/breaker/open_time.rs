@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::breaker::config::BreakerConfig;
+use crate::common::amount::scale;
 
 /// Returns how long an opening lasts, after `earlier` ones without a close in between.
 ///
@@ -33,11 +34,6 @@ pub(super) fn open_time(
 
 fn lengthen(time: Duration, share: f64) -> Duration {
     if share == 0.0 { time } else { time.saturating_add(scale(time, share)) }
-}
-
-/// Multiplies, without overflow.
-fn scale(time: Duration, factor: f64) -> Duration {
-    Duration::try_from_secs_f64(time.as_secs_f64() * factor).unwrap_or(Duration::MAX)
 }
 
 #[cfg(test)]

@@ -1,11 +1,9 @@
 //! The rules that breakers follow, identified by a number.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use crate::breaker::config::BreakerConfig;
+use crate::common::scope::next_version;
 
 /// The rules of a breaker. A breaker notices new ones by comparing one number.
 #[derive(Clone, Debug)]
@@ -16,8 +14,7 @@ pub(crate) struct RuleSet {
 
 impl RuleSet {
     pub(super) fn new(config: BreakerConfig) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self { config: Arc::new(config), version: NEXT.fetch_add(1, Ordering::Relaxed) }
+        Self { config: Arc::new(config), version: next_version() }
     }
 
     /// Builds the rules of a breaker that is created before its first request: any others replace

@@ -8,7 +8,7 @@ use std::{
 use reqwest::Request;
 
 use crate::breaker::{circuit_breaker::CircuitBreaker, config::BreakerConfig, rule_set::RuleSet};
-use crate::common::fault::ConfigFault;
+use crate::common::{fault::ConfigFault, scope::KeyOf};
 
 /// The rules of a client's circuit breakers, and their scope: one per host, one per key, one for
 /// all requests, or one that the caller holds.
@@ -40,7 +40,7 @@ pub struct CircuitBreakers {
 #[derive(Clone)]
 pub(crate) enum BreakerScope {
     Host,
-    Key(Arc<dyn Fn(&Request) -> String + Send + Sync>),
+    Key(KeyOf),
     Shared,
     /// The caller's own.
     Own(CircuitBreaker),

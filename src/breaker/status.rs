@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::breaker::window::WindowCounts;
+use crate::common::amount::Counted;
 
 /// The state of a breaker: how it treats calls.
 ///
@@ -351,16 +352,6 @@ impl Display for Seconds {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let secs = self.0.as_secs_f64();
         write!(f, "{secs:.*} s", usize::from(secs < 9.95))
-    }
-}
-
-/// A number of things, in the plural unless it is one.
-struct Counted(u32, &'static str);
-
-impl Display for Counted {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self(number, thing) = self;
-        write!(f, "{number} {thing}{}", if *number == 1 { "" } else { "s" })
     }
 }
 

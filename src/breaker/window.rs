@@ -18,7 +18,7 @@ use crate::common::clock::{Instant, nanos};
 /// let of_time = Window::Time(Duration::from_secs(30));
 /// let rules = [of_calls, of_time].map(|it| BreakerConfig::failure_rate(Percent::HALF, it));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Window {
     /// The last N results, however old, exactly. Takes two bytes per result, for each key.

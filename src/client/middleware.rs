@@ -10,7 +10,7 @@ use crate::common::clock::Instant;
 use crate::common::fault::ConfigError;
 use crate::config::ResilientConfig;
 use crate::config::policy::Policy;
-use crate::config::reload::{Current, ResilientHandle};
+use crate::config::reload::ResilientHandle;
 use crate::execution::ClientParts;
 use crate::execution::attempt::Chain;
 use crate::execution::body::BoxFuture;
@@ -108,8 +108,9 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(4);
 /// the host, and has a POST sent once; see [`NotSent`](crate::NotSent). An error of
 /// `error_for_status` is judged by its status.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Resilient {
-    current: Current,
+    current: ResilientHandle,
     /// The client's own, for requests without a limit.
     client_timeout: Option<Duration>,
     /// Set if the end of the chain is our own, which records what is sent.
@@ -128,7 +129,7 @@ impl Resilient {
     /// Creates a middleware with these settings.
     pub fn new(config: ResilientConfig) -> Self {
         let hosts = HostStates::with_max_hosts(config.policy().max_hosts);
-        let (current, misuses) = (Current::new(config, hosts), Misuses::default());
+        let (current, misuses) = (ResilientHandle::new(config, hosts), Misuses::default());
         Self { current, client_timeout: None, records: false, misuses, fleet: None }
     }
 
@@ -173,13 +174,10 @@ impl Resilient {
         builder
     }
 
-    pub(crate) fn with_client_timeout(self, timeout: Duration) -> Self {
-        Self { client_timeout: Some(timeout), ..self }
-    }
-
-    /// For a chain whose end is [`EndOfChain`](crate::client::end_of_chain::EndOfChain).
-    pub(crate) fn with_records(self) -> Self {
-        Self { records: true, ..self }
+    /// Returns it for a client of ours, which ends attempts after `timeout`, and whose chain ends with
+    /// [`EndOfChain`](crate::client::end_of_chain::EndOfChain).
+    pub(crate) fn in_own_client(self, timeout: Duration) -> Self {
+        Self { client_timeout: Some(timeout), records: true, ..self }
     }
 
     /// Keeps what it learns of hosts in `hosts`, which other clients may share.
@@ -235,14 +233,9 @@ impl Resilient {
         Some(crate::client::download::link::Context::new(policy, breaker, budget, member, hosts))
     }
 
-    /// Returns its settings: those of requests that begin now.
-    pub fn config(&self) -> ResilientConfig {
-        self.current.config()
-    }
-
     /// Returns the handle that replaces its settings, and those of its clones, while it works.
-    pub fn handle(&self) -> ResilientHandle {
-        self.current.handle()
+    pub fn reload_handle(&self) -> ResilientHandle {
+        self.current.clone()
     }
 
     /// Reports once that a request without a known time limit was sent.

@@ -6,6 +6,7 @@ use http::{Extensions, HeaderName, HeaderValue, Method};
 use reqwest::{Request, Response, Url};
 use reqwest_middleware::ClientWithMiddleware;
 
+use crate::common::sealed::Sealed;
 use crate::error::{Cause, HttpRequestError, Inner};
 use crate::observe::attempt_log::AttemptLog;
 use crate::observe::history::{History, ResponseExt};
@@ -144,7 +145,7 @@ where
 /// }
 /// # }
 /// ```
-pub trait RequestBuilderExt {
+pub trait RequestBuilderExt: Sealed {
     /// Sends the request; a status below 400 is `Ok`, everything else an [`HttpRequestError`].
     ///
     /// The error tells method, URL, status, attempts, time, history and the reason why no further

@@ -284,12 +284,12 @@ impl ResilientClientBuilder {
                         .fold(Resilient::reqwest_builder(), |inner, change| change(inner))
                 };
                 let client = builder().build()?;
-                let resilient = resilient.with_client_timeout(ATTEMPT_TIMEOUT).with_records();
+                let resilient = resilient.in_own_client(ATTEMPT_TIMEOUT);
                 let end: Arc<dyn Middleware> = Arc::new(EndOfChain::new(builder())?);
                 (client, resilient, Some(end))
             }
         };
-        let handle = resilient.handle();
+        let handle = resilient.reload_handle();
         let resilient: Arc<dyn Middleware> = Arc::new(resilient);
         let chain: Vec<_> =
             self.before.into_iter().chain([resilient]).chain(self.after).chain(end).collect();

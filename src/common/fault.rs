@@ -2,6 +2,9 @@
 
 use std::{borrow::Cow, error::Error, fmt};
 
+/// An error of any type.
+pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
+
 /// One invalid setting.
 ///
 /// # Examples

@@ -90,15 +90,6 @@ impl<K: Copy + Ord> WaitQueue<K> {
         granted
     }
 
-    #[cfg(test)]
-    /// Releases all present waiters, without a grant to pass on, and returns their number.
-    pub(crate) fn release_all(&self) -> usize {
-        let released = mem::take(&mut self.lock().waiting);
-        let count = released.len();
-        released.into_values().flatten().for_each(Waker::wake);
-        count
-    }
-
     /// Wakes all waiters without a grant, so that they check their limits again.
     pub(crate) fn wake_all(&self) {
         let wakers: Vec<_> = self.lock().waiting.values_mut().filter_map(Option::take).collect();
@@ -305,16 +296,6 @@ mod tests {
     }
 
     #[test]
-    fn all_are_released_without_grants_to_pass_on() {
-        let queue = WaitQueue::new();
-        let mut waiters: Vec<_> = (0..3).map(|it| queue.join(it).unwrap()).collect();
-        assert_eq!(queue.release_all(), 3);
-        assert!(is_ready(&mut waiters[1]));
-        drop(waiters);
-        assert_eq!(queue.reclaim(), 0);
-    }
-
-    #[test]
     fn no_more_wait_than_the_bound() {
         let queue = WaitQueue::new();
         let mut waiters: Vec<_> = (0..MOST_WAITERS).map(|it| queue.join(it).unwrap()).collect();
@@ -346,7 +327,6 @@ mod tests {
         queue.grant(1);
         drop(waiters.remove(0));
         queue.wake_all();
-        queue.release_all();
         // Once by the grant, once by its passing on, twice by waking the two that still waited.
         assert_eq!(inner.1.load(Ordering::SeqCst), 4);
     }

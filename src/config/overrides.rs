@@ -29,6 +29,7 @@ use crate::host::mirrors::Mirrors;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Default)]
+#[must_use]
 pub struct RetryOverride(Arc<Patch>);
 
 /// The overrides of the scopes around a task, outermost first: an item of its local extensions.

@@ -15,7 +15,7 @@ use crate::host::states::HostStates;
 use crate::observe::event::Event;
 
 /// Replaces the settings of a [`Resilient`](crate::Resilient) at runtime; returned by
-/// [`Resilient::handle`](crate::Resilient::handle). Cheap to clone.
+/// [`Resilient::reload_handle`](crate::Resilient::reload_handle). Cheap to clone.
 ///
 /// # What changes, and what stays
 ///
@@ -42,7 +42,7 @@ use crate::observe::event::Event;
 ///
 /// let config = ResilientConfig::builder().on_retry(|it| eprintln!("{}", it.url)).build()?;
 /// let resilient = Resilient::new(config);
-/// let handle = resilient.handle();
+/// let handle = resilient.reload_handle();
 /// // … `resilient` goes into a client; later, when a setting has changed:
 /// handle.reload_with(|current| current.to_builder().max_retries(1).build())?;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
@@ -79,7 +79,7 @@ impl ResilientHandle {
     /// use reqwest_resilient::{Resilient, ResilientConfig};
     ///
     /// let config = ResilientConfig::builder().on_retry(|it| eprintln!("{}", it.url)).build()?;
-    /// let handle = Resilient::new(config).handle();
+    /// let handle = Resilient::new(config).reload_handle();
     ///
     /// // The callback stays.
     /// handle.reload_with(|current| current.to_builder().max_retries(1).build())?;
@@ -142,30 +142,14 @@ pub(crate) struct EndpointPolicies {
     pub(crate) policies: Vec<Arc<Policy>>,
 }
 
-/// The settings in force, on the side of the loop.
-#[derive(Clone, Debug)]
-pub(crate) struct Current(ResilientHandle);
-
-impl Current {
+/// The side of the loop.
+impl ResilientHandle {
     pub(crate) fn new(config: ResilientConfig, hosts: HostStates) -> Self {
-        let policy = Arc::new(ArcSwap::new(Arc::clone(config.policy())));
-        Self(ResilientHandle { policy, hosts })
-    }
-
-    pub(crate) fn hosts(&self) -> &HostStates {
-        &self.0.hosts
+        Self { policy: Arc::new(ArcSwap::new(Arc::clone(config.policy()))), hosts }
     }
 
     pub(crate) fn set_hosts(&mut self, hosts: HostStates) {
-        self.0.hosts = hosts;
-    }
-
-    pub(crate) fn config(&self) -> ResilientConfig {
-        self.0.config()
-    }
-
-    pub(crate) fn handle(&self) -> ResilientHandle {
-        self.0.clone()
+        self.hosts = hosts;
     }
 
     /// The policy of one request.
@@ -175,7 +159,7 @@ impl Current {
         request: &Request,
         extensions: &Extensions,
     ) -> Result<Arc<Policy>, Invalid> {
-        overrides::resolve(&self.0.policy.load(), request.url(), extensions)
+        overrides::resolve(&self.policy.load(), request.url(), extensions)
     }
 
     /// The policy of one request, and of its attempts at each endpoint if it has several: all of the
@@ -185,7 +169,7 @@ impl Current {
         request: &Request,
         extensions: &Extensions,
     ) -> Result<(Arc<Policy>, Option<EndpointPolicies>), Invalid> {
-        let (configured, url) = (self.0.policy.load_full(), request.url());
+        let (configured, url) = (self.policy.load_full(), request.url());
         let policy = overrides::resolve(&configured, url, extensions)?;
         let Some(mirrors) = policy.mirrors.as_ref().and_then(|it| it.of(url)).map(Arc::clone)
         else {

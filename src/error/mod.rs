@@ -9,6 +9,7 @@ use http::{Method, StatusCode};
 use reqwest::{Response, Url};
 
 use crate::breaker::CircuitOpen;
+pub(crate) use crate::common::fault::BoxError;
 use crate::common::fault::BuildError;
 use crate::common::path_redactor::PathRedactor;
 use crate::host::gate::RateLimited;
@@ -22,8 +23,6 @@ use crate::observe::redact::{self, RedactedUrl};
 use crate::observe::redacted_source::RedactedSource;
 use crate::outcome::FailureKind;
 use crate::retry::decision::StopReason;
-
-pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A request that did not succeed: the request, its attempts, and why it ended.
 ///
@@ -99,9 +98,7 @@ impl Inner {
             log: Some(log.clone()),
         }
     }
-}
 
-impl Inner {
     /// Redacts the cause, and returns the chain of sources that has it.
     fn redact(&mut self) -> Sources {
         let Self { url, redact_path, cause, .. } = self;

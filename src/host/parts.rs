@@ -6,15 +6,16 @@ use reqwest::{Request, Url};
 
 use crate::breaker::{BreakerHandle, BreakerScope, CircuitBreakers};
 use crate::common::clock::Instant;
+use crate::common::scope::Scope;
 use crate::host::fleet::member::{FleetEntry, Member};
 use crate::host::gate::{GateKey, HostGates};
 use crate::host::hedge::lanes::HostHedges;
-use crate::host::limit::{ConcurrencyLimit, Scope};
+use crate::host::limit::ConcurrencyLimit;
 use crate::host::limits::Limits;
 use crate::host::map::{HostMap, host_key};
 use crate::host::rate::RateLimit;
 use crate::host::state::HostState;
-use crate::retry::budget::{Account, BudgetScope, RetryBudget};
+use crate::retry::budget::{Account, RetryBudget};
 
 /// The settings of one request that concern its host.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +94,7 @@ impl<'p> Parts<'p> {
         let budget = match rules.budget {
             None => Part::Unused,
             Some(rules) => match &rules.scope {
-                BudgetScope::Host => {
+                Scope::Host => {
                     host.budget(rules, now);
                     Part::OfHost
                 }
@@ -279,10 +280,8 @@ fn other_budget(
     now: Instant,
 ) -> Arc<Account> {
     match &rules.scope {
-        BudgetScope::Host => Arc::clone(hosts.find(request.url(), now).budget(rules, now)),
-        BudgetScope::Key(key_of) => {
-            Arc::clone(hosts.of_key(&key_of(request), now).budget(rules, now))
-        }
-        BudgetScope::Shared => Arc::clone(hosts.shared().budget(rules, now)),
+        Scope::Host => Arc::clone(hosts.find(request.url(), now).budget(rules, now)),
+        Scope::Key(key_of) => Arc::clone(hosts.of_key(&key_of(request), now).budget(rules, now)),
+        Scope::Shared => Arc::clone(hosts.shared().budget(rules, now)),
     }
 }

@@ -6,12 +6,13 @@ use http::{Extensions, Method};
 use reqwest::Url;
 
 use crate::breaker::StateChange;
+use crate::common::amount::Counted;
 use crate::host::limit::LimitUse;
 use crate::observe::info::{
     BudgetInfo, FailoverInfo, FleetInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo,
     LimitInfo, QueueInfo, ResumeInfo,
 };
-use crate::observe::message::{Attempts, Message, Reported};
+use crate::observe::message::{Message, Reported};
 use crate::observe::misuse::Misuse;
 use crate::observe::redact::RedactedUrl;
 use crate::outcome::{AttemptKind, Outcome};
@@ -118,6 +119,7 @@ impl<'a> Event<'a> {
 impl fmt::Display for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = |it: Duration| it.as_secs_f64();
+        let attempts = |it| Counted(it, "attempt");
         if let (Some((method, url)), false) = (self.request(), matches!(self, Self::GaveUp(_))) {
             write!(f, "{method} {url}: ")?;
         }
@@ -156,14 +158,16 @@ impl fmt::Display for Event<'_> {
                     seconds(it.elapsed)
                 )
             }
-            Self::Rejected(it) => write!(f, "rejected after {}: {it}", Attempts(it.attempt)),
+            Self::Rejected(it) => {
+                write!(f, "rejected after {}: {it}", attempts(it.attempt))
+            }
             Self::BreakerChanged(it) => it.fmt(f),
             Self::FleetChanged(it) => it.fmt(f),
             Self::GateClosed(it) => {
                 write!(f, "gate closed for {:.3}s", seconds(it.closed_for))
             }
             Self::BudgetRefused(it) => {
-                write!(f, "no retry after {}: budget at {:.2}", Attempts(it.attempts), it.tokens)
+                write!(f, "no retry after {}: budget at {:.2}", attempts(it.attempts), it.tokens)
             }
             Self::Waiting(it) => {
                 let (attempt, wait) = (it.attempt, seconds(it.wait));
@@ -176,7 +180,7 @@ impl fmt::Display for Event<'_> {
                 write!(f, ", {how} in {:.3}s", seconds(it.wait))
             }
             Self::Succeeded(it) => {
-                let (attempts, elapsed) = (Attempts(it.attempts), seconds(it.elapsed));
+                let (attempts, elapsed) = (attempts(it.attempts), seconds(it.elapsed));
                 write!(f, "success after {attempts} in {elapsed:.3}s: {}", it.outcome)
             }
             Self::GaveUp(it) => it.fmt(f),

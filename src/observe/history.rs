@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use http::StatusCode;
 use reqwest::Url;
 
+use crate::common::sealed::Sealed;
 use crate::host::mirrors::GivenBy;
 use crate::outcome::{AttemptKind, Delivery, FailureKind, Heard, Outcome};
 use crate::retry::decision::{StopReason, WaitSource};
@@ -174,7 +175,7 @@ pub struct History {
     stop: Option<StopReason>,
     maybe_applied: bool,
     /// Set if the last result is a hedge's.
-    is_hedges: bool,
+    hedge_won: bool,
     last: Heard,
 }
 
@@ -205,10 +206,10 @@ impl History {
         self.stop
     }
 
-    /// Returns whether the result is that of a [hedge](crate::Hedge): it came before the one of the
+    /// Returns whether a [hedge](crate::Hedge) won: the result is its own, and came before that of the
     /// attempt beside it.
-    pub fn is_hedges(&self) -> bool {
-        self.is_hedges
+    pub fn hedge_won(&self) -> bool {
+        self.hedge_won
     }
 
     /// Returns the retry hint of the last response, counted from its arrival, as
@@ -236,17 +237,13 @@ impl History {
 
     pub(crate) fn push(&mut self, attempt: Attempt, heard: Heard) {
         self.last = heard;
-        self.is_hedges = attempt.kind == AttemptKind::Hedge;
-        self.add(attempt);
+        self.hedge_won = attempt.kind == AttemptKind::Hedge;
+        self.push_superseded(attempt);
     }
 
-    /// Adds an attempt whose result does not count: it lost a race.
+    /// Adds an attempt in the order of their numbers: alone, one whose result does not count, as it
+    /// lost a race.
     pub(crate) fn push_superseded(&mut self, attempt: Attempt) {
-        self.add(attempt);
-    }
-
-    /// Adds an attempt, in the order of their numbers.
-    fn add(&mut self, attempt: Attempt) {
         self.total = self.total.max(attempt.number);
         push(&mut self.attempts, attempt);
         let later = self.attempts.iter().rev().skip(1);
@@ -322,13 +319,13 @@ impl fmt::Display for History {
 /// println!("{} after {} attempts", response.status(), response.attempts());
 /// # Ok(()) }
 /// ```
-pub trait ResponseExt {
+pub trait ResponseExt: Sealed {
     /// Returns the number of attempts, hedges included.
     fn attempts(&self) -> u32;
 
-    /// Returns whether this is the response to a [hedge](crate::Hedge): it came before that of the
+    /// Returns whether a [hedge](crate::Hedge) won: this is its response, and came before that of the
     /// attempt beside it.
-    fn hedged(&self) -> bool;
+    fn hedge_won(&self) -> bool;
 
     /// Returns the history of the request. `None` if the first attempt succeeded: such a request
     /// keeps none, to save its cost. An [`AttemptLog`](crate::AttemptLog) is always kept.
@@ -361,8 +358,8 @@ impl ResponseExt for reqwest::Response {
         self.history().map_or(1, History::total)
     }
 
-    fn hedged(&self) -> bool {
-        self.history().is_some_and(History::is_hedges)
+    fn hedge_won(&self) -> bool {
+        self.history().is_some_and(History::hedge_won)
     }
 
     fn history(&self) -> Option<&History> {

@@ -4,6 +4,7 @@ use std::{error::Error, fmt, time::Duration};
 
 use http::{Method, StatusCode};
 
+use crate::common::amount::Counted;
 use crate::observe::redact::RedactedUrl;
 use crate::outcome::{FailureKind, Outcome, OutcomeResult, transport_error};
 use crate::retry::decision::StopReason;
@@ -41,7 +42,7 @@ impl<'a> From<&Outcome<'a>> for Reported<'a> {
 impl fmt::Display for Message<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { method, stop, .. } = *self;
-        let attempts = Attempts(self.attempts);
+        let attempts = Counted(self.attempts, "attempt");
         write!(f, "{method} request to {} ", self.url)?;
         match self.cause {
             Reported::Status(status) => {
@@ -89,16 +90,6 @@ impl fmt::Display for Message<'_> {
                 words.map_or(Ok(()), |it| write!(f, ": {it}"))
             }
         }
-    }
-}
-
-/// A number of attempts, in words that agree with it.
-#[derive(Clone, Copy)]
-pub(crate) struct Attempts(pub(crate) u32);
-
-impl fmt::Display for Attempts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} attempt{}", self.0, if self.0 == 1 { "" } else { "s" })
     }
 }
 
@@ -208,7 +199,7 @@ mod tests {
 
     #[test]
     fn numbers_agree_and_limits_have_their_length() {
-        let texts = [0, 1, 2].map(|it| Attempts(it).to_string());
+        let texts = [0, 1, 2].map(|it| Counted(it, "attempt").to_string());
         assert_eq!(texts, ["0 attempts", "1 attempt", "2 attempts"]);
         for (after, text) in [
             (Duration::from_secs(10), "10 s"),

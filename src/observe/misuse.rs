@@ -22,7 +22,7 @@ use std::fmt;
 ///     .build()?;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Misuse {
     /// A request has no known time limit: neither the settings nor the request has one. An attempt that

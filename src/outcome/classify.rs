@@ -1,10 +1,11 @@
 //! The verdict on an outcome, and the requests that may be sent twice.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http::{Method, StatusCode};
 
 use crate::breaker::Health;
+use crate::common::fault::BoxError;
 use crate::outcome::hint::{Advice, Hint, RetryDirective};
 use crate::outcome::idempotency;
 use crate::outcome::statuses::Statuses;
@@ -12,8 +13,6 @@ use crate::outcome::verdict::RetryVerdict;
 use crate::outcome::{Delivery, FailureKind, Outcome, OutcomeResult};
 
 pub(crate) type Predicate = Arc<dyn Fn(&Outcome<'_>) -> RetryVerdict + Send + Sync>;
-
-type BoxError = Box<dyn Error + Send + Sync>;
 
 /// An outcome, classified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,6 +27,7 @@ use reqwest::Request;
 ///     .format(KeyFormat::Raw);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
 pub struct IdempotencyKey {
     header: HeaderName,
     format: KeyFormat,
@@ -42,7 +43,7 @@ pub struct IdempotencyKey {
 ///
 /// let stripe = IdempotencyKey::random().format(KeyFormat::Raw);
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeyFormat {
     /// In double quotes, as the draft has it. The default.

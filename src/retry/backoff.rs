@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::common::fault::ConfigFault;
+use crate::common::{amount::scale, fault::ConfigFault};
 
 /// The delay before each retry, before jitter.
 ///
@@ -118,6 +118,7 @@ impl Backoff for Constant {
 /// assert_eq!(backoff.delay(2), Duration::from_millis(450));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[must_use]
 pub struct Exponential {
     base: Duration,
     factor: f64,
@@ -182,6 +183,7 @@ macro_rules! growing {
         /// No cap of its own; [`max_wait_time`](crate::ResilientConfigBuilder::max_wait_time)
         /// always applies. Arithmetic saturates.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[must_use]
         pub struct $Name {
             base: Duration,
             max_delay: Option<Duration>,
@@ -362,14 +364,6 @@ impl Jitter {
 /// Interpolates between `low` and `high` by `unit`, from 0 to 1.
 fn between(low: Duration, high: Duration, unit: f64) -> Duration {
     low.saturating_add(scale(high.saturating_sub(low), unit)).min(high.max(low))
-}
-
-/// Returns `delay * factor`, saturating; a NaN leaves the delay as it is.
-fn scale(delay: Duration, factor: f64) -> Duration {
-    if factor.is_nan() {
-        return delay;
-    }
-    Duration::try_from_secs_f64(delay.as_secs_f64() * factor.max(0.0)).unwrap_or(Duration::MAX)
 }
 
 #[cfg(test)]

@@ -52,6 +52,7 @@ const MOST_COUNTED: usize = 1 << 18;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct Chaos {
     rules: Arc<Vec<Rule>>,
     seed: u64,

@@ -28,6 +28,7 @@ const LONGEST_HANG: Duration = Duration::from_secs(24 * 3_600);
 /// }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Injected(pub &'static str);
 
 /// A fault of a [`Chaos`](crate::testing::Chaos): in place of the response, before it, or in its body.
@@ -45,6 +46,7 @@ pub struct Injected(pub &'static str);
 /// # let _ = (slow, late_error);
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct Fault {
     pub(super) name: &'static str,
     latency: Duration,

@@ -67,6 +67,7 @@ const MOST_SENT: usize = 4_096;
 /// let script = Script::new([]).for_path("/orders", [Reply::status(503)]);
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct Script(Arc<Mutex<Played>>);
 
 struct Played {
@@ -293,6 +294,7 @@ pub fn io_error(error: impl Into<io::Error>) -> Error {
 /// ]);
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct Reply {
     latency: Duration,
     gives: Gives,

@@ -7,5 +7,4 @@ mod cuts;
 mod files;
 mod limits;
 mod matrix;
-mod nginx;
-mod origin;
+pub(crate) mod origin;

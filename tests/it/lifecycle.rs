@@ -350,7 +350,7 @@ fn blocking_is_fine_where_blocking_is_fine() {
 #[test]
 fn an_undriven_runtime_is_refused() {
     let single = Builder::new_current_thread().enable_all().build().unwrap();
-    let built = blocking::ResilientClient::builder().handle(single.handle().clone()).build();
+    let built = blocking::ResilientClient::builder().runtime(single.handle().clone()).build();
     let error = built.unwrap_err();
     assert!(matches!(error, BuildError::CurrentThread));
     assert!(error.to_string().contains("give it the handle of a multi-thread runtime"), "{error}");
@@ -362,7 +362,7 @@ fn a_runtime_that_has_stopped_is_an_error() {
     let server = Server::h1([Reply::status(200).body("body").into(), slow.into()]);
     let runtime = Runtime::new().unwrap();
     let client =
-        blocking::ResilientClient::builder().handle(runtime.handle().clone()).build().unwrap();
+        blocking::ResilientClient::builder().runtime(runtime.handle().clone()).build().unwrap();
     let response = client.get(server.url("/")).send().unwrap();
     let (under_way, url) = (client.clone(), server.url("/"));
     let under_way = thread::spawn(move || under_way.get(url).send_resilient().unwrap_err());

@@ -1,6 +1,14 @@
 //! Drives the public API as a user would.
 
 mod architecture;
+#[cfg(all(
+    feature = "blocking",
+    feature = "download",
+    feature = "metrics",
+    feature = "serde",
+    feature = "tracing"
+))]
+mod auto_traits;
 mod block_on;
 mod bodies;
 mod breaker;
@@ -26,6 +34,8 @@ mod overload;
 mod parity;
 mod presets;
 mod properties;
+#[cfg(all(feature = "default-tls", feature = "download", feature = "http2"))]
+mod real;
 mod reload;
 mod reqwest_retry;
 mod retry;

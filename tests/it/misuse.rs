@@ -44,7 +44,7 @@ fn chain(with: impl IntoIterator<Item = Resilient>, script: &Script) -> ClientWi
 async fn requests_without_any_known_limit_are_reported_once_by_a_client_and_its_clones() {
     let (reported, script) = (Reported::default(), Script::new([]));
     let resilient = Resilient::new(reported.observe(steady()));
-    let handle = resilient.handle();
+    let handle = resilient.reload_handle();
     for client in [chain([resilient.clone()], &script), chain([resilient], &script)] {
         for _ in 0..2 {
             client.get(URL).send().await.unwrap();

@@ -396,7 +396,7 @@ fn play(scenario: &Scenario, entry: Entry, ending: Ending) -> Seen {
         Entry::Blocking | Entry::BlockingHandle => {
             let mut builder = blocking::ResilientClient::builder().config(config());
             if entry == Entry::BlockingHandle {
-                builder = builder.handle(runtime.handle().clone());
+                builder = builder.runtime(runtime.handle().clone());
             }
             let client = builder.build().unwrap();
             for _ in 0..scenario.times {
@@ -508,7 +508,7 @@ fn what_is_added_to_one_client_is_added_to_the_other() {
     };
     let mut blocking = methods(&["client/blocking/mod.rs"]);
     let mut ours = methods(&["client/resilient_client.rs", "client/request.rs"]);
-    assert!(blocking.remove("handle"), "a runtime is a matter of blocking clients");
+    assert!(blocking.remove("runtime"), "a runtime is a matter of blocking clients");
     assert!(ours.remove("into_inner"), "there is no blocking builder of reqwest-middleware");
     assert_eq!(blocking, ours);
     assert!(ours.contains("send_resilient") && ours.contains("build"), "{ours:?}");

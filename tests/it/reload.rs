@@ -40,7 +40,7 @@ fn reloadable(
     replies: impl IntoIterator<Item = Reply>,
 ) -> (ClientWithMiddleware, Script, ResilientHandle) {
     let (resilient, script) = (Resilient::new(config.build().unwrap()), Script::new(replies));
-    let handle = resilient.handle();
+    let handle = resilient.reload_handle();
     let client = ClientBuilder::new(crate::support::idle_client())
         .with(resilient)
         .with(script.clone())
@@ -164,7 +164,7 @@ async fn a_reload_of_one_client_leaves_the_rules_of_another_that_shares_its_host
         let config = steady().circuit_breaker(consecutive(failures)).max_retries(0);
         let resilient = Resilient::new(config.build().unwrap()).with_hosts(hosts.clone());
         let script = Script::new(replies.iter().map(|it| Reply::status(*it)));
-        let handle = resilient.handle();
+        let handle = resilient.reload_handle();
         let client = ClientBuilder::new(crate::support::idle_client()).with(resilient).with(script);
         (client.build(), handle)
     };

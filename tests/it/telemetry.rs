@@ -271,7 +271,8 @@ fn exactly_one_state_of_a_breaker_is_1() {
     witness.run(|| {
         let observer = MetricsObserver::new();
         let by_hand = observer.clone();
-        let breaker = CircuitBreaker::new(consecutive(1)).unwrap().on_state_change(move |change| {
+        let breaker = CircuitBreaker::new(consecutive(1)).unwrap();
+        breaker.on_state_change(move |change| {
             if change.why == ChangeReason::Manual {
                 by_hand.on_event(&Event::BreakerChanged(change));
             }

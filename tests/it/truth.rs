@@ -183,7 +183,7 @@ snippet!("files.rs" as files {
     #[test]
     fn a_file_of_the_guide_is_reloaded_and_an_invalid_one_changes_nothing() {
         let code = ResilientConfig::default();
-        let handle = reqwest_resilient::Resilient::new(code.clone()).handle();
+        let handle = reqwest_resilient::Resilient::new(code.clone()).reload_handle();
         reload(&handle, toml::from_str("max_retries = 9").unwrap(), &code).unwrap();
         reload(&handle, toml::from_str("max_retries = 'many'").unwrap(), &code).unwrap_err();
         assert!(format!("{:?}", handle.config()).contains("max_retries: 9"));
@@ -415,8 +415,8 @@ async fn both_uploads_of_the_guide_send_the_file_again() {
 fn a_reload_of_the_guide_leaves_the_code() {
     let config = reqwest_resilient::ResilientConfig::builder().retry_if(|_| true).build().unwrap();
     let resilient = Resilient::new(config);
-    reload::run(&resilient.handle());
-    assert!(format!("{:?}", resilient.config()).contains("max_retries: 1"));
+    reload::run(&resilient.reload_handle());
+    assert!(format!("{:?}", resilient.reload_handle().config()).contains("max_retries: 1"));
 }
 
 #[cfg(feature = "serde")]

@@ -6,7 +6,7 @@ mod connections;
 mod delivery;
 mod drain;
 mod evidence;
-mod matrix;
+pub(crate) mod matrix;
 mod matrix_inside;
 mod misdirected;
 #[cfg(target_os = "linux")]

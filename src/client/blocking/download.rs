@@ -4,9 +4,11 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, Version};
+use reqwest::Url;
 
 use crate::client::blocking::drive::{DriveError, Driver};
+use crate::client::download::body::HeadOf;
 use crate::client::download::settings::{Settings, downloading};
 use crate::client::download::{self, DownloadError, Downloaded};
 use crate::error::HttpRequestError;
@@ -48,9 +50,8 @@ impl DownloadBuilder {
     pub fn send(self) -> Result<Download, DownloadError> {
         let (builder, driver) = self.parts()?;
         let inner = driver.run(builder.send()).map_err(undriven)??;
-        let (status, headers) = (inner.status(), inner.headers().clone());
-        let length = inner.length();
-        Ok(Download { inner: Some(inner), driver, status, headers, length, unread: Bytes::new() })
+        let (head, length) = (inner.head.clone(), inner.length());
+        Ok(Download { inner: Some(inner), driver, head, length, unread: Bytes::new() })
     }
 
     /// Downloads into memory, which grows with the resource;
@@ -111,8 +112,7 @@ pub struct Download {
     /// `None` after the runtime was shut down under it.
     inner: Option<download::Download>,
     driver: Driver,
-    status: StatusCode,
-    headers: HeaderMap,
+    head: HeadOf,
     length: Option<u64>,
     unread: Bytes,
 }
@@ -126,17 +126,32 @@ impl std::fmt::Debug for Download {
 impl Download {
     /// Returns the status of the first response.
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.head.status
+    }
+
+    /// Returns the HTTP version of the first response.
+    pub fn version(&self) -> Version {
+        self.head.version
     }
 
     /// Returns the headers of the first response.
     pub fn headers(&self) -> &HeaderMap {
-        &self.headers
+        &self.head.headers
+    }
+
+    /// Returns the whole URL of the first response, secrets included: do not log it.
+    pub fn url(&self) -> &Url {
+        &self.head.url
     }
 
     /// Returns the number of bytes in all, if it is known.
     pub fn length(&self) -> Option<u64> {
         self.length
+    }
+
+    /// Returns the counts so far, as of the last read; zeros after the runtime was shut down.
+    pub fn summary(&self) -> Downloaded {
+        self.inner.as_ref().map(|it| it.summary().clone()).unwrap_or_default()
     }
 
     /// Waits for the next bytes; `None` at the end.
@@ -174,7 +189,7 @@ impl Download {
             writer.write_all(&chunk).map_err(|it| self.write_failed(it))?;
         }
         writer.flush().map_err(|it| self.write_failed(it))?;
-        Ok(self.inner.as_ref().map(|it| it.summary().clone()).unwrap_or_default())
+        Ok(self.summary())
     }
 
     fn write_failed(&self, error: io::Error) -> DownloadError {

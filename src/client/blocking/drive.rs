@@ -31,7 +31,7 @@ const MORE_THAN_A_BUDGET: u32 = 1_024;
 /// assert_eq!(why, Some(&DriveError::AsyncContext));
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DriveError {
     /// Called from async code, whose thread would be blocked, and other tasks with it. Use

@@ -118,7 +118,7 @@ impl ResilientClient {
 #[must_use = "a builder does nothing until it builds"]
 pub struct ResilientClientBuilder {
     inner: resilient_client::ResilientClientBuilder,
-    handle: Option<Handle>,
+    runtime: Option<Handle>,
 }
 
 assembling!(ResilientClientBuilder);
@@ -126,8 +126,8 @@ assembling!(ResilientClientBuilder);
 impl ResilientClientBuilder {
     /// Uses this runtime, which must have several threads, I/O and time, in place of one of the
     /// client's own. Keep the runtime as long as the client.
-    pub fn handle(mut self, handle: Handle) -> Self {
-        self.handle = Some(handle);
+    pub fn runtime(mut self, runtime: Handle) -> Self {
+        self.runtime = Some(runtime);
         self
     }
 
@@ -138,7 +138,7 @@ impl ResilientClientBuilder {
     /// reqwest could not build its client, the system gave no thread, or the given runtime is a
     /// current-thread one, which runs only while a thread blocks on it.
     pub fn build(self) -> Result<ResilientClient, BuildError> {
-        let driver = self.handle.map_or_else(Driver::own, Driver::given)?;
+        let driver = self.runtime.map_or_else(Driver::own, Driver::given)?;
         Ok(ResilientClient { inner: self.inner.build()?, driver })
     }
 

@@ -34,13 +34,14 @@ use crate::observe::redact::RedactedUrl;
 /// # Ok(()) }
 /// ```
 pub struct Download {
-    head: HeadOf,
+    pub(crate) head: HeadOf,
     transfer: Transfer,
     /// As of the last read.
     summary: Downloaded,
 }
 
 /// The head of a first response.
+#[derive(Clone)]
 pub(crate) struct HeadOf {
     pub(crate) status: StatusCode,
     pub(crate) version: Version,
@@ -69,7 +70,7 @@ impl HeadOf {
 /// println!("{} bytes, resumed {} times", downloaded.bytes(), downloaded.resumes());
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Downloaded {
     bytes: u64,
     total: Option<u64>,

@@ -5,7 +5,7 @@ use std::{fmt, io, time::Duration};
 use crate::client::download::error::Cause;
 use crate::error::{BoxError, ErrorKind, HttpRequestError};
 use crate::execution::body::stall::Stall;
-use crate::outcome::{FailureKind, transport_error};
+use crate::outcome::{FailureKind, classify, transport_error};
 
 /// The reason why a body ended before its time.
 pub(crate) enum Broken {
@@ -75,14 +75,6 @@ pub(crate) fn is_transient(error: &HttpRequestError) -> bool {
         ErrorKind::Status(status) => {
             status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429)
         }
-        ErrorKind::Failure(kind) => matches!(
-            kind,
-            FailureKind::Connect
-                | FailureKind::Disconnect
-                | FailureKind::Protocol
-                | FailureKind::Refused
-                | FailureKind::Throttled
-                | FailureKind::Timeout
-        ),
+        ErrorKind::Failure(kind) => classify::is_transient(kind),
     }
 }

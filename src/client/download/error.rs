@@ -235,11 +235,6 @@ impl DownloadError {
         }
     }
 
-    /// Returns whether the resource changed while it was downloaded.
-    pub fn is_changed(&self) -> bool {
-        self.0.kind == DownloadErrorKind::Changed
-    }
-
     /// Returns whether a request can ask for the rest: the resource had a strong validator.
     pub fn is_resumable(&self) -> bool {
         self.0.is_resumable

@@ -1,6 +1,6 @@
 //! Downloads that finish: resumed after a break, guarded against stalls, never of two versions.
 
-mod body;
+pub(crate) mod body;
 mod broken;
 mod content_range;
 mod error;
@@ -39,6 +39,7 @@ use crate::client::download::session::Session;
 use crate::client::download::settings::{Prepared, Settings, downloading};
 use crate::client::download::transfer::{Item, Transfer, Watchers};
 use crate::client::request;
+use crate::common::sealed::Sealed;
 use crate::error::HttpRequestError;
 
 /// A download being put together; made by
@@ -106,7 +107,7 @@ impl request::RequestBuilder {
 /// let bytes = client.get("https://example.com/a.json").download().bytes().await?;
 /// # Ok(()) }
 /// ```
-pub trait DownloadExt {
+pub trait DownloadExt: Sealed {
     /// Turns the request into a download, which goes on after a break.
     ///
     /// ```no_run

@@ -29,7 +29,7 @@ pub(crate) type Refresh =
 /// download.to_file("a.zip").await?;
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ResumePoint {
     /// The number of bytes received.

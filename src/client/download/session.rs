@@ -44,7 +44,7 @@ pub(crate) struct Session {
 }
 
 /// The counts of a download.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) resumes: u32,
     pub(crate) restarts: u32,

@@ -16,7 +16,7 @@ use crate::common::clock::Instant;
 use crate::error::BoxError;
 use crate::execution::body::BoxFuture;
 use crate::execution::body::stall::{StallLimits, StallTimer};
-use crate::outcome::{FailureKind, transport_error};
+use crate::outcome::{classify, transport_error};
 
 /// Checks the bytes of a download: a hash, as a rule. It sees each byte once and in order.
 ///
@@ -369,13 +369,6 @@ impl Transfer {
 /// Returns whether an error of a body says that the connection broke, rather than that the bytes
 /// cannot be decoded.
 fn is_break(error: &reqwest::Error) -> bool {
-    let is_kind = matches!(
-        transport_error::kind_of(error),
-        FailureKind::Disconnect
-            | FailureKind::Protocol
-            | FailureKind::Refused
-            | FailureKind::Throttled
-            | FailureKind::Timeout
-    );
-    is_kind || transport_error::sources(error).any(|it| it.is::<hyper::Error>())
+    classify::is_transient(transport_error::kind_of(error))
+        || transport_error::sources(error).any(|it| it.is::<hyper::Error>())
 }

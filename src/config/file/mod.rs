@@ -113,7 +113,7 @@
 //!
 //! let code = ResilientConfig::builder().on_retry(|it| eprintln!("{}", it.url)).build()?;
 //! let file: RawConfig = toml::from_str("max_retries = 2")?;
-//! let handle = Resilient::new(file.over_config(&code)?).handle();
+//! let handle = Resilient::new(file.over_config(&code)?).reload_handle();
 //! reload(&handle, &code, "max_retries = 5")?;
 //! # assert!(reload(&handle, &code, "max_retries = 'many'").is_err());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -157,6 +157,7 @@ use crate::config::ResilientConfig;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
+#[must_use]
 pub struct RawConfig(Tree);
 
 impl RawConfig {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers};
 use crate::common::fault::ConfigFault;
+use crate::common::scope::Scope;
 use crate::config::file::keys::{
     BREAKER, BUDGET, CONCURRENCY, HEDGE, RATE, SETTINGS, set_limit, setter,
 };
@@ -11,7 +12,7 @@ use crate::config::file::value::{Setter, Table, Value, get};
 use crate::config::overrides::RetryOverride;
 use crate::config::policy::{Patch, Policy, Setting};
 use crate::host::hedge::Hedge;
-use crate::host::limit::{ConcurrencyLimit, Limit, Scope};
+use crate::host::limit::{ConcurrencyLimit, Limit};
 use crate::host::rate::{Rate, RateLimit};
 use crate::retry::backoff::{BackoffShape, Constant, Exponential, Fibonacci, Linear};
 use crate::retry::budget::{BudgetConfig, RetryBudget};
@@ -75,37 +76,24 @@ impl Parts {
                 }
                 ("circuit_breaker", value) => {
                     self.apply_breaker(value, path, faults);
-                    match self.breaker.clone() {
-                        Some(breaker) => settings.circuit_breaker(breaker),
-                        None => settings.without_circuit_breaker(),
-                    }
+                    set(settings, Setting::CircuitBreaker(self.breaker.clone()))
                 }
                 ("retry_budget", value) => {
                     let before = self.budget.take();
                     let config = switched(before.as_ref().map(|it| *it.config()), value, budget);
                     self.budget = config.map(|config| match (scope(value), before) {
-                        (Some("shared"), _) => RetryBudget::shared(config),
                         (None, Some(before)) => before.with_config(config),
-                        _ => RetryBudget::per_host(config),
+                        (scope, _) => RetryBudget::new(config, scope.unwrap_or(Scope::Host)),
                     });
-                    match self.budget.clone() {
-                        Some(budget) => settings.retry_budget(budget),
-                        None => settings.without_retry_budget(),
-                    }
+                    set(settings, Setting::RetryBudget(self.budget.clone()))
                 }
                 ("concurrency_limit", value) => {
                     self.concurrency = concurrency(self.concurrency.take(), value);
-                    match self.concurrency.clone() {
-                        Some(limit) => settings.concurrency_limit(limit),
-                        None => settings.without_concurrency_limit(),
-                    }
+                    set(settings, Setting::ConcurrencyLimit(self.concurrency.clone()))
                 }
                 ("rate_limit", value) => {
                     self.rate = rate(self.rate.take(), value, path, faults);
-                    match self.rate.clone() {
-                        Some(limit) => settings.rate_limit(limit),
-                        None => settings.without_rate_limit(),
-                    }
+                    set(settings, Setting::RateLimit(self.rate.clone()))
                 }
                 ("hedge", value) => {
                     if let Value::Table(table) = value {
@@ -114,10 +102,7 @@ impl Parts {
                         clash(table, "after", None, "or_after", &path, faults);
                     }
                     self.hedge = switched(self.hedge.take(), value, hedge);
-                    match self.hedge.clone() {
-                        Some(hedge) => settings.hedge(hedge),
-                        None => settings.without_hedge(),
-                    }
+                    set(settings, Setting::Hedge(self.hedge.clone()))
                 }
                 (name, value) => request(settings, name, value),
             };
@@ -155,7 +140,7 @@ impl Parts {
         let before = self.breaker.take();
         let config = switched(before.as_ref().map(|it| it.config().clone()), value, breaker);
         self.breaker = config.map(|config| match (scope(value), before) {
-            (Some("shared"), _) => CircuitBreaker::shared(config),
+            (Some(Scope::Shared), _) => CircuitBreaker::shared(config),
             (Some(_), _) | (None, None) => CircuitBreaker::per_host(config),
             (None, Some(before)) => before.with_config(config).unwrap_or_else(|own| {
                 let field = format!("{path}circuit_breaker");
@@ -174,18 +159,21 @@ impl Parts {
         path: &str,
         faults: &mut Vec<ConfigFault>,
     ) {
-        let breaker = (self.breaker.as_ref())
-            .zip(general.breaker.as_ref())
-            .is_some_and(|(own, general)| general.is_shared() && own.config() != general.config());
-        let budget = (self.budget.as_ref())
-            .zip(general.budget.as_ref())
-            .is_some_and(|(own, general)| general.is_shared() && own.config() != general.config());
-        let concurrency = (self.concurrency.as_ref())
-            .zip(general.concurrency.as_ref())
-            .is_some_and(|(own, general)| general.is_shared() && own.rules != general.rules);
-        let rate = (self.rate.as_ref())
-            .zip(general.rate.as_ref())
-            .is_some_and(|(own, general)| general.is_shared() && !own.has_rules_of(general));
+        fn both<T>(own: &Option<T>, general: &Option<T>, differ: fn(&T, &T) -> bool) -> bool {
+            own.as_ref().zip(general.as_ref()).is_some_and(|(own, general)| differ(own, general))
+        }
+        let breaker = both(&self.breaker, &general.breaker, |own, general| {
+            general.is_shared() && own.config() != general.config()
+        });
+        let budget = both(&self.budget, &general.budget, |own, general| {
+            general.is_shared() && own.config() != general.config()
+        });
+        let concurrency = both(&self.concurrency, &general.concurrency, |own, general| {
+            general.is_shared() && own.rules != general.rules
+        });
+        let rate = both(&self.rate, &general.rate, |own, general| {
+            general.is_shared() && !own.has_rules_of(general)
+        });
         for (field, differs) in [
             ("circuit_breaker", breaker),
             ("retry_budget", budget),
@@ -223,8 +211,7 @@ fn concurrency(before: Option<ConcurrencyLimit>, value: &Value) -> Option<Concur
     let start = before.unwrap_or_else(|| Limit::adaptive().into());
     let Value::Table(table) = value else { return Some(set_limit(start, value)) };
     let start = match scope(value) {
-        Some("shared") => start.with_scope(Scope::Shared),
-        Some(_) => start.with_scope(Scope::Host),
+        Some(scope) => start.with_scope(scope),
         None => start,
     };
     let set = |limit, (name, value): &(String, Value)| match setter(CONCURRENCY, name) {
@@ -252,8 +239,7 @@ fn rate(
     }
     let start = before.unwrap_or_else(|| Rate::per_second(1).into());
     let start = match scope(value) {
-        Some("shared") => start.with_scope(Scope::Shared),
-        Some(_) => start.with_scope(Scope::Host),
+        Some(scope) => start.with_scope(scope),
         None => start,
     };
     let set = |limit, (name, value): &(String, Value)| match setter(RATE, name) {
@@ -268,6 +254,11 @@ fn hedge(hedge: Hedge, name: &str, value: &Value) -> Hedge {
         Setter::Hedge(set) => set(hedge, value),
         _ => hedge,
     }
+}
+
+fn set(mut settings: RetryOverride, setting: Setting) -> RetryOverride {
+    settings.patch().set(setting);
+    settings
 }
 
 fn request(settings: RetryOverride, name: &str, value: &Value) -> RetryOverride {
@@ -313,11 +304,11 @@ fn clash(
     }
 }
 
-/// Returns the scope that a breaker or a budget is given, if any.
-fn scope(value: &Value) -> Option<&'static str> {
-    let Value::Table(table) = value else { return None };
-    match get(table, "scope") {
-        Some(Value::Word(scope)) => Some(scope),
+/// Returns the scope that a breaker, a budget or a limit is given, if any.
+fn scope(value: &Value) -> Option<Scope> {
+    match get(value.table()?, "scope")? {
+        Value::Word("shared") => Some(Scope::Shared),
+        Value::Word(_) => Some(Scope::Host),
         _ => None,
     }
 }

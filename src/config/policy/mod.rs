@@ -5,7 +5,7 @@ mod presets;
 mod table;
 mod validate;
 
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method};
 use reqwest::Url;
@@ -15,6 +15,7 @@ pub(crate) use self::{
     table::{Policy, Setting},
 };
 use crate::breaker::Health;
+use crate::common::fault::BoxError;
 #[cfg(feature = "serde")]
 use crate::common::host_pattern;
 use crate::common::host_pattern::HostPatterns;
@@ -40,7 +41,7 @@ use crate::retry::backoff::{Backoff, Exponential};
 ///     .build()?;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RetryAfter {
     /// Wait at least as long as the server said, longer if the backoff is. The default.
@@ -102,7 +103,7 @@ impl Policy {
         &self,
         outcome: &Outcome<'_>,
         advice: &mut Advice,
-        error: &mut Option<Box<dyn Error + Send + Sync>>,
+        error: &mut Option<BoxError>,
     ) -> Verdict {
         let Some(retry_if) = &self.retry_if else {
             return classify::verdict(outcome, advice, &self.statuses);

@@ -70,6 +70,7 @@ pub use crate::host::hedge::decide::HedgeRefusal;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct Hedge {
     delay: Delay,
     max_hedges: u32,

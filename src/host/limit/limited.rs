@@ -2,6 +2,8 @@
 
 use std::{error::Error, fmt, time::Duration};
 
+use crate::common::amount::Counted;
+
 /// The error of a request that a concurrency or rate limit of its own client ends before it is sent.
 ///
 /// # Examples
@@ -66,7 +68,11 @@ impl fmt::Display for Limited {
                 write!(f, "rate limit of the client: next slot in {:.1} s", retry_in.as_secs_f64())
             }
             LimitedBy::Concurrency { limit, bodies, queued, waited, .. } => {
-                write!(f, "concurrency limit of the client: {} under way", Requests(limit))?;
+                write!(
+                    f,
+                    "concurrency limit of the client: {} under way",
+                    Counted(limit, "request")
+                )?;
                 if !waited.is_zero() {
                     write!(f, ", waited {:.1} s", waited.as_secs_f64())?;
                 }
@@ -84,14 +90,6 @@ impl fmt::Display for Limited {
 }
 
 impl Error for Limited {}
-
-struct Requests(u32);
-
-impl fmt::Display for Requests {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} request{}", self.0, if self.0 == 1 { "" } else { "s" })
-    }
-}
 
 #[cfg(test)]
 mod tests {

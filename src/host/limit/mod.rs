@@ -5,14 +5,7 @@ mod limited;
 mod limiter;
 mod queue;
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{self, AtomicU64},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use reqwest::Request;
 
@@ -21,6 +14,7 @@ pub use self::limited::Limited;
 pub(crate) use self::limited::LimitedBy;
 pub(crate) use self::limiter::{LimitPermit, LimitWaiter, Limiter, Occupied};
 use crate::common::fault::ConfigFault;
+use crate::common::scope::{Scope, next_version};
 
 /// The most permits of one limit.
 const MOST_PERMITS: u32 = 1_000_000;
@@ -36,6 +30,7 @@ const MOST_PERMITS: u32 = 1_000_000;
 /// let busy = ConcurrencyLimit::per_host(Limit::adaptive().max(200));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
 pub struct Limit(pub(crate) Kind);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,13 +107,13 @@ impl Limit {
 /// # Examples
 ///
 /// ```
-/// use reqwest_resilient::{ConcurrencyLimit, Limit, Order};
+/// use reqwest_resilient::{ConcurrencyLimit, Limit, QueueOrder};
 ///
-/// let limit = ConcurrencyLimit::per_host(Limit::fixed(10)).order(Order::Fair);
+/// let limit = ConcurrencyLimit::per_host(Limit::fixed(10)).order(QueueOrder::Fair);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Order {
+pub enum QueueOrder {
     /// Oldest first, as long as the queue has been empty within the last 100 ms. In a queue that
     /// stands longer the newest goes first, and the oldest ones give up: half of the requests in
     /// good time, instead of all of them late. The default.
@@ -171,6 +166,7 @@ pub enum Order {
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct ConcurrencyLimit {
     pub(crate) scope: Scope,
     pub(crate) rules: LimitRules,
@@ -182,25 +178,11 @@ pub struct ConcurrencyLimit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LimitRules {
     pub(crate) limit: Limit,
-    pub(crate) order: Order,
+    pub(crate) order: QueueOrder,
     /// `None` for `max_wait_time`.
     pub(crate) max_queue_time: Option<Duration>,
     /// Set if a permit ends with the response head.
     pub(crate) until_head: bool,
-}
-
-/// The scope of a limit.
-#[derive(Clone)]
-pub(crate) enum Scope {
-    Host,
-    Key(Arc<dyn Fn(&Request) -> String + Send + Sync>),
-    Shared,
-}
-
-/// Returns a number that no other rules have.
-pub(crate) fn next_version() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, atomic::Ordering::Relaxed)
 }
 
 impl ConcurrencyLimit {
@@ -224,8 +206,12 @@ impl ConcurrencyLimit {
     }
 
     fn new(limit: Limit, scope: Scope) -> Self {
-        let rules =
-            LimitRules { limit, order: Order::default(), max_queue_time: None, until_head: false };
+        let rules = LimitRules {
+            limit,
+            order: QueueOrder::default(),
+            max_queue_time: None,
+            until_head: false,
+        };
         Self { scope, rules, version: next_version() }
     }
 
@@ -241,8 +227,8 @@ impl ConcurrencyLimit {
         self.with_rules(rules)
     }
 
-    /// Sets the order in which waiting requests get permits. Default: [`Order::Adaptive`].
-    pub fn order(self, order: Order) -> Self {
+    /// Sets the order in which waiting requests get permits. Default: [`QueueOrder::Adaptive`].
+    pub fn order(self, order: QueueOrder) -> Self {
         let rules = LimitRules { order, ..self.rules };
         self.with_rules(rules)
     }
@@ -310,16 +296,6 @@ impl ConcurrencyLimit {
 impl From<Limit> for ConcurrencyLimit {
     fn from(limit: Limit) -> Self {
         Self::per_host(limit)
-    }
-}
-
-impl fmt::Debug for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Host => "Host",
-            Self::Key(_) => "Key",
-            Self::Shared => "Shared",
-        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::{mem, time::Duration};
 
 use crate::common::clock::Instant;
 use crate::common::queue::MOST_WAITERS;
-use crate::host::limit::Order;
+use crate::host::limit::QueueOrder;
 
 /// A queue that has not been empty for this long is a standing one.
 const STANDING: Duration = Duration::from_millis(100);
@@ -16,7 +16,7 @@ const STANDING: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Queue<W> {
     limit: u32,
-    order: Order,
+    order: QueueOrder,
     in_flight: u32,
     /// The permits in use whose response head has arrived.
     bodies: u32,
@@ -49,7 +49,7 @@ pub(super) enum Left<W> {
 pub(super) struct Full;
 
 impl<W> Queue<W> {
-    pub(super) fn new(limit: u32, order: Order) -> Self {
+    pub(super) fn new(limit: u32, order: QueueOrder) -> Self {
         Self {
             limit,
             order,
@@ -83,7 +83,7 @@ impl<W> Queue<W> {
 
     /// Sets limit and order. A lower limit takes effect as permits come back; after a higher one
     /// [`grant`](Self::grant) has to follow.
-    pub(super) fn set(&mut self, limit: u32, order: Order) {
+    pub(super) fn set(&mut self, limit: u32, order: QueueOrder) {
         (self.limit, self.order) = (limit, order);
     }
 
@@ -175,10 +175,10 @@ impl<W> Queue<W> {
         let is_standing =
             self.emptied.is_some_and(|it| now.saturating_duration_since(it) > STANDING);
         match self.order {
-            Order::Adaptive if is_standing && place.is_hurried => {
+            QueueOrder::Adaptive if is_standing && place.is_hurried => {
                 self.waiting.last_key_value().map(|(newest, _)| newest)
             }
-            Order::Adaptive | Order::Fair => Some(oldest),
+            QueueOrder::Adaptive | QueueOrder::Fair => Some(oldest),
         }
     }
 
@@ -198,7 +198,7 @@ mod tests {
     const MILLI: Duration = Duration::from_millis(1);
 
     /// A limit of one that is in use, and so many requests that wait.
-    fn busy(order: Order, waiting: u64, is_hurried: bool, now: Instant) -> Queue<u64> {
+    fn busy(order: QueueOrder, waiting: u64, is_hurried: bool, now: Instant) -> Queue<u64> {
         let mut queue = Queue::new(1, order);
         assert!(queue.acquire());
         for place in 0..waiting {
@@ -221,26 +221,32 @@ mod tests {
     #[test]
     fn a_short_queue_is_served_in_order_of_arrival() {
         let now = Instant::now();
-        assert_eq!(served(busy(Order::Adaptive, 4, true, now), now + 100 * MILLI), [0, 1, 2, 3]);
+        assert_eq!(
+            served(busy(QueueOrder::Adaptive, 4, true, now), now + 100 * MILLI),
+            [0, 1, 2, 3]
+        );
     }
 
     #[test]
     fn a_standing_queue_is_served_newest_first() {
         let now = Instant::now();
-        assert_eq!(served(busy(Order::Adaptive, 4, true, now), now + 101 * MILLI), [3, 2, 1, 0]);
+        assert_eq!(
+            served(busy(QueueOrder::Adaptive, 4, true, now), now + 101 * MILLI),
+            [3, 2, 1, 0]
+        );
     }
 
     #[test]
     fn requests_without_a_limit_of_time_keep_their_order() {
         let (now, late) = (Instant::now(), Instant::now() + 1_000 * MILLI);
-        assert_eq!(served(busy(Order::Adaptive, 4, false, now), late), [0, 1, 2, 3]);
-        assert_eq!(served(busy(Order::Fair, 4, true, now), late), [0, 1, 2, 3]);
+        assert_eq!(served(busy(QueueOrder::Adaptive, 4, false, now), late), [0, 1, 2, 3]);
+        assert_eq!(served(busy(QueueOrder::Fair, 4, true, now), late), [0, 1, 2, 3]);
     }
 
     #[test]
     fn a_queue_that_was_empty_in_between_is_not_standing() {
         let now = Instant::now();
-        let mut queue = busy(Order::Adaptive, 1, true, now);
+        let mut queue = busy(QueueOrder::Adaptive, 1, true, now);
         let late = now + 1_000 * MILLI;
         assert_eq!(queue.leave(0, late), Left::Waiting(0));
         for place in 1..4 {
@@ -252,9 +258,9 @@ mod tests {
     #[test]
     fn a_lower_limit_takes_effect_as_permits_come_back() {
         let now = Instant::now();
-        let mut queue = Queue::new(3, Order::Fair);
+        let mut queue = Queue::new(3, QueueOrder::Fair);
         assert!((0..3).all(|_| queue.acquire()) && !queue.acquire());
-        queue.set(1, Order::Fair);
+        queue.set(1, QueueOrder::Fair);
         queue.join(0, false, now).unwrap();
         for _ in 0..2 {
             queue.release(false);
@@ -263,14 +269,14 @@ mod tests {
         queue.release(false);
         assert_eq!((queue.grant(now), queue.in_flight()), (Some(0), 1));
         queue.join(1, false, now).unwrap();
-        queue.set(2, Order::Fair);
+        queue.set(2, QueueOrder::Fair);
         assert_eq!((queue.grant(now), queue.grant(now)), (Some(1), None));
     }
 
     #[test]
     fn no_more_wait_than_the_bound() {
         let now = Instant::now();
-        let mut queue = busy(Order::Fair, MOST_WAITERS as u64, false, now);
+        let mut queue = busy(QueueOrder::Fair, MOST_WAITERS as u64, false, now);
         assert_eq!(queue.join(0, false, now), Err(Full));
         assert_eq!(queue.leave(7, now), Left::Waiting(7));
         assert!(queue.join(0, false, now).is_ok());
@@ -284,7 +290,7 @@ mod tests {
         #[test]
         fn permits_are_exact(steps in proptest::collection::vec((0..7_u8, any::<u8>()), 0..300)) {
             let mut now = Instant::now();
-            let mut queue = Queue::new(3, Order::Adaptive);
+            let mut queue = Queue::new(3, QueueOrder::Adaptive);
             let (mut held, mut waiting, mut granted) = (0_u32, vec![], vec![]);
             for (step, number) in steps {
                 now += u32::from(number) * MILLI;
@@ -311,7 +317,7 @@ mod tests {
                         prop_assert!(queue.take(granted.pop().unwrap()));
                         held += 1;
                     }
-                    6 => queue.set(u32::from(number % 5), Order::Adaptive),
+                    6 => queue.set(u32::from(number % 5), QueueOrder::Adaptive),
                     _ => {}
                 }
                 while queue.grant(now).is_some() {

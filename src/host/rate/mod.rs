@@ -12,7 +12,7 @@ use reqwest::Request;
 pub(crate) use self::learner::{Learner, Ticket};
 pub(crate) use self::pacer::{Pacer, Slot};
 use crate::common::fault::ConfigFault;
-use crate::host::limit::{Scope, next_version};
+use crate::common::scope::{Scope, next_version};
 use crate::host::rate::gcra::Pace;
 use crate::outcome::Outcome;
 
@@ -34,6 +34,7 @@ const MOST_RATES: usize = 4;
 /// let limit = RateLimit::per_host(Rate::per_second(2).burst(5)).and(Rate::per_hour(1_000));
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct Rate {
     count: u32,
     per: Duration,
@@ -168,6 +169,7 @@ impl fmt::Debug for Rate {
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct RateLimit {
     pub(crate) scope: Scope,
     rates: Vec<Rate>,

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use ::metrics::SharedString;
 use http::Method;
 
+use crate::observe::telemetry::method::standard_name;
 use crate::outcome::Outcome;
 use crate::retry::decision::WaitSource;
 
@@ -36,18 +37,7 @@ pub(super) fn source(source: &WaitSource) -> &'static str {
 }
 
 pub(super) fn name(method: &Method) -> &'static str {
-    match *method {
-        Method::CONNECT => "CONNECT",
-        Method::DELETE => "DELETE",
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::OPTIONS => "OPTIONS",
-        Method::PATCH => "PATCH",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::TRACE => "TRACE",
-        _ => OTHER,
-    }
+    standard_name(method).unwrap_or(OTHER)
 }
 
 /// The label of everything that gets no label of its own.

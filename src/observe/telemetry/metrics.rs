@@ -81,15 +81,15 @@ use crate::retry::decision::WaitSource;
 ///     PrometheusBuilder::new()
 ///         .set_buckets_for_metric(
 ///             Matcher::Full(MetricsObserver::ATTEMPT_DURATION.into()),
-///             &MetricsObserver::DURATION_BUCKETS,
+///             MetricsObserver::DURATION_BUCKETS,
 ///         )?
 ///         .set_buckets_for_metric(
 ///             Matcher::Full(MetricsObserver::REQUEST_DURATION.into()),
-///             &MetricsObserver::REQUEST_BUCKETS,
+///             MetricsObserver::REQUEST_BUCKETS,
 ///         )?
 ///         .set_buckets_for_metric(
 ///             Matcher::Full(MetricsObserver::WAIT.into()),
-///             &MetricsObserver::WAIT_BUCKETS,
+///             MetricsObserver::WAIT_BUCKETS,
 ///         )
 /// }
 /// # exporter().unwrap();
@@ -107,6 +107,7 @@ use crate::retry::decision::WaitSource;
 /// # drop((payments, search));
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct MetricsObserver {
     hosts: Names,
     keys: Names,
@@ -128,16 +129,15 @@ impl MetricsObserver {
     pub const ATTEMPTS_PER_REQUEST: &str = "resilient_attempts_per_request";
 
     /// OpenTelemetry's bucket bounds for the duration of HTTP requests, in seconds.
-    pub const DURATION_BUCKETS: [f64; 14] =
-        [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+    pub const DURATION_BUCKETS: &[f64] =
+        &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
     /// Bucket bounds for requests with their waits, in seconds.
-    pub const REQUEST_BUCKETS: [f64; 15] =
-        [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0];
+    pub const REQUEST_BUCKETS: &[f64] =
+        &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0];
 
     /// Bucket bounds for waits, in seconds: from a first backoff to the longest wait by default.
-    pub const WAIT_BUCKETS: [f64; 11] =
-        [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0];
+    pub const WAIT_BUCKETS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0];
 
     /// Creates the observer, and describes the metrics to the installed recorder.
     pub fn new() -> Self {

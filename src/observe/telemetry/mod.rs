@@ -17,6 +17,7 @@
 
 #[cfg(feature = "metrics")]
 mod labels;
+mod method;
 #[cfg(feature = "metrics")]
 mod metrics;
 #[cfg(feature = "tracing")]

@@ -7,6 +7,7 @@ use crate::breaker::BreakerState;
 use crate::host::fleet::advice::FleetState;
 use crate::observe::event::{Event, RequestInfo};
 use crate::observe::listeners::{AttemptScope, Observer};
+use crate::observe::telemetry::method::standard_name;
 use crate::outcome::Outcome;
 
 /// Logs what happens to requests, and puts a span around each attempt.
@@ -68,6 +69,7 @@ use crate::outcome::Outcome;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct TracingObserver {
     span: AttemptSpan,
     retries: Option<Level>,
@@ -85,7 +87,7 @@ pub struct TracingObserver {
 /// // Another middleware makes the span of the HTTP request.
 /// let observer = TracingObserver::new().span(AttemptSpan::Internal);
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AttemptSpan {
     /// A span of kind CLIENT: that of the HTTP request. The default.
@@ -239,19 +241,8 @@ impl Observer for TracingObserver {
 }
 
 /// Returns a span's name and its method: methods that HTTP does not define are the caller's data.
-fn name(method: &Method) -> (&str, &str) {
-    match *method {
-        Method::CONNECT
-        | Method::DELETE
-        | Method::GET
-        | Method::HEAD
-        | Method::OPTIONS
-        | Method::PATCH
-        | Method::POST
-        | Method::PUT
-        | Method::TRACE => (method.as_str(), method.as_str()),
-        _ => ("HTTP", "_OTHER"),
-    }
+fn name(method: &Method) -> (&'static str, &'static str) {
+    standard_name(method).map_or(("HTTP", "_OTHER"), |it| (it, it))
 }
 
 fn unbracketed(host: &str) -> &str {

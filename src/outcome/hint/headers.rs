@@ -57,6 +57,7 @@ use super::value::Unit;
 ///     .without(&HeaderName::from_static("x-envoy-ratelimited"));
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct HintHeaders {
     /// `true` if headers are recognised by their names.
     known: bool,

@@ -78,27 +78,26 @@ fn of_unit(amount: Duration, unit: &str) -> Option<Duration> {
 /// Reads a count: `50`, `50;w=60`, rounded down; less than zero is zero. Of several the smallest
 /// counts.
 pub(super) fn count(text: &str) -> Option<u64> {
-    let count = |it: &str| {
-        let it = it.split(';').next()?.trim_ascii().trim_matches('"');
-        match it.strip_prefix('-') {
-            Some(below) => seconds(below).map(|_| 0),
-            None => seconds(it).map(|it| it.as_secs()),
-        }
-    };
-    text.split(',').filter_map(count).min()
+    least(text).map(|it| it.as_secs())
 }
 
 /// Returns whether a remaining count is zero or less: `0`, `-1`, `0;w=60`.
 ///
 /// Of several counts the smallest decides. `None` for text that is no count.
 pub(super) fn is_spent(text: &str) -> Option<bool> {
+    least(text).map(|it| it.is_zero())
+}
+
+/// Reads counts as if they were seconds, and returns the smallest; less than zero is zero.
+fn least(text: &str) -> Option<Duration> {
     let count = |it: &str| {
         let it = it.split(';').next()?.trim_ascii().trim_matches('"');
-        let below = it.strip_prefix('-');
-        let count = seconds(below.unwrap_or(it))?;
-        Some(below.is_some() || count.is_zero())
+        match it.strip_prefix('-') {
+            Some(below) => seconds(below).map(|_| Duration::ZERO),
+            None => seconds(it),
+        }
     };
-    text.split(',').filter_map(count).reduce(|a, b| a || b)
+    text.split(',').filter_map(count).min()
 }
 
 /// Reads the digits after a decimal point, rounded down to nanoseconds.

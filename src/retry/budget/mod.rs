@@ -3,15 +3,12 @@
 mod account;
 mod bucket;
 
-use std::fmt;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use reqwest::Request;
 
 use crate::common::fault::ConfigFault;
+use crate::common::scope::{Scope, next_version};
 pub(crate) use crate::retry::budget::account::{Account, Token, TokenWaiter};
 pub(crate) use crate::retry::budget::bucket::Success;
 
@@ -56,6 +53,7 @@ pub(crate) use crate::retry::budget::bucket::Success;
 /// let budget = BudgetConfig::default().size(200);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[must_use]
 pub struct BudgetConfig {
     size: u32,
     deposit: f64,
@@ -135,29 +133,21 @@ impl Default for BudgetConfig {
 /// ```
 #[derive(Clone, Debug)]
 pub struct RetryBudget {
-    pub(crate) scope: BudgetScope,
+    pub(crate) scope: Scope,
     config: BudgetConfig,
     /// Identifies these rules, so that an account notices new ones by one comparison.
     version: u64,
 }
 
-/// The scope of a budget.
-#[derive(Clone)]
-pub(crate) enum BudgetScope {
-    Host,
-    Key(Arc<dyn Fn(&Request) -> String + Send + Sync>),
-    Shared,
-}
-
 impl RetryBudget {
     /// Builds the rules of one bucket for all requests of a client.
     pub fn shared(config: BudgetConfig) -> Self {
-        Self::new(config, BudgetScope::Shared)
+        Self::new(config, Scope::Shared)
     }
 
     /// Builds the rules of one bucket per host: for each scheme, host and port.
     pub fn per_host(config: BudgetConfig) -> Self {
-        Self::new(config, BudgetScope::Host)
+        Self::new(config, Scope::Host)
     }
 
     /// Builds the rules of one bucket per key that `key_of` finds in the requests.
@@ -165,12 +155,11 @@ impl RetryBudget {
         config: BudgetConfig,
         key_of: impl Fn(&Request) -> String + Send + Sync + 'static,
     ) -> Self {
-        Self::new(config, BudgetScope::Key(Arc::new(key_of)))
+        Self::new(config, Scope::Key(Arc::new(key_of)))
     }
 
-    fn new(config: BudgetConfig, scope: BudgetScope) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self { scope, config, version: NEXT.fetch_add(1, Ordering::Relaxed) }
+    pub(crate) fn new(config: BudgetConfig, scope: Scope) -> Self {
+        Self { scope, config, version: next_version() }
     }
 
     pub(crate) fn config(&self) -> &BudgetConfig {
@@ -186,7 +175,7 @@ impl RetryBudget {
     /// Returns whether one bucket serves all requests.
     #[cfg(feature = "serde")]
     pub(crate) fn is_shared(&self) -> bool {
-        matches!(self.scope, BudgetScope::Shared)
+        matches!(self.scope, Scope::Shared)
     }
 
     pub(crate) fn faults(&self) -> Vec<ConfigFault> {
@@ -197,16 +186,6 @@ impl RetryBudget {
 impl From<BudgetConfig> for RetryBudget {
     fn from(config: BudgetConfig) -> Self {
         Self::per_host(config)
-    }
-}
-
-impl fmt::Debug for BudgetScope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Host => "Host",
-            Self::Key(_) => "Key",
-            Self::Shared => "Shared",
-        })
     }
 }
 

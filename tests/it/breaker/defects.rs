@@ -182,7 +182,8 @@ fn failsafe_rs_7_observer_may_call_back() {
     let now = Instant::now();
     let myself: Arc<OnceLock<CircuitBreaker>> = Arc::default();
     let handle = Arc::clone(&myself);
-    let breaker = CircuitBreaker::new(consecutive(1)).unwrap().on_state_change(move |change| {
+    let breaker = CircuitBreaker::new(consecutive(1)).unwrap();
+    breaker.on_state_change(move |change| {
         let breaker = handle.get().unwrap();
         assert_eq!(breaker.snapshot(now).state, change.to);
         match change.to {

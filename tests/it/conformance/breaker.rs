@@ -98,7 +98,8 @@ impl Watched {
         on_change: impl Fn(&StateChange) + Send + Sync + 'static,
     ) -> Result<Self, Refused> {
         let config = config(written)?;
-        let breaker = CircuitBreaker::new(config.breaker).unwrap().on_state_change(on_change);
+        let breaker = CircuitBreaker::new(config.breaker).unwrap();
+        breaker.on_state_change(on_change);
         // More of them than any case reports late.
         let late = (0..64).map(|_| breaker.try_enter(start).expect("a closed breaker")).collect();
         let model = Model::new(config.failures.get(), config.open_for);

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use reqwest_resilient::{Constant, Jitter, Resilient, ResilientConfig, ResilientConfigBuilder};
 
+pub(crate) use crate::support::folder::Folder;
 use crate::support::h2::Stream;
 use crate::support::log::Seen;
 use crate::support::reply::{End, Reply, Step};
@@ -159,36 +160,4 @@ pub(crate) fn client(is_h2: bool, config: ResilientConfigBuilder) -> ClientWithM
     let inner = if is_h2 { inner.http2_prior_knowledge() } else { inner };
     let config = config.build().unwrap();
     ClientBuilder::new(inner.build().unwrap()).with(Resilient::new(config)).build()
-}
-
-/// A folder of its own, removed at the end.
-pub(crate) struct Folder(pub(crate) std::path::PathBuf);
-
-impl Folder {
-    pub(crate) fn new() -> Self {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("resilient-{}-{}", std::process::id(), NUMBER.fetch_add(1, SeqCst));
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    pub(crate) fn file(&self, name: &str) -> std::path::PathBuf {
-        self.0.join(name)
-    }
-
-    /// The names of the files in it.
-    pub(crate) fn names(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(&self.0).unwrap();
-        let mut names: Vec<_> =
-            entries.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort_unstable();
-        names
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

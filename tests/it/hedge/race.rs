@@ -244,7 +244,7 @@ async fn rule_13_a_loser_is_told_and_kept_in_the_history() {
     let (lines, config) = Lines::of(hedged(hedge()).without_attempt_timeout());
     let (client, _) = client(config, [after(500, 200), after(20, 200)]);
     let response = client.get(URL).send().await.unwrap();
-    assert_eq!((response.attempts(), response.hedged()), (2, true));
+    assert_eq!((response.attempts(), response.hedge_won()), (2, true));
     let history = response.history().unwrap();
     assert_eq!(
         history.to_string(),
@@ -271,7 +271,7 @@ async fn rule_13_a_hedge_that_loses_is_told_too() {
     let (client, _) = client(config, [after(150, 200), after(20, 503)]);
     let log = AttemptLog::new();
     let response = client.get(URL).with_extension(log.clone()).send().await.unwrap();
-    assert_eq!((response.attempts(), response.hedged()), (2, false));
+    assert_eq!((response.attempts(), response.hedge_won()), (2, false));
     assert_eq!(
         log.history().to_string(),
         "#1 +0.000s 0.150s status 200\n#2 +0.100s 0.020s status 503, hedge\nended: success"
@@ -313,7 +313,7 @@ async fn rule_14_each_has_extensions_of_its_own_and_the_winner_s_are_kept() {
         extensions.insert(Seen(7));
         let request = client.get(URL).build().unwrap();
         let response = client.execute_with_extensions(request, &mut extensions).await.unwrap();
-        assert_eq!(response.hedged(), winner == 1);
+        assert_eq!(response.hedge_won(), winner == 1);
         assert_eq!(extensions.get(), Some(&Seen(winner)));
         assert!(extensions.get::<ResendCount>().is_none(), "the next request is no resend");
         assert_eq!(*resends.lock().unwrap(), [None, Some(1)]);
@@ -351,7 +351,7 @@ async fn rule_17_hedges_go_through_the_client_that_is_given() {
     let config = hedged(hedge().through(through));
     let (client, script) = client(config, [after(500, 200)]);
     let response = client.get(URL).header("authorization", "a").send().await.unwrap();
-    assert!(response.hedged());
+    assert!(response.hedge_won());
     assert_eq!((script.sent().len(), other.sent().len()), (1, 1));
     assert_eq!(other.sent()[0].headers["authorization"], "a");
     let failing = Script::new([Reply::io_error(std::io::ErrorKind::ConnectionReset)]);

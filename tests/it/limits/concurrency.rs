@@ -10,7 +10,7 @@ use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
     AttemptLog, BreakerConfig, CircuitBreaker, ConcurrencyLimit, Event, HostStates,
-    HttpRequestError, Limit, Order, Resilient, ResilientConfig, ResilientConfigBuilder,
+    HttpRequestError, Limit, QueueOrder, Resilient, ResilientConfig, ResilientConfigBuilder,
     ResponseExt, RetryOverride, StopReason,
 };
 use tokio::task::JoinSet;
@@ -275,9 +275,9 @@ async fn a_standing_queue_goes_newest_first_where_time_is_short() {
         tasks.join_all().await;
         Arc::into_inner(ended).unwrap().into_inner().unwrap()
     };
-    assert_eq!(started(Order::Adaptive, true).await, [0, 4, 3, 2, 1]);
-    assert_eq!(started(Order::Adaptive, false).await, [0, 1, 2, 3, 4]);
-    assert_eq!(started(Order::Fair, true).await, [0, 1, 2, 3, 4]);
+    assert_eq!(started(QueueOrder::Adaptive, true).await, [0, 4, 3, 2, 1]);
+    assert_eq!(started(QueueOrder::Adaptive, false).await, [0, 1, 2, 3, 4]);
+    assert_eq!(started(QueueOrder::Fair, true).await, [0, 1, 2, 3, 4]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -335,7 +335,7 @@ async fn a_probe_does_not_queue_behind_bodies() {
 async fn a_reload_drains_a_lower_limit_and_cancels_nothing() {
     let script = Script::new([slow()]);
     let resilient = Resilient::new(limited(Limit::fixed(4)).build().unwrap());
-    let (handle, hosts) = (resilient.handle(), resilient.hosts().clone());
+    let (handle, hosts) = (resilient.reload_handle(), resilient.hosts().clone());
     let client = ClientBuilder::new(idle_client()).with(resilient).with(script.clone()).build();
     let mut tasks = JoinSet::new();
     for _ in 0..8 {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest_resilient::{
-    ConcurrencyLimit, Limit, Order, Rate, RateLimit, ResilientConfig, RetryOverride,
+    ConcurrencyLimit, Limit, QueueOrder, Rate, RateLimit, ResilientConfig, RetryOverride,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ fn a_file_holds_every_limit() {
         limit = 'adaptive'",
         limited(Limit::adaptive().start(5).min(2).max(50)),
     );
-    let limit = ConcurrencyLimit::shared(Limit::fixed(3)).order(Order::Fair).until_head();
+    let limit = ConcurrencyLimit::shared(Limit::fixed(3)).order(QueueOrder::Fair).until_head();
     check(
         "[concurrency_limit]
         scope = 'shared'

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use reqwest_middleware::ClientBuilder;
-use reqwest_resilient::{ConcurrencyLimit, Limit, Order, Resilient};
+use reqwest_resilient::{ConcurrencyLimit, Limit, QueueOrder, Resilient};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -51,7 +51,7 @@ async fn server(crowd: Arc<Crowd>) -> String {
 async fn never_eleven_at_once_on_a_limit_of_ten() {
     let crowd = Arc::new(Crowd::default());
     let url = server(Arc::clone(&crowd)).await;
-    let limit = ConcurrencyLimit::per_host(Limit::fixed(10)).order(Order::Fair);
+    let limit = ConcurrencyLimit::per_host(Limit::fixed(10)).order(QueueOrder::Fair);
     let resilient = Resilient::new(steady().concurrency_limit(limit).build().unwrap());
     let hosts = resilient.hosts().clone();
     let client = ClientBuilder::new(client_builder().build().unwrap()).with(resilient).build();

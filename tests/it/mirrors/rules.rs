@@ -471,7 +471,7 @@ async fn rule_18_a_reload_keeps_health() {
     let config = || steady().circuit_breaker(breaker()).mirrors(three());
     let hosts = HostStates::new();
     let resilient = Resilient::new(config().build().unwrap()).with_hosts(hosts.clone());
-    let handle = resilient.handle();
+    let handle = resilient.reload_handle();
     let script = statuses([("a", 503)]);
     let client = reqwest_middleware::ClientBuilder::new(idle_client())
         .with(resilient)

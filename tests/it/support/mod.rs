@@ -15,17 +15,21 @@
 //! - [`h2`]: the same over HTTP/2, with its resets and GOAWAYs.
 //! - [`tls`]: handshakes that fail.
 //! - [`inside`]: middleware further in.
+//! - [`program`]: servers that others wrote, started by the test.
 //! - [`fault`]: real `reqwest::Error`s for tests under a paused clock.
 //!
 //! Servers listen on 127.0.0.1, run on a thread of their own in real time, stop when dropped and
 //! fail the test if they panicked.
 
 pub(crate) mod fault;
+pub(crate) mod folder;
 #[cfg(feature = "http2")]
 pub(crate) mod h2;
 pub(crate) mod host;
 pub(crate) mod inside;
 pub(crate) mod log;
+pub(crate) mod pem;
+pub(crate) mod program;
 pub(crate) mod reply;
 pub(crate) mod server;
 #[cfg(feature = "rustls-errors")]

@@ -2,26 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use serde_json::Value;
 
+use crate::support::folder::Folder;
+use crate::support::program::{Program, find, free_address};
+
 /// The longest wait for the data of all panels.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A program that ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -29,7 +22,7 @@ fn root() -> &'static Path {
 
 /// Builds the example, as the one that lies there may be an older one, and starts it. Returns the
 /// address of its metrics.
-fn observe() -> (Running, SocketAddr) {
+fn observe() -> (Program, SocketAddr) {
     // Beside this test's own binary, in `deps`.
     let profile = env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
     let mut build = Command::new(env!("CARGO"));
@@ -43,11 +36,11 @@ fn observe() -> (Running, SocketAddr) {
     };
     env::vars().filter(|(name, _)| is_said(name)).for_each(|(name, _)| _ = build.env_remove(name));
     assert!(build.status().unwrap().success(), "the example does not build");
-    let mut example = Command::new(profile.join("examples/observe"));
     let seconds = (2 * PATIENCE).as_secs().to_string();
-    example.args(["--for", &seconds]).env("RUST_LOG", "off").stdout(Stdio::piped());
-    let mut example = Running(example.spawn().unwrap());
-    let mut lines = BufReader::new(example.0.stdout.take().unwrap()).lines();
+    let mut example = Program::start(&profile.join("examples/observe"), |it| {
+        it.args(["--for", &seconds]).env("RUST_LOG", "off").stdout(Stdio::piped());
+    });
+    let mut lines = BufReader::new(example.stdout()).lines();
     let line = lines.next().unwrap().unwrap();
     let address = line.strip_prefix("metrics at http://").unwrap();
     (example, address.strip_suffix("/metrics").unwrap().parse().unwrap())
@@ -56,28 +49,26 @@ fn observe() -> (Running, SocketAddr) {
 /// A Prometheus with a folder of its own.
 struct Prometheus {
     address: SocketAddr,
-    folder: PathBuf,
-    _running: Running,
+    _program: Program,
+    _folder: Folder,
 }
 
 impl Prometheus {
-    fn scraping(target: SocketAddr) -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let folder = env::temp_dir().join(format!("resilient-prometheus-{}", address.port()));
-        fs::create_dir_all(&folder).unwrap();
+    fn scraping(place: &Path, target: SocketAddr) -> Self {
+        let (address, folder) = (free_address(), Folder::new());
         let config = format!(
             "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
              scrape_configs:\n\
              - job_name: observe\n  \
                static_configs: [{{targets: ['{target}']}}]\n"
         );
-        fs::write(folder.join("prometheus.yml"), config).unwrap();
-        let mut command = Command::new("prometheus");
-        command.arg("--config.file").arg(folder.join("prometheus.yml"));
-        command.arg("--storage.tsdb.path").arg(folder.join("data"));
-        command.arg(format!("--web.listen-address={address}")).arg("--log.level=error");
-        let running = Running(command.spawn().unwrap());
-        Self { address, folder, _running: running }
+        fs::write(folder.file("prometheus.yml"), config).unwrap();
+        let program = Program::start(place, |it| {
+            it.arg("--config.file").arg(folder.file("prometheus.yml"));
+            it.arg("--storage.tsdb.path").arg(folder.file("data"));
+            it.arg(format!("--web.listen-address={address}")).arg("--log.level=error");
+        });
+        Self { address, _program: program, _folder: folder }
     }
 
     /// Returns the data of a response, `None` while there is no valid one.
@@ -96,12 +87,6 @@ impl Prometheus {
         let series = data["result"].as_array().cloned().unwrap_or_default();
         let is_number = |it: &Value| it["value"][1].as_str().is_some_and(|it| it != "NaN");
         series.into_iter().filter(is_number).map(|it| it["metric"].clone()).collect()
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -140,14 +125,11 @@ fn labels_in(legend: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn every_panel_of_the_dashboard_finds_data_in_a_real_prometheus() {
-    if Command::new("prometheus").arg("--version").output().is_err() {
-        println!("not run: there is no prometheus");
-        return;
-    }
+    let Some(place) = find("prometheus") else { return };
     let text = fs::read_to_string(root().join("docs/dashboard.json")).unwrap();
     let dashboard: Value = serde_json::from_str(&text).unwrap();
     let (_example, metrics) = observe();
-    let prometheus = Prometheus::scraping(metrics);
+    let prometheus = Prometheus::scraping(&place, metrics);
 
     let mut missing = targets(&dashboard);
     assert!(missing.len() >= 12, "the panels are not read");

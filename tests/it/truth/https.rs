@@ -14,6 +14,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use crate::support::host::Host;
+use crate::support::pem::pem;
 
 pub(super) struct HttpsProxy {
     host: Host,
@@ -36,7 +37,7 @@ impl HttpsProxy {
         let host = Host::run(move |_, socket| tunnel(socket, acceptor.clone(), server));
         let file = format!("resilient-{}-{}.pem", process::id(), host.addr().port());
         let file = env::temp_dir().join(file);
-        fs::write(&file, pem(&certificate)).unwrap();
+        fs::write(&file, pem("CERTIFICATE", &certificate)).unwrap();
         Self { host, certificate: file }
     }
 
@@ -68,22 +69,4 @@ async fn tunnel(mut client: TcpStream, acceptor: TlsAcceptor, server: SocketAddr
     let mut server = TcpStream::connect(server).await.unwrap();
     // One side closes, as servers and clients do.
     let _ = copy_bidirectional(&mut client, &mut server).await;
-}
-
-/// Returns a certificate in text form.
-fn pem(der: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for three in der.chunks(3) {
-        let at = |index: usize| u32::from(three.get(index).copied().unwrap_or_default());
-        let bits = (at(0) << 16) | (at(1) << 8) | at(2);
-        for digit in 0..4_usize {
-            let value = (bits >> (18 - 6 * digit)) & 0x3f;
-            let is_padding = digit > three.len();
-            text.push(if is_padding { '=' } else { char::from(DIGITS[value as usize]) });
-        }
-    }
-    let lines: Vec<_> =
-        text.as_bytes().chunks(64).map(|it| String::from_utf8_lossy(it).into_owned()).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }

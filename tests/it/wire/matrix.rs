@@ -13,11 +13,11 @@ use crate::support::reply::{End, Fault, Reply, Step};
 use crate::support::server::Server;
 
 /// The columns.
-const KINDS: [Kind; 6] =
+pub(crate) const KINDS: [Kind; 6] =
     [Kind::Get, Kind::Put, Kind::Post, Kind::Keyed, Kind::Streamed, Kind::Factory];
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
+pub(crate) enum Kind {
     Get,
     Put,
     Post,
@@ -201,7 +201,7 @@ async fn check<S: Clone + Send + Sync>(
 }
 
 /// Returns whether the counts match an expectation such as `1/1-2`.
-fn agrees(expected: &str, (reached, begun): (usize, usize)) -> bool {
+pub(crate) fn agrees(expected: &str, (reached, begun): (usize, usize)) -> bool {
     let within = |range: &str, count: usize| {
         let (least, most) = range.split_once('-').unwrap_or((range, range));
         (least.parse().unwrap()..=most.parse().unwrap()).contains(&count)
@@ -211,7 +211,7 @@ fn agrees(expected: &str, (reached, begun): (usize, usize)) -> bool {
 }
 
 impl Kind {
-    fn request(self, client: &ClientWithMiddleware, url: String) -> RequestBuilder {
+    pub(crate) fn request(self, client: &ClientWithMiddleware, url: String) -> RequestBuilder {
         match self {
             Self::Get => client.get(url),
             Self::Put => client.put(url).body(payload()),

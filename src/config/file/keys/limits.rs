@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{COUNT, SCOPES, TIME, TIME_OR_ZERO, key};
 use crate::config::file::shape::{Key, Kind};
 use crate::config::file::value::{Setter, Value};
-use crate::host::limit::{ConcurrencyLimit, Limit, Order};
+use crate::host::limit::{ConcurrencyLimit, Limit, QueueOrder};
 use crate::host::rate::RateLimit;
 
 const PERMITS: Kind = Kind::Whole { min: 1, max: 1_000_000 };
@@ -72,8 +72,8 @@ pub(in crate::config::file) const CONCURRENCY: &[Key] = &[
          or always the oldest first. Default: adaptive.",
         |it, value| {
             it.order(match value {
-                Value::Word("fair") => Order::Fair,
-                _ => Order::Adaptive,
+                Value::Word("fair") => QueueOrder::Fair,
+                _ => QueueOrder::Adaptive,
             })
         },
     ),

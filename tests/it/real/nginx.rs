@@ -1,0 +1,6 @@
+//! nginx: connections that it ends, its limits, its errors, and its files.
+
+mod connections;
+mod downloads;
+mod errors;
+mod limits;
