@@ -117,7 +117,8 @@ elseif ok + failed > 0 and (not same_run or known_epoch == epoch) then
   end
 end
 
--- Attempts that nodes were asked for, by quarters of a second: "quarter:count " of the last five.
+-- Attempts that nodes were asked for, by quarters of a second: "quarter:count quarter:count". The last
+-- two seconds count, most where they are a second old: so old is what each node told last.
 local sum, quarter = 0, math.floor(now / 250)
 if offered > 0 or stored[9] then
   local kept, current = {}, offered
@@ -125,8 +126,8 @@ if offered > 0 or stored[9] then
     local age = quarter - tonumber(at)
     if age == 0 then
       current = current + tonumber(count)
-    elseif age > 0 and age <= 4 then
-      sum = sum + tonumber(count)
+    elseif age > 0 and age < 8 then
+      sum = sum + tonumber(count) * math.min(age, 8 - age)
       kept[#kept + 1] = at .. ':' .. count
     end
   end

@@ -94,8 +94,8 @@ pub(crate) fn read_reply(host: &Arc<str>, reply: Value) -> RedisResult<(u64, Hos
     let mut advice = HostAdvice::new(Arc::clone(host), breaker);
     advice.nodes = nodes;
     #[expect(clippy::cast_precision_loss, reason = "counts of a second are far below 2^52")]
-    let offered = offered as f64;
-    advice.offered_per_second = Some(offered);
+    let quarters = offered as f64;
+    advice.offered_per_second = Some(quarters / 4.0);
     let (pairs, _) = gates.as_chunks::<2>();
     advice.gates = pairs.iter().filter_map(|[key, left]| gate(key, left)).collect();
     Ok((now, advice))

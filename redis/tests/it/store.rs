@@ -190,16 +190,20 @@ async fn gates_are_kept_passed_on_and_bounded() {
 }
 
 #[tokio::test]
-async fn what_was_offered_is_summed_over_a_second() {
+async fn what_was_offered_counts_most_when_it_is_a_second_old() {
     let server = Server::start();
     let store = store(&server).await;
     let mut report = HostReport::new(HOST);
     report.offered = 100;
     exchange(&store, 1, report.clone()).await;
     exchange(&store, 2, report).await;
-    sleep(Duration::from_millis(300)).await;
-    let advice = exchange(&store, 1, HostReport::new(HOST)).await;
-    assert_eq!(advice.offered_per_second, Some(200.0));
+    let mut most = 0.0_f64;
+    for _ in 0..12 {
+        sleep(Duration::from_millis(125)).await;
+        let advice = exchange(&store, 1, HostReport::new(HOST)).await;
+        most = most.max(advice.offered_per_second.unwrap());
+    }
+    assert!((150.0..=200.0).contains(&most), "{most}");
     sleep(Duration::from_millis(1_000)).await;
     let advice = exchange(&store, 1, HostReport::new(HOST)).await;
     assert_eq!(advice.offered_per_second, Some(0.0));
