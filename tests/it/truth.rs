@@ -152,7 +152,7 @@ snippet!("budget.rs" as budget {
 snippet!("fleet.rs" as fleet {
     #[test]
     fn a_client_of_the_guides_fleet_is_built() {
-        one_of_many(&InProcessFleet::new()).unwrap();
+        assert!(one_of_many(&InProcessFleet::new()).is_ok());
     }
 });
 snippet!("gate.rs" as gate {

@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn gates_are_bounded_and_forgotten() {
         let (mut gates, now) = (FleetGates::default(), Instant::now());
-        (0..100).for_each(|it| drop(gates.close(gate(it, 10), now)));
+        (0..100).for_each(|it| assert_eq!(gates.close(gate(it, 10), now), it < 64));
         assert_eq!((gates.0.len(), gates.take(now).len()), (64, 8));
         assert!(gates.close(gate(99, 10), now + Duration::from_secs(10)));
         assert_eq!(gates.0.len(), 1);
