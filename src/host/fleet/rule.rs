@@ -43,6 +43,7 @@ const SLOTS: usize = 16;
 
 /// Quarters of a second that are kept for the attempts that nodes were asked for.
 const QUARTERS: usize = 8;
+const PER_SECOND: u64 = 4;
 
 /// All that a store keeps of one host.
 #[derive(Clone, Debug)]
@@ -134,7 +135,7 @@ impl HostRecord {
         let gate = |it: &(u64, u64)| FleetGate::new(it.0, Duration::from_millis(it.1 - now));
         advice.gates = self.gates.iter().map(gate).collect();
         advice.nodes = u32::try_from(self.seen.len(now)).unwrap_or(u32::MAX);
-        advice.offered_per_second = Some(self.offered_per_second(now) as f64);
+        advice.offered_per_second = Some(self.offered_per_second(now));
         advice
     }
 
@@ -225,11 +226,18 @@ impl HostRecord {
         slot.1 += u64::from(offered);
     }
 
-    /// Returns the attempts that nodes were asked for in the last four whole quarters of a second.
-    fn offered_per_second(&self, now: u64) -> u64 {
+    /// Returns the attempts a second that nodes were asked for: the last two seconds, weighted most
+    /// where they are a second old, and not at all at their ends.
+    ///
+    /// A node asks when it reports, and its last report is about a second old: an edge there would let
+    /// it count fully or not at all.
+    fn offered_per_second(&self, now: u64) -> f64 {
         let quarter = now / 250;
-        let counts = |it: &&(u64, u64)| it.0 < quarter && it.0 + 4 >= quarter;
-        self.offered.iter().filter(counts).map(|it| it.1).sum()
+        let weighted = |&(at, count): &(u64, u64)| {
+            let age = quarter.saturating_sub(at).min(2 * PER_SECOND);
+            count * age.min(2 * PER_SECOND - age)
+        };
+        self.offered.iter().map(weighted).sum::<u64>() as f64 / PER_SECOND as f64
     }
 }
 
@@ -395,12 +403,21 @@ mod tests {
     }
 
     #[test]
-    fn offers_are_summed_over_the_last_whole_second() {
+    fn offers_count_most_when_they_are_a_second_old() {
         let mut host = HostRecord::new(7);
         let offers = |offered| HostReport { offered, ..HostReport::new("h") };
-        for (at, expected) in [(0, 0.0), (100, 0.0), (250, 20.0), (1_000, 30.0), (1_300, 20.0)] {
+        for (at, expected) in [(0, 0.0), (100, 0.0), (250, 5.0), (1_000, 27.5), (1_300, 27.5)] {
             let advice = host.report(node(1), &offers(10), START + at);
             assert_eq!(advice.offered_per_second, Some(expected), "{at} ms");
+        }
+        // Reports about a second apart tell the demand, whether a little more or less.
+        for every in [970, 1_000, 1_030] {
+            let mut host = HostRecord::new(7);
+            let told = |nth: u64| host.report(node(1), &offers(100), START + every * nth);
+            let told: Vec<_> = (0..40).map(told).filter_map(|it| it.offered_per_second).collect();
+            assert!(told[3..].iter().all(|it| *it >= 75.0), "{every} ms: {told:?}");
+            let mean = told[3..].iter().sum::<f64>() / 37.0;
+            assert!((95.0..=105.0).contains(&mean), "{every} ms: {mean}");
         }
     }
 }
