@@ -272,38 +272,47 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// One slot a second, and what reserves the next one.
-    fn seconds() -> (Arc<Pacer>, impl Fn(&Arc<Pacer>, Duration, Instant) -> Result<Slot, Limited>) {
+    fn a_second() -> (Arc<Pacer>, RateLimit) {
         let rules = RateLimit::from(Rate::per_second(1));
-        let pacer = Arc::new(Pacer::new(&rules));
-        let request = Request::new(Method::GET, "http://a.example/".parse().unwrap());
-        (pacer, move |pacer, longest, now| pacer.reserve(&rules, &request, 1, longest, now))
+        (Arc::new(Pacer::new(&rules)), rules)
+    }
+
+    impl Pacer {
+        fn next(
+            self: &Arc<Self>,
+            rules: &RateLimit,
+            longest: Duration,
+            now: Instant,
+        ) -> Result<Slot, Limited> {
+            let request = Request::new(Method::GET, "http://a.example/".parse().unwrap());
+            self.reserve(rules, &request, 1, longest, now)
+        }
     }
 
     #[test]
     fn a_slot_is_taken_if_it_begins_in_time() {
-        let ((pacer, reserve), now) = (seconds(), Instant::now());
-        reserve(&pacer, Duration::ZERO, now).unwrap().spend();
-        assert!(reserve(&pacer, SECOND - Duration::from_nanos(1), now).is_err());
-        assert_eq!(reserve(&pacer, SECOND, now).unwrap().at(), now + SECOND);
+        let ((pacer, rules), now) = (a_second(), Instant::now());
+        pacer.next(&rules, Duration::ZERO, now).unwrap().spend();
+        assert!(pacer.next(&rules, SECOND - Duration::from_nanos(1), now).is_err());
+        assert_eq!(pacer.next(&rules, SECOND, now).unwrap().at(), now + SECOND);
     }
 
     #[test]
     fn it_is_ahead_until_the_last_slot_is_over() {
-        let ((pacer, reserve), now) = (seconds(), Instant::now());
+        let ((pacer, rules), now) = (a_second(), Instant::now());
         assert!(!pacer.is_ahead(now));
-        reserve(&pacer, SECOND, now).unwrap().spend();
+        pacer.next(&rules, SECOND, now).unwrap().spend();
         assert!(pacer.is_ahead(now) && pacer.is_ahead(now + SECOND - Duration::from_nanos(1)));
         assert!(!pacer.is_ahead(now + SECOND));
     }
 
     #[test]
     fn a_refunded_slot_is_free_again_though_it_was_spent() {
-        let ((pacer, reserve), now) = (seconds(), Instant::now());
-        let mut slot = reserve(&pacer, SECOND, now).unwrap();
+        let ((pacer, rules), now) = (a_second(), Instant::now());
+        let mut slot = pacer.next(&rules, SECOND, now).unwrap();
         slot.spend();
         slot.refund();
-        assert_eq!(reserve(&pacer, SECOND, now).unwrap().at(), now);
+        assert_eq!(pacer.next(&rules, SECOND, now).unwrap().at(), now);
     }
 
     /// Whatever is dropped in whatever order: slots are never closer than the rate, and each dropped
