@@ -28,6 +28,10 @@ impl Case {
         self.median(|it| it.worst)
     }
 
+    fn peak(&self) -> f64 {
+        self.median(|it| it.peak)
+    }
+
     /// Returns the percentage lost during the trigger; of two routes, by the one it does not hit.
     fn lost(&self) -> f64 {
         100.0 * self.median(|it| it.lost_beside.unwrap_or(it.lost))
@@ -158,13 +162,7 @@ pub(crate) fn print_fleet_bars(cases: &[Case]) {
     println!();
     let recovery =
         Bar { name: "fleet-recovery", unit: " s", most: 20.0, of: Case::recovery, about: |_| true };
-    let peak = Bar {
-        name: "fleet-amplification",
-        unit: " ×",
-        most: 1.3,
-        of: Case::amplification,
-        about: |_| true,
-    };
+    let peak = Bar { name: "fleet-peak", unit: " ×", most: 1.3, of: Case::peak, about: |_| true };
     for bar in [recovery, peak] {
         print_bar_of(Policy::Fleet, &bar, 5_000, cases);
     }

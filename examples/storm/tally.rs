@@ -48,6 +48,8 @@ pub(crate) struct Summary {
     pub(crate) recovery: f64,
     /// The most attempts per request in any 5 s from the trigger on.
     pub(crate) worst: f64,
+    /// The same from 5 s before the trigger's end on: the load at which the server comes back.
+    pub(crate) peak: f64,
     /// Attempts per request from the trigger on.
     pub(crate) overall: f64,
     /// The share of requests without success during the trigger, and in the 30 s after it.
@@ -118,10 +120,14 @@ impl Tally {
         let all = |from: usize, to: usize| -> Vec<Bin> {
             self.routes.iter().flat_map(|it| it[from..to].iter().copied()).collect()
         };
-        let windows = (began..self.end - WINDOW).map(|at| overall(at, at + WINDOW));
+        let most = |from: usize| {
+            let windows = (from..self.end - WINDOW).map(|at| overall(at, at + WINDOW));
+            windows.fold(0.0, f64::max)
+        };
         Summary {
             recovery: self.recovery(self.end as f64 / BINS as f64).unwrap_or(f64::INFINITY),
-            worst: windows.fold(0.0, f64::max),
+            worst: most(began),
+            peak: most(ended - WINDOW),
             overall: overall(began, self.end),
             lost: lost(&all(began, ended)),
             lost_after: lost(&all(ended, ended + 30 * BINS)),

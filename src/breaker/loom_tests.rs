@@ -1,5 +1,5 @@
 //! Every interleaving of the gate's readers with its writers:
-//! `RUSTFLAGS="--cfg resilient_loom" cargo test --lib loom`.
+//! `scripts/loom`.
 
 use std::{num::NonZeroU32, time::Duration};
 
