@@ -38,7 +38,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///         reports: &'a [HostReport],
 ///     ) -> BoxFuture<'a, Result<Vec<HostAdvice>, BoxError>> {
 ///         let closed = BreakerAdvice::new(1, 0, FleetState::Closed);
-///         let advice = |it: &HostReport| HostAdvice::new(it.host.clone(), closed);
+///         let advice = move |it: &HostReport| HostAdvice::new(it.host.clone(), closed);
 ///         Box::pin(async move { Ok(reports.iter().map(advice).collect()) })
 ///     }
 /// }
