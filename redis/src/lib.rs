@@ -13,14 +13,14 @@
 //! compared. See [`RedisFleet`] for keys, costs and limits.
 
 mod news;
-#[cfg(test)]
-mod property;
 mod report;
 #[cfg(test)]
 #[path = "../tests/it/support/server.rs"]
 #[allow(dead_code, reason = "of the tests of whole fleets, too")]
 mod server;
 mod store;
+#[cfg(test)]
+mod tests;
 
 /// The program of the README.
 #[cfg(doctest)]

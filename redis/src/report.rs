@@ -16,7 +16,7 @@ const KEYS: [&str; 5] = ["st", "ct", "ob", "bd", "g"];
 /// The count window of the store, in seconds.
 const WINDOW: f64 = 10.0;
 
-/// What the script cannot read from the report.
+/// The facts that the script cannot read from the report.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context {
     pub(crate) node: NodeId,
@@ -26,7 +26,7 @@ pub(crate) struct Context {
     pub(crate) fresh_run: u64,
 }
 
-/// How the script is called.
+/// The call of the script.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Call<'a> {
     /// By its hash: the server has it.

@@ -27,7 +27,7 @@ use crate::{
 
 /// The age at which a report is refused by the server.
 ///
-/// What a paused server finds in its socket is old: the node has given it up, and sends the same
+/// A report that a paused server finds in its socket is old: the node has given it up, and sends the same
 /// counts again.
 const LONGEST_DELIVERY: Duration = Duration::from_secs(1);
 
@@ -73,7 +73,7 @@ pub struct RedisFleet<C> {
     namespace: String,
     script: Script,
     in_cluster: bool,
-    /// Whether the last exchange got no response.
+    /// Set if the last exchange got no response.
     is_silent: AtomicBool,
     /// The hosts whose last command got no response, in a cluster.
     silent: StdMutex<HashSet<Arc<str>>>,

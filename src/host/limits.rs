@@ -25,7 +25,7 @@ pub(crate) struct Limits<'p> {
     pub(super) ticket: Option<Ticket>,
     /// The permit of the concurrency limit.
     pub(super) permit: Option<LimitPermit>,
-    /// What a `Resilient` further out holds for this request.
+    /// The permits and slots that a `Resilient` further out holds for this request.
     pub(super) outer: Outer,
     /// Lives as long as the request, which holds what it marked.
     holding: Option<Arc<()>>,
@@ -40,7 +40,7 @@ struct Learning<'p> {
     route: Option<Route>,
 }
 
-/// What a `Resilient` further out, which shares the limits, holds for a request.
+/// The permits and slots of a `Resilient` further out, which shares the limits.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Outer {
     pub(super) has_permit: bool,

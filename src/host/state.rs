@@ -24,7 +24,7 @@ use crate::retry::budget::{Account, RetryBudget};
 pub(crate) struct HostState {
     key: Arc<str>,
     has_users_key: bool,
-    /// Whether any response ever came of it.
+    /// Set once a response came of it.
     has_responded: AtomicBool,
     family: Arc<Family>,
     breaker: OnceLock<Arc<BreakerHandle>>,

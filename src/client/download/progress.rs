@@ -30,9 +30,9 @@ pub struct Progress {
     pub received: u64,
     /// The number of bytes in all, if it is known.
     pub total: Option<u64>,
-    /// How often the download went on after a break.
+    /// The number of times that the download went on after a break.
     pub resumes: u32,
-    /// How often it started over from zero.
+    /// The number of times that it started over from zero.
     pub restarts: u32,
     /// The speed of late, in bytes per second; of an earlier process nothing counts.
     pub speed: f64,

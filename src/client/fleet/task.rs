@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{sleep_until, timeout};
+use tokio::{
+    task::yield_now,
+    time::{sleep_until, timeout},
+};
 
 use crate::common::clock::Instant;
 use crate::host::fleet::advice::{FleetNews, HostAdvice};
@@ -72,6 +75,8 @@ impl Task {
                     hub.heed_news(&message, now, &rand::random);
                     self.schedule.hear(now);
                     news = store.next_news();
+                    // A store with news without end holds up no other task.
+                    yield_now().await;
                 }
                 Step::Due => {
                     self.signals.take();

@@ -29,7 +29,7 @@ pub(crate) struct Signals {
     nodes: AtomicU32,
 }
 
-/// How soon the next exchange is due.
+/// The urgency of the next exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Urgency {
     /// There is nothing to report.

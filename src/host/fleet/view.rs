@@ -1,4 +1,4 @@
-//! What a node knows of the fleet's breaker of one host, and what follows for a request.
+//! The view that a node has of the fleet's breaker of one host, and what follows for a request.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// The open time that is accepted of a store.
 const LONGEST_OPEN: Duration = Duration::from_secs(60 * 60);
 
-/// What a node knows of one host.
+/// The view that a node has of one host.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct View {
     pub(crate) run: u64,

@@ -1,4 +1,4 @@
-//! What the responses of a host say about its quotas, and the pace that keeps to them, as pure steps.
+//! The quotas that responses of a host name, and the pace that keeps to them, as pure steps.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ struct Quota {
     limit: Option<f64>,
     /// The longest time until a reset that was seen: the window, as far as it is known.
     window: Duration,
-    /// What a request takes of it.
+    /// The part of it that a request takes.
     cost: f64,
     /// The start of the attempt that brought the newest response.
     as_of: Instant,
@@ -63,7 +63,7 @@ pub(crate) enum Turn {
     At(Instant),
 }
 
-/// How a request is paced by learned quotas.
+/// The pacing of a request by learned quotas.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pacing {
     /// The longest wait for the request before it.

@@ -335,20 +335,25 @@ impl RateLimit {
         self.rates.iter().map(Rate::pace)
     }
 
-    /// Returns the costs of a request, one a rate; those of a fleet's rate for one of so many nodes,
-    /// in an even share.
+    /// Returns the costs of a request, one a rate; of a fleet's rate as one of so many nodes that share
+    /// it evenly.
     fn costs(&self, request: &Request, nodes: u32) -> [u32; MOST_RATES] {
-        let nodes = if self.is_of_fleet { nodes } else { 1 };
         let mut costs = [1; MOST_RATES];
         for (rate, cost) in self.rates.iter().zip(&mut costs) {
-            *cost = rate.cost_of(request).saturating_mul(nodes);
+            *cost = self.in_share(rate.cost_of(request), nodes);
         }
         costs
     }
 
-    /// Returns what an attempt did cost by its outcome, one a rate; `None` where that is as before.
-    fn settled(&self, outcome: &Outcome<'_>) -> Vec<Option<u32>> {
-        self.rates.iter().map(|it| it.settle.as_ref()?(outcome)).collect()
+    /// Returns the costs of an attempt by its outcome, one a rate; `None` where they are as before.
+    fn settled(&self, outcome: &Outcome<'_>, nodes: u32) -> Vec<Option<u32>> {
+        let settled = |rate: &Rate| Some(self.in_share(rate.settle.as_ref()?(outcome)?, nodes));
+        self.rates.iter().map(settled).collect()
+    }
+
+    /// Returns a cost in the even share of one of so many nodes, if the rates are those of a fleet.
+    fn in_share(&self, cost: u32, nodes: u32) -> u32 {
+        if self.is_of_fleet { cost.saturating_mul(nodes) } else { cost }
     }
 
     fn settles(&self) -> bool {

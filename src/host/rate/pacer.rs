@@ -48,12 +48,13 @@ pub(crate) fn reserve(
     if let ([(rules, pacer)], Some(nodes)) = (rates, nodes) {
         return Ok(vec![pacer.reserve(rules, request, nodes, longest, now)?]);
     }
+    // The rates that are left do not divide.
+    let share = nodes.unwrap_or(1);
     let asked = rates.iter().enumerate();
     let asked = asked.filter(|(_, (rules, _))| nodes.is_some() || !rules.is_of_fleet);
     // Outside of the locks: it is the caller's code.
-    let mut all: Vec<_> = asked
-        .map(|(of, (rules, pacer))| (of, pacer, rules.costs(request, nodes.unwrap_or(1))))
-        .collect();
+    let mut all: Vec<_> =
+        asked.map(|(of, (rules, pacer))| (of, pacer, rules.costs(request, share))).collect();
     // All are locked at once, in one order for all requests, so that none waits for another.
     all.sort_by_key(|it| Arc::as_ptr(it.1));
     all.dedup_by_key(|it| Arc::as_ptr(it.1));
@@ -70,6 +71,7 @@ pub(crate) fn reserve(
     let slots = all.into_iter().zip(taken).map(|((of, pacer, costs), taken)| Slot {
         pacer: Arc::clone(pacer),
         of,
+        nodes: share,
         at,
         costs,
         taken,
@@ -178,7 +180,7 @@ impl Pacer {
         let taken = plan(&lanes, &costs, at).ok_or_else(|| too_long(at, now))?;
         take(&mut lanes, &taken);
         drop(lanes);
-        Ok(Slot { pacer: Arc::clone(self), of: 0, at, costs, taken, is_used: false })
+        Ok(Slot { pacer: Arc::clone(self), of: 0, nodes, at, costs, taken, is_used: false })
     }
 
     /// Returns whether slots are reserved that have not come yet.
@@ -205,6 +207,8 @@ pub(crate) struct Slot {
     pacer: Arc<Pacer>,
     /// The place of its limit among those of the request.
     of: usize,
+    /// The nodes that a fleet's rate was shared by.
+    nodes: u32,
     at: Instant,
     costs: Costs,
     taken: [Option<Taken>; MOST_RATES],
@@ -239,7 +243,7 @@ impl Slot {
             return;
         }
         // Outside of the lock: it is the caller's code.
-        let settled = rules.settled(outcome);
+        let settled = rules.settled(outcome, self.nodes);
         let mut rates = self.pacer.lock();
         for ((lane, reserved), actual) in rates.iter_mut().zip(&self.costs).zip(settled) {
             if let Some(actual) = actual {

@@ -95,3 +95,38 @@ async fn nodes_that_lose_their_store_keep_to_an_even_share() {
     let rate = (service.arrived() - before) as f64 / began.elapsed().as_secs_f64();
     assert!((18.0..=22.0).contains(&rate), "{rate:.1} a second");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_of_another_scope_holds_beside_that_of_the_fleet() {
+    let store = InProcessFleet::new();
+    for limit in [
+        RateLimit::fleet(Rate::per_second(LIMIT)).also(RateLimit::shared(Rate::per_second(2))),
+        RateLimit::shared(Rate::per_second(2)).also(RateLimit::fleet(Rate::per_second(LIMIT))),
+    ] {
+        let service = Service::default();
+        let node = node_of(&Fleet::new(store.clone()), limited(limit), &service);
+        // The fleet has no say at first, and then lets all go.
+        let began = Instant::now();
+        for _ in 0..21 {
+            node.client.get(URL).send().await.unwrap();
+        }
+        assert_eq!(began.elapsed(), secs(10) + millis(10));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_is_settled_as_a_share() {
+    let (store, service) = (Wrapped::new(), Service::default());
+    let rate = || Rate::per_second(20).cost(|_| 2).settle(|_| Some(2));
+    let config = || limited(RateLimit::fleet(rate()));
+    let node = |_| node_of(&Fleet::new(store.clone()), config(), &service);
+    let nodes: Vec<_> = (0..4).map(node).collect();
+    all_send(&nodes, 30, millis(180)).await;
+    store.set_hanging(true);
+    sleep(secs(30)).await;
+    // Alone, each sends a fourth of ten attempts a second.
+    let (before, began) = (service.arrived(), Instant::now());
+    nodes[0].send(11, Duration::ZERO).await;
+    let rate = (service.arrived() - before) as f64 / began.elapsed().as_secs_f64();
+    assert!((2.2..=2.9).contains(&rate), "{rate:.1} a second");
+}

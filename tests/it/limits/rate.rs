@@ -370,6 +370,22 @@ async fn slots_of_all_scopes_are_reserved_or_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn slots_are_settled_by_the_rules_of_their_own_scope() {
+    let dear = || RateLimit::per_host(Rate::per_second(1).settle(|_| Some(10)));
+    let all = || RateLimit::shared(Rate::per_second(1));
+    for limit in [dear().also(all()), all().also(dear())] {
+        let config = limited(limit).max_wait_time(600 * SECOND).build().unwrap();
+        let (client, script) = scripted(config, [Reply::status(200)]);
+        let start = Instant::now();
+        // An attempt costs ten slots of its host, and one of those that all share.
+        for host in ["a", "b", "c", "d", "b"] {
+            client.get(format!("https://{host}.example/")).send().await.unwrap();
+        }
+        assert_eq!(times(&script, start), [0, 1_000, 2_000, 3_000, 11_000]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dropped_request_gives_the_slots_of_all_scopes_back() {
     let limit = RateLimit::per_host(Rate::per_second(1))
         .also(RateLimit::shared(Rate::per_minute(6)))

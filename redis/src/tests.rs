@@ -16,7 +16,7 @@ use crate::{
     server::Server,
 };
 
-/// What the core's store begins with, in ms.
+/// The time at which the core's store begins, in ms.
 const START: u64 = 1_000_000;
 
 /// A report, and the time since the last one.
@@ -28,9 +28,9 @@ struct Step {
     failed: u32,
     probes_ok: u32,
     probes_failed: u32,
-    /// How many epochs the node is behind.
+    /// The number of epochs that the node is behind.
     behind: u64,
-    /// Whether it knows of another run.
+    /// Set if it knows of another run.
     of_other_run: bool,
     offered: u32,
     gate: Option<(u64, u64)>,
