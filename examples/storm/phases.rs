@@ -6,7 +6,7 @@
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::{future, pin::Pin, time::Duration};
+use std::{pin::Pin, time::Duration};
 
 use http::Extensions;
 use reqwest::{Method, Request, Response, ResponseBuilderExt, Url};
@@ -18,7 +18,7 @@ use tower::{Layer as _, Service, ServiceExt as _};
 use tower_resilience_adaptive::{AdaptiveLimiterLayer, Aimd};
 
 use crate::random::Random;
-use crate::server::{Behavior, Pool};
+use crate::server::{Behavior, Pool, next_step};
 
 /// Load and the share of the workers that are left, of each phase.
 const PHASES: [(f64, f64); 5] = [(0.7, 1.0), (1.5, 1.0), (0.7, 1.0), (0.7, 0.4), (0.7, 1.0)];
@@ -281,13 +281,7 @@ impl World {
                 pool.advance(Instant::now(), &self.random);
                 pool.next_end()
             };
-            let end = async {
-                match next {
-                    Some(at) => sleep_until(at).await,
-                    None => future::pending().await,
-                }
-            };
-            tokio::select! { () = end => {}, () = self.hurry.notified() => {} }
+            next_step(next, &self.hurry).await;
         }
     }
 

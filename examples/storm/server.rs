@@ -1,10 +1,10 @@
 //! The server: pools of workers, in front of each a queue.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::{future, time::Duration};
 
-use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep_until};
 
 use crate::random::Random;
 
@@ -119,6 +119,17 @@ pub(crate) struct Pool {
     /// Jobs under way, by when they end, and by number where that is the same.
     busy: BTreeMap<(Instant, u64), Job>,
     started: u64,
+}
+
+/// Waits until the `next` worker is done, if one is at work, or has to be asked anew.
+pub(crate) async fn next_step(next: Option<Instant>, hurry: &Notify) {
+    let end = async {
+        match next {
+            Some(at) => sleep_until(at).await,
+            None => future::pending().await,
+        }
+    };
+    tokio::select! { () = end => {}, () = hurry.notified() => {} }
 }
 
 impl Pool {

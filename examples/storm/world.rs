@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::policy::Policy;
 use crate::random::Random;
-use crate::server::{Behavior, CAPACITY, Layout, Pool};
+use crate::server::{Behavior, CAPACITY, Layout, Pool, next_step};
 use crate::tally::{STAYS_FOR, Summary, Tally};
 use crate::trigger::{Fault, Trigger, WARM_UP};
 
@@ -180,13 +180,7 @@ impl World {
                 pools.iter_mut().for_each(|it| it.advance(now, &self.random));
                 pools.iter().filter_map(Pool::next_end).min()
             };
-            let end = async {
-                match next {
-                    Some(at) => sleep_until(at).await,
-                    None => future::pending().await,
-                }
-            };
-            tokio::select! { () = end => {}, () = self.hurry.notified() => {} }
+            next_step(next, &self.hurry).await;
         }
     }
 

@@ -190,12 +190,12 @@ fn merge(report: &mut HostReport, other: HostReport) {
         (report.probes_ok, report.probes_failed) = (0, 0);
     }
     if (other.run, other.epoch) == (report.run, report.epoch) {
-        report.probes_ok += other.probes_ok;
-        report.probes_failed += other.probes_failed;
+        report.probes_ok = report.probes_ok.saturating_add(other.probes_ok);
+        report.probes_failed = report.probes_failed.saturating_add(other.probes_failed);
     }
-    report.ok += other.ok;
-    report.failed += other.failed;
-    report.offered += other.offered;
+    report.ok = report.ok.saturating_add(other.ok);
+    report.failed = report.failed.saturating_add(other.failed);
+    report.offered = report.offered.saturating_add(other.offered);
     report.votes_failing = report.failed > report.ok;
     report.gates.extend(other.gates);
 }

@@ -70,7 +70,7 @@ pub struct HostReport {
     pub run: u64,
     /// The epoch that the probes belong to. Results of another epoch say nothing.
     pub epoch: u64,
-    /// The gates that a rate limit closed at this node; at most 8.
+    /// The gates that a rate limit closed at this node; at most 8 of each of its clients.
     pub gates: Vec<FleetGate>,
     /// The attempts that the node was asked for, sent or not, where a rate is shared by the fleet.
     pub offered: u32,
