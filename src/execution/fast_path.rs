@@ -21,7 +21,7 @@ use crate::execution::original::Original;
 use crate::execution::run::Execution;
 use crate::host::admission::{self, Admission};
 use crate::host::parts::Parts;
-use crate::observe::history::Attempt;
+use crate::observe::history::server_of;
 use crate::outcome;
 use crate::outcome::idempotency::is_idempotent;
 use crate::retry::decision::StopReason;
@@ -86,11 +86,10 @@ pub(crate) fn run<'a, C: Chain + 'a>(
                     admission::succeeded(&parts, admitted, by, now, &policy.sources);
                     if let Some(log) = &original.log {
                         let took = now.saturating_duration_since(started);
-                        log.set_success(Attempt::succeeded(response.status(), took, by));
+                        log.set_success(response.status(), took, by.and_then(server_of));
                     }
-                    let response = client.guarded(&policy, response, original.extensions());
                     original.end(StopReason::Success, 1);
-                    return Ok(response);
+                    return Ok(client.guarded(&policy, response, original.extensions()));
                 }
                 Ok(sent) => first = Some(Box::new(AttemptResult::of(sent, false))),
                 Err(limit) => first = Some(Box::new(AttemptResult::cut(limit))),
