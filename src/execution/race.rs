@@ -105,7 +105,7 @@ impl<'p> Execution<'p> {
             permit: None,
             other: None,
             records: self.client.records,
-            run: Run::UnderWay(run(chain, request, extensions, scopes, self.limits())),
+            run: Run::UnderWay(run(Way::Chain(chain), request, extensions, scopes, self.limits())),
         }
     }
 
