@@ -66,8 +66,8 @@ impl ResilientConfig {
     ///
     /// | setting | value | why |
     /// |---|---|---|
-    /// | `max_retries` | 8 | of 1,000 requests two are lost at 50 % failures, 64 with three retries |
-    /// | `backoff` | from 300 ms, at most 2.5 s | outages are waited out at the breaker; while a host still responds, most attempts work, and sooner is better |
+    /// | `max_retries` | 10 | of 1,000 requests one is lost at 50 % failures, 64 with three retries |
+    /// | `backoff` | from 300 ms, half as long again each time, at most 2.5 s | outages are waited out at the breaker; while a host still responds, most attempts work, and sooner is better |
     /// | `max_wait_time` | 15 min | longer than the windows of most rate limits: a server that asks for minutes gets them |
     /// | `max_open_wait` | 1 min, whatever probes fail in it | an outage delays the job instead of costing a page for each request that meets it |
     /// | `retry_budget` | 200 retries, by the rule of the default; each second adds one | bursts are larger where hundreds of requests run side by side; and where all of them wait for a token, no success brings one. No budget at all put 4 to 21 times the load on the host after an outage, in a model |

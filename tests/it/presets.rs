@@ -83,10 +83,10 @@ impl Middleware for Host {
 }
 
 #[tokio::test(start_paused = true)]
-async fn batch_retries_eight_times() {
+async fn batch_retries_ten_times() {
     let (client, script) = scripted(ResilientConfig::batch(), [Reply::status(500)]);
-    assert_eq!(ask(&client).await.0.unwrap_err().attempts(), 9);
-    assert_eq!(script.sent().len(), 9);
+    assert_eq!(ask(&client).await.0.unwrap_err().attempts(), 11);
+    assert_eq!(script.sent().len(), 11);
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,10 +23,11 @@ impl Policy {
     /// The settings of jobs without a user who waits.
     pub(crate) fn batch() -> Self {
         Self {
-            max_retries: 8,
+            max_retries: 10,
             // Outages are waited out at the breaker: while a host still responds, sooner is better.
             backoff: Arc::new(
                 Exponential::new(Duration::from_millis(300))
+                    .factor(1.5)
                     .max_delay(Duration::from_millis(2_500)),
             ),
             max_wait_time: Duration::from_secs(15 * 60),
