@@ -101,7 +101,9 @@ impl ResilientConfig {
     /// | `deadline_header` | `grpc-timeout` | the server learns how much of it is left, and need not begin what comes too late |
     /// | `max_retries` | 2 | services call services: retries of each level multiply |
     /// | `backoff` | from 50 ms | most failures inside a data centre are over by then |
-    /// | `max_wait_time`, `max_open_wait` | `deadline / 10` | a request that would wait longer, at gate or breaker or for a token, fails fast and leaves the caller time for a fallback. The spread of a hint comes on top |
+    /// | `max_open_wait` | `deadline / 2`, at most 2 s | an outage of a second costs a third of its requests at most, not all: those that failed wait for the token that the first success brings, and there is time left for their retry |
+    /// | `circuit_breaker` | opens for half of that wait, 250 ms at least, growing to twice as long | a breaker that is open for longer than requests wait loses them after the host is back |
+    /// | `max_wait_time` | `deadline / 10` | where the server asks for more, a request fails fast and leaves the caller time for a fallback. The spread of a hint comes on top |
     ///
     /// Set [`attempt_timeout`](ResilientConfigBuilder::attempt_timeout), a little above the 99th
     /// percentile of the server's latency: without it an attempt that hangs takes all of `deadline`.
