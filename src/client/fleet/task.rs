@@ -21,7 +21,7 @@ use crate::host::fleet::advice::{FleetNews, HostAdvice};
 use crate::host::fleet::hub::Hub;
 use crate::host::fleet::report::{HostReport, NodeId};
 use crate::host::fleet::schedule::Schedule;
-use crate::host::fleet::signals::Signals;
+use crate::host::fleet::signals::{Signals, Urgency};
 use crate::host::fleet::store::{BoxFuture, FleetStore};
 
 /// Results that could not be reported for so long are no evidence any more.
@@ -78,6 +78,11 @@ impl Task {
                 Step::News(message) => {
                     hub.heed_news(&message, now, &|| self.sources.random());
                     self.schedule.hear(now);
+                    // An open fleet is asked every second, or what it said would soon be out of date.
+                    // All nodes hear at once, and must not ask at once.
+                    if hub.is_any_open() {
+                        self.schedule.ask(Urgency::Count, self.sources.random(), now);
+                    }
                     news = store.next_news();
                     // A store with news without end holds up no other task.
                     yield_now().await;
