@@ -6,12 +6,14 @@ use bytes::Bytes;
 use http::{Extensions, HeaderValue};
 use reqwest::{Request, Response, Url};
 
+use crate::breaker::CircuitOpen;
 use crate::common::clock::Instant;
 use crate::config::policy::Policy;
 use crate::error::{BoxError, HttpRequestError};
 use crate::execution::body::{self, BodyFactory, BoxFuture};
 use crate::execution::record::SendRecord;
 use crate::execution::redirect;
+use crate::host::gate::RateLimited;
 use crate::observe::message::{Elapsed, TimeLimit};
 use crate::outcome::transport_error::{AttemptError, BodyFactoryError};
 use crate::outcome::{self, Delivery, Failure, FailureKind, OutcomeResult, not_sent};
@@ -188,6 +190,13 @@ pub(crate) struct Rejection {
 }
 
 impl Rejection {
+    /// Returns whether the fleet rejects, and not what this client found itself.
+    pub(crate) fn is_of_fleet(&self) -> bool {
+        let Self { error, .. } = self;
+        error.downcast_ref::<CircuitOpen>().is_some_and(CircuitOpen::is_of_fleet)
+            || error.downcast_ref::<RateLimited>().is_some_and(RateLimited::is_of_fleet)
+    }
+
     /// Returns the stop reason of the request.
     pub(crate) fn stop(&self) -> StopReason {
         match self.kind {
