@@ -6,6 +6,7 @@
 //! cargo run --release --example storm -- --chart # docs/storm.svg alone
 //! cargo run --release --example storm -- --phases # limits of concurrency alone, a minute
 //! cargo run --release --example storm -- --fleet # 5,000 clients as one fleet
+//! cargo run --release --example storm -- --trace # one such fleet of each row, second by second
 //! cargo run --example storm -- --quick           # a small part of it
 //! ```
 //!
@@ -23,8 +24,7 @@
 //! in front of three back ends of which one is hit. Recovery takes until 93 % of the goodput of
 //! before are back on every route and stay for 30 s, in all windows of 5 s. Amplification is the
 //! most attempts per request in any 5 s. Figures are medians of five seeds; two runs give the
-//! same. With `--fleet` they are of three seeds, and differ a little from run to run: nodes draw the
-//! times of their reports.
+//! same. With `--fleet` they are of three seeds.
 
 #[path = "storm/cases.rs"]
 mod cases;
@@ -78,6 +78,15 @@ fn main() -> Result<()> {
         let cases = run_seeds(&section.cells, FLEET_SEEDS)?;
         report::print_table(&section, &cases);
         report::print_fleet_bars(&cases);
+        return Ok(());
+    }
+    if has("--trace") {
+        let cells: Vec<_> = cases::fleets().cells.into_iter().filter(Cell::is_fleet).collect();
+        let cells: Vec<_> = cells.into_iter().map(|cell| Cell { seed: 1, ..cell }).collect();
+        for (cell, (summary, tally)) in cells.iter().zip(run_all(&cells, |it, tally| (it, tally))?)
+        {
+            report::print_trace(cell, &summary, &tally);
+        }
         return Ok(());
     }
     if has("--chart") {

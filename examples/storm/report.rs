@@ -3,7 +3,8 @@
 use crate::cases::Section;
 use crate::policy::Policy;
 use crate::server::Layout;
-use crate::tally::Summary;
+use crate::tally::{Look, Summary, Tally};
+use crate::trigger::WARM_UP;
 use crate::world::Cell;
 
 /// A cell, and what became of it with each seed.
@@ -106,6 +107,27 @@ pub(crate) fn print_csv(cases: &[Case]) {
                 trigger.name(),
             );
         }
+    }
+}
+
+/// Prints one run of a fleet second by second, from the trigger on.
+pub(crate) fn print_trace(cell: &Cell, summary: &Summary, tally: &Tally) {
+    println!(
+        "\n{}, load {}: recovery {:.1} s, peak {:.2} ×",
+        cell.trigger.name(),
+        cell.load,
+        summary.recovery,
+        summary.peak
+    );
+    println!("  s  asked  succeed  sent  responses  backlog   nodes: open  half-open  closed");
+    let seconds = tally.requests_per_second().into_iter().zip(tally.per_second());
+    let all = (0..).zip(seconds.zip(&tally.looks));
+    for (at, (((asked, succeed), (responses, sent)), look)) in all.skip(WARM_UP as usize) {
+        let Look { backlog, open, half_open, closed } = look;
+        println!(
+            "{at:3} {asked:6} {succeed:8} {sent:5} {responses:10} {backlog:8} {open:13} \
+             {half_open:10} {closed:7}"
+        );
     }
 }
 

@@ -149,6 +149,11 @@ impl Pool {
         self.workers
     }
 
+    /// Returns the number of requests that wait, or are worked on.
+    pub(crate) fn backlog(&self) -> usize {
+        self.queue.len() + self.busy.len()
+    }
+
     /// Queues a request, or starts it at once; `None` if the pool sheds it.
     pub(crate) fn accept(
         &mut self,

@@ -29,6 +29,19 @@ pub(crate) struct Tally {
     end: usize,
     /// Requests that were ended by the client before anything was sent.
     pub(crate) rejected: u32,
+    /// What was seen at the end of each second.
+    pub(crate) looks: Vec<Look>,
+}
+
+/// The server and its clients at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Look {
+    /// Attempts that the server has not worked off.
+    pub(crate) backlog: usize,
+    /// The nodes of a fleet by what they see of its breaker.
+    pub(crate) open: usize,
+    pub(crate) half_open: usize,
+    pub(crate) closed: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,6 +82,7 @@ impl Tally {
             trigger: (bin(WARM_UP), bin(cell.trigger.ends())),
             end: bins,
             rejected: 0,
+            looks: vec![],
         }
     }
 
@@ -134,6 +148,15 @@ impl Tally {
             lost_beside: self.routes.get(1).map(|it| lost(&it[began..ended])),
             rejected: self.rejected,
         }
+    }
+
+    /// Returns the requests of each second that arrived, and those of them that succeeded.
+    pub(crate) fn requests_per_second(&self) -> Vec<(u32, u32)> {
+        let second = |at: usize| {
+            let bins = self.routes.iter().flat_map(|it| &it[at..at + BINS]);
+            bins.fold((0, 0), |sum, it| (sum.0 + it.asked, sum.1 + it.succeeded))
+        };
+        (0..self.end / BINS).map(|it| second(it * BINS)).collect()
     }
 
     /// Returns successful responses and attempts, each per second, for every second.

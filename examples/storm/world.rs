@@ -7,7 +7,7 @@ use http::header::RETRY_AFTER;
 use http::{Extensions, HeaderValue};
 use reqwest::{Method, Request, Response, ResponseBuilderExt, Url};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error, Middleware, Next};
-use reqwest_resilient::fleet::{Fleet, InProcessFleet};
+use reqwest_resilient::fleet::{Fleet, FleetState, InProcessFleet};
 use reqwest_resilient::testing::io_error;
 use reqwest_resilient::{HttpRequestError, Resilient};
 use tokio::sync::Notify;
@@ -16,12 +16,14 @@ use tokio::time::{Instant, sleep_until};
 use crate::policy::Policy;
 use crate::random::Random;
 use crate::server::{Behavior, CAPACITY, Layout, Pool, next_step};
-use crate::tally::{STAYS_FOR, Summary, Tally};
+use crate::tally::{Look, STAYS_FOR, Summary, Tally};
 use crate::trigger::{Fault, Trigger, WARM_UP};
 
 /// For how long after the trigger the world is watched at least: the shortest recovery needs it to
 /// be told, and the chart shows it.
 const WATCHED: f64 = 40.0;
+
+const HOST: &str = "http://server.example";
 
 /// The time of an exchange with the fleet's store.
 const STORE_DELAY: Duration = Duration::from_millis(50);
@@ -45,6 +47,10 @@ impl Cell {
     /// Requests a second, of all clients together.
     pub(crate) fn rate(&self) -> f64 {
         self.load * CAPACITY
+    }
+
+    pub(crate) fn is_fleet(&self) -> bool {
+        self.policy == Policy::Fleet
     }
 
     /// Returns how many seconds after the trigger a recovery may come.
@@ -75,9 +81,9 @@ impl Cell {
         let world = World::new(*self, seed);
         tokio::spawn(Arc::clone(&world).serve());
         tokio::spawn(Arc::clone(&world).disturb());
-        let clients = world.fleet(&Arc::new(Random::new(!seed)));
-        let urls = ["http://server.example/a", "http://server.example/b"];
-        let urls = urls.map(|it| it.parse::<Url>().expect("a url"));
+        let (clients, nodes) = world.fleet(&Arc::new(Random::new(!seed)));
+        tokio::spawn(Arc::clone(&world).look(nodes));
+        let urls = ["/a", "/b"].map(|it| format!("{HOST}{it}").parse::<Url>().expect("a url"));
         let (mut at, mut look) = (0.0, self.trigger.ends() + WATCHED);
         loop {
             at += arrivals.exponential(1.0 / self.rate());
@@ -123,23 +129,51 @@ impl World {
         })
     }
 
-    /// Builds the clients, each with a state of its own, all with this server at the end.
-    fn fleet(self: &Arc<Self>, random: &Arc<Random>) -> Vec<Arc<ClientWithMiddleware>> {
+    /// Builds the clients, each with a state of its own, all with this server at the end; and the nodes
+    /// of their fleet, if they are one.
+    fn fleet(
+        self: &Arc<Self>,
+        random: &Arc<Random>,
+    ) -> (Vec<Arc<ClientWithMiddleware>>, Vec<Fleet>) {
         let (Cell { policy, timeout, .. }, transport) = (self.cell, reqwest::Client::new());
         let store = InProcessFleet::new();
         store.set_delay(STORE_DELAY);
-        let client = |_| {
+        let node = |_| {
+            let random = Arc::clone(random);
+            Fleet::builder(store.clone()).random(move || random.unit()).build()
+        };
+        let count = if self.cell.is_fleet() { self.cell.clients } else { 0 };
+        let nodes: Vec<Fleet> = (0..count).map(node).collect();
+        let client = |at| {
             let resilient = Resilient::new(policy.config(Duration::from_secs(timeout), random));
-            let resilient = match policy {
-                Policy::Fleet => resilient.with_fleet(&Fleet::new(store.clone())),
-                _ => resilient,
+            let resilient = match nodes.get(at) {
+                Some(node) => resilient.with_fleet(node),
+                None => resilient,
             };
             let client = ClientBuilder::new(transport.clone())
                 .with(resilient)
                 .with_arc(Arc::clone(self) as Arc<dyn Middleware>);
             Arc::new(client.build())
         };
-        (0..self.cell.clients).map(client).collect()
+        ((0..self.cell.clients).map(client).collect(), nodes)
+    }
+
+    /// Writes down, every second, what the server has to do and what the nodes of a fleet see.
+    async fn look(self: Arc<Self>, nodes: Vec<Fleet>) {
+        for second in 1.. {
+            sleep_until(self.start + Duration::from_secs(second)).await;
+            let backlog = self.pools().iter().map(Pool::backlog).sum();
+            let mut look = Look { backlog, ..Look::default() };
+            for node in &nodes {
+                match node.state_of(HOST) {
+                    FleetState::Open { .. } => look.open += 1,
+                    FleetState::HalfOpen { .. } => look.half_open += 1,
+                    FleetState::Closed => look.closed += 1,
+                    _ => {}
+                }
+            }
+            self.tally().looks.push(look);
+        }
     }
 
     async fn call(

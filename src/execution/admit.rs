@@ -72,7 +72,11 @@ impl Execution<'_> {
         let Some(waiting) = entered.map_err(rejection)? else { return Ok(()) };
         // The wait after a response that closed the gate has been reported with that.
         if !mem::take(&mut self.waits_at_gate) {
-            self.held_back(request, WaitSource::Gate, waiting.opens_in());
+            let source = match waiting.is_of_fleet() {
+                true => WaitSource::FleetGate,
+                false => WaitSource::Gate,
+            };
+            self.held_back(request, source, waiting.opens_in());
         }
         let passed = waiting.wait().await;
         let waited = mem::replace(&mut self.now, Instant::now());

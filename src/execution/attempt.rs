@@ -6,12 +6,14 @@ use bytes::Bytes;
 use http::{Extensions, HeaderValue};
 use reqwest::{Request, Response, Url};
 
+use crate::breaker::CircuitOpen;
 use crate::common::clock::Instant;
 use crate::config::policy::Policy;
 use crate::error::{BoxError, HttpRequestError};
 use crate::execution::body::{self, BodyFactory, BoxFuture};
 use crate::execution::record::SendRecord;
 use crate::execution::redirect;
+use crate::host::gate::RateLimited;
 use crate::observe::message::{Elapsed, TimeLimit};
 use crate::outcome::transport_error::{AttemptError, BodyFactoryError};
 use crate::outcome::{self, Delivery, Failure, FailureKind, OutcomeResult, not_sent};
@@ -188,6 +190,13 @@ pub(crate) struct Rejection {
 }
 
 impl Rejection {
+    /// Returns whether the fleet rejects, and not what this client found itself.
+    pub(crate) fn is_of_fleet(&self) -> bool {
+        let Self { error, .. } = self;
+        error.downcast_ref::<CircuitOpen>().is_some_and(CircuitOpen::is_of_fleet)
+            || error.downcast_ref::<RateLimited>().is_some_and(RateLimited::is_of_fleet)
+    }
+
     /// Returns the stop reason of the request.
     pub(crate) fn stop(&self) -> StopReason {
         match self.kind {
@@ -214,9 +223,11 @@ pub(crate) struct AttemptLimits<'a> {
     pub(crate) is_own_client: bool,
 }
 
-/// Sends the request down the chain with a body made for this attempt.
+/// Sends the request by `send`, with a body made for this attempt.
 pub(crate) fn with_body<'a, C: Chain + 'a>(
-    chain: C,
+    send: impl FnOnce(Request, &'a mut Extensions) -> BoxFuture<'a, Result<Response, C::Error>>
+    + Send
+    + 'a,
     request: Request,
     extensions: &'a mut Extensions,
     factory: BodyFactory,
@@ -224,7 +235,7 @@ pub(crate) fn with_body<'a, C: Chain + 'a>(
     Box::pin(async move {
         let request = factory.fill(request).await;
         let request = request.map_err(|it| C::body_factory_error(BodyFactoryError(it)))?;
-        chain.send(request, extensions).await
+        send(request, extensions).await
     })
 }
 

@@ -23,11 +23,11 @@ impl Execution<'_> {
         last: Option<Box<AttemptResult<C::Error>>>,
         rejection: Rejection,
     ) -> Result<Response, C::Error> {
-        let stop = rejection.stop();
+        let (stop, by_fleet) = (rejection.stop(), rejection.is_of_fleet());
         let unsent = AttemptResult::unsent(rejection.kind, rejection.error);
         let outcome = self.outcome(original, unsent.view::<C>());
         let now = self.standing();
-        self.recorder.rejected(&outcome, stop, now);
+        self.recorder.rejected(&outcome, (stop, by_fleet), now);
         self.give_up::<C>(original, last.map_or(unsent, |it| *it), stop)
     }
 

@@ -12,7 +12,7 @@ use crate::host::hedge::HedgeRefusal;
 use crate::host::limit::LimitUse;
 use crate::observe::attempt_log::AttemptLog;
 use crate::observe::event::{Event, FailureInfo, RequestInfo, ResponseInfo, RetryInfo};
-use crate::observe::history::{Attempt, History, Hold, server_of};
+use crate::observe::history::{Attempt, History, Hold, Holder, server_of};
 use crate::observe::info::{
     BudgetInfo, FailoverInfo, FleetInfo, GateInfo, HedgeInfo, HedgeRefusedInfo, HeldInfo,
     LimitInfo, QueueInfo,
@@ -246,7 +246,8 @@ impl<'p> Recorder<'p> {
             let info = HeldInfo { method, url, wait, source: &source };
             self.notify(&Event::HeldBack(&info));
         }
-        self.hold(by, Some((wait, source)), now);
+        let by_fleet = matches!(source, WaitSource::Fleet | WaitSource::FleetGate);
+        self.hold((by, by_fleet), Some((wait, source)), now);
     }
 
     /// Records that the request waited for a limit of the client.
@@ -263,7 +264,7 @@ impl<'p> Recorder<'p> {
             self.notify(&Event::Queued(&QueueInfo { method, url, waited, source: &source, limit }));
         }
         let began = Standing { elapsed: now.elapsed.saturating_sub(waited), ..now };
-        self.hold(StopReason::Limited, Some((waited, source)), began);
+        self.hold((StopReason::Limited, false), Some((waited, source)), began);
     }
 
     /// Notifies that an attempt changed the concurrency limit of its host.
@@ -279,18 +280,19 @@ impl<'p> Recorder<'p> {
         }
     }
 
-    /// Records that the request is rejected: nothing is sent.
-    pub(crate) fn rejected(&mut self, outcome: &Outcome<'_>, by: StopReason, now: Standing) {
-        self.history().end(by);
+    /// Records that the request is rejected, and whether the fleet did: nothing is sent.
+    pub(crate) fn rejected(&mut self, outcome: &Outcome<'_>, by: Holder, now: Standing) {
+        self.history().end(by.0);
         self.hold(by, None, now);
         if self.is_observed() {
             self.notify(&Event::Rejected(outcome));
         }
     }
 
-    fn hold(&mut self, by: StopReason, wait: Option<(Duration, WaitSource)>, now: Standing) {
+    fn hold(&mut self, by: Holder, wait: Option<(Duration, WaitSource)>, now: Standing) {
+        let (by, by_fleet) = by;
         let Standing { attempts, elapsed: at, .. } = now;
-        self.history().hold(Hold { attempts, at, by, wait });
+        self.history().hold(Hold { attempts, at, by, by_fleet, wait });
         self.keep_log(now);
     }
 

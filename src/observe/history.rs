@@ -68,9 +68,8 @@ impl Attempt {
         }
     }
 
-    /// Builds the record of a first attempt that succeeded; `by` is the URL of another host that
-    /// responded.
-    pub(crate) fn succeeded(status: StatusCode, duration: Duration, by: Option<&Url>) -> Self {
+    /// Builds the record of a first attempt that succeeded; `by` is another host that responded.
+    pub(crate) fn succeeded(status: StatusCode, duration: Duration, by: Option<String>) -> Self {
         Self {
             number: 1,
             kind: AttemptKind::First,
@@ -79,7 +78,7 @@ impl Attempt {
             result: Ok(status),
             delivery: Delivery::Answered,
             host: None,
-            answered_by: by.and_then(server_of),
+            answered_by: by,
             wait: None,
         }
     }
@@ -136,6 +135,8 @@ pub struct Hold {
     /// The stop reason, if the request does not wait or waits in vain: [`StopReason::CircuitOpen`],
     /// [`StopReason::RateLimited`], [`StopReason::Limited`] or [`StopReason::Budget`].
     pub by: StopReason,
+    /// `true` if the [fleet](crate::fleet) did, by what other processes found, and not this client.
+    pub by_fleet: bool,
     /// The wait that followed; `None` if the request ended here.
     pub wait: Option<(Duration, WaitSource)>,
 }
@@ -144,9 +145,15 @@ pub struct Hold {
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "-- +{:.3}s {}", self.at.as_secs_f64(), self.by)?;
+        if self.by_fleet {
+            f.write_str(" by the fleet")?;
+        }
         then(f, self.wait.as_ref())
     }
 }
+
+/// What holds a request back or ends it, and whether it does so on the word of the fleet.
+pub(crate) type Holder = (StopReason, bool);
 
 fn then(f: &mut fmt::Formatter<'_>, wait: Option<&(Duration, WaitSource)>) -> fmt::Result {
     match wait {
@@ -409,7 +416,7 @@ mod tests {
     }
 
     fn held(attempts: u32, by: StopReason) -> Hold {
-        Hold { attempts, at: attempts * SECOND, by, wait: None }
+        Hold { attempts, at: attempts * SECOND, by, by_fleet: false, wait: None }
     }
 
     #[test]
@@ -426,7 +433,7 @@ mod tests {
         history.hold(held(1, StopReason::CircuitOpen));
         history.push(responded(2, StatusCode::BAD_GATEWAY, "https://c.example/"), Heard::default());
         history.push(timed_out(3), Heard::default());
-        history.hold(held(3, StopReason::CircuitOpen));
+        history.hold(Hold { by_fleet: true, ..held(3, StopReason::CircuitOpen) });
         history.end(StopReason::CircuitOpen);
         let lines = [
             "-- +0.000s rate_limited, then 0.500s by gate",
@@ -434,7 +441,7 @@ mod tests {
             "-- +1.000s circuit_open",
             "#2 +1.750s 0.250s status 502 from c.example",
             "#3 +2.750s 0.250s timeout (maybe processed)",
-            "-- +3.000s circuit_open",
+            "-- +3.000s circuit_open by the fleet",
             "ended: circuit_open",
         ];
         assert_eq!(history.to_string(), lines.join("\n"));

@@ -102,6 +102,9 @@ pub enum WaitSource {
     Failover,
     /// The open breaker of the [`fleet`](crate::fleet), until a probe may run.
     Fleet,
+    /// The gate of the host, which is closed because another process of the [`fleet`](crate::fleet) heard
+    /// of a rate limit.
+    FleetGate,
     /// The closed gate of the host.
     Gate,
     /// The server, in the header of this name.
@@ -124,6 +127,7 @@ impl fmt::Display for WaitSource {
             Self::CircuitBreaker => f.write_str("circuit breaker"),
             Self::Failover => f.write_str("failover"),
             Self::Fleet => f.write_str("fleet"),
+            Self::FleetGate => f.write_str("gate of the fleet"),
             Self::Gate => f.write_str("gate"),
             Self::Hint(header) => f.write_str(header.as_str()),
             Self::HintFrom => f.write_str("hint_from"),
@@ -171,6 +175,7 @@ mod tests {
             (WaitSource::Budget, "budget"),
             (WaitSource::CircuitBreaker, "circuit breaker"),
             (WaitSource::Fleet, "fleet"),
+            (WaitSource::FleetGate, "gate of the fleet"),
             (WaitSource::Failover, "failover"),
             (WaitSource::Gate, "gate"),
             (WaitSource::Hint(http::header::RETRY_AFTER), "retry-after"),

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use crate::common::clock::Instant;
+use crate::common::clock::{Instant, Sources};
 use crate::host::fleet::advice::FleetState;
 use crate::host::fleet::hub::Hub;
 use crate::host::fleet::report::NodeId;
@@ -54,6 +54,7 @@ pub struct Fleet {
     hub: Arc<Hub>,
     node: NodeId,
     store: Arc<dyn FleetStore>,
+    sources: Sources,
     is_running: Arc<AtomicBool>,
 }
 
@@ -72,7 +73,7 @@ impl Fleet {
             shares_breaker: true,
             shares_gate: true,
         };
-        FleetBuilder { store: Arc::new(store), settings }
+        FleetBuilder { store: Arc::new(store), settings, sources: Sources::default() }
     }
 
     /// Returns the id of this node: random, another one with each `Fleet` that is built.
@@ -116,7 +117,8 @@ impl Fleet {
         let Ok(runtime) = Handle::try_current() else { return };
         if !self.is_running.swap(true, Ordering::AcqRel) {
             let (store, running) = (Arc::clone(&self.store), Arc::clone(&self.is_running));
-            drop(runtime.spawn(task::run(&self.hub, self.node, store, running)));
+            let sources = self.sources.clone();
+            drop(runtime.spawn(task::run(&self.hub, self.node, store, sources, running)));
         }
     }
 }
@@ -144,6 +146,7 @@ impl fmt::Debug for Fleet {
 pub struct FleetBuilder {
     store: Arc<dyn FleetStore>,
     settings: FleetSettings,
+    sources: Sources,
 }
 
 impl FleetBuilder {
@@ -172,12 +175,21 @@ impl FleetBuilder {
         self
     }
 
+    /// Sets the source of randomness, by which the node spreads its reports and its returns: samples of
+    /// the unit interval. For tests and simulations.
+    #[cfg(feature = "test-util")]
+    pub fn random(mut self, random: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
+        self.sources.random = Some(Arc::new(random));
+        self
+    }
+
     /// Builds the node. It calls the store with the first request of a client that uses it.
     pub fn build(self) -> Fleet {
         Fleet {
             hub: Arc::new(Hub::new(self.settings)),
             node: NodeId::new(rand::random()),
             store: self.store,
+            sources: self.sources,
             is_running: Arc::default(),
         }
     }

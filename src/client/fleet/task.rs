@@ -16,12 +16,12 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 
-use crate::common::clock::Instant;
+use crate::common::clock::{Instant, Sources};
 use crate::host::fleet::advice::{FleetNews, HostAdvice};
 use crate::host::fleet::hub::Hub;
 use crate::host::fleet::report::{HostReport, NodeId};
 use crate::host::fleet::schedule::Schedule;
-use crate::host::fleet::signals::Signals;
+use crate::host::fleet::signals::{Signals, Urgency};
 use crate::host::fleet::store::{BoxFuture, FleetStore};
 
 /// Results that could not be reported for so long are no evidence any more.
@@ -32,13 +32,14 @@ pub(super) fn run(
     hub: &Arc<Hub>,
     node: NodeId,
     store: Arc<dyn FleetStore>,
+    sources: Sources,
     is_running: Arc<AtomicBool>,
 ) -> impl Future<Output = ()> + Send + 'static {
     let signals = Arc::clone(hub.signals());
     let schedule = Schedule::new(signals.settings.report_every);
     // Made here, so that the flag is cleared as well if the runtime never polls the task.
     let running = Running(is_running);
-    let task = Task { hub: Arc::downgrade(hub), signals, node, schedule };
+    let task = Task { hub: Arc::downgrade(hub), signals, node, sources, schedule };
     async move {
         let _running = running;
         task.serve(&*store).await;
@@ -49,6 +50,7 @@ struct Task {
     hub: Weak<Hub>,
     signals: Arc<Signals>,
     node: NodeId,
+    sources: Sources,
     schedule: Schedule,
 }
 
@@ -70,10 +72,17 @@ impl Task {
             };
             let now = Instant::now();
             match step {
-                Step::Woken => self.schedule.ask(self.signals.urgency(), rand::random(), now),
+                Step::Woken => {
+                    self.schedule.ask(self.signals.urgency(), self.sources.random(), now);
+                }
                 Step::News(message) => {
-                    hub.heed_news(&message, now, &rand::random);
+                    hub.heed_news(&message, now, &|| self.sources.random());
                     self.schedule.hear(now);
+                    // An open fleet is asked every second, or what it said would soon be out of date.
+                    // All nodes hear at once, and must not ask at once.
+                    if hub.is_any_open() {
+                        self.schedule.ask(Urgency::Count, self.sources.random(), now);
+                    }
                     news = store.next_news();
                     // A store with news without end holds up no other task.
                     yield_now().await;
@@ -138,7 +147,7 @@ impl Task {
             Some(advice) => self.heard(&hub, &reports, &advice, now),
             None => {
                 hub.put_back(&reports);
-                self.schedule.failed(rand::random(), now);
+                self.schedule.failed(self.sources.random(), now);
                 if self.schedule.fails_for(now) >= self.signals.stale_after() {
                     hub.lose_contact();
                 }
@@ -148,7 +157,7 @@ impl Task {
 
     fn heard(&mut self, hub: &Hub, reports: &[HostReport], advice: &[HostAdvice], now: Instant) {
         self.schedule.succeeded();
-        hub.heed(advice, now, &rand::random);
+        hub.heed(advice, now, &|| self.sources.random());
         let is_missing = |it: &&HostReport| !advice.iter().any(|of| of.host == it.host);
         // Quadratic for thousands of hosts, but a store leaves none out as a rule.
         if advice.len() < reports.len() {

@@ -1,6 +1,6 @@
 //! Settings that are made of several values: backoff, circuit breaker, retry budget, limits and hedges.
 
-use std::time::Duration;
+use std::{slice, time::Duration};
 
 use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers};
 use crate::common::fault::ConfigFault;
@@ -92,7 +92,8 @@ impl Parts {
                     set(settings, Setting::ConcurrencyLimit(self.concurrency.clone()))
                 }
                 ("rate_limit", value) => {
-                    self.rate = rate(self.rate.take(), value, path, faults);
+                    let path = format!("{path}rate_limit.");
+                    self.rate = rate(self.rate.take(), value, &path, faults);
                     set(settings, Setting::RateLimit(self.rate.clone()))
                 }
                 ("hedge", value) => {
@@ -233,11 +234,15 @@ fn rate(
         Value::Word(_) => return Some(RateLimit::learned()),
         _ => return None,
     };
-    if before.is_none() && get(table, "requests").is_none() {
-        let field = format!("{path}rate_limit.requests");
+    let is_learned = get(table, "bucket_header").is_some();
+    if before.is_none() && !is_learned && get(table, "requests").is_none() {
+        let field = format!("{path}requests");
         faults.push(ConfigFault::new(field, "is needed", format_args!("null")));
     }
-    let start = before.unwrap_or_else(|| Rate::per_second(1).into());
+    let start = before.unwrap_or_else(|| match is_learned {
+        true => RateLimit::learned(),
+        false => Rate::per_second(1).into(),
+    });
     let start = match scope(value) {
         Some(scope) => start.with_scope(scope),
         None => start,
@@ -246,7 +251,20 @@ fn rate(
         Setter::Rate(set) => set(limit, value),
         _ => limit,
     };
-    Some(table.iter().fold(start, set))
+    let limit = table.iter().fold(start, set);
+    let others = match get(table, "also") {
+        Some(Value::List(all)) => all.as_slice(),
+        Some(one) => slice::from_ref(one),
+        None => return Some(limit),
+    };
+    let mut add = |limit: RateLimit, (i, other)| {
+        let path = format!("{path}also[{i}].");
+        match rate(None, other, &path, faults) {
+            Some(other) => limit.also(other),
+            None => limit,
+        }
+    };
+    Some(others.iter().enumerate().fold(limit.alone(), &mut add))
 }
 
 fn hedge(hedge: Hedge, name: &str, value: &Value) -> Hedge {

@@ -38,6 +38,9 @@ const PROBES: u32 = 3;
 const MOST_GATES: usize = 64;
 const LONGEST_GATE: Duration = Duration::from_secs(60 * 60);
 
+/// Hundreds of nodes hear of the same gate: one that opens later by less than this is no news.
+const NEWS_MS: u64 = 100;
+
 /// Seconds that are kept: more than count, so that none is overwritten while it does.
 const SLOTS: usize = 16;
 
@@ -204,9 +207,17 @@ impl HostRecord {
         }
     }
 
+    /// Returns whether a gate of a report is new to the store, or opens clearly later than it knows.
+    pub(crate) fn is_gate_news(&self, gate: &FleetGate, now: u64) -> bool {
+        let until = gate_until(gate, now);
+        match self.gates.iter().find(|it| it.0 == gate.key) {
+            Some(known) => until >= known.1.max(now) + NEWS_MS,
+            None => until > now,
+        }
+    }
+
     fn close_gate(&mut self, gate: &FleetGate, now: u64) {
-        let remaining = gate.remaining.min(LONGEST_GATE).as_millis();
-        let until = now.saturating_add(u64::try_from(remaining).unwrap_or(u64::MAX));
+        let until = gate_until(gate, now);
         if let Some(known) = self.gates.iter_mut().find(|it| it.0 == gate.key) {
             known.1 = known.1.max(until);
             return;
@@ -239,6 +250,11 @@ impl HostRecord {
         };
         self.offered.iter().map(weighted).sum::<u64>() as f64 / PER_SECOND as f64
     }
+}
+
+fn gate_until(gate: &FleetGate, now: u64) -> u64 {
+    let remaining = gate.remaining.min(LONGEST_GATE).as_millis();
+    now.saturating_add(u64::try_from(remaining).unwrap_or(u64::MAX))
 }
 
 /// The nodes that did something within the window.

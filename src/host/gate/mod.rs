@@ -122,10 +122,9 @@ impl HostGates {
         Some(closing)
     }
 
-    /// Closes the gate of `key` for `remaining` on the word of another process; `unit` is random from
-    /// 0 to 1.
+    /// Closes the gate of `key` for `remaining` on another process's word; `unit` is as for `close`.
     pub(crate) fn close_for(&self, key: u64, remaining: Duration, unit: f64, now: Instant) {
-        let _ = self.close(key, now, Throttle::RateLimit, Some(remaining), unit);
+        let _ = self.close(key, now, Throttle::Fleet, Some(remaining), unit);
     }
 
     /// Begins an opening of the gate of `key` though nothing has closed it: the host is back, and the
@@ -311,6 +310,11 @@ impl Waiting {
     /// Returns the least wait of the request: until the gate opens; zero while it opens.
     pub(crate) fn opens_in(&self) -> Duration {
         self.opens_in
+    }
+
+    /// Returns whether another process of the fleet heard of the limit.
+    pub(crate) fn is_of_fleet(&self) -> bool {
+        lock(&self.gate.gate).is_of_fleet()
     }
 
     /// Waits until the request may go.

@@ -36,6 +36,8 @@ pub(crate) enum Throttle {
     /// A 429 or a 403 that is a rate limit. Closes for its hint, at most 1 h; without a hint for
     /// 1 s, doubling to 30 s until a request succeeds.
     RateLimit,
+    /// The same, as another process of the fleet heard it.
+    Fleet,
     /// A 503 or 529. Closes for its hint, at most `longest`; without a hint not at all.
     Unavailable {
         /// The `max_wait_time` of the request.
@@ -139,6 +141,8 @@ enum Phase {
 struct Closed {
     /// The hint; `None` if there was none.
     asked: Option<Duration>,
+    /// Set if another process of the fleet heard the hint.
+    by_fleet: bool,
     /// The time for which the longest hint closes the gate.
     hold: Duration,
     until: Instant,
@@ -170,8 +174,10 @@ impl Gate {
             _ => None,
         };
         let hold = match (throttle, asked) {
-            (Throttle::RateLimit, Some(hint)) => hint.min(LONGEST),
-            (Throttle::RateLimit, None) => self.hold_without_hint(current.is_some()),
+            (Throttle::RateLimit | Throttle::Fleet, Some(hint)) => hint.min(LONGEST),
+            (Throttle::RateLimit | Throttle::Fleet, None) => {
+                self.hold_without_hint(current.is_some())
+            }
             (Throttle::Unavailable { longest }, Some(hint)) => hint.min(longest).min(LONGEST),
             (Throttle::Unavailable { .. }, None) => Duration::ZERO,
         };
@@ -185,11 +191,12 @@ impl Gate {
             let (is_longer, concerns_waiters) = (false, false);
             return Some(Closing { opens_in, announced_in, is_longer, concerns_waiters });
         }
+        let by_fleet = throttle == Throttle::Fleet;
         let unit = current.map_or(unit, |it| it.unit);
         let announced = now + asked.map_or(hold, |it| it.min(LONGEST_HINT));
         let opens = until + spread(hold, unit);
         let opens = current.map_or(opens, |it| opens.max(it.opens));
-        self.phase = Phase::Closed(Closed { asked, hold, until, announced, opens, unit });
+        self.phase = Phase::Closed(Closed { asked, by_fleet, hold, until, announced, opens, unit });
         // Responses that arrive in one burst move the opening by moments only.
         let concerns_waiters = current.is_none_or(|it| until - it.until >= NEGLIGIBLE);
         let opens_in = opens.saturating_duration_since(now);
@@ -203,7 +210,8 @@ impl Gate {
             return None;
         }
         let (hold, asked) = (Duration::ZERO, None);
-        let closed = Closed { asked, hold, until: now, announced: now, opens: now, unit: 0.0 };
+        let (until, announced, opens) = (now, now, now);
+        let closed = Closed { asked, by_fleet: false, hold, until, announced, opens, unit: 0.0 };
         self.phase = Phase::Opening { closed, moved: now };
         self.opening += 1;
         (self.last, self.good, self.credit) = (0, 0, 1);
@@ -314,14 +322,16 @@ impl Gate {
                     || is_past(visit.deadline, it.opens);
                 let retry_in = it.opens.saturating_duration_since(now);
                 let reason = Reason::TooLong;
-                too_long.then_some(RateLimited { asked: it.asked, retry_in, reason })
+                let (asked, by_fleet) = (it.asked, it.by_fleet);
+                too_long.then_some(RateLimited { asked, by_fleet, retry_in, reason })
             }
             Phase::Opening { closed, .. } => {
                 let is_over =
                     is_past(patient_until(visit, &closed), now) || is_past(visit.deadline, now);
                 let waited = now.saturating_duration_since(visit.joined);
-                let (asked, retry_in) = (closed.asked, Duration::ZERO);
-                is_over.then_some(RateLimited { asked, retry_in, reason: Reason::Waited(waited) })
+                let Closed { asked, by_fleet, .. } = closed;
+                let (retry_in, reason) = (Duration::ZERO, Reason::Waited(waited));
+                is_over.then_some(RateLimited { asked, by_fleet, retry_in, reason })
             }
         }
     }
@@ -333,7 +343,8 @@ impl Gate {
             Phase::Closed(it) => (it.asked, it.opens.saturating_duration_since(now)),
             Phase::Opening { closed, .. } => (closed.asked, Duration::ZERO),
         };
-        RateLimited { asked, retry_in, reason: Reason::Full(most) }
+        let (by_fleet, reason) = (self.is_of_fleet(), Reason::Full(most));
+        RateLimited { asked, by_fleet, retry_in, reason }
     }
 
     /// Returns when a request that waits has to ask again, if it is not let go before.
@@ -352,6 +363,14 @@ impl Gate {
     pub(crate) fn opens_in(&self, now: Instant) -> Duration {
         let Phase::Closed(it) = self.phase else { return Duration::ZERO };
         it.opens.saturating_duration_since(now)
+    }
+
+    /// Returns whether another process of the fleet heard the hint that closed it.
+    pub(crate) fn is_of_fleet(&self) -> bool {
+        match self.phase {
+            Phase::Open => false,
+            Phase::Closed(closed) | Phase::Opening { closed, .. } => closed.by_fleet,
+        }
     }
 
     pub(crate) fn opening(&self) -> u64 {

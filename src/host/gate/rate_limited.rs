@@ -18,6 +18,8 @@ use std::{error::Error, fmt, time::Duration};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimited {
     pub(super) asked: Option<Duration>,
+    /// Set if another process of the fleet heard of the limit.
+    pub(super) by_fleet: bool,
     pub(super) retry_in: Duration,
     pub(super) reason: Reason,
 }
@@ -40,6 +42,11 @@ impl RateLimited {
         self.retry_in
     }
 
+    /// Returns whether another process of the [fleet](crate::fleet) heard of the limit, and not this one.
+    pub fn is_of_fleet(&self) -> bool {
+        self.by_fleet
+    }
+
     /// Returns for how long the host asked to be left alone; `None` if it named no time.
     pub fn asked_for(&self) -> Option<Duration> {
         self.asked
@@ -48,7 +55,8 @@ impl RateLimited {
 
 impl fmt::Display for RateLimited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("host is rate limited: ")?;
+        let heard = if self.by_fleet { ", as the fleet heard" } else { "" };
+        write!(f, "host is rate limited{heard}: ")?;
         match self.asked {
             Some(asked) if asked.subsec_nanos() == 0 => {
                 write!(f, "asked for {} s, ", asked.as_secs())?
@@ -81,8 +89,12 @@ mod tests {
     fn messages_say_what_was_asked_for_and_when_the_next_try_is_allowed() {
         let message = |asked: Option<u64>, retry_in, reason| {
             let asked = asked.map(Duration::from_millis);
-            let error = RateLimited { asked, retry_in: Duration::from_millis(retry_in), reason };
-            assert_eq!(error.retry_in(), Duration::from_millis(retry_in));
+            let (by_fleet, retry_in) = (false, Duration::from_millis(retry_in));
+            let error = RateLimited { asked, by_fleet, retry_in, reason };
+            assert_eq!(error.retry_in(), retry_in);
+            let of_fleet = RateLimited { by_fleet: true, ..error }.to_string();
+            let (heard, heard_by_fleet) = ("limited:", "limited, as the fleet heard:");
+            assert_eq!(of_fleet, error.to_string().replace(heard, heard_by_fleet));
             error.to_string()
         };
         for (asked, retry_in, reason, expected) in [

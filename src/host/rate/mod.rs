@@ -1,11 +1,14 @@
 //! Limits of the requests per time: their rules, and the slots of a host.
 
 mod buckets;
+#[cfg(feature = "serde")]
+mod from_file;
 mod gcra;
 mod learned;
 mod learner;
 mod one;
 mod pacer;
+mod route;
 
 use std::{fmt, iter, mem, sync::Arc, time::Duration};
 
@@ -20,13 +23,11 @@ pub(crate) use self::pacer::{Pacer, Slot, reserve};
 use crate::common::fault::ConfigFault;
 use crate::common::scope::{Scope, next_version};
 use crate::host::rate::gcra::Pace;
+use crate::host::rate::route::RouteOf;
 use crate::outcome::Outcome;
 
 /// The most rates of one scope.
 const MOST_RATES: usize = 4;
-
-/// Finds the route of a request.
-type RouteOf = Arc<dyn Fn(&Request) -> String + Send + Sync>;
 
 /// A limit of the requests per time: per host, per key, or for all requests.
 ///
@@ -188,7 +189,7 @@ impl RateLimit {
     /// Sets how the route of a request is found; see [`bucket_header`](Self::bucket_header). The
     /// method is a part of it in any case. A panic in `route_of` is the caller's.
     pub fn route(self, route_of: impl Fn(&Request) -> String + Send + Sync + 'static) -> Self {
-        Self { route_of: Some(Arc::new(route_of)), ..self }
+        Self { route_of: Some(RouteOf::Own(Arc::new(route_of))), ..self }
     }
 
     /// Adds a rate that has to be kept as well, in the same scope: a request goes when all of them
@@ -254,7 +255,7 @@ impl RateLimit {
     /// Returns the route of a request; `None` if there are no buckets.
     pub(crate) fn route_of(&self, request: &Request) -> Option<(Method, String)> {
         self.bucket.as_ref()?;
-        let own = self.route_of.as_ref().map(|it| it(request));
+        let own = self.route_of.as_ref().map(|it| it.find(request));
         let route = own.unwrap_or_else(|| request.url().path().to_owned());
         Some((request.method().clone(), route))
     }
@@ -269,38 +270,6 @@ impl RateLimit {
     /// Rejects requests instead of waiting for a slot.
     pub fn reject(self) -> Self {
         self.max_wait(Duration::ZERO)
-    }
-
-    /// Returns these rates with another scope.
-    #[cfg(feature = "serde")]
-    pub(crate) fn with_scope(self, scope: Scope) -> Self {
-        Self { scope, ..self }
-    }
-
-    /// Returns this with another first rate, one a second if there was none.
-    #[cfg(feature = "serde")]
-    pub(crate) fn map_first(mut self, change: impl FnOnce(Rate) -> Rate) -> Self {
-        let first = self.rates.first().cloned().unwrap_or(Rate::per_second(1));
-        let rest = self.rates.drain(..).skip(1);
-        self.rates = [change(first)].into_iter().chain(rest).collect();
-        self.version = next_version();
-        self
-    }
-
-    /// Returns whether one limit serves all requests.
-    #[cfg(feature = "serde")]
-    pub(crate) fn is_shared(&self) -> bool {
-        matches!(self.scope, Scope::Shared)
-    }
-
-    /// Returns whether both have the same rates and waits.
-    #[cfg(feature = "serde")]
-    pub(crate) fn has_rules_of(&self, other: &Self) -> bool {
-        self.max_wait == other.max_wait
-            && self.learns == other.learns
-            && self.others.len() == other.others.len()
-            && self.is_of_fleet == other.is_of_fleet
-            && self.paces().eq(other.paces())
     }
 
     pub(crate) fn faults(&self) -> Vec<ConfigFault> {
@@ -369,12 +338,13 @@ impl From<Rate> for RateLimit {
 
 impl fmt::Debug for RateLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { scope, rates, learns, bucket, max_wait, others, .. } = self;
+        let Self { scope, rates, learns, bucket, route_of, max_wait, others, .. } = self;
         f.debug_struct("RateLimit")
             .field("scope", scope)
             .field("rates", rates)
             .field("learns", learns)
             .field("bucket", bucket)
+            .field("route", route_of)
             .field("max_wait", max_wait)
             .field("others", others)
             .finish()

@@ -27,6 +27,7 @@ pub(super) fn source(source: &WaitSource) -> &'static str {
         WaitSource::Budget => "budget",
         WaitSource::CircuitBreaker => "circuit_breaker",
         WaitSource::Fleet => "fleet",
+        WaitSource::FleetGate => "fleet_gate",
         WaitSource::Failover => "failover",
         WaitSource::Gate => "gate",
         WaitSource::Hint(_) | WaitSource::HintFrom => "hint",

@@ -13,12 +13,7 @@ async fn what_some_find_all_heed() {
     service.set_down(true);
     all_send(&nodes[..4], 10, millis(300)).await;
     assert!(nodes[..4].iter().all(Node::is_open));
-    assert_eq!(nodes[5].state(), FleetState::Closed);
-    // Nodes that were quiet hear of it by their first report.
-    for node in &nodes[4..] {
-        assert_eq!(node.get().await, Some(503));
-    }
-    sleep(millis(50)).await;
+    // Nodes that were quiet hear of it all the same.
     assert!(nodes[4..].iter().all(Node::is_open));
     let before = service.arrived();
     for node in &nodes {
@@ -30,6 +25,43 @@ async fn what_some_find_all_heed() {
     for node in &nodes {
         assert_eq!(node.hosts.breaker(HOST).state(), BreakerState::Closed);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_messages_quiet_nodes_hear_by_their_first_report() {
+    let (store, service) = (Wrapped::new(), Service::default());
+    let nodes = nodes(6, &store, &service);
+    all_send(&nodes, 3, millis(100)).await;
+    service.set_down(true);
+    all_send(&nodes[..4], 10, millis(300)).await;
+    assert!(nodes[..4].iter().all(Node::is_open));
+    assert_eq!(nodes[5].state(), FleetState::Closed);
+    for node in &nodes[4..] {
+        assert_eq!(node.get().await, Some(503));
+    }
+    sleep(millis(50)).await;
+    assert!(nodes[4..].iter().all(Node::is_open));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_hears_of_an_opening_by_a_message_alone_stays_in_contact() {
+    let (store, service) = (InProcessFleet::new(), Service::default());
+    let nodes = nodes(6, &store, &service);
+    all_send(&nodes, 3, millis(100)).await;
+    service.set_down(true);
+    open(&nodes[..4], &service).await;
+    assert!(nodes[5].is_open());
+    let exchanges = nodes[5].fleet.stats().exchanges;
+    let before = service.arrived();
+    sleep(secs(5)).await;
+    // What is older than 5 s is not believed any more.
+    assert_ne!(nodes[5].state(), FleetState::Unknown);
+    assert_eq!((nodes[5].get().await, service.arrived()), (None, before));
+    assert!((4..=7).contains(&(nodes[5].fleet.stats().exchanges - exchanges)));
+    // It hears as well that the fleet has closed.
+    service.set_down(false);
+    all_send(&nodes[..4], 60, millis(100)).await;
+    assert_eq!(nodes[5].state(), FleetState::Closed);
 }
 
 #[tokio::test(start_paused = true)]

@@ -75,3 +75,48 @@ async fn history_and_waits_name_the_fleet() {
     let history = kept.history().to_string();
     assert!(history.contains("by fleet"), "{history}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn rejections_by_the_fleet_say_so_in_message_and_history() {
+    let (nodes, _, _) = opened(4).await;
+    let rejected = async |node: &Node| {
+        let kept = AttemptLog::new();
+        let error = node.client.get(URL).with_extension(kept.clone()).send().await.unwrap_err();
+        let holds = kept.history().holds().to_vec();
+        (error.to_string(), holds)
+    };
+    let (message, holds) = rejected(&nodes[0]).await;
+    assert!(message.contains("opened by the fleet"), "{message}");
+    assert!(holds[0].by_fleet && holds[0].to_string().ends_with("circuit_open by the fleet"));
+
+    let (store, service) = (Wrapped::new(), Service::default());
+    let config = || lenient().max_wait_time(secs(5)).gate().build().unwrap();
+    let node = node_of(&Fleet::new(store.clone()), config(), &service);
+    let gate = |remaining| {
+        let gate = reqwest_resilient::fleet::FleetGate::new(0, remaining);
+        store.publish(FleetNews::GateClosed { host: HOST.into(), gate })
+    };
+    assert_eq!(node.get().await, Some(200));
+    gate(secs(2)).await;
+    sleep(millis(1)).await;
+    let kept = AttemptLog::new();
+    let response = node.client.get(URL).with_extension(kept.clone()).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let history = kept.history().to_string();
+    assert!(history.contains("rate_limited by the fleet, then 2."), "{history}");
+    assert!(history.contains("by gate of the fleet"), "{history}");
+    gate(secs(60)).await;
+    sleep(millis(1)).await;
+    let (message, holds) = rejected(&node).await;
+    let expected = "host is rate limited, as the fleet heard: asked for 60 s";
+    assert!(message.contains(expected), "{message}");
+    assert!(holds[0].by_fleet && holds[0].to_string().ends_with("rate_limited by the fleet"));
+
+    // What a response said here is no word of the fleet.
+    let alone = node_of(&Fleet::new(Wrapped::new()), config(), &service);
+    service.next(http::Response::builder().status(429).header(http::header::RETRY_AFTER, 60));
+    assert_eq!(alone.get().await, Some(429));
+    let (message, holds) = rejected(&alone).await;
+    assert!(message.contains("host is rate limited: asked for 60 s"), "{message}");
+    assert!(!holds[0].by_fleet, "{holds:?}");
+}

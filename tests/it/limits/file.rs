@@ -57,6 +57,40 @@ fn a_file_holds_every_limit() {
         "rate_limit = { scope = 'shared', requests = 60, per = '1m', burst = 5, max_wait = '9s' }",
         paced(limit),
     );
+    let day = Rate::per(50_000, 24 * 3_600 * SECOND).burst(1_000);
+    let limit = RateLimit::per_host(Rate::per_second(10)).also(RateLimit::shared(day));
+    let text = "rate_limit.requests = 10
+        [rate_limit.also]
+        scope = 'shared'
+        requests = 50000
+        per = '24h'
+        burst = 1000";
+    check(text, paced(limit.clone()));
+    let text = "[rate_limit]
+        requests = 10
+        also = [
+            { scope = 'shared', requests = 50000, per = '24h', burst = 1000 },
+            { requests = 100, per = '1m' },
+        ]";
+    check(text, paced(limit.also(Rate::per_minute(100))));
+    let buckets = http::HeaderName::from_static("x-ratelimit-bucket");
+    let text = "rate_limit.bucket_header = 'X-RateLimit-Bucket'";
+    check(text, paced(RateLimit::learned().bucket_header(buckets)));
+    let text = "rate_limit = { bucket_header = 'x-ratelimit-bucket', route = 4 }";
+    let limit = format!("{:?}", read(text).unwrap());
+    assert!(limit.contains("4 segments"), "{limit}");
+}
+
+#[test]
+fn further_limits_of_a_host_replace_those_of_all() {
+    let text = "rate_limit = { requests = 10, also = { requests = 100, per = '1m' } }
+        hosts.'slow.example'.rate_limit.also = { requests = 50, per = '1m' }
+        hosts.'same.example'.rate_limit.burst = 2";
+    let limit = |more, rate| RateLimit::per_host(rate).also(Rate::per_minute(more));
+    let slow = RetryOverride::new().rate_limit(limit(50, Rate::per_second(10)));
+    let same = RetryOverride::new().rate_limit(limit(100, Rate::per_second(10).burst(2)));
+    let config = paced(limit(100, Rate::per_second(10)));
+    check(text, config.host("slow.example", slow).host("same.example", same));
 }
 
 #[test]
@@ -81,6 +115,14 @@ fn a_host_has_limits_of_its_own() {
 fn faults_are_named() {
     for (text, expected) in [
         ("rate_limit = { burst = 2 }", "rate_limit.requests is needed, got null"),
+        (
+            "rate_limit = { requests = 2, also = { burst = 2 } }",
+            "rate_limit.also[0].requests is needed, got null",
+        ),
+        (
+            "rate_limit = { requests = 2, also = { also = { requests = 2 } } }",
+            "rate_limit.also.also is not a setting",
+        ),
         (
             "concurrency_limit = 0",
             "concurrency_limit must be a whole number from 1 to 1000000 or \"adaptive\" or a table or \

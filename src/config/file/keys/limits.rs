@@ -104,7 +104,38 @@ pub(in crate::config::file) const RATE: &[Key] = &[
         "The longest wait for a slot; 0 rejects at once. Default: max_wait_time.",
         |it, value| it.max_wait(value.time().unwrap_or_default()),
     ),
+    rate(
+        "bucket_header",
+        Kind::Header,
+        "The header in which responses name the bucket of a request: quotas are learned for each. \
+         Default: none.",
+        |it, value| match value {
+            Value::Header(name) => it.with_buckets(name.clone()),
+            _ => it,
+        },
+    ),
+    rate(
+        "route",
+        Kind::Whole { min: 0, max: 64 },
+        "How many segments of the path make the route of a request, which belongs to a bucket. \
+         Default: all.",
+        |it, value| it.route_of_segments(value.whole().unwrap_or(u32::MAX)),
+    ),
 ];
+
+/// The limits that have to be kept as well; each begins anew.
+pub(super) const ALSO: &[Key] = &[key(
+    "also",
+    Kind::Any(&[Kind::Table(&[LIMIT_SCOPE, RATE]), Kind::List(&Kind::Table(&[LIMIT_SCOPE, RATE]))]),
+    "A limit that has to be kept as well, or several. Default: none.",
+)];
+
+/// The same for one host, whose limits are its own.
+pub(super) const HOST_ALSO: &[Key] = &[key(
+    "also",
+    Kind::Any(&[Kind::Table(&[RATE]), Kind::List(&Kind::Table(&[RATE]))]),
+    "A limit that has to be kept as well, or several. Default: none.",
+)];
 
 /// Sets the limit itself; bounds of an adaptive one stay.
 pub(in crate::config::file) fn set_limit(it: ConcurrencyLimit, value: &Value) -> ConcurrencyLimit {

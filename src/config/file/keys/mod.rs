@@ -18,7 +18,7 @@ pub(super) use self::{
 use self::{
     breaker::BREAKER_SCOPE,
     budget::BUDGET_SCOPE,
-    limits::{LEARNED, LIMIT_SCOPE, PERMITS_OR_ADAPTIVE},
+    limits::{ALSO, HOST_ALSO, LEARNED, LIMIT_SCOPE, PERMITS_OR_ADAPTIVE},
 };
 use crate::config::file::shape::{Key, Kind};
 use crate::config::file::value::Setter;
@@ -76,7 +76,7 @@ const TOP: &[Key] = &[
     ),
     key(
         "rate_limit",
-        Kind::Any(&[LEARNED, Kind::Table(&[LIMIT_SCOPE, RATE]), Kind::Off]),
+        Kind::Any(&[LEARNED, Kind::Table(&[LIMIT_SCOPE, RATE, ALSO]), Kind::Off]),
         "How many requests may be sent per time; learned from what responses say of their quotas, or set. \
          Default: off.",
     ),
@@ -106,7 +106,7 @@ const HOST: &[Key] = &[
     ),
     key(
         "rate_limit",
-        Kind::Any(&[LEARNED, Kind::Table(&[RATE]), Kind::Off]),
+        Kind::Any(&[LEARNED, Kind::Table(&[RATE, HOST_ALSO]), Kind::Off]),
         "What differs for this host's rate limit.",
     ),
 ];
