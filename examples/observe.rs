@@ -22,10 +22,12 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use opentelemetry::trace::{SpanKind, TracerProvider as _};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
+use reqwest_resilient::fleet::{Fleet, InProcessFleet};
 use reqwest_resilient::telemetry::{MetricsObserver, TracingObserver};
 use reqwest_resilient::{
-    AttemptLog, BreakerConfig, CircuitBreaker, ConcurrencyLimit, Exponential, Hedge, History,
-    Limit, Mirrors, RequestBuilderExt, Resilient, ResilientConfig, RetryOverride, WaitSource,
+    AttemptLog, BreakerConfig, BudgetConfig, CircuitBreaker, ConcurrencyLimit, DownloadExt,
+    Exponential, Hedge, History, Limit, Mirrors, RequestBuilderExt, Resilient, ResilientConfig,
+    RetryOverride, WaitSource,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -38,7 +40,10 @@ async fn main() -> Result<()> {
     let spans = set_up_tracing()?;
     let metrics = set_up_metrics()?;
     let (api, down) = (serve().await?, serve().await?);
-    let (client, careful) = (client()?, careful_client(&api, &down)?);
+    // Two nodes of one fleet.
+    let store = InProcessFleet::new();
+    let (one, other) = (Fleet::new(store.clone()), Fleet::new(store));
+    let (client, careful) = (client(&one)?, careful_client(&api, &down, &other)?);
 
     let (report, log) = (format!("{api}/report?token=never-shown"), AttemptLog::new());
     let survived = client.get(report).with_extension(log.clone()).send_resilient();
@@ -79,7 +84,7 @@ fn seconds() -> Result<u64> {
 }
 
 /// The client and its listeners.
-fn client() -> Result<ClientWithMiddleware> {
+fn client(fleet: &Fleet) -> Result<ClientWithMiddleware> {
     let breaker = BreakerConfig::default().open_for(Duration::from_millis(500));
     let config = ResilientConfig::builder()
         .backoff(Exponential::new(Duration::from_millis(300)))
@@ -89,11 +94,11 @@ fn client() -> Result<ClientWithMiddleware> {
         .observer(MetricsObserver::new().client("observe"))
         .build()?;
     let inner = Resilient::reqwest_builder().build()?;
-    Ok(ClientBuilder::new(inner).with(Resilient::new(config)).build())
+    Ok(ClientBuilder::new(inner).with(Resilient::new(config).with_fleet(fleet)).build())
 }
 
 /// A client that hedges, limits itself and knows a mirror of the server that is down.
-fn careful_client(api: &str, down: &str) -> Result<ClientWithMiddleware> {
+fn careful_client(api: &str, down: &str, fleet: &Fleet) -> Result<ClientWithMiddleware> {
     let mirrors = Mirrors::new(&format!("{down}/broken")).also(&format!("{api}/steady"));
     let config = ResilientConfig::builder()
         .attempt_timeout(Duration::from_millis(600))
@@ -103,7 +108,8 @@ fn careful_client(api: &str, down: &str) -> Result<ClientWithMiddleware> {
         .observer(TracingObserver::new())
         .observer(MetricsObserver::new().client("careful"))
         .build()?;
-    Ok(ClientBuilder::new(reqwest::Client::new()).with(Resilient::new(config)).build())
+    let resilient = Resilient::new(config).with_fleet(fleet);
+    Ok(ClientBuilder::new(reqwest::Client::new()).with(resilient).build())
 }
 
 /// Logs to stdout, spans to OpenTelemetry.
@@ -168,16 +174,21 @@ async fn traffic(
             let patience = RetryOverride::new().max_retries(retries);
             client.get(url).with_extension(patience).send()
         };
+        // Two retries, and there are no more.
+        let budget = BudgetConfig::default().size(1).trickle(0.0);
+        let patience = RetryOverride::new().max_retries(1).retry_budget(budget);
         // What becomes of them is for the telemetry to say.
         join_all([
             request(format!("{api}/steady"), 3),
             request(format!("{api}/flaky"), 3),
             request(format!("{api}{limited}"), 3),
-            request(format!("{down}/broken"), 1),
+            client.get(format!("{down}/broken")).with_extension(patience).send(),
             careful.get(format!("{down}/broken")).send(),
             careful.get(format!("{api}/tail")).send(),
         ])
         .await;
+        // Breaks off, and starts over.
+        let _ = client.get(format!("{api}/file")).download().bytes().await;
         // More at a time than its limit allows.
         join_all((0..3).map(|_| careful.get(format!("{api}/steady")).send())).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -189,11 +200,13 @@ async fn traffic(
 enum Does {
     Answer(&'static str, u64),
     Reset,
+    /// Sends so many bytes of a file of 20.
+    Send(usize),
 }
 
 /// The steps of a path, taken in turn; after the last one of `/report` it stays at that.
 fn script(path: &str, turn: usize) -> Does {
-    use Does::{Answer, Reset};
+    use Does::{Answer, Reset, Send};
 
     const OK: Does = Answer("200 OK", 80);
     const BUSY: Does = Answer("503 Service Unavailable\r\nRetry-After: 1", 150);
@@ -206,6 +219,7 @@ fn script(path: &str, turn: usize) -> Does {
         "/flaky" => &[OK, ERROR, OK, Reset, OK, OK],
         "/limited" => &[LIMITED, OK],
         "/broken" => &[ERROR],
+        "/file" => &[Send(10), Send(20)],
         // The second of each two is for the hedge of a slow one, which wins or loses.
         "/tail" => &[OK, Answer("200 OK", 300), OK, Answer("200 OK", 150), OK],
         _ => &[Answer("404 Not Found", 0)],
@@ -242,6 +256,10 @@ async fn answer(
         Does::Reset => {
             tokio::time::sleep(Duration::from_millis(120)).await;
             stream.set_zero_linger()
+        }
+        Does::Send(bytes) => {
+            let head = "HTTP/1.1 200 OK\r\nContent-Length: 20\r\nConnection: close\r\n\r\n";
+            stream.write_all(format!("{head}{:.<bytes$}", "").as_bytes()).await
         }
         Does::Answer(status, millis) => {
             tokio::time::sleep(Duration::from_millis(millis)).await;

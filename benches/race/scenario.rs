@@ -245,10 +245,12 @@ impl Scenario {
     }
 
     /// Returns how many requests a second it makes at most, retries included: by which scenarios
-    /// share the machine. One whose slowest requests are judged has it to itself.
+    /// share the machine. One whose slowest requests are judged has it to itself, and one whose limit
+    /// is so short that the company would make others late.
     pub(crate) fn load(&self) -> usize {
+        let is_short = self.limit.is_some_and(|it| it < Duration::from_millis(500));
         match self.arrivals {
-            _ if self.bars.iter().any(|it| matches!(it, Bar::P99(_))) => usize::MAX,
+            _ if is_short || self.bars.iter().any(|it| matches!(it, Bar::P99(_))) => usize::MAX,
             Arrivals::AtOnce(count) => 2 * count,
             Arrivals::Paced { rate, .. } => (3.0 * rate) as usize,
             Arrivals::Parallel { width, .. } => 20 * width,

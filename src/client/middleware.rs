@@ -271,7 +271,7 @@ impl Resilient {
     pub(crate) fn run<'a, C: Chain + 'a>(
         &'a self,
         chain: C,
-        mut request: Request,
+        request: Request,
         extensions: &'a mut Extensions,
     ) -> BoxFuture<'a, Result<Response, C::Error>> {
         if let Some(fleet) = &self.fleet {
@@ -283,16 +283,30 @@ impl Resilient {
             timeout: self.client_timeout,
             records: self.records,
         };
-        let (policy, faults) = match self.current.resolve(&request, extensions) {
+        match self.current.resolve(&request, extensions) {
             Ok(policy) => {
                 self.look_for_limits(&policy, &request);
-                if fast_path::applies(&policy, &request, extensions) {
-                    return fast_path::run(client, policy, chain, request, extensions);
+                match fast_path::applies(&policy, &request, extensions) {
+                    true => fast_path::run(client, policy, chain, request, extensions),
+                    false => self.run_loop(client, (policy, None), chain, request, extensions),
                 }
-                (policy, None)
             }
-            Err(invalid) => (invalid.0, Some(invalid.1)),
-        };
+            Err(invalid) => {
+                let (policy, faults) = *invalid;
+                self.run_loop(client, (policy, Some(faults)), chain, request, extensions)
+            }
+        }
+    }
+
+    /// Runs one request through the loop; `faults` are those of its own settings.
+    fn run_loop<'a, C: Chain + 'a>(
+        &'a self,
+        client: ClientParts<'a>,
+        (policy, faults): (Arc<Policy>, Option<ConfigError>),
+        chain: C,
+        mut request: Request,
+        extensions: &'a mut Extensions,
+    ) -> BoxFuture<'a, Result<Response, C::Error>> {
         let is_mirrored = faults.is_none() && policy.mirrors.is_some();
         let (policy, endpoints, faults) = match is_mirrored {
             false => (policy, None, faults),

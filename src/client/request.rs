@@ -207,18 +207,24 @@ macro_rules! sending {
         }
 
         impl Prepared<$chain::ClientWithMiddleware> {
+            #[inline]
             pub(crate) fn new(
                 mut builder: $chain::RequestBuilder,
             ) -> Result<Self, HttpRequestError> {
                 // `build_split` drops the extensions.
                 let mut extensions = mem::take(builder.extensions());
                 let log = extensions.get_or_insert_default::<AttemptLog>().clone();
-                let (client, request) = builder.build_split();
-                let request = request.map_err(unbuilt)?;
-                let (method, url) = (request.method().clone(), request.url().clone());
-                Ok(Self { client, request, extensions, told: RequestIdentity { method, url, log } })
+                match builder.build_split() {
+                    (client, Ok(request)) => {
+                        let (method, url) = (request.method().clone(), request.url().clone());
+                        let told = RequestIdentity { method, url, log };
+                        Ok(Self { client, request, extensions, told })
+                    }
+                    (_, Err(error)) => Err(unbuilt(error)),
+                }
             }
 
+            #[inline]
             pub(crate) fn send(
                 self,
             ) -> impl Future<Output = Result<Response, HttpRequestError>> + Send {
@@ -346,15 +352,20 @@ impl RequestBuilder {
         self.0
     }
 
+    #[inline]
     pub(crate) fn prepare(self) -> Result<Prepared, HttpRequestError> {
         <Prepared>::new(self.0?)
     }
 
+    #[inline]
     pub(crate) fn map(
         self,
         change: impl FnOnce(reqwest_middleware::RequestBuilder) -> reqwest_middleware::RequestBuilder,
     ) -> Self {
-        Self(self.0.map(change))
+        match self.0 {
+            Ok(inner) => Self(Ok(change(inner))),
+            Err(error) => Self(Err(error)),
+        }
     }
 
     fn invalid(self, part: InvalidPart) -> Self {

@@ -66,8 +66,8 @@ impl ResilientConfig {
     ///
     /// | setting | value | why |
     /// |---|---|---|
-    /// | `max_retries` | 8 | of 1,000 requests two are lost at 50 % failures, 64 with three retries |
-    /// | `backoff` | from 300 ms, at most 2.5 s | outages are waited out at the breaker; while a host still responds, most attempts work, and sooner is better |
+    /// | `max_retries` | 10 | of 1,000 requests one is lost at 50 % failures, 64 with three retries |
+    /// | `backoff` | from 300 ms, half as long again each time, at most 2.5 s | outages are waited out at the breaker; while a host still responds, most attempts work, and sooner is better |
     /// | `max_wait_time` | 15 min | longer than the windows of most rate limits: a server that asks for minutes gets them |
     /// | `max_open_wait` | 1 min, whatever probes fail in it | an outage delays the job instead of costing a page for each request that meets it |
     /// | `retry_budget` | 200 retries, by the rule of the default; each second adds one | bursts are larger where hundreds of requests run side by side; and where all of them wait for a token, no success brings one. No budget at all put 4 to 21 times the load on the host after an outage, in a model |
@@ -101,7 +101,9 @@ impl ResilientConfig {
     /// | `deadline_header` | `grpc-timeout` | the server learns how much of it is left, and need not begin what comes too late |
     /// | `max_retries` | 2 | services call services: retries of each level multiply |
     /// | `backoff` | from 50 ms | most failures inside a data centre are over by then |
-    /// | `max_wait_time`, `max_open_wait` | `deadline / 10` | a request that would wait longer, at gate or breaker or for a token, fails fast and leaves the caller time for a fallback. The spread of a hint comes on top |
+    /// | `max_open_wait` | `deadline / 2`, at most 2 s | an outage of a second costs a third of its requests at most, not all: those that failed wait for the token that the first success brings, and there is time left for their retry |
+    /// | `circuit_breaker` | opens for half of that wait, 250 ms at least, growing to twice as long | a breaker that is open for longer than requests wait loses them after the host is back |
+    /// | `max_wait_time` | `deadline / 10` | where the server asks for more, a request fails fast and leaves the caller time for a fallback. The spread of a hint comes on top |
     ///
     /// Set [`attempt_timeout`](ResilientConfigBuilder::attempt_timeout), a little above the 99th
     /// percentile of the server's latency: without it an attempt that hangs takes all of `deadline`.

@@ -223,9 +223,11 @@ pub(crate) struct AttemptLimits<'a> {
     pub(crate) is_own_client: bool,
 }
 
-/// Sends the request down the chain with a body made for this attempt.
+/// Sends the request by `send`, with a body made for this attempt.
 pub(crate) fn with_body<'a, C: Chain + 'a>(
-    chain: C,
+    send: impl FnOnce(Request, &'a mut Extensions) -> BoxFuture<'a, Result<Response, C::Error>>
+    + Send
+    + 'a,
     request: Request,
     extensions: &'a mut Extensions,
     factory: BodyFactory,
@@ -233,7 +235,7 @@ pub(crate) fn with_body<'a, C: Chain + 'a>(
     Box::pin(async move {
         let request = factory.fill(request).await;
         let request = request.map_err(|it| C::body_factory_error(BodyFactoryError(it)))?;
-        chain.send(request, extensions).await
+        send(request, extensions).await
     })
 }
 

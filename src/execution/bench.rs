@@ -58,7 +58,7 @@ impl Answered {
         let result = OutcomeResult::Response { status, headers, url, body, redirected };
         let (method, elapsed) = (&Method::GET, Duration::ZERO);
         let outcome = Outcome { elapsed, ..Outcome::new(method, url, result) };
-        let mut advice = hint::read(status, headers, &policy.hints, now);
+        let mut advice = hint::read(status, headers, &policy.hints, || now);
         if policy.verdict(&outcome, &mut advice, &mut None) != Verdict::Transient {
             return None;
         }

@@ -70,13 +70,14 @@ impl<'p> Execution<'p> {
         // An earlier wait may have ended without a visit to the gate.
         self.waits_at_gate = false;
         self.recorder.heard = Heard::default();
-        let outcome = self.outcome(original, result);
+        let mut outcome = self.outcome(original, result);
         // The caller's functions are asked once for an attempt, be it in a race.
-        let judged = self.judged.take().map_or_else(|| judge(self.policy, &outcome), |it| *it);
+        let judged = self.judged.take().map_or_else(|| judge(self.policy, &mut outcome), |it| *it);
         let Judged { advice, heard, verdict, error, closing } = judged;
         self.own_error = error;
         self.recorder.heard = heard;
-        let outcome = &Outcome { heard, ..outcome };
+        outcome.heard = heard;
+        let outcome = &outcome;
         let is_misdirected = verdict == Verdict::Final && self.is_misdirected(outcome);
         let verdict = if is_misdirected { Verdict::Transient } else { verdict };
         let may_be_applied = !outcome.method.is_safe()
@@ -295,7 +296,8 @@ impl<'p> Execution<'p> {
 }
 
 /// Classifies an outcome by the rules and the functions of the caller.
-pub(super) fn judge(policy: &Policy, outcome: &Outcome<'_>) -> Judged {
+/// The outcome then knows what the response says about retries.
+pub(super) fn judge(policy: &Policy, outcome: &mut Outcome<'_>) -> Judged {
     let mut advice = advice(policy, outcome);
     let retry_in = advice.hint.as_ref().map(|it| it.after);
     let heard = Heard { retry_in, rate_limited: advice.rate_limited };
@@ -303,7 +305,7 @@ pub(super) fn judge(policy: &Policy, outcome: &Outcome<'_>) -> Judged {
         hint.after = policy.cut_hint(hint.after);
     }
     let mut error = None;
-    let outcome = &Outcome { heard, ..*outcome };
+    outcome.heard = heard;
     let verdict = policy.verdict(outcome, &mut advice, &mut error);
     Judged { advice, heard, verdict, error, closing: None }
 }
@@ -317,7 +319,7 @@ fn advice(policy: &Policy, outcome: &Outcome<'_>) -> Advice {
                 || policy.retry_if.is_some()
                 || policy.statuses.contains(status) =>
         {
-            hint::read(status, headers, &policy.hints, policy.sources.wall_clock())
+            hint::read(status, headers, &policy.hints, || policy.sources.wall_clock())
         }
         OutcomeResult::Response { .. } => return Advice::default(),
         // Of a response that a middleware made an error of, the status alone is known.

@@ -53,6 +53,7 @@ impl ClientParts<'_> {
     }
 
     /// Watches the body of a response for stalls, in a client of our own: any other has its own limits.
+    #[inline]
     pub(crate) fn guarded(
         &self,
         policy: &Policy,

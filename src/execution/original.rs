@@ -47,15 +47,15 @@ impl<'a> Original<'a> {
         Self { request, extensions, own: None, is_copied: false, is_bare, log, resent, is_hedged }
     }
 
-    /// Takes the request out, and leaves a copy in its place if one is wanted and possible, or else
-    /// a request without headers and body.
+    /// Returns the request to send: a copy if one is wanted and possible, or else the request itself,
+    /// which leaves one without headers and body.
     #[inline]
     pub(crate) fn take(&mut self, copy: bool) -> Request {
         match if copy { self.request.try_clone() } else { None } {
             Some(copy) => {
                 self.is_copied = true;
                 self.own = (!self.is_bare).then(|| self.extensions.clone());
-                mem::replace(self.request, copy)
+                copy
             }
             None => {
                 (self.is_copied, self.own) = (false, None);
@@ -93,7 +93,12 @@ impl<'a> Original<'a> {
     /// Gives the attempt under way extensions that are not the caller's own, and marks it as one that
     /// may race with hedges.
     pub(crate) fn isolate(&mut self) {
-        self.own.get_or_insert_with(|| self.extensions.clone()).insert(Hedged);
+        let own = self.own.get_or_insert_with(|| match self.is_bare && self.is_copied {
+            // `restore` makes them anew.
+            true => mem::take(self.extensions),
+            false => self.extensions.clone(),
+        });
+        own.insert(Hedged);
     }
 
     /// Takes the extensions of the attempt under way out of it.
@@ -110,7 +115,10 @@ impl<'a> Original<'a> {
     }
 
     /// Returns the extensions of a hedge, which is the send of this number.
-    pub(crate) fn hedge_extensions(&self, attempt: u32) -> Extensions {
+    pub(crate) fn hedge_extensions(&mut self, attempt: u32) -> Extensions {
+        if self.is_bare {
+            self.restore();
+        }
         let mut extensions = self.extensions.clone();
         extensions.insert(self.resends(attempt));
         extensions.insert(Hedged);
@@ -139,10 +147,15 @@ impl<'a> Original<'a> {
     pub(crate) fn retry(&mut self) {
         self.own = None;
         if mem::take(&mut self.is_copied) && self.is_bare {
-            self.extensions.clear();
-            if let Some(log) = &self.log {
-                self.extensions.insert(log.clone());
-            }
+            self.restore();
+        }
+    }
+
+    /// Makes the caller's extensions what they were, if they are bare.
+    fn restore(&mut self) {
+        self.extensions.clear();
+        if let Some(log) = &self.log {
+            self.extensions.insert(log.clone());
         }
     }
 

@@ -105,7 +105,7 @@ impl<'p> Execution<'p> {
             permit: None,
             other: None,
             records: self.client.records,
-            run: Run::UnderWay(run(chain, request, extensions, scopes, self.limits())),
+            run: Run::UnderWay(run(Way::Chain(chain), request, extensions, scopes, self.limits())),
         }
     }
 
@@ -192,8 +192,8 @@ impl<'p> Execution<'p> {
             return Some(Winner { at, finish, judged: None });
         }
         let (judged, is_missing) = {
-            let outcome = self.outcome_of::<C>(racer, &finish, self.now, original);
-            let mut judged = judge(self.policy_of(racer), &outcome);
+            let mut outcome = self.outcome_of::<C>(racer, &finish, self.now, original);
+            let mut judged = judge(self.policy_of(racer), &mut outcome);
             // 409 with an idempotency key: the twin is at work. 404: others may have the resource.
             let is_twins = outcome.keyed && outcome.status() == Some(StatusCode::CONFLICT);
             let is_missing = self.is_missing(&outcome);

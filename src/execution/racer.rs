@@ -1,13 +1,12 @@
 //! The racers of one turn: an attempt and its hedges, under way or failed.
 
-use std::{array, error::Error, pin::pin, task::Context, task::Poll};
+use std::{array, pin::pin, task::Context, task::Poll};
 
 use http::Extensions;
 use reqwest::{Request, Response};
 use reqwest_middleware::ClientWithMiddleware;
 
 use crate::common::clock::Instant;
-use crate::error::HttpRequestError;
 use crate::execution::attempt::{self, AttemptLimits, AttemptResult, Chain};
 use crate::execution::body::{BodyFactory, BoxFuture};
 use crate::execution::decide::Judged;
@@ -15,7 +14,6 @@ use crate::execution::other_endpoint::OtherEndpoint;
 use crate::host::hedging::HedgePermit;
 use crate::observe::listeners::Scopes;
 use crate::outcome::AttemptKind;
-use crate::outcome::transport_error::BodyFactoryError;
 
 /// The most racers: an attempt and four hedges.
 pub(super) const MOST: usize = 5;
@@ -109,7 +107,7 @@ impl<'p, 'a, E> Racers<'p, 'a, E> {
 
 /// Runs one racer within its limits and scopes.
 pub(super) fn run<'a, C: Chain + 'a>(
-    chain: C,
+    way: Way<C>,
     mut request: Request,
     mut extensions: Extensions,
     scopes: Scopes,
@@ -119,8 +117,11 @@ pub(super) fn run<'a, C: Chain + 'a>(
     Box::pin(async move {
         let factory = extensions.get::<BodyFactory>().cloned();
         let sending = match factory {
-            None => chain.send(request, &mut extensions),
-            Some(factory) => attempt::with_body(chain, request, &mut extensions, factory),
+            None => way.send(request, &mut extensions),
+            Some(factory) => {
+                let send = |it, extensions| way.send(it, extensions);
+                attempt::with_body::<C>(send, request, &mut extensions, factory)
+            }
         };
         let result = match is_bounded {
             false => AttemptResult::of(sending.await, false),
@@ -134,22 +135,19 @@ pub(super) fn run<'a, C: Chain + 'a>(
 }
 
 /// The way of a racer: down the chain, or through the client that hedges are sent by.
-#[derive(Clone)]
 pub(super) enum Way<C> {
     Chain(C),
     Client(ClientWithMiddleware),
 }
 
-impl<C: Chain> Chain for Way<C> {
-    type Error = C::Error;
-
+impl<C: Chain> Way<C> {
     fn send<'a>(
         self,
         request: Request,
         extensions: &'a mut Extensions,
-    ) -> BoxFuture<'a, Result<Response, Self::Error>>
+    ) -> BoxFuture<'a, Result<Response, C::Error>>
     where
-        Self: 'a,
+        C: 'a,
     {
         match self {
             Self::Chain(chain) => chain.send(request, extensions),
@@ -158,25 +156,5 @@ impl<C: Chain> Chain for Way<C> {
                 sent.map_err(C::of_other_client)
             }),
         }
-    }
-
-    fn as_error(error: &Self::Error) -> &(dyn Error + 'static) {
-        C::as_error(error)
-    }
-
-    fn transport_error(error: &Self::Error) -> Option<&reqwest::Error> {
-        C::transport_error(error)
-    }
-
-    fn local(error: HttpRequestError) -> Self::Error {
-        C::local(error)
-    }
-
-    fn of_other_client(error: reqwest_middleware::Error) -> Self::Error {
-        C::of_other_client(error)
-    }
-
-    fn body_factory_error(error: BodyFactoryError) -> Self::Error {
-        C::body_factory_error(error)
     }
 }

@@ -197,7 +197,10 @@ impl<'p> Execution<'p> {
             let factory = extensions.get::<BodyFactory>().cloned();
             let sending = match factory {
                 None => chain.send(request, extensions),
-                Some(factory) => attempt::with_body(chain, request, extensions, factory),
+                Some(factory) => {
+                    let send = |it, extensions| chain.send(it, extensions);
+                    attempt::with_body::<C>(send, request, extensions, factory)
+                }
             };
             (sending, is_bounded.then_some(limits))
         };

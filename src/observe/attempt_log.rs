@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use http::StatusCode;
+
 use crate::common::path_redactor::PathRedactor;
 use crate::observe::history::{Attempt, History};
 use crate::outcome::Heard;
@@ -27,7 +29,11 @@ pub struct AttemptLog(Arc<Mutex<Logged>>);
 
 #[derive(Debug, Default)]
 struct Logged {
+    /// Empty after a success.
     history: History,
+    /// The status of a first attempt that succeeded, and the other host that responded: few read the
+    /// log of such a request, so that its history is made for them.
+    success: Option<(StatusCode, Option<String>)>,
     elapsed: Duration,
     redact_path: Option<PathRedactor>,
 }
@@ -40,12 +46,18 @@ impl AttemptLog {
 
     /// Returns the history so far.
     pub fn history(&self) -> History {
-        self.lock(|it| it.history.clone())
+        self.lock(|it| match &it.success {
+            None => it.history.clone(),
+            Some((status, by)) => {
+                let attempt = Attempt::succeeded(*status, it.elapsed, by.clone());
+                History::of_success(attempt, Heard::default())
+            }
+        })
     }
 
     /// Returns the number of attempts so far.
     pub fn attempts(&self) -> u32 {
-        self.lock(|it| it.history.total())
+        self.lock(|it| it.success.as_ref().map_or(it.history.total(), |_| 1))
     }
 
     /// Returns how long the request took, waits included; up to its last attempt while it runs.
@@ -68,17 +80,15 @@ impl AttemptLog {
         elapsed: Duration,
         redact_path: Option<&PathRedactor>,
     ) {
-        self.lock(|it| {
-            it.history = history;
-            it.elapsed = elapsed;
-            it.redact_path = redact_path.cloned();
-        });
+        let redact_path = redact_path.cloned();
+        self.lock(|it| *it = Logged { history, success: None, elapsed, redact_path });
     }
 
-    /// Records that the first attempt succeeded, and that this was all.
-    pub(crate) fn set_success(&self, attempt: Attempt) {
-        let elapsed = attempt.duration;
-        self.set(History::of_success(attempt, Heard::default()), elapsed, None);
+    /// Records that the first attempt succeeded, and that this was all; `by` is another host that
+    /// responded.
+    pub(crate) fn set_success(&self, status: StatusCode, elapsed: Duration, by: Option<String>) {
+        let success = Some((status, by));
+        self.lock(|it| *it = Logged { success, elapsed, ..Logged::default() });
     }
 
     fn lock<T>(&self, read: impl FnOnce(&mut Logged) -> T) -> T {
@@ -88,8 +98,6 @@ impl AttemptLog {
 
 #[cfg(test)]
 mod tests {
-    use http::StatusCode;
-
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -98,10 +106,17 @@ mod tests {
     fn a_log_shows_what_was_last_written() {
         let log = AttemptLog::new();
         assert_eq!((log.attempts(), log.elapsed()), (0, Duration::ZERO));
-        let attempt = Attempt::succeeded(StatusCode::OK, SECOND, None);
+        let by = || Some(String::from("b.example"));
+        let attempt = Attempt::succeeded(StatusCode::OK, SECOND, by());
         let history = History::of_success(attempt, Heard::default());
-        log.clone().set(history.clone(), SECOND, None);
-        assert_eq!((log.attempts(), log.elapsed()), (1, SECOND));
-        assert_eq!(log.history(), history);
+        log.clone().set_success(StatusCode::OK, SECOND, by());
+        for _ in 0..2 {
+            assert_eq!((log.attempts(), log.elapsed()), (1, SECOND));
+            assert_eq!(log.history(), history);
+            log.set(history.clone(), SECOND, None);
+        }
+        log.set_success(StatusCode::OK, SECOND, None);
+        log.set(History::default(), SECOND, None);
+        assert_eq!((log.attempts(), log.history()), (0, History::default()));
     }
 }

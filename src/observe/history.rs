@@ -68,9 +68,8 @@ impl Attempt {
         }
     }
 
-    /// Builds the record of a first attempt that succeeded; `by` is the URL of another host that
-    /// responded.
-    pub(crate) fn succeeded(status: StatusCode, duration: Duration, by: Option<&Url>) -> Self {
+    /// Builds the record of a first attempt that succeeded; `by` is another host that responded.
+    pub(crate) fn succeeded(status: StatusCode, duration: Duration, by: Option<String>) -> Self {
         Self {
             number: 1,
             kind: AttemptKind::First,
@@ -79,7 +78,7 @@ impl Attempt {
             result: Ok(status),
             delivery: Delivery::Answered,
             host: None,
-            answered_by: by.and_then(server_of),
+            answered_by: by,
             wait: None,
         }
     }

@@ -283,7 +283,10 @@ impl<'a> Outcome<'a> {
 
     /// Returns the URL that responded, if its server is not the one that was asked.
     pub(crate) fn cross_host_url(&self) -> Option<&'a Url> {
-        cross_host_url(self.url, self.answered_by()?)
+        match self.result {
+            OutcomeResult::Response { url, .. } => cross_host_url(self.url, url),
+            OutcomeResult::Failure(..) => cross_host_url(self.url, self.answered_by()?),
+        }
     }
 
     /// Returns whether the connection may have been stale: closed by the server while it was idle.

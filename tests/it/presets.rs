@@ -83,10 +83,10 @@ impl Middleware for Host {
 }
 
 #[tokio::test(start_paused = true)]
-async fn batch_retries_eight_times() {
+async fn batch_retries_ten_times() {
     let (client, script) = scripted(ResilientConfig::batch(), [Reply::status(500)]);
-    assert_eq!(ask(&client).await.0.unwrap_err().attempts(), 9);
-    assert_eq!(script.sent().len(), 9);
+    assert_eq!(ask(&client).await.0.unwrap_err().attempts(), 11);
+    assert_eq!(script.sent().len(), 11);
 }
 
 #[tokio::test(start_paused = true)]
@@ -245,26 +245,52 @@ async fn service_retries_twice_within_moments() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn service_waits_a_tenth_of_its_deadline_at_most() {
+async fn service_waits_a_tenth_of_its_deadline_for_a_hint() {
     for (after, attempts) in [(1, 2), (2, 1)] {
-        // At the gate.
         let config = ResilientConfig::service(secs(10));
         let (client, _) = scripted(config, [hinted(429, after), Reply::status(200)]);
         let (result, took) = ask(&client).await;
         assert_eq!(result.map_or_else(|it| it.attempts(), |it| it.attempts()), attempts);
         assert!(took <= Duration::from_millis(1_250), "{took:?}");
     }
-    // At the breaker.
-    let host = Host::down(secs(0)..secs(10_000), None);
-    let client = host.client(ResilientConfig::service(secs(5)));
-    let mut longest = Duration::ZERO;
-    for _ in 0..100 {
-        let (result, took) = ask(&client).await;
-        result.unwrap_err();
-        longest = longest.max(took);
-        sleep(Duration::from_millis(100)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn service_ends_within_its_deadline_while_its_host_is_down() {
+    for deadline in [200, 1_800, 5_000].map(Duration::from_millis) {
+        let host = Host::down(secs(0)..secs(10_000), None);
+        let client = host.client(ResilientConfig::service(deadline));
+        for _ in 0..100 {
+            let (result, took) = ask(&client).await;
+            result.unwrap_err();
+            assert!(took <= deadline, "{took:?}");
+            sleep(Duration::from_millis(100)).await;
+        }
     }
-    assert!(longest <= Duration::from_millis(2_000), "{longest:?}");
+}
+
+/// Sixty requests a second through an outage: half of those of its last second wait it out at least, and
+/// none is lost that begins once the host is back.
+#[tokio::test(start_paused = true)]
+async fn service_loses_no_request_once_its_host_is_back() {
+    for (length, status, most) in
+        [(1, Some(503), 30), (1, None, 30), (5, Some(503), 300), (5, None, 300)]
+    {
+        let back = secs(5 + length);
+        let host = Host::down(secs(5)..back, status);
+        let client = host.client(ResilientConfig::service(Duration::from_millis(1_800)));
+        let requests = (0..60 * (8 + length)).map(|i| {
+            let (client, start) = (client.clone(), host.start);
+            async move {
+                tokio::time::sleep_until(start + Duration::from_secs(1) * i as u32 / 60).await;
+                (start.elapsed(), ask(&client).await.0.is_err())
+            }
+        });
+        let ended = join_all(requests).await;
+        let lost: Vec<_> = ended.into_iter().filter(|it| it.1).map(|it| it.0).collect();
+        assert!(lost.len() <= most, "{length} s, {status:?}: {}", lost.len());
+        assert!(lost.iter().all(|it| *it < back), "{length} s, {status:?}: {:?}", lost.last());
+    }
 }
 
 #[tokio::test(start_paused = true)]

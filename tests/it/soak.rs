@@ -3,6 +3,9 @@
 //! `cargo test --release --all-features --test it soak -- --ignored --nocapture`; the environment
 //! variables `SOAK_REQUESTS` and `SOAK_SEED` choose how many and which.
 
+#[cfg(feature = "download")]
+mod everything;
+
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -42,9 +45,6 @@ async fn nothing_leaks_across_threads() {
 }
 
 async fn soak() {
-    let number = |name, default| {
-        env::var(name).map_or(default, |it| it.parse().unwrap_or_else(|_| panic!("{name}={it}")))
-    };
     let (requests, seed) = (number("SOAK_REQUESTS", 100_000), number("SOAK_SEED", 1));
     let rule =
         BreakerConfig::consecutive(4.try_into().unwrap()).open_for(ms(20)).without_open_growth();
@@ -211,6 +211,11 @@ fn resident_memory() -> u64 {
     kib.unwrap_or_default() * 1024
 }
 
-fn ms(millis: u64) -> Duration {
+/// Returns the number that an environment variable says.
+fn number(name: &str, default: u64) -> u64 {
+    env::var(name).map_or(default, |it| it.parse().unwrap_or_else(|_| panic!("{name}={it}")))
+}
+
+const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }

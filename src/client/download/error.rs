@@ -11,9 +11,11 @@ use crate::error::{BoxError, HttpRequestError};
 use crate::observe::history::History;
 use crate::observe::redact::{self, RedactedUrl};
 use crate::observe::redacted_source::RedactedSource;
+use crate::outcome::transport_error;
 
 /// A download that did not finish: why, at which byte, and the histories of its requests.
 ///
+/// `Display` has the status of a request that failed; the alternate form `{:#}` has the cause as well.
 /// No message shows userinfo or query of a URL.
 ///
 /// # Examples
@@ -27,7 +29,8 @@ use crate::observe::redacted_source::RedactedSource;
 ///     Err(error) if *error.kind() == DownloadErrorKind::Exhausted => {
 ///         println!("try again later, it goes on at byte {}", error.offset());
 ///     }
-///     Err(error) => eprintln!("{error}"),
+///     // With the cause, such as: a request failed with status 404
+///     Err(error) => eprintln!("{error:#}"),
 /// }
 /// # }
 /// ```
@@ -41,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) validator: Option<HeaderValue>,
     /// `true` if another request can go on at `offset`.
     pub(crate) is_resumable: bool,
+    /// Why each break began the download anew, if one did.
+    pub(crate) restarted: Option<NotResumable>,
     pub(crate) resumes: u32,
     pub(crate) histories: Vec<History>,
     pub(crate) cause: Cause,
@@ -169,6 +174,7 @@ impl DownloadError {
             offset: 0,
             validator: None,
             is_resumable: false,
+            restarted: None,
             resumes: 0,
             histories: vec![],
             cause,
@@ -251,12 +257,34 @@ impl DownloadError {
 /// `download of https://example.com/big.iso failed at byte 1048576: it stalled`
 impl fmt::Display for DownloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, url, redact_path, offset, .. } = &*self.0;
+        let Inner { kind, url, redact_path, offset, restarted, cause, .. } = &*self.0;
         f.write_str("download")?;
         if let Some(url) = url {
             write!(f, " of {}", RedactedUrl::new(url, redact_path.as_ref()))?;
         }
-        write!(f, " failed at byte {offset}: {kind}")
+        write!(f, " failed at byte {offset}: ")?;
+        match (kind, restarted, cause) {
+            (DownloadErrorKind::Request, _, Cause::Request(error)) => {
+                if f.alternate() {
+                    return write!(f, "{error:#}");
+                }
+                write!(f, "{kind}")?;
+                if let Some(status) = error.status() {
+                    write!(f, " with status {}", status.as_u16())?;
+                }
+            }
+            (DownloadErrorKind::Exhausted, Some(why), _) => {
+                write!(f, "{kind}; each break began it anew, as {why}")?;
+            }
+            _ => write!(f, "{kind}")?,
+        }
+        match cause {
+            Cause::Request(error) if f.alternate() => write!(f, ": {error:#}"),
+            Cause::Other(error) if f.alternate() => {
+                write!(f, ": {}", transport_error::root_text(error.as_ref()))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

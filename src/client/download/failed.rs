@@ -17,6 +17,9 @@ impl Session {
             offset: self.received,
             validator: self.validator(),
             is_resumable: self.representation.validator.is_ok(),
+            restarted: (self.counts.restarts > 0)
+                .then(|| self.representation.validator.as_ref().err().copied())
+                .flatten(),
             resumes: self.counts.resumes,
             histories: self.sender.histories.clone(),
             cause,

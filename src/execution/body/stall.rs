@@ -148,7 +148,7 @@ pub(crate) struct WatchesItself;
 /// Returns the same response with a body that fails if no byte comes for `timeout` while it is read.
 /// A body that is empty, or a stream of events, whose silence means nothing, stays as it is.
 pub(crate) fn guarded(response: Response, timeout: Duration) -> Response {
-    if is_event_stream(response.headers()) || response.content_length() == Some(0) {
+    if response.content_length() == Some(0) || is_event_stream(response.headers()) {
         return response;
     }
     rebuild(response, |inner| {

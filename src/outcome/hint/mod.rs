@@ -67,20 +67,20 @@ impl Advice {
 
 /// Reads what a response head says about retries; see [`HintHeaders`] for the rules.
 ///
-/// `now` is the client's wall clock, for dates in responses without a `Date` of their own.
+/// `now` reads the client's wall clock, for dates in responses without a `Date` of their own.
 pub(crate) fn read(
     status: StatusCode,
     headers: &HeaderMap,
     listened_to: &HintHeaders,
-    now: SystemTime,
+    now: impl FnOnce() -> SystemTime,
 ) -> Advice {
     let throttled = status == StatusCode::TOO_MANY_REQUESTS;
-    let mut reader = Reader::new(headers, listened_to, now, throttled);
-    for header in headers.keys() {
-        if let Some((role, own)) = listened_to.role(header) {
-            reader.hear(header, role, own);
-        }
+    let mut roles = headers.keys().filter_map(|it| Some((it, listened_to.role(it)?))).peekable();
+    if roles.peek().is_none() {
+        return Advice { rate_limited: throttled, ..Advice::default() };
     }
+    let mut reader = Reader::new(headers, listened_to, now(), throttled);
+    roles.for_each(|(header, (role, own))| reader.hear(header, role, own));
     let hint = reader.best.into_iter().flatten().next();
     let directive = match (reader.directive, reader.soft_veto) {
         (RetryDirective::Retry | RetryDirective::Unspecified, Some(header)) if hint.is_none() => {
@@ -276,7 +276,7 @@ pub fn fuzz_hints(lines: &[u8]) {
     let added = HintHeaders::default().with_reset(own.clone(), HeaderName::from_static("x-left"));
     for hints in [HintHeaders::default(), added, HintHeaders::none().with(own)] {
         for status in [StatusCode::TOO_MANY_REQUESTS, StatusCode::FORBIDDEN] {
-            let advice = read(status, &headers, &hints, now);
+            let advice = read(status, &headers, &hints, || now);
             let named = |it: Hint| it.header.is_some_and(|it| headers.contains_key(it));
             assert!(advice.hint.is_none_or(named));
         }
@@ -310,7 +310,7 @@ mod tests {
 
     fn advice_of(status: u16, text: &str) -> Advice {
         let status = StatusCode::from_u16(status).unwrap();
-        read(status, &headers(text), &HintHeaders::default(), now())
+        read(status, &headers(text), &HintHeaders::default(), now)
     }
 
     /// Reads headers of a response with a status that is no rate limit.
@@ -573,7 +573,7 @@ mod tests {
         let backoff = || HeaderName::from_static("x-backoff");
         let left = || HeaderName::from_static("x-left");
         let read = |text: &HeaderMap, listened_to: HintHeaders| {
-            read(StatusCode::INTERNAL_SERVER_ERROR, text, &listened_to, now())
+            read(StatusCode::INTERNAL_SERVER_ERROR, text, &listened_to, now)
         };
         let after = |listened_to| {
             let hint = read(&text, listened_to).hint;
@@ -674,7 +674,7 @@ mod tests {
             }
             let now = UNIX_EPOCH + Duration::from_secs(seconds.into());
             for status in [StatusCode::TOO_MANY_REQUESTS, StatusCode::BAD_GATEWAY] {
-                let advice = read(status, &headers, &HintHeaders::default(), now);
+                let advice = read(status, &headers, &HintHeaders::default(), || now);
                 if let Some(hint) = advice.hint {
                     prop_assert!(headers.contains_key(hint.header.unwrap()));
                 }

@@ -73,7 +73,9 @@ impl Bucket {
         self.fill(self.moment(now));
         let new = Self::new(config, now);
         let balance = self.balance.min(new.size);
-        *self = Self { balance, epoch: self.epoch, filled: self.filled, ..new };
+        // The denials, too: a reload in an outage must not hide that the host is back.
+        let Self { epoch, filled, denied, .. } = *self;
+        *self = Self { balance, epoch, filled, denied, ..new };
     }
 
     /// Adds the deposit of a success: at least a token if it is the first after many denials.
@@ -252,6 +254,12 @@ mod tests {
             apart.deposit(Success::OfFirstAttempt);
         }
         assert_eq!(apart.tokens(), 0, "not in a row");
+        let rules = BudgetConfig::default().size(1).trickle(0.0);
+        let mut reloaded = Bucket::new(&rules, now);
+        (0..6).for_each(|_| _ = reloaded.withdraw(now, 0));
+        reloaded.change_rules(&rules.size(2), now);
+        reloaded.deposit(Success::OfFirstAttempt);
+        assert_eq!(reloaded.tokens(), 1, "other rules in between");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::Read;
 use reqwest_resilient::DownloadErrorKind as Kind;
 use reqwest_resilient::blocking::ResilientClient;
 
-use super::origin::{Folder, bytes, config, serve, server};
+use super::origin::{Answer, Folder, bytes, config, serve, server};
 use crate::support::reply::End;
 
 fn client() -> ResilientClient {
@@ -52,4 +52,35 @@ fn a_blocking_download_that_fails_says_why() {
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("async code"));
     assert!(download.chunk().unwrap().is_some());
     assert_eq!(*client.get("no url").download().bytes().unwrap_err().kind(), Kind::Request);
+}
+
+/// What a command-line tool prints has to name the cause: its user has nothing else.
+#[test]
+fn the_text_of_a_failed_download_names_its_cause() {
+    let body = bytes(1, 300_000);
+    let server = server(false, move |seen, _| match seen.path.as_str() {
+        "/none?secret=1" => Answer::new(404, ""),
+        _ => serve(&body, &[], seen).cut(100_000, End::Close),
+    });
+    let (client, folder) = (client(), Folder::new());
+    let failed = |url: &str, file: &str| {
+        let error = client.get(url).download().to_file(folder.file(file)).unwrap_err();
+        (error.to_string(), format!("{error:#}"))
+    };
+
+    let (short, long) = failed(&server.url("/none?secret=1"), "it");
+    assert!(short.ends_with("/none failed at byte 0: a request failed with status 404"), "{short}");
+    assert!(long.ends_with("/none failed with status 404") && !long.contains("secret"), "{long}");
+
+    let (_, long) = failed(&server.url("/"), "no-such-folder/it");
+    assert!(long.contains("it cannot be written: No such file"), "{long}");
+
+    let (short, _) = failed(&server.url("/"), "it");
+    let why = "each break began it anew, as the response has no strong validator";
+    assert!(short.contains(why), "{short}");
+
+    let (_, long) = failed("http://127.0.0.1:9/", "it");
+    assert!(long.contains("Connection refused"), "{long}");
+    let (_, long) = failed("no url", "it");
+    assert!(long.contains("relative URL without a base"), "{long}");
 }

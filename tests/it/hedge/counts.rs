@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use reqwest_middleware::ClientBuilder;
+use reqwest_middleware::{ClientBuilder, RequestBuilder};
 use reqwest_resilient::testing::Reply;
 use reqwest_resilient::{
-    BreakerConfig, BudgetConfig, ConcurrencyLimit, Hedge, HostStates, Limit, Mirrors, Rate,
-    Resilient, ResilientConfigBuilder, RetryOverride,
+    AttemptLog, BreakerConfig, BudgetConfig, ConcurrencyLimit, Hedge, HostStates, Limit, Mirrors,
+    Rate, Resilient, ResilientConfigBuilder, RetryOverride,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -106,6 +106,14 @@ async fn soak_a_million_dropped_races_leave_all_counts_exact() {
 
 /// Allocations of one request that succeeds at once.
 fn allocations(config: ResilientConfigBuilder) -> u64 {
+    allocations_of(config, |it| it)
+}
+
+/// Allocations of one such request, completed by `with`.
+fn allocations_of(
+    config: ResilientConfigBuilder,
+    with: fn(RequestBuilder) -> RequestBuilder,
+) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
@@ -113,7 +121,7 @@ fn allocations(config: ResilientConfigBuilder) -> u64 {
         .unwrap();
     let _guard = runtime.enter();
     let (client, _) = client(config, (0..100).map(|_| Reply::status(200)));
-    let send = || runtime.block_on(client.get(URL).send()).unwrap();
+    let send = || runtime.block_on(with(client.get(URL)).send()).unwrap();
     // Warms up lazily created state.
     (0..10).for_each(|_| drop(send()));
     allocation_counter::measure(|| drop(send())).count_total
@@ -142,4 +150,8 @@ fn a_hedge_that_is_not_due_allocates_little() {
     let more = allocations(alone().hedge(hedge())) - allocations(alone());
     // The race, and the map of extensions that marks the attempt for a `Resilient` further in.
     assert!(more <= 3, "{more} more");
+    // The map is there already, as in each request of `send_resilient`.
+    let logged = |it: RequestBuilder| it.with_extension(AttemptLog::new());
+    let more = allocations_of(alone().hedge(hedge()), logged) - allocations_of(alone(), logged);
+    assert!(more <= 1, "{more} more with a log");
 }

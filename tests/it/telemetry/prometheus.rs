@@ -1,13 +1,17 @@
-//! A real Prometheus that scrapes `examples/observe.rs`: every panel of the dashboard finds data.
+//! Every metric has a panel, and a real Prometheus that scrapes `examples/observe.rs` finds data for
+//! every panel of the dashboard.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use reqwest_resilient::telemetry::MetricsObserver;
 use serde_json::Value;
 
 use crate::support::folder::Folder;
@@ -90,6 +94,11 @@ impl Prometheus {
     }
 }
 
+fn dashboard() -> Value {
+    let text = fs::read_to_string(root().join("docs/dashboard.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
 /// A query of a panel, and the labels that its legend shows.
 struct Target {
     panel: String,
@@ -126,8 +135,7 @@ fn labels_in(legend: &str) -> Vec<String> {
 #[tokio::test]
 async fn every_panel_of_the_dashboard_finds_data_in_a_real_prometheus() {
     let Some(place) = find("prometheus") else { return };
-    let text = fs::read_to_string(root().join("docs/dashboard.json")).unwrap();
-    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let dashboard = dashboard();
     let (_example, metrics) = observe();
     let prometheus = Prometheus::scraping(&place, metrics);
 
@@ -165,10 +173,76 @@ async fn every_panel_of_the_dashboard_finds_data_in_a_real_prometheus() {
     assert_eq!(up.len(), 1, "a scrape is refused");
 }
 
+/// A recorder that takes down the names of the metrics that are described to it.
+#[derive(Default)]
+struct Described(Mutex<BTreeSet<String>>);
+
+impl Described {
+    fn add(&self, name: &KeyName) {
+        self.0.lock().unwrap().insert(name.as_str().to_owned());
+    }
+}
+
+impl Recorder for Described {
+    fn describe_counter(&self, name: KeyName, _: Option<Unit>, _: SharedString) {
+        self.add(&name);
+    }
+
+    fn describe_gauge(&self, name: KeyName, _: Option<Unit>, _: SharedString) {
+        self.add(&name);
+    }
+
+    fn describe_histogram(&self, name: KeyName, _: Option<Unit>, _: SharedString) {
+        self.add(&name);
+    }
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+/// Returns the names in a text that are ours, of histograms without what Prometheus appends.
+fn metrics_in(text: &str) -> impl Iterator<Item = String> {
+    let is_name = |it: char| it.is_ascii_alphanumeric() || it == '_';
+    let words = text.split(move |it| !is_name(it)).filter(|it| it.starts_with("resilient_"));
+    words.map(|it| {
+        let base = ["_bucket", "_count", "_sum"].iter().find_map(|end| it.strip_suffix(end));
+        base.unwrap_or(it).to_owned()
+    })
+}
+
+#[test]
+fn every_metric_has_a_panel_and_a_line_of_documentation() {
+    let described = Described::default();
+    metrics::with_local_recorder(&described, || drop(MetricsObserver::new()));
+    let described = described.0.into_inner().unwrap();
+    assert!(described.len() > 20, "{described:?}");
+
+    let queried: BTreeSet<_> =
+        targets(&dashboard()).iter().flat_map(|it| metrics_in(&it.query)).collect();
+    assert_eq!(queried, described, "of the panels, and of the observer");
+
+    let source = fs::read_to_string(root().join("src/observe/telemetry/metrics.rs")).unwrap();
+    let rows = source.lines().filter_map(|it| it.strip_prefix("/// | `resilient_"));
+    let rows: BTreeSet<_> =
+        rows.map(|it| format!("resilient_{}", it.split('`').next().unwrap())).collect();
+    assert_eq!(rows, described, "of the table, and of the observer");
+    let names = source.lines().filter(|it| it.contains("const ") && it.contains(": &str = "));
+    let names: BTreeSet<_> = names.flat_map(metrics_in).collect();
+    assert_eq!(names, described, "of the constants, and of the observer");
+}
+
 #[test]
 fn the_dashboard_has_no_panel_and_no_query_twice() {
-    let text = fs::read_to_string(root().join("docs/dashboard.json")).unwrap();
-    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let dashboard = dashboard();
     let targets = targets(&dashboard);
     let queries: BTreeSet<_> = targets.iter().map(|it| &it.query).collect();
     assert_eq!(queries.len(), targets.len());
