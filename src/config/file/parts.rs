@@ -257,14 +257,14 @@ fn rate(
         Some(one) => slice::from_ref(one),
         None => return Some(limit),
     };
-    let mut add = |limit: RateLimit, (i, other)| {
+    let add = |limit: RateLimit, (i, other)| {
         let path = format!("{path}also[{i}].");
         match rate(None, other, &path, faults) {
             Some(other) => limit.also(other),
             None => limit,
         }
     };
-    Some(others.iter().enumerate().fold(limit.alone(), &mut add))
+    Some(others.iter().enumerate().fold(limit.alone(), add))
 }
 
 fn hedge(hedge: Hedge, name: &str, value: &Value) -> Hedge {

@@ -21,10 +21,10 @@ impl RouteOf {
             Self::Own(route_of) => route_of(request),
             Self::Segments(count) => {
                 let path = request.url().path();
-                let ends = path.match_indices('/').map(|it| it.0).skip(1);
+                let mut ends = path.match_indices('/').map(|it| it.0).skip(1);
                 let count = usize::try_from(*count).unwrap_or(usize::MAX);
                 let end = match count.checked_sub(1) {
-                    Some(before) => ends.skip(before).next().unwrap_or(path.len()),
+                    Some(before) => ends.nth(before).unwrap_or(path.len()),
                     None => 0,
                 };
                 path.get(..end).unwrap_or(path).to_owned()
