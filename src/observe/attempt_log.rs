@@ -57,7 +57,7 @@ impl AttemptLog {
 
     /// Returns the number of attempts so far.
     pub fn attempts(&self) -> u32 {
-        self.lock(|it| it.success.as_ref().map_or(it.history.total(), |_| 1))
+        self.lock(|it| it.success.as_ref().map_or_else(|| it.history.total(), |_| 1))
     }
 
     /// Returns how long the request took, waits included; up to its last attempt while it runs.
