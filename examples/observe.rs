@@ -174,19 +174,21 @@ async fn traffic(
             let patience = RetryOverride::new().max_retries(retries);
             client.get(url).with_extension(patience).send()
         };
-        // Two retries, and there are no more.
-        let budget = BudgetConfig::default().size(1).trickle(0.0);
-        let patience = RetryOverride::new().max_retries(1).retry_budget(budget);
         // What becomes of them is for the telemetry to say.
         join_all([
             request(format!("{api}/steady"), 3),
             request(format!("{api}/flaky"), 3),
             request(format!("{api}{limited}"), 3),
-            client.get(format!("{down}/broken")).with_extension(patience).send(),
+            request(format!("{down}/broken"), 1),
             careful.get(format!("{down}/broken")).send(),
             careful.get(format!("{api}/tail")).send(),
         ])
         .await;
+        // More retries than the budget has.
+        let budget = BudgetConfig::default().size(1).trickle(0.0);
+        let poor = RetryOverride::new().retry_budget(budget);
+        let poor = |_| client.get(format!("{down}/broken")).with_extension(poor.clone()).send();
+        join_all((0..3).map(poor)).await;
         // Breaks off, and starts over.
         let _ = client.get(format!("{api}/file")).download().bytes().await;
         // More at a time than its limit allows.

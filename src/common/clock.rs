@@ -7,7 +7,7 @@ pub(crate) use tokio::time::Instant;
 
 /// Saturates after 584 years.
 pub(crate) fn nanos(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+    span.as_secs().saturating_mul(1_000_000_000).saturating_add(span.subsec_nanos().into())
 }
 
 #[cfg(feature = "test-util")]

@@ -170,8 +170,12 @@ impl Slots {
 
     /// Takes a slot and uses it; returns whether there was one.
     pub fn take(&self, request: &Request, now: Instant) -> bool {
-        let slot = self.pacer.reserve(&self.rules, request, 1, Duration::MAX, now);
-        slot.map(|mut it| it.spend()).is_ok()
+        // Used in place, as requests do.
+        match &mut self.pacer.reserve(&self.rules, request, 1, Duration::MAX, now) {
+            Ok(slot) => slot.spend(),
+            Err(_) => return false,
+        }
+        true
     }
 }
 

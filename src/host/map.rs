@@ -42,6 +42,12 @@ pub(crate) struct HostMap {
 #[repr(align(128))]
 struct Shard(Mutex<Table>);
 
+/// The lock of a shard without the state that was looked for, and the hash of its key.
+struct Absent<'m> {
+    shard: MutexGuard<'m, Table>,
+    hash: u64,
+}
+
 /// The number of states that a map keeps by default.
 pub(crate) const DEFAULT_MAX_HOSTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1_023);
 
@@ -81,11 +87,28 @@ impl HostMap {
         if let Some(state) = self.first.of(url) {
             return Cow::Borrowed(state);
         }
-        match host_key(url) {
-            Cow::Borrowed(key) => self.look_up(Key::of_host(key), now),
-            // With userinfo: not compared with the first hosts yet.
-            Cow::Owned(key) => self.of_host(&key, now),
+        // The key of the host, if the URL has no userinfo; with userinfo it is no host's.
+        let start = &url[..Position::BeforePath];
+        match self.known(Key::of_host(start), now) {
+            Ok(state) => Cow::Owned(state),
+            Err(absent) => self.find_absent(url, start, absent, now),
         }
+    }
+
+    #[cold]
+    fn find_absent(
+        &self,
+        url: &Url,
+        start: &str,
+        absent: Absent<'_>,
+        now: Instant,
+    ) -> Cow<'_, Arc<HostState>> {
+        let key = host_key(url);
+        if *key == *start {
+            return self.create(Key::of_host(start), absent, now);
+        }
+        drop(absent);
+        self.of_host(&key, now)
     }
 
     /// Returns the state of the host with this key, a new one if there is none.
@@ -171,22 +194,23 @@ impl HostMap {
     }
 
     fn look_up(&self, key: Key<'_>, now: Instant) -> Cow<'_, Arc<HostState>> {
+        match self.known(key, now) {
+            Ok(state) => Cow::Owned(state),
+            Err(absent) => self.create(key, absent, now),
+        }
+    }
+
+    /// Returns the state with this key, or its place in the shard if there is none.
+    #[inline]
+    fn known(&self, key: Key<'_>, now: Instant) -> Result<Arc<HostState>, Absent<'_>> {
         let hash = self.hasher.hash_one(key);
         let mut shard = self.shard(hash).lock();
-        if let Some(state) = shard.get(key, hash, self.bound, now) {
-            return Cow::Owned(state);
-        }
-        self.create(key, hash, shard, now)
+        shard.get(key, hash, self.bound, now).ok_or(Absent { shard, hash })
     }
 
     #[cold]
-    fn create(
-        &self,
-        key: Key<'_>,
-        hash: u64,
-        mut shard: MutexGuard<'_, Table>,
-        now: Instant,
-    ) -> Cow<'_, Arc<HostState>> {
+    fn create(&self, key: Key<'_>, absent: Absent<'_>, now: Instant) -> Cow<'_, Arc<HostState>> {
+        let Absent { mut shard, hash } = absent;
         let state = Arc::new(HostState::new(key, &self.family));
         if let Some(state) = self.first.keep(&state) {
             return Cow::Borrowed(state);

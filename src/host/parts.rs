@@ -78,14 +78,16 @@ impl<'p> Parts<'p> {
         now: Instant,
     ) -> Self {
         let host = hosts.find(url, now);
-        if let Some(fleet) = hosts.fleet() {
-            host.member(fleet, now);
+        // Read once: the `Cow` would be asked again for each part.
+        let state: &HostState = &host;
+        if let Some(fleet) = hosts.fleet().filter(|_| state.used_member().is_none()) {
+            Arc::clone(&host).join(fleet, now);
         }
         let breaker = match rules.breaker {
             None => Part::Unused,
             Some(rules) => match &rules.scope {
                 BreakerScope::Host => {
-                    host.breaker(&rules.rules);
+                    state.breaker(&rules.rules);
                     Part::OfHost
                 }
                 _ => Part::Other(other_breaker(hosts, rules, request, now)),
@@ -95,7 +97,7 @@ impl<'p> Parts<'p> {
             None => Part::Unused,
             Some(rules) => match &rules.scope {
                 Scope::Host => {
-                    host.budget(rules, now);
+                    state.budget(rules, now);
                     Part::OfHost
                 }
                 _ => Part::Other(other_budget(hosts, rules, request, now)),
@@ -104,7 +106,7 @@ impl<'p> Parts<'p> {
         let HostRules { gate, overdraft, .. } = rules;
         let limits = match (rules.concurrency, rules.rate) {
             (None, None) => None,
-            _ => Some(limits(hosts, &host, rules, request, now)),
+            _ => Some(limits(hosts, state, rules, request, now)),
         };
         Self { hosts, host, breaker, budget, overdraft, gate, limits }
     }

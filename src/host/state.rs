@@ -1,8 +1,11 @@
 //! The state of one host: its breaker, its budget, its gate and its limits.
 
-use std::sync::{
-    Arc, Mutex, OnceLock, PoisonError, Weak,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    hash::{Hash, Hasher},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use crate::breaker::{BreakerHandle, BreakerState, Observers, RuleSet};
@@ -19,7 +22,7 @@ use crate::retry::budget::{Account, RetryBudget};
 /// The state of one host, or of one key of the user's.
 ///
 /// Parts are created when a request first uses them. Small and without an alignment of its own, as
-/// a crawler creates and evicts one a request.
+/// a crawler creates and evicts one a request: what few hosts have is in one allocation of its own.
 #[derive(Debug)]
 pub(crate) struct HostState {
     key: Arc<str>,
@@ -29,6 +32,13 @@ pub(crate) struct HostState {
     family: Arc<Family>,
     breaker: OnceLock<Arc<BreakerHandle>>,
     budget: OnceLock<Arc<Account>>,
+    further: OnceLock<Box<Further>>,
+    pub(crate) gates: HostGates,
+}
+
+/// The parts of a host's state that are off by default.
+#[derive(Debug, Default)]
+struct Further {
     limiter: OnceLock<Arc<Limiter>>,
     pacer: OnceLock<Arc<Pacer>>,
     hedges: OnceLock<Arc<HostHedges>>,
@@ -36,14 +46,21 @@ pub(crate) struct HostState {
     load: OnceLock<Arc<Load>>,
     /// Used only where the hosts are a fleet's.
     member: OnceLock<Arc<Member>>,
-    pub(crate) gates: HostGates,
 }
 
 /// The key of a host state. The user's own keys never meet those of hosts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key<'k> {
     text: &'k str,
     is_users: bool,
+}
+
+impl Hash for Key<'_> {
+    /// Writes the text alone: few keys of the user's are the same as a host's.
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.text.as_bytes());
+    }
 }
 
 /// The state that all hosts of one map share.
@@ -125,11 +142,7 @@ impl HostState {
             family: Arc::clone(family),
             breaker: OnceLock::new(),
             budget: OnceLock::new(),
-            limiter: OnceLock::new(),
-            pacer: OnceLock::new(),
-            hedges: OnceLock::new(),
-            load: OnceLock::new(),
-            member: OnceLock::new(),
+            further: OnceLock::new(),
             gates: HostGates::default(),
         }
     }
@@ -208,26 +221,26 @@ impl HostState {
 
     /// Returns the concurrency limit, which then follows `rules`; creates it if there is none.
     pub(crate) fn limiter(&self, rules: &ConcurrencyLimit) -> &Arc<Limiter> {
-        let limiter = self.limiter.get_or_init(|| Arc::new(Limiter::new(rules)));
+        let limiter = self.further().limiter.get_or_init(|| Arc::new(Limiter::new(rules)));
         limiter.adopt(rules);
         limiter
     }
 
     /// Returns the rates, which then follow `rules`; creates them if there are none.
     pub(crate) fn pacer(&self, rules: &RateLimit) -> &Arc<Pacer> {
-        let pacer = self.pacer.get_or_init(|| Arc::new(Pacer::new(rules)));
+        let pacer = self.further().pacer.get_or_init(|| Arc::new(Pacer::new(rules)));
         pacer.adopt(rules);
         pacer
     }
 
     /// Returns the concurrency limit if a request has used it.
     pub(crate) fn used_limiter(&self) -> Option<&Arc<Limiter>> {
-        self.limiter.get()
+        self.further.get()?.limiter.get()
     }
 
     /// Returns what hedges need; creates it if there is none.
     pub(crate) fn hedges(&self, now: Instant) -> &Arc<HostHedges> {
-        self.hedges.get_or_init(|| Arc::new(HostHedges::new(now)))
+        self.further().hedges.get_or_init(|| Arc::new(HostHedges::new(now)))
     }
 
     /// Returns the breaker if a request has used it.
@@ -242,30 +255,34 @@ impl HostState {
         self.budget.get()
     }
 
-    /// Returns the host as one of a fleet's; joins it if this is its first request.
-    pub(crate) fn member(self: &Arc<Self>, fleet: &Hub, now: Instant) -> &Arc<Member> {
-        self.member.get_or_init(|| {
-            let host: Weak<Self> = Arc::downgrade(self);
+    /// Joins a fleet: this is the first request of the host.
+    #[cold]
+    pub(crate) fn join(self: Arc<Self>, fleet: &Hub, now: Instant) {
+        self.further().member.get_or_init(|| {
+            let host: Weak<Self> = Arc::downgrade(&self);
             fleet.join(&self.key, host, now)
-        })
+        });
     }
 
     /// Returns the host as one of a fleet's, if it is.
     #[inline]
     pub(crate) fn used_member(&self) -> Option<&Arc<Member>> {
-        self.member.get()
+        self.further.get()?.member.get()
     }
 
     /// Returns the load of the host.
     pub(crate) fn load(&self) -> &Arc<Load> {
-        self.load.get_or_init(Arc::default)
+        self.further().load.get_or_init(Arc::default)
+    }
+
+    fn further(&self) -> &Further {
+        self.further.get_or_init(Box::default)
     }
 
     /// Returns whether this state may be evicted at `now`.
     pub(crate) fn eviction(&self, now: Instant) -> Eviction {
         // A new limit would not count the requests that are under way.
-        let is_limiting = self.limiter.get().is_some_and(|it| it.is_in_use())
-            || self.pacer.get().is_some_and(|it| it.is_ahead(now));
+        let is_limiting = self.further.get().is_some_and(|it| it.is_limiting(now));
         let free = if is_limiting { Eviction::Costly } else { Eviction::Free };
         let Some(breaker) = self.breaker.get() else { return free };
         match breaker.state() {
@@ -278,5 +295,13 @@ impl HostState {
                 Eviction::Never
             }
         }
+    }
+}
+
+impl Further {
+    /// Returns whether a limit is in use.
+    fn is_limiting(&self, now: Instant) -> bool {
+        self.limiter.get().is_some_and(|it| it.is_in_use())
+            || self.pacer.get().is_some_and(|it| it.is_ahead(now))
     }
 }

@@ -353,6 +353,26 @@ mod tests {
     }
 
     #[test]
+    fn a_success_opens_no_fleet() {
+        let mut host = HostRecord::new(7);
+        host.report(node(1), &counts(0, 10), START);
+        host.report(node(2), &counts(0, 9), START);
+        // The twentieth result; the next failure opens.
+        let good = host.report(node(3), &counts(1, 0), START);
+        assert_eq!(good.breaker.state, FleetState::Closed);
+        assert!(host.report(node(1), &counts(0, 1), START).breaker.state.is_open());
+    }
+
+    #[test]
+    fn a_node_that_recovers_takes_its_vote_back() {
+        let mut host = HostRecord::new(7);
+        host.report(node(1), &counts(0, 9), START);
+        host.report(node(1), &counts(1, 0), START + 1);
+        let one = host.report(node(2), &counts(0, 15), START + 2);
+        assert_eq!((one.breaker.state, one.nodes), (FleetState::Closed, 2));
+    }
+
+    #[test]
     fn a_minority_opens_no_fleet() {
         for (bad, opens) in [(4, false), (5, true)] {
             let mut host = HostRecord::new(7);
@@ -396,7 +416,8 @@ mod tests {
         let again = host.report(node(1), &probes(1, 2, 1), now + 5_000).breaker;
         assert_eq!((again.epoch, again.state), (2, FleetState::Open { remaining: secs(5) }));
         assert_eq!(again.attempts_per_second, 2.0);
-        host.report(node(1), &probes(2, 2, 0), now + 15_000);
+        let two = host.report(node(1), &probes(2, 2, 0), now + 15_000).breaker;
+        assert_eq!(two.epoch, 2, "two of three");
         let closed = host.report(node(2), &probes(2, 1, 0), now + 15_000).breaker;
         assert_eq!((closed.epoch, closed.state), (3, FleetState::Closed));
         // What was on its way says nothing of the new epoch.
@@ -416,6 +437,9 @@ mod tests {
         let many = report((0..100).map(|it| gate(it, 100_000)).collect());
         let advice = host.report(node(1), &many, START);
         assert_eq!((advice.gates.len(), advice.gates[0].remaining), (64, secs(3_600)));
+        // Those that have ended make room.
+        let next = host.report(node(1), &report(vec![gate(100, 5)]), START + 3_600_000);
+        assert_eq!(next.gates, [gate(100, 5)]);
     }
 
     #[test]

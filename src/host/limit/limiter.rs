@@ -295,7 +295,7 @@ impl Future for LimitWaiter {
 impl Drop for LimitWaiter {
     fn drop(&mut self) {
         let Some(limiter) = self.limiter.take() else { return };
-        let left = limiter.lock().queue.leave(self.place, Instant::now());
+        let left = limiter.lock().queue.leave(self.place);
         if matches!(left, Left::Granted) {
             limiter.release(false);
         }

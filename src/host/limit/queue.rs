@@ -25,7 +25,8 @@ pub(super) struct Queue<W> {
     /// Requests that have a permit and have not noticed yet.
     granted: BTreeSet<u64>,
     arrivals: u64,
-    /// The last time at which no request waited; `None` before the first one did.
+    /// The time at which the first of the requests that wait joined an empty queue; `None` before any
+    /// request waited.
     emptied: Option<Instant>,
 }
 
@@ -133,12 +134,9 @@ impl<W> Queue<W> {
     }
 
     /// Takes a request out. A permit that it was granted has to be [released](Self::release).
-    pub(super) fn leave(&mut self, place: u64, now: Instant) -> Left<W> {
+    pub(super) fn leave(&mut self, place: u64) -> Left<W> {
         match self.waiting.remove(&place) {
-            Some(it) => {
-                self.note_empty(now);
-                Left::Waiting(it.wake)
-            }
+            Some(it) => Left::Waiting(it.wake),
             None if self.granted.remove(&place) => Left::Granted,
             None => Left::Nothing,
         }
@@ -164,7 +162,6 @@ impl<W> Queue<W> {
         let next = self.waiting.remove(&place)?;
         self.in_flight += 1;
         self.granted.insert(place);
-        self.note_empty(now);
         Some(next.wake)
     }
 
@@ -179,12 +176,6 @@ impl<W> Queue<W> {
                 self.waiting.last_key_value().map(|(newest, _)| newest)
             }
             QueueOrder::Adaptive | QueueOrder::Fair => Some(oldest),
-        }
-    }
-
-    fn note_empty(&mut self, now: Instant) {
-        if self.waiting.is_empty() {
-            self.emptied = Some(now);
         }
     }
 }
@@ -248,7 +239,7 @@ mod tests {
         let now = Instant::now();
         let mut queue = busy(QueueOrder::Adaptive, 1, true, now);
         let late = now + 1_000 * MILLI;
-        assert_eq!(queue.leave(0, late), Left::Waiting(0));
+        assert_eq!(queue.leave(0), Left::Waiting(0));
         for place in 1..4 {
             assert_eq!(queue.join(place, true, late), Ok(place));
         }
@@ -274,11 +265,43 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_goes_beyond_the_limit() {
+        let mut queue = busy(QueueOrder::Fair, 0, false, Instant::now());
+        queue.force();
+        assert_eq!((queue.in_flight(), queue.limit()), (2, 1));
+        queue.release(false);
+        assert!(!queue.acquire());
+        queue.set_limit(2);
+        assert!(queue.acquire());
+        assert_eq!((queue.in_flight(), queue.limit()), (2, 2));
+    }
+
+    #[test]
+    fn bodies_are_counted_until_their_permits_return() {
+        let mut queue = busy(QueueOrder::Fair, 0, false, Instant::now());
+        queue.force();
+        queue.hold_body();
+        queue.hold_body();
+        assert_eq!(queue.bodies(), 2);
+        queue.release(false);
+        assert_eq!(queue.bodies(), 2);
+        queue.release(true);
+        assert_eq!(queue.bodies(), 1);
+    }
+
+    #[test]
+    fn a_request_that_has_left_leaves_nothing() {
+        let mut queue = busy(QueueOrder::Fair, 1, false, Instant::now());
+        assert_eq!(queue.leave(0), Left::Waiting(0));
+        assert_eq!(queue.leave(0), Left::Nothing);
+    }
+
+    #[test]
     fn no_more_wait_than_the_bound() {
         let now = Instant::now();
         let mut queue = busy(QueueOrder::Fair, MOST_WAITERS as u64, false, now);
         assert_eq!(queue.join(0, false, now), Err(Full));
-        assert_eq!(queue.leave(7, now), Left::Waiting(7));
+        assert_eq!(queue.leave(7), Left::Waiting(7));
         assert!(queue.join(0, false, now).is_ok());
     }
 
@@ -305,12 +328,12 @@ mod tests {
                     }
                     3 if !waiting.is_empty() => {
                         let place = waiting.swap_remove(usize::from(number) % waiting.len());
-                        prop_assert_eq!(queue.leave(place, now), Left::Waiting(0));
+                        prop_assert_eq!(queue.leave(place), Left::Waiting(0));
                     }
                     4 if !granted.is_empty() => {
                         let place = granted.swap_remove(usize::from(number) % granted.len());
                         // A wake-up that races the drop: the permit goes back.
-                        prop_assert_eq!(queue.leave(place, now), Left::Granted);
+                        prop_assert_eq!(queue.leave(place), Left::Granted);
                         queue.release(false);
                     }
                     5 if !granted.is_empty() => {

@@ -110,6 +110,14 @@ mod tests {
     }
 
     #[test]
+    fn mirrors_places_are_a_set() {
+        let mut of = Places::default();
+        assert!(of.is_empty());
+        of.extend([3, 1, 3]);
+        assert!(!of.is_empty() && of.iter().eq([1, 3]), "{of:?}");
+    }
+
+    #[test]
     fn mirrors_ordered_takes_the_first_available() {
         let listed = |of, favourite| {
             choose(Order::Listed, of, favourite, never, || panic!("a list needs no dice"))

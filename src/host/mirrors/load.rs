@@ -149,6 +149,12 @@ mod tests {
     }
 
     #[test]
+    fn mirrors_load_falls_to_an_eth_within_its_decay() {
+        let (load, now) = sampled(&[100], ms(1));
+        assert!(is_near(&load, now + DECAY, 0.1 / std::f64::consts::E));
+    }
+
+    #[test]
     fn mirrors_load_of_an_unknown_host_is_low_and_rises_with_requests() {
         let (load, now) = (Arc::new(Load::default()), Instant::now());
         assert_eq!(load.cost(now), UNKNOWN);

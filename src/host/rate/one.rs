@@ -110,7 +110,7 @@ impl Rate {
     }
 
     pub(super) fn pace(&self) -> Pace {
-        Pace { interval: self.per / self.count.max(1), burst: self.burst }
+        Pace::new(self.per / self.count.max(1), self.burst)
     }
 
     pub(super) fn cost_of(&self, request: &Request) -> u32 {

@@ -11,10 +11,10 @@ use std::{
 
 use reqwest::Request;
 
-use crate::common::clock::Instant;
+use crate::common::clock::{Instant, nanos};
 use crate::host::limit::{Limited, LimitedBy};
 use crate::host::rate::buckets::{Buckets, Route};
-use crate::host::rate::gcra::{Gcra, Pace, Taken};
+use crate::host::rate::gcra::{Gcra, Moment, Pace, Taken};
 use crate::host::rate::{Learner, MOST_RATES, RateLimit};
 use crate::outcome::Outcome;
 
@@ -23,7 +23,7 @@ use crate::outcome::Outcome;
 pub(crate) struct Pacer {
     /// The version of the rules in `rates`.
     version: AtomicU64,
-    rates: Mutex<Vec<Lane>>,
+    rates: Mutex<Lanes>,
     /// Created when the first request learns.
     learner: OnceLock<Arc<Learner>>,
     buckets: OnceLock<Arc<Buckets>>,
@@ -31,6 +31,9 @@ pub(crate) struct Pacer {
 
 /// The costs of a request, one a rate.
 type Costs = [u32; MOST_RATES];
+
+/// The slots that a request took, one a rate.
+type Slots = [Taken; MOST_RATES];
 
 /// Reserves the next slot for a request in all rates, or in none; in an even share of those of a
 /// fleet with so many nodes, and not in those if the fleet has let the request go (`None`).
@@ -59,14 +62,17 @@ pub(crate) fn reserve(
     all.sort_by_key(|it| Arc::as_ptr(it.1));
     all.dedup_by_key(|it| Arc::as_ptr(it.1));
     let mut lanes: Vec<_> = all.iter().map(|it| it.1.lock()).collect();
-    let at = all
-        .iter()
-        .zip(&lanes)
-        .try_fold(now, |at, ((.., costs), lanes)| Some(at.max(next(lanes, costs, now)?)));
+    let at = all.iter().zip(&mut lanes).try_fold(now, |at, ((.., costs), lanes)| {
+        let moment = lanes.moment(now);
+        Some(at.max(later(now, lanes.next(costs, moment) - moment)?))
+    });
     let at = within(at, longest, now)?;
-    let taken = all.iter().zip(&lanes).map(|((.., costs), lanes)| plan(lanes, costs, at));
+    let taken = all.iter().zip(&mut lanes).map(|((.., costs), lanes)| {
+        let moment = lanes.moment(at);
+        lanes.plan(costs, moment)
+    });
     let taken: Vec<_> = taken.collect::<Option<_>>().ok_or_else(|| too_long(at, now))?;
-    lanes.iter_mut().zip(&taken).for_each(|(lanes, taken)| take(lanes, taken));
+    lanes.iter_mut().zip(&taken).for_each(|(lanes, taken)| lanes.take(taken));
     drop(lanes);
     let slots = all.into_iter().zip(taken).map(|((of, pacer, costs), taken)| Slot {
         pacer: Arc::clone(pacer),
@@ -80,12 +86,9 @@ pub(crate) fn reserve(
     Ok(slots.collect())
 }
 
-/// Returns when all rates let a request go: now, or later. `None` if that is beyond the clock.
-fn next(lanes: &[Lane], costs: &Costs, now: Instant) -> Option<Instant> {
-    lanes
-        .iter()
-        .zip(costs)
-        .try_fold(now, |at, (lane, cost)| Some(at.max(lane.slots.next(&lane.pace, *cost, now)?)))
+/// Returns the time so many nanoseconds later; `None` if that is beyond the clock.
+fn later(now: Instant, wait: i64) -> Option<Instant> {
+    if wait <= 0 { Some(now) } else { now.checked_add(Duration::from_nanos(wait.unsigned_abs())) }
 }
 
 fn within(at: Option<Instant>, longest: Duration, now: Instant) -> Result<Instant, Limited> {
@@ -100,33 +103,79 @@ fn too_long(at: Instant, now: Instant) -> Limited {
     Limited(LimitedBy::Rate { retry_in: at.saturating_duration_since(now) })
 }
 
-/// Returns the slots of a request that goes at `at`; `None` if they end beyond the clock.
-fn plan(lanes: &[Lane], costs: &Costs, at: Instant) -> Option<[Option<Taken>; MOST_RATES]> {
-    let mut planned = [None; MOST_RATES];
-    for ((lane, cost), planned) in lanes.iter().zip(costs).zip(&mut planned) {
-        let mut slots = lane.slots;
-        *planned = Some(slots.take(&lane.pace, *cost, at)?);
-    }
-    Some(planned)
-}
-
-fn take(lanes: &mut [Lane], taken: &[Option<Taken>]) {
-    for (lane, taken) in lanes.iter_mut().zip(taken) {
-        lane.slots = taken.map_or(lane.slots, |it| it.after());
-    }
+/// The rates of a pacer and their slots.
+#[derive(Clone, Debug, Default)]
+struct Lanes {
+    /// The time from which moments are counted: that of the first request.
+    epoch: Option<Instant>,
+    /// The rest of `all` is unused.
+    count: usize,
+    all: [Lane; MOST_RATES],
 }
 
 /// One rate and its slots.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Lane {
     pace: Pace,
     slots: Gcra,
 }
 
+impl Lanes {
+    /// Creates the lanes of these rules, which keep the slots of those before.
+    fn new(rules: &RateLimit, before: &Self) -> Self {
+        let mut lanes = Self { epoch: before.epoch, ..Self::default() };
+        for (at, (lane, pace)) in lanes.all.iter_mut().zip(rules.paces()).enumerate() {
+            let slots = before.lanes().get(at).map(|it| it.slots);
+            *lane = Lane { pace, slots: slots.unwrap_or_default() };
+            lanes.count = at + 1;
+        }
+        lanes
+    }
+
+    fn lanes(&self) -> &[Lane] {
+        self.all.get(..self.count).unwrap_or(&self.all)
+    }
+
+    fn lanes_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
+        self.all.iter_mut().take(self.count)
+    }
+
+    /// Returns a time as a moment; the first one is the epoch.
+    fn moment(&mut self, at: Instant) -> Moment {
+        let epoch = *self.epoch.get_or_insert(at);
+        let span = |span| i64::try_from(nanos(span)).unwrap_or(i64::MAX);
+        match at.checked_duration_since(epoch) {
+            Some(after) => span(after),
+            None => -span(epoch.saturating_duration_since(at)),
+        }
+    }
+
+    /// Returns when all rates let a request go: now, or later.
+    fn next(&self, costs: &Costs, now: Moment) -> Moment {
+        let lanes = self.lanes().iter().zip(costs);
+        lanes.fold(now, |at, (lane, cost)| at.max(lane.slots.next(&lane.pace, *cost, now)))
+    }
+
+    /// Returns the slots of a request that goes at `at`; `None` if they end beyond the clock.
+    fn plan(&self, costs: &Costs, at: Moment) -> Option<Slots> {
+        let mut planned = Slots::default();
+        for ((lane, cost), planned) in self.lanes().iter().zip(costs).zip(&mut planned) {
+            let mut slots = lane.slots;
+            *planned = slots.take(&lane.pace, *cost, at)?;
+        }
+        Some(planned)
+    }
+
+    fn take(&mut self, taken: &Slots) {
+        for (lane, taken) in self.lanes_mut().zip(taken) {
+            lane.slots = taken.after();
+        }
+    }
+}
+
 impl Pacer {
     pub(crate) fn new(rules: &RateLimit) -> Self {
-        let lane = |pace| Lane { pace, slots: Gcra::default() };
-        let rates = Mutex::new(rules.paces().map(lane).collect());
+        let rates = Mutex::new(Lanes::new(rules, &Lanes::default()));
         let (learner, buckets) = (OnceLock::new(), OnceLock::new());
         Self { version: AtomicU64::new(rules.version), rates, learner, buckets }
     }
@@ -153,9 +202,7 @@ impl Pacer {
     #[cold]
     fn follow(&self, rules: &RateLimit) {
         let mut rates = self.lock();
-        let slots: Vec<_> = rates.iter().map(|it| it.slots).collect();
-        let lane = |(at, pace)| Lane { pace, slots: slots.get(at).copied().unwrap_or_default() };
-        *rates = rules.paces().enumerate().map(lane).collect();
+        *rates = Lanes::new(rules, &rates);
         self.version.store(rules.version, Ordering::Relaxed);
     }
 
@@ -176,26 +223,33 @@ impl Pacer {
         // Outside of the lock: it is the caller's code.
         let costs = rules.costs(request, nodes);
         let mut lanes = self.lock();
-        let at = within(next(&lanes, &costs, now), longest, now)?;
-        let taken = plan(&lanes, &costs, at).ok_or_else(|| too_long(at, now))?;
-        take(&mut lanes, &taken);
+        let moment = lanes.moment(now);
+        let next = lanes.next(&costs, moment);
+        let at = match next - moment {
+            0 => now,
+            wait => within(later(now, wait), longest, now)?,
+        };
+        let taken = lanes.plan(&costs, next).ok_or_else(|| too_long(at, now))?;
+        lanes.take(&taken);
         drop(lanes);
         Ok(Slot { pacer: Arc::clone(self), of: 0, nodes, at, costs, taken, is_used: false })
     }
 
     /// Returns whether slots are reserved that have not come yet.
     pub(crate) fn is_ahead(&self, now: Instant) -> bool {
-        self.lock().iter().any(|it| it.slots.end().is_some_and(|end| end > now))
+        let mut lanes = self.lock();
+        let now = lanes.moment(now);
+        lanes.lanes().iter().any(|it| it.slots.end() > now)
     }
 
-    fn give_back(&self, taken: &[Option<Taken>]) {
+    fn give_back(&self, taken: &Slots) {
         let mut rates = self.lock();
-        for (lane, taken) in rates.iter_mut().zip(taken.iter().flatten()) {
+        for (lane, taken) in rates.lanes_mut().zip(taken) {
             lane.slots.give_back(taken);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Lane>> {
+    fn lock(&self) -> MutexGuard<'_, Lanes> {
         self.rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -211,7 +265,7 @@ pub(crate) struct Slot {
     nodes: u32,
     at: Instant,
     costs: Costs,
-    taken: [Option<Taken>; MOST_RATES],
+    taken: Slots,
     is_used: bool,
 }
 
@@ -245,7 +299,7 @@ impl Slot {
         // Outside of the lock: it is the caller's code.
         let settled = rules.settled(outcome, self.nodes);
         let mut rates = self.pacer.lock();
-        for ((lane, reserved), actual) in rates.iter_mut().zip(&self.costs).zip(settled) {
+        for ((lane, reserved), actual) in rates.lanes_mut().zip(&self.costs).zip(settled) {
             if let Some(actual) = actual {
                 lane.slots.settle(&lane.pace, *reserved, actual);
             }
@@ -354,8 +408,12 @@ mod tests {
             }
         }
         drop(waiting);
-        let end = pacer.lock()[0].slots.end().unwrap();
+        let (end, start) = {
+            let mut lanes = pacer.lock();
+            (lanes.all[0].slots.end(), lanes.moment(start))
+        };
+        let took = Duration::from_nanos((end - start).unsigned_abs());
         let most = interval * (used + dropped + 100);
-        assert!(end - start <= most, "{:?} for {used} and {dropped} dropped", end - start);
+        assert!(took <= most, "{took:?} for {used} and {dropped} dropped");
     }
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use reqwest::Response;
 use reqwest_middleware::{ClientBuilder, RequestBuilder};
+use reqwest_resilient::bench::Permits;
 use reqwest_resilient::testing::Reply;
 use reqwest_resilient::{
     AttemptLog, BreakerConfig, BudgetConfig, ConcurrencyLimit, Hedge, HostStates, Limit, Mirrors,
@@ -142,6 +144,28 @@ fn settings_that_do_not_concern_a_request_allocate_nothing() {
     assert_eq!(allocations(alone().host("other.example", of_others)), without, "of others");
     let off = alone().hedge(hedge()).without_hedge();
     assert_eq!(allocations(off), without, "no hedge");
+    let limited = alone().concurrency_limit(Limit::fixed(1)).rate_limit(Rate::per_second(1));
+    let off = limited.without_concurrency_limit().without_rate_limit();
+    assert_eq!(allocations(off), without, "no limits");
+}
+
+#[test]
+fn a_permit_allocates_nothing_until_a_body_holds_it() {
+    let (permits, body) = (Permits::new(1), "body");
+    let response = |body| Response::from(http::Response::new(body));
+    let allocations = |work: &mut dyn FnMut()| allocation_counter::measure(work).count_total;
+    permits.take();
+    assert_eq!(allocations(&mut || permits.take()), 0, "taken and returned");
+    let (mut plain, mut held) = (Some(response(body)), Some(response(body)));
+    let read = |response: Option<Response>| {
+        let read = response.unwrap().bytes().now_or_never().unwrap().unwrap();
+        assert_eq!(read, body);
+    };
+    let without = allocations(&mut || read(plain.take()));
+    let with = allocations(&mut || read(held.take().map(|it| permits.hold(it))));
+    let more = with - without;
+    // The body that holds the permit, and the response built anew with it, URL and extensions included.
+    assert!((1..=8).contains(&more), "{more} more");
 }
 
 #[test]
