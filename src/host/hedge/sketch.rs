@@ -115,7 +115,7 @@ impl Sketch {
             seen += count;
             seen >= rank
         });
-        Some(middle(at.unwrap_or(BUCKETS - 1)))
+        at.map(middle)
     }
 
     /// Begins a new window if the one under way is full.
@@ -224,6 +224,70 @@ mod tests {
         now += SECOND * 3_600;
         sketch.record(millis(50), 0.95, now);
         assert_eq!((sketch.quantile(0.95, now), sketch.samples()), (None, 1));
+    }
+
+    #[test]
+    fn it_is_read_again_after_64_samples_or_a_second_or_for_another_quantile() {
+        let start = Instant::now();
+        let is_near = |found: Option<Duration>, latency: Duration| {
+            found.unwrap().abs_diff(latency) < latency / 10
+        };
+        let learned = || {
+            let mut sketch = Sketch::new(start);
+            (0..100).for_each(|_| sketch.record(millis(10), 0.5, start));
+            sketch
+        };
+        let mut by_count = learned();
+        for it in 1..=REREAD {
+            by_count.record(millis(80), 0.95, start);
+            // Another quantile is read at once: only the one before is not.
+            assert!(is_near(by_count.quantile(0.5, start), millis(10)), "{it}");
+        }
+        for (latency, later) in [(10, millis(999)), (80, SECOND)] {
+            let mut by_time = learned();
+            (0..10).for_each(|_| by_time.record(millis(10), 0.95, start));
+            (0..50).for_each(|_| by_time.record(millis(80), 0.95, start));
+            by_time.record(millis(80), 0.95, start + later);
+            let found = by_time.quantile(0.95, start + later);
+            assert!(is_near(found, millis(latency)), "after {later:?}: {found:?}");
+        }
+        let mut unread = learned();
+        for it in 1..=REREAD {
+            unread.record(millis(80), 0.5, start);
+            let is_read = unread.unread == 0;
+            assert_eq!(is_read, it == REREAD, "{it}");
+        }
+    }
+
+    #[test]
+    fn windows_end_by_samples_or_by_time() {
+        let start = Instant::now();
+        // Quantile, samples, and the seconds after which the next one begins a window.
+        for (quantile, samples, seconds, begins) in [
+            (0.5, 255, 0, false),
+            (0.5, 256, 0, true),
+            (0.99, 999, 0, false),
+            (0.99, 1_000, 0, true),
+            (0.5, 49, 30, false),
+            (0.5, 50, 29, false),
+            (0.5, 50, 30, true),
+            (0.99, 249, 30, false),
+            (0.99, 250, 30, true),
+            (0.5, 1, 299, false),
+            (0.5, 1, 300, true),
+            (0.5, 1, 599, true),
+        ] {
+            let mut sketch = Sketch::new(start);
+            (0..samples).for_each(|_| sketch.record(millis(10), quantile, start));
+            sketch.record(millis(10), quantile, start + SECOND * seconds);
+            let expected = if begins { (1, samples) } else { (samples + 1, 0) };
+            let case = format!("{samples} for {quantile}, {seconds} s later");
+            assert_eq!((sketch.current.total, sketch.previous.total), expected, "{case}");
+        }
+        let mut forgotten = Sketch::new(start);
+        forgotten.record(millis(10), 0.5, start);
+        forgotten.record(millis(10), 0.5, start + SECOND * 600);
+        assert_eq!((forgotten.current.total, forgotten.previous.total), (1, 0));
     }
 
     #[test]
