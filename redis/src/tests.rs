@@ -98,7 +98,11 @@ impl Clocked {
         let clock = "{ redis.call('GET', 's'), redis.call('GET', 'us') }";
         let script = SCRIPT.replace("redis.call('TIME')", clock);
         assert_ne!(script, SCRIPT);
-        Self { connection: server.client().get_connection().unwrap(), script, _server: server }
+        Self {
+            connection: server.client().get_connection().expect("a connection"),
+            script,
+            _server: server,
+        }
     }
 
     fn exchange(
@@ -125,11 +129,11 @@ fn a_server_whose_clock_is_set_holds_nothing_open_and_refuses_what_is_late() {
     let mut report = HostReport::new("http://api:80");
     (report.failed, report.votes_failing) = (20, true);
     let day = 86_400_000;
-    server.exchange(day, "set", &report, context(1, 0)).unwrap();
-    let open = server.exchange(day, "set", &report, context(2, 0)).unwrap();
+    server.exchange(day, "set", &report, context(1, 0)).expect("advice");
+    let open = server.exchange(day, "set", &report, context(2, 0)).expect("advice");
     assert!(open.breaker.state.is_open());
 
-    let back = server.exchange(day / 2, "set", &report, context(1, 0)).unwrap();
+    let back = server.exchange(day / 2, "set", &report, context(1, 0)).expect("advice");
     let FleetState::Open { remaining } = back.breaker.state else { panic!("{back:?}") };
     assert!(remaining <= Duration::from_secs(6), "{remaining:?}");
 
@@ -144,7 +148,7 @@ fn the_script_decides_as_the_rule_of_the_core() {
     let server = RefCell::new(Clocked::start());
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let runtime = runtime.unwrap();
+    let runtime = runtime.expect("a runtime");
     let (cases, states) = (Cell::new(0_u32), RefCell::new(BTreeSet::new()));
 
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
@@ -163,10 +167,11 @@ fn the_script_decides_as_the_rule_of_the_core() {
             runtime.block_on(tokio::time::advance(Duration::from_millis(step.wait)));
             let node = NodeId::new(step.node);
             let expected = report(step, lasts.0.as_ref());
-            let expected = runtime.block_on(core.exchange(node, &[expected])).unwrap().remove(0);
+            let expected =
+                runtime.block_on(core.exchange(node, &[expected])).expect("advice").remove(0);
             let ours = report(step, lasts.1.as_ref());
             let context = Context { node, deadline: 0, fresh_run: u64::MAX };
-            let advice = server.exchange(now, &namespace, &ours, context).unwrap();
+            let advice = server.exchange(now, &namespace, &ours, context).expect("advice");
             prop_assert_eq!(
                 normal(advice.clone()),
                 normal(expected.clone()),
