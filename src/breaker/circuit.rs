@@ -163,11 +163,9 @@ impl Circuit {
             return None;
         }
         self.drive(|machine, config| {
-            // A host that is asked once needs no lane.
-            match epoch {
-                Some(_) if report.health == Health::Success => used.lanes.prepare(lane),
-                Some(_) => {}
-                None => drop(used.epoch.set(now)),
+            used.epoch.get_or_init(|| now);
+            if report.health == Health::Success {
+                used.lanes.prepare(lane);
             }
             ((), machine.exit(*ticket, report, config, now, random))
         })
