@@ -44,7 +44,8 @@ impl Admission<'_> {
             if change.has_closed {
                 changes.extend(self.parts.breaker().and_then(|it| it.restart()));
             }
-            self.fleet_change = Some(change);
+            // A store that began anew may say what was known.
+            self.fleet_change = (change.from != change.to).then_some(change);
         }
         // A breaker that was switched off by hand admits all.
         let is_off =

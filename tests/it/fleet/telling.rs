@@ -17,7 +17,9 @@ fn logged(log: &Arc<Mutex<Vec<String>>>) -> ResilientConfigBuilder {
 async fn changes_are_told_once_by_the_first_request_that_sees_them() {
     let (store, service) = (Wrapped::new(), Service::default());
     let log = Arc::default();
-    let node = node_of(&Fleet::new(store.clone()), logged(&log).build().unwrap(), &service);
+    // The store itself, which knows of no breaker, is asked after a second.
+    let fleet = Fleet::builder(store.clone()).random(|| 0.99).build();
+    let node = node_of(&fleet, logged(&log).build().unwrap(), &service);
     let tell = async |epoch, state| {
         let breaker = BreakerAdvice::new(7, epoch, state);
         store.publish(FleetNews::Breaker { host: HOST.into(), breaker }).await;
@@ -31,6 +33,9 @@ async fn changes_are_told_once_by_the_first_request_that_sees_them() {
     assert_eq!(node.get().await, None, "that was an old message");
     tell(2, FleetState::Closed).await;
     assert_eq!((node.get().await, node.get().await), (Some(200), Some(200)));
+    sleep(secs(2)).await;
+    assert_eq!(store.calls().len(), 1);
+    assert_eq!(node.get().await, Some(200), "and closed by the store's own word, which is no change");
     let told = std::mem::take(&mut *log.lock().unwrap());
     let line = |change| format!("fleet breaker of {HOST}: {change}");
     assert_eq!(told, [line("unknown to open"), line("open to closed")]);
