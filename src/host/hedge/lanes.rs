@@ -51,22 +51,23 @@ impl HostHedges {
         is_first: bool,
         now: Instant,
     ) -> HedgeTurn {
-        let delay = {
+        let (delay, generation) = {
             let mut state = self.lock();
-            state.in_flight.enter(now);
+            let generation = state.in_flight.enter(now);
             let lane = state.lane(key, now);
             if is_first {
                 lane.bucket.deposit(rules.share, now);
             }
-            match rules.delay {
+            let delay = match rules.delay {
                 Delay::Fixed(delay) => Some(delay),
                 Delay::Learned { quantile, before } => match lane.sketch.quantile(quantile, now) {
                     Some(latency) => decide::learnt(latency),
                     None => before,
                 },
-            }
+            };
+            (delay, generation)
         };
-        HedgeTurn { host: Arc::clone(self), key, rules, delay, is_over: false }
+        HedgeTurn { host: Arc::clone(self), key, rules, delay, generation, is_over: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -112,6 +113,8 @@ pub(crate) struct HedgeTurn {
     key: u64,
     rules: HedgeRules,
     delay: Option<Duration>,
+    /// That of the requests in flight to which it belongs.
+    generation: u64,
     is_over: bool,
 }
 
@@ -121,7 +124,7 @@ impl HedgeTurn {
         self.delay
     }
 
-    /// Returns whether so many requests are in flight to the host that it must be slow.
+    /// Returns whether so many requests are in flight to the host that it must be slow for all of them.
     pub(crate) fn is_crowded(&self) -> bool {
         self.host.lock().in_flight.is_crowded()
     }
@@ -135,17 +138,21 @@ impl HedgeTurn {
     pub(crate) fn end(mut self, latencies: impl IntoIterator<Item = Duration>, now: Instant) {
         self.is_over = true;
         let mut state = self.host.lock();
-        state.in_flight.leave();
+        let mut latencies = latencies.into_iter().peekable();
+        match latencies.peek() {
+            Some(_) => state.in_flight.respond(self.generation),
+            None => state.in_flight.leave(self.generation),
+        }
         let Delay::Learned { quantile, .. } = self.rules.delay else { return };
         let sketch = &mut state.lane(self.key, now).sketch;
-        latencies.into_iter().for_each(|it| sketch.record(it, quantile, now));
+        latencies.for_each(|it| sketch.record(it, quantile, now));
     }
 }
 
 impl Drop for HedgeTurn {
     fn drop(&mut self) {
         if !self.is_over {
-            self.host.lock().in_flight.leave();
+            self.host.lock().in_flight.leave(self.generation);
         }
     }
 }
