@@ -111,10 +111,10 @@ mod tests {
 
     /// Sends so many requests a second that each take as long, for some seconds. They go on after that.
     fn run(state: &mut InFlight, now: &mut Instant, per_second: u32, took: Duration, time: u32) {
-        let mut under_way = VecDeque::new();
+        let mut under_way = VecDeque::<(Instant, u64)>::new();
         for _ in 0..time * per_second {
             *now += SECOND / per_second;
-            while under_way.front().is_some_and(|(ends, _)| ends <= now) {
+            while under_way.front().is_some_and(|it| it.0 <= *now) {
                 under_way.pop_front().into_iter().for_each(|it| state.respond(it.1));
             }
             under_way.push_back((*now + took, state.enter(*now)));

@@ -134,7 +134,7 @@ impl HedgeTurn {
         self.host.lock().lane(self.key, now).bucket.withdraw()
     }
 
-    /// Ends the attempt, and records latencies.
+    /// Ends the attempt, and records its latencies; an attempt without any has no response.
     pub(crate) fn end(mut self, latencies: impl IntoIterator<Item = Duration>, now: Instant) {
         self.is_over = true;
         let mut state = self.host.lock();
@@ -196,22 +196,26 @@ mod tests {
 
     #[test]
     fn dropped_attempts_leave_all_counts_exact() {
-        let (host, now) = (Arc::new(HostHedges::new(Instant::now())), Instant::now());
-        let mut turns = vec![];
-        for it in 0..1_000_000_u32 {
-            let turn = host.begin(1, learned(), true, now);
-            match it % 4 {
-                0 => drop(turn),
-                1 => turn.end([MILLI], now),
-                2 => turns.push(turn),
-                _ => turn.end([], now),
+        // Without responses none is overtaken; with them only those of two generations count, of four
+        // responses each.
+        for (response, counted) in [(None, 250_000..=250_000), (Some(MILLI), 4..=8)] {
+            let (host, now) = (Arc::new(HostHedges::new(Instant::now())), Instant::now());
+            let mut turns = vec![];
+            for it in 0..1_000_000_u32 {
+                let turn = host.begin(1, learned(), true, now);
+                match it % 4 {
+                    0 => drop(turn),
+                    1 => turn.end(response, now),
+                    2 => turns.push(turn),
+                    _ => turn.end([], now),
+                }
             }
+            assert!(counted.contains(&counts(&host).0), "{:?}", counts(&host));
+            turns.clear();
+            let (in_flight, lanes, samples, tokens) = counts(&host);
+            assert_eq!((in_flight, lanes, tokens), (0, 1, 100 * TOKEN));
+            assert!(samples >= 256 || response.is_none(), "{samples}");
         }
-        assert_eq!(counts(&host).0, 250_000);
-        turns.clear();
-        let (in_flight, lanes, samples, tokens) = counts(&host);
-        assert_eq!((in_flight, lanes, tokens), (0, 1, 100 * TOKEN));
-        assert!(samples >= 256, "{samples}");
     }
 
     #[test]
