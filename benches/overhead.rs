@@ -11,6 +11,7 @@
 use std::alloc::System;
 use std::collections::HashMap;
 use std::hint::black_box;
+use std::pin::Pin;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_resilient::{
     IdempotencyKey, Resilient, ResilientClient, ResilientConfig, ResilientConfigBuilder,
     RetryOverride,
+    testing::{Chaos, Fault},
 };
 use reqwest_retry::{RetryTransientMiddleware, policies::ExponentialBackoff};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -39,7 +41,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// The limit of an attempt, as `ResilientClient` has it.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The least that any middleware costs.
+/// The least that a middleware with a future of its own costs.
 struct PassThrough;
 
 #[async_trait::async_trait]
@@ -51,6 +53,25 @@ impl Middleware for PassThrough {
         next: Next<'_>,
     ) -> reqwest_middleware::Result<Response> {
         next.run(request, extensions).await
+    }
+}
+
+/// A middleware without a future of its own: what the chain itself takes for one more link.
+struct Link;
+
+impl Middleware for Link {
+    fn handle<'a, 'extensions, 'next, 'future>(
+        &'a self,
+        request: Request,
+        extensions: &'extensions mut Extensions,
+        next: Next<'next>,
+    ) -> Pin<Box<dyn Future<Output = reqwest_middleware::Result<Response>> + Send + 'future>>
+    where
+        'a: 'future,
+        'extensions: 'future,
+        'next: 'future,
+    {
+        next.run(request, extensions)
     }
 }
 
@@ -176,6 +197,11 @@ fn resilient(config: ResilientConfigBuilder) -> Resilient {
     Resilient::new(config.build().expect("a config"))
 }
 
+/// What tests leave in a client that is not under test now.
+fn chaos_that_is_off() -> Chaos {
+    Chaos::seeded(42).all(0.05, Fault::status(503))
+}
+
 /// A body that can be read only once, so that no retry could follow.
 fn post() -> Request {
     let mut request = get_with_headers();
@@ -206,6 +232,8 @@ fn cases() -> Vec<Case> {
     let default = || Some(Resilient::default());
     let mut cases = vec![
         execute("bare chain", none, get_with_headers, None),
+        get("link", Link),
+        get("Chaos, off", chaos_that_is_off()),
         get("pass-through", PassThrough),
         get("pass-through and copy", Copy),
         get("reqwest-retry", peer()),
@@ -314,6 +342,7 @@ fn report(cases: &mut [Case]) {
         println!("{name:<34} {ns:>8.0} {:>8.0} {more:>+7} {bytes:>+7}", ns - bare.0);
         added.insert(name, (ns - bare.0, more as f64));
     }
+    bar("Chaos that is off, ns over a link", added["Chaos, off"].0 - added["link"].0, 5.0, 1.0);
     for (ours, peer, time, allocations) in [
         ("Resilient", "reqwest-retry", 1.1, 7.0),
         ("ResilientClient", "reqwest-retry, timeout", 1.5, 9.0),
