@@ -2,15 +2,14 @@
 
 use std::{
     collections::VecDeque,
-    fmt::{self, Debug, Formatter},
     mem,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, OnceLock, PoisonError, RwLock, atomic::AtomicU64 as Plain},
+    sync::{Arc, OnceLock, PoisonError, atomic::AtomicU64 as Plain},
 };
 
 use crate::breaker::{
     config::BreakerConfig,
     lane::Lanes,
+    observers::Observers,
     report::{Health, Report, Ticket},
     rule_set::RuleSet,
     state::{Machine, Transition},
@@ -22,29 +21,34 @@ use crate::breaker::{
 use crate::common::clock::{Instant, nanos};
 
 /// One breaker's state, shared by all its handles and permits.
+///
+/// Small until it is used, as a crawler creates and evicts one a request. Invariant: while `used` is
+/// empty, the machine is as new, and the gate says so.
 #[derive(Debug)]
 pub(super) struct Circuit {
     key: Arc<str>,
     observers: Arc<Observers>,
     /// The state that a call needs while the breaker is closed, readable without the lock.
     gate: AtomicU64,
+    /// The version of the rules in force.
+    version: Plain,
+    /// The nanoseconds from which on a call is slow, by the rules in force.
+    slow_from: Plain,
+    /// The rules that it begins with.
+    config: Arc<BreakerConfig>,
+    used: OnceLock<Box<Used>>,
+}
+
+/// What a breaker needs from its first result, command or change of rules on.
+#[derive(Debug)]
+struct Used {
     lanes: Lanes,
     /// The moment of the first result, from which the lanes count time.
     epoch: OnceLock<Instant>,
-    /// The version of the rules in `inner`.
-    version: Plain,
-    /// The nanoseconds from which on a call is slow, by the rules in `inner`.
-    slow_from: Plain,
     rejections: Plain,
     waiting: Waiting,
     inner: Mutex<Inner>,
 }
-
-/// The observers of a breaker's state changes, or of all breakers of one map.
-#[derive(Default)]
-pub(crate) struct Observers(RwLock<Vec<Observer>>);
-
-type Observer = Arc<dyn Fn(&StateChange) + Send + Sync>;
 
 #[derive(Debug)]
 struct Inner {
@@ -59,24 +63,13 @@ struct Inner {
 
 impl Circuit {
     pub(super) fn new(key: Arc<str>, rules: &RuleSet, observers: Arc<Observers>) -> Self {
-        let (config, version) = (Arc::clone(&rules.config), rules.version);
-        let machine = Machine::new(&config);
         Self {
             key,
-            gate: AtomicU64::new(Gate::of(&machine).0),
-            lanes: Lanes::default(),
-            epoch: OnceLock::new(),
-            version: Plain::new(version),
-            slow_from: Plain::new(config.slow_from()),
-            rejections: Plain::new(0),
-            waiting: Waiting::default(),
-            inner: Mutex::new(Inner {
-                machine,
-                config,
-                lanes_open: false,
-                unreported: VecDeque::new(),
-                notifying: false,
-            }),
+            gate: AtomicU64::new(Gate::NEW.0),
+            version: Plain::new(rules.version),
+            slow_from: Plain::new(rules.config.slow_from()),
+            config: Arc::clone(&rules.config),
+            used: OnceLock::new(),
             observers,
         }
     }
@@ -122,7 +115,7 @@ impl Circuit {
         // A rejection changes nothing, so it needs neither step nor notification.
         match self.rejects(now) {
             Some(rejection) => {
-                self.rejections.fetch_add(1, Ordering::Relaxed);
+                self.used().rejections.fetch_add(1, Ordering::Relaxed);
                 (Err(rejection), None)
             }
             None => self.drive(|machine, config| machine.enter(config, now)),
@@ -154,19 +147,25 @@ impl Circuit {
             self.abandon(*ticket);
             return None;
         }
-        let epoch = *self.epoch.get_or_init(|| now);
+        let used = self.used();
+        let epoch = used.epoch.get();
         let slow_from = self.slow_from.load(Ordering::Relaxed);
         // Computed only if needed: a difference of moments costs as much as the rest.
         let fast = || nanos(now.saturating_duration_since(ticket.entered)) < slow_from;
+        let count = |epoch: &Instant| {
+            let moment = nanos_since(*epoch, now);
+            used.lanes.count(lane, ticket.generation, moment, report.first)
+        };
         if report.health == Health::Success
             && (slow_from == u64::MAX || fast())
-            && self.lanes.count(lane, ticket.generation, nanos_since(epoch, now), report.first)
+            && epoch.is_some_and(count)
         {
             return None;
         }
         self.drive(|machine, config| {
+            used.epoch.get_or_init(|| now);
             if report.health == Health::Success {
-                self.lanes.prepare(lane);
+                used.lanes.prepare(lane);
             }
             ((), machine.exit(*ticket, report, config, now, random))
         })
@@ -187,13 +186,13 @@ impl Circuit {
         if gate.generation() == ticket.generation && !gate.lets_through() {
             self.lock().machine.abandon(ticket);
             // The place is free for the next request.
-            self.waiting.wake();
+            self.used().waiting.wake();
         }
     }
 
     /// Takes a place among the requests that wait for a change; `None` if too many wait.
     pub(super) fn wait(&self) -> Option<Waiter<'_>> {
-        self.waiting.join()
+        self.used().waiting.join()
     }
 
     /// Runs a command that sets the state by hand.
@@ -225,7 +224,7 @@ impl Circuit {
             consecutive_failures: machine.consecutive_failures(),
             window: machine.counts(now),
             last_failure: machine.last_failure().map(Instant::into_std),
-            rejections: self.rejections.load(Ordering::Relaxed),
+            rejections: self.used().rejections.load(Ordering::Relaxed),
             would_have_opened: machine.prevented().map_or(0, |it| it.openings),
             would_open_by: machine.prevented().map(|it| it.last),
             permits_out,
@@ -252,7 +251,7 @@ impl Circuit {
             inner.unreported.push_back(transition);
             drop(inner);
             if change.to != BreakerState::HalfOpen {
-                self.waiting.wake();
+                self.used().waiting.wake();
             }
             self.notify(self.lock());
             change
@@ -272,13 +271,13 @@ impl Circuit {
         step: impl FnOnce(&mut Machine, &mut Arc<BreakerConfig>) -> R,
     ) -> R {
         let Inner { machine, config, lanes_open, .. } = inner;
+        let Used { lanes, epoch, .. } = self.used();
         if mem::take(lanes_open) {
-            machine.add_successes(self.lanes.close());
+            machine.add_successes(lanes.close());
         }
         let result = step(machine, config);
-        let epoch = self.epoch.get();
-        if let Some(until) = epoch.and_then(|it| machine.calm_until(config, *it)) {
-            self.lanes.open(machine.generation(), until);
+        if let Some(until) = epoch.get().and_then(|it| machine.calm_until(config, *it)) {
+            lanes.open(machine.generation(), until);
             *lanes_open = true;
         }
         let gate = Gate::of(machine);
@@ -306,28 +305,38 @@ impl Circuit {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Observers {
-    pub(crate) fn add(&self, observer: Observer) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).push(observer);
+        self.used().inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn notify(&self, change: &StateChange) {
-        // A copy, so that no lock is held while observers run.
-        let observers = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
-        for observer in observers {
-            // The notifying request must go on although an observer panics.
-            drop(catch_unwind(AssertUnwindSafe(|| observer(change))));
+    #[inline]
+    fn used(&self) -> &Used {
+        match self.used.get() {
+            Some(used) => used,
+            None => self.first_use(),
         }
     }
+
+    #[cold]
+    fn first_use(&self) -> &Used {
+        self.used.get_or_init(|| Box::new(Used::new(&self.config)))
+    }
 }
 
-impl Debug for Observers {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Observers").finish_non_exhaustive()
+impl Used {
+    fn new(config: &Arc<BreakerConfig>) -> Self {
+        Self {
+            lanes: Lanes::default(),
+            epoch: OnceLock::new(),
+            rejections: Plain::new(0),
+            waiting: Waiting::default(),
+            inner: Mutex::new(Inner {
+                machine: Machine::new(config),
+                config: Arc::clone(config),
+                lanes_open: false,
+                unreported: VecDeque::new(),
+                notifying: false,
+            }),
+        }
     }
 }
 
@@ -338,6 +347,9 @@ struct Gate(u64);
 impl Gate {
     const LETS_THROUGH: u64 = 1;
     const CLOSED: u64 = 2;
+
+    /// The gate of a new machine.
+    const NEW: Self = Self(Self::LETS_THROUGH | Self::CLOSED);
 
     fn of(machine: &Machine) -> Self {
         let bits = match machine.state() {
@@ -358,6 +370,29 @@ impl Gate {
 
     fn is_closed(self) -> bool {
         self.0 & Self::CLOSED != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn breaker_is_small_and_closed_until_it_is_used() {
+        let rules = RuleSet::new(BreakerConfig::default());
+        let circuit = Circuit::new("".into(), &rules, Arc::default());
+        assert!(Gate::of(&Machine::new(&rules.config)) == Gate::NEW);
+        let now = Instant::now();
+        let (ticket, other) = (circuit.pass(now).unwrap(), circuit.enter(now).0.unwrap());
+        circuit.adopt(&rules);
+        circuit.abandon(other);
+        assert_eq!(circuit.state(), BreakerState::Closed);
+        assert!(circuit.rejects(now).is_none() && !circuit.is_probing());
+        assert!(circuit.used.get().is_none());
+        let report = Report { health: Health::Failure, retry_after: None, first: true };
+        assert_eq!(circuit.exit(0, &ticket, report, now, || 0.0), None);
+        assert!(circuit.used.get().is_some());
+        assert_eq!(circuit.snapshot(0, now).consecutive_failures, 1);
     }
 }
 

@@ -9,8 +9,9 @@ use std::{
 };
 
 use crate::breaker::{
-    circuit::{Circuit, Observers},
+    circuit::Circuit,
     lane::LANES,
+    observers::Observers,
     permit::{LaneHandle, Permit},
     rule_set::RuleSet,
     state::Machine,

@@ -134,6 +134,28 @@ fn loom_successes_beside_a_failure_are_all_counted() {
     });
 }
 
+/// The same with a lane that is open when the failure comes, which closes it.
+#[test]
+fn loom_a_success_in_an_open_lane_beside_a_failure_is_counted() {
+    let now = Instant::now();
+    loom::model(move || {
+        let circuit = circuit(9);
+        circuit.exit(1, &enter(&circuit, now).unwrap(), FINE, now, || 0.0);
+        let [fine, failed] = [(); 2].map(|()| enter(&circuit, now).unwrap());
+        let succeeding = {
+            let circuit = Arc::clone(&circuit);
+            thread::spawn(move || circuit.exit(1, &fine, FINE, now, || 0.0))
+        };
+        circuit.exit(0, &failed, FAILED, now, || 0.0);
+        let seen = circuit.snapshot(0, now);
+        succeeding.join().unwrap();
+        let last = circuit.snapshot(0, now);
+        assert_eq!((last.window.total, last.window.failures), (3, 1));
+        let came_before = seen.window.total == 3 && seen.consecutive_failures == 1;
+        assert_eq!(last.consecutive_failures, u32::from(came_before));
+    });
+}
+
 /// A success that is under way to its lane while a reset empties the window is counted before the
 /// reset, or not at all.
 #[test]

@@ -5,6 +5,7 @@ mod circuit_breaker;
 mod config;
 mod handle;
 mod lane;
+mod observers;
 mod open_time;
 mod outage;
 mod percent;
@@ -21,14 +22,6 @@ mod sync;
 mod waiting;
 mod window;
 
-pub(crate) use self::{
-    circuit::Observers,
-    handle::BreakerHandle,
-    report::Report,
-    rule_set::RuleSet,
-    scope::BreakerScope,
-    waiting::{Waiter, Waiting},
-};
 pub use self::{
     circuit_breaker::CircuitBreaker,
     config::BreakerConfig,
@@ -38,4 +31,12 @@ pub use self::{
     scope::CircuitBreakers,
     status::{BreakerSnapshot, BreakerState, ChangeReason, CircuitOpen, OpenCause, StateChange},
     window::{Window, WindowCounts},
+};
+pub(crate) use self::{
+    handle::BreakerHandle,
+    observers::Observers,
+    report::Report,
+    rule_set::RuleSet,
+    scope::BreakerScope,
+    waiting::{Waiter, Waiting},
 };

@@ -30,8 +30,8 @@ pub(super) struct Machine {
     /// Openings since the last close: a growing open time grows with them.
     openings: u32,
     last_failure: Option<Instant>,
-    /// The openings that did not happen because it only measures.
-    prevented: Option<Prevented>,
+    /// The openings that did not happen because it only measures. Boxed, because it seldom does.
+    prevented: Option<Box<Prevented>>,
     window: Window,
     results: Results,
 }
@@ -173,12 +173,13 @@ impl Machine {
     /// Counts an opening that does not happen. It would have lasted, so that one follows another no
     /// sooner than after the open time.
     fn prevent(&mut self, why: ChangeReason, config: &BreakerConfig, now: Instant) {
-        let openings = match self.prevented {
+        let openings = match self.prevented() {
             Some(it) if now.saturating_duration_since(it.at) < config.open_for => return,
             Some(it) => it.openings.saturating_add(1),
             None => 1,
         };
-        self.prevented = Some(Prevented { openings, last: self.cause(why, now), at: now });
+        let last = self.cause(why, now);
+        self.prevented = Some(Box::new(Prevented { openings, last, at: now }));
     }
 
     /// Returns whether the result of a call still counts: the call was admitted in this generation,
@@ -292,7 +293,7 @@ impl Machine {
 
     /// Returns the openings that did not happen, if it only measures.
     pub(super) fn prevented(&self) -> Option<Prevented> {
-        self.prevented
+        self.prevented.as_deref().copied()
     }
 
     pub(super) fn counts(&mut self, now: Instant) -> WindowCounts {

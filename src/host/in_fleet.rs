@@ -77,7 +77,7 @@ impl Admission<'_> {
         sources: &Sources,
     ) -> Option<Turn> {
         let rates = &self.parts.limits.as_ref()?.rates;
-        let (limit, cost) = rates.iter().find_map(|it| it.0.of_fleet(request))?;
+        let (limit, cost) = rates.iter().find_map(|it| it.rules.of_fleet(request))?;
         let Some(member) = self.parts.rate_member() else { return Some(Turn::Local { nodes: 1 }) };
         Some(member.take_turn(limit, cost, || sources.random(), now))
     }

@@ -7,7 +7,7 @@ use reqwest::Request;
 
 use crate::common::clock::Instant;
 use crate::host::limit::{ConcurrencyLimit, LimitPermit, Limiter};
-use crate::host::rate::{Learner, Pacer, RateLimit, Route, Slot, Ticket};
+use crate::host::rate::{Learner, Paced, Pacer, RateLimit, Route, Ticket};
 use crate::outcome::hint::QuotaUse;
 use crate::outcome::{Delivery, Outcome};
 
@@ -15,12 +15,10 @@ use crate::outcome::{Delivery, Outcome};
 #[derive(Debug)]
 pub(crate) struct Limits<'p> {
     pub(super) concurrency: Option<(&'p ConcurrencyLimit, Arc<Limiter>)>,
-    /// One for each scope.
-    pub(super) rates: Vec<(&'p RateLimit, Arc<Pacer>)>,
+    /// One for each scope, with the slot of the attempt.
+    pub(super) rates: Vec<Paced<'p>>,
     /// Set where quotas are learned.
     learning: Option<Learning<'p>>,
-    /// The slots of the rates, in any order.
-    pub(super) slots: Vec<Slot>,
     /// The turn by the learned quotas.
     pub(super) ticket: Option<Ticket>,
     /// The permit of the concurrency limit.
@@ -60,19 +58,19 @@ struct Holds {
 impl<'p> Limits<'p> {
     pub(super) fn new(
         concurrency: Option<(&'p ConcurrencyLimit, Arc<Limiter>)>,
-        rates: Vec<(&'p RateLimit, Arc<Pacer>)>,
+        rates: Vec<Paced<'p>>,
         request: &Request,
     ) -> Self {
-        let learning = rates.iter().find(|it| it.0.learns).map(|(rules, pacer)| {
-            let route = pacer.route(rules, request);
-            let learner = route.is_none().then(|| Arc::clone(pacer.learner()));
-            Learning { rules, learner, route }
-        });
+        let learning =
+            rates.iter().find(|it| it.rules.learns).map(|Paced { rules, pacer, .. }| {
+                let route = pacer.route(rules, request);
+                let learner = route.is_none().then(|| Arc::clone(pacer.learner()));
+                Learning { rules, learner, route }
+            });
         Self {
             concurrency,
             rates,
             learning,
-            slots: vec![],
             ticket: None,
             permit: None,
             outer: Outer::default(),
@@ -89,7 +87,7 @@ impl<'p> Limits<'p> {
         let is_paced = |it: &Arc<Pacer>| holds.pacers.iter().any(|own| Arc::ptr_eq(own, it));
         self.outer = Outer {
             has_permit: self.concurrency.as_ref().is_some_and(|it| is_held(&it.1)),
-            has_slots: !self.rates.is_empty() && self.rates.iter().all(|it| is_paced(&it.1)),
+            has_slots: !self.rates.is_empty() && self.rates.iter().all(|it| is_paced(&it.pacer)),
         };
     }
 
@@ -97,7 +95,7 @@ impl<'p> Limits<'p> {
     pub(super) fn mark(&mut self, extensions: &mut Extensions) {
         let holding = Arc::downgrade(self.holding.get_or_insert_with(Arc::default));
         let limiter = self.concurrency.as_ref().map(|it| Arc::clone(&it.1));
-        let pacers = self.rates.iter().map(|it| Arc::clone(&it.1)).collect();
+        let pacers = self.rates.iter().map(|it| Arc::clone(&it.pacer)).collect();
         extensions.insert(Holds { holding, limiter, pacers });
     }
 
@@ -118,7 +116,7 @@ impl<'p> Limits<'p> {
     /// Uses the slots: the attempt is sent now.
     pub(super) fn spend(&mut self) {
         self.outer.has_slots = false;
-        self.slots.iter_mut().for_each(Slot::spend);
+        self.rates.iter_mut().for_each(Paced::spend);
         if let Some(ticket) = &mut self.ticket {
             ticket.spend();
         }
@@ -138,11 +136,8 @@ impl<'p> Limits<'p> {
             Some(ticket) => ticket.refund(),
             None => {}
         }
-        for slot in self.slots.drain(..) {
-            match self.rates.get(slot.of()) {
-                Some((rules, _)) if was_sent => slot.settle(rules, outcome),
-                _ => slot.refund(),
-            }
+        for rates in &mut self.rates {
+            if was_sent { rates.settle(outcome) } else { rates.refund() }
         }
     }
 

@@ -84,11 +84,11 @@ impl HostMap {
     /// Returns the state of the host of `url`, a new one if there is none.
     #[inline]
     pub(crate) fn find(&self, url: &Url, now: Instant) -> Cow<'_, Arc<HostState>> {
-        if let Some(state) = self.first.of(url) {
-            return Cow::Borrowed(state);
-        }
         // The key of the host, if the URL has no userinfo; with userinfo it is no host's.
         let start = &url[..Position::BeforePath];
+        if let Some(state) = self.first.get(start) {
+            return Cow::Borrowed(state);
+        }
         match self.known(Key::of_host(start), now) {
             Ok(state) => Cow::Owned(state),
             Err(absent) => self.find_absent(url, start, absent, now),
@@ -255,11 +255,6 @@ impl FirstHosts {
     }
 
     #[inline]
-    fn of(&self, url: &Url) -> Option<&Arc<HostState>> {
-        let mut all = self.0.iter().map_while(OnceLock::get);
-        all.find(|(host, _)| is_host_of(url, host)).map(|(_, state)| state)
-    }
-
     fn get(&self, key: &str) -> Option<&Arc<HostState>> {
         let mut all = self.0.iter().map_while(OnceLock::get);
         all.find(|(host, _)| **host == *key).map(|(_, state)| state)
@@ -267,7 +262,7 @@ impl FirstHosts {
 
     /// Keeps the state of a host if a slot is free, and returns the state that is kept for it.
     fn keep(&self, state: &Arc<HostState>) -> Option<&Arc<HostState>> {
-        // `is_host_of` would take `a:` for the host of `a://b`.
+        // A text that is no URL takes no host's slot.
         let fits = !state.has_users_key() && state.key().contains("://");
         let mut slots = self.0.iter().filter(|_| fits);
         slots.find_map(|slot| {
@@ -276,17 +271,6 @@ impl FirstHosts {
             (**host == *state.key()).then_some(first)
         })
     }
-}
-
-/// Returns whether `host`, a [`host_key`], is that of `url`.
-///
-/// Quicker than making the key of `url`: the URL must begin with `host`, and its path must begin
-/// right there, which most other hosts fail at one byte. Finds every URL of http and https without
-/// userinfo; others are found by their key.
-#[inline]
-fn is_host_of(url: &Url, host: &str) -> bool {
-    let url = url.as_str().as_bytes();
-    url.get(host.len()) == Some(&b'/') && url.starts_with(host.as_bytes())
 }
 
 /// Returns scheme, host and port of `url`, never its userinfo; the scheme's own port is left out.

@@ -13,7 +13,7 @@ use crate::host::hedge::lanes::HostHedges;
 use crate::host::limit::ConcurrencyLimit;
 use crate::host::limits::Limits;
 use crate::host::map::{HostMap, host_key};
-use crate::host::rate::RateLimit;
+use crate::host::rate::{Paced, RateLimit};
 use crate::host::state::HostState;
 use crate::retry::budget::{Account, RetryBudget};
 
@@ -252,7 +252,7 @@ fn limits<'p>(
     });
     let rates = rules.rate.into_iter().flat_map(RateLimit::all).map(|rules| {
         let other = scoped(&rules.scope);
-        (rules, Arc::clone(other.as_deref().unwrap_or(host).pacer(rules)))
+        Paced::new(rules, Arc::clone(other.as_deref().unwrap_or(host).pacer(rules)))
     });
     Box::new(Limits::new(concurrency, rates.collect(), request))
 }

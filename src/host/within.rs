@@ -11,7 +11,7 @@ use crate::host::fleet::member::FleetEntry;
 use crate::host::limit::{
     LimitPermit, LimitRules, LimitUse, LimitWaiter, Limited, Limiter, Load, Occupied,
 };
-use crate::host::rate::{self, Learner, Slot, Ticket};
+use crate::host::rate::{self, Learner, Paced, Ticket};
 use crate::outcome::Outcome;
 use crate::outcome::hint::QuotaUse;
 
@@ -41,7 +41,7 @@ impl Admission<'_> {
 
     /// Returns the longest wait for a slot, if the settings name one.
     pub(crate) fn longest_slot_wait(&self) -> Option<Duration> {
-        self.parts.limits.as_ref()?.rates.iter().filter_map(|it| it.0.max_wait).min()
+        self.parts.limits.as_ref()?.rates.iter().filter_map(|it| it.rules.max_wait).min()
     }
 
     /// Reserves the next slot of all rate limits, and returns its time; `None` if there is none to
@@ -62,8 +62,7 @@ impl Admission<'_> {
         if limits.rates.is_empty() || limits.outer.has_slots {
             return Ok(None);
         }
-        limits.slots = rate::reserve(&limits.rates, request, nodes, longest, now)?;
-        Ok(limits.slots.first().map(Slot::at))
+        rate::reserve(&mut limits.rates, request, nodes, longest, now)
     }
 
     /// Returns the learned quotas that the attempt has to keep to.
@@ -169,7 +168,7 @@ impl Admission<'_> {
     pub(crate) fn leave_limits(&mut self) {
         if let Some(limits) = &mut self.parts.limits {
             (limits.permit, limits.ticket) = (None, None);
-            limits.slots.clear();
+            limits.rates.iter_mut().for_each(Paced::release);
         }
     }
 

@@ -19,7 +19,7 @@ pub(crate) use self::buckets::Route;
 pub(crate) use self::learned::Pacing;
 pub(crate) use self::learner::{Learner, Ticket};
 pub use self::one::Rate;
-pub(crate) use self::pacer::{Pacer, Slot, reserve};
+pub(crate) use self::pacer::{Paced, Pacer, reserve};
 use crate::common::fault::ConfigFault;
 use crate::common::scope::{Scope, next_version};
 use crate::host::rate::gcra::Pace;

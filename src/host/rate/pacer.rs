@@ -1,7 +1,6 @@
 //! The slots of one host behind a lock: reserved in all rates or in none.
 
 use std::{
-    fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -35,55 +34,73 @@ type Costs = [u32; MOST_RATES];
 /// The slots that a request took, one a rate.
 type Slots = [Taken; MOST_RATES];
 
+/// The rates of one scope that a request keeps to, and the slot that its attempt has there.
+///
+/// A slot is released before the next one is reserved, and when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Paced<'p> {
+    pub(crate) rules: &'p RateLimit,
+    pub(crate) pacer: Arc<Pacer>,
+    slot: Option<Slot>,
+}
+
+/// A reserved slot. Plain data, so that it costs no reference count: [`Paced`] gives it back.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    at: Instant,
+    /// The nodes that a fleet's rate was shared by.
+    nodes: u32,
+    costs: Costs,
+    taken: Slots,
+    is_used: bool,
+}
+
 /// Reserves the next slot for a request in all rates, or in none; in an even share of those of a
-/// fleet with so many nodes, and not in those if the fleet has let the request go (`None`).
+/// fleet with so many nodes, and not in those if the fleet has let the request go (`None`). Returns
+/// its time; `None` if there is no rate to keep to.
 ///
 /// # Errors
 ///
 /// [`Limited`] if it begins later than after `longest`; then nothing is reserved.
 pub(crate) fn reserve(
-    rates: &[(&RateLimit, Arc<Pacer>)],
+    rates: &mut [Paced<'_>],
     request: &Request,
     nodes: Option<u32>,
     longest: Duration,
     now: Instant,
-) -> Result<Vec<Slot>, Limited> {
-    if let ([(rules, pacer)], Some(nodes)) = (rates, nodes) {
-        return Ok(vec![pacer.reserve(rules, request, nodes, longest, now)?]);
+) -> Result<Option<Instant>, Limited> {
+    rates.iter_mut().for_each(Paced::release);
+    if let ([Paced { rules, pacer, slot }], Some(nodes)) = (&mut *rates, nodes) {
+        let reserved = slot.insert(pacer.reserve(rules, request, nodes, longest, now)?);
+        return Ok(Some(reserved.at));
     }
     // The rates that are left do not divide.
     let share = nodes.unwrap_or(1);
-    let asked = rates.iter().enumerate();
-    let asked = asked.filter(|(_, (rules, _))| nodes.is_some() || !rules.is_of_fleet);
+    let asked = rates.iter_mut().filter(|it| nodes.is_some() || !it.rules.is_of_fleet);
     // Outside of the locks: it is the caller's code.
-    let mut all: Vec<_> =
-        asked.map(|(of, (rules, pacer))| (of, pacer, rules.costs(request, share))).collect();
+    let with_costs = asked.map(|it| (it.rules.costs(request, share), it));
+    let mut all: Vec<_> = with_costs.collect();
     // All are locked at once, in one order for all requests, so that none waits for another.
-    all.sort_by_key(|it| Arc::as_ptr(it.1));
-    all.dedup_by_key(|it| Arc::as_ptr(it.1));
-    let mut lanes: Vec<_> = all.iter().map(|it| it.1.lock()).collect();
-    let at = all.iter().zip(&mut lanes).try_fold(now, |at, ((.., costs), lanes)| {
+    all.sort_by_key(|it| Arc::as_ptr(&it.1.pacer));
+    all.dedup_by_key(|it| Arc::as_ptr(&it.1.pacer));
+    let mut lanes: Vec<_> = all.iter().map(|it| it.1.pacer.lock()).collect();
+    let at = all.iter().zip(&mut lanes).try_fold(now, |at, ((costs, _), lanes)| {
         let moment = lanes.moment(now);
         Some(at.max(later(now, lanes.next(costs, moment) - moment)?))
     });
     let at = within(at, longest, now)?;
-    let taken = all.iter().zip(&mut lanes).map(|((.., costs), lanes)| {
+    let taken = all.iter().zip(&mut lanes).map(|((costs, _), lanes)| {
         let moment = lanes.moment(at);
         lanes.plan(costs, moment)
     });
     let taken: Vec<_> = taken.collect::<Option<_>>().ok_or_else(|| too_long(at, now))?;
     lanes.iter_mut().zip(&taken).for_each(|(lanes, taken)| lanes.take(taken));
     drop(lanes);
-    let slots = all.into_iter().zip(taken).map(|((of, pacer, costs), taken)| Slot {
-        pacer: Arc::clone(pacer),
-        of,
-        nodes: share,
-        at,
-        costs,
-        taken,
-        is_used: false,
-    });
-    Ok(slots.collect())
+    let at_all = (!all.is_empty()).then_some(at);
+    for ((costs, paced), taken) in all.into_iter().zip(taken) {
+        paced.slot = Some(Slot { at, nodes: share, costs, taken, is_used: false });
+    }
+    Ok(at_all)
 }
 
 /// Returns the time so many nanoseconds later; `None` if that is beyond the clock.
@@ -213,7 +230,7 @@ impl Pacer {
     ///
     /// [`Limited`] if it is later; then nothing is reserved.
     pub(crate) fn reserve(
-        self: &Arc<Self>,
+        &self,
         rules: &RateLimit,
         request: &Request,
         nodes: u32,
@@ -232,7 +249,7 @@ impl Pacer {
         let taken = lanes.plan(&costs, next).ok_or_else(|| too_long(at, now))?;
         lanes.take(&taken);
         drop(lanes);
-        Ok(Slot { pacer: Arc::clone(self), of: 0, nodes, at, costs, taken, is_used: false })
+        Ok(Slot { at, nodes, costs, taken, is_used: false })
     }
 
     /// Returns whether slots are reserved that have not come yet.
@@ -254,52 +271,41 @@ impl Pacer {
     }
 }
 
-/// A reserved slot; dropping it before the attempt is sent gives it back, if no other was taken after
-/// it.
-#[must_use = "dropping a slot gives it back"]
-pub(crate) struct Slot {
-    pacer: Arc<Pacer>,
-    /// The place of its limit among those of the request.
-    of: usize,
-    /// The nodes that a fleet's rate was shared by.
-    nodes: u32,
-    at: Instant,
-    costs: Costs,
-    taken: Slots,
-    is_used: bool,
-}
-
-impl Slot {
-    /// Returns the time of the slot.
-    pub(crate) fn at(&self) -> Instant {
-        self.at
-    }
-
-    /// Returns the place of its limit among those of the request.
-    pub(crate) fn of(&self) -> usize {
-        self.of
+impl<'p> Paced<'p> {
+    /// Creates it without a slot.
+    pub(crate) fn new(rules: &'p RateLimit, pacer: Arc<Pacer>) -> Self {
+        Self { rules, pacer, slot: None }
     }
 
     /// Uses the slot: the attempt is sent.
     pub(crate) fn spend(&mut self) {
-        self.is_used = true;
-    }
-
-    /// Gives the slot back: nothing was sent.
-    pub(crate) fn refund(mut self) {
-        self.is_used = false;
-    }
-
-    /// Corrects the costs of the attempt by its outcome.
-    pub(crate) fn settle(mut self, rules: &RateLimit, outcome: &Outcome<'_>) {
-        self.is_used = true;
-        if !rules.settles() {
-            return;
+        if let Some(slot) = &mut self.slot {
+            slot.is_used = true;
         }
+    }
+
+    /// Ends the slot, if there is one: unless the attempt was sent, it goes back.
+    pub(crate) fn release(&mut self) {
+        if self.slot.as_ref().is_some_and(|it| !it.is_used) {
+            self.refund();
+        }
+        self.slot = None;
+    }
+
+    /// Gives the slot back, unless another was taken after it: nothing was sent.
+    pub(crate) fn refund(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            self.pacer.give_back(&slot.taken);
+        }
+    }
+
+    /// Ends the slot of an attempt that was sent, and corrects its costs by the outcome.
+    pub(crate) fn settle(&mut self, outcome: &Outcome<'_>) {
+        let Some(slot) = self.slot.take().filter(|_| self.rules.settles()) else { return };
         // Outside of the lock: it is the caller's code.
-        let settled = rules.settled(outcome, self.nodes);
+        let settled = self.rules.settled(outcome, slot.nodes);
         let mut rates = self.pacer.lock();
-        for ((lane, reserved), actual) in rates.lanes_mut().zip(&self.costs).zip(settled) {
+        for ((lane, reserved), actual) in rates.lanes_mut().zip(&slot.costs).zip(settled) {
             if let Some(actual) = actual {
                 lane.slots.settle(&lane.pace, *reserved, actual);
             }
@@ -307,17 +313,9 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for Paced<'_> {
     fn drop(&mut self) {
-        if !self.is_used {
-            self.pacer.give_back(&self.taken);
-        }
-    }
-}
-
-impl fmt::Debug for Slot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Slot").field("at", &self.at).finish_non_exhaustive()
+        self.release();
     }
 }
 
@@ -336,14 +334,23 @@ mod tests {
     }
 
     impl Pacer {
-        fn next(
+        fn next<'p>(
             self: &Arc<Self>,
-            rules: &RateLimit,
+            rules: &'p RateLimit,
             longest: Duration,
             now: Instant,
-        ) -> Result<Slot, Limited> {
+        ) -> Result<Paced<'p>, Limited> {
             let request = Request::new(Method::GET, "http://a.example/".parse().unwrap());
-            self.reserve(rules, &request, 1, longest, now)
+            let mut paced = [Paced::new(rules, Arc::clone(self))];
+            reserve(&mut paced, &request, Some(1), longest, now)?;
+            let [paced] = paced;
+            Ok(paced)
+        }
+    }
+
+    impl Paced<'_> {
+        fn at(&self) -> Instant {
+            self.slot.as_ref().unwrap().at
         }
     }
 
@@ -379,7 +386,6 @@ mod tests {
     fn a_million_random_drops_lose_one_slot_each_at_most() {
         let rules = RateLimit::from(Rate::per_second(1_000));
         let pacer = Arc::new(Pacer::new(&rules));
-        let request = Request::new(Method::GET, "http://a.example/".parse().unwrap());
         let interval = Duration::from_millis(1);
         let (start, mut now, mut random) = (Instant::now(), Instant::now(), 1_u64);
         let (mut waiting, mut used, mut dropped) = (vec![], 0_u32, 0_u32);
@@ -389,7 +395,7 @@ mod tests {
             let at = (random >> 33) as usize;
             match random >> 61 {
                 0..4 if waiting.len() < 100 => {
-                    waiting.push(pacer.reserve(&rules, &request, 1, Duration::MAX, now).unwrap());
+                    waiting.push(pacer.next(&rules, Duration::MAX, now).unwrap());
                 }
                 4 if !waiting.is_empty() => {
                     dropped += 1;
@@ -398,7 +404,7 @@ mod tests {
                 _ => {
                     let next = (0..waiting.len()).min_by_key(|it| waiting[*it].at());
                     let Some(next) = next else { continue };
-                    let mut slot: Slot = waiting.swap_remove(next);
+                    let mut slot: Paced<'_> = waiting.swap_remove(next);
                     now = now.max(slot.at());
                     assert!(last.is_none_or(|it| slot.at() >= it + interval));
                     last = Some(slot.at());

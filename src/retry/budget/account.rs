@@ -11,8 +11,8 @@ use std::{
 
 use crate::common::clock::Instant;
 use crate::common::queue::{WaitQueue, Waiter};
-use crate::retry::budget::RetryBudget;
 use crate::retry::budget::bucket::{Bucket, Success};
+use crate::retry::budget::{BudgetConfig, RetryBudget};
 
 /// The tokens for one host or key, shared by all requests there.
 ///
@@ -20,13 +20,29 @@ use crate::retry::budget::bucket::{Bucket, Success};
 /// a withdrawal may then count as the earlier one.
 #[derive(Debug)]
 pub(crate) struct Account {
-    /// The version of the rules in `bucket`.
+    /// The version of the rules in force.
     version: AtomicU64,
     full: AtomicBool,
     /// Locked before the queue, so that a retry that joins misses no token.
-    bucket: Mutex<Bucket>,
+    tokens: Mutex<Tokens>,
     /// Created when the first retry finds no token.
     queue: OnceLock<Arc<WaitQueue<()>>>,
+}
+
+/// The tokens, and the rules and time that they begin with, full. The bucket is created at its first
+/// use: a host that never failed needs none.
+#[derive(Debug)]
+struct Tokens {
+    config: BudgetConfig,
+    since: Instant,
+    bucket: Option<Box<Bucket>>,
+}
+
+impl Tokens {
+    fn bucket(&mut self) -> &mut Bucket {
+        let Self { config, since, bucket } = self;
+        bucket.get_or_insert_with(|| Box::new(Bucket::new(config, *since)))
+    }
 }
 
 impl Account {
@@ -35,7 +51,7 @@ impl Account {
         Self {
             version: AtomicU64::new(rules.version),
             full: AtomicBool::new(true),
-            bucket: Mutex::new(Bucket::new(&rules.config, now)),
+            tokens: Mutex::new(Tokens { config: rules.config, since: now, bucket: None }),
             queue: OnceLock::new(),
         }
     }
@@ -82,18 +98,19 @@ impl Account {
 
     /// Returns the number of tokens.
     pub(crate) fn balance(&self, now: Instant) -> f64 {
-        self.lock().balance(now)
+        self.lock().bucket().balance(now)
     }
 
     /// Returns whether less than half of the tokens are there.
     pub(crate) fn is_short(&self, now: Instant) -> bool {
-        self.lock().is_short(now)
+        self.lock().bucket().is_short(now)
     }
 
     /// Changes the bucket, and grants its tokens to the retries that wait.
     fn change<R>(&self, change: impl FnOnce(&mut Bucket) -> R) -> R {
-        let mut bucket = self.lock();
-        let result = change(&mut bucket);
+        let mut tokens = self.lock();
+        let bucket = tokens.bucket();
+        let result = change(bucket);
         let granted = self.queue.get().map(|queue| {
             // Tokens granted to retries that were dropped, when no other waits.
             (0..queue.reclaim()).for_each(|_| bucket.refund());
@@ -102,16 +119,16 @@ impl Account {
             granted
         });
         self.full.store(bucket.is_full(), Ordering::Release);
-        drop(bucket);
+        drop(tokens);
         if let Some(granted) = granted {
             granted.wake();
         }
         result
     }
 
-    fn lock(&self) -> MutexGuard<'_, Bucket> {
+    fn lock(&self) -> MutexGuard<'_, Tokens> {
         // No change of the bucket panics halfway.
-        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -195,10 +212,24 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::retry::budget::BudgetConfig;
 
     fn size(retries: u32) -> BudgetConfig {
         BudgetConfig::default().size(retries)
+    }
+
+    #[test]
+    fn a_bucket_is_created_at_its_first_use_and_full_then() {
+        let now = Instant::now();
+        let account = Account::new(&size(2).into(), now);
+        account.deposit(Success::OfFirstAttempt);
+        account.adopt(&size(2).into(), now);
+        let later = now + Duration::from_secs(1_000);
+        let other = Account::new(&size(2).into(), now);
+        other.deposit(Success::OfFirstAttempt);
+        assert!(other.lock().bucket.is_none());
+        for account in [&account, &other] {
+            assert_eq!((account.withdraw(later, 0), account.balance(later)), (true, 1.0));
+        }
     }
 
     #[test]

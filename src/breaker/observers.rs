@@ -1,0 +1,36 @@
+//! The observers of state changes, notified while no lock is held.
+
+use std::{
+    fmt::{self, Debug, Formatter},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use crate::breaker::status::StateChange;
+
+/// The observers of a breaker's state changes, or of all breakers of one map.
+#[derive(Default)]
+pub(crate) struct Observers(RwLock<Vec<Observer>>);
+
+type Observer = Arc<dyn Fn(&StateChange) + Send + Sync>;
+
+impl Observers {
+    pub(crate) fn add(&self, observer: Observer) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push(observer);
+    }
+
+    pub(super) fn notify(&self, change: &StateChange) {
+        // A copy, so that no lock is held while observers run.
+        let observers = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        for observer in observers {
+            // The notifying request must go on although an observer panics.
+            drop(catch_unwind(AssertUnwindSafe(|| observer(change))));
+        }
+    }
+}
+
+impl Debug for Observers {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observers").finish_non_exhaustive()
+    }
+}
