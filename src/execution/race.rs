@@ -47,14 +47,15 @@ impl<'p> Execution<'p> {
     ) -> AttemptResult<C::Error> {
         let is_first = self.retry.attempts() == 0;
         let turn = self.admission.begin_hedging(hedge, original.request, is_first, self.now);
-        let mut racers = Racers::new(self.first_racer(chain.clone(), original));
+        let (first, run) = self.first_racer(chain.clone(), original);
+        let (mut racers, mut own) = (Racers::new(first), pin!(Some(run)));
         let delay = self.hedge_delay(&turn, original);
         let mut due = delay.and_then(|it| self.now.checked_add(it));
         // Registers with the clock only when it is polled.
         let mut timer = pin!(sleep_until(due.unwrap_or(self.now)));
         let winner = loop {
             let next = poll_fn(|cx| {
-                if let Poll::Ready(ended) = racers.poll(cx) {
+                if let Poll::Ready(ended) = racers.poll(own.as_mut(), cx) {
                     return Poll::Ready(Some(ended));
                 }
                 match due {
@@ -82,15 +83,16 @@ impl<'p> Execution<'p> {
                 break winner;
             }
         };
+        own.set(None);
         self.settle::<C>(racers, winner, turn, original)
     }
 
-    /// Begins the attempt itself.
+    /// Begins the attempt itself. Its future is dropped before the race is settled.
     fn first_racer<'a, C: Chain + 'a>(
         &mut self,
         chain: C,
         original: &mut Original<'_>,
-    ) -> Racer<'p, 'a, C::Error>
+    ) -> (Racer<'p, 'a, C::Error>, impl Future<Output = Finish<C::Error>> + Send + use<'p, 'a, C>)
     where
         'p: 'a,
     {
@@ -99,14 +101,15 @@ impl<'p> Execution<'p> {
         self.begin_attempt(original);
         let (extensions, scopes) =
             (original.take_extensions(), mem::take(&mut self.recorder.scopes));
-        Racer {
+        let racer = Racer {
             attempt: self.attempt,
             started: self.now,
             permit: None,
             other: None,
             records: self.client.records,
-            run: Run::UnderWay(run(Way::Chain(chain), request, extensions, scopes, self.limits())),
-        }
+            run: Run::Own,
+        };
+        (racer, run(Way::Chain(chain), request, extensions, scopes, self.limits()))
     }
 
     /// Begins a hedge, if it is admitted: at an endpoint that is not among those `asked`, if there are
@@ -158,7 +161,7 @@ impl<'p> Execution<'p> {
             permit: Some(permit),
             other,
             records: self.client.records && hedge.client().is_none(),
-            run: Run::UnderWay(run(way, request, extensions, scopes, limits)),
+            run: Run::UnderWay(Box::pin(run(way, request, extensions, scopes, limits))),
         })
     }
 
@@ -298,7 +301,7 @@ impl<'p> Execution<'p> {
             let statuses = &self.policy_of(racer).statuses;
             let took = match &racer.run {
                 _ if i == at => is_sample(&finish.result, statuses).then_some(age),
-                Run::UnderWay(_) => {
+                Run::Own | Run::UnderWay(_) => {
                     (racer.run, racer.permit) = (Run::Dropped, None);
                     Some(age)
                 }
@@ -349,7 +352,7 @@ impl<'p> Execution<'p> {
                 self.recorder.superseded(&outcome, ended, Some(&mut scopes));
                 Some((failed.judged.verdict, failed.is_missing))
             }
-            Run::UnderWay(_) | Run::Dropped => {
+            Run::Own | Run::UnderWay(_) | Run::Dropped => {
                 let failure = Failure::local(FailureKind::Superseded, Delivery::MaybeProcessed);
                 let outcome = self.outcome(original, OutcomeResult::Failure(failure, &Superseded));
                 let outcome = self.as_of(racer, self.now, outcome);

@@ -1,6 +1,10 @@
 //! The racers of one turn: an attempt and its hedges, under way or failed.
 
-use std::{array, pin::pin, task::Context, task::Poll};
+use std::{
+    array,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+};
 
 use http::Extensions;
 use reqwest::{Request, Response};
@@ -35,6 +39,8 @@ pub(super) struct Racer<'p, 'a, E> {
 }
 
 pub(super) enum Run<'a, E> {
+    /// Of the attempt itself, whose future is in that of the race: most attempts are alone.
+    Own,
     UnderWay(BoxFuture<'a, Finish<E>>),
     /// With a result that another one may better.
     Failed(Box<Failed<E>>),
@@ -86,14 +92,21 @@ impl<'p, 'a, E> Racers<'p, 'a, E> {
         self.all().count() - 1
     }
 
-    /// Returns the first one that ends, with its place.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(usize, Finish<E>)> {
+    /// Returns the first one that ends, with its place. `own` is the future of the attempt itself.
+    pub(super) fn poll<F: Future<Output = Finish<E>>>(
+        &mut self,
+        mut own: Pin<&mut Option<F>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<(usize, Finish<E>)> {
         for (at, racer) in self.0.iter_mut().flatten().enumerate() {
-            if let Run::UnderWay(run) = &mut racer.run {
-                if let Poll::Ready(finish) = run.as_mut().poll(cx) {
-                    racer.run = Run::Dropped;
-                    return Poll::Ready((at, finish));
-                }
+            let polled = match &mut racer.run {
+                Run::Own => own.as_mut().as_pin_mut().map(|it| it.poll(cx)),
+                Run::UnderWay(run) => Some(run.as_mut().poll(cx)),
+                Run::Failed(_) | Run::Dropped => None,
+            };
+            if let Some(Poll::Ready(finish)) = polled {
+                racer.run = Run::Dropped;
+                return Poll::Ready((at, finish));
             }
         }
         Poll::Pending
@@ -101,7 +114,7 @@ impl<'p, 'a, E> Racers<'p, 'a, E> {
 
     /// Returns whether one is under way.
     pub(super) fn are_under_way(&self) -> bool {
-        self.all().any(|it| matches!(it.run, Run::UnderWay(_)))
+        self.all().any(|it| matches!(it.run, Run::Own | Run::UnderWay(_)))
     }
 }
 
@@ -112,9 +125,9 @@ pub(super) fn run<'a, C: Chain + 'a>(
     mut extensions: Extensions,
     scopes: Scopes,
     limits: AttemptLimits<'a>,
-) -> BoxFuture<'a, Finish<C::Error>> {
+) -> impl Future<Output = Finish<C::Error>> + Send + 'a {
     let is_bounded = limits.apply(&mut request) || !scopes.are_none();
-    Box::pin(async move {
+    async move {
         let factory = extensions.get::<BodyFactory>().cloned();
         let sending = match factory {
             None => way.send(request, &mut extensions),
@@ -131,7 +144,7 @@ pub(super) fn run<'a, C: Chain + 'a>(
             }
         };
         Finish { result, extensions, scopes }
-    })
+    }
 }
 
 /// The way of a racer: down the chain, or through the client that hedges are sent by.

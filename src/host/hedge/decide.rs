@@ -28,7 +28,8 @@ const LONGEST_DELAY: Duration = Duration::from_secs(5);
 pub enum HedgeRefusal {
     /// The circuit breaker is open, or tests whether it can close.
     CircuitBreaker,
-    /// Many more requests than usual are in flight to the host: it is slow for all of them.
+    /// Many more requests than usual are in flight to the host, without those that later ones have
+    /// overtaken: it is slow for all of them.
     Crowded,
     /// The gate of the host is closed, or opening.
     Gate,

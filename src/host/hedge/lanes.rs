@@ -51,22 +51,23 @@ impl HostHedges {
         is_first: bool,
         now: Instant,
     ) -> HedgeTurn {
-        let delay = {
+        let (delay, generation) = {
             let mut state = self.lock();
-            state.in_flight.enter(now);
+            let generation = state.in_flight.enter(now);
             let lane = state.lane(key, now);
             if is_first {
                 lane.bucket.deposit(rules.share, now);
             }
-            match rules.delay {
+            let delay = match rules.delay {
                 Delay::Fixed(delay) => Some(delay),
                 Delay::Learned { quantile, before } => match lane.sketch.quantile(quantile, now) {
                     Some(latency) => decide::learnt(latency),
                     None => before,
                 },
-            }
+            };
+            (delay, generation)
         };
-        HedgeTurn { host: Arc::clone(self), key, rules, delay, is_over: false }
+        HedgeTurn { host: Arc::clone(self), key, rules, delay, generation, is_over: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -112,6 +113,8 @@ pub(crate) struct HedgeTurn {
     key: u64,
     rules: HedgeRules,
     delay: Option<Duration>,
+    /// That of the requests in flight to which it belongs.
+    generation: u64,
     is_over: bool,
 }
 
@@ -121,7 +124,7 @@ impl HedgeTurn {
         self.delay
     }
 
-    /// Returns whether so many requests are in flight to the host that it must be slow.
+    /// Returns whether so many requests are in flight to the host that it must be slow for all of them.
     pub(crate) fn is_crowded(&self) -> bool {
         self.host.lock().in_flight.is_crowded()
     }
@@ -131,21 +134,25 @@ impl HedgeTurn {
         self.host.lock().lane(self.key, now).bucket.withdraw()
     }
 
-    /// Ends the attempt, and records latencies.
+    /// Ends the attempt, and records its latencies; an attempt without any has no response.
     pub(crate) fn end(mut self, latencies: impl IntoIterator<Item = Duration>, now: Instant) {
         self.is_over = true;
         let mut state = self.host.lock();
-        state.in_flight.leave();
+        let mut latencies = latencies.into_iter().peekable();
+        match latencies.peek() {
+            Some(_) => state.in_flight.respond(self.generation),
+            None => state.in_flight.leave(self.generation),
+        }
         let Delay::Learned { quantile, .. } = self.rules.delay else { return };
         let sketch = &mut state.lane(self.key, now).sketch;
-        latencies.into_iter().for_each(|it| sketch.record(it, quantile, now));
+        latencies.for_each(|it| sketch.record(it, quantile, now));
     }
 }
 
 impl Drop for HedgeTurn {
     fn drop(&mut self) {
         if !self.is_over {
-            self.host.lock().in_flight.leave();
+            self.host.lock().in_flight.leave(self.generation);
         }
     }
 }
@@ -189,22 +196,26 @@ mod tests {
 
     #[test]
     fn dropped_attempts_leave_all_counts_exact() {
-        let (host, now) = (Arc::new(HostHedges::new(Instant::now())), Instant::now());
-        let mut turns = vec![];
-        for it in 0..1_000_000_u32 {
-            let turn = host.begin(1, learned(), true, now);
-            match it % 4 {
-                0 => drop(turn),
-                1 => turn.end([MILLI], now),
-                2 => turns.push(turn),
-                _ => turn.end([], now),
+        // Without responses none is overtaken; with them only those of two generations count, of four
+        // responses each.
+        for (response, counted) in [(None, 250_000..=250_000), (Some(MILLI), 4..=8)] {
+            let (host, now) = (Arc::new(HostHedges::new(Instant::now())), Instant::now());
+            let mut turns = vec![];
+            for it in 0..1_000_000_u32 {
+                let turn = host.begin(1, learned(), true, now);
+                match it % 4 {
+                    0 => drop(turn),
+                    1 => turn.end(response, now),
+                    2 => turns.push(turn),
+                    _ => turn.end([], now),
+                }
             }
+            assert!(counted.contains(&counts(&host).0), "{:?}", counts(&host));
+            turns.clear();
+            let (in_flight, lanes, samples, tokens) = counts(&host);
+            assert_eq!((in_flight, lanes, tokens), (0, 1, 100 * TOKEN));
+            assert!(samples >= 256 || response.is_none(), "{samples}");
         }
-        assert_eq!(counts(&host).0, 250_000);
-        turns.clear();
-        let (in_flight, lanes, samples, tokens) = counts(&host);
-        assert_eq!((in_flight, lanes, tokens), (0, 1, 100 * TOKEN));
-        assert!(samples >= 256, "{samples}");
     }
 
     #[test]

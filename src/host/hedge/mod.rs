@@ -45,8 +45,9 @@ pub use crate::host::hedge::decide::HedgeRefusal;
 /// Hedges are extra load just when a host is slow. So there is none
 ///
 /// - beyond a [share](Self::share) of the requests, from a bucket of their own;
-/// - while more than three times the usual number of requests (and three more) is in flight to the
-///   host: then it is slow for all of them;
+/// - while more than 2.7 times the usual number of requests (and three more) is in flight to the host:
+///   then it is slow for all of them. A slow request that as many later ones have overtaken is not
+///   counted: it is slow by itself;
 /// - while its circuit breaker is not closed, its gate not open, or less than half of the retry budget
 ///   is left;
 /// - if the delay is half of the time that the attempt timeout or the deadline leaves, or more.

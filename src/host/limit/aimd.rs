@@ -6,7 +6,10 @@ use crate::common::clock::Instant;
 use crate::host::limit::Adaptive;
 
 /// The share that is left of the limit after a cut.
-const CUT: f64 = 0.7;
+const CUT: f64 = 0.5;
+
+/// The share of the limit that has to be in use for it to grow.
+const IN_USE: f64 = 0.75;
 
 /// The least time between two cuts.
 const LEAST_BETWEEN: Duration = Duration::from_millis(100);
@@ -47,11 +50,11 @@ impl Aimd {
 
     /// Adjusts the limit after an attempt that took `took`, and began as one of `in_flight`.
     ///
-    /// Cuts at most once per `took`, as one overload shows in many attempts; grows only while at
-    /// least half of the limit is in use, as an idle client learns nothing.
+    /// Cuts at most once per `took`, as one overload shows in many attempts; grows only while three
+    /// quarters of the limit are in use, as an idle client learns nothing.
     pub(super) fn record(&mut self, load: Load, in_flight: u32, took: Duration, now: Instant) {
         let limit = match load {
-            Load::Good if f64::from(in_flight) * 2.0 >= self.limit => {
+            Load::Good if f64::from(in_flight) >= self.limit * IN_USE => {
                 self.limit + 1.0 / self.limit.max(1.0)
             }
             Load::Good => return,
@@ -91,15 +94,15 @@ mod tests {
     fn an_idle_client_learns_nothing() {
         let (mut aimd, now) = (aimd(), Instant::now());
         for _ in 0..1_000 {
-            aimd.record(Load::Good, 9, MILLI, now);
+            aimd.record(Load::Good, 14, MILLI, now);
         }
         assert_eq!(aimd.permits(), 20);
     }
 
     #[test]
-    fn half_of_the_limit_in_use_is_enough_to_learn() {
+    fn three_quarters_of_the_limit_in_use_are_enough_to_learn() {
         let (mut aimd, now) = (aimd(), Instant::now());
-        aimd.record(Load::Good, 10, MILLI, now);
+        aimd.record(Load::Good, 15, MILLI, now);
         assert_eq!(aimd.limit, 20.05);
     }
 
@@ -109,7 +112,7 @@ mod tests {
             let (mut aimd, now) = (aimd(), Instant::now());
             for late in [0, between, between + 1] {
                 aimd.record(Load::Overloaded, 20, took * MILLI, now + late * MILLI);
-                let cuts = if late <= between { 14 } else { 9 };
+                let cuts = if late <= between { 10 } else { 5 };
                 assert_eq!(aimd.permits(), cuts, "{took} ms, {late} ms later");
             }
         }
@@ -121,9 +124,9 @@ mod tests {
         for late in 0..50 {
             aimd.record(Load::Overloaded, 20, 500 * MILLI, now + late * MILLI);
         }
-        assert_eq!(aimd.permits(), 14);
+        assert_eq!(aimd.permits(), 10);
         aimd.record(Load::Overloaded, 20, 500 * MILLI, now + 501 * MILLI);
-        assert_eq!(aimd.permits(), 9);
+        assert_eq!(aimd.permits(), 5);
     }
 
     #[test]

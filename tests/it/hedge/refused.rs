@@ -1,15 +1,23 @@
 //! No storm: when a hedge is refused, and that nothing comes of it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::{HeaderValue, header};
+use reqwest::Response;
+use reqwest_middleware::ClientBuilder;
 use reqwest_resilient::testing::Reply;
-use reqwest_resilient::{BreakerConfig, BudgetConfig, HostStates};
-use tokio::time::sleep;
+use reqwest_resilient::{
+    BreakerConfig, BudgetConfig, Event, Hedge, HedgeRefusal, HostStates, Resilient,
+};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Lines, after, client, hedge, hedged, ms, status};
-use crate::support::{URL, scripted_on};
+use crate::support::inside::does;
+use crate::support::{URL, idle_client, scripted_on};
 
 #[tokio::test(start_paused = true)]
 async fn rule_9_hedges_are_a_share_of_the_requests() {
@@ -91,6 +99,61 @@ async fn rule_11_none_while_the_host_is_slow_for_all() {
     // Later they are no more in flight.
     sleep(Duration::from_secs(60)).await;
     assert_eq!((status(&client).await, script.sent().len()), (200, 52));
+}
+
+/// Sends requests at this rate to a host with a tail: 98 responses of 100 take 5 ms, two take two
+/// seconds. It stands still from 6 s on, for so long. Returns the refusals because of a crowd from a
+/// second after that on, and from three seconds after it, when the delay is learnt anew, the requests
+/// that took longer than a second.
+async fn after_a_stall(per_second: u32, stall: Duration, seed: u64) -> (usize, usize) {
+    let (start, refused) = (Instant::now(), Arc::new(AtomicUsize::new(0)));
+    let stalls = start + Duration::from_secs(6);
+    let settled = stalls + stall + Duration::from_secs(1);
+    let learnt = settled + Duration::from_secs(2);
+    let count = Arc::clone(&refused);
+    let config = hedged(Hedge::learned(0.95)).on_event(move |event| match event {
+        Event::HedgeRefused(it) if it.why == HedgeRefusal::Crowded && Instant::now() >= settled => {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        _ => {}
+    });
+    let sends = AtomicU64::new(seed << 32);
+    let server = does(move |_, _, _| {
+        let draw = sends.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let draw = (draw ^ draw >> 32).wrapping_mul(0xD6E8_FEB8_6659_FD93) >> 32;
+        let took = if draw % 50 == 0 { ms(2_000) } else { ms(5) };
+        let now = Instant::now();
+        let begins = if (stalls..stalls + stall).contains(&now) { stalls + stall } else { now };
+        Box::pin(async move {
+            sleep_until(begins + took).await;
+            Ok(Response::from(http::Response::new("")))
+        })
+    });
+    let resilient = Resilient::new(config.build().unwrap());
+    let client = ClientBuilder::new(idle_client()).with(resilient).with(server).build();
+    let mut requests = JoinSet::new();
+    for it in 0..per_second * 16 {
+        sleep_until(start + Duration::from_secs(1) * it / per_second).await;
+        let client = client.clone();
+        requests.spawn(async move {
+            let sent = Instant::now();
+            assert_eq!(status(&client).await, 200);
+            sent >= learnt && sent.elapsed() > ms(1_000)
+        });
+    }
+    let late = requests.join_all().await.into_iter().filter(|it| *it).count();
+    (refused.load(Ordering::Relaxed), late)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stall_of_the_host_does_not_end_hedges_for_what_comes_after_it() {
+    for (per_second, stall, seed) in [(100, 500, 0), (200, 200, 0), (200, 200, 1), (400, 1_000, 0)]
+    {
+        let (refused, late) = after_a_stall(per_second, ms(stall), seed).await;
+        // A hedge draws a slow response in two of a hundred races.
+        let most = per_second as usize / 200 + 1;
+        assert!(refused == 0 && late <= most, "{per_second}, {stall}: {refused}, {late} late");
+    }
 }
 
 #[tokio::test(start_paused = true)]
