@@ -96,13 +96,10 @@ pub(crate) fn run<'a, C: Chain + 'a>(
             }
             permit = admitted;
         }
+        let admission = Admission::new(parts, original.extensions()).with(permit, entry);
+        let mut execution = Execution::new(&policy, admission, original, client, started);
         // Boxed, because most requests end before.
-        Box::pin(async {
-            let admission = Admission::new(parts, original.extensions()).with(permit, entry);
-            let mut execution = Execution::new(&policy, admission, original, client, started);
-            execution.run(&chain, original, first).await
-        })
-        .await
+        Box::pin(async move { execution.run(&chain, original, first).await }).await
     })
 }
 

@@ -35,7 +35,11 @@ async fn changes_are_told_once_by_the_first_request_that_sees_them() {
     assert_eq!((node.get().await, node.get().await), (Some(200), Some(200)));
     sleep(secs(2)).await;
     assert_eq!(store.calls().len(), 1);
-    assert_eq!(node.get().await, Some(200), "and closed by the store's own word, which is no change");
+    assert_eq!(
+        node.get().await,
+        Some(200),
+        "and closed by the store's own word, which is no change"
+    );
     let told = std::mem::take(&mut *log.lock().unwrap());
     let line = |change| format!("fleet breaker of {HOST}: {change}");
     assert_eq!(told, [line("unknown to open"), line("open to closed")]);
