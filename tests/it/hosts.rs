@@ -1,6 +1,10 @@
 //! The host states of a client: bounded, its own unless shared, set by hand for all at once.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use http::Extensions;
 use reqwest::{Request, Response, ResponseBuilderExt, Url};
@@ -126,6 +130,9 @@ async fn redirects_to_ever_new_hosts_fill_nothing() {
 async fn a_mode_set_for_all_reaches_hosts_that_come_later() {
     let hosts = HostStates::new();
     let (client, script) = scripted_on(&hosts, once(1).build().unwrap(), [Reply::status(503)]);
+    let changes = Arc::new(Mutex::new(vec![]));
+    let seen = Arc::clone(&changes);
+    hosts.on_state_change(move |it| seen.lock().unwrap().push((it.from, it.to)));
     hosts.force_open();
     client.get(URL).send().await.unwrap_err();
     assert_eq!(script.sent().len(), 0);
@@ -135,9 +142,17 @@ async fn a_mode_set_for_all_reaches_hosts_that_come_later() {
         client.get("http://later.example/").send().await.unwrap();
     }
     assert_eq!(hosts.breaker("http://later.example").state(), BreakerState::MetricsOnly);
+    hosts.disable();
+    for host in [HOST, "http://later.example", "http://yet.later.example"] {
+        client.get(host).send().await.unwrap();
+        assert_eq!(hosts.breaker(host).state(), BreakerState::Disabled);
+    }
     hosts.reset();
     client.get(URL).send().await.unwrap();
     client.get(URL).send().await.unwrap_err();
+    let changes = changes.lock().unwrap();
+    assert!(changes.contains(&(BreakerState::Disabled, BreakerState::Closed)), "{changes:?}");
+    assert_eq!(changes.last(), Some(&(BreakerState::Closed, BreakerState::Open)));
 }
 
 #[tokio::test(start_paused = true)]

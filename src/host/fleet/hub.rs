@@ -199,3 +199,77 @@ fn merge(report: &mut HostReport, other: HostReport) {
     report.votes_failing = report.failed > report.ok;
     report.gates.extend(other.gates);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::breaker::Health;
+    use crate::host::fleet::advice::BreakerAdvice;
+    use crate::host::gate::HostGates;
+
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl HasGates for Nowhere {
+        fn gates(&self) -> &HostGates {
+            unreachable!("it is never alive")
+        }
+    }
+
+    const HOST: &str = "https://a.example";
+
+    fn hub() -> Hub {
+        let second = Duration::from_secs(1);
+        let [shares_breaker, shares_gate] = [true; 2];
+        Hub::new(FleetSettings {
+            report_every: second,
+            timeout: second,
+            shares_breaker,
+            shares_gate,
+        })
+    }
+
+    fn join(hub: &Hub, now: Instant) -> Arc<Member> {
+        hub.join(&HOST.into(), Weak::<Nowhere>::new(), now)
+    }
+
+    fn heed(member: &Member, epoch: u64, state: FleetState, now: Instant) {
+        member.heed(&BreakerAdvice::new(7, epoch, state), Source::Exchange, 0.0, now);
+    }
+
+    #[test]
+    fn clients_of_one_node_report_a_host_as_one() {
+        let (hub, now) = (hub(), Instant::now());
+        let clients = [join(&hub, now), join(&hub, now)];
+        for (client, successes, failures) in [(&clients[0], 3, 1), (&clients[1], 0, 4)] {
+            (0..successes).for_each(|_| client.hear(client.entry(), Health::Success));
+            (0..failures).for_each(|_| client.hear(client.entry(), Health::Failure));
+            client.hear(client.entry(), Health::Throttled);
+        }
+        clients[1].hand_on(FleetGate::new(1, Duration::from_secs(9)), now);
+        let [report] = &hub.take_reports(now)[..] else { panic!("one report") };
+        assert_eq!((&*report.host, report.ok, report.failed), (HOST, 3, 5));
+        assert!(report.votes_failing, "the node has more failures than successes");
+        assert_eq!(report.gates.len(), 1);
+        assert!(hub.take_reports(now).is_empty());
+    }
+
+    #[test]
+    fn only_probes_of_the_newest_epoch_are_reported() {
+        let half_open = FleetState::HalfOpen { elapsed: Duration::from_secs(60) };
+        for behind in [0, 1] {
+            let (hub, now) = (hub(), Instant::now());
+            let clients = [join(&hub, now), join(&hub, now)];
+            let epochs = if behind == 0 { [1, 3] } else { [3, 1] };
+            for (client, epoch) in clients.iter().zip(epochs) {
+                heed(client, epoch, half_open, now);
+                let probe = client.ask(now, || 0.0).unwrap();
+                client.hear(probe, if epoch == 3 { Health::Success } else { Health::Failure });
+            }
+            let [report] = &hub.take_reports(now)[..] else { panic!("one report") };
+            assert_eq!((report.epoch, report.probes_ok, report.probes_failed), (3, 1, 0));
+        }
+    }
+}
