@@ -482,6 +482,22 @@ mod tests {
     }
 
     #[test]
+    fn breaker_tells_changes_by_hand_and_forgets_what_began_before_a_restart() {
+        let (config, now, time) = (config(), Instant::now(), Duration::from_secs(9));
+        let mut machine = Machine::new(&config);
+        let early = machine.enter(&config, now).0.unwrap();
+        assert_eq!(machine.restart(), None, "it was closed");
+        assert_eq!(machine.exit(early, FAILED, &config, now, || 0.0), None);
+        assert_eq!(machine.counts(now), counts(0, 0));
+        let opened = machine.open_by_hand(time, now).unwrap();
+        assert_eq!((opened.from, opened.to), (BreakerState::Closed, BreakerState::Open));
+        assert_eq!(machine.open_by_hand(time, now), None, "it was open");
+        assert_eq!((opened.why, machine.retry_in(now)), (ChangeReason::Manual, Some(time)));
+        let closed = machine.restart().unwrap();
+        assert_eq!((closed.to, closed.why), (BreakerState::Closed, ChangeReason::Fleet));
+    }
+
+    #[test]
     fn breaker_replaces_a_lost_probe_and_ignores_what_it_reports_later() {
         let (config, now) = (config(), Instant::now());
         let mut machine = Machine::new(&config);
