@@ -93,16 +93,12 @@ struct Clocked {
 }
 
 impl Clocked {
-    fn start() -> Self {
+    fn start() -> redis::RedisResult<Self> {
         let server = Server::start();
         let clock = "{ redis.call('GET', 's'), redis.call('GET', 'us') }";
         let script = SCRIPT.replace("redis.call('TIME')", clock);
         assert_ne!(script, SCRIPT);
-        Self {
-            connection: server.client().get_connection().expect("a connection"),
-            script,
-            _server: server,
-        }
+        Ok(Self { connection: server.client().get_connection()?, script, _server: server })
     }
 
     fn exchange(
@@ -123,17 +119,18 @@ impl Clocked {
 }
 
 #[test]
-fn a_server_whose_clock_is_set_holds_nothing_open_and_refuses_what_is_late() {
-    let mut server = Clocked::start();
+fn a_server_whose_clock_is_set_holds_nothing_open_and_refuses_what_is_late()
+-> redis::RedisResult<()> {
+    let mut server = Clocked::start()?;
     let context = |node, deadline| Context { node: NodeId::new(node), deadline, fresh_run: 1 };
     let mut report = HostReport::new("http://api:80");
     (report.failed, report.votes_failing) = (20, true);
     let day = 86_400_000;
-    server.exchange(day, "set", &report, context(1, 0)).expect("advice");
-    let open = server.exchange(day, "set", &report, context(2, 0)).expect("advice");
+    server.exchange(day, "set", &report, context(1, 0))?;
+    let open = server.exchange(day, "set", &report, context(2, 0))?;
     assert!(open.breaker.state.is_open());
 
-    let back = server.exchange(day / 2, "set", &report, context(1, 0)).expect("advice");
+    let back = server.exchange(day / 2, "set", &report, context(1, 0))?;
     let FleetState::Open { remaining } = back.breaker.state else { panic!("{back:?}") };
     assert!(remaining <= Duration::from_secs(6), "{remaining:?}");
 
@@ -141,14 +138,14 @@ fn a_server_whose_clock_is_set_holds_nothing_open_and_refuses_what_is_late() {
     assert!(late.as_ref().unwrap_err().to_string().contains("LATE"), "{late:?}");
     late = server.exchange(day, "set", &report, context(1, day));
     assert!(late.is_ok());
+    Ok(())
 }
 
 #[test]
-fn the_script_decides_as_the_rule_of_the_core() {
-    let server = RefCell::new(Clocked::start());
+fn the_script_decides_as_the_rule_of_the_core() -> Result<(), Box<dyn std::error::Error>> {
+    let server = RefCell::new(Clocked::start()?);
     let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let runtime = runtime.expect("a runtime");
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     let (cases, states) = (Cell::new(0_u32), RefCell::new(BTreeSet::new()));
 
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
@@ -167,11 +164,12 @@ fn the_script_decides_as_the_rule_of_the_core() {
             runtime.block_on(tokio::time::advance(Duration::from_millis(step.wait)));
             let node = NodeId::new(step.node);
             let expected = report(step, lasts.0.as_ref());
+            let exchanged = runtime.block_on(core.exchange(node, &[expected]));
             let expected =
-                runtime.block_on(core.exchange(node, &[expected])).expect("advice").remove(0);
+                exchanged.map_err(|error| TestCaseError::fail(error.to_string()))?.remove(0);
             let ours = report(step, lasts.1.as_ref());
             let context = Context { node, deadline: 0, fresh_run: u64::MAX };
-            let advice = server.exchange(now, &namespace, &ours, context).expect("advice");
+            let advice = server.exchange(now, &namespace, &ours, context)?;
             prop_assert_eq!(
                 normal(advice.clone()),
                 normal(expected.clone()),
@@ -191,4 +189,5 @@ fn the_script_decides_as_the_rule_of_the_core() {
     for state in [("open", 1), ("half_open", 1), ("open", 2), ("closed", 2), ("closed", 4)] {
         assert!(states.contains(&state), "{states:?}");
     }
+    Ok(())
 }

@@ -109,16 +109,15 @@ fn loom_changes_are_notified_once_and_in_order() {
     });
 }
 
-/// Successes in lanes beside a failure behind the lock: whatever comes first, the window misses
-/// none, and the failures in a row are those of some order in which they might have come.
-#[test]
-fn loom_successes_beside_a_failure_are_all_counted() {
+/// A success in lane 1 beside a failure behind the lock, after a success in lane `first`: whatever comes
+/// first, the window misses none, and the failures in a row are those of some order in which they
+/// might have come.
+fn loom_success_beside_a_failure(first: usize) {
     let now = Instant::now();
     loom::model(move || {
         let circuit = circuit(9);
-        circuit.exit(0, &enter(&circuit, now).unwrap(), FINE, now, || 0.0);
-        let tickets = [enter(&circuit, now).unwrap(), enter(&circuit, now).unwrap()];
-        let [fine, failed] = tickets;
+        circuit.exit(first, &enter(&circuit, now).unwrap(), FINE, now, || 0.0);
+        let [fine, failed] = [(); 2].map(|()| enter(&circuit, now).unwrap());
         let succeeding = {
             let circuit = Arc::clone(&circuit);
             thread::spawn(move || circuit.exit(1, &fine, FINE, now, || 0.0))
@@ -134,26 +133,15 @@ fn loom_successes_beside_a_failure_are_all_counted() {
     });
 }
 
-/// The same with a lane that is open when the failure comes, which closes it.
+#[test]
+fn loom_successes_beside_a_failure_are_all_counted() {
+    loom_success_beside_a_failure(0);
+}
+
+/// The failure closes the lane, which is open when it comes.
 #[test]
 fn loom_a_success_in_an_open_lane_beside_a_failure_is_counted() {
-    let now = Instant::now();
-    loom::model(move || {
-        let circuit = circuit(9);
-        circuit.exit(1, &enter(&circuit, now).unwrap(), FINE, now, || 0.0);
-        let [fine, failed] = [(); 2].map(|()| enter(&circuit, now).unwrap());
-        let succeeding = {
-            let circuit = Arc::clone(&circuit);
-            thread::spawn(move || circuit.exit(1, &fine, FINE, now, || 0.0))
-        };
-        circuit.exit(0, &failed, FAILED, now, || 0.0);
-        let seen = circuit.snapshot(0, now);
-        succeeding.join().unwrap();
-        let last = circuit.snapshot(0, now);
-        assert_eq!((last.window.total, last.window.failures), (3, 1));
-        let came_before = seen.window.total == 3 && seen.consecutive_failures == 1;
-        assert_eq!(last.consecutive_failures, u32::from(came_before));
-    });
+    loom_success_beside_a_failure(1);
 }
 
 /// A success that is under way to its lane while a reset empties the window is counted before the

@@ -201,7 +201,7 @@ fn merge(report: &mut HostReport, other: HostReport) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
@@ -209,8 +209,9 @@ mod tests {
     use crate::host::fleet::advice::BreakerAdvice;
     use crate::host::gate::HostGates;
 
+    /// A host that is gone.
     #[derive(Debug)]
-    struct Nowhere;
+    pub(in crate::host::fleet) struct Nowhere;
 
     impl HasGates for Nowhere {
         fn gates(&self) -> &HostGates {
@@ -220,7 +221,7 @@ mod tests {
 
     const HOST: &str = "https://a.example";
 
-    fn hub() -> Hub {
+    pub(in crate::host::fleet) fn hub() -> Hub {
         let second = Duration::from_secs(1);
         let [shares_breaker, shares_gate] = [true; 2];
         Hub::new(FleetSettings {

@@ -395,25 +395,10 @@ impl Word {
 mod tests {
     use super::*;
     use crate::host::fleet::hub::Hub;
-    use crate::host::fleet::signals::FleetSettings;
-
-    #[derive(Debug)]
-    struct Nowhere;
-
-    impl HasGates for Nowhere {
-        fn gates(&self) -> &HostGates {
-            unreachable!("it is never alive")
-        }
-    }
+    use crate::host::fleet::hub::tests::{Nowhere, hub};
 
     fn member() -> (Hub, Arc<Member>) {
-        let second = Duration::from_secs(1);
-        let hub = Hub::new(FleetSettings {
-            report_every: second,
-            timeout: second,
-            shares_breaker: true,
-            shares_gate: true,
-        });
+        let hub = hub();
         let host: Weak<Nowhere> = Weak::new();
         let member = hub.join(&"https://a.example".into(), host, Instant::now());
         (hub, member)
