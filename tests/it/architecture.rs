@@ -200,7 +200,7 @@ fn sources() -> Vec<Source> {
             let file = path.strip_prefix(&src).unwrap().display().to_string().replace('\\', "/");
             let folder = file.split(['/', '.']).next().unwrap().to_owned();
             let text = fs::read_to_string(&path).unwrap();
-            let code = text.split("#[cfg(test)]\nmod ").next().unwrap();
+            let code = text.split("mod tests {").next().unwrap();
             let lines = code.lines().filter(|it| !it.trim_start().starts_with("//"));
             let code = lines.collect::<Vec<_>>().join("\n");
             Source { folder, file, code }
