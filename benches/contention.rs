@@ -39,10 +39,10 @@ fn main() {
     let now = Instant::now();
     let request = get();
     let (hosts, account, gate) = (Hosts::default(), Account::new(now), Gate::default());
-    let hundredth = to(99);
-    // Among the first eight hosts of the client, as the 100th is not.
+    // Of the first 128 hosts of a client, and not.
+    let (hundredth, later) = (to(99), to(199));
     hosts.find(&request, now);
-    (0..100).for_each(|it| hosts.find(&to(it), now));
+    (0..200).for_each(|it| hosts.find(&to(it), now));
     let sharded = Sharded::of((0..100).map(host));
     let entry = (String::from("https://api.example.com"), Arc::new(Apart(0)));
     let plain = Apart(RwLock::new(HashMap::from([entry])));
@@ -81,6 +81,7 @@ fn main() {
         }),
         Case::new("finding the host", || black_box(&hosts).find(black_box(&request), now)),
         Case::new("finding the 100th host", || black_box(&hosts).find(black_box(&hundredth), now)),
+        Case::new("finding the 200th host", || black_box(&hosts).find(black_box(&later), now)),
         Case::new("finding it in a sharded map", || {
             let key = &black_box(&hundredth).url()[..Position::BeforePath];
             drop(black_box(sharded.get(key)));

@@ -5,7 +5,10 @@ use std::{
     borrow::Cow,
     hash::BuildHasher,
     num::NonZeroUsize,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use foldhash::fast::RandomState;
@@ -66,7 +69,7 @@ impl Default for HostMap {
 impl HostMap {
     pub(crate) fn new(bound: NonZeroUsize) -> Self {
         let first = FirstHosts::new(bound.get());
-        let rest = bound.get() - first.0.len();
+        let rest = bound.get() - first.free.load(Ordering::Relaxed);
         let shards = (rest / LEAST_PER_SHARD).clamp(1, SHARDS);
         let family = Arc::default();
         Self {
@@ -86,10 +89,11 @@ impl HostMap {
     pub(crate) fn find(&self, url: &Url, now: Instant) -> Cow<'_, Arc<HostState>> {
         // The key of the host, if the URL has no userinfo; with userinfo it is no host's.
         let start = &url[..Position::BeforePath];
-        if let Some(state) = self.first.get(start) {
+        let hash = self.hasher.hash_one(Key::of_host(start));
+        if let Some(state) = self.first.get(start, hash) {
             return Cow::Borrowed(state);
         }
-        match self.known(Key::of_host(start), now) {
+        match self.known(Key::of_host(start), hash, now) {
             Ok(state) => Cow::Owned(state),
             Err(absent) => self.find_absent(url, start, absent, now),
         }
@@ -113,15 +117,17 @@ impl HostMap {
 
     /// Returns the state of the host with this key, a new one if there is none.
     pub(crate) fn of_host(&self, key: &str, now: Instant) -> Cow<'_, Arc<HostState>> {
-        match self.first.get(key) {
+        let hash = self.hasher.hash_one(Key::of_host(key));
+        match self.first.get(key, hash) {
             Some(state) => Cow::Borrowed(state),
-            None => self.look_up(Key::of_host(key), now),
+            None => self.look_up(Key::of_host(key), hash, now),
         }
     }
 
     /// Returns the state of a key of the user's, a new one if there is none.
     pub(crate) fn of_key(&self, key: &str, now: Instant) -> Arc<HostState> {
-        self.look_up(Key::of_user(key), now).into_owned()
+        let key = Key::of_user(key);
+        self.look_up(key, self.hasher.hash_one(key), now).into_owned()
     }
 
     /// Makes the hosts those of a fleet, unless they are in one already.
@@ -142,18 +148,16 @@ impl HostMap {
 
     /// Returns the state of a host or key if there is one. Does not count as use.
     pub(crate) fn peek(&self, key: &str) -> Option<Arc<HostState>> {
-        let peek = |key| {
-            let hash = self.hasher.hash_one(key);
-            self.shard(hash).lock().peek(key, hash)
-        };
-        let host = self.first.get(key).cloned().or_else(|| peek(Key::of_host(key)));
+        // The same for both kinds of key.
+        let hash = self.hasher.hash_one(Key::of_host(key));
+        let peek = |key| self.shard(hash).lock().peek(key, hash);
+        let host = self.first.get(key, hash).cloned().or_else(|| peek(Key::of_host(key)));
         host.or_else(|| peek(Key::of_user(key)))
     }
 
     /// Returns all states, in no particular order. Does not count as use.
     pub(crate) fn all(&self) -> Vec<Arc<HostState>> {
-        let first = self.first.0.iter().map_while(OnceLock::get).map(|(_, it)| Arc::clone(it));
-        let mut all: Vec<_> = first.collect();
+        let mut all: Vec<_> = self.first.all().cloned().collect();
         for shard in &self.shards {
             all.extend(shard.lock().all().cloned());
         }
@@ -193,8 +197,8 @@ impl HostMap {
         &self.family
     }
 
-    fn look_up(&self, key: Key<'_>, now: Instant) -> Cow<'_, Arc<HostState>> {
-        match self.known(key, now) {
+    fn look_up(&self, key: Key<'_>, hash: u64, now: Instant) -> Cow<'_, Arc<HostState>> {
+        match self.known(key, hash, now) {
             Ok(state) => Cow::Owned(state),
             Err(absent) => self.create(key, absent, now),
         }
@@ -202,8 +206,7 @@ impl HostMap {
 
     /// Returns the state with this key, or its place in the shard if there is none.
     #[inline]
-    fn known(&self, key: Key<'_>, now: Instant) -> Result<Arc<HostState>, Absent<'_>> {
-        let hash = self.hasher.hash_one(key);
+    fn known(&self, key: Key<'_>, hash: u64, now: Instant) -> Result<Arc<HostState>, Absent<'_>> {
         let mut shard = self.shard(hash).lock();
         shard.get(key, hash, self.bound, now).ok_or(Absent { shard, hash })
     }
@@ -212,7 +215,7 @@ impl HostMap {
     fn create(&self, key: Key<'_>, absent: Absent<'_>, now: Instant) -> Cow<'_, Arc<HostState>> {
         let Absent { mut shard, hash } = absent;
         let state = Arc::new(HostState::new(key, &self.family));
-        if let Some(state) = self.first.keep(&state) {
+        if let Some(state) = self.first.keep(&state, hash) {
             return Cow::Borrowed(state);
         }
         let evicted = shard.insert(Arc::clone(&state), hash, self.bound, now);
@@ -236,40 +239,66 @@ impl Shard {
     }
 }
 
-/// The first hosts of a client, found without hash, lock and count, and never evicted.
+/// The first hosts of a client, found without lock and count, and never evicted.
 ///
-/// Claim: most clients talk to a few hosts, and one comparison of the URL's beginning finds each of
-/// those. Invariant: a slot is written once. Figure: `contention`, "finding the host".
+/// Claim: most clients talk to a hundred hosts at most, and threads that find one of these write to
+/// nothing that they share. Invariant: a slot is written once, and there are no free ones between
+/// that of a hash and that of its host. Figure: `contention`, "finding the 100th host".
 #[derive(Debug)]
-struct FirstHosts(Box<[Slot]>);
+struct FirstHosts {
+    /// Half of them stay free, so that few are looked at.
+    slots: Box<[OnceLock<First>]>,
+    /// The number of hosts that can still be kept.
+    free: AtomicUsize,
+}
 
-type Slot = OnceLock<(Arc<str>, Arc<HostState>)>;
+#[derive(Debug)]
+struct First {
+    hash: u64,
+    state: Arc<HostState>,
+}
 
 impl FirstHosts {
-    const SLOTS: usize = 8;
+    const MOST: usize = 128;
 
-    /// Empty slots; none for a map so small that they would fill it.
+    /// Keeps an eighth of the hosts of a map; none of one so small that few would be.
     fn new(bound: usize) -> Self {
-        let slots = if bound >= 4 * Self::SLOTS { Self::SLOTS } else { 0 };
-        Self((0..slots).map(|_| OnceLock::new()).collect())
+        let most = if bound < 64 { 0 } else { (bound / 8).min(Self::MOST) };
+        let slots = if most == 0 { 0 } else { (2 * most).next_power_of_two() };
+        Self { slots: (0..slots).map(|_| OnceLock::new()).collect(), free: AtomicUsize::new(most) }
     }
 
     #[inline]
-    fn get(&self, key: &str) -> Option<&Arc<HostState>> {
-        let mut all = self.0.iter().map_while(OnceLock::get);
-        all.find(|(host, _)| **host == *key).map(|(_, state)| state)
+    fn get(&self, key: &str, hash: u64) -> Option<&Arc<HostState>> {
+        let mut all = self.slots_from(hash).map_while(OnceLock::get);
+        all.find(|it| it.hash == hash && it.state.key() == key).map(|it| &it.state)
     }
 
-    /// Keeps the state of a host if a slot is free, and returns the state that is kept for it.
-    fn keep(&self, state: &Arc<HostState>) -> Option<&Arc<HostState>> {
+    /// Keeps the state of a host if there is room, and returns the state that is kept for it. The
+    /// caller holds the lock of its shard.
+    fn keep(&self, state: &Arc<HostState>, hash: u64) -> Option<&Arc<HostState>> {
         // A text that is no URL takes no host's slot.
-        let fits = !state.has_users_key() && state.key().contains("://");
-        let mut slots = self.0.iter().filter(|_| fits);
-        slots.find_map(|slot| {
-            let (host, first) =
-                slot.get_or_init(|| (Arc::clone(state.shared_key()), Arc::clone(state)));
-            (**host == *state.key()).then_some(first)
-        })
+        if state.has_users_key() || !state.key().contains("://") {
+            return None;
+        }
+        if let Some(kept) = self.get(state.key(), hash) {
+            return Some(kept);
+        }
+        let one_less = |free: usize| free.checked_sub(1);
+        self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).ok()?;
+        self.slots_from(hash)
+            .map(|slot| &slot.get_or_init(|| First { hash, state: Arc::clone(state) }).state)
+            .find(|it| Arc::ptr_eq(it, state))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<HostState>> {
+        self.slots.iter().filter_map(OnceLock::get).map(|it| &it.state)
+    }
+
+    #[inline]
+    fn slots_from(&self, hash: u64) -> impl Iterator<Item = &OnceLock<First>> {
+        let wrap = self.slots.len().wrapping_sub(1);
+        (0..self.slots.len()).map(move |it| &self.slots[(hash as usize).wrapping_add(it) & wrap])
     }
 }
 
@@ -348,6 +377,24 @@ mod tests {
         assert!(matches!(map.find(&host(0), now), Cow::Borrowed(it) if Arc::ptr_eq(it, &first)));
         assert!(matches!(map.find(&host(8), now), Cow::Owned(_)));
         assert!(map.all().len() <= 64, "{}", map.all().len());
+    }
+
+    #[test]
+    fn threads_that_meet_at_new_hosts_find_one_state_of_each() {
+        let (map, now) = (map(1_024), Instant::now());
+        let hosts: Vec<_> = (0..400).map(|it| url(&format!("http://{it}.example"))).collect();
+        let found: Vec<Vec<_>> = std::thread::scope(|scope| {
+            let find_all = || hosts.iter().map(|it| map.find(it, now).into_owned()).collect();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(find_all)).collect();
+            threads.into_iter().map(|it| it.join().unwrap()).collect()
+        });
+        for other in &found {
+            let pairs = found[0].iter().zip(other);
+            assert!(pairs.into_iter().all(|(one, other)| Arc::ptr_eq(one, other)));
+        }
+        assert_eq!(map.all().len(), hosts.len());
+        let first = hosts.iter().filter(|it| matches!(map.find(it, now), Cow::Borrowed(_)));
+        assert_eq!(first.count(), FirstHosts::MOST);
     }
 
     #[test]

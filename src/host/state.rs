@@ -151,10 +151,6 @@ impl HostState {
         &self.key
     }
 
-    pub(crate) fn shared_key(&self) -> &Arc<str> {
-        &self.key
-    }
-
     /// Records that a response came. Reads first, so that no cache line changes hands for it.
     #[inline]
     pub(crate) fn note_response(&self) {
