@@ -380,6 +380,18 @@ mod tests {
     }
 
     #[test]
+    fn an_eighth_of_a_map_is_kept_and_a_hundred_and_twenty_eight_at_most() {
+        for (bound, most) in [(8, 0), (63, 0), (64, 8), (800, 100), (1_024, 128), (65_536, 128)] {
+            let (map, now) = (map(bound), Instant::now());
+            let url = |it: usize| url(&format!("http://{it}.example"));
+            (0..150).for_each(|it| drop(map.find(&url(it), now)));
+            let kept =
+                (0..150).filter(|it| matches!(map.find(&url(*it), now), Cow::Borrowed(_))).count();
+            assert_eq!(kept, most, "{bound}");
+        }
+    }
+
+    #[test]
     fn threads_that_meet_at_new_hosts_find_one_state_of_each() {
         let (map, now) = (map(1_024), Instant::now());
         let hosts: Vec<_> = (0..400).map(|it| url(&format!("http://{it}.example"))).collect();
