@@ -162,14 +162,18 @@ impl Circuit {
         {
             return None;
         }
-        self.drive(|machine, config| {
+        let ((), change) = self.drive(|machine, config| {
             used.epoch.get_or_init(|| now);
             if report.health == Health::Success {
                 used.lanes.prepare(lane);
             }
             ((), machine.exit(*ticket, report, config, now, random))
-        })
-        .1
+        });
+        if change.is_none() && self.is_probe(ticket) {
+            // More of them are needed: the place is free for the next request.
+            used.waiting.wake();
+        }
+        change
     }
 
     pub(super) fn rejects(&self, now: Instant) -> Option<CircuitOpen> {
@@ -181,13 +185,18 @@ impl Circuit {
     }
 
     pub(super) fn abandon(&self, ticket: Ticket) {
-        let gate = self.gate();
-        // Only half-open has places to free, and only for its own probes.
-        if gate.generation() == ticket.generation && !gate.lets_through() {
+        if self.is_probe(&ticket) {
             self.lock().machine.abandon(ticket);
             // The place is free for the next request.
             self.used().waiting.wake();
         }
+    }
+
+    /// Returns whether a permit has a place to free: only half-open has some, and only for its own
+    /// probes.
+    fn is_probe(&self, ticket: &Ticket) -> bool {
+        let gate = self.gate();
+        gate.generation() == ticket.generation && !gate.lets_through()
     }
 
     /// Takes a place among the requests that wait for a change; `None` if too many wait.

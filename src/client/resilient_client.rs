@@ -94,7 +94,9 @@ macro_rules! assembling {
             /// call goes on from the first.
             ///
             /// `customize` runs twice at [`build`](Self::build): also for the connections that retries
-            /// have of their own. A panic in it is the caller's.
+            /// have of their own. What both are to share is made outside of it: a jar of cookies, set
+            /// by `cookie_provider` and not by `cookie_store`, which would make two. A panic in it is
+            /// the caller's.
             ///
             /// # Examples
             ///

@@ -111,6 +111,8 @@ pub(crate) fn without_secrets(name: &str) -> Cow<'_, str> {
     let shown = name.split(['?', '#']).next().unwrap_or_default();
     let cut = if shown.len() < name.len() { "…" } else { "" };
     match shown.rsplit_once('@') {
+        // A password may have a `?` in it.
+        _ if name[shown.len()..].contains('@') => Cow::Borrowed("…"),
         Some((_, host)) => Cow::Owned(format!("…@{host}{cut}")),
         None if cut.is_empty() => Cow::Borrowed(name),
         None => Cow::Owned(format!("{shown}{cut}")),
@@ -200,6 +202,8 @@ mod tests {
             ("u:hunter2@a.example", "…@a.example"),
             ("https://hunter2@a.example/?token=hunter2", "…@a.example/…"),
             ("a.example#hunter2", "a.example…"),
+            ("https://user:hunter2?x@a.example/", "…"),
+            ("user#hunter2@a.example", "…"),
             ("a.example:80", "a.example:80"),
         ] {
             assert_eq!(without_secrets(name), shown);

@@ -297,6 +297,16 @@ impl HttpRequestError {
         }
     }
 
+    /// Drops the body of the last response, with all that it holds.
+    #[cfg(feature = "download")]
+    pub(crate) fn release_body(&mut self) {
+        if let Some(response) = self.response_mut() {
+            let none = || reqwest::Body::default();
+            let whole = mem::replace(response, http::Response::new(none()).into());
+            *response = crate::common::response::rebuild(whole, |_| none());
+        }
+    }
+
     /// Takes the last response out, to read its body.
     pub fn into_response(self) -> Option<Response> {
         match self.inner.0.cause {

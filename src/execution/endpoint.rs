@@ -19,7 +19,6 @@ use crate::host::gate::Patience;
 use crate::host::mirrors::{Endpoint, EndpointsUnavailable, GivenBy, Order, Places};
 use crate::host::parts::Parts;
 use crate::outcome::classify::Verdict;
-use crate::outcome::idempotency::is_idempotent;
 use crate::outcome::{FailureKind, Outcome};
 use crate::retry::decision::{Decision, StopReason};
 
@@ -131,8 +130,7 @@ impl<'p> Execution<'p> {
     ) {
         let now = self.now;
         if let Some(route) = &mut self.route {
-            // Another data centre does not know the first attempt.
-            let may_repeat = is_idempotent(outcome.method) || route.of.mirrors.shares_idempotency();
+            let may_repeat = route.may_repeat_elsewhere(outcome.method);
             route.record(outcome, verdict, may_be_applied && !may_repeat, now);
         }
     }

@@ -80,8 +80,8 @@ impl<'p> Execution<'p> {
         let outcome = &outcome;
         let is_misdirected = verdict == Verdict::Final && self.is_misdirected(outcome);
         let verdict = if is_misdirected { Verdict::Transient } else { verdict };
-        let may_be_applied = !outcome.method.is_safe()
-            && !classify::not_processed(outcome, &self.policy.refused, &advice);
+        // By this attempt, or by one that lost the race with it.
+        let may_be_applied = self.maybe_applied || may_be_applied(self.policy, outcome, &advice);
         let closing = self.report(original.request, outcome, verdict, &advice, closing);
         self.record_endpoint(outcome, verdict, may_be_applied);
         let request = &*original.request;
@@ -308,6 +308,11 @@ pub(super) fn judge(policy: &Policy, outcome: &mut Outcome<'_>) -> Judged {
     outcome.heard = heard;
     let verdict = policy.verdict(outcome, &mut advice, &mut error);
     Judged { advice, heard, verdict, error, closing: None }
+}
+
+/// Returns whether an attempt changes something, and the server may have done so.
+pub(super) fn may_be_applied(policy: &Policy, outcome: &Outcome<'_>, advice: &Advice) -> bool {
+    !outcome.method.is_safe() && !classify::not_processed(outcome, &policy.refused, advice)
 }
 
 /// Reads what the response says about retries; a success is not read, unless a predicate may

@@ -86,7 +86,7 @@ impl<'p> Execution<'p> {
     }
 
     fn other_place(&self, request: &Request, asked: Places) -> Option<usize> {
-        let route = self.route.as_ref()?;
+        let route = self.route.as_ref().filter(|it| it.may_repeat_elsewhere(request.method()))?;
         let mut asked = asked;
         asked.extend(route.current);
         route.for_hedge(request, self.policy, self.now, asked)

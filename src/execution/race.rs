@@ -14,7 +14,7 @@ use tokio::time::sleep_until;
 use crate::common::clock::Instant;
 use crate::config::policy::Policy;
 use crate::execution::attempt::{AttemptLimits, AttemptResult, Chain};
-use crate::execution::judge::{close_gate, judge};
+use crate::execution::judge::{close_gate, judge, may_be_applied};
 use crate::execution::original::Original;
 use crate::execution::other_endpoint::{Admitted, OtherEndpoint};
 use crate::execution::racer::{Failed, Finish, MOST, Racer, Racers, Run, Way, Winner, run};
@@ -349,6 +349,8 @@ impl<'p> Execution<'p> {
                 let mut scopes = mem::take(&mut failed.finish.scopes);
                 let ended = self.retry.elapsed(failed.at);
                 let outcome = self.outcome_of::<C>(racer, &failed.finish, failed.at, original);
+                let policy = self.policy_of(racer);
+                self.maybe_applied |= may_be_applied(policy, &outcome, &failed.judged.advice);
                 self.recorder.superseded(&outcome, ended, Some(&mut scopes));
                 Some((failed.judged.verdict, failed.is_missing))
             }
@@ -356,6 +358,7 @@ impl<'p> Execution<'p> {
                 let failure = Failure::local(FailureKind::Superseded, Delivery::MaybeProcessed);
                 let outcome = self.outcome(original, OutcomeResult::Failure(failure, &Superseded));
                 let outcome = self.as_of(racer, self.now, outcome);
+                self.maybe_applied |= !outcome.method.is_safe();
                 self.recorder.superseded(&outcome, self.retry.elapsed(self.now), None);
                 None
             }

@@ -3,7 +3,7 @@
 use std::{mem, sync::Arc, time::Duration};
 
 use http::header::AUTHORIZATION;
-use http::{Extensions, HeaderValue};
+use http::{Extensions, HeaderValue, Method};
 use reqwest::{Request, Url};
 
 use crate::common::clock::Instant;
@@ -16,6 +16,7 @@ use crate::host::mirrors::{
 };
 use crate::host::parts::Parts;
 use crate::outcome::classify::Verdict;
+use crate::outcome::idempotency::is_idempotent;
 use crate::outcome::{AttemptKind, Outcome};
 
 /// The endpoints of one request.
@@ -116,6 +117,12 @@ impl<'p> Route<'p> {
             withheld: vec![],
             under_way: None,
         }
+    }
+
+    /// Returns whether a request that one endpoint may have processed may be sent to another, which
+    /// knows nothing of the first.
+    pub(super) fn may_repeat_elsewhere(&self, method: &Method) -> bool {
+        is_idempotent(method) || self.of.mirrors.shares_idempotency()
     }
 
     /// Returns the endpoint that the request is rewritten for.

@@ -53,7 +53,7 @@ pub(crate) struct Execution<'p> {
     pub(super) was_misdirected: bool,
     /// Set if the next attempt needs a connection of its own.
     pub(super) distrusts_pool: bool,
-    /// Set once an attempt that is retried may have been applied.
+    /// Set once an attempt that is retried, or one that lost a race, may have been applied.
     pub(super) maybe_applied: bool,
     /// The change of the concurrency limit by the last attempt, not yet notified.
     pub(super) limit_change: Option<(u32, u32)>,
@@ -148,9 +148,9 @@ impl<'p> Execution<'p> {
             };
             match wait.await {
                 Ok(attempt) => last = Some(self.keep(last, attempt)),
-                Err(attempt) => {
-                    let attempt = Box::new(self.best(last, *attempt, StopReason::Budget));
-                    return self.give_up::<C>(original, *attempt, StopReason::Budget);
+                Err((attempt, stop)) => {
+                    let attempt = Box::new(self.best(last, *attempt, stop));
+                    return self.give_up::<C>(original, *attempt, stop);
                 }
             }
         }
@@ -278,14 +278,14 @@ impl<'p> Execution<'p> {
 
     /// Drains the last response, returns its permit, waits for the token of the retry, and then as
     /// long as decided, unless that wait is spent at the gate. Returns the result of the last attempt,
-    /// as an error if there was no token.
+    /// as an error if there was no token, or one that came too late.
     async fn wait<C: Chain>(
         &mut self,
         original: &Original<'_>,
         mut last: Box<AttemptResult<C::Error>>,
         after: Duration,
         source: WaitSource,
-    ) -> Result<Box<AttemptResult<C::Error>>, Box<AttemptResult<C::Error>>> {
+    ) -> Result<Box<AttemptResult<C::Error>>, (Box<AttemptResult<C::Error>>, StopReason)> {
         // Boxed, because most responses have no body that is left, and most retries a token.
         if last.has_body() && !self.keeps_last() {
             last = Box::pin(last.drained(after, self.retry.left(self.now))).await;
@@ -293,7 +293,11 @@ impl<'p> Execution<'p> {
         self.admission.leave_limits();
         if self.admission.waits_for_token() {
             if !Box::pin(self.wait_for_token(original.request)).await {
-                return Err(last);
+                return Err((last, StopReason::Budget));
+            }
+            let is_late = self.retry.left(self.now).is_some_and(|left| after >= left);
+            if is_late && !self.waits_at_gate {
+                return Err((last, StopReason::Deadline));
             }
             // The backoff begins now: what has just worked may have used up a rate limit.
             let outcome = self.outcome(original, last.view::<C>());

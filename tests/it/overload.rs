@@ -124,6 +124,22 @@ async fn tokens_go_to_the_retries_that_wait_in_order() {
     assert_eq!(script.sent().len(), 15);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_token_that_comes_too_late_for_the_wait_after_it_sends_nothing() {
+    let config = budgeted(1, 0.0).backoff(Constant::new(2 * SECOND)).max_total_time(3 * SECOND);
+    let replies = [503, 503, 200].map(Reply::status);
+    let (client, script) = scripted(config.build().unwrap(), replies);
+    let start = Instant::now();
+    let other = async {
+        sleep(SECOND / 10).await;
+        (get(&client, URL).await, start.elapsed())
+    };
+    let (one, (other, ended)) = tokio::join!(get(&client, URL), other);
+    assert_eq!(one, (Some(StatusCode::OK), StopReason::Success));
+    assert_eq!((other, ended), ((BUSY, StopReason::Deadline), 2 * SECOND));
+    assert_eq!(script.sent().len(), 3);
+}
+
 /// What timed out may still keep the server busy; the same failures cost less as a 503.
 #[tokio::test(start_paused = true)]
 async fn a_retry_after_a_timeout_costs_up_to_five() {

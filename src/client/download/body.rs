@@ -272,10 +272,13 @@ impl http_body::Body for Download {
 
 impl fmt::Debug for Download {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Download")
-            .field("status", &self.head.status)
-            .field("url", &RedactedUrl::new(&self.head.url, None))
-            .field("received", &self.summary.bytes)
-            .finish_non_exhaustive()
+        let mut f = f.debug_struct("Download");
+        f.field("status", &self.head.status);
+        // While it recovers, nothing says what of the URL is secret.
+        if let Some(session) = self.transfer.session() {
+            let redact_path = session.context().redact_path();
+            f.field("url", &RedactedUrl::new(&self.head.url, redact_path.as_ref()));
+        }
+        f.field("received", &self.summary.bytes).finish_non_exhaustive()
     }
 }

@@ -39,6 +39,14 @@ impl Broken {
         }
     }
 
+    /// Drops the body of a response that failed, with its permit and its connection: neither waits with
+    /// the download.
+    pub(crate) fn release(&mut self) {
+        if let Self::Request(error) = self {
+            error.release_body();
+        }
+    }
+
     /// Returns whether it is a failure of the host. A limit of the caller's own, such as the timeout
     /// of the request, says nothing of it.
     pub(crate) fn concerns_host(&self) -> bool {

@@ -193,11 +193,10 @@ impl DownloadError {
         Self::unplaced(DownloadErrorKind::Request, Cause::Other(error))
     }
 
-    /// Builds the error of a download whose file cannot be put in its place.
-    pub(crate) fn unwritten(url: Url, offset: u64, error: std::io::Error) -> Self {
-        let mut this = Self::unplaced(DownloadErrorKind::Write, Cause::Other(error.into()));
-        (this.0.url, this.0.offset) = (Some(url), offset);
-        this
+    /// Builds the error of a download whose file cannot be opened. Without the URL: no request has
+    /// shown yet what of it is secret.
+    pub(crate) fn unopened(error: std::io::Error) -> Self {
+        Self::unplaced(DownloadErrorKind::Write, Cause::Other(error.into()))
     }
 
     /// Returns the kind.

@@ -198,14 +198,16 @@ impl DownloadBuilder {
         let opened = PartFile::open(path.as_ref(), key).await;
         let (mut part, existing) = match opened {
             Ok(opened) => opened,
-            Err(error) => return Err(write_failed(&session, error)),
+            Err(error) => return Err(DownloadError::unopened(error)),
         };
-        let url = session.url().clone();
         match fetch(session, watchers, &mut part, existing).await {
-            Ok(downloaded) => match part.finish(downloaded.bytes()).await {
-                Ok(()) => Ok(downloaded),
-                Err(error) => Err(DownloadError::unwritten(url, downloaded.bytes(), error)),
-            },
+            Ok(transfer) => {
+                let downloaded = transfer.session().map(Downloaded::of).unwrap_or_default();
+                match part.finish(downloaded.bytes()).await {
+                    Ok(()) => Ok(downloaded),
+                    Err(error) => Err(not_written(&transfer, error)),
+                }
+            }
             Err(error) => {
                 part.give_up(is_worth_keeping(&error)).await;
                 Err(error)
@@ -225,8 +227,8 @@ async fn fetch(
     mut watchers: Watchers,
     part: &mut PartFile,
     existing: Option<Existing>,
-) -> Result<Downloaded, DownloadError> {
-    let mut transfer = match existing {
+) -> Result<Transfer, DownloadError> {
+    let mut transfer = match existing.filter(|it| session.goes_on_with(&it.representation)) {
         Some(Existing { representation, length }) => {
             if let Some(verifier) = &mut watchers.verifier {
                 let shown = show(part, verifier.as_mut()).await;
@@ -248,10 +250,9 @@ async fn fetch(
             (Item::Bytes(bytes), _) => part.write(&bytes).await,
             (Item::Restarted, None) => Ok(()),
         };
-        written
-            .map_err(|it| transfer.error_by(DownloadErrorKind::Write, Cause::Other(it.into())))?;
+        written.map_err(|it| not_written(&transfer, it))?;
     }
-    Ok(transfer.session().map(Downloaded::of).unwrap_or_default())
+    Ok(transfer)
 }
 
 /// Shows a verifier the bytes of an earlier process.
@@ -265,6 +266,10 @@ async fn show(part: &mut PartFile, verifier: &mut dyn Verifier) -> std::io::Resu
         verifier.update(&piece);
         offset += piece.len() as u64;
     }
+}
+
+fn not_written(transfer: &Transfer, error: std::io::Error) -> DownloadError {
+    transfer.error_by(DownloadErrorKind::Write, Cause::Other(error.into()))
 }
 
 fn write_failed(session: &Session, error: std::io::Error) -> DownloadError {

@@ -109,6 +109,18 @@ impl Session {
         (self.representation, self.received) = (representation, received);
     }
 
+    /// Returns whether what an earlier process left is what this one asks for.
+    pub(crate) fn goes_on_with(&self, representation: &Representation) -> bool {
+        let is_proved =
+            self.asked.immutable || representation.validator != Ok(Validator::Immutable);
+        is_proved && self.asked.length.is_none_or(|it| representation.length == Some(it))
+    }
+
+    /// Returns whether the server named the length, which else is the caller's.
+    pub(crate) fn is_length_announced(&self) -> bool {
+        self.asked.length.is_none() || self.representation.complete.is_some()
+    }
+
     /// Returns the limits of waiting for bytes, by the settings of the client.
     pub(crate) fn stall_limits(&self) -> StallLimits {
         self.context().stall_limits()
@@ -165,7 +177,7 @@ impl Session {
             {
                 return Err(self.cannot_resume(*why, broken));
             }
-            if let Err(kind) = self.wait(&broken, restarts).await {
+            if let Err(kind) = self.wait(&mut broken, restarts).await {
                 return Err(self.error(kind, broken.cause()));
             }
             let step = if restarts { self.start_over().await } else { self.resume().await? };
@@ -199,6 +211,7 @@ impl Session {
             (Reply::Rest { skip, take, complete }, Ok(response)) => {
                 self.learn(complete);
                 self.counts.resumes += 1;
+                self.endpoint = response.endpoint().cloned().or(self.endpoint.take());
                 Step::Done(Recovered { response: Some(response), skip, take, restarted: false })
             }
             (Reply::Complete, _) => {
@@ -284,11 +297,12 @@ impl Session {
     /// Has the caller's hook build another request.
     async fn refresh(
         &mut self,
-        error: HttpRequestError,
+        mut error: HttpRequestError,
         status: StatusCode,
     ) -> Result<Step, DownloadError> {
         let kind = DownloadErrorKind::NeedsNewUrl(status);
         let Some(refresh) = self.refresh.clone() else { return Ok(failed(kind, error)) };
+        error.release_body();
         let point = ResumePoint { offset: self.received, status, validator: self.validator() };
         match refresh(point).await {
             Ok(request) => self.sender.replace(request),
@@ -297,8 +311,8 @@ impl Session {
         Ok(Step::Again(Broken::Request(error)))
     }
 
-    /// Waits as long as patience says after a break.
-    async fn wait(&mut self, broken: &Broken, restarts: bool) -> Result<(), DownloadErrorKind> {
+    /// Waits as long as patience says after a break. The body of a response that failed is gone then.
+    async fn wait(&mut self, broken: &mut Broken, restarts: bool) -> Result<(), DownloadErrorKind> {
         let context = self.context();
         self.patience.set_max(self.max_retries.unwrap_or_else(|| context.max_retries()));
         let now = Instant::now();
@@ -329,6 +343,7 @@ impl Session {
         }
         let (received, total) = (self.received, self.representation.length);
         context.notify_resuming(self.sender.url(), GoingOn { received, total, restarts, wait });
+        broken.release();
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }

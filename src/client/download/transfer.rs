@@ -254,7 +254,7 @@ impl Transfer {
         if let Some(most) = self.watchers.max_length.filter(|it| session.received > *it) {
             return Err(self.error(DownloadErrorKind::TooLong { most }));
         }
-        self.end_if_complete();
+        self.end_if_complete(false);
         if data.is_empty() {
             return Ok(None);
         }
@@ -265,15 +265,20 @@ impl Transfer {
         Ok(Some(Item::Bytes(data)))
     }
 
-    /// Ends the response whose last byte came: the download, or the part that the server sent.
-    fn end_if_complete(&mut self) {
+    /// Ends the response whose last byte came: the download, or the part that the server sent. `is_over`
+    /// is set at the end of its body.
+    fn end_if_complete(&mut self, is_over: bool) {
         if self.take != Some(0) || self.skip > 0 {
             return;
         }
         let Some(session) = &self.session else { return };
-        let is_whole = session.representation.length.is_none_or(|it| session.received >= it);
+        let length = session.representation.length;
+        // A part of a whole whose length is unknown may not be the last one.
+        let is_whole = length.is_some_and(|it| session.received >= it);
         match (is_whole, &mut self.state) {
             (false, _) => self.recover(Broken::Segment),
+            // Only the end of the body proves a length that the server has not named.
+            (true, State::Reading(_)) if !session.is_length_announced() && !is_over => {}
             (true, State::Reading(body)) => {
                 // Lets the transport see the end, which frees the connection.
                 let mut context = Context::from_waker(std::task::Waker::noop());
@@ -289,7 +294,7 @@ impl Transfer {
         match self.take {
             _ if self.skip > 0 => self.recover(Broken::Short),
             None => self.state = State::Complete,
-            Some(0) => self.end_if_complete(),
+            Some(0) => self.end_if_complete(true),
             Some(_) => self.recover(Broken::Short),
         }
     }

@@ -252,10 +252,11 @@ impl Quota {
         (self.remaining, self.resets_at, self.as_of) = (remaining, resets_at, started);
     }
 
-    /// Begins a new window once this one is over: all of the limit is there again, if it is known.
+    /// Begins a new window once this one is over: all of the limit is there again, if it is known, and
+    /// at least what a request takes, for only a request can show that a limit is wrong.
     fn refill(&mut self, now: Instant) {
         if now >= self.resets_at {
-            self.remaining = self.limit.unwrap_or_else(|| self.remaining.max(self.cost));
+            self.remaining = self.limit.unwrap_or(self.remaining).max(self.cost);
             self.resets_at = now.checked_add(self.window).unwrap_or(now);
         }
     }
@@ -324,6 +325,24 @@ mod tests {
             "there is enough for these"
         );
         assert_eq!(learned.next(199, pacing(SECOND / 10), now), Turn::At(now + SECOND / 10));
+    }
+
+    #[test]
+    fn a_limit_below_what_a_request_takes_stops_no_host_for_ever() {
+        let now = Instant::now();
+        let mut none = known(0, 0, 60, now);
+        // The tokens of two models under one name: each change looks like what a request took.
+        let mut two = Learned::default();
+        for (at, limit) in (0..).zip([150_000, 40_000, 150_000, 40_000, 150_000, 40_000]) {
+            let now = now + at * SECOND;
+            let tokens = QuotaUse { name: "tokens".into(), ..said(limit, limit, 60) };
+            two.send(now);
+            two.end(now, Some(&[tokens]), now);
+        }
+        for learned in [&mut none, &mut two] {
+            let later = now + 200 * SECOND;
+            assert_eq!(learned.next(0, pacing(60 * SECOND), later), Turn::Now);
+        }
     }
 
     #[test]

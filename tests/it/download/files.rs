@@ -7,7 +7,9 @@ use std::time::Duration;
 use std::{env, fs};
 
 use bytes::Bytes;
-use reqwest_resilient::{Constant, DownloadErrorKind as Kind, DownloadExt, Verifier};
+use reqwest_resilient::{
+    Constant, DownloadBuilder, DownloadErrorKind as Kind, DownloadExt, Verifier,
+};
 
 use super::origin::{Answer, Folder, bytes, client, config, serve, server};
 use crate::support::reply::{End, Step};
@@ -17,16 +19,25 @@ const TAG: &[(&str, &str)] = &[("etag", "\"v1\"")];
 
 /// Begins a download, and leaves half of it.
 async fn leave_half(folder: &Folder, body: &Bytes) -> Server {
+    leave_half_as(folder, body, TAG, |it| it).await
+}
+
+async fn leave_half_as(
+    folder: &Folder,
+    body: &Bytes,
+    validators: &'static [(&str, &str)],
+    settings: fn(DownloadBuilder) -> DownloadBuilder,
+) -> Server {
     let (its, broken) = (body.clone(), Arc::new(AtomicBool::new(true)));
     let is_broken = Arc::clone(&broken);
     let server = server(false, move |seen, n| match n {
-        0 => serve(&its, TAG, seen).cut(its.len() / 2, End::Close),
+        0 => serve(&its, validators, seen).cut(its.len() / 2, End::Close),
         // All tries of the first download.
         1..=3 if is_broken.swap(true, SeqCst) => Answer::new(503, ""),
-        _ => serve(&its, TAG, seen),
+        _ => serve(&its, validators, seen),
     });
     let download = client(false, config().max_retries(0)).get(server.url("/")).download();
-    let error = download.max_retries(2).to_file(folder.file("it")).await.unwrap_err();
+    let error = settings(download).max_retries(2).to_file(folder.file("it")).await.unwrap_err();
     assert_eq!(*error.kind(), Kind::Exhausted);
     assert_eq!(folder.names(), ["it.part", "it.part.resume"]);
     assert_eq!(fs::metadata(folder.file("it.part")).unwrap().len(), body.len() as u64 / 2);
@@ -63,6 +74,24 @@ impl Verifier for Counts {
     fn finish(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         Ok(())
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_earlier_process_vouches_for_nothing_that_this_one_does_not() {
+    let (folder, body) = (Folder::new(), bytes(1, 100_000));
+    let server = leave_half_as(&folder, &body, &[], |it| it.immutable()).await;
+    let download = client(false, config()).get(server.url("/")).download();
+    let downloaded = download.to_file(folder.file("it")).await.unwrap();
+    assert_eq!(
+        (downloaded.bytes(), server.seen().last().unwrap().header("range")),
+        (100_000, None)
+    );
+
+    let (folder, body) = (Folder::new(), bytes(1, 100_000));
+    let server = leave_half(&folder, &body).await;
+    let download = client(false, config()).get(server.url("/")).download().expect_length(200_000);
+    let error = download.to_file(folder.file("it")).await.unwrap_err();
+    assert_eq!(*error.kind(), Kind::Length { expected: 200_000, received: 100_000 });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,16 +5,16 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Extensions, HeaderValue};
+use http::{Extensions, HeaderValue, header};
 use reqwest::{Request, Response};
 use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use reqwest_resilient::testing::{Chaos, Fault, Reply, Script};
 use reqwest_resilient::{
-    BreakerConfig, BudgetConfig, DownloadErrorKind as Kind, DownloadExt, HostStates, Resilient,
-    ResilientClient, RetryOverride, Verifier,
+    BreakerConfig, BudgetConfig, ConcurrencyLimit, DownloadErrorKind as Kind, DownloadExt,
+    HostStates, Limit, Resilient, ResilientClient, RetryOverride, Verifier,
 };
 
-use super::origin::{Answer, bytes, client, config, serve, server};
+use super::origin::{Answer, Folder, bytes, client, config, serve, server};
 use crate::support::idle_client;
 use crate::support::reply::End;
 
@@ -380,4 +380,75 @@ async fn other_requests_are_downloads_without_resumes() {
     assert_eq!(server.requests(), 1);
     let error = client.get("no url").download().bytes().await.unwrap_err();
     assert_eq!(*error.kind(), Kind::Request);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_failed_holds_no_permit_while_its_download_waits() {
+    let tagged =
+        |status| Reply::status(status).header(header::ETAG, HeaderValue::from_static("\"v1\""));
+    let length = |reply: Reply, n: u64| reply.header(header::CONTENT_LENGTH, n.into());
+    let range = HeaderValue::from_static("bytes 4-9/10");
+    let script = Script::new([
+        length(tagged(200).body("0123456789"), 10).body_breaks_after(4),
+        Reply::status(503).body("busy"),
+        length(tagged(206).header(header::CONTENT_RANGE, range).body("456789"), 6),
+    ]);
+    let config =
+        config().max_retries(0).concurrency_limit(ConcurrencyLimit::per_host(Limit::fixed(1)));
+    let client = ResilientClient::builder().config(config.build().unwrap()).with(script.clone());
+    let start = tokio::time::Instant::now();
+    let download = client.build().unwrap().get("https://a.example/").download().max_retries(3);
+    assert_eq!(download.bytes().await.unwrap(), "0123456789");
+    assert_eq!(script.sent().len(), 3);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+/// The end of a chain: a body without a length, in these frames.
+struct Frames(&'static [&'static str]);
+
+#[async_trait::async_trait]
+impl Middleware for Frames {
+    async fn handle(
+        &self,
+        _: Request,
+        _: &mut Extensions,
+        _: Next<'_>,
+    ) -> reqwest_middleware::Result<Response> {
+        let frames = self.0.iter().copied().map(Ok::<_, std::io::Error>);
+        let body = reqwest::Body::wrap_stream(futures_util::stream::iter(frames));
+        Ok(http::Response::new(body).into())
+    }
+}
+
+#[tokio::test]
+async fn a_body_longer_than_expected_is_an_error_wherever_its_frames_end() {
+    for (frames, kind) in [
+        (&["01234", "56789"][..], None),
+        (&["0123456789", "abc"], Some(Kind::Length { expected: 10, received: 13 })),
+        (&["01234", "56789abc"], Some(Kind::Length { expected: 10, received: 13 })),
+    ] {
+        let client = ClientBuilder::new(idle_client()).with(Frames(frames)).build();
+        let download = client.get("https://a.example/").download().expect_length(10);
+        let result = download.bytes().await;
+        assert_eq!(result.err().map(|it| *it.kind()), kind, "{frames:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_error_of_a_file_shows_a_path_that_is_redacted() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.file("is a folder")).unwrap();
+    let script = Script::new([Reply::status(200).body("0123456789")]);
+    let config = config().redact_path(|_| "/…".to_owned()).build().unwrap();
+    let client = ResilientClient::builder().config(config).with(script).build().unwrap();
+    let get = || client.get("https://a.example/bot/hunter2").download();
+    for name in ["no such folder/it", "is a folder"] {
+        let error = get().to_file(folder.file(name)).await.unwrap_err();
+        assert_eq!(*error.kind(), Kind::Write);
+        let shown = format!("{error} {error:#} {error:?}");
+        assert!(!shown.contains("hunter2"), "{name}: {shown}");
+    }
+    let download = get().send().await.unwrap();
+    let shown = format!("{download:?}");
+    assert!(!shown.contains("hunter2") && shown.contains("a.example"), "{shown}");
 }

@@ -167,8 +167,26 @@ fn breaks() -> Vec<Case> {
         })
         .with(|it| it.expect_length(LENGTH as u64))
         .h1_only(),
+        case("capped parts of a whole of unknown length", Old, Old, |world, seen, n| {
+            let answer = serve(&world.old, &[TAG], seen);
+            match answer.status {
+                206 => capped(answer),
+                _ if n == 0 => answer.framing(Framing::Chunked).cut(CUT, End::Reset),
+                _ => answer,
+            }
+        }),
         case("empty", End_::Empty, End_::Empty, |_, seen, _| serve(&Bytes::new(), &[TAG], seen)),
     ]
+}
+
+/// The first bytes of a part, by a server that does not know the whole.
+fn capped(answer: Answer) -> Answer {
+    let range = answer.headers.iter().find(|it| it.0 == "content-range").unwrap();
+    let (first, _) = range.1["bytes ".len()..].split_once('-').unwrap();
+    let first: usize = first.parse().unwrap();
+    let body = answer.body.slice(..answer.body.len().min(80_000));
+    let range = format!("bytes {first}-{}/*", first + body.len() - 1);
+    Answer { body, ..answer }.with("content-range", range)
 }
 
 fn validators() -> Vec<Case> {

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use http::{HeaderValue, header};
+use http::{HeaderValue, Method, header};
 use proptest::prelude::*;
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    AttemptLog, BreakerConfig, BudgetConfig, ConcurrencyLimit, HostStates, Limit, Mirrors,
-    Resilient, ResilientConfigBuilder, ResponseExt, RetryOverride,
+    AttemptLog, BreakerConfig, BudgetConfig, ConcurrencyLimit, HostStates, IdempotencyKey, Limit,
+    Mirrors, Resilient, ResilientConfigBuilder, ResponseExt, RetryOverride,
 };
 use tokio::time::{Instant, timeout};
 
@@ -94,6 +94,32 @@ async fn rule_18_a_hedge_is_sent_to_the_next_endpoint_and_the_history_names_its_
     let of_b = lines.iter().filter(|it| it.contains("b.example")).count();
     assert_eq!(of_b, 4, "hedged, started, ended, succeeded: {lines:#?}");
     assert!(!lines.iter().any(|it| it.contains("lost") && it.contains("b.example")), "{lines:#?}");
+}
+
+/// POSTs with keys, hedged, at these endpoints.
+fn keyed(mirrors: Mirrors) -> ResilientConfigBuilder {
+    let key = IdempotencyKey::random();
+    hedged(hedge().methods([Method::POST])).mirrors(mirrors).idempotency_key(key)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keyed_request_is_hedged_only_where_its_key_is_known() {
+    for (mirrors, asked) in [(three(), "aa"), (three().shared_idempotency(), "ab")] {
+        let slow = || vec![after(500, 201); 2];
+        let client = Client::new(keyed(mirrors), [slow(), slow(), vec![]]);
+        assert_eq!(client.client.post(A).send().await.unwrap().status(), 201);
+        assert_eq!(client.hosts_asked(), asked);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loser_that_may_have_been_applied_keeps_a_keyed_request_where_it_is() {
+    let reset = Reply::io_error(std::io::ErrorKind::ConnectionReset).after(ms(150));
+    let replies = vec![reset, limited().after(ms(100)), Reply::status(201)];
+    let client = Client::new(keyed(three()), [replies, vec![], vec![]]);
+    let response = client.client.post(A).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), &*client.hosts_asked()), (201, "aaa"));
+    assert!(response.history().unwrap().may_have_been_applied());
 }
 
 #[tokio::test(start_paused = true)]

@@ -143,3 +143,21 @@ async fn bytes_that_are_wrong_are_fetched_from_another_endpoint() {
         "each endpoint is tried once, and one of them to see that there is no other"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_endpoint_whose_rest_was_wrong_is_the_one_that_is_left() {
+    let right = whole("0123456789", "\"v1\"");
+    let script = Script::new([])
+        .for_host("a.example", [right.clone().body_breaks_after(4), Reply::status(503), right])
+        .for_host("b.example", [rest(4, "0123WRONG!", "\"v1\"")]);
+    let mirrors = Mirrors::new("https://a.example/base").also("https://b.example/");
+    let client = ClientBuilder::new(idle_client())
+        .with(Resilient::new(steady().mirrors(mirrors).build().unwrap()))
+        .with(script.clone())
+        .build();
+    let download = client.get(OWN).download().verify(Expects(b"0123456789", vec![]));
+    assert_eq!(download.bytes().await.unwrap(), "0123456789");
+    let hosts: Vec<_> =
+        script.sent().iter().map(|it| it.url.host_str().unwrap().to_owned()).collect();
+    assert_eq!(hosts, ["a.example", "a.example", "b.example", "a.example"]);
+}
