@@ -211,7 +211,7 @@ impl Session {
             (Reply::Rest { skip, take, complete }, Ok(response)) => {
                 self.learn(complete);
                 self.counts.resumes += 1;
-                self.endpoint = response.endpoint().cloned().or(self.endpoint.take());
+                self.endpoint = response.endpoint().cloned().or_else(|| self.endpoint.take());
                 Step::Done(Recovered { response: Some(response), skip, take, restarted: false })
             }
             (Reply::Complete, _) => {
