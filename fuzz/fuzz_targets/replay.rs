@@ -251,7 +251,8 @@ impl Replied {
 fn was_not_processed(attempt: &Attempt, hint: Option<Duration>) -> bool {
     match attempt.result.map(|it| it.as_u16()) {
         Ok(425 | 429) => true,
-        Ok(503) => hint.is_some(),
+        // A 403 that says when is a rate limit.
+        Ok(403 | 503) => hint.is_some(),
         Ok(_) => false,
         Err(_) => matches!(attempt.delivery, Delivery::NotSent | Delivery::NotProcessed),
     }

@@ -14,7 +14,7 @@ use crate::common::fault::ConfigFault;
 /// Start from a rule ([`default`](Self::default), [`sustained`](Self::sustained),
 /// [`consecutive`](Self::consecutive), [`failure_rate`](Self::failure_rate),
 /// [`slow_call_rate`](Self::slow_call_rate)), add others with the `or_…` methods: the breaker opens
-/// as soon as one of them is broken.
+/// as soon as one of them is broken. Of the two about failures in a row the last one stays.
 ///
 /// # Default
 ///
@@ -23,7 +23,8 @@ use crate::common::fault::ConfigFault;
 ///   ordinary. A share would also punish the good endpoints of a host for a bad one.
 /// - Stays open for 1 s, half as long again after each probe that fails. Each time is longer by a
 ///   random share of up to 25 %, so that the clients of a service do not retry together; 2 s is the
-///   most, that share included.
+///   most, that share included, unless the response that opened it asks for more
+///   ([`max_retry_after`](Self::max_retry_after)).
 /// - Then admits one probe at a time; one success closes it, one failure opens it again.
 ///
 /// ```

@@ -44,7 +44,7 @@
 //! - A table changes what it names. `[circuit_breaker]` with `open_for` alone is the default breaker
 //!   with another open time; to open for failures in a row only, say `sustained = "off"` too.
 //! - Shares of the breaker are percents, such as `50` or `0.25`; `jitter` is `"full"`, `"equal"`,
-//!   `"none"`, or the share itself, such as `0.25`.
+//!   `"decorrelated"`, `"none"`, or the share itself, such as `0.25`.
 //! - `retry_methods` is `"idempotent"`, `"all"`, or a list; `hint_headers` maps headers to `true`
 //!   for a wait, to the name of a [`HintFormat`](crate::HintFormat), such as `x-go-away = "veto"`,
 //!   to `{ remaining = "x-left" }` for the reset of a quota, or to `false`.

@@ -52,8 +52,8 @@ use crate::retry::decision::WaitSource;
 /// - `result`, `reason`: a status such as `503`, or a [`FailureKind`](crate::FailureKind) such as
 ///   `timeout`. A retry that a breaker rejects after its wait is counted in rejections too, and the
 ///   next one with the reason `circuit_open`.
-/// - `source`: `backoff`, `budget`, `circuit_breaker`, `failover`, `gate`, `hint`, `immediate`, `limit`
-///   or `rate`.
+/// - `source`: `backoff`, `budget`, `circuit_breaker`, `failover`, `fleet`, `fleet_gate`, `gate`, `hint`,
+///   `immediate`, `limit` or `rate`.
 /// - `ended`: a [`StopReason`](crate::StopReason).
 /// - `state`, `to`: a [`BreakerState`](crate::BreakerState).
 /// - `why`: a [`ChangeReason`](crate::ChangeReason), or a [`HedgeRefusal`](crate::HedgeRefusal).

@@ -25,7 +25,7 @@ pub(crate) use crate::retry::budget::bucket::Success;
 /// A retry costs one token, even an immediate one, taken before its backoff. It is refunded if the
 /// retry is never sent. **A retry that succeeds deposits three tokens, any other success 0.01**:
 /// retries go on as long as one in three succeeds. Retries that a server invites are free: after a
-/// 429 or a 403 that is a rate limit, and the first one after a 503 with a retry hint.
+/// 429 or a 403 that is a rate limit, and the first one after a 503 or 529 with a retry hint.
 ///
 /// A retry after a timeout costs four tokens more, or as many as are left beside its own: a server
 /// that is slow may still be working on what was sent before. The retry quota of AWS SDKs charges
@@ -116,7 +116,7 @@ impl Default for BudgetConfig {
 /// The rules and the scope of a client's retry budgets: one bucket per host, per key, or for all
 /// requests.
 ///
-/// Every retry takes a token. While the bucket is empty, retries wait for one in order of arrival,
+/// Every retry that the server did not invite takes a token. While the bucket is empty, retries wait for one in order of arrival,
 /// as long as they would at an open breaker
 /// ([`max_open_wait`](crate::ResilientConfigBuilder::max_open_wait)); then the request ends with
 /// its last result. The backoff begins with the token, since the success that paid for it may have
