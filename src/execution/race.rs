@@ -5,7 +5,7 @@
 //!   budget.
 //! - Bound: an attempt and at most four hedges.
 
-use std::{error::Error, fmt, future::poll_fn, mem, pin::pin, task::Poll, time::Duration};
+use std::{future::poll_fn, mem, pin::pin, task::Poll, time::Duration};
 
 use http::StatusCode;
 use reqwest::Request;
@@ -17,7 +17,9 @@ use crate::execution::attempt::{AttemptLimits, AttemptResult, Chain};
 use crate::execution::judge::{close_gate, judge, may_be_applied};
 use crate::execution::original::Original;
 use crate::execution::other_endpoint::{Admitted, OtherEndpoint};
-use crate::execution::racer::{Failed, Finish, MOST, Racer, Racers, Run, Way, Winner, run};
+use crate::execution::racer::{
+    Failed, Finish, MOST, Racer, Racers, Run, Superseded, Way, Winner, run,
+};
 use crate::execution::run::Execution;
 use crate::host::gate::Closing;
 use crate::host::hedge::Hedge;
@@ -389,15 +391,3 @@ fn is_sample<E>(result: &AttemptResult<E>, retried: &Statuses) -> bool {
         }
     }
 }
-
-/// The error of a racer that was dropped.
-#[derive(Debug)]
-struct Superseded;
-
-impl fmt::Display for Superseded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("another attempt of the same request was quicker")
-    }
-}
-
-impl Error for Superseded {}

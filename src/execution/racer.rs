@@ -2,6 +2,8 @@
 
 use std::{
     array,
+    error::Error,
+    fmt,
     pin::{Pin, pin},
     task::{Context, Poll},
 };
@@ -171,3 +173,15 @@ impl<C: Chain> Way<C> {
         }
     }
 }
+
+/// The error of a racer that was dropped.
+#[derive(Debug)]
+pub(super) struct Superseded;
+
+impl fmt::Display for Superseded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("another attempt of the same request was quicker")
+    }
+}
+
+impl Error for Superseded {}

@@ -229,7 +229,7 @@ async fn fetch(
     part: &mut PartFile,
     existing: Option<Existing>,
 ) -> Result<Transfer, DownloadError> {
-    let mut transfer = match existing.filter(|it| session.goes_on_with(&it.representation)) {
+    let mut transfer = match existing.filter(|it| session.asked.accepts(&it.representation)) {
         Some(Existing { representation, length }) => {
             if let Some(verifier) = &mut watchers.verifier {
                 let shown = show(part, verifier.as_mut()).await;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use reqwest::Response;
 
 use crate::client::download::content_range::ContentRange;
 use crate::client::download::validator::Validator;
@@ -15,6 +16,18 @@ pub(crate) struct Head<'a> {
     pub(crate) headers: &'a HeaderMap,
     /// The exact length of its body, if that is known.
     pub(crate) length: Option<u64>,
+}
+
+impl<'a> Head<'a> {
+    /// Returns the head of a response. The length that it announces counts: that of the body, where
+    /// both are known, may be the shorter one of a body that was cut.
+    pub(crate) fn of(response: &'a Response) -> Self {
+        let headers = response.headers();
+        let announced =
+            headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
+        let length = announced.or_else(|| response.content_length());
+        Self { status: response.status(), version: response.version(), headers, length }
+    }
 }
 
 /// The reason why a download that broke off cannot go on from there.
@@ -120,6 +133,12 @@ impl Asked {
     pub(crate) fn of(method: &Method, headers: &HeaderMap) -> Self {
         let range = Requested::of(headers);
         Self { is_get: method == Method::GET, range, immutable: false, length: None }
+    }
+
+    /// Returns whether what an earlier process left can be gone on with.
+    pub(crate) fn accepts(&self, left: &Representation) -> bool {
+        let is_proved = self.immutable || left.validator != Ok(Validator::Immutable);
+        is_proved && self.length.is_none_or(|it| left.length == Some(it))
     }
 }
 

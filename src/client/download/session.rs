@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
+use http::{Extensions, HeaderValue, StatusCode};
 use reqwest::{Request, Response, Url};
 use reqwest_middleware::ClientWithMiddleware;
 
@@ -25,7 +25,7 @@ use crate::retry::decision::StopReason;
 /// The requests of a download, and what is known of its resource.
 pub(crate) struct Session {
     pub(super) sender: Sender,
-    asked: Asked,
+    pub(crate) asked: Asked,
     refresh: Option<Refresh>,
     max_retries: Option<u32>,
     /// `true` if the receiver can start over.
@@ -107,18 +107,6 @@ impl Session {
     /// Goes on with `received` bytes of an earlier process.
     pub(crate) fn take_up(&mut self, representation: Representation, received: u64) {
         (self.representation, self.received) = (representation, received);
-    }
-
-    /// Returns whether what an earlier process left is what this one asks for.
-    pub(crate) fn goes_on_with(&self, representation: &Representation) -> bool {
-        let is_proved =
-            self.asked.immutable || representation.validator != Ok(Validator::Immutable);
-        is_proved && self.asked.length.is_none_or(|it| representation.length == Some(it))
-    }
-
-    /// Returns whether the server named the length, which else is the caller's.
-    pub(crate) fn is_length_announced(&self) -> bool {
-        self.asked.length.is_none() || self.representation.complete.is_some()
     }
 
     /// Returns the limits of waiting for bytes, by the settings of the client.
@@ -266,7 +254,7 @@ impl Session {
         if !self.patience.restart() || !self.context().withdraw(Instant::now()) {
             return Step::Failed(DownloadErrorKind::Exhausted, Cause::None);
         }
-        match Representation::read(&self.asked, &head_of(&response)) {
+        match Representation::read(&self.asked, &Head::of(&response)) {
             Ok(representation) => self.representation = representation,
             Err(unexpected) => return Step::Failed(unexpected.into(), Cause::None),
         }
@@ -351,11 +339,11 @@ impl Session {
     }
 
     fn reply(&self, response: &Response) -> Reply {
-        Reply::read(&self.representation, self.received, &head_of(response))
+        Reply::read(&self.representation, self.received, &Head::of(response))
     }
 
     fn read_first(&mut self, response: &Response) -> Result<(), DownloadError> {
-        match Representation::read(&self.asked, &head_of(response)) {
+        match Representation::read(&self.asked, &Head::of(response)) {
             Ok(representation) => self.representation = representation,
             Err(unexpected) => return Err(self.error(unexpected.into(), Cause::None)),
         }
@@ -399,14 +387,4 @@ enum Step {
 
 fn failed(kind: DownloadErrorKind, error: HttpRequestError) -> Step {
     Step::Failed(kind, Cause::Request(error))
-}
-
-/// Returns the head of a response. The length that it announces counts: that of the body, where
-/// both are known, may be the shorter one of a body that was cut.
-fn head_of(response: &Response) -> Head<'_> {
-    let headers: &HeaderMap = response.headers();
-    let announced =
-        headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
-    let length = announced.or_else(|| response.content_length());
-    Head { status: response.status(), version: response.version(), headers, length }
 }

@@ -273,12 +273,14 @@ impl Transfer {
         }
         let Some(session) = &self.session else { return };
         let length = session.representation.length;
+        let is_unproved =
+            session.asked.length.is_some() && session.representation.complete.is_none();
         // A part of a whole whose length is unknown may not be the last one.
         let is_whole = length.is_some_and(|it| session.received >= it);
         match (is_whole, &mut self.state) {
             (false, _) => self.recover(Broken::Segment),
             // Only the end of the body proves a length that the server has not named.
-            (true, State::Reading(_)) if !session.is_length_announced() && !is_over => {}
+            (true, State::Reading(_)) if is_unproved && !is_over => {}
             (true, State::Reading(body)) => {
                 // Lets the transport see the end, which frees the connection.
                 let mut context = Context::from_waker(std::task::Waker::noop());

@@ -116,8 +116,8 @@ impl Default for BudgetConfig {
 /// The rules and the scope of a client's retry budgets: one bucket per host, per key, or for all
 /// requests.
 ///
-/// Every retry that the server did not invite takes a token. While the bucket is empty, retries wait for one in order of arrival,
-/// as long as they would at an open breaker
+/// Every retry that the server did not invite takes a token. While the bucket is empty, retries wait
+/// for one in order of arrival, as long as they would at an open breaker
 /// ([`max_open_wait`](crate::ResilientConfigBuilder::max_open_wait)); then the request ends with
 /// its last result. The backoff begins with the token, since the success that paid for it may have
 /// used up a rate limit. At most 10,000 retries wait for one bucket. Holds no state: the balances
