@@ -118,8 +118,8 @@ impl Hedge {
     ///
     /// Learnt from the time to the response head, or to the end of the body where
     /// [`read_body`](crate::ResilientConfigBuilder::read_body) is set, of the latest 256 to 512
-    /// (1,000 to 2,000 for 0.99) successes and other accepted responses; superseded attempts and timeouts count at the age they
-    /// reached. Not before 100 of them (500 for 0.99), until which there is no hedge or that of
+    /// (1,000 to 2,000 for 0.99) successes and other accepted responses; superseded attempts and
+    /// timeouts count at the age they reached. Not before 100 of them (500 for 0.99), until which there is no hedge or that of
     /// [`or_after`](Self::or_after). At least 2 ms; from 5 s on there are no hedges, as a service that
     /// slow wants a timeout.
     pub fn learned(quantile: f64) -> Self {
