@@ -1,6 +1,6 @@
 //! The adaptive limit: additive increase, multiplicative decrease, as a pure step.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use crate::common::clock::Instant;
 use crate::host::limit::Adaptive;
@@ -10,6 +10,12 @@ const CUT: f64 = 0.5;
 
 /// The share of the limit that has to be in use for it to grow.
 const IN_USE: f64 = 0.75;
+
+/// The shares of the limit at which the host was last overloaded between which the limit grows
+/// slowly, and how slowly: the slower, the fewer requests wait at the host before it is overloaded
+/// again. Below it finds its way back fast, above the host can do more than it could.
+const NEAR: Range<f64> = 0.6..1.25;
+const GROWTH_NEAR: f64 = 0.2;
 
 /// The least time between two cuts.
 const LEAST_BETWEEN: Duration = Duration::from_millis(100);
@@ -24,17 +30,27 @@ pub(crate) enum Load {
 }
 
 /// A limit that grows by one for each round of successes and is cut when the host is overloaded, as
-/// TCP's congestion window is.
+/// TCP's congestion window is; slower near the limit at which that happened last, as CUBIC's is
+/// (RFC 9438).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Aimd {
     rules: Adaptive,
     limit: f64,
-    cut_at: Option<Instant>,
+    /// The limit at which the host was last overloaded after it had grown: cuts that follow each
+    /// other are of one overload. 0 before the first.
+    edge: f64,
+    last_cut: Option<Cut>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Cut {
+    at: Instant,
+    left: f64,
 }
 
 impl Aimd {
     pub(super) fn new(rules: Adaptive) -> Self {
-        Self { rules, limit: f64::from(rules.start), cut_at: None }
+        Self { rules, limit: f64::from(rules.start), edge: 0.0, last_cut: None }
     }
 
     /// Returns this limit by other rules.
@@ -55,16 +71,22 @@ impl Aimd {
     pub(super) fn record(&mut self, load: Load, in_flight: u32, took: Duration, now: Instant) {
         let limit = match load {
             Load::Good if f64::from(in_flight) >= self.limit * IN_USE => {
-                self.limit + 1.0 / self.limit.max(1.0)
+                let is_near = NEAR.contains(&(self.limit / self.edge));
+                let growth = if is_near { GROWTH_NEAR } else { 1.0 };
+                self.limit + growth / self.limit.max(1.0)
             }
             Load::Good => return,
             Load::Overloaded => {
-                let since = self.cut_at.map(|it| now.saturating_duration_since(it));
+                let since = self.last_cut.map(|it| now.saturating_duration_since(it.at));
                 if since.is_some_and(|it| it <= took.max(LEAST_BETWEEN)) {
                     return;
                 }
-                self.cut_at = Some(now);
-                self.limit * CUT
+                if self.last_cut.is_none_or(|it| self.limit > it.left) {
+                    self.edge = self.limit;
+                }
+                let left = self.limit * CUT;
+                self.last_cut = Some(Cut { at: now, left });
+                left
             }
         };
         self.limit = limit.clamp(f64::from(self.rules.min), f64::from(self.rules.max));
@@ -104,6 +126,32 @@ mod tests {
         let (mut aimd, now) = (aimd(), Instant::now());
         aimd.record(Load::Good, 15, MILLI, now);
         assert_eq!(aimd.limit, 20.05);
+    }
+
+    /// The growth of a round of successes in percent of one.
+    fn growth_at(aimd: &mut Aimd, limit: f64) -> u32 {
+        aimd.limit = limit;
+        aimd.record(Load::Good, 1_000, MILLI, Instant::now());
+        ((aimd.limit - limit) * limit * 100.0).round() as u32
+    }
+
+    #[test]
+    fn the_limit_grows_slowly_near_the_last_overload_and_fast_elsewhere() {
+        let (mut aimd, now) = (aimd(), Instant::now());
+        assert_eq!(growth_at(&mut aimd, 40.0), 100);
+        aimd.limit = 40.0;
+        // Two cuts of one overload.
+        for late in [0, 200] {
+            aimd.record(Load::Overloaded, 40, MILLI, now + late * MILLI);
+        }
+        assert_eq!(aimd.limit, 10.0);
+        for (limit, growth) in [(10.0, 100), (23.9, 100), (24.1, 20), (49.9, 20), (50.1, 100)] {
+            assert_eq!(growth_at(&mut aimd, limit), growth, "{limit}");
+        }
+        // It had grown: another overload.
+        aimd.limit = 20.0;
+        aimd.record(Load::Overloaded, 20, MILLI, now + 400 * MILLI);
+        assert_eq!([11.9, 12.1].map(|it| growth_at(&mut aimd, it)), [100, 20]);
     }
 
     #[test]

@@ -59,7 +59,8 @@ impl Limit {
     }
 
     /// Builds a limit that finds its number: it starts at 20, grows by one for each round of
-    /// successes, and falls to half when the host is overloaded.
+    /// successes, and falls to half when the host is overloaded. Near the limit at which that was the
+    /// case last it grows a fifth as fast, as CUBIC does (RFC 9438).
     ///
     /// Timeouts, broken connections, 429, 503 and 504 are signs of overload; one overload costs one
     /// cut, however many attempts show it. A 500 and a refused connection are none. The limit does
