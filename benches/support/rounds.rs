@@ -62,14 +62,15 @@ impl<'a> Case<'a> {
 }
 
 /// For a profiler: with `--only CASE CALLS` on the command line, makes so many calls of one case and
-/// ends the program, once it comes to that case.
-fn only(cases: &[Case<'_>]) {
+/// ends the program, once it comes to that case. Returns whether it is yet to come.
+fn only(cases: &[Case<'_>]) -> bool {
     let arguments: Vec<String> = env::args().skip_while(|it| it != "--only").collect();
-    let [_, name, calls, ..] = &arguments[..] else { return };
+    let [_, name, calls, ..] = &arguments[..] else { return false };
     if let Some(case) = cases.iter().find(|it| it.name == name) {
         (case.run)(calls.parse().expect("a number"));
         process::exit(0);
     }
+    true
 }
 
 /// What the cases took, round by round: nanoseconds of a core for each call.
@@ -84,7 +85,9 @@ impl Rounds {
     /// With more threads than cores, the threads of a core share it: what counts is what a call
     /// costs the machine, not how long its thread had to wait for a core.
     pub(crate) fn of(threads: usize, time: Duration, cases: &[Case<'_>]) -> Self {
-        only(cases);
+        if only(cases) {
+            return Self { names: Vec::new(), rounds: Vec::new() };
+        }
         let cores = thread::available_parallelism().map_or(1, usize::from).min(threads);
         let calls: Vec<_> = cases
             .iter()
