@@ -287,7 +287,8 @@ fn still_failing(response: &Response) -> bool {
 /// # async fn example(client: reqwest_resilient::ResilientClient) -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
 ///
-/// let request = client.put("https://example.com/a").header("accept", "text/plain").body("text");
+/// let request = client.put("https://example.com/a").basic_auth("user", Some("secret"));
+/// let request = request.header("accept", "text/plain").body("text");
 /// let response = request.timeout(Duration::from_secs(3)).send_resilient().await?;
 /// # Ok(()) }
 /// ```

@@ -61,9 +61,10 @@ impl Limit {
     /// Builds a limit that finds its number: it starts at 20, grows by one for each round of
     /// successes, and falls to half when the host is overloaded.
     ///
-    /// Timeouts, broken connections, 429, 503 and 504 are signs of overload; one overload costs one
-    /// cut, however many attempts show it. A 500 and a refused connection are none. The limit does
-    /// not grow while less than three quarters of it are in use.
+    /// Signs of overload are timeouts, broken connections, `ENHANCE_YOUR_CALM` of HTTP/2, and 408,
+    /// 429, 503, 504, 529 and a 403 that is a rate limit; one overload costs one cut, however many
+    /// attempts show it. A 500 and a refused connection are none. The limit does not grow while less
+    /// than three quarters of it are in use.
     ///
     /// It keeps a client out of an overload that has no failures yet. Where a host is down, the
     /// circuit breaker does more.

@@ -37,7 +37,12 @@ pub(in crate::config::file) const SETTINGS: &[Key] = &[
         "The most retries after the first attempt. Default: 3.",
         |it, value| it.max_retries(value.count()),
     ),
-    key("backoff", Kind::Table(&[BACKOFF]), "The delay before each retry."),
+    key(
+        "backoff",
+        Kind::Table(&[BACKOFF]),
+        "The delay before each retry. Default: from 300ms, doubling to 20s; from 1s after a rate \
+         limit that closes no gate. A table serves rate limits, too.",
+    ),
     key(
         "hedge",
         Kind::Any(&[Kind::Table(&[HEDGE]), Kind::On, Kind::Off]),
@@ -228,7 +233,7 @@ const BACKOFF: &[Key] = &[
         Kind::Word(&["exponential", "linear", "fibonacci", "constant"]),
         "How delays grow. Default: exponential.",
     ),
-    key("delay", TIME_OR_ZERO, "The first delay. Default: 300ms; 1s after rate limits."),
+    key("delay", TIME_OR_ZERO, "The first delay. Default: 300ms."),
     key(
         "factor",
         FACTOR,
