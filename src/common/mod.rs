@@ -1,11 +1,12 @@
 //! Common parts of all folders: clock and randomness, host patterns, faults of settings, queues,
 //! responses with another body, the function that redacts paths, the seal of extension traits, the
-//! scope of rules, amounts.
+//! scope of rules, amounts, names.
 
 pub(crate) mod amount;
 pub(crate) mod clock;
 pub(crate) mod fault;
 pub(crate) mod host_pattern;
+pub(crate) mod names;
 pub(crate) mod path_redactor;
 pub(crate) mod queue;
 pub(crate) mod response;
