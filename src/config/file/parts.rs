@@ -167,13 +167,13 @@ impl Parts {
             general.is_shared() && own.config() != general.config()
         });
         let budget = both(&self.budget, &general.budget, |own, general| {
-            general.is_shared() && own.config() != general.config()
+            general.scope.is_shared() && own.config() != general.config()
         });
         let concurrency = both(&self.concurrency, &general.concurrency, |own, general| {
-            general.is_shared() && own.rules != general.rules
+            general.scope.is_shared() && own.rules != general.rules
         });
         let rate = both(&self.rate, &general.rate, |own, general| {
-            general.is_shared() && !own.has_rules_of(general)
+            general.scope.is_shared() && !own.has_rules_of(general)
         });
         for (field, differs) in [
             ("circuit_breaker", breaker),
@@ -209,12 +209,9 @@ fn concurrency(before: Option<ConcurrencyLimit>, value: &Value) -> Option<Concur
     if *value == Value::Off {
         return None;
     }
-    let start = before.unwrap_or_else(|| Limit::adaptive().into());
+    let mut start = before.unwrap_or_else(|| Limit::adaptive().into());
     let Value::Table(table) = value else { return Some(set_limit(start, value)) };
-    let start = match scope(value) {
-        Some(scope) => start.with_scope(scope),
-        None => start,
-    };
+    start.scope = scope(value).unwrap_or(start.scope);
     let set = |limit, (name, value): &(String, Value)| match setter(CONCURRENCY, name) {
         Setter::Concurrency(set) => set(limit, value),
         _ => limit,
@@ -239,14 +236,11 @@ fn rate(
         let field = format!("{path}requests");
         faults.push(ConfigFault::new(field, "is needed", format_args!("null")));
     }
-    let start = before.unwrap_or_else(|| match is_learned {
+    let mut start = before.unwrap_or_else(|| match is_learned {
         true => RateLimit::learned(),
         false => Rate::per_second(1).into(),
     });
-    let start = match scope(value) {
-        Some(scope) => start.with_scope(scope),
-        None => start,
-    };
+    start.scope = scope(value).unwrap_or(start.scope);
     let set = |limit, (name, value): &(String, Value)| match setter(RATE, name) {
         Setter::Rate(set) => set(limit, value),
         _ => limit,

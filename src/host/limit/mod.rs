@@ -255,12 +255,6 @@ impl ConcurrencyLimit {
         self.with_rules(rules)
     }
 
-    /// Returns these rules with another scope.
-    #[cfg(feature = "serde")]
-    pub(crate) fn with_scope(self, scope: Scope) -> Self {
-        Self { scope, ..self }
-    }
-
     pub(crate) fn faults(&self) -> Vec<ConfigFault> {
         let rule = "must be from 1 to 1000000";
         let check = |field, value: u32| {
@@ -285,12 +279,6 @@ impl ConcurrencyLimit {
                 faults
             }
         }
-    }
-
-    /// Returns whether one limit serves all requests.
-    #[cfg(feature = "serde")]
-    pub(crate) fn is_shared(&self) -> bool {
-        matches!(self.scope, Scope::Shared)
     }
 }
 
