@@ -1,4 +1,4 @@
-//! Common parts of all folders: clock and randomness, host patterns, faults of settings, queues,
+//! Common parts of all folders: clock and randomness, host patterns, faults of settings, locks, queues,
 //! responses with another body, the function that redacts paths, the seal of extension traits, the
 //! scope of rules, amounts, names.
 
@@ -6,6 +6,7 @@ pub(crate) mod amount;
 pub(crate) mod clock;
 pub(crate) mod fault;
 pub(crate) mod host_pattern;
+pub(crate) mod lock;
 pub(crate) mod names;
 pub(crate) mod path_redactor;
 pub(crate) mod queue;

@@ -33,7 +33,7 @@ mod fault;
 mod faulty_body;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::{fmt, io, time::Duration};
 
 use bytes::Bytes;
@@ -42,6 +42,7 @@ use reqwest::{Body, Request, Response, ResponseBuilderExt, Url};
 use reqwest_middleware::{Error, Middleware, Next, Result};
 
 use crate::common::clock::Instant;
+use crate::common::lock::lock;
 use crate::observe::redact::RedactedUrl;
 use crate::outcome::transport_error::ScriptedError;
 
@@ -221,7 +222,7 @@ impl Script {
     }
 
     fn lock<T>(&self, with: impl FnOnce(&mut Played) -> T) -> T {
-        with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        with(&mut lock(&self.0))
     }
 }
 

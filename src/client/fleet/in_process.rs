@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use crate::common::clock::{Instant, nanos};
+use crate::common::lock::lock;
 use crate::host::fleet::advice::{FleetNews, HostAdvice};
 use crate::host::fleet::report::{HostReport, NodeId};
 use crate::host::fleet::rule::HostRecord;
@@ -204,10 +205,6 @@ impl FleetStore for InProcessFleet {
             }
         })
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for InProcessFleet {

@@ -12,7 +12,7 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     task::Poll,
@@ -27,6 +27,7 @@ pub(crate) use opening::{Closing, Patience, Throttle};
 pub use rate_limited::RateLimited;
 
 use crate::common::clock::Instant;
+use crate::common::lock::lock;
 use crate::common::queue::{MOST_WAITERS, WaitQueue, Waiter};
 use crate::common::stable_hash::fnv1a;
 use opening::{End, Gate, Turn, Visit};
@@ -194,9 +195,6 @@ impl HostGates {
         started: Instant,
         patience: Patience,
     ) -> Result<GatePass, RateLimited> {
-        if !self.is_any_closed() {
-            return Ok(GatePass::FREE);
-        }
         match self.enter(key, started, patience, Instant::now())? {
             Entry::Pass(pass) => Ok(pass),
             Entry::Wait(waiting) => waiting.wait().await,
@@ -392,10 +390,6 @@ impl fmt::Debug for GatePass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GatePass").field("is_free", &self.released.is_none()).finish()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
