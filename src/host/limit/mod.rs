@@ -241,13 +241,6 @@ impl ConcurrencyLimit {
         self.with_rules(rules)
     }
 
-    /// Holds permits to the end of the body.
-    #[cfg(feature = "serde")]
-    pub(crate) fn until_body(self) -> Self {
-        let rules = LimitRules { until_head: false, ..self.rules };
-        self.with_rules(rules)
-    }
-
     /// Returns this with another number.
     #[cfg(feature = "serde")]
     pub(crate) fn with_limit(self, limit: Limit) -> Self {

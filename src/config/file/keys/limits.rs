@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{COUNT, SCOPES, TIME, TIME_OR_ZERO, key};
 use crate::config::file::shape::{Key, Kind};
 use crate::config::file::value::{Setter, Value};
-use crate::host::limit::{ConcurrencyLimit, Limit, QueueOrder};
+use crate::host::limit::{ConcurrencyLimit, Limit, LimitRules, QueueOrder};
 use crate::host::rate::RateLimit;
 
 const PERMITS: Kind = Kind::Whole { min: 1, max: 1_000_000 };
@@ -81,9 +81,9 @@ pub(in crate::config::file) const CONCURRENCY: &[Key] = &[
         "until",
         Kind::Word(&["body", "head"]),
         "How long a permit is held: to the end of the body, or of the head. Default: body.",
-        |it, value| match value {
-            Value::Word("head") => it.until_head(),
-            _ => it.until_body(),
+        |it, value| {
+            let rules = LimitRules { until_head: *value == Value::Word("head"), ..it.rules };
+            it.with_rules(rules)
         },
     ),
 ];
