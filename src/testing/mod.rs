@@ -43,6 +43,7 @@ use reqwest_middleware::{Error, Middleware, Next, Result};
 
 use crate::common::clock::Instant;
 use crate::common::lock::lock;
+use crate::common::opaque::opaque;
 use crate::observe::redact::RedactedUrl;
 use crate::outcome::transport_error::ScriptedError;
 
@@ -365,8 +366,4 @@ impl Reply {
     }
 }
 
-impl fmt::Debug for Reply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reply").field("latency", &self.latency).finish_non_exhaustive()
-    }
-}
+opaque!(Reply { latency });

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    fmt,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -17,6 +16,7 @@ use tokio::{
 
 use crate::common::clock::{Instant, nanos};
 use crate::common::lock::lock;
+use crate::common::opaque::opaque;
 use crate::host::fleet::advice::{FleetNews, HostAdvice};
 use crate::host::fleet::report::{HostReport, NodeId};
 use crate::host::fleet::rule::HostRecord;
@@ -207,11 +207,7 @@ impl FleetStore for InProcessFleet {
     }
 }
 
-impl fmt::Debug for InProcessFleet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InProcessFleet").finish_non_exhaustive()
-    }
-}
+opaque!(InProcessFleet {});
 
 #[cfg(test)]
 mod tests {

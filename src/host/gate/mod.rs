@@ -28,6 +28,7 @@ pub use rate_limited::RateLimited;
 
 use crate::common::clock::Instant;
 use crate::common::lock::lock;
+use crate::common::opaque::opaque;
 use crate::common::queue::{MOST_WAITERS, WaitQueue, Waiter};
 use crate::common::stable_hash::fnv1a;
 use opening::{End, Gate, Turn, Visit};
@@ -348,11 +349,7 @@ impl Waiting {
     }
 }
 
-impl fmt::Debug for Waiting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waiting").field("opens_in", &self.opens_in).finish_non_exhaustive()
-    }
-}
+opaque!(Waiting { opens_in });
 
 /// The pass of one attempt. Its end releases others, also if it is dropped without a result.
 #[must_use = "the gate waits for the end of the attempt"]

@@ -1,7 +1,6 @@
 //! The permits of one host behind a lock, as requests hold them and wait for them.
 
 use std::{
-    fmt,
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -13,6 +12,7 @@ use std::{
 
 use crate::common::clock::Instant;
 use crate::common::lock::lock;
+use crate::common::opaque::opaque;
 use crate::host::limit::aimd::{Aimd, Load};
 use crate::host::limit::limited::{Limited, LimitedBy};
 use crate::host::limit::queue::{Left, Queue};
@@ -250,11 +250,7 @@ impl Drop for LimitPermit {
     }
 }
 
-impl fmt::Debug for LimitPermit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LimitPermit").field("in_flight", &self.in_flight).finish_non_exhaustive()
-    }
-}
+opaque!(LimitPermit { in_flight });
 
 /// A place in the queue, and a future that is ready with a permit.
 ///
@@ -298,11 +294,7 @@ impl Drop for LimitWaiter {
     }
 }
 
-impl fmt::Debug for LimitWaiter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LimitWaiter").field("place", &self.place).finish_non_exhaustive()
-    }
-}
+opaque!(LimitWaiter { place });
 
 #[cfg(test)]
 mod tests {

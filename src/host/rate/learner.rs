@@ -1,7 +1,6 @@
 //! The learned quotas of one host behind a lock, and the line of requests that wait for them.
 
 use std::{
-    fmt,
     sync::{
         Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -13,6 +12,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::common::clock::Instant;
 use crate::common::lock::lock;
+use crate::common::opaque::opaque;
 use crate::common::queue::MOST_WAITERS;
 use crate::host::rate::learned::{Learned, Pacing, Turn};
 use crate::outcome::hint::QuotaUse;
@@ -195,8 +195,4 @@ impl Drop for Ticket {
     }
 }
 
-impl fmt::Debug for Ticket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket").field("started", &self.started).finish_non_exhaustive()
-    }
-}
+opaque!(Ticket { started });
