@@ -5,11 +5,10 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 
 use super::mirrors::{MIRRORS, sets};
-use super::{COUNT, FACTOR, HEDGE, TIME, TIME_OR_OFF, TIME_OR_ZERO, key, needed};
+use super::{COUNT, FACTOR, HEDGE, TIME, TIME_OR_OFF, TIME_OR_ZERO, key, needed, request};
 use crate::config::file::shape::{Key, Kind};
-use crate::config::file::value::{Setter, Table, Value, get_count, get_time};
+use crate::config::file::value::{Table, Value, get_count, get_time};
 use crate::config::headers::DeadlineHeader;
-use crate::config::overrides::RetryOverride;
 use crate::config::policy::RetryAfter;
 use crate::outcome::classify::RetryMethods;
 use crate::outcome::hint::{HintFormat, HintHeaders};
@@ -21,16 +20,7 @@ pub(super) const ON_OFF: Kind = Kind::Any(&[Kind::On, Kind::Off]);
 // Off comes first: it could be a header's name.
 const HEADER_OR_OFF: Kind = Kind::Any(&[Kind::Off, Kind::Header]);
 
-const fn request(
-    name: &'static str,
-    kind: Kind,
-    about: &'static str,
-    set: fn(RetryOverride, &Value) -> RetryOverride,
-) -> Key {
-    Key { set: Setter::Request(set), ..key(name, kind, about) }
-}
-
-pub(in crate::config::file) const SETTINGS: &[Key] = &[
+pub(super) const SETTINGS: &[Key] = &[
     request(
         "max_retries",
         Kind::Whole { min: 0, max: u32::MAX as u64 },
