@@ -152,11 +152,6 @@ impl Policy {
         self.idempotent.unwrap_or_else(|| self.methods.contains(method) || keyed())
     }
 
-    /// Returns whether a request may be sent twice if it was certainly not processed.
-    pub(crate) fn may_repeat_unprocessed(&self, method: &Method) -> bool {
-        self.methods.allows_unprocessed(method)
-    }
-
     /// Returns how long a request waits at an open breaker or for a token, if its attempts may take
     /// `timeout`.
     pub(crate) fn open_wait(&self, timeout: Option<Duration>) -> Duration {

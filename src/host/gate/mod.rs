@@ -30,6 +30,7 @@ use crate::common::clock::Instant;
 use crate::common::lock::lock;
 use crate::common::opaque::opaque;
 use crate::common::queue::{MOST_WAITERS, WaitQueue, Waiter};
+use crate::common::scope::KeyOf;
 use crate::common::stable_hash::fnv1a;
 use opening::{End, Gate, Turn, Visit};
 
@@ -40,7 +41,7 @@ pub(crate) enum GateKey {
     #[default]
     Authorization,
     /// A key that the caller finds in the request.
-    Own(Arc<dyn Fn(&Request) -> String + Send + Sync>),
+    Own(KeyOf),
 }
 
 impl fmt::Debug for GateKey {

@@ -79,27 +79,27 @@ impl Limit {
     }
 
     /// Sets the number that an adaptive limit starts from. Default: 20.
-    pub const fn start(self, requests: u32) -> Self {
-        match self.0 {
-            Kind::Adaptive(it) => Self(Kind::Adaptive(Adaptive { start: requests, ..it })),
-            Kind::Fixed(_) => self,
+    pub const fn start(mut self, requests: u32) -> Self {
+        if let Kind::Adaptive(it) = &mut self.0 {
+            it.start = requests;
         }
+        self
     }
 
     /// Sets the least number of an adaptive limit. Default: 1.
-    pub const fn min(self, requests: u32) -> Self {
-        match self.0 {
-            Kind::Adaptive(it) => Self(Kind::Adaptive(Adaptive { min: requests, ..it })),
-            Kind::Fixed(_) => self,
+    pub const fn min(mut self, requests: u32) -> Self {
+        if let Kind::Adaptive(it) = &mut self.0 {
+            it.min = requests;
         }
+        self
     }
 
     /// Sets the greatest number of an adaptive limit. Default: 1,000.
-    pub const fn max(self, requests: u32) -> Self {
-        match self.0 {
-            Kind::Adaptive(it) => Self(Kind::Adaptive(Adaptive { max: requests, ..it })),
-            Kind::Fixed(_) => self,
+    pub const fn max(mut self, requests: u32) -> Self {
+        if let Kind::Adaptive(it) = &mut self.0 {
+            it.max = requests;
         }
+        self
     }
 }
 

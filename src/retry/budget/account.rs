@@ -172,7 +172,7 @@ impl TokenWaiter {
     /// Gives what has trickled in since to the retries that wait.
     pub(crate) fn trickle(&self, now: Instant) {
         if let Some((_, account)) = &self.place {
-            account.change(|bucket| bucket.trickle_until(now));
+            account.change(|bucket| bucket.fill(now));
         }
     }
 }

@@ -1,7 +1,5 @@
 //! The settings of hedges.
 
-use http::Method;
-
 use super::{TIME, hedge};
 use crate::config::file::shape::{Key, Kind};
 use crate::config::file::value::Value;
@@ -46,13 +44,6 @@ pub(super) const HEDGE: &[Key] = &[
         "methods",
         Kind::List(&Kind::Method),
         "The methods that are hedged. Default: GET, HEAD, OPTIONS, QUERY.",
-        |it, value| it.methods(value.items().iter().filter_map(method)),
+        |it, value| it.methods(value.items().iter().filter_map(Value::method)),
     ),
 ];
-
-fn method(value: &Value) -> Option<Method> {
-    match value {
-        Value::Method(method) => Some(method.clone()),
-        _ => None,
-    }
-}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, Method};
+use http::HeaderName;
 
 use super::mirrors::{MIRRORS, sets};
 use super::{COUNT, FACTOR, HEDGE, TIME, TIME_OR_OFF, TIME_OR_ZERO, key, needed, request};
@@ -76,7 +76,9 @@ pub(super) const SETTINGS: &[Key] = &[
         |it, value| {
             it.retry_methods(match value {
                 Value::Word("all") => RetryMethods::All,
-                Value::List(list) => RetryMethods::Only(list.iter().filter_map(method).collect()),
+                Value::List(list) => {
+                    RetryMethods::Only(list.iter().filter_map(Value::method).collect())
+                }
                 _ => RetryMethods::Idempotent,
             })
         },
@@ -260,13 +262,6 @@ fn statuses(list: &Value) -> Statuses {
         _ => None,
     };
     list.items().iter().filter_map(status).collect()
-}
-
-fn method(value: &Value) -> Option<Method> {
-    match value {
-        Value::Method(method) => Some(method.clone()),
-        _ => None,
-    }
 }
 
 fn idempotency_key(table: &Table) -> IdempotencyKey {
