@@ -1,6 +1,6 @@
-//! Common parts of all folders: clock and randomness, host patterns, faults of settings, locks, queues,
-//! responses with another body, the function that redacts paths, the seal of extension traits, the
-//! scope of rules, amounts, names, `Debug` of types with functions.
+//! Common parts of all folders: clock and randomness, host patterns, faults of settings, locks,
+//! queues, responses with another body, the function that redacts paths, the seal of extension
+//! traits, the scope of rules, amounts, names, `Debug` of types with functions.
 
 pub(crate) mod amount;
 pub(crate) mod clock;

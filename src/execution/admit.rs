@@ -133,7 +133,8 @@ impl Execution<'_> {
     ) -> Result<(), Rejection> {
         if open.is_of_fleet() {
             let Some(it) = self.admission.member().cloned() else { return Ok(()) };
-            // Closed or lost since it was asked; while it is half-open, the rejection says when to ask.
+            // `None` if it closed or was lost since it was asked; while it is half-open, the
+            // rejection says when to ask.
             let rejects = |now| it.is_open().then(|| it.rejects(now).unwrap_or(open));
             return self.wait_for_change(it.wait(), open, rejects, || it.is_open(), until).await;
         }

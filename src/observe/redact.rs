@@ -66,8 +66,8 @@ impl<'a> RedactedUrl<'a> {
 /// A shorter text, such as the query `a`, occurs anywhere, and is no secret.
 const SHORTEST_SECRET: usize = 4;
 
-/// Returns an error, if it is one of reqwest without the secrets of its URL, and without a URL that is
-/// the one of the request, which the error around it shows.
+/// Returns an error of reqwest without the secrets of its URL, and without a URL that is the one of
+/// the request, which the error around it shows; any other error as it is.
 pub(crate) fn url_of(
     error: BoxError,
     request: Option<&Url>,

@@ -128,7 +128,8 @@ macro_rules! headed {
     ($Download:ident) => {
         /// The head of the first response.
         impl $Download {
-            /// Returns the status of the first response: 200, or 206 to a range of the request's own.
+            /// Returns the status of the first response: 200, or 206 to a range of the request's
+            /// own.
             pub fn status(&self) -> http::StatusCode {
                 self.head.status
             }

@@ -32,8 +32,8 @@ setters! {
 
     /// Decides what an outcome says to the circuit breaker, `None` for nothing. Default:
     /// what would be retried without [`retry_if`](Self::retry_if), and every 408 and 5xx, is a
-    /// failure, 429 and a 403 that is a rate limit are throttling, any other response a success, and
-    /// errors that are not the service's say nothing.
+    /// failure, 429 and a 403 that is a rate limit are throttling, any other response a success,
+    /// and errors that are not the service's say nothing.
     fn breaker_health(
         judge: impl Fn(&Outcome<'_>) -> Option<Health> + Send + Sync + 'static
     ) => set(Setting::BreakerHealth(Some(Arc::new(judge))));

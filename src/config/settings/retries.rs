@@ -14,8 +14,8 @@ use crate::retry::backoff::{Backoff, Jitter};
 
 setters! {
     /// Sets the most retries after the first attempt: `attempts <= retries + 1`. Default: 3,
-    /// so four attempts in all. In a [`RetryOverride`](crate::RetryOverride) of a request or a scope
-    /// it also lets retries take the balance of the [budget](crate::BudgetConfig) down to
+    /// so four attempts in all. In a [`RetryOverride`](crate::RetryOverride) of a request or a
+    /// scope it also lets retries take the balance of the [budget](crate::BudgetConfig) down to
     /// `-retries`; in the settings of a [host](crate::ResilientConfigBuilder::host) it does not.
     fn max_retries(retries: u32) => set(Setting::MaxRetries(retries));
 

@@ -63,8 +63,8 @@ impl Limit {
     ///
     /// Signs of overload are timeouts, broken connections, `ENHANCE_YOUR_CALM` of HTTP/2, and 408,
     /// 429, 503, 504, 529 and a 403 that is a rate limit; one overload costs one cut, however many
-    /// attempts show it. A 500 and a refused connection are none. The limit does not grow while less
-    /// than three quarters of it are in use.
+    /// attempts show it. A 500 and a refused connection are none. The limit does not grow while
+    /// less than three quarters of it are in use.
     ///
     /// It keeps a client out of an overload that has no failures yet. Where a host is down, the
     /// circuit breaker does more.
