@@ -1,12 +1,12 @@
 //! The observers of state changes, notified while no lock is held.
 
 use std::{
-    fmt::{self, Debug, Formatter},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, PoisonError, RwLock},
 };
 
 use crate::breaker::status::StateChange;
+use crate::common::opaque::opaque;
 
 /// The observers of a breaker's state changes, or of all breakers of one map.
 #[derive(Default)]
@@ -29,8 +29,4 @@ impl Observers {
     }
 }
 
-impl Debug for Observers {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Observers").finish_non_exhaustive()
-    }
-}
+opaque!(Observers {});

@@ -9,6 +9,7 @@ use std::{
 
 use crate::breaker::window::WindowCounts;
 use crate::common::amount::Counted;
+use crate::common::names::names;
 
 /// The state of a breaker: how it treats calls.
 ///
@@ -41,25 +42,14 @@ pub enum BreakerState {
     MetricsOnly,
 }
 
-impl BreakerState {
-    /// Returns a short name without spaces, fit for metric labels.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half_open",
-            Self::ForcedOpen => "forced_open",
-            Self::Disabled => "disabled",
-            Self::MetricsOnly => "metrics_only",
-        }
-    }
-}
-
-impl Display for BreakerState {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+names!(BreakerState {
+    Closed: "closed",
+    Open: "open",
+    HalfOpen: "half_open",
+    ForcedOpen: "forced_open",
+    Disabled: "disabled",
+    MetricsOnly: "metrics_only",
+});
 
 /// The reason of a change of state.
 ///
@@ -98,28 +88,17 @@ pub enum ChangeReason {
     Fleet,
 }
 
-impl ChangeReason {
-    /// Returns a short name without spaces, fit for metric labels.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Sustained => "sustained",
-            Self::ConsecutiveFailures => "consecutive_failures",
-            Self::FailureRate => "failure_rate",
-            Self::SlowCallRate => "slow_call_rate",
-            Self::OpenTimeOver => "open_time_over",
-            Self::ProbesFailed => "probes_failed",
-            Self::ProbesSucceeded => "probes_succeeded",
-            Self::Manual => "manual",
-            Self::Fleet => "fleet",
-        }
-    }
-}
-
-impl Display for ChangeReason {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+names!(ChangeReason {
+    Sustained: "sustained",
+    ConsecutiveFailures: "consecutive_failures",
+    FailureRate: "failure_rate",
+    SlowCallRate: "slow_call_rate",
+    OpenTimeOver: "open_time_over",
+    ProbesFailed: "probes_failed",
+    ProbesSucceeded: "probes_succeeded",
+    Manual: "manual",
+    Fleet: "fleet",
+});
 
 /// One change of one breaker's state.
 ///

@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{Notify, futures::Notified};
 
-/// The most requests that wait at one breaker.
-const MAX_WAITERS: usize = 10_000;
+use crate::common::queue::MOST_WAITERS;
 
 /// The requests that wait at one breaker. Free of cost while none waits.
 #[derive(Debug, Default)]
@@ -22,7 +21,7 @@ impl Waiting {
     /// Takes a place; `None` if 10,000 are taken.
     pub(crate) fn join(&self) -> Option<Waiter<'_>> {
         // Only a number: it orders no other memory access.
-        let more = |waiters| (waiters < MAX_WAITERS).then_some(waiters + 1);
+        let more = |waiters| (waiters < MOST_WAITERS).then_some(waiters + 1);
         self.waiters.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
         Some(Waiter(self))
     }
@@ -73,7 +72,7 @@ mod tests {
     #[test]
     fn breaker_bounds_those_that_wait() {
         let waiting = Waiting::default();
-        let mut all: Vec<_> = (0..MAX_WAITERS).map(|_| waiting.join().unwrap()).collect();
+        let mut all: Vec<_> = (0..MOST_WAITERS).map(|_| waiting.join().unwrap()).collect();
         assert!(waiting.join().is_none());
         all.pop();
         assert!(waiting.join().is_some());

@@ -6,6 +6,7 @@ use http::{Extensions, HeaderName, HeaderValue, Method};
 use reqwest::{Request, Response, Url};
 use reqwest_middleware::ClientWithMiddleware;
 
+use crate::common::opaque::opaque;
 use crate::common::sealed::Sealed;
 use crate::error::{Cause, HttpRequestError, Inner};
 use crate::observe::attempt_log::AttemptLog;
@@ -287,19 +288,16 @@ fn still_failing(response: &Response) -> bool {
 /// # async fn example(client: reqwest_resilient::ResilientClient) -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
 ///
-/// let request = client.put("https://example.com/a").header("accept", "text/plain").body("text");
+/// let request = client.put("https://example.com/a").basic_auth("user", Some("secret"));
+/// let request = request.header("accept", "text/plain").body("text");
 /// let response = request.timeout(Duration::from_secs(3)).send_resilient().await?;
 /// # Ok(()) }
 /// ```
 #[must_use = "a request does nothing until it is sent"]
 pub struct RequestBuilder(Result<reqwest_middleware::RequestBuilder, HttpRequestError>);
 
-impl std::fmt::Debug for RequestBuilder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // reqwest's own would show url and headers, secrets included.
-        f.debug_struct("RequestBuilder").finish_non_exhaustive()
-    }
-}
+// reqwest's own would show url and headers, secrets included.
+opaque!(RequestBuilder {});
 
 building!(RequestBuilder);
 

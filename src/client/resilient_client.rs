@@ -12,6 +12,7 @@ use crate::client::fleet::Fleet;
 use crate::client::middleware::Resilient;
 use crate::client::request::RequestBuilder;
 use crate::common::fault::BuildError;
+use crate::common::opaque::opaque;
 use crate::config::ResilientConfig;
 use crate::config::reload::ResilientHandle;
 use crate::error::HttpRequestError;
@@ -304,13 +305,7 @@ impl ResilientClientBuilder {
     }
 }
 
-impl std::fmt::Debug for ResilientClientBuilder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ResilientClientBuilder")
-            .field("config", &self.config)
-            .finish_non_exhaustive()
-    }
-}
+opaque!(ResilientClientBuilder { config });
 
 /// One request, without a client.
 pub(crate) mod functions {

@@ -7,9 +7,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, mem,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
 };
+
+use crate::common::lock::lock;
 
 /// The most waiters of one queue.
 pub(crate) const MOST_WAITERS: usize = 10_000;
@@ -50,7 +52,7 @@ impl<K: Copy + Ord> WaitQueue<K> {
     ///
     /// [`Full`] if [`MOST_WAITERS`] wait already.
     pub(crate) fn join(self: &Arc<Self>, key: K) -> Result<Waiter<K>, Full> {
-        let mut entries = self.lock();
+        let mut entries = lock(&self.entries);
         if entries.waiting.len() >= MOST_WAITERS {
             return Err(Full);
         }
@@ -68,7 +70,7 @@ impl<K: Copy + Ord> WaitQueue<K> {
 
     /// Returns the number of waiters without a grant.
     pub(crate) fn len(&self) -> usize {
-        self.lock().waiting.len()
+        lock(&self.entries).waiting.len()
     }
 
     #[cfg(test)]
@@ -80,7 +82,7 @@ impl<K: Copy + Ord> WaitQueue<K> {
 
     /// Grants to the first `n` waiters, and returns them to be woken once no lock is held.
     pub(crate) fn select(&self, n: usize) -> Granted {
-        let mut entries = self.lock();
+        let mut entries = lock(&self.entries);
         let mut granted = Granted::default();
         while granted.count < n {
             let Some(waker) = entries.grant_first() else { break };
@@ -92,17 +94,14 @@ impl<K: Copy + Ord> WaitQueue<K> {
 
     /// Wakes all waiters without a grant, so that they check their limits again.
     pub(crate) fn wake_all(&self) {
-        let wakers: Vec<_> = self.lock().waiting.values_mut().filter_map(Option::take).collect();
+        let wakers: Vec<_> =
+            lock(&self.entries).waiting.values_mut().filter_map(Option::take).collect();
         wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Takes back the grants of dropped waiters without a successor, and returns their number.
     pub(crate) fn reclaim(&self) -> usize {
-        mem::take(&mut self.lock().unclaimed)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Entries<K>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        mem::take(&mut lock(&self.entries).unclaimed)
     }
 }
 
@@ -162,7 +161,7 @@ impl<K: Copy + Ord> Future for Waiter<K> {
         let Some(queue) = &self.queue else { return Poll::Ready(()) };
         // Wakers are cloned and dropped outside of the lock: both run code of the executor.
         let waker = cx.waker().clone();
-        let mut entries = queue.lock();
+        let mut entries = lock(&queue.entries);
         if let Some(place) = entries.waiting.get_mut(&self.key) {
             let old = place.replace(waker);
             drop(entries);
@@ -179,7 +178,7 @@ impl<K: Copy + Ord> Future for Waiter<K> {
 impl<K: Copy + Ord> Drop for Waiter<K> {
     fn drop(&mut self) {
         let Some(queue) = self.queue.take() else { return };
-        let mut entries = queue.lock();
+        let mut entries = lock(&queue.entries);
         let waker = match entries.waiting.remove(&self.key) {
             Some(own) => {
                 drop(entries);
@@ -358,7 +357,7 @@ mod tests {
                     }
                     _ => {}
                 }
-                let entries = queue.lock();
+                let entries = lock(&queue.entries);
                 prop_assert_eq!(given, consumed + entries.granted.len() + entries.unclaimed);
                 prop_assert_eq!(entries.waiting.len() + entries.granted.len(), waiters.len());
                 prop_assert!(entries.unclaimed == 0 || entries.waiting.is_empty());
@@ -413,7 +412,7 @@ mod tests {
         for task in tasks {
             runtime.block_on(task).unwrap();
         }
-        let entries = queue.lock();
+        let entries = lock(&queue.entries);
         assert_eq!((entries.waiting.len(), entries.granted.len()), (0, 0));
         assert_eq!(given, consumed.load(Ordering::SeqCst) + entries.unclaimed);
     }

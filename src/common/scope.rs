@@ -23,6 +23,14 @@ pub(crate) enum Scope {
     Shared,
 }
 
+impl Scope {
+    /// Returns whether one state serves all requests of a client.
+    #[cfg(feature = "serde")]
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self, Self::Shared)
+    }
+}
+
 impl fmt::Debug for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -1,8 +1,10 @@
 //! Headers that tell the server about the request: how much time it has, which attempt it is.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue};
+
+use crate::common::opaque::opaque;
 
 /// A header that tells the server how long its client will wait for the response.
 ///
@@ -58,11 +60,7 @@ impl DeadlineHeader {
     }
 }
 
-impl fmt::Debug for DeadlineHeader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeadlineHeader").field("name", &self.name).finish_non_exhaustive()
-    }
-}
+opaque!(DeadlineHeader { name });
 
 /// The most that eight digits hold.
 const MOST: u128 = 99_999_999;

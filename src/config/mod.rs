@@ -12,6 +12,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use crate::common::fault::ConfigError;
+use crate::common::opaque::opaque;
 use crate::config::overrides::RetryOverride;
 use crate::config::policy::{HostPolicy, Patch, Policy};
 
@@ -277,8 +278,4 @@ impl ResilientConfigBuilder {
     }
 }
 
-impl fmt::Debug for ResilientConfigBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResilientConfigBuilder").finish_non_exhaustive()
-    }
-}
+opaque!(ResilientConfigBuilder {});

@@ -111,10 +111,7 @@ impl Inner {
         }
         let redact_path = redact_path.as_ref();
         let whole = mem::replace(error, Box::new(fmt::Error));
-        *error = match whole.downcast::<reqwest::Error>() {
-            Ok(its) => redact::url_of(*its, url.as_ref(), redact_path).into(),
-            Err(other) => other,
-        };
+        *error = redact::url_of(whole, url.as_ref(), redact_path);
         match RedactedSource::new(error.as_ref(), url.as_ref(), redact_path) {
             Some(redacted) => Sources::Redacted(redacted),
             None => Sources::Whole,

@@ -11,7 +11,7 @@ use std::{
 use reqwest::Request;
 use tokio::time::{sleep, timeout_at};
 
-use crate::breaker::{BreakerHandle, BreakerState, CircuitOpen};
+use crate::breaker::{BreakerHandle, BreakerState, CircuitOpen, Waiter};
 use crate::common::clock::Instant;
 use crate::execution::attempt::Rejection;
 use crate::execution::run::Execution;
@@ -125,45 +125,42 @@ impl Execution<'_> {
         if now < until { Ok(until) } else { Err(rejected()) }
     }
 
-    /// Waits until the fleet may let the request through, or until `until`.
-    async fn wait_at_fleet(&mut self, open: CircuitOpen, until: Instant) -> Result<(), Rejection> {
-        let Some(member) = self.admission.member().cloned() else { return Ok(()) };
-        let waiter = member.wait().ok_or_else(|| reject(open))?;
-        let changed = waiter.changed();
-        // Closed or lost since it was asked; while it is half-open, the rejection says when to ask.
-        if !member.is_open() {
-            return Ok(());
-        }
-        let open = member.rejects(self.now).unwrap_or(open);
-        let ask_at = open.retry_in().and_then(|it| self.now.checked_add(it));
-        let has_changed =
-            timeout_at(ask_at.map_or(until, |it| it.min(until)), changed).await.is_ok();
-        self.now = Instant::now();
-        if has_changed && !member.is_open() {
-            self.leave_spread(until).await;
-        }
-        Ok(())
-    }
-
-    /// Waits until the breaker may let the request through, or until `until`.
+    /// Waits until the breaker, or the fleet's, may let the request through, or until `until`.
     async fn wait_at_breaker(
         &mut self,
         open: CircuitOpen,
         until: Instant,
     ) -> Result<(), Rejection> {
         if open.is_of_fleet() {
-            return self.wait_at_fleet(open, until).await;
+            let Some(it) = self.admission.member().cloned() else { return Ok(()) };
+            // `None` if it closed or was lost since it was asked; while it is half-open, the
+            // rejection says when to ask.
+            let rejects = |now| it.is_open().then(|| it.rejects(now).unwrap_or(open));
+            return self.wait_for_change(it.wait(), open, rejects, || it.is_open(), until).await;
         }
-        let Some(breaker) = self.admission.breaker().cloned() else { return Ok(()) };
-        let waiter = breaker.wait().ok_or_else(|| reject(open))?;
+        let Some(it) = self.admission.breaker().cloned() else { return Ok(()) };
+        self.wait_for_change(it.wait(), open, |now| it.rejects(now), || it.is_probing(), until)
+            .await
+    }
+
+    /// Waits for a change, until the rejection says to ask again or until `until`.
+    async fn wait_for_change(
+        &mut self,
+        waiter: Option<Waiter<'_>>,
+        open: CircuitOpen,
+        rejects: impl Fn(Instant) -> Option<CircuitOpen>,
+        is_probing: impl Fn() -> bool,
+        until: Instant,
+    ) -> Result<(), Rejection> {
+        let waiter = waiter.ok_or_else(|| reject(open))?;
         let changed = waiter.changed();
-        let Some(open) = breaker.rejects(self.now) else { return Ok(()) };
+        let Some(open) = rejects(self.now) else { return Ok(()) };
         // While a probe is under way that is when it is given up for lost.
         let ask_at = open.retry_in().and_then(|it| self.now.checked_add(it));
-        let has_changed =
-            timeout_at(ask_at.map_or(until, |it| it.min(until)), changed).await.is_ok();
+        let ask_at = ask_at.map_or(until, |it| it.min(until));
+        let has_changed = timeout_at(ask_at, changed).await.is_ok();
         self.now = Instant::now();
-        if has_changed && !breaker.is_probing() {
+        if has_changed && !is_probing() {
             self.leave_spread(until).await;
         }
         Ok(())

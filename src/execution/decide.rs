@@ -133,7 +133,7 @@ impl Retry {
         let repeat = match request.body() {
             Some(body) if body.as_bytes().is_none() => Repeat::Never,
             _ if policy.may_repeat(request.method(), request.headers()) => Repeat::Always,
-            _ if policy.may_repeat_unprocessed(request.method()) => Repeat::IfNotProcessed,
+            _ if policy.methods.allows_unprocessed(request.method()) => Repeat::IfNotProcessed,
             _ => Repeat::NotAllowed,
         };
         let length = request.body().map_or(0, |it| it.as_bytes().map_or(usize::MAX, <[u8]>::len));

@@ -76,15 +76,14 @@ impl<'p> Execution<'p> {
     }
 
     /// Passes gate and breaker, if that needs no wait.
-    fn enter_at_once(&mut self, request: &Request) -> bool {
+    pub(super) fn enter_at_once(&mut self, request: &Request) -> bool {
         if self.admission.may_be_held_back() {
             let left = self.retry.left(self.now).unwrap_or(Duration::MAX);
             let patience = Patience { wait: Duration::ZERO, left };
             let started = self.retry.started();
-            match self.admission.enter_gate(request, started, patience, self.now) {
-                Ok(None) => {}
-                // It leaves the queue at once.
-                Ok(Some(_)) | Err(_) => return false,
+            let entered = self.admission.enter_gate(request, started, patience, self.now);
+            if !matches!(entered, Ok(None)) {
+                return false;
             }
         }
         let entered = self.enter().is_ok();

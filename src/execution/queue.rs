@@ -16,7 +16,6 @@ use crate::execution::admit::opened;
 use crate::execution::attempt::Rejection;
 use crate::execution::run::Execution;
 use crate::host::fleet::share::Turn;
-use crate::host::gate::Patience;
 use crate::host::limit::{LimitPermit, LimitWaiter, Limited, LimitedBy, Load};
 use crate::host::rate::{Learner, Pacing, Ticket};
 use crate::host::within::Place;
@@ -185,16 +184,10 @@ impl Execution<'_> {
 
     /// Asks gate and breaker again after a wait, without waiting for them.
     fn ask_again(&mut self, request: &Request) -> bool {
-        if self.admission.may_be_held_back() && !self.admission.has_gate_pass() {
-            let left = self.retry.left(self.now).unwrap_or(Duration::MAX);
-            let patience = Patience { wait: self.gate_time, left };
-            let started = self.retry.started();
-            let entered = self.admission.enter_gate(request, started, patience, self.now);
-            if !matches!(entered, Ok(None)) {
-                return false;
-            }
+        match self.admission.has_gate_pass() {
+            true => self.enter().is_ok(),
+            false => self.enter_at_once(request),
         }
-        self.enter().is_ok()
     }
 
     /// Records that the request waited for a limit from `began` to now.

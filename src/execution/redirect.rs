@@ -12,11 +12,13 @@
 
 use std::cell::RefCell;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, ThreadId};
 
 use reqwest::redirect::Policy;
+
+use crate::common::lock::lock;
 
 thread_local! {
     /// The attempt that is being polled on this thread.
@@ -28,7 +30,7 @@ pub(crate) fn policy() -> Policy {
     Policy::custom(|attempt| {
         let note = POLLED.with(|it| it.borrow().clone());
         if let Some(note) = note {
-            note.lock().followed = true;
+            lock(&note.0).followed = true;
         }
         Policy::default().redirect(attempt)
     })
@@ -48,7 +50,7 @@ pub(crate) async fn watch<F: Future>(sent: F, is_own_client: bool) -> (F::Output
         }
     })
     .await;
-    let followed = note.lock().followed;
+    let followed = lock(&note.0).followed;
     (output, followed)
 }
 
@@ -87,26 +89,22 @@ impl Note {
         cx: &Context<'_>,
     ) -> Poll<F::Output> {
         {
-            let mut noted = self.lock();
+            let mut noted = lock(&self.0);
             noted.polled_on = Some(thread::current().id());
             if !noted.task.as_ref().is_some_and(|it| it.will_wake(cx.waker())) {
                 noted.task = Some(cx.waker().clone());
             }
         }
         let polled = sent.poll(&mut Context::from_waker(waker));
-        self.lock().polled_on = None;
+        lock(&self.0).polled_on = None;
         polled
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Noted> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Wake for Note {
     fn wake(self: Arc<Self>) {
         // The task is woken with the lock released: a wake runs foreign code.
-        let task = self.lock().task.clone();
+        let task = lock(&self.0).task.clone();
         if let Some(task) = task {
             task.wake();
         }
@@ -114,7 +112,7 @@ impl Wake for Note {
 
     fn wake_by_ref(self: &Arc<Self>) {
         let here = Some(thread::current().id());
-        let mut noted = self.lock();
+        let mut noted = lock(&self.0);
         noted.followed |= noted.polled_on == here;
         drop(noted);
         Arc::clone(self).wake();

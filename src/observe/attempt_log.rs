@@ -1,10 +1,11 @@
 //! A handle to the history of a request that is under way.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::common::lock::lock;
 use crate::common::path_redactor::PathRedactor;
 use crate::observe::history::{Attempt, History};
 use crate::outcome::Heard;
@@ -92,7 +93,7 @@ impl AttemptLog {
     }
 
     fn lock<T>(&self, read: impl FnOnce(&mut Logged) -> T) -> T {
-        read(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        read(&mut lock(&self.0))
     }
 }
 

@@ -4,6 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use reqwest::Url;
 
+use crate::common::fault::BoxError;
 use crate::common::path_redactor::PathRedactor;
 
 /// A URL safe to log: `Display` and `Debug` show neither userinfo nor query nor fragment, and of
@@ -66,15 +67,19 @@ impl<'a> RedactedUrl<'a> {
 const SHORTEST_SECRET: usize = 4;
 
 /// Returns an error of reqwest without the secrets of its URL, and without a URL that is the one of
-/// the request, which the error around it shows.
+/// the request, which the error around it shows; any other error as it is.
 pub(crate) fn url_of(
-    mut error: reqwest::Error,
+    error: BoxError,
     request: Option<&Url>,
     path: Option<&PathRedactor>,
-) -> reqwest::Error {
+) -> BoxError {
+    let mut error = match error.downcast::<reqwest::Error>() {
+        Ok(error) => error,
+        Err(other) => return other,
+    };
     let Some(url) = error.url_mut() else { return error };
     if request.is_some_and(|it| it == url) {
-        return error.without_url();
+        return error.without_url().into();
     }
     let _ = (url.set_username(""), url.set_password(None));
     url.set_query(None);

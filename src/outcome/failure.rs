@@ -4,6 +4,8 @@ use std::fmt;
 
 use http::StatusCode;
 
+use crate::common::names::names;
+
 /// The progress of a request when its attempt ended.
 ///
 /// It matters more than the method: a request that never reached the server may always be sent
@@ -113,39 +115,28 @@ pub enum FailureKind {
     Other,
 }
 
-impl FailureKind {
-    /// Returns a short name without spaces, fit for `error.type` and for metric labels.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Builder => "builder",
-            Self::CircuitOpen => "circuit_open",
-            Self::Certificate => "certificate",
-            Self::Connect => "connect",
-            Self::Deadline => "deadline",
-            Self::Decode => "decode",
-            Self::Disconnect => "disconnect",
-            Self::Limited => "limited",
-            Self::Protocol => "protocol",
-            Self::RateLimited => "rate_limited",
-            Self::Redirect => "redirect",
-            Self::Refused => "refused",
-            Self::Superseded => "superseded",
-            Self::Throttled => "throttled",
-            Self::Timeout => "timeout",
-            Self::ProxyAuth => "proxy_auth",
-            Self::Status => "status",
-            Self::Tls => "tls",
-            Self::Unsent => "unsent",
-            Self::Other => "other",
-        }
-    }
-}
-
-impl fmt::Display for FailureKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+names!(FailureKind {
+    Builder: "builder",
+    CircuitOpen: "circuit_open",
+    Certificate: "certificate",
+    Connect: "connect",
+    Deadline: "deadline",
+    Decode: "decode",
+    Disconnect: "disconnect",
+    Limited: "limited",
+    Protocol: "protocol",
+    RateLimited: "rate_limited",
+    Redirect: "redirect",
+    Refused: "refused",
+    Superseded: "superseded",
+    Throttled: "throttled",
+    Timeout: "timeout",
+    ProxyAuth: "proxy_auth",
+    Status: "status",
+    Tls: "tls",
+    Unsent: "unsent",
+    Other: "other",
+});
 
 /// A failure's kind and how far the request had got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The kinds of attempts.
 
-use std::fmt;
+use crate::common::names::names;
 
 /// The kind of an attempt: why it was sent.
 ///
@@ -25,22 +25,7 @@ pub enum AttemptKind {
     Hedge,
 }
 
-impl AttemptKind {
-    /// Returns a short name without spaces, fit for metric labels.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::First => "first",
-            Self::Retry => "retry",
-            Self::Hedge => "hedge",
-        }
-    }
-}
-
-impl fmt::Display for AttemptKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+names!(AttemptKind { First: "first", Retry: "retry", Hedge: "hedge" });
 
 #[cfg(test)]
 mod tests {

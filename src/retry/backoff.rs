@@ -50,15 +50,17 @@ pub struct BackoffShape {
     pub(crate) max_delay: Option<Duration>,
 }
 
+/// The longest backoff by default.
+pub(crate) const LONGEST_BACKOFF: Duration = Duration::from_secs(20);
+
 /// The default backoff.
+pub(crate) const DEFAULT_BACKOFF: Exponential =
+    Exponential::new(Duration::from_millis(300)).max_delay(LONGEST_BACKOFF);
+
 impl Default for BackoffShape {
     fn default() -> Self {
-        Self {
-            kind: "exponential",
-            delay: Duration::from_millis(300),
-            factor: 2.0,
-            max_delay: Some(Duration::from_secs(20)),
-        }
+        let Exponential { base: delay, factor, max_delay } = DEFAULT_BACKOFF;
+        Self { kind: "exponential", delay, factor, max_delay }
     }
 }
 

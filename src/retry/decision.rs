@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use crate::common::names::names;
+
 /// The reason why a request ended: the one list for events, errors and history.
 ///
 /// # Examples
@@ -48,31 +50,20 @@ pub enum StopReason {
     Vetoed,
 }
 
-impl StopReason {
-    /// Returns a short name without spaces, fit for metric labels.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Budget => "budget",
-            Self::CircuitOpen => "circuit_open",
-            Self::Deadline => "deadline",
-            Self::Exhausted => "exhausted",
-            Self::Final => "final",
-            Self::HintTooLong => "hint_too_long",
-            Self::Limited => "limited",
-            Self::NotReplayable => "not_replayable",
-            Self::RateLimited => "rate_limited",
-            Self::Success => "success",
-            Self::UnsafeToRepeat => "unsafe_to_repeat",
-            Self::Vetoed => "vetoed",
-        }
-    }
-}
-
-impl fmt::Display for StopReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+names!(StopReason {
+    Budget: "budget",
+    CircuitOpen: "circuit_open",
+    Deadline: "deadline",
+    Exhausted: "exhausted",
+    Final: "final",
+    HintTooLong: "hint_too_long",
+    Limited: "limited",
+    NotReplayable: "not_replayable",
+    RateLimited: "rate_limited",
+    Success: "success",
+    UnsafeToRepeat: "unsafe_to_repeat",
+    Vetoed: "vetoed",
+});
 
 /// The source of a wait's length.
 ///

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use http::Extensions;
 use reqwest::{Request, Response};
 
 use crate::common::host_pattern::HostPatterns;
+use crate::common::lock::lock;
 use crate::common::stable_hash::fnv1a;
 use crate::testing::fault::{Fault, Injected};
 
@@ -204,7 +205,7 @@ impl ChaosSwitch {
 
     /// Returns the number of earlier sends of a request, and counts this one.
     fn count(&self, identity: u64) -> u64 {
-        let mut counts = self.0.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(&self.0.counts);
         if counts.len() >= MOST_COUNTED && !counts.contains_key(&identity) {
             counts.clear();
         }

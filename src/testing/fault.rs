@@ -1,13 +1,14 @@
 //! Faults: in place of a response, before it, or in its body.
 
 use std::sync::Arc;
-use std::{fmt, io, time::Duration};
+use std::{io, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use reqwest::{Body, Request, Response, ResponseBuilderExt};
 use reqwest_middleware::Error;
 
+use crate::common::opaque::opaque;
 use crate::common::response::rebuild;
 use crate::testing::faulty_body::{BodyFault, FaultyBody};
 use crate::testing::io_error;
@@ -164,11 +165,4 @@ impl Fault {
     }
 }
 
-impl fmt::Debug for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fault")
-            .field("name", &self.name)
-            .field("latency", &self.latency)
-            .finish_non_exhaustive()
-    }
-}
+opaque!(Fault { name, latency });

@@ -33,7 +33,7 @@ mod fault;
 mod faulty_body;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::{fmt, io, time::Duration};
 
 use bytes::Bytes;
@@ -42,6 +42,8 @@ use reqwest::{Body, Request, Response, ResponseBuilderExt, Url};
 use reqwest_middleware::{Error, Middleware, Next, Result};
 
 use crate::common::clock::Instant;
+use crate::common::lock::lock;
+use crate::common::opaque::opaque;
 use crate::observe::redact::RedactedUrl;
 use crate::outcome::transport_error::ScriptedError;
 
@@ -221,7 +223,7 @@ impl Script {
     }
 
     fn lock<T>(&self, with: impl FnOnce(&mut Played) -> T) -> T {
-        with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        with(&mut lock(&self.0))
     }
 }
 
@@ -364,8 +366,4 @@ impl Reply {
     }
 }
 
-impl fmt::Debug for Reply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reply").field("latency", &self.latency).finish_non_exhaustive()
-    }
-}
+opaque!(Reply { latency });

@@ -4,13 +4,12 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, StatusCode, Version};
-use reqwest::Url;
 
 use crate::client::blocking::drive::{DriveError, Driver};
-use crate::client::download::body::HeadOf;
+use crate::client::download::body::{HeadOf, headed};
 use crate::client::download::settings::{Settings, downloading};
 use crate::client::download::{self, DownloadError, Downloaded};
+use crate::common::opaque::opaque;
 use crate::error::HttpRequestError;
 
 /// The blocking counterpart of [`crate::DownloadBuilder`], with the same rules.
@@ -26,11 +25,7 @@ use crate::error::HttpRequestError;
 #[must_use = "a download does nothing until it is sent"]
 pub struct DownloadBuilder(Result<(download::DownloadBuilder, Driver), HttpRequestError>);
 
-impl std::fmt::Debug for DownloadBuilder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DownloadBuilder").finish_non_exhaustive()
-    }
-}
+opaque!(DownloadBuilder {});
 
 downloading!(DownloadBuilder);
 
@@ -117,33 +112,11 @@ pub struct Download {
     unread: Bytes,
 }
 
-impl std::fmt::Debug for Download {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Download").field("inner", &self.inner).finish_non_exhaustive()
-    }
-}
+opaque!(Download { inner });
+
+headed!(Download);
 
 impl Download {
-    /// Returns the status of the first response.
-    pub fn status(&self) -> StatusCode {
-        self.head.status
-    }
-
-    /// Returns the HTTP version of the first response.
-    pub fn version(&self) -> Version {
-        self.head.version
-    }
-
-    /// Returns the headers of the first response.
-    pub fn headers(&self) -> &HeaderMap {
-        &self.head.headers
-    }
-
-    /// Returns the whole URL of the first response, secrets included: do not log it.
-    pub fn url(&self) -> &Url {
-        &self.head.url
-    }
-
     /// Returns the number of bytes in all, if it is known.
     pub fn length(&self) -> Option<u64> {
         self.length

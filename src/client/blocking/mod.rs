@@ -35,6 +35,7 @@ use tokio::runtime::Handle;
 use crate::client::request::{self, building};
 use crate::client::resilient_client::{self, assembling, verbs};
 use crate::common::fault::BuildError;
+use crate::common::opaque::opaque;
 use crate::config::ResilientConfig;
 use crate::config::reload::ResilientHandle;
 use crate::error::{Cause, HttpRequestError};
@@ -160,12 +161,8 @@ impl ResilientClientBuilder {
 #[must_use = "a request does nothing until it is sent"]
 pub struct RequestBuilder(Result<(request::RequestBuilder, Driver), HttpRequestError>);
 
-impl std::fmt::Debug for RequestBuilder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // reqwest's own would show url and headers, secrets included.
-        f.debug_struct("RequestBuilder").finish_non_exhaustive()
-    }
-}
+// reqwest's own would show url and headers, secrets included.
+opaque!(RequestBuilder {});
 
 building!(RequestBuilder);
 

@@ -123,30 +123,43 @@ impl Downloaded {
     }
 }
 
+/// The head of the first response, of either kind of download.
+macro_rules! headed {
+    ($Download:ident) => {
+        /// The head of the first response.
+        impl $Download {
+            /// Returns the status of the first response: 200, or 206 to a range of the request's
+            /// own.
+            pub fn status(&self) -> http::StatusCode {
+                self.head.status
+            }
+
+            /// Returns the HTTP version of the first response.
+            pub fn version(&self) -> http::Version {
+                self.head.version
+            }
+
+            /// Returns the headers of the first response.
+            pub fn headers(&self) -> &http::HeaderMap {
+                &self.head.headers
+            }
+
+            /// Returns the whole URL of the first response, secrets included: do not log it.
+            pub fn url(&self) -> &reqwest::Url {
+                &self.head.url
+            }
+        }
+    };
+}
+#[cfg(feature = "blocking")]
+pub(crate) use headed;
+
+headed!(Download);
+
 impl Download {
     pub(crate) fn new(head: HeadOf, transfer: Transfer) -> Self {
         let summary = transfer.session().map(Downloaded::of).unwrap_or_default();
         Self { head, transfer, summary }
-    }
-
-    /// Returns the status of the first response: 200, or 206 to a range of the request's own.
-    pub fn status(&self) -> StatusCode {
-        self.head.status
-    }
-
-    /// Returns the HTTP version of the first response.
-    pub fn version(&self) -> Version {
-        self.head.version
-    }
-
-    /// Returns the headers of the first response.
-    pub fn headers(&self) -> &HeaderMap {
-        &self.head.headers
-    }
-
-    /// Returns the whole URL of the first response, secrets included: do not log it.
-    pub fn url(&self) -> &Url {
-        &self.head.url
     }
 
     /// Returns the number of bytes in all, if it is known.

@@ -153,10 +153,7 @@ impl DownloadError {
     pub(crate) fn new(mut inner: Inner) -> Self {
         if let Cause::Other(error) = inner.cause {
             let (url, path) = (inner.url.as_ref(), inner.redact_path.as_ref());
-            let error = match error.downcast::<reqwest::Error>() {
-                Ok(its) => redact::url_of(*its, url, path).into(),
-                Err(other) => other,
-            };
+            let error = redact::url_of(error, url, path);
             inner.cause = Cause::Other(match RedactedSource::new(error.as_ref(), url, path) {
                 Some(redacted) => Box::new(redacted),
                 None => error,

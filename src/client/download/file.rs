@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use crate::client::download::representation::Representation;
 use crate::client::download::sidecar;
 use crate::common::clock::Instant;
+use crate::common::lock::lock;
 
 /// Bytes are written in pieces of this size, or once a second.
 const PIECE: usize = 256 * 1024;
@@ -223,7 +224,7 @@ static LOCKED: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
 impl PathLock {
     fn take(path: &Path) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
-        let mut locked = LOCKED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut locked = lock(&LOCKED);
         if !locked.get_or_insert_default().insert(path.clone()) {
             let text = "another download of this process writes the same file";
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
@@ -234,7 +235,7 @@ impl PathLock {
 
 impl Drop for PathLock {
     fn drop(&mut self) {
-        let mut locked = LOCKED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut locked = lock(&LOCKED);
         locked.as_mut().map(|it| it.remove(&self.0));
     }
 }

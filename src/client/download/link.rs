@@ -1,7 +1,7 @@
 //! The link between a download and the middleware that its requests pass: settings, breaker and
 //! budget of the host.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{Extensions, Method};
@@ -9,6 +9,7 @@ use reqwest::Url;
 
 use crate::breaker::{BreakerHandle, CircuitBreakers, Health, Report};
 use crate::common::clock::Instant;
+use crate::common::lock::lock;
 use crate::config::policy::{Policy, STALL_TIMEOUT};
 use crate::execution::body::stall::StallLimits;
 use crate::host::fleet::member::Member;
@@ -58,14 +59,14 @@ impl Link {
     pub(crate) fn fill(extensions: &Extensions, context: impl FnOnce() -> Option<Context>) {
         if let Some(Self(place)) = extensions.get() {
             if let Some(context) = context() {
-                *place.lock().unwrap_or_else(PoisonError::into_inner) = context;
+                *lock(place) = context;
             }
         }
     }
 
     /// Returns what the middleware left; that of a client without one is empty.
     pub(crate) fn context(&self) -> Context {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0).clone()
     }
 }
 

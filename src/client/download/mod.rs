@@ -39,6 +39,7 @@ use crate::client::download::session::Session;
 use crate::client::download::settings::{Prepared, Settings, downloading};
 use crate::client::download::transfer::{Item, Transfer, Watchers};
 use crate::client::request;
+use crate::common::opaque::opaque;
 use crate::common::sealed::Sealed;
 use crate::error::HttpRequestError;
 
@@ -81,12 +82,8 @@ pub struct DownloadBuilder {
     settings: Settings,
 }
 
-impl std::fmt::Debug for DownloadBuilder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // That of the request would show URL and headers, secrets included.
-        f.debug_struct("DownloadBuilder").finish_non_exhaustive()
-    }
-}
+// That of the request would show URL and headers, secrets included.
+opaque!(DownloadBuilder {});
 
 downloading!(DownloadBuilder);
 

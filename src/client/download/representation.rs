@@ -7,6 +7,7 @@ use reqwest::Response;
 
 use crate::client::download::content_range::ContentRange;
 use crate::client::download::validator::Validator;
+use crate::common::response::{has_type, is_open_ended};
 
 /// The head of a response.
 #[derive(Clone, Copy, Debug)]
@@ -256,11 +257,7 @@ pub(crate) fn is_encoded(headers: &HeaderMap) -> bool {
 
 /// Returns whether the body has several parts, or is open-ended.
 pub(crate) fn is_stream(headers: &HeaderMap) -> bool {
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
-    let media_type = media_type.and_then(|it| it.split(';').next()).unwrap_or_default();
-    ["multipart/byteranges", "multipart/x-mixed-replace", "text/event-stream"]
-        .iter()
-        .any(|it| media_type.trim_ascii().eq_ignore_ascii_case(it))
+    is_open_ended(headers) || has_type(headers, &["multipart/byteranges"])
 }
 
 #[cfg(test)]

@@ -2,9 +2,8 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -16,6 +15,8 @@ use tokio::{
 };
 
 use crate::common::clock::{Instant, nanos};
+use crate::common::lock::lock;
+use crate::common::opaque::opaque;
 use crate::host::fleet::advice::{FleetNews, HostAdvice};
 use crate::host::fleet::report::{HostReport, NodeId};
 use crate::host::fleet::rule::HostRecord;
@@ -206,15 +207,7 @@ impl FleetStore for InProcessFleet {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl fmt::Debug for InProcessFleet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InProcessFleet").finish_non_exhaustive()
-    }
-}
+opaque!(InProcessFleet {});
 
 #[cfg(test)]
 mod tests {

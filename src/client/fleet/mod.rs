@@ -4,7 +4,6 @@ pub(crate) mod in_process;
 mod task;
 
 use std::{
-    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,6 +14,7 @@ use std::{
 use tokio::runtime::Handle;
 
 use crate::common::clock::{Instant, Sources};
+use crate::common::opaque::opaque;
 use crate::host::fleet::advice::FleetState;
 use crate::host::fleet::hub::Hub;
 use crate::host::fleet::report::NodeId;
@@ -123,11 +123,7 @@ impl Fleet {
     }
 }
 
-impl fmt::Debug for Fleet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fleet").field("node", &self.node).finish_non_exhaustive()
-    }
-}
+opaque!(Fleet { node });
 
 /// Builds a [`Fleet`].
 ///
@@ -195,11 +191,7 @@ impl FleetBuilder {
     }
 }
 
-impl fmt::Debug for FleetBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FleetBuilder").field("settings", &self.settings).finish_non_exhaustive()
-    }
-}
+opaque!(FleetBuilder { settings });
 
 /// The figures of one node of a fleet.
 ///

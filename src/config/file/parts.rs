@@ -2,20 +2,20 @@
 
 use std::{slice, time::Duration};
 
-use crate::breaker::{BreakerConfig, CircuitBreaker, CircuitBreakers};
+use crate::breaker::{CircuitBreaker, CircuitBreakers};
 use crate::common::fault::ConfigFault;
 use crate::common::scope::Scope;
 use crate::config::file::keys::{
-    BREAKER, BUDGET, CONCURRENCY, HEDGE, RATE, SETTINGS, set_limit, setter,
+    set_breaker, set_budget, set_concurrency, set_hedge, set_limit, set_rate, set_request,
 };
-use crate::config::file::value::{Setter, Table, Value, get};
+use crate::config::file::value::{Table, Value, get};
 use crate::config::overrides::RetryOverride;
 use crate::config::policy::{Patch, Policy, Setting};
 use crate::host::hedge::Hedge;
 use crate::host::limit::{ConcurrencyLimit, Limit};
 use crate::host::rate::{Rate, RateLimit};
 use crate::retry::backoff::{BackoffShape, Constant, Exponential, Fibonacci, Linear};
-use crate::retry::budget::{BudgetConfig, RetryBudget};
+use crate::retry::budget::RetryBudget;
 
 /// Settings that are made of several values, some of which a host may change.
 #[derive(Clone)]
@@ -80,7 +80,8 @@ impl Parts {
                 }
                 ("retry_budget", value) => {
                     let before = self.budget.take();
-                    let config = switched(before.as_ref().map(|it| *it.config()), value, budget);
+                    let config =
+                        switched(before.as_ref().map(|it| *it.config()), value, set_budget);
                     self.budget = config.map(|config| match (scope(value), before) {
                         (None, Some(before)) => before.with_config(config),
                         (scope, _) => RetryBudget::new(config, scope.unwrap_or(Scope::Host)),
@@ -102,10 +103,10 @@ impl Parts {
                         clash(table, "after", None, "quantile", &path, faults);
                         clash(table, "after", None, "or_after", &path, faults);
                     }
-                    self.hedge = switched(self.hedge.take(), value, hedge);
+                    self.hedge = switched(self.hedge.take(), value, set_hedge);
                     set(settings, Setting::Hedge(self.hedge.clone()))
                 }
-                (name, value) => request(settings, name, value),
+                (name, value) => set_request(settings, name, value),
             };
         }
         settings
@@ -139,7 +140,7 @@ impl Parts {
             clash(table, "close_after", None, "close_unless", &path, faults);
         }
         let before = self.breaker.take();
-        let config = switched(before.as_ref().map(|it| it.config().clone()), value, breaker);
+        let config = switched(before.as_ref().map(|it| it.config().clone()), value, set_breaker);
         self.breaker = config.map(|config| match (scope(value), before) {
             (Some(Scope::Shared), _) => CircuitBreaker::shared(config),
             (Some(_), _) | (None, None) => CircuitBreaker::per_host(config),
@@ -167,13 +168,13 @@ impl Parts {
             general.is_shared() && own.config() != general.config()
         });
         let budget = both(&self.budget, &general.budget, |own, general| {
-            general.is_shared() && own.config() != general.config()
+            general.scope.is_shared() && own.config() != general.config()
         });
         let concurrency = both(&self.concurrency, &general.concurrency, |own, general| {
-            general.is_shared() && own.rules != general.rules
+            general.scope.is_shared() && own.rules != general.rules
         });
         let rate = both(&self.rate, &general.rate, |own, general| {
-            general.is_shared() && !own.has_rules_of(general)
+            general.scope.is_shared() && !own.has_rules_of(general)
         });
         for (field, differs) in [
             ("circuit_breaker", breaker),
@@ -189,37 +190,15 @@ impl Parts {
     }
 }
 
-fn breaker(config: BreakerConfig, name: &str, value: &Value) -> BreakerConfig {
-    match setter(BREAKER, name) {
-        Setter::Breaker(set) => set(config, value),
-        // `scope` is that of all.
-        _ => config,
-    }
-}
-
-fn budget(config: BudgetConfig, name: &str, value: &Value) -> BudgetConfig {
-    match setter(BUDGET, name) {
-        Setter::Budget(set) => set(config, value),
-        _ => config,
-    }
-}
-
 /// Returns the concurrency limit, changed by `value`; a number or a table switches it on.
 fn concurrency(before: Option<ConcurrencyLimit>, value: &Value) -> Option<ConcurrencyLimit> {
     if *value == Value::Off {
         return None;
     }
-    let start = before.unwrap_or_else(|| Limit::adaptive().into());
+    let mut start = before.unwrap_or_else(|| Limit::adaptive().into());
     let Value::Table(table) = value else { return Some(set_limit(start, value)) };
-    let start = match scope(value) {
-        Some(scope) => start.with_scope(scope),
-        None => start,
-    };
-    let set = |limit, (name, value): &(String, Value)| match setter(CONCURRENCY, name) {
-        Setter::Concurrency(set) => set(limit, value),
-        _ => limit,
-    };
-    Some(table.iter().fold(start, set))
+    start.scope = scope(value).unwrap_or(start.scope);
+    Some(table.iter().fold(start, |limit, (name, value)| set_concurrency(limit, name, value)))
 }
 
 /// Returns the rate limit, changed by `value`; a table or the word for a learned one switches it on.
@@ -239,19 +218,12 @@ fn rate(
         let field = format!("{path}requests");
         faults.push(ConfigFault::new(field, "is needed", format_args!("null")));
     }
-    let start = before.unwrap_or_else(|| match is_learned {
+    let mut start = before.unwrap_or_else(|| match is_learned {
         true => RateLimit::learned(),
         false => Rate::per_second(1).into(),
     });
-    let start = match scope(value) {
-        Some(scope) => start.with_scope(scope),
-        None => start,
-    };
-    let set = |limit, (name, value): &(String, Value)| match setter(RATE, name) {
-        Setter::Rate(set) => set(limit, value),
-        _ => limit,
-    };
-    let limit = table.iter().fold(start, set);
+    start.scope = scope(value).unwrap_or(start.scope);
+    let limit = table.iter().fold(start, |limit, (name, value)| set_rate(limit, name, value));
     let others = match get(table, "also") {
         Some(Value::List(all)) => all.as_slice(),
         Some(one) => slice::from_ref(one),
@@ -267,24 +239,9 @@ fn rate(
     Some(others.iter().enumerate().fold(limit.alone(), add))
 }
 
-fn hedge(hedge: Hedge, name: &str, value: &Value) -> Hedge {
-    match setter(HEDGE, name) {
-        Setter::Hedge(set) => set(hedge, value),
-        _ => hedge,
-    }
-}
-
 fn set(mut settings: RetryOverride, setting: Setting) -> RetryOverride {
     settings.patch().set(setting);
     settings
-}
-
-fn request(settings: RetryOverride, name: &str, value: &Value) -> RetryOverride {
-    match setter(SETTINGS, name) {
-        Setter::Request(set) => set(settings, value),
-        // `preset`, `hosts` and `max_hosts` are no settings of a request.
-        _ => settings,
-    }
 }
 
 /// Returns a part that can be switched off, changed by `value`; a table switches it on.

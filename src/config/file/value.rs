@@ -92,6 +92,13 @@ impl Value {
         }
     }
 
+    pub(super) fn method(&self) -> Option<Method> {
+        match self {
+            Self::Method(it) => Some(it.clone()),
+            _ => None,
+        }
+    }
+
     /// Returns the table; `None` if it is switched off.
     pub(super) fn table(&self) -> Option<&Table> {
         match self {

@@ -25,7 +25,7 @@ use crate::outcome::classify::{self, Verdict};
 use crate::outcome::hint::Advice;
 use crate::outcome::idempotency;
 use crate::outcome::{Defaults, Outcome};
-use crate::retry::backoff::{Backoff, Exponential};
+use crate::retry::backoff::{Backoff, Exponential, LONGEST_BACKOFF};
 
 /// The treatment of a wait that the server asked for.
 ///
@@ -68,9 +68,6 @@ pub(crate) struct HostPolicy {
     /// Both together.
     pub(crate) policy: Arc<Policy>,
 }
-
-/// The longest backoff by default.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(20);
 
 /// The backoff after a rate limit that closed no gate, unless one is set.
 const AFTER_RATE_LIMIT: Exponential =
@@ -153,11 +150,6 @@ impl Policy {
     pub(crate) fn may_repeat(&self, method: &Method, headers: &HeaderMap) -> bool {
         let keyed = || idempotency::is_keyed(headers, self.idempotency_key.as_ref());
         self.idempotent.unwrap_or_else(|| self.methods.contains(method) || keyed())
-    }
-
-    /// Returns whether a request may be sent twice if it was certainly not processed.
-    pub(crate) fn may_repeat_unprocessed(&self, method: &Method) -> bool {
-        self.methods.allows_unprocessed(method)
     }
 
     /// Returns how long a request waits at an open breaker or for a token, if its attempts may take

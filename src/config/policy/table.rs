@@ -13,7 +13,7 @@ use crate::common::clock::Sources;
 use crate::common::host_pattern::HostPatterns;
 use crate::common::path_redactor::PathRedactor;
 use crate::config::headers::DeadlineHeader;
-use crate::config::policy::{HostPolicy, LONGEST_BACKOFF, RetryAfter, STALL_TIMEOUT};
+use crate::config::policy::{HostPolicy, RetryAfter, STALL_TIMEOUT};
 use crate::host::gate::GateKey;
 use crate::host::hedge::Hedge;
 use crate::host::limit::{ConcurrencyLimit, LimitRules};
@@ -25,7 +25,7 @@ use crate::outcome::classify::{BackoffFrom, HintFrom, Judge, Predicate, RetryMet
 use crate::outcome::hint::HintHeaders;
 use crate::outcome::idempotency::IdempotencyKey;
 use crate::outcome::statuses::Statuses;
-use crate::retry::backoff::{Backoff, Exponential, Jitter};
+use crate::retry::backoff::{Backoff, DEFAULT_BACKOFF, Jitter};
 use crate::retry::budget::{BudgetConfig, RetryBudget};
 
 /// 425 and 429: by convention, a server that sends them did not begin. A 503 may come from a proxy
@@ -101,9 +101,7 @@ macro_rules! policy {
 policy! {
     data {
         MaxRetries max_retries: u32 = 3, "max_retries";
-        Backoff backoff: Arc<dyn Backoff> = Arc::new(
-            Exponential::new(Duration::from_millis(300)).max_delay(LONGEST_BACKOFF),
-        ), "backoff" by delays;
+        Backoff backoff: Arc<dyn Backoff> = Arc::new(DEFAULT_BACKOFF), "backoff" by delays;
         Jitter jitter: Jitter = Jitter::Full, "jitter";
         RetryStatuses statuses: Statuses =
             TRANSIENT.into_iter().collect::<Statuses>().with_hinted(), "retry_statuses";

@@ -31,8 +31,9 @@ setters! {
     fn without_circuit_breaker() => set(Setting::CircuitBreaker(None));
 
     /// Decides what an outcome says to the circuit breaker, `None` for nothing. Default:
-    /// what would be retried and every 5xx is a failure, 429 and a 403 that is a rate limit are
-    /// throttling, any other response a success, and errors that are not the service's say nothing.
+    /// what would be retried without [`retry_if`](Self::retry_if), and every 408 and 5xx, is a
+    /// failure, 429 and a 403 that is a rate limit are throttling, any other response a success,
+    /// and errors that are not the service's say nothing.
     fn breaker_health(
         judge: impl Fn(&Outcome<'_>) -> Option<Health> + Send + Sync + 'static
     ) => set(Setting::BreakerHealth(Some(Arc::new(judge))));

@@ -14,13 +14,14 @@ use crate::retry::backoff::{Backoff, Jitter};
 
 setters! {
     /// Sets the most retries after the first attempt: `attempts <= retries + 1`. Default: 3,
-    /// so four attempts in all. In a [`RetryOverride`](crate::RetryOverride) it also lets
-    /// the request take the [budget](crate::BudgetConfig) so far below zero.
+    /// so four attempts in all. In a [`RetryOverride`](crate::RetryOverride) of a request or a
+    /// scope it also lets retries take the balance of the [budget](crate::BudgetConfig) down to
+    /// `-retries`; in the settings of a [host](crate::ResilientConfigBuilder::host) it does not.
     fn max_retries(retries: u32) => set(Setting::MaxRetries(retries));
 
     /// Sets the delay before each retry. Default: exponential from 300 ms, at most 20 s; from 1 s
     /// after a 429 or a 403 that is a rate limit, where no [gate](Self::gate) is closed by
-    /// it. A backoff that is set here serves rate limits, too.
+    /// it. A backoff that is set serves rate limits, too.
     fn backoff(backoff: impl Backoff) => set(Setting::Backoff(Arc::new(backoff)));
 
     /// Finds by a function the delay after an outcome, before jitter; the number is that of the

@@ -1,9 +1,10 @@
 //! Factories of request bodies that cannot be copied.
 
-use std::{fmt, pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc};
 
 use reqwest::{Body, Request};
 
+use crate::common::opaque::opaque;
 use crate::error::BoxError;
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -82,8 +83,4 @@ impl BodyFactory {
     }
 }
 
-impl fmt::Debug for BodyFactory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BodyFactory").finish_non_exhaustive()
-    }
-}
+opaque!(BodyFactory {});

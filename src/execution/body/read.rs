@@ -6,11 +6,11 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use reqwest::{Body, Response};
 
-use crate::common::response::rebuild;
+use crate::common::response::{is_open_ended, rebuild, rebuild_polled};
 
 /// Reads the whole body, if it has at most `limit` bytes and is no stream of events.
 ///
@@ -21,12 +21,20 @@ pub(crate) async fn read(
     limit: usize,
 ) -> reqwest::Result<(Response, Option<Bytes>)> {
     let is_longer = response.content_length().is_some_and(|it| it > limit as u64);
-    if is_longer || is_event_stream(response.headers()) {
+    if is_longer || is_open_ended(response.headers()) {
         return Ok((response, None));
     }
-    let trailers = Arc::default();
-    let mut response = rebuild(response, |inner| {
-        Body::wrap(KeepsTrailers { inner, trailers: Arc::clone(&trailers) })
+    // Those who read only the data of a body do not see its trailers.
+    let trailers = Arc::new(OnceLock::new());
+    let kept = Arc::clone(&trailers);
+    let mut response = rebuild_polled(response, move |body, cx| {
+        let polled = http_body::Body::poll_frame(body, cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            if let Some(trailers) = frame.trailers_ref() {
+                let _ = kept.set(trailers.clone());
+            }
+        }
+        polled
     });
     let mut read = BytesMut::new();
     while let Some(chunk) = response.chunk().await? {
@@ -46,47 +54,6 @@ pub(crate) async fn read(
         }
     });
     Ok((response, Some(read)))
-}
-
-/// Returns whether a body is an open-ended stream, of which each part is awaited.
-pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
-    let media_type = media_type.and_then(|it| it.split(';').next()).unwrap_or_default();
-    ["text/event-stream", "multipart/x-mixed-replace"]
-        .iter()
-        .any(|it| media_type.trim_ascii().eq_ignore_ascii_case(it))
-}
-
-/// A body that shows its trailers to those who read only its data.
-struct KeepsTrailers {
-    inner: Body,
-    trailers: Arc<OnceLock<HeaderMap>>,
-}
-
-impl http_body::Body for KeepsTrailers {
-    type Data = Bytes;
-    type Error = reqwest::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, reqwest::Error>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            if let Some(trailers) = frame.trailers_ref() {
-                let _ = self.trailers.set(trailers.clone());
-            }
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
 }
 
 /// A body that was read whole, with its trailers.

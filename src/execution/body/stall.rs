@@ -5,14 +5,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
-use reqwest::{Body, Response};
+use http_body::Body;
+use reqwest::Response;
 use tokio::time::Sleep;
 
 use crate::common::clock::Instant;
-use crate::common::response::rebuild;
+use crate::common::response::{is_open_ended, rebuild_polled};
 use crate::error::BoxError;
-use crate::execution::body::read::is_event_stream;
 use crate::observe::message::TimeLimit;
 
 /// A waiting time is checked this often, and a check later than that shows a reader that paused.
@@ -148,45 +147,20 @@ pub(crate) struct WatchesItself;
 /// Returns the same response with a body that fails if no byte comes for `timeout` while it is read.
 /// A body that is empty, or a stream of events, whose silence means nothing, stays as it is.
 pub(crate) fn guarded(response: Response, timeout: Duration) -> Response {
-    if response.content_length() == Some(0) || is_event_stream(response.headers()) {
+    if response.content_length() == Some(0) || is_open_ended(response.headers()) {
         return response;
     }
-    rebuild(response, |inner| {
-        let limits = StallLimits { timeout: Some(timeout), min_speed: None };
-        Body::wrap(Guarded { inner, stall: StallTimer::new(limits), timeout })
-    })
-}
-
-struct Guarded {
-    inner: Body,
-    stall: StallTimer,
-    timeout: Duration,
-}
-
-impl http_body::Body for Guarded {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
+    let limits = StallLimits { timeout: Some(timeout), min_speed: None };
+    let mut stall = StallTimer::new(limits);
+    rebuild_polled(response, move |body, cx| {
+        if let Poll::Ready(frame) = body.poll_frame(cx) {
             let data = frame.as_ref().and_then(|it| it.as_ref().ok()?.data_ref());
-            self.stall.received(data.map_or(0, Bytes::len));
-            return Poll::Ready(frame.map(|it| it.map_err(Into::into)));
+            stall.received(data.map_or(0, Bytes::len));
+            return Poll::Ready(frame.map(|it| it.map_err(BoxError::from)));
         }
-        ready!(self.stall.poll(cx));
-        Poll::Ready(Some(Err(super::cut_by(TimeLimit::StallTimeout, self.timeout))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
+        ready!(stall.poll(cx));
+        Poll::Ready(Some(Err(super::cut_by(TimeLimit::StallTimeout, timeout))))
+    })
 }
 
 #[cfg(test)]

@@ -3,12 +3,13 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use crate::common::clock::Instant;
+use crate::common::lock::lock;
 use crate::host::fleet::advice::{FleetNews, FleetState, HostAdvice};
 use crate::host::fleet::gates::spread;
 use crate::host::fleet::member::{HasGates, Member};
@@ -55,7 +56,7 @@ impl Hub {
     ) -> Arc<Member> {
         let signals = Arc::clone(&self.signals);
         let member = Arc::new(Member::new(Arc::clone(key), host, signals, now));
-        let mut members = self.lock();
+        let mut members = lock(&self.members);
         if members.len() >= MOST_HOSTS {
             members.retain(|it| !it.is_idle());
         }
@@ -67,7 +68,7 @@ impl Hub {
 
     /// Takes the reports of all hosts that have something to tell or ask, one for each.
     pub(crate) fn take_reports(&self, now: Instant) -> Vec<HostReport> {
-        let mut members = self.lock();
+        let mut members = lock(&self.members);
         members.retain(|it| !it.is_idle());
         let mut reports: Vec<HostReport> = vec![];
         let mut places: HashMap<Arc<str>, usize> = HashMap::new();
@@ -94,12 +95,12 @@ impl Hub {
 
     /// Heeds the response to an exchange. `unit` draws from 0 to 1.
     pub(crate) fn heed(&self, all: &[HostAdvice], now: Instant, unit: &impl Fn() -> f64) {
-        *self.last_contact.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        *lock(&self.last_contact) = Some(now);
         if let Some(nodes) = all.iter().map(|it| it.nodes).max() {
             self.signals.set_nodes(nodes.max(1));
         }
         let mut members: HashMap<Arc<str>, Vec<Arc<Member>>> = HashMap::new();
-        for member in self.lock().iter() {
+        for member in lock(&self.members).iter() {
             members.entry(Arc::clone(member.key())).or_default().push(Arc::clone(member));
         }
         for advice in all {
@@ -141,13 +142,13 @@ impl Hub {
 
     /// Has all hosts decide alone.
     pub(crate) fn lose_contact(&self) {
-        let members = self.lock().clone();
+        let members = lock(&self.members).clone();
         members.iter().for_each(|it| it.lose_contact());
     }
 
     /// Returns whether the fleet is open for some host, so that there is more to hear.
     pub(crate) fn is_any_open(&self) -> bool {
-        self.lock().iter().any(|it| it.is_open())
+        lock(&self.members).iter().any(|it| it.is_open())
     }
 
     /// Returns the state of a host, as this node sees it.
@@ -158,7 +159,7 @@ impl Hub {
 
     /// Returns the moment of the last exchange that succeeded.
     pub(crate) fn last_contact(&self) -> Option<Instant> {
-        *self.last_contact.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.last_contact)
     }
 
     /// Counts an exchange.
@@ -168,11 +169,7 @@ impl Hub {
     }
 
     fn members_of(&self, key: &str) -> Vec<Arc<Member>> {
-        self.lock().iter().filter(|it| **it.key() == *key).map(Arc::clone).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Member>>> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.members).iter().filter(|it| **it.key() == *key).map(Arc::clone).collect()
     }
 }
 

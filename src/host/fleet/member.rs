@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
@@ -13,6 +13,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::breaker::{CircuitOpen, Health, Waiter, Waiting};
 use crate::common::clock::Instant;
+use crate::common::lock::lock;
 use crate::host::fleet::advice::{BreakerAdvice, FleetState};
 use crate::host::fleet::gates::FleetGates;
 use crate::host::fleet::report::{FleetGate, HostReport};
@@ -213,14 +214,14 @@ impl Member {
 
     /// Hands a gate on that a response closed here for as long.
     pub(crate) fn hand_on(&self, gate: FleetGate, now: Instant) {
-        if self.lock_gates().close(gate, now) {
+        if lock(&self.gates).close(gate, now) {
             self.signals.raise(Urgency::Now);
         }
     }
 
     /// Takes note of a gate that was closed elsewhere; returns the host if that is news.
     pub(crate) fn heed_gate(&self, gate: FleetGate, now: Instant) -> Option<Arc<dyn HasGates>> {
-        let is_news = self.lock_gates().heed(gate, now);
+        let is_news = lock(&self.gates).heed(gate, now);
         if is_news { self.host.upgrade() } else { None }
     }
 
@@ -254,7 +255,7 @@ impl Member {
         report.probes_ok = take(&counts.probes_ok);
         report.probes_failed = take(&counts.probes_failed);
         report.offered = take(&counts.offered);
-        report.gates = self.lock_gates().take(now);
+        report.gates = lock(&self.gates).take(now);
         (report.run, report.epoch) = (view.run, view.epoch);
         let asks = take(&counts.asked) > 0 || view.is_open();
         let tells = report.counts()
@@ -278,7 +279,7 @@ impl Member {
                 count.fetch_add(more, Ordering::Relaxed);
             }
         }
-        self.lock_gates().put_back(&report.gates);
+        lock(&self.gates).put_back(&report.gates);
         self.counts.asked.store(1, Ordering::Relaxed);
     }
 
@@ -310,7 +311,7 @@ impl Member {
         let Counts { ok, failed, probes_ok, probes_failed, offered, .. } = &self.counts;
         let is_empty =
             [ok, failed, probes_ok, probes_failed, offered].iter().all(|it| count(it) == 0);
-        self.host.strong_count() == 0 && is_empty && !self.lock_gates().has_news()
+        self.host.strong_count() == 0 && is_empty && !lock(&self.gates).has_news()
     }
 
     fn clear_results(&self) {
@@ -338,10 +339,6 @@ impl Member {
 
     fn stale_after(&self) -> Duration {
         self.signals.stale_after()
-    }
-
-    fn lock_gates(&self) -> MutexGuard<'_, FleetGates> {
-        self.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     task::Poll,
@@ -27,7 +27,10 @@ pub(crate) use opening::{Closing, Patience, Throttle};
 pub use rate_limited::RateLimited;
 
 use crate::common::clock::Instant;
+use crate::common::lock::lock;
+use crate::common::opaque::opaque;
 use crate::common::queue::{MOST_WAITERS, WaitQueue, Waiter};
+use crate::common::scope::KeyOf;
 use crate::common::stable_hash::fnv1a;
 use opening::{End, Gate, Turn, Visit};
 
@@ -38,7 +41,7 @@ pub(crate) enum GateKey {
     #[default]
     Authorization,
     /// A key that the caller finds in the request.
-    Own(Arc<dyn Fn(&Request) -> String + Send + Sync>),
+    Own(KeyOf),
 }
 
 impl fmt::Debug for GateKey {
@@ -194,9 +197,6 @@ impl HostGates {
         started: Instant,
         patience: Patience,
     ) -> Result<GatePass, RateLimited> {
-        if !self.is_any_closed() {
-            return Ok(GatePass::FREE);
-        }
         match self.enter(key, started, patience, Instant::now())? {
             Entry::Pass(pass) => Ok(pass),
             Entry::Wait(waiting) => waiting.wait().await,
@@ -350,11 +350,7 @@ impl Waiting {
     }
 }
 
-impl fmt::Debug for Waiting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waiting").field("opens_in", &self.opens_in).finish_non_exhaustive()
-    }
-}
+opaque!(Waiting { opens_in });
 
 /// The pass of one attempt. Its end releases others, also if it is dropped without a result.
 #[must_use = "the gate waits for the end of the attempt"]
@@ -392,10 +388,6 @@ impl fmt::Debug for GatePass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GatePass").field("is_free", &self.released.is_none()).finish()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! The decisions about hedges: may one be sent, after which delay, and which result counts.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
+
+use crate::common::names::names;
 
 /// The shortest delay that is learnt: below it a hedge costs more than it brings.
 const LEAST_DELAY: Duration = Duration::from_millis(2);
@@ -42,25 +44,14 @@ pub enum HedgeRefusal {
     Share,
 }
 
-impl HedgeRefusal {
-    /// Returns a short name without spaces, fit for metric labels.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::CircuitBreaker => "circuit_breaker",
-            Self::Crowded => "crowded",
-            Self::Gate => "gate",
-            Self::Limited => "limited",
-            Self::RetryBudget => "retry_budget",
-            Self::Share => "share",
-        }
-    }
-}
-
-impl fmt::Display for HedgeRefusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+names!(HedgeRefusal {
+    CircuitBreaker: "circuit_breaker",
+    Crowded: "crowded",
+    Gate: "gate",
+    Limited: "limited",
+    RetryBudget: "retry_budget",
+    Share: "share",
+});
 
 /// Returns the delay that a learnt latency makes; `None` if the service is too slow for hedges.
 pub(super) fn learnt(latency: Duration) -> Option<Duration> {

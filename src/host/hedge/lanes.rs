@@ -1,11 +1,12 @@
 //! The hedging state of one host: its requests in flight, and a sketch and a bucket for each key.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use crate::common::clock::Instant;
+use crate::common::lock::lock;
 use crate::host::hedge::bucket::HedgeBucket;
 use crate::host::hedge::decide;
 use crate::host::hedge::in_flight::InFlight;
@@ -52,7 +53,7 @@ impl HostHedges {
         now: Instant,
     ) -> HedgeTurn {
         let (delay, generation) = {
-            let mut state = self.lock();
+            let mut state = lock(&self.0);
             let generation = state.in_flight.enter(now);
             let lane = state.lane(key, now);
             if is_first {
@@ -68,11 +69,6 @@ impl HostHedges {
             (delay, generation)
         };
         HedgeTurn { host: Arc::clone(self), key, rules, delay, generation, is_over: false }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // No change of the state panics halfway.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -126,18 +122,18 @@ impl HedgeTurn {
 
     /// Returns whether so many requests are in flight to the host that it must be slow for all of them.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.host.lock().in_flight.is_crowded()
+        lock(&self.host.0).in_flight.is_crowded()
     }
 
     /// Takes the token of a hedge. Returns `false` if there is none.
     pub(crate) fn withdraw(&self, now: Instant) -> bool {
-        self.host.lock().lane(self.key, now).bucket.withdraw()
+        lock(&self.host.0).lane(self.key, now).bucket.withdraw()
     }
 
     /// Ends the attempt, and records its latencies; an attempt without any has no response.
     pub(crate) fn end(mut self, latencies: impl IntoIterator<Item = Duration>, now: Instant) {
         self.is_over = true;
-        let mut state = self.host.lock();
+        let mut state = lock(&self.host.0);
         let mut latencies = latencies.into_iter().peekable();
         match latencies.peek() {
             Some(_) => state.in_flight.respond(self.generation),
@@ -152,7 +148,7 @@ impl HedgeTurn {
 impl Drop for HedgeTurn {
     fn drop(&mut self) {
         if !self.is_over {
-            self.host.lock().in_flight.leave(self.generation);
+            lock(&self.host.0).in_flight.leave(self.generation);
         }
     }
 }
@@ -170,7 +166,7 @@ mod tests {
     }
 
     fn counts(host: &HostHedges) -> (u32, usize, u32, u64) {
-        let state = host.lock();
+        let state = lock(&host.0);
         let samples = state.lanes.iter().map(|it| it.sketch.samples()).sum();
         let tokens = state.lanes.iter().map(|it| it.bucket.balance()).sum();
         (state.in_flight.count(), state.lanes.len(), samples, tokens)
@@ -249,7 +245,7 @@ mod tests {
             host.begin(key, learned(), true, now).end([MILLI], now);
             host.begin(0, learned(), true, now).end([MILLI], now);
         }
-        let state = host.lock();
+        let state = lock(&host.0);
         assert_eq!(state.lanes.len(), MOST_LANES);
         assert!(state.lanes.iter().any(|it| it.key == 0));
         assert!(state.lanes.iter().all(|it| it.key == 0 || it.key > 130));

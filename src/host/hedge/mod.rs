@@ -14,6 +14,7 @@ use reqwest::Request;
 use reqwest_middleware::ClientWithMiddleware;
 
 use crate::common::fault::ConfigFault;
+use crate::common::scope::KeyOf;
 pub use crate::host::hedge::decide::HedgeRefusal;
 
 /// Hedging: while an attempt is slow, another one is sent beside it, and the first good response
@@ -80,8 +81,6 @@ pub struct Hedge {
     key: Option<KeyOf>,
     through: Option<ClientWithMiddleware>,
 }
-
-type KeyOf = Arc<dyn Fn(&Request) -> String + Send + Sync>;
 
 /// The time after which a hedge is sent.
 #[derive(Clone, Copy, Debug, PartialEq)]

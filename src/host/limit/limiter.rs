@@ -1,10 +1,9 @@
 //! The permits of one host behind a lock, as requests hold them and wait for them.
 
 use std::{
-    fmt,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -12,6 +11,8 @@ use std::{
 };
 
 use crate::common::clock::Instant;
+use crate::common::lock::lock;
+use crate::common::opaque::opaque;
 use crate::host::limit::aimd::{Aimd, Load};
 use crate::host::limit::limited::{Limited, LimitedBy};
 use crate::host::limit::queue::{Left, Queue};
@@ -94,7 +95,7 @@ impl Limiter {
     #[cold]
     fn follow(&self, rules: &ConcurrencyLimit) {
         let wakers = {
-            let mut state = self.lock();
+            let mut state = lock(&self.state);
             state.adopt(&rules.rules);
             self.version.store(rules.version, Ordering::Relaxed);
             state.grant_all(Instant::now)
@@ -104,7 +105,7 @@ impl Limiter {
 
     /// Takes a permit if one is free and no request waits.
     pub(crate) fn try_acquire(self: &Arc<Self>) -> Option<LimitPermit> {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let in_flight = state.queue.acquire().then(|| state.queue.in_flight())?;
         drop(state);
         Some(LimitPermit::new(self, in_flight))
@@ -112,7 +113,7 @@ impl Limiter {
 
     /// Takes a permit even if none is free: for a probe.
     pub(crate) fn force(self: &Arc<Self>) -> LimitPermit {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.queue.force();
         let in_flight = state.queue.in_flight();
         drop(state);
@@ -125,7 +126,7 @@ impl Limiter {
         is_hurried: bool,
         now: Instant,
     ) -> Result<LimitPermit, Occupied> {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if state.queue.acquire() {
             let in_flight = state.queue.in_flight();
             drop(state);
@@ -148,7 +149,7 @@ impl Limiter {
         took: Duration,
         now: Instant,
     ) -> Option<(u32, u32)> {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if load == Load::Good {
             let usual = state.usual.map_or(took, |usual| {
                 usual.mul_f64(1.0 - NEW_SHARE).saturating_add(took.mul_f64(NEW_SHARE))
@@ -173,12 +174,12 @@ impl Limiter {
     /// time, too.
     pub(crate) fn longest_wait(&self, left: Option<Duration>) -> Duration {
         let Some(left) = left else { return Duration::MAX };
-        left.saturating_sub(self.lock().usual.unwrap_or_default())
+        left.saturating_sub(lock(&self.state).usual.unwrap_or_default())
     }
 
     /// Returns the error of a request that waited `waited` in vain; `unit` is random from 0 to 1.
     pub(crate) fn rejection(&self, waited: Duration, unit: f64) -> Limited {
-        let state = self.lock();
+        let state = lock(&self.state);
         let (limit, queued) = (state.queue.limit(), state.queue.len());
         // The requests that wait go first, as many at a time as the limit allows.
         let rounds = 1.0 + queued as f64 / f64::from(limit.max(1));
@@ -192,18 +193,18 @@ impl Limiter {
 
     /// Returns limit, permits in use and requests that wait.
     pub(crate) fn usage(&self) -> LimitUse {
-        let queue = &self.lock().queue;
+        let queue = &lock(&self.state).queue;
         let (limit, in_flight, queued) = (queue.limit(), queue.in_flight(), queue.len());
         LimitUse { limit, in_flight, queued }
     }
 
     /// Returns whether permits are out, or requested.
     pub(crate) fn is_in_use(&self) -> bool {
-        self.lock().queue.in_flight() > 0
+        lock(&self.state).queue.in_flight() > 0
     }
 
     fn release(&self, held_body: bool) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.queue.release(held_body);
         if state.queue.len() == 0 {
             return;
@@ -211,11 +212,6 @@ impl Limiter {
         let wakers = state.grant_all(Instant::now);
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // No change of the queue panics halfway.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -242,7 +238,7 @@ impl LimitPermit {
     pub(crate) fn with_body(mut self) -> Self {
         if !self.holds_body {
             self.holds_body = true;
-            self.limiter.lock().queue.hold_body();
+            lock(&self.limiter.state).queue.hold_body();
         }
         self
     }
@@ -254,11 +250,7 @@ impl Drop for LimitPermit {
     }
 }
 
-impl fmt::Debug for LimitPermit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LimitPermit").field("in_flight", &self.in_flight).finish_non_exhaustive()
-    }
-}
+opaque!(LimitPermit { in_flight });
 
 /// A place in the queue, and a future that is ready with a permit.
 ///
@@ -277,7 +269,7 @@ impl Future for LimitWaiter {
         let Some(limiter) = self.limiter.take() else { return Poll::Pending };
         // Wakers are cloned and dropped outside of the lock: both run code of the executor.
         let waker = cx.waker().clone();
-        let mut state = limiter.lock();
+        let mut state = lock(&limiter.state);
         let replaced = state.queue.replace(self.place, Some(waker));
         if replaced.is_ok() {
             drop(state);
@@ -295,18 +287,14 @@ impl Future for LimitWaiter {
 impl Drop for LimitWaiter {
     fn drop(&mut self) {
         let Some(limiter) = self.limiter.take() else { return };
-        let left = limiter.lock().queue.leave(self.place);
+        let left = lock(&limiter.state).queue.leave(self.place);
         if matches!(left, Left::Granted) {
             limiter.release(false);
         }
     }
 }
 
-impl fmt::Debug for LimitWaiter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LimitWaiter").field("place", &self.place).finish_non_exhaustive()
-    }
-}
+opaque!(LimitWaiter { place });
 
 #[cfg(test)]
 mod tests {

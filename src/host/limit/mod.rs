@@ -62,9 +62,10 @@ impl Limit {
     /// successes, and falls to half when the host is overloaded. Near the limit at which that was the
     /// case last it grows a fifth as fast, as CUBIC does (RFC 9438).
     ///
-    /// Timeouts, broken connections, 429, 503 and 504 are signs of overload; one overload costs one
-    /// cut, however many attempts show it. A 500 and a refused connection are none. The limit does
-    /// not grow while less than three quarters of it are in use.
+    /// Signs of overload are timeouts, broken connections, `ENHANCE_YOUR_CALM` of HTTP/2, and 408,
+    /// 429, 503, 504, 529 and a 403 that is a rate limit; one overload costs one cut, however many
+    /// attempts show it. A 500 and a refused connection are none. The limit does not grow while
+    /// less than three quarters of it are in use.
     ///
     /// It keeps a client out of an overload that has no failures yet. Where a host is down, the
     /// circuit breaker does more.
@@ -79,27 +80,27 @@ impl Limit {
     }
 
     /// Sets the number that an adaptive limit starts from. Default: 20.
-    pub const fn start(self, requests: u32) -> Self {
-        match self.0 {
-            Kind::Adaptive(it) => Self(Kind::Adaptive(Adaptive { start: requests, ..it })),
-            Kind::Fixed(_) => self,
+    pub const fn start(mut self, requests: u32) -> Self {
+        if let Kind::Adaptive(it) = &mut self.0 {
+            it.start = requests;
         }
+        self
     }
 
     /// Sets the least number of an adaptive limit. Default: 1.
-    pub const fn min(self, requests: u32) -> Self {
-        match self.0 {
-            Kind::Adaptive(it) => Self(Kind::Adaptive(Adaptive { min: requests, ..it })),
-            Kind::Fixed(_) => self,
+    pub const fn min(mut self, requests: u32) -> Self {
+        if let Kind::Adaptive(it) = &mut self.0 {
+            it.min = requests;
         }
+        self
     }
 
     /// Sets the greatest number of an adaptive limit. Default: 1,000.
-    pub const fn max(self, requests: u32) -> Self {
-        match self.0 {
-            Kind::Adaptive(it) => Self(Kind::Adaptive(Adaptive { max: requests, ..it })),
-            Kind::Fixed(_) => self,
+    pub const fn max(mut self, requests: u32) -> Self {
+        if let Kind::Adaptive(it) = &mut self.0 {
+            it.max = requests;
         }
+        self
     }
 }
 
@@ -241,24 +242,11 @@ impl ConcurrencyLimit {
         self.with_rules(rules)
     }
 
-    /// Holds permits to the end of the body.
-    #[cfg(feature = "serde")]
-    pub(crate) fn until_body(self) -> Self {
-        let rules = LimitRules { until_head: false, ..self.rules };
-        self.with_rules(rules)
-    }
-
     /// Returns this with another number.
     #[cfg(feature = "serde")]
     pub(crate) fn with_limit(self, limit: Limit) -> Self {
         let rules = LimitRules { limit, ..self.rules };
         self.with_rules(rules)
-    }
-
-    /// Returns these rules with another scope.
-    #[cfg(feature = "serde")]
-    pub(crate) fn with_scope(self, scope: Scope) -> Self {
-        Self { scope, ..self }
     }
 
     pub(crate) fn faults(&self) -> Vec<ConfigFault> {
@@ -285,12 +273,6 @@ impl ConcurrencyLimit {
                 faults
             }
         }
-    }
-
-    /// Returns whether one limit serves all requests.
-    #[cfg(feature = "serde")]
-    pub(crate) fn is_shared(&self) -> bool {
-        matches!(self.scope, Scope::Shared)
     }
 }
 

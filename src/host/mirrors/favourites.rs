@@ -1,9 +1,10 @@
 //! The endpoints that sticky mirrors stay with.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::common::clock::Instant;
+use crate::common::lock::lock;
 
 /// The last good endpoint of each set of mirrors that is sticky: of 64 sets at most, those that were
 /// chosen last.
@@ -27,13 +28,13 @@ impl Favourite {
 impl Favourites {
     /// Returns whether requests of `set` stay with `endpoint`.
     pub(crate) fn is(&self, set: &str, endpoint: &str, now: Instant) -> bool {
-        self.lock().iter().any(|it| it.is(set, endpoint) && now < it.until)
+        lock(&self.0).iter().any(|it| it.is(set, endpoint) && now < it.until)
     }
 
     /// Records a success of `endpoint`: requests of `set` stay with it for `time`. One that they stay
     /// with already gains no time, so that it is left one day.
     pub(crate) fn succeeded(&self, set: &str, endpoint: &str, time: Duration, now: Instant) {
-        let mut all = self.lock();
+        let mut all = lock(&self.0);
         if all.iter().any(|it| it.is(set, endpoint) && now < it.until) {
             return;
         }
@@ -47,11 +48,7 @@ impl Favourites {
 
     /// Records a failure of `endpoint`: no request stays with it.
     pub(crate) fn failed(&self, set: &str, endpoint: &str) {
-        self.lock().retain(|it| !it.is(set, endpoint));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Favourite>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0).retain(|it| !it.is(set, endpoint));
     }
 }
 
@@ -75,7 +72,7 @@ mod tests {
         for set in 0..200 {
             all.succeeded(&format!("set{set}"), "a", minute, now);
         }
-        assert_eq!(all.lock().len(), 64);
+        assert_eq!(lock(&all.0).len(), 64);
         assert!(all.is("set199", "a", now) && !all.is("set0", "a", now));
     }
 }

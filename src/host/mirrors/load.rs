@@ -1,12 +1,13 @@
 //! The load of a host: its latency, and the requests under way.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex,
     atomic::{AtomicU32, Ordering},
 };
 use std::time::Duration;
 
 use crate::common::clock::Instant;
+use crate::common::lock::lock;
 
 /// The time after which a third of a latency is remembered: a host is asked again 14 s after it was
 /// 100 times as slow as the others.
@@ -35,17 +36,13 @@ impl Load {
     /// Returns the cost of one more request, in seconds.
     pub(crate) fn cost(&self, now: Instant) -> f64 {
         let under_way = f64::from(self.under_way.load(Ordering::Relaxed));
-        self.latency().at(now).max(UNKNOWN) * (under_way + 1.0)
+        lock(&self.latency).at(now).max(UNKNOWN) * (under_way + 1.0)
     }
 
     /// Counts a request under way.
     pub(crate) fn begin(self: &Arc<Self>) -> UnderWay {
         self.under_way.fetch_add(1, Ordering::Relaxed);
         UnderWay(Arc::clone(self))
-    }
-
-    fn latency(&self) -> Latency {
-        *self.latency.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -57,7 +54,7 @@ impl UnderWay {
     /// Records the result of the request.
     pub(crate) fn record(self, took: Duration, failed: bool, now: Instant) {
         let sample = if failed { took.max(FAILURE) } else { took };
-        let mut latency = self.0.latency.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut latency = lock(&self.0.latency);
         *latency = latency.with(sample.as_secs_f64(), now);
     }
 }

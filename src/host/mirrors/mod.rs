@@ -119,10 +119,7 @@ pub struct Mirrors {
 }
 
 /// One of several places to send a request to.
-#[derive(Debug)]
-pub(crate) struct Endpoint {
-    base: Base,
-}
+pub(crate) type Endpoint = Base;
 
 impl Mirrors {
     /// Creates a set of endpoints for the requests under `base`, which is the first endpoint itself.
@@ -164,7 +161,7 @@ impl Mirrors {
     /// Adds an endpoint at the end of the list.
     pub fn also(mut self, base: &str) -> Self {
         if let Some(base) = self.parse(base) {
-            self.endpoints.push(Arc::new(Endpoint { base }));
+            self.endpoints.push(Arc::new(base));
         }
         self
     }
@@ -271,7 +268,7 @@ impl Mirrors {
         url: &Url,
         endpoint: &Endpoint,
     ) -> Withheld {
-        if endpoint.base.is_origin_of(url) {
+        if endpoint.is_origin_of(url) {
             return vec![];
         }
         let mut withheld = withhold_host(headers);
@@ -283,7 +280,7 @@ impl Mirrors {
 
     /// Returns whether `endpoint` gets the credentials of a request for `url`.
     pub(crate) fn trusts(&self, endpoint: &Endpoint, url: &Url) -> bool {
-        self.is_trusted || endpoint.base.is_origin_of(url)
+        self.is_trusted || endpoint.is_origin_of(url)
     }
 
     fn faults(&self) -> impl Iterator<Item = ConfigFault> {
@@ -297,7 +294,7 @@ impl Mirrors {
         let many = many
             .then(|| ConfigFault::new(field(), "must have at most 16 endpoints", endpoints.len()));
         let twice = endpoints.iter().enumerate().find_map(|(at, it)| {
-            let again = endpoints[..at].iter().any(|other| other.base == it.base);
+            let again = endpoints[..at].iter().any(|other| other == it);
             again.then(|| ConfigFault::new(field(), "must not have an endpoint twice", it.as_str()))
         });
         let sticky = self.sticky.filter(Duration::is_zero);
@@ -309,23 +306,6 @@ impl Mirrors {
 /// The endpoint that gave a response, in its extensions.
 #[derive(Clone)]
 pub(crate) struct GivenBy(pub(crate) Arc<Endpoint>);
-
-impl Endpoint {
-    /// Returns its base as a URL.
-    pub(crate) fn url(&self) -> &Url {
-        self.base.url()
-    }
-
-    /// Returns its base as text.
-    pub(crate) fn as_str(&self) -> &str {
-        self.base.as_str()
-    }
-
-    /// Returns the URL of what is `rest` under its base.
-    pub(crate) fn with(&self, rest: &str) -> Option<Url> {
-        self.base.with(rest)
-    }
-}
 
 impl fmt::Debug for Mirrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -69,8 +69,7 @@ impl Base {
 
     /// Returns whether scheme, host and port are those of `url`.
     pub(crate) fn is_origin_of(&self, url: &Url) -> bool {
-        let place = |it: &Url| it.host_str().map(str::to_owned).zip(it.port_or_known_default());
-        self.url.scheme() == url.scheme() && place(&self.url) == place(url)
+        self.url.origin() == url.origin()
     }
 }
 

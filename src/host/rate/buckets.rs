@@ -4,11 +4,12 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use reqwest::Method;
 
+use crate::common::lock::lock;
 use crate::host::rate::Learner;
 
 /// Half of the most routes, and of the most buckets, of one host.
@@ -40,16 +41,12 @@ impl Buckets {
         let key = self.hasher.hash_one((method.as_str(), path));
         Route { buckets: Arc::clone(self), key }
     }
-
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Route {
     /// Returns the quotas of the route: those of its bucket, once that is known.
     pub(crate) fn learner(&self) -> Arc<Learner> {
-        let mut known = self.buckets.lock();
+        let mut known = lock(&self.buckets.known);
         Arc::clone(known.routes.get_or_insert(self.key, Arc::default))
     }
 
@@ -62,7 +59,7 @@ impl Route {
         }
         let is_new = learner.bucket().is_none();
         let right = {
-            let mut known = self.buckets.lock();
+            let mut known = lock(&self.buckets.known);
             let first = || if is_new { Arc::clone(learner) } else { Arc::default() };
             let right = Arc::clone(known.buckets.get_or_insert(bucket, first));
             right.set_bucket(bucket);
@@ -154,7 +151,7 @@ mod tests {
             other.is_in(format!("{it}").as_bytes(), &other.learner());
             assert!(Arc::ptr_eq(&used.learner(), &learner), "{it}");
         }
-        let known = buckets.lock();
+        let known = lock(&buckets.known);
         for latest in [&known.routes, &known.buckets] {
             assert!(latest.young.len() + latest.old.len() <= 2 * HALF);
         }

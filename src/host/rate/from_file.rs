@@ -2,16 +2,11 @@
 
 use http::HeaderName;
 
-use crate::common::scope::{Scope, next_version};
+use crate::common::scope::next_version;
 use crate::host::rate::route::RouteOf;
 use crate::host::rate::{Rate, RateLimit};
 
 impl RateLimit {
-    /// Returns these rates with another scope.
-    pub(crate) fn with_scope(self, scope: Scope) -> Self {
-        Self { scope, ..self }
-    }
-
     /// Returns a limit that learns the quotas of the buckets that responses name in this header.
     pub(crate) fn with_buckets(self, name: HeaderName) -> Self {
         Self { learns: true, version: next_version(), ..self.bucket_header(name) }
@@ -37,11 +32,6 @@ impl RateLimit {
         self
     }
 
-    /// Returns whether one limit serves all requests.
-    pub(crate) fn is_shared(&self) -> bool {
-        matches!(self.scope, Scope::Shared)
-    }
-
     /// Returns whether both have the same rates, waits and routes.
     pub(crate) fn has_rules_of(&self, other: &Self) -> bool {
         let segments = |it: &Self| match it.route_of {
@@ -54,7 +44,7 @@ impl RateLimit {
             && self.bucket == other.bucket
             && segments(self) == segments(other)
             && self.others.len() == other.others.len()
-            && others().all(|(one, other)| one.is_shared() == other.is_shared())
+            && others().all(|(one, other)| one.scope.is_shared() == other.scope.is_shared())
             && others().all(|(one, other)| one.has_rules_of(other))
             && self.is_of_fleet == other.is_of_fleet
             && self.paces().eq(other.paces())

@@ -1,9 +1,8 @@
 //! The learned quotas of one host behind a lock, and the line of requests that wait for them.
 
 use std::{
-    fmt,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -12,6 +11,8 @@ use std::{
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::common::clock::Instant;
+use crate::common::lock::lock;
+use crate::common::opaque::opaque;
 use crate::common::queue::MOST_WAITERS;
 use crate::host::rate::learned::{Learned, Pacing, Turn};
 use crate::outcome::hint::QuotaUse;
@@ -67,7 +68,7 @@ impl Learner {
 
     /// Takes the turn of a request if it may go at once and none waits.
     pub(crate) fn try_turn(self: &Arc<Self>, pacing: Pacing, now: Instant) -> Option<Ticket> {
-        self.lock().arrive(now);
+        lock(&self.learned).arrive(now);
         let first = Arc::clone(&self.first).try_acquire_owned().ok()?;
         self.turn(first, pacing, now).ok()
     }
@@ -79,7 +80,7 @@ impl Learner {
         if waiting >= MOST_WAITERS {
             return None;
         }
-        Some(self.lock().expected_wait(waiting, longest, now))
+        Some(lock(&self.learned).expected_wait(waiting, longest, now))
     }
 
     /// Joins the line.
@@ -100,7 +101,7 @@ impl Learner {
         now: Instant,
     ) -> Result<Ticket, (First, Instant)> {
         let behind = self.waiting.load(Ordering::Relaxed).saturating_sub(1);
-        let mut learned = self.lock();
+        let mut learned = lock(&self.learned);
         match learned.next(behind, pacing, now) {
             Turn::At(at) => Err((first, at)),
             Turn::Now => {
@@ -127,12 +128,8 @@ impl Learner {
     }
 
     fn change(&self, change: impl FnOnce(&mut Learned)) {
-        change(&mut self.lock());
+        change(&mut lock(&self.learned));
         self.news.notify_waiters();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Learned> {
-        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -198,8 +195,4 @@ impl Drop for Ticket {
     }
 }
 
-impl fmt::Debug for Ticket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket").field("started", &self.started).finish_non_exhaustive()
-    }
-}
+opaque!(Ticket { started });

@@ -40,7 +40,8 @@ const MOST_RATES: usize = 4;
 /// A wait longer than [`max_wait`](Self::max_wait), or than the time that is left, ends the request
 /// at once, with an error whose [`is_limited`](crate::HttpRequestError::is_limited) is `true` and
 /// whose [`retry_in`](crate::HttpRequestError::retry_in) is the time until the slot. Nothing is
-/// reserved then, and neither circuit breaker nor budget count it.
+/// reserved then, and neither circuit breaker nor budget count it. The number of requests that wait
+/// has no bound of its own, except at a [learned](Self::learned) limit, where it is 10,000.
 ///
 /// The slots of a host are kept in the client's [`HostStates`](crate::HostStates), the rules are
 /// those of the request that last used it.

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -11,6 +11,7 @@ use std::{
 use reqwest::Request;
 
 use crate::common::clock::{Instant, nanos};
+use crate::common::lock::lock;
 use crate::host::limit::{Limited, LimitedBy};
 use crate::host::rate::buckets::{Buckets, Route};
 use crate::host::rate::gcra::{Gcra, Moment, Pace, Taken};
@@ -83,7 +84,7 @@ pub(crate) fn reserve(
     // All are locked at once, in one order for all requests, so that none waits for another.
     all.sort_by_key(|it| Arc::as_ptr(&it.1.pacer));
     all.dedup_by_key(|it| Arc::as_ptr(&it.1.pacer));
-    let mut lanes: Vec<_> = all.iter().map(|it| it.1.pacer.lock()).collect();
+    let mut lanes: Vec<_> = all.iter().map(|it| lock(&it.1.pacer.rates)).collect();
     let at = all.iter().zip(&mut lanes).try_fold(now, |at, ((costs, _), lanes)| {
         let moment = lanes.moment(now);
         Some(at.max(later(now, lanes.next(costs, moment) - moment)?))
@@ -218,7 +219,7 @@ impl Pacer {
 
     #[cold]
     fn follow(&self, rules: &RateLimit) {
-        let mut rates = self.lock();
+        let mut rates = lock(&self.rates);
         *rates = Lanes::new(rules, &rates);
         self.version.store(rules.version, Ordering::Relaxed);
     }
@@ -239,7 +240,7 @@ impl Pacer {
     ) -> Result<Slot, Limited> {
         // Outside of the lock: it is the caller's code.
         let costs = rules.costs(request, nodes);
-        let mut lanes = self.lock();
+        let mut lanes = lock(&self.rates);
         let moment = lanes.moment(now);
         let next = lanes.next(&costs, moment);
         let at = match next - moment {
@@ -254,20 +255,16 @@ impl Pacer {
 
     /// Returns whether slots are reserved that have not come yet.
     pub(crate) fn is_ahead(&self, now: Instant) -> bool {
-        let mut lanes = self.lock();
+        let mut lanes = lock(&self.rates);
         let now = lanes.moment(now);
         lanes.lanes().iter().any(|it| it.slots.end() > now)
     }
 
     fn give_back(&self, taken: &Slots) {
-        let mut rates = self.lock();
+        let mut rates = lock(&self.rates);
         for (lane, taken) in rates.lanes_mut().zip(taken) {
             lane.slots.give_back(taken);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Lanes> {
-        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -304,7 +301,7 @@ impl<'p> Paced<'p> {
         let Some(slot) = self.slot.take().filter(|_| self.rules.settles()) else { return };
         // Outside of the lock: it is the caller's code.
         let settled = self.rules.settled(outcome, slot.nodes);
-        let mut rates = self.pacer.lock();
+        let mut rates = lock(&self.pacer.rates);
         for ((lane, reserved), actual) in rates.lanes_mut().zip(&slot.costs).zip(settled) {
             if let Some(actual) = actual {
                 lane.slots.settle(&lane.pace, *reserved, actual);
@@ -415,7 +412,7 @@ mod tests {
         }
         drop(waiting);
         let (end, start) = {
-            let mut lanes = pacer.lock();
+            let mut lanes = lock(&pacer.rates);
             (lanes.all[0].slots.end(), lanes.moment(start))
         };
         let took = Duration::from_nanos((end - start).unsigned_abs());

@@ -1,8 +1,10 @@
 //! The route of a request, whose quotas are those of a bucket.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use reqwest::Request;
+
+use crate::common::scope::KeyOf;
 
 /// What makes the route of a request, besides its method.
 #[derive(Clone)]
@@ -11,7 +13,7 @@ pub(super) enum RouteOf {
     #[cfg_attr(not(feature = "serde"), expect(dead_code))]
     Segments(u32),
     /// What the caller finds in the request.
-    Own(Arc<dyn Fn(&Request) -> String + Send + Sync>),
+    Own(KeyOf),
 }
 
 impl RouteOf {

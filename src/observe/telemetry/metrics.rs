@@ -55,7 +55,8 @@ use crate::retry::decision::WaitSource;
 /// - `source`: `backoff`, `budget`, `circuit_breaker`, `failover`, `fleet`, `fleet_gate`, `gate`, `hint`,
 ///   `immediate`, `limit` or `rate`.
 /// - `ended`: a [`StopReason`](crate::StopReason).
-/// - `state`, `to`: a [`BreakerState`](crate::BreakerState).
+/// - `state`, `to`: a [`BreakerState`](crate::BreakerState); in the metrics of a fleet, a
+///   [`FleetState`](crate::fleet::FleetState).
 /// - `why`: a [`ChangeReason`](crate::ChangeReason), or a [`HedgeRefusal`](crate::HedgeRefusal).
 ///
 /// All of them carry the labels of [`client`](Self::client) and [`label`](Self::label) as well.

@@ -46,11 +46,13 @@ use crate::outcome::Outcome;
 ///
 /// | event | level |
 /// |---|---|
-/// | a wait before a retry, at gate or breaker, for a token or a limit, a gate closed, a limit changed, a budget empty, a hedge sent or refused | [`retries`](Self::retries), debug |
+/// | a wait before a retry, at gate or breaker, for a token or a limit, a gate closed, a limit changed, a budget empty, a hedge sent or refused, an attempt at another endpoint, a download that broke off and goes on | [`retries`](Self::retries), debug |
 /// | a request given up after more than one attempt | [`give_ups`](Self::give_ups), warn |
 /// | a request given up after one attempt or none | as retries: the caller's error has all details |
 /// | a circuit breaker opened | [`breaker_openings`](Self::breaker_openings), warn |
-/// | a circuit breaker changed otherwise | info, unless breaker openings are off |
+/// | the [fleet](crate::fleet)'s breaker of a host opened, or is unknown because its store is lost | as breaker openings |
+/// | a circuit breaker or that of a fleet changed otherwise | info, unless breaker openings are off |
+/// | settings replaced by a [`ResilientHandle`](crate::ResilientHandle) | info |
 /// | a [`Misuse`](crate::Misuse), once | warn, without this observer as well |
 ///
 /// A rejection has no line of its own: the request that ends by it is given up, or waits. Their

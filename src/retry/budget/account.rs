@@ -3,13 +3,14 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
 };
 
 use crate::common::clock::Instant;
+use crate::common::lock::lock;
 use crate::common::queue::{WaitQueue, Waiter};
 use crate::retry::budget::bucket::{Bucket, Success};
 use crate::retry::budget::{BudgetConfig, RetryBudget};
@@ -98,17 +99,17 @@ impl Account {
 
     /// Returns the number of tokens.
     pub(crate) fn balance(&self, now: Instant) -> f64 {
-        self.lock().bucket().balance(now)
+        lock(&self.tokens).bucket().balance(now)
     }
 
     /// Returns whether less than half of the tokens are there.
     pub(crate) fn is_short(&self, now: Instant) -> bool {
-        self.lock().bucket().is_short(now)
+        lock(&self.tokens).bucket().is_short(now)
     }
 
     /// Changes the bucket, and grants its tokens to the retries that wait.
     fn change<R>(&self, change: impl FnOnce(&mut Bucket) -> R) -> R {
-        let mut tokens = self.lock();
+        let mut tokens = lock(&self.tokens);
         let bucket = tokens.bucket();
         let result = change(bucket);
         let granted = self.queue.get().map(|queue| {
@@ -124,11 +125,6 @@ impl Account {
             granted.wake();
         }
         result
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Tokens> {
-        // No change of the bucket panics halfway.
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -176,7 +172,7 @@ impl TokenWaiter {
     /// Gives what has trickled in since to the retries that wait.
     pub(crate) fn trickle(&self, now: Instant) {
         if let Some((_, account)) = &self.place {
-            account.change(|bucket| bucket.trickle_until(now));
+            account.change(|bucket| bucket.fill(now));
         }
     }
 }
@@ -226,7 +222,7 @@ mod tests {
         let later = now + Duration::from_secs(1_000);
         let other = Account::new(&size(2).into(), now);
         other.deposit(Success::OfFirstAttempt);
-        assert!(other.lock().bucket.is_none());
+        assert!(lock(&other.tokens).bucket.is_none());
         for account in [&account, &other] {
             assert_eq!((account.withdraw(later, 0), account.balance(later)), (true, 1.0));
         }
@@ -289,7 +285,7 @@ mod tests {
     fn a_success_takes_no_lock_while_the_bucket_is_full() {
         let now = Instant::now();
         let account = Account::new(&size(3).deposit(0.5).trickle(0.0).into(), now);
-        let held = account.lock();
+        let held = lock(&account.tokens);
         account.deposit(Success::OfFirstAttempt);
         drop(held);
         assert!(account.withdraw(now, 0));

@@ -70,7 +70,7 @@ impl Bucket {
 
     /// Changes the rules from now on; keeps the trickle so far.
     pub(super) fn change_rules(&mut self, config: &BudgetConfig, now: Instant) {
-        self.fill(self.moment(now));
+        self.fill(now);
         let new = Self::new(config, now);
         let balance = self.balance.min(new.size);
         // The denials, too: a reload in an outage must not hide that the host is back.
@@ -95,7 +95,7 @@ impl Bucket {
     /// Takes a token for a retry, unless the balance would fall more than `overdraft` below zero.
     #[must_use]
     pub(super) fn withdraw(&mut self, now: Instant, overdraft: u32) -> bool {
-        self.fill(self.moment(now));
+        self.fill(now);
         let rest = self.balance - TOKEN;
         let covered = rest >= -i128::from(overdraft) * TOKEN;
         if covered {
@@ -108,7 +108,7 @@ impl Bucket {
 
     /// Takes what a retry after a timeout costs beside its token, but leaves that one.
     pub(super) fn charge_timeout(&mut self, now: Instant) {
-        self.fill(self.moment(now));
+        self.fill(now);
         self.take(self.tokens().saturating_sub(1).min(TIMEOUT_COST));
     }
 
@@ -148,12 +148,8 @@ impl Bucket {
     }
 
     /// Adds what has trickled in until `now`.
-    pub(super) fn trickle_until(&mut self, now: Instant) {
-        self.fill(self.moment(now));
-    }
-
-    /// Adds the trickle up to `now`.
-    fn fill(&mut self, now: u64) {
+    pub(super) fn fill(&mut self, now: Instant) {
+        let now = self.moment(now);
         self.add(self.trickled(now));
         self.filled = self.filled.max(now);
     }

@@ -172,12 +172,6 @@ impl RetryBudget {
         if self.config == config { self } else { Self::new(config, self.scope) }
     }
 
-    /// Returns whether one bucket serves all requests.
-    #[cfg(feature = "serde")]
-    pub(crate) fn is_shared(&self) -> bool {
-        matches!(self.scope, Scope::Shared)
-    }
-
     pub(crate) fn faults(&self) -> Vec<ConfigFault> {
         self.config.faults()
     }

@@ -2,27 +2,15 @@
 
 use std::num::{NonZeroU16, NonZeroU32};
 
-use super::{COUNT, FACTOR, PERCENT, SCOPES, TIME, TIME_OR_ZERO, key, needed};
-use crate::breaker::{BreakerConfig, Window};
+use super::{COUNT, FACTOR, PERCENT, TIME, TIME_OR_ZERO, breaker, needed};
+use crate::breaker::Window;
 use crate::config::file::shape::{Key, Kind};
-use crate::config::file::value::{Setter, Value, get, get_count, get_percent, get_time};
+use crate::config::file::value::{Value, get, get_count, get_percent, get_time};
 
 const COUNT_OR_OFF: Kind = Kind::Any(&[COUNT, Kind::Off]);
 const PERCENT_OR_OFF: Kind = Kind::Any(&[PERCENT, Kind::Off]);
 
-const fn breaker(
-    name: &'static str,
-    kind: Kind,
-    about: &'static str,
-    set: fn(BreakerConfig, &Value) -> BreakerConfig,
-) -> Key {
-    Key { set: Setter::Breaker(set), ..key(name, kind, about) }
-}
-
-pub(super) const BREAKER_SCOPE: &[Key] =
-    &[key("scope", SCOPES, "One for each host, or one for all requests. Default: per_host.")];
-
-pub(in crate::config::file) const BREAKER: &[Key] = &[
+pub(super) const BREAKER: &[Key] = &[
     breaker("open_for", TIME, "How long it stays open. Default: 1s.", |it, value| {
         it.open_for(value.time().unwrap_or_default())
     }),

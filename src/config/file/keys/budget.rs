@@ -1,25 +1,11 @@
 //! The rules of the retry budget.
 
-use super::{COUNT, SCOPES, key};
+use super::{COUNT, budget};
 use crate::config::file::shape::{Key, Kind};
-use crate::config::file::value::{Setter, Value};
-use crate::retry::budget::BudgetConfig;
 
 const RATE: Kind = Kind::Number { min: 0.0, max: u32::MAX as f64 };
 
-const fn budget(
-    name: &'static str,
-    kind: Kind,
-    about: &'static str,
-    set: fn(BudgetConfig, &Value) -> BudgetConfig,
-) -> Key {
-    Key { set: Setter::Budget(set), ..key(name, kind, about) }
-}
-
-pub(super) const BUDGET_SCOPE: &[Key] =
-    &[key("scope", SCOPES, "One for each host, or one for all requests. Default: per_host.")];
-
-pub(in crate::config::file) const BUDGET: &[Key] = &[
+pub(super) const BUDGET: &[Key] = &[
     budget("size", COUNT, "The most retries that can be saved up. Default: 10.", |it, value| {
         it.size(value.count())
     }),

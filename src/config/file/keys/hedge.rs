@@ -1,22 +1,11 @@
 //! The settings of hedges.
 
-use http::Method;
-
-use super::{TIME, key};
+use super::{TIME, hedge};
 use crate::config::file::shape::{Key, Kind};
-use crate::config::file::value::{Setter, Value};
-use crate::host::hedge::{Delay, Hedge};
+use crate::config::file::value::Value;
+use crate::host::hedge::Delay;
 
-const fn hedge(
-    name: &'static str,
-    kind: Kind,
-    about: &'static str,
-    set: fn(Hedge, &Value) -> Hedge,
-) -> Key {
-    Key { set: Setter::Hedge(set), ..key(name, kind, about) }
-}
-
-pub(in crate::config::file) const HEDGE: &[Key] = &[
+pub(super) const HEDGE: &[Key] = &[
     hedge(
         "quantile",
         Kind::Number { min: 0.5, max: 0.999 },
@@ -55,13 +44,6 @@ pub(in crate::config::file) const HEDGE: &[Key] = &[
         "methods",
         Kind::List(&Kind::Method),
         "The methods that are hedged. Default: GET, HEAD, OPTIONS, QUERY.",
-        |it, value| it.methods(value.items().iter().filter_map(method)),
+        |it, value| it.methods(value.items().iter().filter_map(Value::method)),
     ),
 ];
-
-fn method(value: &Value) -> Option<Method> {
-    match value {
-        Value::Method(method) => Some(method.clone()),
-        _ => None,
-    }
-}

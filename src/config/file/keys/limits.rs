@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use super::{COUNT, SCOPES, TIME, TIME_OR_ZERO, key};
+use super::{COUNT, SCOPE, TIME, TIME_OR_ZERO, concurrency, key, rate};
 use crate::config::file::shape::{Key, Kind};
-use crate::config::file::value::{Setter, Value};
-use crate::host::limit::{ConcurrencyLimit, Limit, QueueOrder};
-use crate::host::rate::RateLimit;
+use crate::config::file::value::Value;
+use crate::host::limit::{ConcurrencyLimit, Limit, LimitRules, QueueOrder};
 
 const PERMITS: Kind = Kind::Whole { min: 1, max: 1_000_000 };
 
@@ -14,28 +13,7 @@ pub(super) const PERMITS_OR_ADAPTIVE: Kind = Kind::Any(&[PERMITS, Kind::Word(&["
 
 pub(super) const LEARNED: Kind = Kind::Word(&["learned"]);
 
-const fn concurrency(
-    name: &'static str,
-    kind: Kind,
-    about: &'static str,
-    set: fn(ConcurrencyLimit, &Value) -> ConcurrencyLimit,
-) -> Key {
-    Key { set: Setter::Concurrency(set), ..key(name, kind, about) }
-}
-
-const fn rate(
-    name: &'static str,
-    kind: Kind,
-    about: &'static str,
-    set: fn(RateLimit, &Value) -> RateLimit,
-) -> Key {
-    Key { set: Setter::Rate(set), ..key(name, kind, about) }
-}
-
-pub(super) const LIMIT_SCOPE: &[Key] =
-    &[key("scope", SCOPES, "One for each host, or one for all requests. Default: per_host.")];
-
-pub(in crate::config::file) const CONCURRENCY: &[Key] = &[
+pub(super) const CONCURRENCY: &[Key] = &[
     concurrency(
         "limit",
         PERMITS_OR_ADAPTIVE,
@@ -81,14 +59,14 @@ pub(in crate::config::file) const CONCURRENCY: &[Key] = &[
         "until",
         Kind::Word(&["body", "head"]),
         "How long a permit is held: to the end of the body, or of the head. Default: body.",
-        |it, value| match value {
-            Value::Word("head") => it.until_head(),
-            _ => it.until_body(),
+        |it, value| {
+            let rules = LimitRules { until_head: *value == Value::Word("head"), ..it.rules };
+            it.with_rules(rules)
         },
     ),
 ];
 
-pub(in crate::config::file) const RATE: &[Key] = &[
+pub(super) const RATE: &[Key] = &[
     rate("requests", COUNT, "How many requests in each period.", |it, value| {
         it.map_first(|rate| rate.count(value.count()))
     }),
@@ -126,7 +104,7 @@ pub(in crate::config::file) const RATE: &[Key] = &[
 /// The limits that have to be kept as well; each begins anew.
 pub(super) const ALSO: &[Key] = &[key(
     "also",
-    Kind::Any(&[Kind::Table(&[LIMIT_SCOPE, RATE]), Kind::List(&Kind::Table(&[LIMIT_SCOPE, RATE]))]),
+    Kind::Any(&[Kind::Table(&[SCOPE, RATE]), Kind::List(&Kind::Table(&[SCOPE, RATE]))]),
     "A limit that has to be kept as well, or several. Default: none.",
 )];
 

@@ -8,20 +8,22 @@ mod limits;
 mod mirrors;
 mod request;
 
-pub(super) use self::{
+pub(super) use self::limits::set_limit;
+use self::{
     breaker::BREAKER,
     budget::BUDGET,
     hedge::HEDGE,
-    limits::{CONCURRENCY, RATE, set_limit},
+    limits::{ALSO, CONCURRENCY, HOST_ALSO, LEARNED, PERMITS_OR_ADAPTIVE, RATE},
     request::SETTINGS,
 };
-use self::{
-    breaker::BREAKER_SCOPE,
-    budget::BUDGET_SCOPE,
-    limits::{ALSO, HOST_ALSO, LEARNED, LIMIT_SCOPE, PERMITS_OR_ADAPTIVE},
-};
+use crate::breaker::BreakerConfig;
 use crate::config::file::shape::{Key, Kind};
-use crate::config::file::value::Setter;
+use crate::config::file::value::{Setter, Value};
+use crate::config::overrides::RetryOverride;
+use crate::host::hedge::Hedge;
+use crate::host::limit::ConcurrencyLimit;
+use crate::host::rate::RateLimit;
+use crate::retry::budget::BudgetConfig;
 
 const fn key(name: &'static str, kind: Kind, about: &'static str) -> Key {
     Key { name, kind, required: false, set: Setter::Part, about }
@@ -31,9 +33,35 @@ const fn needed(name: &'static str, kind: Kind, about: &'static str) -> Key {
     Key { name, kind, required: true, set: Setter::Part, about }
 }
 
-/// Returns the setter of the row `name`, if it has one of its own.
-pub(super) fn setter(rows: &'static [Key], name: &str) -> &'static Setter {
-    rows.iter().find(|it| it.name == name).map_or(&Setter::Part, |it| &it.set)
+/// Makes two functions for each kind of setter: one that makes a row, and one that sets a value by
+/// the row of its name. A row without a setter, such as `scope`, changes nothing.
+macro_rules! rows {
+    ($($Kind:ident: $row:ident, $set:ident by $ROWS:ident for $Type:ty;)*) => { $(
+        const fn $row(
+            name: &'static str,
+            kind: Kind,
+            about: &'static str,
+            set: fn($Type, &Value) -> $Type,
+        ) -> Key {
+            Key { set: Setter::$Kind(set), ..key(name, kind, about) }
+        }
+
+        pub(super) fn $set(settings: $Type, name: &str, value: &Value) -> $Type {
+            match $ROWS.iter().find(|it| it.name == name).map(|it| &it.set) {
+                Some(Setter::$Kind(set)) => set(settings, value),
+                _ => settings,
+            }
+        }
+    )* };
+}
+
+rows! {
+    Request: request, set_request by SETTINGS for RetryOverride;
+    Breaker: breaker, set_breaker by BREAKER for BreakerConfig;
+    Budget: budget, set_budget by BUDGET for BudgetConfig;
+    Concurrency: concurrency, set_concurrency by CONCURRENCY for ConcurrencyLimit;
+    Rate: rate, set_rate by RATE for RateLimit;
+    Hedge: hedge, set_hedge by HEDGE for Hedge;
 }
 
 const COUNT: Kind = Kind::Whole { min: 1, max: u32::MAX as u64 };
@@ -41,8 +69,13 @@ const PERCENT: Kind = Kind::Number { min: 0.01, max: 100.0 };
 const TIME: Kind = Kind::Time { zero: false };
 const TIME_OR_ZERO: Kind = Kind::Time { zero: true };
 const FACTOR: Kind = Kind::Number { min: 1.0, max: f64::MAX };
-const SCOPES: Kind = Kind::Word(&["per_host", "shared"]);
 const TIME_OR_OFF: Kind = Kind::Any(&[TIME, Kind::Off]);
+
+const SCOPE: &[Key] = &[key(
+    "scope",
+    Kind::Word(&["per_host", "shared"]),
+    "One for each host, or one for all requests. Default: per_host.",
+)];
 
 /// A whole configuration.
 pub(super) const ROOT: Kind = Kind::Table(&[TOP, SETTINGS]);
@@ -61,22 +94,22 @@ const TOP: &[Key] = &[
     ),
     key(
         "circuit_breaker",
-        Kind::Any(&[Kind::Table(&[BREAKER_SCOPE, BREAKER]), Kind::On, Kind::Off]),
+        Kind::Any(&[Kind::Table(&[SCOPE, BREAKER]), Kind::On, Kind::Off]),
         "Stops sending to a host that is down. Default: on, one for each host.",
     ),
     key(
         "retry_budget",
-        Kind::Any(&[Kind::Table(&[BUDGET_SCOPE, BUDGET]), Kind::On, Kind::Off]),
+        Kind::Any(&[Kind::Table(&[SCOPE, BUDGET]), Kind::On, Kind::Off]),
         "How many retries successes pay for. Default: on, one for each host.",
     ),
     key(
         "concurrency_limit",
-        Kind::Any(&[PERMITS_OR_ADAPTIVE, Kind::Table(&[LIMIT_SCOPE, CONCURRENCY]), Kind::Off]),
+        Kind::Any(&[PERMITS_OR_ADAPTIVE, Kind::Table(&[SCOPE, CONCURRENCY]), Kind::Off]),
         "How many requests may be under way at a time, each to the end of its body. Default: off.",
     ),
     key(
         "rate_limit",
-        Kind::Any(&[LEARNED, Kind::Table(&[LIMIT_SCOPE, RATE, ALSO]), Kind::Off]),
+        Kind::Any(&[LEARNED, Kind::Table(&[SCOPE, RATE, ALSO]), Kind::Off]),
         "How many requests may be sent per time; learned from what responses say of their quotas, or set. \
          Default: off.",
     ),

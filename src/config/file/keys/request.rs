@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, Method};
+use http::HeaderName;
 
 use super::mirrors::{MIRRORS, sets};
-use super::{COUNT, FACTOR, HEDGE, TIME, TIME_OR_OFF, TIME_OR_ZERO, key, needed};
+use super::{COUNT, FACTOR, HEDGE, TIME, TIME_OR_OFF, TIME_OR_ZERO, key, needed, request};
 use crate::config::file::shape::{Key, Kind};
-use crate::config::file::value::{Setter, Table, Value, get_count, get_time};
+use crate::config::file::value::{Table, Value, get_count, get_time};
 use crate::config::headers::DeadlineHeader;
-use crate::config::overrides::RetryOverride;
 use crate::config::policy::RetryAfter;
 use crate::outcome::classify::RetryMethods;
 use crate::outcome::hint::{HintFormat, HintHeaders};
@@ -21,23 +20,19 @@ pub(super) const ON_OFF: Kind = Kind::Any(&[Kind::On, Kind::Off]);
 // Off comes first: it could be a header's name.
 const HEADER_OR_OFF: Kind = Kind::Any(&[Kind::Off, Kind::Header]);
 
-const fn request(
-    name: &'static str,
-    kind: Kind,
-    about: &'static str,
-    set: fn(RetryOverride, &Value) -> RetryOverride,
-) -> Key {
-    Key { set: Setter::Request(set), ..key(name, kind, about) }
-}
-
-pub(in crate::config::file) const SETTINGS: &[Key] = &[
+pub(super) const SETTINGS: &[Key] = &[
     request(
         "max_retries",
         Kind::Whole { min: 0, max: u32::MAX as u64 },
         "The most retries after the first attempt. Default: 3.",
         |it, value| it.max_retries(value.count()),
     ),
-    key("backoff", Kind::Table(&[BACKOFF]), "The delay before each retry."),
+    key(
+        "backoff",
+        Kind::Table(&[BACKOFF]),
+        "The delay before each retry. Default: from 300ms, doubling to 20s; from 1s after a rate \
+         limit that closes no gate. A table serves rate limits, too.",
+    ),
     key(
         "hedge",
         Kind::Any(&[Kind::Table(&[HEDGE]), Kind::On, Kind::Off]),
@@ -81,7 +76,9 @@ pub(in crate::config::file) const SETTINGS: &[Key] = &[
         |it, value| {
             it.retry_methods(match value {
                 Value::Word("all") => RetryMethods::All,
-                Value::List(list) => RetryMethods::Only(list.iter().filter_map(method).collect()),
+                Value::List(list) => {
+                    RetryMethods::Only(list.iter().filter_map(Value::method).collect())
+                }
                 _ => RetryMethods::Idempotent,
             })
         },
@@ -228,7 +225,7 @@ const BACKOFF: &[Key] = &[
         Kind::Word(&["exponential", "linear", "fibonacci", "constant"]),
         "How delays grow. Default: exponential.",
     ),
-    key("delay", TIME_OR_ZERO, "The first delay. Default: 300ms; 1s after rate limits."),
+    key("delay", TIME_OR_ZERO, "The first delay. Default: 300ms."),
     key(
         "factor",
         FACTOR,
@@ -265,13 +262,6 @@ fn statuses(list: &Value) -> Statuses {
         _ => None,
     };
     list.items().iter().filter_map(status).collect()
-}
-
-fn method(value: &Value) -> Option<Method> {
-    match value {
-        Value::Method(method) => Some(method.clone()),
-        _ => None,
-    }
 }
 
 fn idempotency_key(table: &Table) -> IdempotencyKey {
