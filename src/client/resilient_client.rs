@@ -177,11 +177,14 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// A body that comes may take as long as it likes;
 /// [`max_total_time`](crate::ResilientConfigBuilder::max_total_time) limits it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ResilientClient {
     inner: ClientWithMiddleware,
     handle: ResilientHandle,
 }
+
+// reqwest's own would show the default headers, credentials included.
+opaque!(ResilientClient { handle });
 
 impl ResilientClient {
     /// Builds a client with these settings.

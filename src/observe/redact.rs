@@ -119,7 +119,7 @@ impl fmt::Debug for RedactedUrl<'_> {
 
 /// Returns a text, such as an error of another crate, without the secrets of the URLs in it.
 pub(crate) fn redact<'t>(text: &'t str, path: Option<&PathRedactor>) -> Cow<'t, str> {
-    let is_end = |it: char| it.is_whitespace() || matches!(it, '"' | '<' | '>' | '`');
+    let is_end = |it: char| it.is_whitespace() || matches!(it, '"' | '<' | '>');
     let mut redacted = String::new();
     let mut rest = text;
     while let Some(at) = rest.find("://") {
@@ -128,10 +128,10 @@ pub(crate) fn redact<'t>(text: &'t str, path: Option<&PathRedactor>) -> Cow<'t, 
             .rfind(|it| !is_scheme(it))
             .map_or(0, |it| it + rest[it..].chars().next().map_or(0, char::len_utf8));
         let end = rest[at..].find(is_end).map_or(rest.len(), |it| at + it);
-        // A bracket or a stop at the end belongs to the sentence: in a query it would be hidden
-        // anyway.
+        // A bracket, a stop or a quote at the end belongs to the sentence: in a query it would be
+        // hidden anyway.
         let word = &rest[start..end];
-        let url = word.trim_end_matches([')', ']', ',', '.', ';', ':', '\'']);
+        let url = word.trim_end_matches([')', ']', ',', '.', ';', ':', '\'', '`']);
         redacted.push_str(&rest[..start]);
         match Url::parse(url) {
             Ok(parsed) if path.is_none() && is_plain(&parsed) => redacted.push_str(word),
@@ -200,6 +200,10 @@ mod tests {
             ("https://u:hunter2@[bad/ is none", "… is none"),
             ("://hunter2 alone", "… alone"),
             ("é://é", "é…"),
+            (
+                "`https://a.example/x?t=hun`ter2`, `https://b.example/`:",
+                "`https://a.example/x`, `https://b.example/`:",
+            ),
         ] {
             assert_eq!(redact(text, None), expected);
         }
@@ -213,7 +217,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4096))]
 
         #[test]
-        fn no_query_is_left_in_any_text(before in "[^:]{0,9}", query in "[a-zA-Z0-9)(.,;&=%]{1,20}", after in "[ \"][^:]{0,9}") {
+        fn no_query_is_left_in_any_text(before in "[^:]{0,9}", query in "[a-zA-Z0-9)(.,;&=%`']{1,20}", after in "[ \"][^:]{0,9}") {
             let text = format!("{before} https://a.example/x?S3CRET{query}S3CRET{after}");
             prop_assert!(!redact(&text, None).contains("S3CRET"));
         }

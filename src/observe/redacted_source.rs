@@ -28,8 +28,12 @@ impl RedactedSource {
         let is_cut = chain.last().is_some_and(|it| it.source().is_some());
         let url = url.map(|it| RedactedUrl::new(it, path));
         let is_secret = |text: &str| redacted(text, url, path) != text;
-        let any_secret =
-            || chain.iter().any(|it| is_secret(&it.to_string()) || is_secret(&format!("{it:?}")));
+        let any_secret = || {
+            chain.iter().any(|it| {
+                let debug = format!("{it:?}");
+                is_secret(&it.to_string()) || is_secret(&debug) || shows_parts(&debug, path)
+            })
+        };
         if !is_cut && !any_secret() {
             return None;
         }
@@ -43,6 +47,16 @@ impl RedactedSource {
         };
         chain.iter().rev().fold(None, link)
     }
+}
+
+/// Returns whether a text of `Debug` has a URL's own, which shows its parts one by one, and one that
+/// may be secret.
+fn shows_parts(debug: &str, path: Option<&PathRedactor>) -> bool {
+    const SECRET: [&str; 3] = ["password: Some(", "query: Some(", "fragment: Some("];
+    debug.split("cannot_be_a_base: ").skip(1).any(|url| {
+        let is_plain = url.contains("username: \"\"") && !SECRET.iter().any(|it| url.contains(it));
+        !is_plain || path.is_some()
+    })
 }
 
 fn redacted<'t>(
@@ -99,6 +113,31 @@ mod tests {
         let url = Url::parse("https://u:hunter22@a.example/x?token=hunter2").unwrap();
         let redacted = RedactedSource::new(&chain(texts), Some(&url), None)?;
         Some(transport_error::sources(&redacted).map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_url_that_debug_takes_apart_has_secrets_as_well() {
+        #[derive(Debug)]
+        struct Auth(#[expect(dead_code)] Vec<Url>);
+        impl fmt::Display for Auth {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("no token")
+            }
+        }
+        impl Error for Auth {}
+        let hide = PathRedactor::new(str::to_owned);
+        for (url, path, is_secret) in [
+            ("https://a.example/x", None, false),
+            ("https://a.example/x", Some(&hide), true),
+            ("https://id@a.example/x", None, true),
+            ("https://:hunter2@a.example/x", None, true),
+            ("https://a.example/x?token=hunter2", None, true),
+            ("https://a.example/x#hunter2", None, true),
+        ] {
+            let urls = ["https://b.example/", url].map(|it| it.parse().unwrap());
+            let redacted = RedactedSource::new(&Auth(urls.into()), None, path);
+            assert_eq!(redacted.map(|it| format!("{it:?}")), is_secret.then(|| "no token".into()));
+        }
     }
 
     #[test]

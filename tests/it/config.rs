@@ -448,6 +448,31 @@ fn secrets_of_others_are_not_shown() {
     assert!(!shown.to_lowercase().contains("hunter2"), "{shown}");
 }
 
+#[test]
+fn a_url_at_a_wrong_place_shows_no_secret() {
+    let url = "https://user:hunter2@b.example/?token=hunter2";
+    for wrong in [
+        format!("[mirrors.'https://a.example/']\nendpoints = '{url}'"),
+        format!("[mirrors.'https://a.example/']\nendpoints = ['{url}', 1]"),
+        format!("[mirrors]\n'https://a.example/' = '{url}'"),
+        format!("[mirrors]\n'https://a.example/' = ['{url}']"),
+        format!("mirrors = '{url}'"),
+        format!("mirrors = ['{url}']"),
+        format!("backoff = '{url}'"),
+        format!("max_retries = '{url}'"),
+        format!("idempotency_key = '{url}'"),
+    ] {
+        let file: RawConfig = toml::from_str(&wrong).unwrap();
+        let error = file.build().unwrap_err();
+        assert!(!format!("{file:?}{error}{error:?}").contains("hunter2"), "{wrong}: {error}");
+    }
+    let twice = format!(
+        r#"{{"mirrors": {{"https://a.example/": {{"endpoints": ["{url}"], "endpoints": ["{url}"]}}}}}}"#
+    );
+    let error = serde_json::from_str::<RawConfig>(&twice).unwrap().build().unwrap_err();
+    assert!(!format!("{error}{error:?}").contains("hunter2"), "{error}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_host_is_understood_in_every_spelling_or_refused() {
     for name in ["api.example.com", "API.example.com.", "*.example.com."] {

@@ -73,7 +73,7 @@ impl Default for Tree {
     }
 }
 
-/// As one would write it; long values are cut, and text in a table is hidden: its key may be that of
+/// As one would write it; long values are cut, URLs lose their secrets, and text in a table is hidden: its key may be that of
 /// a password, which belongs to another program.
 impl fmt::Debug for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -100,10 +100,13 @@ impl Tree {
             Self::Flag(it) => write!(f, "{it}"),
             Self::Whole(it) => write!(f, "{it}"),
             Self::Float(it) => write!(f, "{it:?}"),
-            Self::Text(it) | Self::Bare(it) if it.chars().count() > 64 => {
-                write!(f, "{:?}", it.chars().take(63).chain(['…']).collect::<String>())
-            }
-            Self::Text(it) | Self::Bare(it) => write!(f, "{it:?}"),
+            // Whatever belongs here, it may be a URL.
+            Self::Text(it) | Self::Bare(it) => match without_secrets(it) {
+                it if it.chars().count() > 64 => {
+                    write!(f, "{:?}", it.chars().take(63).chain(['…']).collect::<String>())
+                }
+                it => write!(f, "{it:?}"),
+            },
             Self::List(items) => {
                 f.write_str("[")?;
                 for (i, item) in items.iter().take(MOST).enumerate() {

@@ -61,7 +61,9 @@ impl FleetGates {
 
     /// Takes the gates that the fleet does not know of.
     pub(crate) fn take(&mut self, now: Instant) -> Vec<FleetGate> {
-        let unreported = self.0.iter_mut().filter(|it| !it.is_reported && it.until > now);
+        // One that opened before the fleet heard of it would be news for ever.
+        self.0.retain(|it| it.until > now);
+        let unreported = self.0.iter_mut().filter(|it| !it.is_reported);
         let taken = unreported.take(MOST_REPORTED).map(|it| {
             it.is_reported = true;
             FleetGate::new(it.key, it.until.saturating_duration_since(now))
@@ -112,6 +114,14 @@ mod tests {
         // Its own, that comes back, is no news.
         assert!(!gates.heed(gate(1, 20), now));
         assert!(gates.heed(gate(1, 21), now) && gates.heed(gate(2, 1), now));
+        assert!(!gates.has_news());
+    }
+
+    #[test]
+    fn a_gate_that_opened_before_it_was_reported_is_no_news() {
+        let (mut gates, now) = (FleetGates::default(), Instant::now());
+        assert!(gates.close(gate(1, 1), now));
+        assert!(gates.take(now + Duration::from_secs(2)).is_empty());
         assert!(!gates.has_news());
     }
 

@@ -267,6 +267,7 @@ struct Recent {
 
 impl Recent {
     fn add(&mut self, node: NodeId, now: u64) {
+        self.forget(now);
         if self.last.insert(node, now) != Some(now) {
             self.order.push_back((now, node));
         }
@@ -277,13 +278,17 @@ impl Recent {
     }
 
     fn len(&mut self, now: u64) -> usize {
+        self.forget(now);
+        self.last.len()
+    }
+
+    fn forget(&mut self, now: u64) {
         while let Some(&(at, node)) = self.order.front().filter(|it| it.0 + WINDOW_MS <= now) {
             self.order.pop_front();
             if self.last.get(&node) == Some(&at) {
                 self.last.remove(&node);
             }
         }
-        self.last.len()
     }
 }
 
@@ -315,6 +320,16 @@ mod tests {
 
     fn secs(n: u64) -> Duration {
         Duration::from_secs(n)
+    }
+
+    #[test]
+    fn reports_of_failures_are_forgotten_after_the_window_whatever_others_say() {
+        let mut host = HostRecord::new(7);
+        for second in 0..1_000 {
+            host.report(node(1), &counts(0, 1), START + 1_000 * second);
+        }
+        let kept = host.failing.order.len() as u64;
+        assert!(kept <= WINDOW_MS / 1_000 + 1, "{kept}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use reqwest_resilient::telemetry::{MetricsObserver, TracingObserver};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
     AttemptLog, CircuitBreaker, Event, HttpRequestError, Outcome, RequestBuilderExt, Resilient,
-    ResponseExt, RetryBudget,
+    ResilientClient, ResponseExt, RetryBudget, blocking,
 };
 
 use super::witness::Witness;
@@ -212,4 +212,20 @@ fn no_secret_comes_out_anywhere() {
     let is_secret = |it: &&str| it.contains("hunter2") || it.contains("swordfish");
     let found: Vec<_> = out.lines().filter(is_secret).collect();
     assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn a_client_shows_no_default_header() {
+    fn customize(builder: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
+        let headers = [(header::AUTHORIZATION, "Bearer hunter2"), (header::COOKIE, "id=hunter2")];
+        let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        let proxy = reqwest::Proxy::all("http://user:hunter2@proxy.example").unwrap();
+        builder.default_headers(headers.into_iter().collect()).proxy(proxy)
+    }
+    let builder = ResilientClient::builder().with_reqwest(customize);
+    let client = builder.clone().build().unwrap();
+    let shown = format!("{builder:?}{client:?}{client:#?}{:?}", client.get(SECRET_URL));
+    assert!(!shown.contains("hunter2"), "{shown}");
+    let blocking = blocking::ResilientClient::builder().with_reqwest(customize).build().unwrap();
+    assert!(!format!("{blocking:?}").contains("hunter2"), "{blocking:?}");
 }
