@@ -143,7 +143,7 @@ impl fmt::Display for Elapsed {
         match () {
             () if after.subsec_nanos() == 0 => write!(f, "{} s", after.as_secs())?,
             () if after < Duration::from_millis(1) => write!(f, "{after:?}")?,
-            () if after < Duration::from_secs(1) => {
+            () if after.as_secs() == 0 => {
                 write!(f, "{} ms", after.as_micros() as f64 / 1e3)?
             }
             () => write!(f, "{} s", after.as_secs_f64())?,
@@ -206,6 +206,7 @@ mod tests {
             (Duration::from_millis(1_500), "1.5 s"),
             (Duration::from_millis(550), "550 ms"),
             (Duration::from_micros(2_500), "2.5 ms"),
+            (Duration::from_millis(1), "1 ms"),
             (Duration::from_micros(5), "5µs"),
             (Duration::ZERO, "0 s"),
         ] {

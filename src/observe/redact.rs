@@ -176,6 +176,8 @@ mod tests {
         assert_eq!(RedactedUrl::new(&url, Some(&hide)).to_string(), "https://h.example/bot/…/send");
         let text = redact("see https://h.example/hunter2", Some(&hide));
         assert_eq!(text, "see https://h.example/…");
+        let redacted = RedactedUrl::new(&url, Some(&hide));
+        assert_eq!(redacted.redact("no route to /bot/hunter2/send"), "no route to /bot/…/send");
         assert_eq!(hide, hide.clone());
         assert_ne!(hide, PathRedactor::new(str::to_owned));
     }
@@ -195,6 +197,11 @@ mod tests {
             ("https://u:hunter2@[bad/ is none", "… is none"),
             ("://hunter2 alone", "… alone"),
             ("é://é", "é…"),
+            // Userinfo may be a name alone or a password alone.
+            ("to https://hunter2@a.example/", "to https://a.example/"),
+            ("to https://:hunter2@a.example/", "to https://a.example/"),
+            // Without a secret a URL stays as it is written.
+            ("to HTTPS://A.example:443, then", "to HTTPS://A.example:443, then"),
         ] {
             assert_eq!(redact(text, None), expected);
         }
