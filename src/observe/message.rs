@@ -214,4 +214,23 @@ mod tests {
             assert_eq!(elapsed.to_string(), format!("timed out after {text} (attempt timeout)"));
         }
     }
+
+    #[test]
+    fn failures_of_the_transport_have_words() {
+        for (kind, words) in [
+            (FailureKind::Builder, "it could not be built"),
+            (FailureKind::Certificate, "certificate refused"),
+            (FailureKind::Connect, "no connection"),
+            (FailureKind::Decode, "response could not be decoded"),
+            (FailureKind::Disconnect, "connection broken"),
+            (FailureKind::Protocol, "response is not HTTP"),
+            (FailureKind::Redirect, "redirect not followed"),
+            (FailureKind::Refused, "refused by the server"),
+            (FailureKind::Throttled, "throttled by the server"),
+            (FailureKind::Timeout, "timeout"),
+        ] {
+            assert_eq!(in_words(kind), Some(words));
+        }
+        assert_eq!(in_words(FailureKind::Other), None);
+    }
 }
