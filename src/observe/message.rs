@@ -143,9 +143,7 @@ impl fmt::Display for Elapsed {
         match () {
             () if after.subsec_nanos() == 0 => write!(f, "{} s", after.as_secs())?,
             () if after < Duration::from_millis(1) => write!(f, "{after:?}")?,
-            () if after.as_secs() == 0 => {
-                write!(f, "{} ms", after.as_micros() as f64 / 1e3)?
-            }
+            () if after.as_secs() == 0 => write!(f, "{} ms", after.as_micros() as f64 / 1e3)?,
             () => write!(f, "{} s", after.as_secs_f64())?,
         }
         write!(f, " ({})", self.limit)

@@ -183,6 +183,23 @@ mod tests {
     }
 
     #[test]
+    fn an_error_of_reqwest_shows_its_url_without_secrets_unless_it_is_the_requests() {
+        let url = Url::parse("https://u:hunter2@a.example/hunter2/x?t=hunter2#hunter2").unwrap();
+        let other = Url::parse("https://b.example/").unwrap();
+        let hide = PathRedactor::new(|path| path.replace("hunter2", "…"));
+        let shown = |request, path| {
+            use reqwest::ResponseBuilderExt;
+            let response = http::Response::builder().status(500).url(url.clone()).body("").unwrap();
+            let error = reqwest::Response::from(response).error_for_status().unwrap_err();
+            url_of(error, Some(request), path).url().map(Url::to_string)
+        };
+        assert_eq!(shown(&url, None), None);
+        assert_eq!(shown(&other, None).as_deref(), Some("https://a.example/hunter2/x"));
+        let hidden = shown(&other, Some(&hide));
+        assert_eq!(hidden.as_deref(), Some("https://a.example/%E2%80%A6/x"));
+    }
+
+    #[test]
     fn urls_in_a_text_are_redacted() {
         for (text, expected) in [
             ("connection refused", "connection refused"),

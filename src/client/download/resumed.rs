@@ -261,7 +261,8 @@ mod tests {
         let expected = Reply::Rest { skip: 40, take: None, complete: None };
         assert_eq!(reply(&open, 200, &[TAG], None), expected);
         let at = HeaderValue::from_static(DATE);
-        let dated = Representation { validator: Ok(Validator::Modified { at, etag: None }), ..open };
+        let dated =
+            Representation { validator: Ok(Validator::Modified { at, etag: None }), ..open };
         assert_eq!(reply(&dated, 200, &[("last-modified", DATE)], None), Reply::Whole);
     }
 

@@ -406,11 +406,11 @@ mod tests {
             let found = learned.quotas[0].cost;
             assert!((found - cost).abs() < 1e-9, "{found} for {cost}");
         }
-        learned.quotas[0].cost = 50.0;
+        learned.quotas[0].cost = 90.0;
         assert_eq!(learned.next(0, pacing(60 * SECOND), now), Turn::At(now + 60 * SECOND));
         learned.quotas[0].remaining = 0.0;
         let late = Pacing { longest: SECOND, unit: 1.0 };
-        // Spread over the time of one request: 25 of them fit into the window.
+        // Spread over the time of one request: four of them fit into the window.
         learned.quotas[0].cost = 25.0;
         learned.quotas[0].window = 10 * SECOND;
         let at = now + 60 * SECOND + SECOND.mul_f64(2.5);
