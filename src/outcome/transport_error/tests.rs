@@ -93,3 +93,32 @@ async fn only_a_connection_that_broke_before_a_response_may_be_stale() {
         assert_eq!(failure.may_be_stale, may_be_stale, "after a head: {after_head}");
     }
 }
+
+#[test]
+fn a_status_of_another_request_is_not_this_one_s() {
+    use reqwest::ResponseBuilderExt;
+    let ours = |by| Some((FailureKind::Status, by));
+    let (answered, unknown, other) = (ours(Answered), ours(MaybeProcessed), None);
+    // URLs as sent and as in the error, and what the error says as one of a middleware and as the
+    // transport's own.
+    for (sent, by, of_middleware, of_transport) in [
+        ("http://a.example/x/y", "http://a.example/x/y?z", unknown, answered),
+        ("http://a.example/x/y", "http://a.example/z", unknown, unknown),
+        ("http://a.example/x/y", "http://b.example/x/y", other, unknown),
+        ("http://a.example/x/y", "http://b.example/mirror/x/y", other, unknown),
+        ("http://a.example/mirror/x/y", "http://b.example/x/y", other, unknown),
+        ("http://a.example/x/y", "http://b.example/z", other, other),
+        ("http://a.example/x/y", "http://a.example:81/z", other, other),
+        ("http://a.example/x/y", "https://a.example:80/z", other, other),
+        ("http://a.example/", "http://b.example/x/", other, other),
+    ] {
+        let (sent, by): (Url, Url) = (sent.parse().unwrap(), by.parse().unwrap());
+        let response = http::Response::builder().status(503).url(by.clone()).body("").unwrap();
+        let error = &reqwest::Response::from(response).error_for_status().unwrap_err();
+        for (transport, expected) in [(None, of_middleware), (Some(error), of_transport)] {
+            let failure = AttemptError { error, transport, sent: &sent, after_head: false }.read();
+            let found = failure.status.map(|_| (failure.kind, failure.delivery));
+            assert_eq!(found, expected, "{by} for {sent}, transport: {}", transport.is_some());
+        }
+    }
+}
