@@ -482,6 +482,46 @@ mod tests {
     }
 
     #[test]
+    fn breaker_that_only_measures_counts_an_opening_once_per_open_time() {
+        let (config, now) = (config(), Instant::now());
+        let mut machine = Machine::new(&config);
+        machine.only_measure();
+        assert!(machine.prevented().is_none());
+        for (millis, expected) in [(0, None), (0, Some(1)), (4_999, Some(1)), (5_000, Some(2))] {
+            let at = now + Duration::from_millis(millis);
+            assert_eq!(call(&mut machine, FAILED, &config, at), None);
+            let openings = machine.prevented().map(|it| it.openings);
+            assert_eq!(openings, expected, "after {millis} ms");
+        }
+    }
+
+    #[test]
+    fn breaker_that_only_measures_is_not_calm_while_a_rule_is_broken() {
+        let (half, now) = (Percent::new(50).unwrap(), Instant::now());
+        let ten = Window::Count(NonZeroU16::new(10).unwrap());
+        let config = BreakerConfig::failure_rate(half, ten).min_samples(number(2));
+        for (failures, is_calm) in [(1, true), (3, false)] {
+            let mut machine = Machine::new(&config);
+            machine.only_measure();
+            let reports = (0..failures).map(|_| FAILED).chain([GOOD, GOOD]);
+            reports.for_each(|it| drop(call(&mut machine, it, &config, now)));
+            assert_eq!(machine.calm_until(&config, now).is_some(), is_calm, "{failures}");
+        }
+    }
+
+    #[test]
+    fn breaker_is_closed_by_a_probe_that_was_replaced_twice() {
+        let (config, now) = (config(), Instant::now());
+        let mut machine = Machine::new(&config);
+        call(&mut machine, FAILED, &config, now);
+        call(&mut machine, FAILED, &config, now);
+        let minutes = [1, 2, 3].map(|it| now + it * Duration::from_secs(60));
+        let probes = minutes.map(|it| machine.enter(&config, it).0.unwrap());
+        let closed = machine.exit(probes[0], GOOD, &config, minutes[2], || 0.0);
+        assert_eq!(closed.map(|it| it.to), Some(BreakerState::Closed));
+    }
+
+    #[test]
     fn breaker_tells_changes_by_hand_and_forgets_what_began_before_a_restart() {
         let (config, now, time) = (config(), Instant::now(), Duration::from_secs(9));
         let mut machine = Machine::new(&config);

@@ -1,6 +1,5 @@
 //! Values per host pattern.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
@@ -107,15 +106,14 @@ pub(crate) fn canonical(name: &str) -> Option<Box<str>> {
 }
 
 /// Returns a pattern without secrets: it may be a whole URL by mistake.
-pub(crate) fn without_secrets(name: &str) -> Cow<'_, str> {
+pub(crate) fn without_secrets(name: &str) -> String {
     let shown = name.split(['?', '#']).next().unwrap_or_default();
     let cut = if shown.len() < name.len() { "…" } else { "" };
     match shown.rsplit_once('@') {
         // A password may have a `?` in it.
-        _ if name[shown.len()..].contains('@') => Cow::Borrowed("…"),
-        Some((_, host)) => Cow::Owned(format!("…@{host}{cut}")),
-        None if cut.is_empty() => Cow::Borrowed(name),
-        None => Cow::Owned(format!("{shown}{cut}")),
+        _ if name[shown.len()..].contains('@') => "…".to_owned(),
+        Some((_, host)) => format!("…@{host}{cut}"),
+        None => format!("{shown}{cut}"),
     }
 }
 

@@ -339,10 +339,11 @@ mod tests {
     use std::sync::Arc;
 
     use http::{HeaderMap, HeaderName, Method, StatusCode, header};
-    use reqwest::Url;
+    use reqwest::{Body, Url};
 
     use super::*;
     use crate::config::policy::{Patch, Setting};
+    use crate::outcome::classify::RetryMethods;
     use crate::outcome::{Failure, OutcomeResult};
     use crate::retry::backoff::{Exponential, Jitter};
 
@@ -442,6 +443,64 @@ mod tests {
         assert_eq!(small(&policy()).0.left(now), None);
         let endless = Policy { max_total_time: Some(Duration::MAX), ..policy() };
         assert_eq!(small(&endless).0.deadline(), None);
+    }
+
+    #[test]
+    fn another_endpoint_is_asked_for_what_is_safe_and_has_a_retry_and_time_left() {
+        let policy = Policy { max_total_time: Some(SECOND), ..policy() };
+        let none = Policy { max_retries: 0, ..policy.clone() };
+        for (repeat, policy, method, after, expected) in [
+            (Repeat::Always, &policy, Method::GET, SECOND / 2, true),
+            (Repeat::IfNotProcessed, &policy, Method::GET, SECOND / 2, false),
+            (Repeat::Always, &none, Method::GET, SECOND / 2, false),
+            (Repeat::Always, &policy, Method::PUT, SECOND / 2, false),
+            (Repeat::Always, &policy, Method::GET, SECOND, false),
+        ] {
+            let (mut retry, facts) = request(policy, repeat, Upload::Small);
+            let decision = retry.look_elsewhere(policy, &method, facts.now + after);
+            assert_eq!(decision.is_some(), expected, "{method} {repeat:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn a_hedge_is_part_of_the_first_attempt() {
+        let (mut retry, _) = small(&policy());
+        assert!(retry.is_first());
+        retry.attempt();
+        retry.hedge();
+        assert!(retry.is_first());
+        retry.attempt();
+        assert!(!retry.is_first());
+    }
+
+    #[test]
+    fn method_and_body_say_how_often_a_request_may_be_sent() {
+        let of = |policy: &Policy, method: Method, body: Option<Body>, is_made: bool| {
+            let mut request = Request::new(method, Url::parse("http://a.example/").unwrap());
+            *request.body_mut() = body;
+            let mut extensions = Extensions::new();
+            if is_made {
+                extensions.insert(BodyFactory::new(|| async { Ok(Body::default()) }));
+            }
+            let retry = Retry::of_request(policy, &mut request, &extensions, Instant::now());
+            (retry.repeat, retry.upload)
+        };
+        let some = Policy { methods: RetryMethods::Only(vec![Method::PUT]), ..policy() };
+        let (get, put, post) = (Method::GET, Method::PUT, Method::POST);
+        let bytes = |length: usize| Some(Body::from(vec![0; length]));
+        let stream = || Some(Body::wrap(Body::from("")));
+        for (policy, method, body, is_made, expected) in [
+            (&policy(), &get, None, false, (Repeat::Always, Upload::Small)),
+            (&policy(), &post, None, false, (Repeat::IfNotProcessed, Upload::Small)),
+            (&some, &put, None, false, (Repeat::Always, Upload::Small)),
+            (&some, &get, None, false, (Repeat::NotAllowed, Upload::Small)),
+            (&policy(), &put, bytes(LARGE), false, (Repeat::Always, Upload::Small)),
+            (&policy(), &put, bytes(LARGE + 1), false, (Repeat::Always, Upload::Large)),
+            (&policy(), &put, stream(), false, (Repeat::Never, Upload::Large)),
+            (&policy(), &put, stream(), true, (Repeat::Always, Upload::Large)),
+        ] {
+            assert_eq!(of(policy, method.clone(), body, is_made), expected, "{method} {is_made}");
+        }
     }
 
     #[test]

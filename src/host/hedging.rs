@@ -74,3 +74,61 @@ impl Admission<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use http::{Extensions, Method};
+
+    use super::*;
+    use crate::config::policy::Policy;
+    use crate::host::fleet::advice::{BreakerAdvice, FleetState};
+    use crate::host::fleet::hub::Hub;
+    use crate::host::fleet::signals::FleetSettings;
+    use crate::host::fleet::view::Source;
+    use crate::host::map::HostMap;
+    use crate::host::parts::Parts;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Changes an admission before it is asked for a hedge.
+    type Change = fn(&mut Admission<'_>);
+
+    fn refusal(hosts: &HostMap, change: Change, now: Instant) -> Option<HedgeRefusal> {
+        let (policy, hedge) = (Policy::default(), Hedge::after(SECOND));
+        let request = Request::new(Method::GET, "https://a.example/".parse().unwrap());
+        let parts = Parts::find(hosts, policy.host_rules(), &request, now);
+        let mut admission = Admission::new(parts, &Extensions::new());
+        change(&mut admission);
+        let turn = admission.begin_hedging(&hedge, &request, true, now);
+        admission.admit_hedge(&turn, None, now).err()
+    }
+
+    #[test]
+    fn a_probe_is_never_hedged() {
+        let (hosts, now) = (HostMap::default(), Instant::now());
+        let refused = Some(HedgeRefusal::CircuitBreaker);
+        for (change, expected) in [
+            ((|_| {}) as Change, None),
+            (|it| it.is_outer_probe = true, refused),
+            (|it| it.probing = Some(Arc::default()), refused),
+        ] {
+            assert_eq!(refusal(&hosts, change, now), expected);
+        }
+    }
+
+    #[test]
+    fn there_is_no_hedge_while_the_fleet_is_open() {
+        let (hosts, now) = (HostMap::default(), Instant::now());
+        let [shares_breaker, shares_gate] = [true; 2];
+        let (report_every, timeout) = (SECOND, SECOND);
+        let settings = FleetSettings { report_every, timeout, shares_breaker, shares_gate };
+        hosts.join(&Arc::new(Hub::new(settings)));
+        assert_eq!(refusal(&hosts, |_| {}, now), None);
+        let host = hosts.find(&"https://a.example/".parse().unwrap(), now).into_owned();
+        let open = BreakerAdvice::new(7, 1, FleetState::Open { remaining: SECOND });
+        host.used_member().unwrap().heed(&open, Source::Exchange, 0.0, now);
+        assert_eq!(refusal(&hosts, |_| {}, now), Some(HedgeRefusal::CircuitBreaker));
+    }
+}

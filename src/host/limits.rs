@@ -162,3 +162,38 @@ impl<'p> Limits<'p> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt, time::Duration};
+
+    use http::Method;
+    use reqwest::Url;
+
+    use super::*;
+    use crate::host::rate::Pacing;
+    use crate::outcome::{Failure, FailureKind, OutcomeResult};
+
+    const PACING: Pacing = Pacing { longest: Duration::ZERO, unit: 0.0 };
+
+    #[test]
+    fn an_attempt_that_was_not_sent_takes_nothing_of_a_learned_quota() {
+        let (now, url) = (Instant::now(), Url::parse("https://a.example/").unwrap());
+        let request = Request::new(Method::GET, url.clone());
+        for (delivery, left) in [(Delivery::NotSent, 2), (Delivery::MaybeProcessed, 1)] {
+            let learner = Arc::new(Learner::default());
+            let (name, reset) = ("requests".into(), Duration::from_secs(60));
+            let quota = QuotaUse { name, remaining: 2, limit: Some(9), reset, window: None };
+            learner.try_turn(PACING, now).unwrap().end(Some(&[quota]), now);
+
+            let mut limits = Limits::new(None, vec![], &request);
+            limits.ticket = learner.try_turn(PACING, now);
+            limits.spend();
+            let failure = Failure::new(FailureKind::Disconnect, delivery);
+            let result = OutcomeResult::Failure(failure, &fmt::Error);
+            limits.settle(&Outcome::new(&Method::GET, &url, result), None, now);
+            let tickets = std::iter::from_fn(|| learner.try_turn(PACING, now));
+            assert_eq!(tickets.collect::<Vec<_>>().len(), left, "{delivery:?}");
+        }
+    }
+}

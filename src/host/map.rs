@@ -348,6 +348,23 @@ mod tests {
     }
 
     #[test]
+    fn a_state_is_found_by_hash_and_key() {
+        let (first, family) = (FirstHosts::new(64), Arc::default());
+        let state = Arc::new(HostState::new(Key::of_host("https://a.example"), &family));
+        assert!(first.keep(&state, 1).is_some());
+        assert!(first.get("https://a.example", 1).is_some());
+        assert!(first.get("https://b.example", 1).is_none());
+        assert!(first.get("https://a.example", 2).is_none());
+    }
+
+    #[test]
+    fn the_lowest_bits_of_a_hash_choose_no_shard() {
+        let map = map(1_024);
+        assert!(std::ptr::eq(map.shard(0), map.shard(0xff)));
+        assert!(!std::ptr::eq(map.shard(0), map.shard(u64::from(u32::MAX) << 24)));
+    }
+
+    #[test]
     fn a_host_is_found_by_any_of_its_urls() {
         for bound in [1_024, 8] {
             let (map, now) = (map(bound), Instant::now());

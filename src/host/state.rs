@@ -301,3 +301,60 @@ impl Further {
             || self.pacer.get().is_some_and(|it| it.is_ahead(now))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{num::NonZeroU32, time::Duration};
+
+    use http::Method;
+    use reqwest::Request;
+
+    use super::*;
+    use crate::breaker::{BreakerConfig, CircuitBreakers};
+    use crate::host::limit::Limit;
+    use crate::host::rate::Rate;
+
+    fn state(family: &Arc<Family>) -> HostState {
+        HostState::new(Key::of_host("https://a.example"), family)
+    }
+
+    #[test]
+    fn a_host_has_one_load() {
+        let state = state(&Arc::default());
+        assert!(Arc::ptr_eq(state.load(), state.load()));
+    }
+
+    #[test]
+    fn a_state_whose_limit_is_in_use_is_costly_to_evict() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let limited = state(&Arc::default());
+        let limiter = Arc::clone(limited.limiter(&Limit::fixed(1).into()));
+        assert_eq!(limited.eviction(now), Eviction::Free);
+        let permit = limiter.try_acquire();
+        assert_eq!(limited.eviction(now), Eviction::Costly);
+        drop(permit);
+        assert_eq!(limited.eviction(now), Eviction::Free);
+
+        let paced = state(&Arc::default());
+        let rules = RateLimit::from(Rate::per_second(1));
+        let pacer = paced.pacer(&rules);
+        assert_eq!(paced.eviction(now), Eviction::Free);
+        let request = Request::new(Method::GET, "https://a.example/".parse().unwrap());
+        let _slot = pacer.reserve(&rules, &request, 1, second, now).unwrap();
+        assert_eq!(paced.eviction(now), Eviction::Costly);
+        assert_eq!(paced.eviction(now + second), Eviction::Free);
+    }
+
+    #[test]
+    fn a_mode_of_one_host_is_kept_and_that_of_all_is_set_again() {
+        let (family, now) = (Arc::default(), Instant::now());
+        let state = state(&family);
+        let rules = CircuitBreakers::from(BreakerConfig::consecutive(NonZeroU32::MIN)).rules;
+        state.breaker(&rules).force_open();
+        assert_eq!(state.eviction(now), Eviction::Never);
+        family.set_mode(Some(Mode::Disabled));
+        assert_eq!(state.eviction(now), Eviction::Never);
+        family.set_mode(Some(Mode::ForcedOpen));
+        assert_eq!(state.eviction(now), Eviction::Free);
+    }
+}

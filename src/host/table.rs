@@ -180,3 +180,22 @@ impl Table {
         self.slots[older].newer = newer;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_with_the_same_hash_have_states_of_their_own() {
+        let (mut table, family, now) = (Table::default(), Arc::default(), Instant::now());
+        let (host, users) = (Key::of_host("a"), Key::of_user("a"));
+        for key in [host, users] {
+            assert!(table.peek(key, 1).is_none());
+            table.insert(Arc::new(HostState::new(key, &family)), 1, 8, now);
+        }
+        assert!(table.peek(host, 1).is_some_and(|it| it.is(host) && !it.is(users)));
+        assert!(table.peek(users, 1).is_some_and(|it| it.is(users)));
+        assert!(table.peek(Key::of_host("b"), 1).is_none());
+        assert!(table.peek(host, 2).is_none());
+    }
+}

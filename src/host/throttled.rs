@@ -50,3 +50,31 @@ impl Admission<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{Extensions, Method};
+
+    use super::*;
+    use crate::config::policy::Policy;
+    use crate::host::map::HostMap;
+    use crate::host::parts::Parts;
+
+    #[test]
+    fn the_gate_of_a_host_that_a_redirect_led_to_is_closed() {
+        let (hosts, now) = (HostMap::default(), Instant::now());
+        let [open, shut] =
+            [None, Some(GateKey::default())].map(|gate| Policy { gate, ..Policy::default() });
+        let [own, other]: [Url; 2] =
+            ["https://a.example/", "https://b.example/"].map(|it| it.parse().unwrap());
+        let request = Request::new(Method::GET, own);
+        let hint = Some(Duration::from_secs(30));
+        for (policy, closes) in [(&open, false), (&shut, true)] {
+            let parts = Parts::find(&hosts, policy.host_rules(), &request, now);
+            let admission = Admission::new(parts, &Extensions::new());
+            admission.close_gate_of(&other, &request, Throttle::RateLimit, hint, now, || 0.0);
+            let there = Parts::find_at(&hosts, shut.host_rules(), &other, &request, now);
+            assert_eq!((there.may_be_held_back(), admission.may_be_held_back()), (closes, false));
+        }
+    }
+}

@@ -253,13 +253,9 @@ impl History {
     pub(crate) fn push_superseded(&mut self, attempt: Attempt) {
         self.total = self.total.max(attempt.number);
         push(&mut self.attempts, attempt);
-        let later = self.attempts.iter().rev().skip(1);
-        let number = self.attempts.last().map_or(0, |it| it.number);
-        let later = later.take_while(|it| it.number > number).count();
-        if later > 0 {
-            let from = self.attempts.len() - 1 - later;
-            self.attempts[from..].rotate_right(1);
-        }
+        let Some((new, before)) = self.attempts.split_last() else { return };
+        let at = before.partition_point(|it| it.number <= new.number);
+        self.attempts[at..].rotate_right(1);
     }
 
     pub(crate) fn hold(&mut self, hold: Hold) {

@@ -143,9 +143,7 @@ impl fmt::Display for Elapsed {
         match () {
             () if after.subsec_nanos() == 0 => write!(f, "{} s", after.as_secs())?,
             () if after < Duration::from_millis(1) => write!(f, "{after:?}")?,
-            () if after < Duration::from_secs(1) => {
-                write!(f, "{} ms", after.as_micros() as f64 / 1e3)?
-            }
+            () if after.as_secs() == 0 => write!(f, "{} ms", after.as_micros() as f64 / 1e3)?,
             () => write!(f, "{} s", after.as_secs_f64())?,
         }
         write!(f, " ({})", self.limit)
@@ -206,11 +204,31 @@ mod tests {
             (Duration::from_millis(1_500), "1.5 s"),
             (Duration::from_millis(550), "550 ms"),
             (Duration::from_micros(2_500), "2.5 ms"),
+            (Duration::from_millis(1), "1 ms"),
             (Duration::from_micros(5), "5µs"),
             (Duration::ZERO, "0 s"),
         ] {
             let elapsed = Elapsed { limit: TimeLimit::AttemptTimeout, after };
             assert_eq!(elapsed.to_string(), format!("timed out after {text} (attempt timeout)"));
         }
+    }
+
+    #[test]
+    fn failures_of_the_transport_have_words() {
+        for (kind, words) in [
+            (FailureKind::Builder, "it could not be built"),
+            (FailureKind::Certificate, "certificate refused"),
+            (FailureKind::Connect, "no connection"),
+            (FailureKind::Decode, "response could not be decoded"),
+            (FailureKind::Disconnect, "connection broken"),
+            (FailureKind::Protocol, "response is not HTTP"),
+            (FailureKind::Redirect, "redirect not followed"),
+            (FailureKind::Refused, "refused by the server"),
+            (FailureKind::Throttled, "throttled by the server"),
+            (FailureKind::Timeout, "timeout"),
+        ] {
+            assert_eq!(in_words(kind), Some(words));
+        }
+        assert_eq!(in_words(FailureKind::Other), None);
     }
 }

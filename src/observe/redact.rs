@@ -181,8 +181,28 @@ mod tests {
         assert_eq!(RedactedUrl::new(&url, Some(&hide)).to_string(), "https://h.example/bot/…/send");
         let text = redact("see https://h.example/hunter2", Some(&hide));
         assert_eq!(text, "see https://h.example/…");
+        let redacted = RedactedUrl::new(&url, Some(&hide));
+        assert_eq!(redacted.redact("no route to /bot/hunter2/send"), "no route to /bot/…/send");
         assert_eq!(hide, hide.clone());
         assert_ne!(hide, PathRedactor::new(str::to_owned));
+    }
+
+    #[test]
+    fn an_error_of_reqwest_shows_its_url_without_secrets_unless_it_is_the_requests() {
+        let url = Url::parse("https://u:hunter2@a.example/hunter2/x?t=hunter2#hunter2").unwrap();
+        let other = Url::parse("https://b.example/").unwrap();
+        let hide = PathRedactor::new(|path| path.replace("hunter2", "…"));
+        let shown = |request, path| {
+            use reqwest::ResponseBuilderExt;
+            let response = http::Response::builder().status(500).url(url.clone()).body("").unwrap();
+            let error = reqwest::Response::from(response).error_for_status().unwrap_err();
+            let shown = url_of(error.into(), Some(request), path);
+            shown.downcast_ref::<reqwest::Error>()?.url().map(Url::to_string)
+        };
+        assert_eq!(shown(&url, None), None);
+        assert_eq!(shown(&other, None).as_deref(), Some("https://a.example/hunter2/x"));
+        let hidden = shown(&other, Some(&hide));
+        assert_eq!(hidden.as_deref(), Some("https://a.example/%E2%80%A6/x"));
     }
 
     #[test]
@@ -204,6 +224,11 @@ mod tests {
                 "`https://a.example/x?t=hun`ter2`, `https://b.example/`:",
                 "`https://a.example/x`, `https://b.example/`:",
             ),
+            // Userinfo may be a name alone or a password alone.
+            ("to https://hunter2@a.example/", "to https://a.example/"),
+            ("to https://:hunter2@a.example/", "to https://a.example/"),
+            // Without a secret a URL stays as it is written.
+            ("to HTTPS://A.example:443, then", "to HTTPS://A.example:443, then"),
         ] {
             assert_eq!(redact(text, None), expected);
         }

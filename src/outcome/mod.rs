@@ -342,7 +342,9 @@ pub(crate) fn cross_host_url<'a>(asked: &Url, by: &'a Url) -> Option<&'a Url> {
 ///
 /// A different query shows none: a middleware may have signed the URL.
 pub(crate) fn tells_of_redirect(asked: &Url, by: &Url) -> bool {
-    let place = |url: &Url| (url.scheme() == "https", url.port_or_known_default());
+    fn place(url: &Url) -> (&str, Option<u16>) {
+        (url.scheme(), url.port_or_known_default())
+    }
     let differs =
         asked.host() != by.host() || place(asked) != place(by) || asked.path() != by.path();
     differs && by.host_str() != Some(PLACEHOLDER_HOST)
@@ -403,6 +405,57 @@ mod tests {
             assert_eq!(it.to_string(), "status 502");
             assert_eq!(format!("{it:?}"), "Outcome(attempt 3: status 502)");
         });
+    }
+
+    #[test]
+    fn without_settings_a_429_throttles() {
+        let (headers, by) = (HeaderMap::new(), url("http://a.example/"));
+        for (status, retries, health) in [
+            (StatusCode::OK, false, Health::Success),
+            (StatusCode::TOO_MANY_REQUESTS, true, Health::Throttled),
+            (StatusCode::SERVICE_UNAVAILABLE, true, Health::Failure),
+        ] {
+            let (headers, url) = (&headers, &by);
+            let result =
+                OutcomeResult::Response { status, headers, url, body: None, redirected: false };
+            check("http://a.example/", result, |it| {
+                let found = (it.default_verdict().is_retry(), it.default_health());
+                assert_eq!(found, (retries, Some(health)), "{status}");
+            });
+        }
+    }
+
+    #[test]
+    fn a_stale_or_silent_connection_makes_the_others_suspect() {
+        let of = |failure: Failure| {
+            let mut suspect = false;
+            let result = OutcomeResult::Failure(failure, &fmt::Error);
+            check("http://a.example/", result, |it| suspect = it.makes_pool_suspect());
+            suspect
+        };
+        let of_kind = |kind, delivery| of(Failure::new(kind, delivery));
+        assert!(of_kind(FailureKind::Timeout, Delivery::MaybeProcessed));
+        assert!(!of_kind(FailureKind::Timeout, Delivery::NotSent));
+        assert!(!of_kind(FailureKind::Disconnect, Delivery::MaybeProcessed));
+        let broken = Failure::new(FailureKind::Disconnect, Delivery::MaybeProcessed);
+        assert!(of(Failure { may_be_stale: true, ..broken }));
+    }
+
+    #[test]
+    fn a_request_that_was_rejected_here_heard_nothing() {
+        let heard = Heard { retry_in: Some(Duration::from_secs(1)), rate_limited: true };
+        for (kind, expected) in [
+            (FailureKind::CircuitOpen, Heard::default()),
+            (FailureKind::RateLimited, Heard::default()),
+            (FailureKind::Disconnect, heard),
+        ] {
+            let result = OutcomeResult::Failure(Failure::new(kind, Delivery::NotSent), &fmt::Error);
+            check("http://a.example/", result, |it| {
+                let it = Outcome { heard, ..*it };
+                let found = (it.retry_in(), it.is_rate_limited());
+                assert_eq!(found, (expected.retry_in, expected.rate_limited), "{kind:?}");
+            });
+        }
     }
 
     #[test]

@@ -84,3 +84,26 @@ pub(crate) fn is_marked(extensions: &Extensions) -> bool {
 pub(crate) fn forget(extensions: &mut Extensions) {
     extensions.remove::<Preparing>();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_that_prevented_the_sending_is_its_source() {
+        let error = NotSent::new("no token");
+        assert_eq!(error.to_string(), "nothing was sent");
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("no token"));
+        assert!(is_said_by(&error) && !is_said_by(&fmt::Error));
+    }
+
+    #[test]
+    fn an_attempt_is_marked_until_the_marker_is_cleared() {
+        let mut extensions = Extensions::new();
+        assert!(!is_marked(&extensions));
+        mark(&mut extensions);
+        assert!(is_marked(&extensions));
+        forget(&mut extensions);
+        assert!(!is_marked(&extensions));
+    }
+}

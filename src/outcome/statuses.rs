@@ -160,6 +160,7 @@ mod tests {
         assert_eq!(format!("{set:?}"), "{408, 425, 500, 501, 502, 503, 598, 599, 700, 701}");
         assert_eq!(Statuses::from(vec![429, 503]), Statuses::from([503, 429]));
         assert_eq!(set.invalid(), None);
+        assert!(!set.is_hinted() && Statuses::from((503, set.with_hinted())).is_hinted());
     }
 
     #[test]

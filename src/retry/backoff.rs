@@ -403,6 +403,12 @@ mod tests {
     }
 
     #[test]
+    fn nanoseconds_are_exact() {
+        assert_eq!(nanos(1_500_000_000), Duration::from_millis(1_500));
+        assert_eq!(nanos(u128::MAX), Duration::MAX);
+    }
+
+    #[test]
     fn arithmetic_saturates() {
         for backoff in [&Exponential::new(secs(1)) as &dyn Backoff, &Fibonacci::new(Duration::MAX)]
         {

@@ -256,6 +256,14 @@ mod tests {
         let ranged = Representation { start: 10, length: Some(50), ..tagged() };
         let expected = Reply::Rest { skip: 50, take: Some(10), complete: None };
         assert_eq!(reply(&ranged, 200, &[TAG], Some(100)), expected);
+        // Without lengths a validator proves it only if every response has to repeat it.
+        let open = Representation { length: None, complete: None, ..tagged() };
+        let expected = Reply::Rest { skip: 40, take: None, complete: None };
+        assert_eq!(reply(&open, 200, &[TAG], None), expected);
+        let at = HeaderValue::from_static(DATE);
+        let dated =
+            Representation { validator: Ok(Validator::Modified { at, etag: None }), ..open };
+        assert_eq!(reply(&dated, 200, &[("last-modified", DATE)], None), Reply::Whole);
     }
 
     #[test]

@@ -115,6 +115,12 @@ mod tests {
         assert!(!gates.heed(gate(1, 20), now));
         assert!(gates.heed(gate(1, 21), now) && gates.heed(gate(2, 1), now));
         assert!(!gates.has_news());
+        // A quarter of a second is not worth a word.
+        let later = FleetGate::new(1, Duration::from_secs(21) + NEGLIGIBLE);
+        assert!(!gates.close(later, now) && !gates.close(FleetGate::new(3, NEGLIGIBLE), now));
+        // Nor is a gate that opened before it was reported.
+        assert!(gates.close(gate(4, 1), now));
+        assert!(gates.take(now + Duration::from_secs(1)).is_empty());
     }
 
     #[test]

@@ -374,7 +374,8 @@ impl Word {
         // A store that began anew has closed nothing: it knows nothing.
         let has_closed = is_new && to.run == from.run && to.is_closed();
         let closings = (self.closings() + u64::from(has_closed)) & Self::CLOSINGS;
-        let version = ((self.0 >> 32) + 1) & 0xffff_ffff;
+        // What is left of its highest bit is shifted out.
+        let version = (self.0 >> 32) + 1;
         Self(version << 32 | closings << 2 | stance)
     }
 
@@ -468,5 +469,68 @@ mod tests {
         member.put_back(&merged);
         let report = member.take_report(now).unwrap();
         assert_eq!((report.ok, report.failed, report.counts()), (0, 0, false));
+    }
+
+    #[test]
+    fn each_count_alone_is_reported_and_keeps_a_member() {
+        let (_hub, member) = member();
+        let now = Instant::now();
+        assert!(member.is_idle() && member.take_report(now).is_none());
+        let Counts { ok, failed, probes_ok, probes_failed, offered, asked } = &member.counts;
+        for count in [ok, failed, probes_ok, probes_failed, offered] {
+            count.store(1, Ordering::Relaxed);
+            assert!(!member.is_idle() && member.take_report(now).is_some());
+            assert!(member.is_idle() && member.take_report(now).is_none());
+        }
+        asked.store(1, Ordering::Relaxed);
+        assert!(member.is_idle() && member.take_report(now).is_some());
+        member.hand_on(FleetGate::new(1, Duration::from_secs(9)), now);
+        assert!(!member.is_idle());
+        assert_eq!(member.take_report(now).map(|it| it.gates.len()), Some(1));
+        assert!(member.is_idle() && member.take_report(now).is_none());
+    }
+
+    #[test]
+    fn a_node_votes_by_the_majority_of_its_attempts() {
+        let (_hub, member) = member();
+        for (failures, votes_failing) in [(1, false), (2, true)] {
+            member.record(member.entry(), false);
+            (0..failures).for_each(|_| member.record(member.entry(), true));
+            let report = member.take_report(Instant::now()).unwrap();
+            assert_eq!(report.votes_failing, votes_failing);
+        }
+    }
+
+    #[test]
+    fn what_was_counted_in_an_epoch_that_is_over_is_not_reported() {
+        let (_hub, member) = member();
+        let failed = || member.take_report(Instant::now()).map_or(0, |it| it.failed);
+        for (epoch, expected) in [(3, 1), (3, 1), (5, 0), (5, 1)] {
+            member.record(member.entry(), true);
+            heed(&member, 7, epoch, FleetState::Closed);
+            assert_eq!(failed(), expected, "{epoch}");
+        }
+    }
+
+    #[test]
+    fn an_open_fleet_rejects_all() {
+        let (_hub, member) = member();
+        let now = Instant::now();
+        assert!(member.rejects(now).is_none() && !member.is_open());
+        heed(&member, 7, 0, OPEN);
+        assert!(member.rejects(now).is_some() && member.is_open());
+        heed(&member, 7, 1, FleetState::Closed);
+        assert!(member.rejects(now).is_none() && !member.is_open());
+    }
+
+    #[test]
+    fn a_rate_is_shared_once_the_demand_is_known() {
+        let (_hub, member) = member();
+        let now = Instant::now();
+        let turn = || member.take_turn(1.0, 1, || 0.5, now);
+        assert_eq!(turn(), Turn::Local { nodes: 1 });
+        member.heed_demand(Demand { offered_per_second: 9.0, nodes: 2, heard: now });
+        assert!(matches!(turn(), Turn::Wait(_)));
+        assert_eq!(member.take_report(now).map(|it| it.offered), Some(2));
     }
 }

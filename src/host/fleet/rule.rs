@@ -344,6 +344,20 @@ mod tests {
     }
 
     #[test]
+    fn a_gate_is_news_if_it_opens_clearly_later_than_is_known() {
+        let mut host = HostRecord::new(7);
+        let gate = |key, millis| FleetGate::new(key, Duration::from_millis(millis));
+        assert!(host.is_gate_news(&gate(1, 1), START) && !host.is_gate_news(&gate(1, 0), START));
+        host.close_gate(&gate(1, 1_000), START);
+        assert!(!host.is_gate_news(&gate(1, 999 + NEWS_MS), START));
+        assert!(host.is_gate_news(&gate(1, 1_000 + NEWS_MS), START));
+        assert!(host.is_gate_news(&gate(2, 1), START));
+        let over = START + 2_000;
+        assert!(!host.is_gate_news(&gate(1, NEWS_MS - 1), over));
+        assert!(host.is_gate_news(&gate(1, NEWS_MS), over));
+    }
+
+    #[test]
     fn a_fleet_opens_with_a_jitter_by_the_stores_clock() {
         let mut host = HostRecord::new(7);
         host.report(node(1), &counts(0, 10), START + 500);

@@ -129,10 +129,10 @@ mod tests {
         schedule.ask(Urgency::Now, 0.0, start);
         let (mut now, mut asked) = (start, vec![]);
         while let Some(at) = schedule.due() {
-            now = at;
-            if now - start > 300 * SECOND {
+            if at - start > 300 * SECOND {
                 break;
             }
+            now = at;
             asked.push((now - start).as_secs());
             schedule.begin(now);
             now += SECOND / 5;
@@ -144,9 +144,9 @@ mod tests {
         let within_10s = asked.iter().filter(|it| **it <= 10).count();
         assert!(within_10s >= 7, "{asked:?}");
         let (_, last) = (asked.pop(), asked.pop());
-        assert!(schedule.fails_for(now) > 290 * SECOND && last.is_some());
+        assert!(schedule.fails_for(now) > 260 * SECOND && last.is_some());
         schedule.hear(now);
-        assert_eq!(schedule.due(), Some(now.max(schedule.last.unwrap() + SECOND)));
+        assert_eq!(schedule.due(), Some(schedule.last.unwrap() + SECOND));
         schedule.succeeded();
         assert_eq!(schedule.fails_for(now), Duration::ZERO);
     }

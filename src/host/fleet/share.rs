@@ -63,6 +63,8 @@ mod tests {
         let of = |unit: f64| demand(1_500.0, 5).turn(1_000.0, move || unit, now);
         assert_eq!(of(0.66), Turn::Go);
         assert_eq!(of(0.67), Turn::Wait(ASK_AGAIN.mul_f64(1.17)));
+        let half = demand(2_000.0, 5).turn(1_000.0, || 0.5, now);
+        assert_eq!(half, Turn::Wait(ASK_AGAIN));
         let gone = (0..1_000).filter(|it| of(f64::from(*it) / 1_000.0) == Turn::Go).count();
         assert_eq!(gone, 667);
     }

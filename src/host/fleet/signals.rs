@@ -57,9 +57,8 @@ impl Signals {
     #[inline]
     pub(crate) fn raise(&self, urgency: Urgency) {
         let urgency = urgency as u8;
-        if self.urgency.load(Ordering::Relaxed) < urgency
-            && self.urgency.fetch_max(urgency, Ordering::AcqRel) < urgency
-        {
+        if self.urgency.load(Ordering::Relaxed) < urgency {
+            self.urgency.fetch_max(urgency, Ordering::AcqRel);
             self.wake.notify_one();
         }
     }
@@ -106,5 +105,63 @@ impl Signals {
 
     pub(crate) fn set_nodes(&self, nodes: u32) {
         self.nodes.store(nodes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn signals() -> Signals {
+        let (report_every, timeout) = (SECOND, SECOND);
+        let [shares_breaker, shares_gate] = [true; 2];
+        Signals::new(FleetSettings { report_every, timeout, shares_breaker, shares_gate })
+    }
+
+    fn is_woken(signals: &Signals) -> bool {
+        let notified = pin!(signals.wake.notified());
+        notified.poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
+    }
+
+    #[test]
+    fn the_task_wakes_when_something_is_more_urgent_than_before() {
+        let signals = signals();
+        assert_eq!(signals.urgency(), Urgency::None);
+        for (raised, wakes, urgency) in [
+            (Urgency::Count, true, Urgency::Count),
+            (Urgency::Count, false, Urgency::Count),
+            (Urgency::Failure, true, Urgency::Failure),
+            (Urgency::Count, false, Urgency::Failure),
+            (Urgency::Now, true, Urgency::Now),
+        ] {
+            signals.raise(raised);
+            assert_eq!((is_woken(&signals), signals.urgency()), (wakes, urgency), "{raised:?}");
+        }
+        assert_eq!((signals.take(), signals.take()), (Urgency::Now, Urgency::None));
+        signals.raise(Urgency::Count);
+        assert!(is_woken(&signals));
+    }
+
+    #[test]
+    fn the_task_wakes_to_end() {
+        let signals = signals();
+        assert!(!signals.is_closed() && !is_woken(&signals));
+        signals.close();
+        assert!(signals.is_closed() && is_woken(&signals));
+    }
+
+    #[test]
+    fn a_node_is_alone_until_the_store_counts_more() {
+        let signals = signals();
+        assert_eq!(signals.nodes(), 1);
+        signals.set_nodes(3);
+        assert_eq!(signals.nodes(), 3);
     }
 }

@@ -242,6 +242,7 @@ mod tests {
         let view = heed(&View::unknown(now), &advice, now);
         let rejection = Ask::Reject { retry_in: ASK_AGAIN, is_probing: true };
         assert_eq!(view.ask(STALE, now, || 0.041), rejection);
+        assert_eq!(view.ask(STALE, now, || 0.04), rejection);
         assert!(matches!(view.ask(STALE, now, || 0.039), Ask::Probe(_)));
     }
 

@@ -300,7 +300,7 @@ impl Gate {
             self.phase = Phase::Open;
             return 0;
         }
-        let is_known = self.last > 0 && self.good <= self.last.saturating_mul(LIMIT_GONE);
+        let is_known = self.good <= self.last.saturating_mul(LIMIT_GONE);
         self.credit = self.credit.saturating_add(if is_good && !is_known { 2 } else { 1 });
         self.release(now, waiting)
     }
@@ -423,6 +423,47 @@ mod tests {
 
     fn enter(gate: &mut Gate, now: Instant, patience: Patience, waiting: usize) -> Turn {
         gate.enter(now, &Visit::new(now, patience), waiting)
+    }
+
+    #[test]
+    fn a_limit_without_a_hint_once_it_may_open_is_no_part_of_the_burst_before() {
+        let (mut gate, now) = (Gate::default(), Instant::now());
+        let mut close = |now| gate.close(now, Throttle::RateLimit, None, 0.0).unwrap().opens_in;
+        let first = close(now);
+        assert_eq!(close(now + first / 2), first);
+        let over = first / 2 + first;
+        assert!(close(now + over) > first);
+    }
+
+    #[test]
+    fn an_opening_may_begin_without_a_closing() {
+        let (mut gate, now) = closed(SECOND);
+        assert!(gate.reopen(now).is_none());
+        for opening in [1, 2] {
+            assert!(gate.reopen(now + SECOND).is_some());
+            assert_eq!(gate.opening(), opening);
+        }
+    }
+
+    #[test]
+    fn releases_of_dropped_requests_are_there_for_others() {
+        let (mut gate, now) = (Gate::default(), Instant::now());
+        gate.reopen(now).unwrap();
+        assert_eq!((gate.release(now, 3), gate.release(now, 3)), (1, 0));
+        gate.take_back(1);
+        assert_eq!((gate.release(now, 3), gate.release(now, 3)), (1, 0));
+    }
+
+    #[test]
+    fn those_that_waited_for_the_opening_have_the_spread_on_top() {
+        let (gate, now) = closed(10 * SECOND);
+        let Phase::Closed(closed) = gate.phase else { unreachable!("it was closed") };
+        let until = |joined| patient_until(&Visit::new(joined, MINUTE), &closed).unwrap() - joined;
+        let spread = widest_spread(10 * SECOND);
+        assert!(spread > Duration::ZERO);
+        assert_eq!(until(now), MINUTE.wait + spread);
+        assert_eq!(until(closed.opens), MINUTE.wait);
+        assert_eq!(until(closed.opens + SECOND), MINUTE.wait);
     }
 
     #[test]

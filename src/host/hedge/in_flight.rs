@@ -122,6 +122,17 @@ mod tests {
     }
 
     #[test]
+    fn the_mean_is_quick_to_learn_at_first() {
+        let now = Instant::now();
+        for (passed, over) in [(FIRST / 2, FIRST_MEAN_TIME), (FIRST, MEAN_TIME)] {
+            let mut state = InFlight::new(now);
+            let _ = (state.enter(now), state.enter(now + passed));
+            let expected = (passed.as_secs_f64() / over.as_secs_f64()).min(1.0);
+            assert_eq!(state.mean, expected, "after {passed:?}");
+        }
+    }
+
+    #[test]
     fn a_steady_host_is_not_crowded_and_a_slow_one_is() {
         let mut now = Instant::now();
         let mut state = InFlight::new(now);

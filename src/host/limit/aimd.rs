@@ -113,6 +113,15 @@ mod tests {
     }
 
     #[test]
+    fn other_rules_bound_what_was_learned() {
+        let rules = |min, max| Adaptive { start: 5, min, max };
+        for (rules, permits) in [(rules(1, 200), 20), (rules(1, 10), 10), (rules(30, 90), 30)] {
+            let aimd = aimd().with_rules(rules);
+            assert_eq!((aimd.rules, aimd.permits()), (rules, permits));
+        }
+    }
+
+    #[test]
     fn an_idle_client_learns_nothing() {
         let (mut aimd, now) = (aimd(), Instant::now());
         for _ in 0..1_000 {

@@ -68,7 +68,7 @@ impl State {
     /// Grants all free permits, and returns the wakers of the requests that got them.
     fn grant_all(&mut self, now: impl Fn() -> Instant) -> Vec<Waker> {
         let mut wakers = vec![];
-        while self.queue.len() > 0 {
+        while self.queue.len() != 0 {
             let Some(waker) = self.queue.grant(now()) else { break };
             wakers.extend(waker);
         }
@@ -200,7 +200,7 @@ impl Limiter {
 
     /// Returns whether permits are out, or requested.
     pub(crate) fn is_in_use(&self) -> bool {
-        lock(&self.state).queue.in_flight() > 0
+        lock(&self.state).queue.in_flight() != 0
     }
 
     fn release(&self, held_body: bool) {
@@ -312,6 +312,32 @@ mod tests {
 
     fn limiter(limit: u32) -> Arc<Limiter> {
         Arc::new(Limiter::new(&Limit::fixed(limit).into()))
+    }
+
+    #[test]
+    fn it_is_in_use_while_a_permit_is_out() {
+        let limiter = limiter(1);
+        assert!(!limiter.is_in_use());
+        let permit = limiter.try_acquire().unwrap();
+        assert!(limiter.is_in_use());
+        assert_eq!(format!("{permit:?}"), "LimitPermit { in_flight: 1, .. }");
+        drop(permit);
+        assert!(!limiter.is_in_use());
+    }
+
+    #[test]
+    fn a_rejection_says_when_a_permit_may_be_free() {
+        let (limiter, second) = (limiter(2), Duration::from_secs(1));
+        assert_eq!(limiter.rejection(second, 0.4).retry_in(), None);
+        lock(&limiter.state).usual = Some(2 * second);
+        let _held = [limiter.try_acquire(), limiter.try_acquire()];
+        let waiter = limiter.acquire(false, Instant::now());
+        assert!(format!("{waiter:?}").starts_with("Err(Wait(LimitWaiter { place: "));
+        // A round of those that go, a half of those that wait, and a tenth by chance.
+        let rejection = limiter.rejection(second, 0.4);
+        let retry_in = rejection.retry_in().unwrap().as_secs_f64();
+        assert!((retry_in - 2.0 * 1.5 * 1.1).abs() < 1e-6, "{retry_in}");
+        assert_eq!(rejection.waited(), second);
     }
 
     #[test]

@@ -63,6 +63,8 @@ mod tests {
         all.succeeded("set", "a", minute, now + minute / 2);
         assert!(all.is("set", "a", now + minute / 2));
         assert!(!all.is("set", "a", now + minute), "a later success gains no time");
+        all.succeeded("set", "a", minute, now + minute);
+        assert!(all.is("set", "a", now + minute), "its time was over");
         all.succeeded("set", "b", minute, now);
         assert!(all.is("set", "b", now) && !all.is("set", "a", now), "one a set");
         all.failed("set", "a");

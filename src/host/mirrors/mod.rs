@@ -168,7 +168,7 @@ impl Mirrors {
 
     fn parse(&mut self, base: &str) -> Option<Base> {
         let parsed = Base::parse(base);
-        let shown = || without_secrets(base).into_owned();
+        let shown = || without_secrets(base);
         if parsed.is_none() && !self.invalid.contains(&shown()) {
             self.invalid.push(shown());
         }

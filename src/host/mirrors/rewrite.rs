@@ -28,11 +28,10 @@ impl Base {
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let url = Url::parse(text).ok()?;
         let is_web = matches!(url.scheme(), "http" | "https");
-        let has_userinfo = !url.username().is_empty() || url.password().is_some();
         let has_more = url.query().is_some() || url.fragment().is_some();
-        // Of any other URL the parser would have dropped something in silence.
+        // No userinfo, and nothing that the parser drops in silence.
         let is_plain = !text.contains('@') && text.trim() == text;
-        if !is_web || has_userinfo || has_more || !is_plain {
+        if !is_web || has_more || !is_plain {
             return None;
         }
         let text = url.as_str().trim_end_matches('/').into();

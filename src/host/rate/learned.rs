@@ -359,11 +359,89 @@ mod tests {
     }
 
     #[test]
+    fn a_quota_that_arrivals_would_exhaust_is_spread_over_its_window() {
+        let now = Instant::now();
+        let mut learned = known(100, 100, 100, now);
+        assert_eq!(learned.next(0, pacing(60 * SECOND), now), Turn::Now);
+        (0..50).for_each(|_| learned.arrive(now));
+        assert_eq!(learned.next(0, pacing(60 * SECOND), now), Turn::At(now + SECOND));
+    }
+
+    #[test]
+    fn arrivals_fade() {
+        let (now, span) = (Instant::now(), 10 * SECOND);
+        let mut arrivals = Arrivals { count: 30.0, at: Some(now) };
+        assert_eq!(arrivals.per_second(span, now), 3.0);
+        let left = arrivals.per_second(span, now + span);
+        assert!((left - 3.0 * (-1.0_f64).exp()).abs() < 1e-9, "{left}");
+    }
+
+    #[test]
+    fn a_wait_is_expected_by_all_that_are_before() {
+        let now = Instant::now();
+        for (in_flight, cost, ahead, longest, expected) in [
+            (0, 1.0, 30, 60 * SECOND, 30 * SECOND),
+            (0, 1.0, 30, SECOND / 2, 15 * SECOND),
+            (0, 1.0, 60, 60 * SECOND, 60 * SECOND),
+            (0, 1.0, 90, 60 * SECOND, 90 * SECOND),
+            (10, 1.0, 80, 60 * SECOND, 90 * SECOND),
+            (10, 2.0, 10, 60 * SECOND, 30 * SECOND),
+            (10, 2.0, 50, 60 * SECOND, 120 * SECOND),
+        ] {
+            let mut learned = known(60, 60, 60, now);
+            (0..in_flight).for_each(|_| learned.send(now));
+            learned.quotas[0].cost = cost;
+            assert_eq!(learned.expected_wait(ahead, longest, now), expected, "{ahead} ahead");
+        }
+    }
+
+    #[test]
+    fn a_request_costs_what_its_quota_loses_by_it() {
+        let now = Instant::now();
+        let mut learned = Learned::default();
+        for (remaining, cost) in [(100, 1.0), (90, 2.8), (90, 2.8), (80, 4.24)] {
+            let tokens = QuotaUse { name: "tokens".into(), ..said(remaining, 100, 60) };
+            learned.send(now);
+            learned.end(now, Some(&[tokens]), now);
+            let found = learned.quotas[0].cost;
+            assert!((found - cost).abs() < 1e-9, "{found} for {cost}");
+        }
+        learned.quotas[0].cost = 90.0;
+        assert_eq!(learned.next(0, pacing(60 * SECOND), now), Turn::At(now + 60 * SECOND));
+        learned.quotas[0].remaining = 0.0;
+        let late = Pacing { longest: SECOND, unit: 1.0 };
+        // Spread over the time of one request: four of them fit into the window.
+        learned.quotas[0].cost = 25.0;
+        learned.quotas[0].window = 10 * SECOND;
+        let at = now + 60 * SECOND + SECOND.mul_f64(2.5);
+        assert_eq!(learned.next(0, late, now), Turn::At(at));
+    }
+
+    #[test]
+    fn the_first_request_that_was_not_sent_lets_the_next_one_go() {
+        let (mut learned, now) = (Learned::default(), Instant::now());
+        learned.send(now);
+        learned.cancel();
+        assert_eq!(learned.next(0, pacing(SECOND), now), Turn::Now);
+    }
+
+    #[test]
+    fn eight_quotas_are_kept() {
+        let (mut learned, now) = (Learned::default(), Instant::now());
+        let named = |it: usize| QuotaUse { name: it.to_string().into(), ..said(1, 1, 60) };
+        let all: Vec<_> = (0..9).map(named).collect();
+        learned.hear(now, &all, now);
+        assert_eq!(learned.quotas.len(), MOST_QUOTAS);
+    }
+
+    #[test]
     fn an_empty_quota_is_waited_for_and_then_full() {
         let now = Instant::now();
         let mut learned = known(0, 60, 30, now);
         assert_eq!(learned.next(0, pacing(SECOND), now), Turn::At(now + 30 * SECOND));
-        assert_eq!(learned.next(0, pacing(SECOND), now + 30 * SECOND), Turn::Now);
+        let later = now + 30 * SECOND;
+        assert_eq!(learned.next(0, pacing(SECOND), later), Turn::Now);
+        assert_eq!(learned.expected_wait(30, 60 * SECOND, later), 15 * SECOND);
     }
 
     #[test]

@@ -196,3 +196,51 @@ impl Drop for Ticket {
 }
 
 opaque!(Ticket { started });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PACING: Pacing = Pacing { longest: Duration::ZERO, unit: 0.0 };
+
+    /// Quotas of which two requests are left.
+    fn learner(now: Instant) -> Arc<Learner> {
+        let learner = Arc::new(Learner::default());
+        let reset = Duration::from_secs(60);
+        let limit = Some(10);
+        let said = QuotaUse { name: "requests".into(), remaining: 2, limit, reset, window: None };
+        learner.hear(now, &[said], now);
+        learner
+    }
+
+    /// Returns how many requests may go at once.
+    fn left(learner: &Arc<Learner>, now: Instant) -> usize {
+        let tickets = std::iter::from_fn(|| learner.try_turn(PACING, now));
+        tickets.collect::<Vec<_>>().len()
+    }
+
+    #[test]
+    fn a_request_that_was_sent_counts_though_it_was_dropped() {
+        let now = Instant::now();
+        let learner = learner(now);
+        assert_eq!(left(&learner, now), 2);
+        let mut ticket = learner.try_turn(PACING, now).unwrap();
+        assert!(format!("{ticket:?}").starts_with("Ticket { started: "));
+        assert_eq!(left(&learner, now), 1, "one is under way");
+        ticket.spend();
+        drop(ticket);
+        assert_eq!(left(&learner, now), 1);
+    }
+
+    #[test]
+    fn a_request_that_was_not_sent_does_not_count() {
+        let now = Instant::now();
+        let learner = learner(now);
+        drop(learner.try_turn(PACING, now));
+        assert_eq!(left(&learner, now), 2);
+        let mut ticket = learner.try_turn(PACING, now).unwrap();
+        ticket.spend();
+        ticket.refund();
+        assert_eq!(left(&learner, now), 2);
+    }
+}

@@ -111,7 +111,7 @@ fn later(now: Instant, wait: i64) -> Option<Instant> {
 
 fn within(at: Option<Instant>, longest: Duration, now: Instant) -> Result<Instant, Limited> {
     let at = at.ok_or(Limited(LimitedBy::Rate { retry_in: Duration::MAX }))?;
-    if at > now && at.saturating_duration_since(now) > longest {
+    if at.saturating_duration_since(now) > longest {
         return Err(too_long(at, now));
     }
     Ok(at)
@@ -357,6 +357,26 @@ mod tests {
         pacer.next(&rules, Duration::ZERO, now).unwrap().spend();
         assert!(pacer.next(&rules, SECOND - Duration::from_nanos(1), now).is_err());
         assert_eq!(pacer.next(&rules, SECOND, now).unwrap().at(), now + SECOND);
+    }
+
+    #[test]
+    fn other_rules_count_from_the_next_slot_on() {
+        let ((pacer, rules), now) = (a_second(), Instant::now());
+        pacer.next(&rules, Duration::ZERO, now).unwrap().spend();
+        pacer.adopt(&rules);
+        assert_eq!(pacer.next(&rules, SECOND, now).unwrap().at(), now + SECOND);
+        let slower = RateLimit::from(Rate::per(1, 10 * SECOND));
+        pacer.adopt(&slower);
+        let later = now + 20 * SECOND;
+        pacer.next(&slower, Duration::ZERO, later).unwrap().spend();
+        assert_eq!(pacer.next(&slower, 10 * SECOND, later).unwrap().at(), later + 10 * SECOND);
+    }
+
+    #[test]
+    fn moments_before_the_first_request_are_negative() {
+        let (mut lanes, now) = (Lanes::default(), Instant::now());
+        let moments = [now + SECOND, now, now + 2 * SECOND].map(|it| lanes.moment(it));
+        assert_eq!(moments, [0, -1_000_000_000, 1_000_000_000]);
     }
 
     #[test]

@@ -329,6 +329,8 @@ mod tests {
             ("x-ratelimit-after", Reset(Seconds, None)),
             ("x-ratelimit-remaining", Remaining),
             ("x-gate-ratelimit-requests-remain", Remaining),
+            ("x-throttle-remaining", Remaining),
+            ("x-quota-remaining", Remaining),
             ("x-should-retry", ShouldRetry),
             ("stripe-should-retry", ShouldRetry),
             ("x-envoy-ratelimited", SoftVeto),
@@ -374,6 +376,8 @@ mod tests {
             ("x-ratelimit-reset", "x-rate-limit-remaining"),
             ("x-ratelimit-reset-tokens", "x-ratelimit-remaining-requests"),
             ("x-ratelimit-reset", "x-ratelimit-remaining-tokens"),
+            ("x-ratelimit-reset-tokens", "x-ratelimit-remaining"),
+            ("x-ratelimit-reset-after", "x-ratelimit-remaining-tokens"),
             ("x-ratelimit-reset", "x-ratelimit-limit"),
         ] {
             assert!(!pair(reset, remaining), "{reset} {remaining}");
@@ -399,6 +403,7 @@ mod tests {
         assert_eq!(listed(&hints), None);
         let hints = HintHeaders::default().without(&header::RETRY_AFTER);
         assert_eq!(hints.role(&header::RETRY_AFTER), None);
+        assert_eq!(hints.clone().with(backoff()).role(&header::RETRY_AFTER), None);
         assert!(hints.with(header::RETRY_AFTER).role(&header::RETRY_AFTER).is_some());
         let millis = HeaderName::from_static("x-backoff-ms");
         let hints = HintHeaders::none().with(millis.clone());

@@ -187,7 +187,6 @@ impl Reader<'_> {
 
     fn hear_quotas(&mut self, header: &HeaderName, rank: usize) {
         let refills = quota::rate_limit(self.headers.get_all(header).iter()).unwrap_or_default();
-        self.exhausted |= refills.exhausted.is_some();
         let wait = |it| self.wait(value::of_number(it, Unit::Seconds));
         let (exhausted, any) = (refills.exhausted.map(wait), refills.any.map(wait));
         self.offer(rank, header, exhausted, false);
@@ -423,6 +422,7 @@ mod tests {
     fn quotas() {
         check("ratelimit", r#""burst";r=0;t=30"#, 30.0);
         check("ratelimit", r#""burst";r=1;t=30"#, None);
+        check("x-retry-after", r#""burst";r=0;t=30"#, None);
         check_with(r#"ratelimit: "daily";r=0;t=60"#, "ratelimit", r#""burst";r=0;t=30"#, 60.0);
         check_with(r#"ratelimit: "daily";r=0;t=6é"#, "ratelimit", r#""burst";r=0;t=30"#, None);
     }
@@ -607,7 +607,9 @@ mod tests {
             .with_format(backoff(), HintFormat::ShouldRetry)
             .with_format(left(), HintFormat::Veto);
         let text = headers("x-backoff: true\nx-left: 1");
-        assert_eq!(read(&text, vetoes).directive, RetryDirective::DoNotRetry(left()));
+        assert_eq!(read(&text, vetoes.clone()).directive, RetryDirective::DoNotRetry(left()));
+        let text = headers("x-backoff: true\nx-left: FALSE");
+        assert_eq!(read(&text, vetoes).directive, RetryDirective::Retry);
         let quotas = HintHeaders::none().with(backoff());
         let hint = read(&headers("x-backoff: \"a\";r=0;t=9"), quotas).hint.unwrap();
         assert_eq!((hint.after, hint.asks), (Duration::from_secs(9), false));
@@ -626,6 +628,13 @@ mod tests {
         assert!(!limited(403, ""));
         assert!(!limited(404, "retry-after: 60"));
         assert!(!limited(503, "retry-after: 60"));
+        let (backoff, left) = ("x-backoff".parse().unwrap(), "x-left".parse().unwrap());
+        let named = HintHeaders::none().with_reset(backoff, left);
+        let spent = |left| {
+            let text = headers(&format!("x-backoff: soon\nx-left: {left}"));
+            read(StatusCode::FORBIDDEN, &text, &named, now).rate_limited
+        };
+        assert!(spent(0) && !spent(1));
         let found = |status| {
             let status = StatusCode::from_u16(status).ok();
             Advice::default().with_found(status, Duration::ZERO).rate_limited

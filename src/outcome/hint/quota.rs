@@ -80,9 +80,8 @@ impl Field {
         match key {
             "r" | "remaining" => {
                 // A share of one is still something.
-                let is_spent = is_spent(value)?;
-                let count = count(value).filter(|it| *it > 0);
-                self.remaining = Some(if is_spent { 0 } else { count.unwrap_or(1) });
+                let left = if is_spent(value)? { 0 } else { count(value)?.max(1) };
+                self.remaining = Some(left);
             }
             "t" | "reset" | "resets" => self.reset = Some(seconds(value)?),
             "q" | "limit" | "total" => self.limit = count(value),
@@ -195,6 +194,7 @@ mod tests {
             "10",
             r#""a""#,
             r#""a";r=1;t=30"#,
+            r#""a";r=0.5;t=30"#,
             r#""a";r=0"#,
             r#""a";t=30"#,
             r#""a";r=0;t=-1"#,

@@ -140,6 +140,16 @@ mod tests {
     }
 
     #[test]
+    fn a_reset_belongs_to_the_header_that_was_named_with_it() {
+        let name = HeaderName::from_static;
+        let lines = [("x-ratelimit-remaining", "5"), ("x-left", "7"), ("x-ratelimit-reset", "9")];
+        let headers = lines.map(|(it, value)| (name(it), HeaderValue::from_static(value)));
+        let (headers, now) = (HeaderMap::from_iter(headers), UNIX_EPOCH);
+        let named = HintHeaders::none().with_reset(name("x-ratelimit-reset"), name("x-left"));
+        assert_eq!(quotas(&headers, &named, now), [quota("x-left", 7, None, 9)]);
+    }
+
+    #[test]
     fn every_dialect_is_read() {
         for (lines, expected) in [
             (&[("ratelimit", "\"default\";r=50;t=30")][..], vec![quota("default", 50, None, 30)]),

@@ -50,3 +50,75 @@ fn an_endless_chain_ends() {
     }
     assert_eq!(of_middleware(&Ring).kind, FailureKind::Other);
 }
+
+#[test]
+fn errors_of_our_own_have_their_words() {
+    let error = BodyFactoryError("no file".into());
+    assert_eq!(error.to_string(), "the body of the request could not be made");
+    assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("no file"));
+    #[cfg(feature = "test-util")]
+    {
+        let error = ScriptedError(io::ErrorKind::ConnectionReset.into());
+        assert_eq!(error.to_string(), error.0.to_string());
+    }
+}
+
+#[test]
+fn a_response_that_a_middleware_made_an_error_has_its_status() {
+    use reqwest::ResponseBuilderExt;
+    let response = http::Response::builder().status(503).url(url()).body("").unwrap();
+    let error = reqwest::Response::from(response).error_for_status().unwrap_err();
+    let failure = of_middleware(&error);
+    assert_eq!((failure.kind, failure.delivery), (FailureKind::Status, MaybeProcessed));
+    assert_eq!(failure.status, Some(StatusCode::SERVICE_UNAVAILABLE));
+}
+
+#[tokio::test]
+async fn only_a_connection_that_broke_before_a_response_may_be_stale() {
+    // The server closes the connection once a request came.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url: Url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        io::Read::read(&mut connection, &mut [0; 1024]).unwrap();
+    });
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let error = client.get(url.clone()).send().await.unwrap_err();
+    server.join().unwrap();
+    for (transport, after_head, may_be_stale) in
+        [(Some(&error), false, true), (Some(&error), true, false), (None, false, false)]
+    {
+        let failure = AttemptError { error: &error, transport, sent: &url, after_head }.read();
+        assert_eq!((failure.kind, failure.concerns_host), (FailureKind::Disconnect, true));
+        assert_eq!(failure.may_be_stale, may_be_stale, "after a head: {after_head}");
+    }
+}
+
+#[test]
+fn a_status_of_another_request_is_not_this_one_s() {
+    use reqwest::ResponseBuilderExt;
+    let ours = |by| Some((FailureKind::Status, by));
+    let (answered, unknown, other) = (ours(Answered), ours(MaybeProcessed), None);
+    // URLs as sent and as in the error, and what the error says as one of a middleware and as the
+    // transport's own.
+    for (sent, by, of_middleware, of_transport) in [
+        ("http://a.example/x/y", "http://a.example/x/y?z", unknown, answered),
+        ("http://a.example/x/y", "http://a.example/z", unknown, unknown),
+        ("http://a.example/x/y", "http://b.example/x/y", other, unknown),
+        ("http://a.example/x/y", "http://b.example/mirror/x/y", other, unknown),
+        ("http://a.example/mirror/x/y", "http://b.example/x/y", other, unknown),
+        ("http://a.example/x/y", "http://b.example/z", other, other),
+        ("http://a.example/x/y", "http://a.example:81/z", other, other),
+        ("http://a.example/x/y", "https://a.example:80/z", other, other),
+        ("http://a.example/", "http://b.example/x/", other, other),
+    ] {
+        let (sent, by): (Url, Url) = (sent.parse().unwrap(), by.parse().unwrap());
+        let response = http::Response::builder().status(503).url(by.clone()).body("").unwrap();
+        let error = &reqwest::Response::from(response).error_for_status().unwrap_err();
+        for (transport, expected) in [(None, of_middleware), (Some(error), of_transport)] {
+            let failure = AttemptError { error, transport, sent: &sent, after_head: false }.read();
+            let found = failure.status.map(|_| (failure.kind, failure.delivery));
+            assert_eq!(found, expected, "{by} for {sent}, transport: {}", transport.is_some());
+        }
+    }
+}

@@ -316,6 +316,18 @@ mod tests {
         assert_eq!(withdrawals(&mut bucket, later + SECOND), 3);
     }
 
+    #[test]
+    fn other_rules_neither_repeat_nor_delay_the_trickle() {
+        let start = Instant::now();
+        let rules = BudgetConfig::default().size(10).trickle(1.0);
+        let mut bucket = Bucket::new(&rules, start);
+        assert_eq!(withdrawals(&mut bucket, start), 10);
+        let later = start + 6 * SECOND;
+        bucket.change_rules(&rules.size(20), later);
+        assert_eq!(bucket.balance(later), 6.0);
+        assert_eq!(bucket.balance(later + 3 * SECOND), 9.0);
+    }
+
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Success,
