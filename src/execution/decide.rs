@@ -469,6 +469,7 @@ mod tests {
         retry.attempt();
         retry.hedge();
         assert!(retry.is_first());
+        assert_eq!(retry.attempts(), 2);
         retry.attempt();
         assert!(!retry.is_first());
     }

@@ -165,6 +165,7 @@ mod tests {
             (&range("bytes 40-99/100")[..], Some(60), rest(0, 60)),
             (&range("bytes 40-99/100"), None, rest(0, 60)),
             (&range("bytes 40-79/100"), Some(40), rest(0, 40)),
+            (&range("bytes 40-40/100"), Some(1), rest(0, 1)),
             (&range("bytes 30-99/100"), Some(70), rest(10, 60)),
             (&range("bytes 0-99/100"), Some(100), rest(40, 60)),
             (
