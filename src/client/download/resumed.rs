@@ -274,6 +274,7 @@ mod tests {
         let total = [("content-range", "bytes */40")];
         assert_eq!(reply(&end, 416, &total, None), Reply::Complete);
         assert_eq!(reply(&open, 416, &total, None), Reply::Complete);
+        assert_eq!(reply(&end, 416, &[total[0], TAG], None), Reply::Complete);
         assert_eq!(reply(&tagged(), 416, &total, None), Reply::Changed);
         assert_eq!(reply(&open, 416, &[], None), Reply::Changed);
         assert_eq!(reply(&end, 416, &[total[0], ("etag", "\"b\"")], None), Reply::Changed);

@@ -122,3 +122,24 @@ fn a_status_of_another_request_is_not_this_one_s() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_canceled_request_lost_its_connection() {
+    let (client, _server) = tokio::io::duplex(64);
+    let io = hyper_util::rt::TokioIo::new(client);
+    let handshake = hyper::client::conn::http1::handshake::<_, String>(io);
+    let (mut sender, connection) = handshake.await.unwrap();
+    drop(connection);
+    let error = sender.send_request(http::Request::new(String::new())).await.unwrap_err();
+    assert!(error.is_canceled());
+    assert_eq!(of_middleware(&error).kind, FailureKind::Disconnect);
+}
+
+#[tokio::test]
+async fn a_request_that_failed_for_an_unknown_reason_counts_as_a_lost_connection() {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let request = client.get(url()).version(http::Version::HTTP_09);
+    let error = request.send().await.unwrap_err();
+    assert!(error.is_request() && !error.is_connect());
+    assert_eq!(of_middleware(&error).kind, FailureKind::Disconnect);
+}
