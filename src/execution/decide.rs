@@ -469,6 +469,7 @@ mod tests {
         retry.attempt();
         retry.hedge();
         assert!(retry.is_first());
+        assert_eq!(retry.attempts(), 2);
         retry.attempt();
         assert!(!retry.is_first());
     }
@@ -494,8 +495,8 @@ mod tests {
             (&policy(), &post, None, false, (Repeat::IfNotProcessed, Upload::Small)),
             (&some, &put, None, false, (Repeat::Always, Upload::Small)),
             (&some, &get, None, false, (Repeat::NotAllowed, Upload::Small)),
-            (&policy(), &put, bytes(LARGE), false, (Repeat::Always, Upload::Small)),
-            (&policy(), &put, bytes(LARGE + 1), false, (Repeat::Always, Upload::Large)),
+            (&policy(), &put, bytes(65_536), false, (Repeat::Always, Upload::Small)),
+            (&policy(), &put, bytes(65_537), false, (Repeat::Always, Upload::Large)),
             (&policy(), &put, stream(), false, (Repeat::Never, Upload::Large)),
             (&policy(), &put, stream(), true, (Repeat::Always, Upload::Large)),
         ] {

@@ -171,10 +171,27 @@ mod tests {
     use reqwest::Url;
 
     use super::*;
-    use crate::host::rate::Pacing;
+    use crate::host::rate::{Pacing, Rate};
     use crate::outcome::{Failure, FailureKind, OutcomeResult};
 
     const PACING: Pacing = Pacing { longest: Duration::ZERO, unit: 0.0 };
+
+    #[test]
+    fn slots_of_a_resilient_further_out_are_those_of_the_same_rates() {
+        let url = Url::parse("https://a.example/").unwrap();
+        let (request, rules) =
+            (Request::new(Method::GET, url), RateLimit::from(Rate::per_second(1)));
+        let [own, other] = [(); 2].map(|()| Arc::new(Pacer::new(&rules)));
+        let limits =
+            |pacer| Limits::new(None, vec![Paced::new(&rules, Arc::clone(pacer))], &request);
+        for (outside, has_slots) in [(&own, true), (&other, false)] {
+            let (mut outer, mut inner) = (limits(outside), limits(&own));
+            let mut extensions = Extensions::new();
+            outer.mark(&mut extensions);
+            inner.look_outside(&extensions);
+            assert_eq!(inner.outer.has_slots, has_slots);
+        }
+    }
 
     #[test]
     fn an_attempt_that_was_not_sent_takes_nothing_of_a_learned_quota() {

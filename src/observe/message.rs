@@ -57,9 +57,7 @@ impl fmt::Display for Message<'_> {
                     _ => write!(f, " after {attempts}{}", because(stop)),
                 }
             }
-            Reported::Failure(FailureKind::Deadline, error) if error.is::<Elapsed>() => {
-                write!(f, "{error}, {attempts}")
-            }
+            Reported::Failure(FailureKind::Deadline, error) => write!(f, "{error}, {attempts}"),
             Reported::Failure(FailureKind::Timeout, error)
                 if error.is::<Elapsed>() && stop != StopReason::Deadline =>
             {
@@ -193,6 +191,8 @@ fn because(stop: StopReason) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use reqwest::Url;
+
     use super::*;
 
     #[test]
@@ -230,5 +230,45 @@ mod tests {
             assert_eq!(in_words(kind), Some(words));
         }
         assert_eq!(in_words(FailureKind::Other), None);
+    }
+
+    #[test]
+    fn a_message_says_why_there_was_no_other_attempt() {
+        let url = Url::parse("http://a.example/").unwrap();
+        let failure = |kind| Reported::Failure(kind, &fmt::Error);
+        let precondition = Reported::Status(StatusCode::PRECONDITION_FAILED);
+        for (cause, stop, maybe_applied, text) in [
+            (failure(FailureKind::Timeout), StopReason::Exhausted, false, "timed out (3 attempts)"),
+            (
+                failure(FailureKind::Timeout),
+                StopReason::Deadline,
+                false,
+                "failed after 3 attempts (max_total_time exceeded): timeout",
+            ),
+            (
+                failure(FailureKind::Disconnect),
+                StopReason::Final,
+                true,
+                "failed after 3 attempts (an earlier attempt may have been applied): connection broken",
+            ),
+            (
+                failure(FailureKind::Disconnect),
+                StopReason::Final,
+                false,
+                "failed after 3 attempts: connection broken",
+            ),
+            (
+                precondition,
+                StopReason::Final,
+                true,
+                "failed with status 412 after 3 attempts (an earlier attempt may have been applied)",
+            ),
+            (precondition, StopReason::Final, false, "failed with status 412"),
+        ] {
+            let (method, url, attempts) = (&Method::GET, RedactedUrl::new(&url, None), 3);
+            let message = Message { method, url, stop, attempts, maybe_applied, cause };
+            let expected = format!("GET request to http://a.example/ {text}");
+            assert_eq!(message.to_string(), expected);
+        }
     }
 }

@@ -403,6 +403,26 @@ mod tests {
     }
 
     #[test]
+    fn strategies_that_are_data_have_a_shape() {
+        let delay = Duration::from_secs(3);
+        let constant = Constant::new(delay).shape().unwrap();
+        assert_eq!((constant.kind, constant.delay), ("constant", delay));
+        let longest = 3 * delay;
+        let exponential = Exponential::new(delay).factor(4.0).max_delay(longest);
+        let shape = exponential.shape().unwrap();
+        let found = (shape.kind, shape.delay, shape.factor, shape.max_delay);
+        assert_eq!(found, ("exponential", delay, 4.0, Some(longest)));
+        #[derive(Debug)]
+        struct Own;
+        impl Backoff for Own {
+            fn delay(&self, _: u32) -> Duration {
+                Duration::ZERO
+            }
+        }
+        assert!(Own.shape().is_none());
+    }
+
+    #[test]
     fn nanoseconds_are_exact() {
         assert_eq!(nanos(1_500_000_000), Duration::from_millis(1_500));
         assert_eq!(nanos(u128::MAX), Duration::MAX);

@@ -165,6 +165,7 @@ mod tests {
             (&range("bytes 40-99/100")[..], Some(60), rest(0, 60)),
             (&range("bytes 40-99/100"), None, rest(0, 60)),
             (&range("bytes 40-79/100"), Some(40), rest(0, 40)),
+            (&range("bytes 40-40/100"), Some(1), rest(0, 1)),
             (&range("bytes 30-99/100"), Some(70), rest(10, 60)),
             (&range("bytes 0-99/100"), Some(100), rest(40, 60)),
             (
@@ -273,6 +274,7 @@ mod tests {
         let total = [("content-range", "bytes */40")];
         assert_eq!(reply(&end, 416, &total, None), Reply::Complete);
         assert_eq!(reply(&open, 416, &total, None), Reply::Complete);
+        assert_eq!(reply(&end, 416, &[total[0], TAG], None), Reply::Complete);
         assert_eq!(reply(&tagged(), 416, &total, None), Reply::Changed);
         assert_eq!(reply(&open, 416, &[], None), Reply::Changed);
         assert_eq!(reply(&end, 416, &[total[0], ("etag", "\"b\"")], None), Reply::Changed);

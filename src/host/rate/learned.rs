@@ -441,7 +441,7 @@ mod tests {
         assert_eq!(learned.next(0, pacing(SECOND), now), Turn::At(now + 30 * SECOND));
         let later = now + 30 * SECOND;
         assert_eq!(learned.next(0, pacing(SECOND), later), Turn::Now);
-        assert_eq!(learned.expected_wait(30, 60 * SECOND, later), 15 * SECOND);
+        assert_eq!(learned.expected_wait(30, SECOND / 10, later), 3 * SECOND);
     }
 
     #[test]

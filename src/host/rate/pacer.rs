@@ -360,6 +360,16 @@ mod tests {
     }
 
     #[test]
+    fn slots_are_as_far_apart_as_the_rate_says() {
+        let (rules, now) = (RateLimit::from(Rate::per(4, 2 * SECOND)), Instant::now());
+        let pacer = Arc::new(Pacer::new(&rules));
+        pacer.next(&rules, Duration::ZERO, now).unwrap().spend();
+        assert_eq!(pacer.next(&rules, SECOND, now).unwrap().at(), now + SECOND / 2);
+        let shown = "Rate { count: 4, per: 2s, burst: 1, has_costs: false }";
+        assert_eq!(format!("{:?}", Rate::per(4, 2 * SECOND)), shown);
+    }
+
+    #[test]
     fn other_rules_count_from_the_next_slot_on() {
         let ((pacer, rules), now) = (a_second(), Instant::now());
         pacer.next(&rules, Duration::ZERO, now).unwrap().spend();

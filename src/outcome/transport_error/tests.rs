@@ -122,3 +122,38 @@ fn a_status_of_another_request_is_not_this_one_s() {
         }
     }
 }
+
+/// Returns the error of a request over a connection of hyper's own, whose ends `meanwhile` gets.
+async fn of_hyper<F: Future<Output = ()>>(
+    meanwhile: impl FnOnce(tokio::task::JoinHandle<()>, tokio::io::DuplexStream) -> F,
+) -> hyper::Error {
+    let (client, server) = tokio::io::duplex(1024);
+    let io = hyper_util::rt::TokioIo::new(client);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    let connection = tokio::spawn(async move { drop(connection.await) });
+    let request = http::Request::builder().header("host", "a.example").body(String::new()).unwrap();
+    let (response, ()) = tokio::join!(sender.send_request(request), meanwhile(connection, server));
+    response.unwrap_err()
+}
+
+#[tokio::test]
+async fn errors_of_hyper_say_what_became_of_the_connection() {
+    use tokio::io::AsyncReadExt;
+    let canceled = of_hyper(async |connection, _server| connection.abort()).await;
+    assert_eq!(of_middleware(&canceled).kind, FailureKind::Disconnect, "{canceled:?}");
+    let incomplete = of_hyper(async |_, mut server| {
+        server.read_u8().await.unwrap();
+    });
+    let incomplete = incomplete.await;
+    assert!(incomplete.is_incomplete_message());
+    assert_eq!(of_middleware(&incomplete).kind, FailureKind::Disconnect);
+}
+
+#[tokio::test]
+async fn a_request_that_failed_for_an_unknown_reason_counts_as_a_lost_connection() {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let request = client.get(url()).version(http::Version::HTTP_09);
+    let error = request.send().await.unwrap_err();
+    assert!(error.is_request() && !error.is_connect());
+    assert_eq!(of_middleware(&error).kind, FailureKind::Disconnect);
+}

@@ -245,6 +245,19 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_no_retry_waits_for_returns_to_the_bucket() {
+        let now = Instant::now();
+        let config = BudgetConfig::default().size(1).deposit(1.0).trickle(0.0);
+        let account = Arc::new(Account::new(&config.into(), now));
+        Token::withdraw(Arc::clone(&account), now, 0).unwrap().spend();
+        let waiter = Token::queue(Arc::clone(&account)).unwrap();
+        account.deposit(Success::OfFirstAttempt);
+        assert!(!account.withdraw(now, 0), "it is granted to the retry that waits");
+        drop(waiter);
+        assert!(account.withdraw(now, 0));
+    }
+
+    #[test]
     fn an_account_is_shared() {
         let now = Instant::now();
         let config = BudgetConfig::default().size(100).trickle(0.0).deposit(0.5);

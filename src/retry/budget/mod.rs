@@ -188,6 +188,13 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg(feature = "serde")]
+    fn a_budget_is_shared_if_one_bucket_serves_all() {
+        assert!(RetryBudget::shared(BudgetConfig::default()).is_shared());
+        assert!(!RetryBudget::per_host(BudgetConfig::default()).is_shared());
+    }
+
+    #[test]
     fn faults_name_field_and_value() {
         assert_eq!(BudgetConfig::default().faults(), []);
         let config =
