@@ -250,8 +250,6 @@ fn of_link(link: &(dyn Error + 'static)) -> Option<FailureKind> {
             () if error.is_timeout() => FailureKind::Timeout,
             () if error.is_parse() => FailureKind::Protocol,
             () if error.is_incomplete_message() || error.is_closed() => FailureKind::Disconnect,
-            // The runtime that drove the connection is gone.
-            () if texts::is_dispatch_gone(error) => FailureKind::Disconnect,
             () => return None,
         });
     }

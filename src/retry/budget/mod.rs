@@ -199,7 +199,8 @@ mod tests {
         assert_eq!(BudgetConfig::default().faults(), []);
         let config =
             BudgetConfig::default().size(0).deposit(f64::NAN).retry_deposit(-1.0).trickle(-0.5);
-        let faults: Vec<_> = config.faults().iter().map(ToString::to_string).collect();
+        let faults: Vec<_> =
+            RetryBudget::per_host(config).faults().iter().map(ToString::to_string).collect();
         assert_eq!(
             faults,
             [
