@@ -190,8 +190,8 @@ mod tests {
     #[test]
     #[cfg(feature = "serde")]
     fn a_budget_is_shared_if_one_bucket_serves_all() {
-        assert!(RetryBudget::shared(BudgetConfig::default()).is_shared());
-        assert!(!RetryBudget::per_host(BudgetConfig::default()).is_shared());
+        assert!(RetryBudget::shared(BudgetConfig::default()).scope.is_shared());
+        assert!(!RetryBudget::per_host(BudgetConfig::default()).scope.is_shared());
     }
 
     #[test]
