@@ -23,7 +23,7 @@ use http::{Extensions, HeaderValue, Version, header};
 use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next, Result};
 use reqwest_resilient::{
-    BreakerConfig, BudgetConfig, CircuitBreaker, Constant, Jitter, Resilient, ResilientConfig,
+    BreakerConfig, BudgetConfig, CircuitBreakers, Constant, Jitter, Resilient, ResilientConfig,
     ResilientConfigBuilder, RetryBudget,
 };
 use reqwest_retry::{RetryTransientMiddleware, policies::ExponentialBackoff};
@@ -123,7 +123,7 @@ fn everything() -> Resilient {
     let budget = BudgetConfig::default().size(1_000_000).deposit(f64::from(FAILURES));
     let breaker = BreakerConfig::consecutive(NonZeroU32::MAX);
     let config = config().retry_budget(RetryBudget::per_host(budget));
-    ours(config.circuit_breaker(CircuitBreaker::per_host(breaker)))
+    ours(config.circuit_breaker(CircuitBreakers::per_host(breaker)))
 }
 
 fn main() {

@@ -118,7 +118,7 @@ names!(ChangeReason {
 #[non_exhaustive]
 pub struct StateChange {
     /// The breaker's key: scheme, host and port with
-    /// [`per_host`](crate::CircuitBreaker::per_host), empty for a single breaker.
+    /// [`per_host`](crate::CircuitBreakers::per_host), empty for a single breaker.
     pub key: Arc<str>,
     /// The state before.
     pub from: BreakerState,

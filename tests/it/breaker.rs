@@ -378,12 +378,12 @@ async fn hosts_are_apart_and_userinfo_is_no_part_of_them() {
 #[tokio::test(start_paused = true)]
 async fn keys_come_from_the_request_and_a_single_breaker_has_none() {
     let url = "http://a.example/tenant/7";
-    let by_path = CircuitBreaker::per_key(consecutive(1), |it| it.url().path().to_owned());
+    let by_path = CircuitBreakers::per_key(consecutive(1), |it| it.url().path().to_owned());
     let hosts = hosts_after_a_failure(by_path, url).await;
     assert_eq!(hosts.breaker("/tenant/7").state(), BreakerState::Open);
     assert_eq!(hosts.breaker("/tenant/8").state(), BreakerState::Closed);
 
-    let hosts = hosts_after_a_failure(CircuitBreaker::shared(consecutive(1)), url).await;
+    let hosts = hosts_after_a_failure(CircuitBreakers::shared(consecutive(1)), url).await;
     assert_eq!(hosts.breaker("").state(), BreakerState::Open);
 
     let breaker = CircuitBreaker::new(consecutive(1)).unwrap();

@@ -6,8 +6,8 @@ use http::StatusCode;
 use reqwest_resilient::file::RawConfig;
 use reqwest_resilient::testing::Reply;
 use reqwest_resilient::{
-    BreakerConfig, BudgetConfig, CircuitBreaker, Constant, Jitter, ResilientConfig, RetryBudget,
-    RetryMethods, RetryOverride,
+    BreakerConfig, BudgetConfig, CircuitBreaker, CircuitBreakers, Constant, Jitter,
+    ResilientConfig, RetryBudget, RetryMethods, RetryOverride,
 };
 use tokio::time::Instant;
 
@@ -371,7 +371,7 @@ async fn a_file_over_a_config_changes_what_it_names() {
     let base = ResilientConfig::builder()
         .backoff(reqwest_resilient::Linear::new(SECOND).max_delay(9 * SECOND))
         .jitter(Jitter::None)
-        .circuit_breaker(CircuitBreaker::shared(BreakerConfig::default()))
+        .circuit_breaker(CircuitBreakers::shared(BreakerConfig::default()))
         .retry_budget(RetryBudget::shared(BudgetConfig::default().size(7)))
         .host("API.example.com", RetryOverride::new().max_retries(1))
         .build()
@@ -714,7 +714,7 @@ fn a_file_can_switch_off_what_the_builder_can() {
         .idempotency_key(reqwest_resilient::IdempotencyKey::random())
         .deadline_header(reqwest_resilient::DeadlineHeader::grpc_timeout())
         .without_gate()
-        .circuit_breaker(CircuitBreaker::per_host(breaker))
+        .circuit_breaker(CircuitBreakers::per_host(breaker))
         .host("a", RetryOverride::new().without_idempotency_key())
         .build()
         .unwrap();

@@ -11,7 +11,7 @@ use reqwest::{Request, Response, ResponseBuilderExt, Url};
 use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use reqwest_resilient::testing::Reply;
 use reqwest_resilient::{
-    BreakerConfig, BreakerState, BudgetConfig, CircuitBreaker, HostStates, Resilient,
+    BreakerConfig, BreakerState, BudgetConfig, CircuitBreakers, HostStates, Resilient,
     ResilientConfigBuilder, RetryBudget, RetryOverride,
 };
 
@@ -45,7 +45,7 @@ async fn hosts_that_died_long_ago_leave_room_for_others() {
 #[tokio::test(start_paused = true)]
 async fn a_host_may_have_a_rule_of_its_own_beside_breakers_and_budgets_per_key() {
     let failures = |it| BreakerConfig::consecutive(NonZeroU32::new(it).unwrap());
-    let per_path = |it| CircuitBreaker::per_key(failures(it), |it| it.url().path().to_owned());
+    let per_path = |it| CircuitBreakers::per_key(failures(it), |it| it.url().path().to_owned());
     let budget = |size| {
         RetryBudget::per_key(BudgetConfig::default().size(size).trickle(0.0), |it| {
             it.url().path().to_owned()

@@ -201,7 +201,7 @@ async fn forced_open_it_ends_a_request_under_way() {
 
 #[tokio::test(start_paused = true)]
 async fn each_host_has_its_own() {
-    let config = guarded(CircuitBreaker::per_host(consecutive(1))).max_retries(0).build().unwrap();
+    let config = guarded(CircuitBreakers::per_host(consecutive(1))).max_retries(0).build().unwrap();
     let (client, script) = scripted(config, [Reply::status(503), Reply::status(200)]);
     client.get("http://down.example/a").send().await.unwrap();
     assert!(client.get("http://down.example/b").send().await.is_err());
@@ -215,7 +215,7 @@ async fn each_host_has_its_own() {
 async fn a_key_is_asked_for_once_a_request() {
     let asked = Arc::new(Mutex::new(0));
     let count = Arc::clone(&asked);
-    let breakers = CircuitBreaker::per_key(consecutive(1), move |request| {
+    let breakers = CircuitBreakers::per_key(consecutive(1), move |request| {
         *count.lock().unwrap() += 1;
         request.url().path().to_owned()
     });
@@ -230,7 +230,7 @@ async fn a_key_is_asked_for_once_a_request() {
 #[tokio::test(start_paused = true)]
 async fn each_key_has_its_own() {
     let by_path = |request: &Request| request.url().path().to_owned();
-    let breakers = CircuitBreaker::per_key(consecutive(1), by_path);
+    let breakers = CircuitBreakers::per_key(consecutive(1), by_path);
     let config = guarded(breakers).max_retries(0).build().unwrap();
     let hosts = HostStates::new();
     let (client, script) = scripted_on(&hosts, config, [Reply::status(503), Reply::status(200)]);
