@@ -11,7 +11,6 @@ mod support;
 
 use std::{
     hint::black_box,
-    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -121,7 +120,7 @@ fn ours(config: ResilientConfigBuilder) -> Resilient {
 /// A budget that never ends and a breaker that never opens.
 fn everything() -> Resilient {
     let budget = BudgetConfig::default().size(1_000_000).deposit(f64::from(FAILURES));
-    let breaker = BreakerConfig::consecutive(NonZeroU32::MAX);
+    let breaker = BreakerConfig::consecutive(u32::MAX);
     let config = config().retry_budget(RetryBudget::per_host(budget));
     ours(config.circuit_breaker(CircuitBreakers::per_host(breaker)))
 }

@@ -19,14 +19,12 @@ use crate::common::{fault::ConfigFault, scope::KeyOf};
 /// client's [`HostStates`](crate::HostStates).
 ///
 /// ```
-/// use std::num::NonZeroU32;
 /// use reqwest_resilient::{BreakerConfig, ResilientConfig, RetryOverride};
 ///
-/// let three = BreakerConfig::consecutive(NonZeroU32::new(3).unwrap());
 /// let config = ResilientConfig::builder()
 ///     .circuit_breaker(BreakerConfig::default())
 ///     // One host has another rule.
-///     .host("legacy.example.com", RetryOverride::new().circuit_breaker(three))
+///     .host("legacy.example.com", RetryOverride::new().circuit_breaker(BreakerConfig::consecutive(3)))
 ///     .build()?;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```

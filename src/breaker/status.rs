@@ -195,11 +195,11 @@ pub struct BreakerSnapshot {
 /// # Examples
 ///
 /// ```
-/// use std::{num::NonZeroU32, time::Instant};
+/// use std::time::Instant;
 /// use reqwest_resilient::{BreakerConfig, CircuitBreaker};
 ///
 /// let now = Instant::now();
-/// let breaker = CircuitBreaker::new(BreakerConfig::consecutive(NonZeroU32::MIN))?;
+/// let breaker = CircuitBreaker::new(BreakerConfig::consecutive(1))?;
 /// breaker.try_enter(now)?.failure(now);
 /// let rejected = breaker.try_enter(now).unwrap_err();
 /// assert_eq!(rejected.cause().to_string(), "1 failure in a row");

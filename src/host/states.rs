@@ -1,6 +1,6 @@
 //! The handle to the states of a client's hosts.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use reqwest::Url;
 
@@ -51,8 +51,8 @@ impl HostStates {
         Self::default()
     }
 
-    /// Creates an empty map for at most `hosts` hosts.
-    pub fn with_max_hosts(hosts: NonZeroUsize) -> Self {
+    /// Creates an empty map for at most `hosts` hosts; zero counts as one.
+    pub fn with_max_hosts(hosts: usize) -> Self {
         Self(Arc::new(HostMap::new(hosts)))
     }
 

@@ -123,7 +123,7 @@ impl Node {
 
 /// No retries, no waits at a breaker, and a local breaker that opens after a thousand failures only.
 fn lenient() -> ResilientConfigBuilder {
-    let never = BreakerConfig::consecutive(1_000.try_into().unwrap());
+    let never = BreakerConfig::consecutive(1_000);
     steady()
         .max_retries(0)
         .max_open_wait(Duration::ZERO)

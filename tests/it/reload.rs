@@ -4,7 +4,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
-use std::{num::NonZeroU32, time::Duration};
+use std::time::Duration;
 
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use reqwest_resilient::testing::{Reply, Script};
@@ -20,12 +20,8 @@ use crate::support::URL;
 const SECOND: Duration = Duration::from_secs(1);
 const HOST: &str = "https://api.example.com";
 
-fn number(n: u32) -> NonZeroU32 {
-    NonZeroU32::new(n).unwrap()
-}
-
 fn consecutive(failures: u32) -> BreakerConfig {
-    BreakerConfig::consecutive(number(failures))
+    BreakerConfig::consecutive(failures)
         .open_for(5 * SECOND)
         .without_open_growth()
         .without_open_jitter()
@@ -109,7 +105,7 @@ async fn counts_stay_unless_the_window_is_another() {
     };
     assert_eq!(total(BreakerConfig::default()).await, 1);
     assert_eq!(total(BreakerConfig::default().open_for(SECOND)).await, 2);
-    let ten = Window::Count(10.try_into().unwrap());
+    let ten = Window::Count(10);
     assert_eq!(total(BreakerConfig::default().window(ten)).await, 1);
 }
 
@@ -216,7 +212,7 @@ async fn no_request_sees_a_mixture() {
             .max_retries(retries)
             .backoff(Constant::new(Duration::ZERO))
             .circuit_breaker(CircuitBreakers::per_host(
-                BreakerConfig::consecutive(number(u32::MAX)).open_for(SECOND * (retries + 1)),
+                BreakerConfig::consecutive(u32::MAX).open_for(SECOND * (retries + 1)),
             ))
             .retry_budget(RetryBudget::per_host(BudgetConfig::default().size(u32::MAX)))
             .host("b.example", RetryOverride::new().max_retries(host_retries))

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    num::NonZeroU32,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -18,7 +17,7 @@ use reqwest_resilient::{
 };
 use tokio::time::{Instant, timeout};
 
-use super::{consecutive, fail, number, secs};
+use super::{consecutive, fail, secs};
 use crate::support::{URL, scripted, scripted_on};
 
 const HOST: &str = "https://api.example.com";
@@ -341,8 +340,7 @@ async fn a_hint_lengthens_the_open_time() {
 
 #[tokio::test(start_paused = true)]
 async fn its_jitter_is_drawn_from_where_all_jitter_is() {
-    let breaker =
-        CircuitBreaker::new(BreakerConfig::consecutive(NonZeroU32::MIN).open_for(secs(4))).unwrap();
+    let breaker = CircuitBreaker::new(BreakerConfig::consecutive(1).open_for(secs(4))).unwrap();
     let config = guarded(breaker.clone()).max_retries(0).random(|| 0.5).build().unwrap();
     let (client, _) = scripted(config, [Reply::status(503)]);
     client.get(URL).send().await.unwrap();
@@ -463,7 +461,7 @@ async fn there_is_one_by_default_and_none_in_the_python_library_s_defaults() {
 
 #[tokio::test(start_paused = true)]
 async fn callers_that_come_by_the_thousand_find_one_outage() {
-    let breaker = CircuitBreaker::new(BreakerConfig::default().max_probes(number(1))).unwrap();
+    let breaker = CircuitBreaker::new(BreakerConfig::default().max_probes(1)).unwrap();
     let told = Arc::new(Mutex::new(0));
     let failures = Arc::clone(&told);
     let config = guarded(breaker.clone())

@@ -1,7 +1,6 @@
 //! Attribution of outcomes: to the host that was asked, regardless of other middleware.
 
 use std::io;
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error};
@@ -40,7 +39,7 @@ fn inside_ours(
 }
 
 fn one_failure() -> BreakerConfig {
-    BreakerConfig::consecutive(NonZeroU32::MIN)
+    BreakerConfig::consecutive(1)
 }
 
 fn state(hosts: &HostStates, url: &str) -> BreakerState {
