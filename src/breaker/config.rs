@@ -134,19 +134,22 @@ impl BreakerConfig {
     }
 
     /// Removes the rule on failures in a row.
-    pub fn without_consecutive(mut self) -> Self {
+    #[cfg(any(test, feature = "serde"))]
+    pub(crate) fn without_consecutive(mut self) -> Self {
         self.consecutive = None;
         self
     }
 
     /// Removes the rule on the rate of failures.
-    pub fn without_failure_rate(mut self) -> Self {
+    #[cfg(any(test, feature = "serde"))]
+    pub(crate) fn without_failure_rate(mut self) -> Self {
         self.failure_rate = None;
         self
     }
 
     /// Removes the rule on slow calls.
-    pub fn without_slow_calls(mut self) -> Self {
+    #[cfg(any(test, feature = "serde"))]
+    pub(crate) fn without_slow_calls(mut self) -> Self {
         self.slow_calls = None;
         self
     }

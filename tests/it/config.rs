@@ -786,8 +786,6 @@ fn a_file_can_switch_off_what_the_builder_can() {
         .open_jitter(Percent::new(30).unwrap())
         .without_open_growth()
         .without_sustained()
-        .without_consecutive()
-        .without_slow_calls()
         .or_failure_rate(Percent::new(40).unwrap())
         .close_after(3);
     let veto = http::HeaderName::from_static("x-veto");
