@@ -297,8 +297,8 @@ impl CircuitOpen {
 
     /// Returns the figures behind the last opening: by a rule, a failed probe, or
     /// [`Manual`](ChangeReason::Manual) if it is forced open.
-    pub fn cause(&self) -> &OpenCause {
-        &self.cause
+    pub fn cause(&self) -> OpenCause {
+        self.cause
     }
 
     /// Returns how long until a call may be admitted as a probe; `None` if the breaker is forced
@@ -360,7 +360,7 @@ mod tests {
             let open = CircuitOpen { cause, retry_in, is_probing: false };
             let expected = format!("circuit breaker is open: {text}; retry in 0.8 s");
             assert_eq!(open.to_string(), expected);
-            assert_eq!(open.cause(), &cause);
+            assert_eq!(open.cause(), cause);
         }
         let forced = CircuitOpen {
             cause: cause(ChangeReason::Manual, 3),

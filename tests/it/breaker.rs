@@ -149,7 +149,7 @@ fn rejection_says_why_it_opened_and_for_how_long() {
             change.to_string(),
             format!("circuit breaker: closed to open ({reason}: {text})")
         );
-        assert_eq!(change.cause.as_ref(), Some(rejected.cause()));
+        assert_eq!(change.cause, Some(rejected.cause()));
     }
 }
 
