@@ -21,10 +21,11 @@ use crate::common::{fault::ConfigFault, scope::KeyOf};
 /// ```
 /// use reqwest_resilient::{BreakerConfig, ResilientConfig, RetryOverride};
 ///
+/// let three = BreakerConfig::consecutive(3);
 /// let config = ResilientConfig::builder()
 ///     .circuit_breaker(BreakerConfig::default())
 ///     // One host has another rule.
-///     .host("legacy.example.com", RetryOverride::new().circuit_breaker(BreakerConfig::consecutive(3)))
+///     .host("legacy.example.com", RetryOverride::new().circuit_breaker(three))
 ///     .build()?;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
