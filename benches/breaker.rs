@@ -6,7 +6,7 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use std::{convert::Infallible, future::ready, hint::black_box, num::NonZeroU32, time::Duration};
+use std::{convert::Infallible, future::ready, hint::black_box, time::Duration};
 
 use failsafe::CircuitBreaker as _;
 use recloser::Recloser;
@@ -61,7 +61,7 @@ fn closed(threads: usize, now: Instant) {
 }
 
 fn open(now: Instant) {
-    let breaker = CircuitBreaker::new(BreakerConfig::consecutive(NonZeroU32::MIN)).unwrap();
+    let breaker = CircuitBreaker::new(BreakerConfig::consecutive(1)).unwrap();
     if let Ok(permit) = breaker.try_enter(now) {
         permit.failure(now);
     }

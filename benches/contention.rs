@@ -8,7 +8,6 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     hint::black_box,
-    num::NonZeroUsize,
     sync::{
         Arc, Mutex, RwLock,
         atomic::{AtomicUsize, Ordering},
@@ -134,8 +133,7 @@ fn main() {
 /// What a host costs that was never asked before, in a map that is full.
 fn newcomers(now: Instant) {
     let full = |size: u64| {
-        let hosts =
-            Hosts::with_max_hosts(NonZeroUsize::new(size as usize).unwrap_or(NonZeroUsize::MIN));
+        let hosts = Hosts::with_max_hosts(size as usize);
         (0..2 * size).for_each(|it| hosts.find(&to(it), now));
         hosts
     };

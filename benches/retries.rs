@@ -11,7 +11,6 @@ mod support;
 
 use std::{
     hint::black_box,
-    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -23,7 +22,7 @@ use http::{Extensions, HeaderValue, Version, header};
 use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next, Result};
 use reqwest_resilient::{
-    BreakerConfig, BudgetConfig, CircuitBreaker, Constant, Jitter, Resilient, ResilientConfig,
+    BreakerConfig, BudgetConfig, CircuitBreakers, Constant, Jitter, Resilient, ResilientConfig,
     ResilientConfigBuilder, RetryBudget,
 };
 use reqwest_retry::{RetryTransientMiddleware, policies::ExponentialBackoff};
@@ -121,9 +120,9 @@ fn ours(config: ResilientConfigBuilder) -> Resilient {
 /// A budget that never ends and a breaker that never opens.
 fn everything() -> Resilient {
     let budget = BudgetConfig::default().size(1_000_000).deposit(f64::from(FAILURES));
-    let breaker = BreakerConfig::consecutive(NonZeroU32::MAX);
+    let breaker = BreakerConfig::consecutive(u32::MAX);
     let config = config().retry_budget(RetryBudget::per_host(budget));
-    ours(config.circuit_breaker(CircuitBreaker::per_host(breaker)))
+    ours(config.circuit_breaker(CircuitBreakers::per_host(breaker)))
 }
 
 fn main() {

@@ -25,7 +25,7 @@ use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use reqwest_resilient::fleet::{Fleet, InProcessFleet};
 use reqwest_resilient::telemetry::{MetricsObserver, TracingObserver};
 use reqwest_resilient::{
-    AttemptLog, BreakerConfig, BudgetConfig, CircuitBreaker, ConcurrencyLimit, DownloadExt,
+    AttemptLog, BreakerConfig, BudgetConfig, CircuitBreakers, ConcurrencyLimit, DownloadExt,
     Exponential, Hedge, History, Limit, Mirrors, RequestBuilderExt, Resilient, ResilientConfig,
     RetryOverride, WaitSource,
 };
@@ -89,7 +89,7 @@ fn client(fleet: &Fleet) -> Result<ClientWithMiddleware> {
     let config = ResilientConfig::builder()
         .backoff(Exponential::new(Duration::from_millis(300)))
         .attempt_timeout(Duration::from_millis(600))
-        .circuit_breaker(CircuitBreaker::per_host(breaker))
+        .circuit_breaker(CircuitBreakers::per_host(breaker))
         .observer(TracingObserver::new())
         .observer(MetricsObserver::new().client("observe"))
         .build()?;

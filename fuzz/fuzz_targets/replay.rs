@@ -14,7 +14,7 @@ use http::{HeaderValue, Method, header};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    Attempt, AttemptLog, BreakerConfig, BudgetConfig, CircuitBreaker, ConfigError, Constant,
+    Attempt, AttemptLog, BreakerConfig, BudgetConfig, CircuitBreakers, ConfigError, Constant,
     Delivery, Exponential, Fibonacci, Jitter, Linear, Resilient, ResilientConfig,
     ResilientConfigBuilder, RetryAfter, RetryBudget, RetryMethods, RetryOverride,
 };
@@ -142,7 +142,7 @@ impl Case {
             None => config,
         };
         let config = match self.has(0) {
-            true => config.circuit_breaker(CircuitBreaker::per_host(BreakerConfig::default())),
+            true => config.circuit_breaker(CircuitBreakers::per_host(BreakerConfig::default())),
             false => config.without_circuit_breaker(),
         };
         let config = match self.has(1) {

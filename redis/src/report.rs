@@ -110,7 +110,9 @@ fn breaker(run: u64, epoch: u64, state: &str, remaining: i64, load: u64) -> Brea
     };
     #[expect(clippy::cast_precision_loss, reason = "counts of ten seconds are far below 2^52")]
     let load = load as f64;
-    BreakerAdvice::new(run, epoch, state).attempts_per_second(load / WINDOW)
+    let mut advice = BreakerAdvice::new(run, epoch, state);
+    advice.attempts_per_second = load / WINDOW;
+    advice
 }
 
 fn gate(key: &str, remaining: &str) -> Option<FleetGate> {
@@ -152,13 +154,12 @@ mod tests {
 
     #[test]
     fn messages_are_read() {
-        let open = BreakerAdvice::new(9, 2, FleetState::Open { remaining: Duration::from_secs(5) });
+        let state = FleetState::Open { remaining: Duration::from_secs(5) };
+        let mut breaker = BreakerAdvice::new(9, 2, state);
+        breaker.attempts_per_second = 25.0;
         assert_eq!(
             read_message("B 9 2 O 5000 250 http://api:80"),
-            Some(FleetNews::Breaker {
-                host: "http://api:80".into(),
-                breaker: open.attempts_per_second(25.0)
-            })
+            Some(FleetNews::Breaker { host: "http://api:80".into(), breaker })
         );
         let gate = FleetGate::new(u64::MAX, Duration::from_millis(1_500));
         assert_eq!(

@@ -65,12 +65,11 @@ use crate::common::{clock, fault::ConfigError};
 /// # Example
 ///
 /// ```
-/// use std::{num::NonZeroU32, time::{Duration, Instant}};
+/// use std::time::{Duration, Instant};
 /// use reqwest_resilient::{BreakerConfig, BreakerState, CircuitBreaker};
 ///
-/// let two = NonZeroU32::new(2).unwrap();
 /// let config =
-///     BreakerConfig::consecutive(two).open_for(Duration::from_secs(5)).without_open_jitter();
+///     BreakerConfig::consecutive(2).open_for(Duration::from_secs(5)).without_open_jitter();
 /// let breaker = CircuitBreaker::new(config)?;
 ///
 /// let now = Instant::now();
@@ -99,8 +98,8 @@ impl CircuitBreaker {
     ///
     /// # Errors
     ///
-    /// All faults of `config` at once, each with its field and value: a time of zero, a factor below
-    /// 1, a minimum that the window cannot hold, no rule that opens the breaker.
+    /// All faults of `config` at once, each with its field and value: a time or a count of zero, a
+    /// factor below 1, a minimum that the window cannot hold, no rule that opens the breaker.
     pub fn new(config: BreakerConfig) -> Result<Self, ConfigError> {
         ConfigError::unless_none(config.faults())?;
         let rules = RuleSet::new(config);

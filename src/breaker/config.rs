@@ -1,6 +1,6 @@
 //! The settings of a breaker: rules, open time, probes.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::time::Duration;
 
 use crate::breaker::{
     percent::Percent,
@@ -16,6 +16,9 @@ use crate::common::fault::ConfigFault;
 /// [`slow_call_rate`](Self::slow_call_rate)), add others with the `or_…` methods: the breaker opens
 /// as soon as one of them is broken. Of the two about failures in a row the last one stays.
 ///
+/// Counts, and most times, must be above zero. [`build`](crate::ResilientConfigBuilder::build) and
+/// [`CircuitBreaker::new`](crate::CircuitBreaker::new) name every invalid setting at once.
+///
 /// # Default
 ///
 /// - Opens when there was no success for 2 s and at least 5 attempts failed in that time. While
@@ -28,13 +31,11 @@ use crate::common::fault::ConfigFault;
 /// - Then admits one probe at a time; one success closes it, one failure opens it again.
 ///
 /// ```
-/// use std::{num::{NonZeroU16, NonZeroU32}, time::Duration};
+/// use std::time::Duration;
 /// use reqwest_resilient::{BreakerConfig, Percent, Window};
 ///
-/// let five = NonZeroU32::new(5).unwrap();
-/// let hundred = NonZeroU16::new(100).unwrap();
-/// let config = BreakerConfig::failure_rate(Percent::HALF, Window::Count(hundred))
-///     .or_consecutive(five)
+/// let config = BreakerConfig::failure_rate(Percent::HALF, Window::Count(100))
+///     .or_consecutive(5)
 ///     .or_slow_calls(Duration::from_secs(2), Percent::HALF)
 ///     .open_for(Duration::from_secs(10));
 /// ```
@@ -42,12 +43,12 @@ use crate::common::fault::ConfigFault;
 #[must_use]
 pub struct BreakerConfig {
     pub(super) window: Window,
-    pub(super) min_samples: Option<NonZeroU32>,
+    pub(super) min_samples: Option<u32>,
     pub(super) sustained: Option<Sustained>,
     pub(super) consecutive: Option<Consecutive>,
     pub(super) failure_rate: Option<Percent>,
     pub(super) slow_calls: Option<SlowCalls>,
-    pub(super) max_probes: NonZeroU32,
+    pub(super) max_probes: u32,
     pub(super) recovery: Recovery,
     pub(super) half_open_max_wait: Duration,
     pub(super) open_for: Duration,
@@ -58,7 +59,7 @@ pub struct BreakerConfig {
 
 impl Default for BreakerConfig {
     fn default() -> Self {
-        Self::sustained(Duration::from_secs(2), NonZeroU32::MIN.saturating_add(4))
+        Self::sustained(Duration::from_secs(2), 5)
     }
 }
 
@@ -69,13 +70,13 @@ impl BreakerConfig {
     /// The time counts from the first failure since the last success, retries included, and ends
     /// with a failure. A pause of more than ten times `no_success_for` between two failures
     /// restarts the count: after it, old failures are no evidence.
-    pub fn sustained(no_success_for: Duration, min_failures: NonZeroU32) -> Self {
+    pub fn sustained(no_success_for: Duration, min_failures: u32) -> Self {
         let window = Window::Time(Duration::from_secs(10));
         Self::without_rule(window).or_sustained(no_success_for, min_failures)
     }
 
     /// Opens after `failures` in a row, however long that takes.
-    pub fn consecutive(failures: NonZeroU32) -> Self {
+    pub fn consecutive(failures: u32) -> Self {
         Self::without_rule(Window::Time(Duration::from_secs(10))).or_consecutive(failures)
     }
 
@@ -94,20 +95,20 @@ impl BreakerConfig {
 
     /// Also opens after `no_success_for` without a success, with at least `min_failures` in it: see
     /// [`sustained`](Self::sustained).
-    pub fn or_sustained(mut self, no_success_for: Duration, min_failures: NonZeroU32) -> Self {
+    pub fn or_sustained(mut self, no_success_for: Duration, min_failures: u32) -> Self {
         self.sustained = Some(Sustained { no_success_for, min_failures });
         self
     }
 
     /// Also opens after `failures` in a row, regardless of the window.
-    pub fn or_consecutive(mut self, failures: NonZeroU32) -> Self {
+    pub fn or_consecutive(mut self, failures: u32) -> Self {
         self.consecutive = Some(Consecutive { failures, only_while_few: false });
         self
     }
 
     /// Also opens after `failures` in a row while the window holds fewer than
     /// [`min_samples`](Self::min_samples): for clients with too few requests for a rate.
-    pub fn or_consecutive_while_few(mut self, failures: NonZeroU32) -> Self {
+    pub fn or_consecutive_while_few(mut self, failures: u32) -> Self {
         self.consecutive = Some(Consecutive { failures, only_while_few: true });
         self
     }
@@ -133,19 +134,22 @@ impl BreakerConfig {
     }
 
     /// Removes the rule on failures in a row.
-    pub fn without_consecutive(mut self) -> Self {
+    #[cfg(any(test, feature = "serde"))]
+    pub(crate) fn without_consecutive(mut self) -> Self {
         self.consecutive = None;
         self
     }
 
     /// Removes the rule on the rate of failures.
-    pub fn without_failure_rate(mut self) -> Self {
+    #[cfg(any(test, feature = "serde"))]
+    pub(crate) fn without_failure_rate(mut self) -> Self {
         self.failure_rate = None;
         self
     }
 
     /// Removes the rule on slow calls.
-    pub fn without_slow_calls(mut self) -> Self {
+    #[cfg(any(test, feature = "serde"))]
+    pub(crate) fn without_slow_calls(mut self) -> Self {
         self.slow_calls = None;
         self
     }
@@ -160,28 +164,28 @@ impl BreakerConfig {
     ///
     /// 20 by default, or the size of a count window that is smaller: below that, one failure more
     /// or less moves the rate by more than 5 %.
-    pub fn min_samples(mut self, samples: NonZeroU32) -> Self {
+    pub fn min_samples(mut self, samples: u32) -> Self {
         self.min_samples = Some(samples);
         self
     }
 
     /// Sets how many probes may be under way at a time in half-open; 1 by default, the least load
     /// that shows whether the service is back.
-    pub fn max_probes(mut self, probes: NonZeroU32) -> Self {
+    pub fn max_probes(mut self, probes: u32) -> Self {
         self.max_probes = probes;
         self
     }
 
     /// Closes after this many successful probes, opens again at the first failed one; 1 by
     /// default.
-    pub fn close_after(mut self, successes: NonZeroU32) -> Self {
+    pub fn close_after(mut self, successes: u32) -> Self {
         self.recovery = Recovery::Successes(successes);
         self
     }
 
     /// Judges half-open by a rate: of `probes` results, `percent` failures open it again, fewer
     /// close it. It opens as soon as the failures suffice, and closes when all results are in.
-    pub fn close_unless(mut self, percent: Percent, probes: NonZeroU32) -> Self {
+    pub fn close_unless(mut self, percent: Percent, probes: u32) -> Self {
         self.recovery = Recovery::Rate { probes, percent };
         self
     }
@@ -240,24 +244,10 @@ impl BreakerConfig {
 
     /// Returns every invalid setting, as its name, its value and the rule it breaks.
     pub(crate) fn faults(&self) -> Vec<ConfigFault> {
-        let window = match self.window {
-            Window::Time(span) => Some(span),
-            Window::Count(_) => None,
-        };
-        let times = [
-            ("circuit_breaker.open_for", Some(self.open_for)),
-            ("circuit_breaker.sustained", self.sustained.map(|it| it.no_success_for)),
-            ("circuit_breaker.half_open_max_wait", Some(self.half_open_max_wait)),
-            ("circuit_breaker.slow_calls", self.slow_calls.map(|slow| slow.slower_than)),
-            ("circuit_breaker.window", window),
-        ];
-        let zero = |(field, time): (_, Option<Duration>)| {
-            time.filter(Duration::is_zero).map(|time| ConfigFault::new(field, "must be > 0", time))
-        };
         let longest = self.growth.and_then(|growth| growth.max);
         let growth = longest.filter(|max| *max < self.open_for).map(|max| {
             let rule = "must not be shorter than open_for";
-            ConfigFault::new("circuit_breaker.open_growth", rule, max)
+            ConfigFault::new("circuit_breaker.open_growth.max", rule, max)
         });
         let grows = |growth: &Growth| growth.factor >= 1.0 && growth.factor.is_finite();
         let factor = self.growth.filter(|growth| !grows(growth)).map(|growth| {
@@ -265,7 +255,7 @@ impl BreakerConfig {
             ConfigFault::new("circuit_breaker.open_growth.factor", rule, growth.factor)
         });
         let samples = match (self.window, self.min_samples) {
-            (Window::Count(len), Some(samples)) if samples.get() > len.get().into() => {
+            (Window::Count(len), Some(samples)) if len > 0 && samples > len.into() => {
                 let rule = "must fit into the count window";
                 Some(ConfigFault::new("circuit_breaker.min_samples", rule, samples))
             }
@@ -275,8 +265,49 @@ impl BreakerConfig {
             let rule = "must have a rule that opens it (switch it off by without_circuit_breaker)";
             ConfigFault::new("circuit_breaker", rule, format_args!("none"))
         });
-        let times = times.into_iter().filter_map(zero);
-        times.chain(growth).chain(factor).chain(samples).chain(rule).collect()
+        self.zeros().chain(growth).chain(factor).chain(samples).chain(rule).collect()
+    }
+
+    /// Returns the faults of times and counts that must be above zero and are not.
+    fn zeros(&self) -> impl Iterator<Item = ConfigFault> {
+        let (span, len) = match self.window {
+            Window::Time(span) => (Some(span), None),
+            Window::Count(len) => (None, Some(len.into())),
+        };
+        let (sustained, consecutive) = (self.sustained, self.consecutive);
+        let times = [
+            ("circuit_breaker.open_for", Some(self.open_for)),
+            ("circuit_breaker.sustained.no_success_for", sustained.map(|it| it.no_success_for)),
+            ("circuit_breaker.half_open_max_wait", Some(self.half_open_max_wait)),
+            ("circuit_breaker.slow_calls.slower_than", self.slow_calls.map(|it| it.slower_than)),
+            ("circuit_breaker.window", span),
+        ];
+        let in_a_row = match consecutive {
+            Some(Consecutive { only_while_few: true, .. }) => {
+                "circuit_breaker.consecutive_while_few"
+            }
+            _ => "circuit_breaker.consecutive",
+        };
+        let recovery = match self.recovery {
+            Recovery::Successes(successes) => ("circuit_breaker.close_after", Some(successes)),
+            Recovery::Rate { probes, .. } => ("circuit_breaker.close_unless.probes", Some(probes)),
+        };
+        let counts = [
+            ("circuit_breaker.window", len),
+            ("circuit_breaker.min_samples", self.min_samples),
+            ("circuit_breaker.sustained.min_failures", sustained.map(|it| it.min_failures)),
+            (in_a_row, consecutive.map(|it| it.failures)),
+            ("circuit_breaker.max_probes", Some(self.max_probes)),
+            recovery,
+        ];
+        let rule = "must be > 0";
+        let times = times.into_iter().filter_map(move |(field, time)| {
+            time.filter(Duration::is_zero).map(|time| ConfigFault::new(field, rule, time))
+        });
+        let counts = counts.into_iter().filter_map(move |(field, count): (_, Option<u32>)| {
+            count.filter(|it| *it == 0).map(|count| ConfigFault::new(field, rule, count))
+        });
+        times.chain(counts)
     }
 
     fn has_rule(&self) -> bool {
@@ -313,8 +344,8 @@ impl BreakerConfig {
             consecutive: None,
             failure_rate: None,
             slow_calls: None,
-            max_probes: NonZeroU32::MIN,
-            recovery: Recovery::Successes(NonZeroU32::MIN),
+            max_probes: 1,
+            recovery: Recovery::Successes(1),
             half_open_max_wait: Duration::from_secs(30),
             open_for: Duration::from_secs(1),
             growth: Some(Growth { factor: 1.5, max: None }),
@@ -326,41 +357,35 @@ impl BreakerConfig {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU16;
-
     use super::*;
-
-    fn number(n: u32) -> NonZeroU32 {
-        NonZeroU32::new(n).unwrap()
-    }
 
     #[test]
     fn breaker_config_names_all_faults_at_once() {
         assert_eq!(BreakerConfig::default().faults(), []);
         assert_eq!(BreakerConfig::default().open_for(Duration::MAX).faults(), []);
-        assert_eq!(BreakerConfig::consecutive(number(5)).faults(), []);
-        let ten = Window::Count(NonZeroU16::new(10).unwrap());
+        assert_eq!(BreakerConfig::consecutive(5).faults(), []);
+        let ten = Window::Count(10);
         assert_eq!(BreakerConfig::failure_rate(Percent::HALF, ten).faults(), []);
         let just = BreakerConfig::failure_rate(Percent::HALF, ten)
-            .min_samples(number(10))
+            .min_samples(10)
             .open_growth(1.0, Duration::from_secs(1));
         assert_eq!(just.faults(), []);
-        assert_eq!(just.min_samples(number(9)).faults(), []);
+        assert_eq!(just.min_samples(9).faults(), []);
 
         let broken = BreakerConfig::failure_rate(Percent::HALF, ten)
-            .min_samples(number(11))
+            .min_samples(11)
             .or_slow_calls(Duration::ZERO, Percent::HALF)
             .half_open_max_wait(Duration::ZERO)
-            .or_sustained(Duration::ZERO, number(1))
+            .or_sustained(Duration::ZERO, 1)
             .open_growth(f64::INFINITY, Duration::from_millis(999));
         let fields: Vec<_> = broken.faults().into_iter().map(|it| it.field).collect();
         assert_eq!(
             fields,
             [
-                "circuit_breaker.sustained",
+                "circuit_breaker.sustained.no_success_for",
                 "circuit_breaker.half_open_max_wait",
-                "circuit_breaker.slow_calls",
-                "circuit_breaker.open_growth",
+                "circuit_breaker.slow_calls.slower_than",
+                "circuit_breaker.open_growth.max",
                 "circuit_breaker.open_growth.factor",
                 "circuit_breaker.min_samples",
             ]
@@ -383,8 +408,39 @@ mod tests {
     }
 
     #[test]
+    fn breaker_counts_of_zero_are_faults_each_by_its_own_name() {
+        let second = Duration::from_secs(1);
+        let default = BreakerConfig::default;
+        let rate = |window| BreakerConfig::failure_rate(Percent::HALF, window);
+        for (config, field) in [
+            (BreakerConfig::consecutive(0), "consecutive"),
+            (default().or_consecutive(0), "consecutive"),
+            (default().or_consecutive_while_few(0), "consecutive_while_few"),
+            (BreakerConfig::sustained(second, 0), "sustained.min_failures"),
+            (default().or_sustained(second, 0), "sustained.min_failures"),
+            (default().min_samples(0), "min_samples"),
+            (default().max_probes(0), "max_probes"),
+            (default().close_after(0), "close_after"),
+            (default().close_unless(Percent::HALF, 0), "close_unless.probes"),
+            (rate(Window::Count(0)), "window"),
+            (rate(Window::Count(0)).min_samples(9), "window"),
+            (default().window(Window::Count(0)), "window"),
+        ] {
+            let faults: Vec<_> = config.faults().iter().map(ToString::to_string).collect();
+            assert_eq!(faults, [format!("circuit_breaker.{field} must be > 0, got 0")]);
+        }
+        let all = BreakerConfig::consecutive(0)
+            .or_sustained(Duration::ZERO, 0)
+            .window(Window::Count(0))
+            .min_samples(0)
+            .max_probes(0)
+            .close_after(0);
+        assert_eq!(all.faults().len(), 7);
+    }
+
+    #[test]
     fn breaker_windows_hold_an_attempt_where_they_count() {
-        let (second, five) = (Duration::from_secs(1), number(5));
+        let (second, five) = (Duration::from_secs(1), 5);
         let rate = BreakerConfig::failure_rate(Percent::HALF, Window::Time(second));
         let slow = BreakerConfig::slow_call_rate(second, Percent::HALF, Window::Time(second));
         let few =
@@ -396,7 +452,7 @@ mod tests {
                 "circuit_breaker.window must not be shorter than attempt_timeout (2s), got 1s";
             assert_eq!(fault, expected);
         }
-        let ten = Window::Count(NonZeroU16::new(10).unwrap());
+        let ten = Window::Count(10);
         let uncounted = BreakerConfig::consecutive(five).window(Window::Time(second));
         for config in [BreakerConfig::default(), uncounted, rate.window(ten)] {
             assert_eq!(config.window_fault(Duration::MAX), None);
@@ -405,22 +461,20 @@ mod tests {
 
     #[test]
     fn breaker_rules_start_with_one_alone() {
-        let five = NonZeroU32::new(5).unwrap();
         let default = BreakerConfig::default();
-        let sustained =
-            Some(Sustained { no_success_for: Duration::from_secs(2), min_failures: five });
+        let sustained = Some(Sustained { no_success_for: Duration::from_secs(2), min_failures: 5 });
         assert_eq!(default.sustained, sustained);
         assert_eq!(
             (default.consecutive, default.failure_rate, default.slow_calls),
             (None, None, None)
         );
-        assert_eq!(default, BreakerConfig::sustained(Duration::from_secs(2), five));
+        assert_eq!(default, BreakerConfig::sustained(Duration::from_secs(2), 5));
 
-        let ten = Window::Count(NonZeroU16::new(10).unwrap());
-        let always = Some(Consecutive { failures: five, only_while_few: false });
+        let ten = Window::Count(10);
+        let always = Some(Consecutive { failures: 5, only_while_few: false });
         let slow = SlowCalls { slower_than: Duration::from_secs(1), percent: Percent::QUARTER };
         for (config, consecutive, failure_rate, slow_calls) in [
-            (BreakerConfig::consecutive(five), always, None, None),
+            (BreakerConfig::consecutive(5), always, None, None),
             (BreakerConfig::failure_rate(Percent::HALF, ten), None, Some(Percent::HALF), None),
             (
                 BreakerConfig::slow_call_rate(slow.slower_than, slow.percent, ten),
@@ -438,17 +492,17 @@ mod tests {
 
     #[test]
     fn breaker_settings_change_nothing_but_themselves() {
-        let (second, three) = (Duration::from_secs(1), NonZeroU32::new(3).unwrap());
+        let (second, three) = (Duration::from_secs(1), 3);
         let window = Window::Time(second);
         let consecutive = |only_while_few| Some(Consecutive { failures: three, only_while_few });
         let slow_calls = Some(SlowCalls { slower_than: second, percent: Percent::HALF });
         let growth = Some(Growth { factor: 3.0, max: Some(second) });
         let rate = Recovery::Rate { probes: three, percent: Percent::HALF };
 
-        let base = BreakerConfig::consecutive(number(9))
+        let base = BreakerConfig::consecutive(9)
             .or_failure_rate(Percent::QUARTER)
             .or_slow_calls(second * 9, Percent::QUARTER)
-            .or_sustained(second * 9, number(9))
+            .or_sustained(second * 9, 9)
             .open_for(second * 9)
             .open_growth(9.0, second * 9);
         let start = || base.clone();

@@ -132,8 +132,6 @@ impl BreakerHandle {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
-
     use tokio::time::timeout;
 
     use super::*;
@@ -178,7 +176,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn breaker_wakes_those_that_wait_when_a_request_may_go() {
-        let config = BreakerConfig::consecutive(NonZeroU32::MIN).without_open_jitter();
+        let config = BreakerConfig::consecutive(1).without_open_jitter();
         let (handle, second) = (handle(config), Duration::from_secs(1));
         let waiter = handle.wait().unwrap();
         let mut now = Instant::now();

@@ -1,7 +1,7 @@
 //! Every interleaving of the gate's readers with its writers:
 //! `scripts/loom`.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::time::Duration;
 
 use loom::thread;
 
@@ -12,9 +12,7 @@ const FAILED: Report = Report { health: Health::Failure, retry_after: None, firs
 const FINE: Report = Report { health: Health::Success, ..FAILED };
 
 fn circuit(failures: u32) -> Arc<Circuit> {
-    let config = BreakerConfig::consecutive(NonZeroU32::new(failures).unwrap())
-        .open_for(OPEN_FOR)
-        .without_open_jitter();
+    let config = BreakerConfig::consecutive(failures).open_for(OPEN_FOR).without_open_jitter();
     Arc::new(Circuit::new("".into(), &RuleSet::new(config), Arc::default()))
 }
 

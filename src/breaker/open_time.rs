@@ -38,17 +38,14 @@ fn lengthen(time: Duration, share: f64) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
-
     use super::*;
     use crate::breaker::percent::Percent;
 
     #[test]
     fn breaker_open_time_respects_every_bound() {
-        let two = NonZeroU32::new(2).unwrap();
         let secs = Duration::from_secs;
         let fifth = Percent::new(20).unwrap();
-        let plain = BreakerConfig::consecutive(two)
+        let plain = BreakerConfig::consecutive(2)
             .open_for(secs(10))
             .open_jitter(fifth)
             .without_open_growth();

@@ -35,7 +35,7 @@ impl Probing {
     }
 
     pub(super) fn is_full(&self, config: &BreakerConfig) -> bool {
-        self.out >= config.max_probes.get()
+        self.out >= config.max_probes
     }
 
     /// Returns the time until a place may be free; zero if one is.
@@ -78,13 +78,13 @@ impl Probing {
         match recovery {
             Recovery::Successes(_) if self.failures > 0 => Some(Judgement::Failed),
             Recovery::Successes(enough) => {
-                (self.successes >= enough.get()).then_some(Judgement::Recovered)
+                (self.successes >= enough).then_some(Judgement::Recovered)
             }
-            Recovery::Rate { probes, percent } if percent.reached(self.failures, probes.get()) => {
+            Recovery::Rate { probes, percent } if percent.reached(self.failures, probes) => {
                 Some(Judgement::Failed)
             }
             Recovery::Rate { probes, .. } => {
-                (self.successes + self.failures >= probes.get()).then_some(Judgement::Recovered)
+                (self.successes + self.failures >= probes).then_some(Judgement::Recovered)
             }
         }
     }
@@ -92,17 +92,11 @@ impl Probing {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
-
     use super::*;
     use crate::breaker::percent::Percent;
 
     const GOOD: bool = false;
     const FAILED: bool = true;
-
-    fn number(n: u32) -> NonZeroU32 {
-        NonZeroU32::new(n).unwrap()
-    }
 
     /// Returns the verdict after each of the samples.
     fn judged(recovery: Recovery, samples: &[bool]) -> Vec<Option<Judgement>> {
@@ -114,10 +108,8 @@ mod tests {
     #[test]
     fn breaker_probes_wait_for_a_place() {
         let (now, secs) = (Instant::now(), Duration::from_secs);
-        let config = BreakerConfig::default()
-            .max_probes(number(2))
-            .open_for(secs(5))
-            .half_open_max_wait(secs(30));
+        let config =
+            BreakerConfig::default().max_probes(2).open_for(secs(5)).half_open_max_wait(secs(30));
         let mut probing = Probing::new(now);
         assert_eq!(probing.wait(&config, now), secs(0));
         probing.admit(now);
@@ -137,7 +129,7 @@ mod tests {
 
     #[test]
     fn breaker_closes_after_enough_successes_and_opens_at_one_failure() {
-        let two = Recovery::Successes(number(2));
+        let two = Recovery::Successes(2);
         let (recovered, failed) = (Some(Judgement::Recovered), Some(Judgement::Failed));
         assert_eq!(judged(two, &[GOOD, GOOD]), [None, recovered]);
         assert_eq!(judged(two, &[GOOD, FAILED]), [None, failed]);
@@ -145,7 +137,7 @@ mod tests {
 
     #[test]
     fn breaker_judges_probes_by_a_rate_as_soon_as_it_is_certain() {
-        let half = Recovery::Rate { probes: number(4), percent: Percent::HALF };
+        let half = Recovery::Rate { probes: 4, percent: Percent::HALF };
         let (recovered, failed) = (Some(Judgement::Recovered), Some(Judgement::Failed));
         assert_eq!(judged(half, &[FAILED, FAILED]), [None, failed]);
         assert_eq!(judged(half, &[FAILED, GOOD, GOOD, GOOD]), [None, None, None, recovered]);

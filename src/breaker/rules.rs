@@ -27,14 +27,14 @@ impl BreakerConfig {
         let Evidence { in_a_row, outage: (failures, lasts), counts } = evidence;
         if self
             .sustained
-            .is_some_and(|rule| failures >= rule.min_failures.get() && lasts >= rule.no_success_for)
+            .is_some_and(|rule| failures >= rule.min_failures && lasts >= rule.no_success_for)
         {
             return Some(ChangeReason::Sustained);
         }
         let few = counts.total < self.min_samples_needed();
         let row_too_long = self
             .consecutive
-            .is_some_and(|rule| in_a_row >= rule.failures.get() && (few || !rule.only_while_few));
+            .is_some_and(|rule| in_a_row >= rule.failures && (few || !rule.only_while_few));
         if row_too_long {
             return Some(ChangeReason::ConsecutiveFailures);
         }
@@ -56,8 +56,8 @@ impl BreakerConfig {
     /// Returns the minimum of samples in force: the one set, else 20 or what fits into the window.
     pub(super) fn min_samples_needed(&self) -> u32 {
         match (self.min_samples, self.window) {
-            (Some(samples), _) => samples.get(),
-            (None, Window::Count(len)) => 20.min(len.get().into()),
+            (Some(samples), _) => samples,
+            (None, Window::Count(len)) => 20.min(len.into()),
             (None, Window::Time(_)) => 20,
         }
     }
@@ -75,16 +75,10 @@ impl BreakerConfig {
 
 #[cfg(test)]
 mod tests {
-    use std::num::{NonZeroU16, NonZeroU32};
-
     use super::*;
     use crate::breaker::percent::Percent;
 
     const SPAN: Window = Window::Time(Duration::from_secs(10));
-
-    fn number(n: u32) -> NonZeroU32 {
-        NonZeroU32::new(n).unwrap()
-    }
 
     fn counts(total: u32, failures: u32, slow: u32) -> WindowCounts {
         WindowCounts { total, failures, slow }
@@ -106,9 +100,9 @@ mod tests {
         assert_eq!(broken(u32::MAX, secs(2) - Duration::from_nanos(1)), None);
         assert_eq!(broken(4, Duration::MAX), None);
         assert_eq!(config.longest_pause(), secs(20));
-        let config = BreakerConfig::consecutive(number(9));
+        let config = BreakerConfig::consecutive(9);
         assert_eq!(config.longest_pause(), Duration::MAX);
-        let config = config.or_sustained(secs(60), number(3));
+        let config = config.or_sustained(secs(60), 3);
         assert_eq!(config.longest_pause(), secs(600));
         let without = config.without_sustained();
         assert_eq!(
@@ -122,7 +116,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let config = BreakerConfig::failure_rate(Percent::HALF, SPAN)
             .or_slow_calls(second, Percent::HALF)
-            .min_samples(number(4));
+            .min_samples(4);
         assert_eq!(broken(&config, 9, counts(3, 3, 3)), None);
         assert_eq!(broken(&config, 0, counts(4, 1, 1)), None);
         assert_eq!(broken(&config, 0, counts(4, 2, 2)), Some(ChangeReason::FailureRate));
@@ -140,22 +134,21 @@ mod tests {
     fn breaker_failures_in_a_row_count_always_or_while_results_are_few() {
         let (few, enough) = (counts(19, 3, 0), counts(20, 3, 0));
         let in_a_row = Some(ChangeReason::ConsecutiveFailures);
-        let always = BreakerConfig::consecutive(number(3));
+        let always = BreakerConfig::consecutive(3);
         assert_eq!(broken(&always, 2, few), None);
         assert_eq!(broken(&always, 3, few), in_a_row);
         assert_eq!(broken(&always, 3, enough), in_a_row);
-        let while_few = always.or_consecutive_while_few(number(3));
+        let while_few = always.or_consecutive_while_few(3);
         assert_eq!(broken(&while_few, 3, few), in_a_row);
         assert_eq!(broken(&while_few, 3, enough), None);
     }
 
     #[test]
     fn breaker_needs_twenty_samples_or_what_is_set_or_what_fits() {
-        let count = |len| Window::Count(NonZeroU16::new(len).unwrap());
         let config = |window| BreakerConfig::failure_rate(Percent::HALF, window);
         assert_eq!(config(SPAN).min_samples_needed(), 20);
-        assert_eq!(config(count(100)).min_samples_needed(), 20);
-        assert_eq!(config(count(10)).min_samples_needed(), 10);
-        assert_eq!(config(count(10)).min_samples(number(7)).min_samples_needed(), 7);
+        assert_eq!(config(Window::Count(100)).min_samples_needed(), 20);
+        assert_eq!(config(Window::Count(10)).min_samples_needed(), 10);
+        assert_eq!(config(Window::Count(10)).min_samples(7).min_samples_needed(), 7);
     }
 }

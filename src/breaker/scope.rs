@@ -13,16 +13,15 @@ use crate::common::{fault::ConfigFault, scope::KeyOf};
 /// The rules of a client's circuit breakers, and their scope: one per host, one per key, one for
 /// all requests, or one that the caller holds.
 ///
-/// Made from a [`BreakerConfig`] (one per host), by [`CircuitBreaker::per_host`],
-/// [`CircuitBreaker::per_key`] or [`CircuitBreaker::shared`], or from a [`CircuitBreaker`]. Holds
-/// no state, unless it was made from a `CircuitBreaker`: the state of the breakers is in the
+/// Built by [`per_host`](Self::per_host), [`per_key`](Self::per_key) or [`shared`](Self::shared),
+/// from a [`BreakerConfig`] (one per host), or from a [`CircuitBreaker`] that the caller holds.
+/// Holds no state, unless it was made from a `CircuitBreaker`: the state of the breakers is in the
 /// client's [`HostStates`](crate::HostStates).
 ///
 /// ```
-/// use std::num::NonZeroU32;
 /// use reqwest_resilient::{BreakerConfig, ResilientConfig, RetryOverride};
 ///
-/// let three = BreakerConfig::consecutive(NonZeroU32::new(3).unwrap());
+/// let three = BreakerConfig::consecutive(3);
 /// let config = ResilientConfig::builder()
 ///     .circuit_breaker(BreakerConfig::default())
 ///     // One host has another rule.
@@ -31,6 +30,7 @@ use crate::common::{fault::ConfigFault, scope::KeyOf};
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct CircuitBreakers {
     pub(crate) scope: BreakerScope,
     pub(crate) rules: RuleSet,
@@ -47,6 +47,25 @@ pub(crate) enum BreakerScope {
 }
 
 impl CircuitBreakers {
+    /// Builds the rules of one breaker per host: for each scheme, host and port.
+    pub fn per_host(config: BreakerConfig) -> Self {
+        Self::new(BreakerScope::Host, config)
+    }
+
+    /// Builds the rules of one breaker per key that `key_of` finds in the requests, such as a
+    /// tenant or a route.
+    pub fn per_key(
+        config: BreakerConfig,
+        key_of: impl Fn(&Request) -> String + Send + Sync + 'static,
+    ) -> Self {
+        Self::new(BreakerScope::Key(Arc::new(key_of)), config)
+    }
+
+    /// Builds the rules of one breaker for all requests of a client.
+    pub fn shared(config: BreakerConfig) -> Self {
+        Self::new(BreakerScope::Shared, config)
+    }
+
     fn new(scope: BreakerScope, config: BreakerConfig) -> Self {
         Self { scope, rules: RuleSet::new(config) }
     }
@@ -80,28 +99,6 @@ impl CircuitBreakers {
     #[cfg(feature = "serde")]
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self.scope, BreakerScope::Shared)
-    }
-}
-
-/// Rules for the breakers of a client.
-impl CircuitBreaker {
-    /// Builds the rules of one breaker per host: for each scheme, host and port.
-    pub fn per_host(config: BreakerConfig) -> CircuitBreakers {
-        CircuitBreakers::new(BreakerScope::Host, config)
-    }
-
-    /// Builds the rules of one breaker per key that `key_of` finds in the requests, such as a
-    /// tenant or a route.
-    pub fn per_key(
-        config: BreakerConfig,
-        key_of: impl Fn(&Request) -> String + Send + Sync + 'static,
-    ) -> CircuitBreakers {
-        CircuitBreakers::new(BreakerScope::Key(Arc::new(key_of)), config)
-    }
-
-    /// Builds the rules of one breaker for all requests of a client.
-    pub fn shared(config: BreakerConfig) -> CircuitBreakers {
-        CircuitBreakers::new(BreakerScope::Shared, config)
     }
 }
 

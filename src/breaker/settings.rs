@@ -1,13 +1,13 @@
 //! The values of a breaker's config.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::time::Duration;
 
 use crate::breaker::percent::Percent;
 
 /// Failures in a row that open a breaker.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Consecutive {
-    pub(super) failures: NonZeroU32,
+    pub(super) failures: u32,
     /// `true` if it applies only while the window has too few results for rates.
     pub(super) only_while_few: bool,
 }
@@ -16,7 +16,7 @@ pub(super) struct Consecutive {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Sustained {
     pub(super) no_success_for: Duration,
-    pub(super) min_failures: NonZeroU32,
+    pub(super) min_failures: u32,
 }
 
 impl Sustained {
@@ -46,7 +46,7 @@ pub(super) struct Growth {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Recovery {
     /// This many successes close it, one failure opens it.
-    Successes(NonZeroU32),
+    Successes(u32),
     /// Of `probes` results, `percent` failures open it; with fewer it closes.
-    Rate { probes: NonZeroU32, percent: Percent },
+    Rate { probes: u32, percent: Percent },
 }

@@ -399,8 +399,6 @@ impl Phase {
 
 #[cfg(test)]
 mod tests {
-    use std::num::{NonZeroU16, NonZeroU32};
-
     use super::*;
     use crate::breaker::{percent::Percent, window::Window};
 
@@ -408,14 +406,10 @@ mod tests {
     const FAILED: Report = Report { health: Health::Failure, ..GOOD };
     const THROTTLED: Report = Report { health: Health::Throttled, ..GOOD };
 
-    fn number(n: u32) -> NonZeroU32 {
-        NonZeroU32::new(n).unwrap()
-    }
-
     /// Opens after two failures in a row, for exactly 5 s.
     fn config() -> BreakerConfig {
-        let ten = Window::Count(NonZeroU16::new(10).unwrap());
-        BreakerConfig::consecutive(number(2))
+        let ten = Window::Count(10);
+        BreakerConfig::consecutive(2)
             .window(ten)
             .open_for(Duration::from_secs(5))
             .without_open_growth()
@@ -498,8 +492,8 @@ mod tests {
     #[test]
     fn breaker_that_only_measures_is_not_calm_while_a_rule_is_broken() {
         let (half, now) = (Percent::new(50).unwrap(), Instant::now());
-        let ten = Window::Count(NonZeroU16::new(10).unwrap());
-        let config = BreakerConfig::failure_rate(half, ten).min_samples(number(2));
+        let ten = Window::Count(10);
+        let config = BreakerConfig::failure_rate(half, ten).min_samples(2);
         for (failures, is_calm) in [(1, true), (3, false)] {
             let mut machine = Machine::new(&config);
             machine.only_measure();
@@ -648,7 +642,7 @@ mod tests {
 
     #[test]
     fn breaker_open_time_grows_while_probes_fail_and_starts_over_after_a_close() {
-        let config = BreakerConfig::consecutive(NonZeroU32::MIN).without_open_jitter();
+        let config = BreakerConfig::consecutive(1).without_open_jitter();
         let mut machine = Machine::new(&config);
         let mut now = Instant::now();
         for _ in 0..2 {
@@ -664,7 +658,7 @@ mod tests {
     #[test]
     fn breaker_ignores_throttled_calls() {
         let (config, now) = (config().or_failure_rate(Percent::HALF), Instant::now());
-        let config = config.or_slow_calls(Duration::ZERO, Percent::HALF).min_samples(number(1));
+        let config = config.or_slow_calls(Duration::ZERO, Percent::HALF).min_samples(1);
         let mut machine = Machine::new(&config);
         for _ in 0..100 {
             assert_eq!(call(&mut machine, THROTTLED, &config, now), None);
@@ -685,8 +679,8 @@ mod tests {
 
     #[test]
     fn breaker_shares_count_first_attempts_and_rows_count_all() {
-        let config = config().or_consecutive(number(9)).or_failure_rate(Percent::HALF);
-        let (config, now) = (config.min_samples(number(4)), Instant::now());
+        let config = config().or_consecutive(9).or_failure_rate(Percent::HALF);
+        let (config, now) = (config.min_samples(4), Instant::now());
         let mut machine = Machine::new(&config);
         let retry = |report| Report { first: false, ..report };
         for _ in 0..3 {
@@ -731,7 +725,7 @@ mod tests {
         assert_eq!(machine.exit(second, FAILED, &config, now, || 0.0), None);
 
         // With more successes to come it counts as one of them.
-        let config = config.close_after(number(2));
+        let config = config.close_after(2);
         let (mut machine, first) = half_open(&config);
         let second = machine.enter(&config, start + secs(35)).0.unwrap();
         assert_eq!(machine.exit(first, GOOD, &config, now, || 0.0), None);
@@ -777,7 +771,7 @@ mod tests {
         let now = Instant::now();
         let ever = Some(u64::MAX);
         let all = Percent::new(100).unwrap();
-        let config = config().or_failure_rate(all).min_samples(number(3));
+        let config = config().or_failure_rate(all).min_samples(3);
         let calm = |machine: &Machine| machine.calm_until(&config, now);
 
         let mut machine = Machine::new(&config);

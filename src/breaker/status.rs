@@ -118,7 +118,7 @@ names!(ChangeReason {
 #[non_exhaustive]
 pub struct StateChange {
     /// The breaker's key: scheme, host and port with
-    /// [`per_host`](crate::CircuitBreaker::per_host), empty for a single breaker.
+    /// [`per_host`](crate::CircuitBreakers::per_host), empty for a single breaker.
     pub key: Arc<str>,
     /// The state before.
     pub from: BreakerState,
@@ -195,11 +195,11 @@ pub struct BreakerSnapshot {
 /// # Examples
 ///
 /// ```
-/// use std::{num::NonZeroU32, time::Instant};
+/// use std::time::Instant;
 /// use reqwest_resilient::{BreakerConfig, CircuitBreaker};
 ///
 /// let now = Instant::now();
-/// let breaker = CircuitBreaker::new(BreakerConfig::consecutive(NonZeroU32::MIN))?;
+/// let breaker = CircuitBreaker::new(BreakerConfig::consecutive(1))?;
 /// breaker.try_enter(now)?.failure(now);
 /// let rejected = breaker.try_enter(now).unwrap_err();
 /// assert_eq!(rejected.cause().to_string(), "1 failure in a row");
@@ -297,8 +297,8 @@ impl CircuitOpen {
 
     /// Returns the figures behind the last opening: by a rule, a failed probe, or
     /// [`Manual`](ChangeReason::Manual) if it is forced open.
-    pub fn cause(&self) -> &OpenCause {
-        &self.cause
+    pub fn cause(&self) -> OpenCause {
+        self.cause
     }
 
     /// Returns how long until a call may be admitted as a probe; `None` if the breaker is forced
@@ -360,7 +360,7 @@ mod tests {
             let open = CircuitOpen { cause, retry_in, is_probing: false };
             let expected = format!("circuit breaker is open: {text}; retry in 0.8 s");
             assert_eq!(open.to_string(), expected);
-            assert_eq!(open.cause(), &cause);
+            assert_eq!(open.cause(), cause);
         }
         let forced = CircuitOpen {
             cause: cause(ChangeReason::Manual, 3),

@@ -2,7 +2,7 @@
 //!
 //! Memory is allocated once, at construction; recording takes constant time.
 
-use std::{num::NonZeroU16, time::Duration};
+use std::time::Duration;
 
 use crate::common::clock::{Instant, nanos};
 
@@ -11,10 +11,10 @@ use crate::common::clock::{Instant, nanos};
 /// # Examples
 ///
 /// ```
-/// use std::{num::NonZeroU16, time::Duration};
+/// use std::time::Duration;
 /// use reqwest_resilient::{BreakerConfig, Percent, Window};
 ///
-/// let of_calls = Window::Count(NonZeroU16::new(100).unwrap());
+/// let of_calls = Window::Count(100);
 /// let of_time = Window::Time(Duration::from_secs(30));
 /// let rules = [of_calls, of_time].map(|it| BreakerConfig::failure_rate(Percent::HALF, it));
 /// ```
@@ -22,7 +22,7 @@ use crate::common::clock::{Instant, nanos};
 #[non_exhaustive]
 pub enum Window {
     /// The last N results, however old, exactly. Takes two bytes per result, for each key.
-    Count(NonZeroU16),
+    Count(u16),
     /// The results of this much time. It slides by tenths of itself, counted from the first result
     /// since the breaker closed or was reset: the present tenth and the nine before.
     Time(Duration),
@@ -71,7 +71,7 @@ pub(super) enum Results {
 impl Results {
     pub(super) fn new(window: Window) -> Self {
         match window {
-            Window::Count(len) => Self::Count(Ring::new(len.get().into())),
+            Window::Count(len) => Self::Count(Ring::new(len.into())),
             Window::Time(span) => Self::Time(Buckets::new(span)),
         }
     }
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn breaker_count_window_holds_the_last_results() {
-        let mut results = Results::new(Window::Count(NonZeroU16::new(3).unwrap()));
+        let mut results = Results::new(Window::Count(3));
         let now = Instant::now();
         assert_eq!(results.record(FAILED, now), counts(1, 1, 0));
         assert_eq!(results.record(SLOW, now), counts(2, 1, 1));
@@ -320,8 +320,7 @@ mod tests {
     #[test]
     fn breaker_window_takes_successes_counted_elsewhere() {
         let now = Instant::now();
-        let three = NonZeroU16::new(3).unwrap();
-        for window in [Window::Count(three), Window::Time(Duration::from_secs(10))] {
+        for window in [Window::Count(3), Window::Time(Duration::from_secs(10))] {
             let mut results = Results::new(window);
             results.record(FAILED, now);
             results.add_successes(2);
@@ -351,7 +350,7 @@ mod tests {
         assert_eq!(results.steady_until(start), 0);
         results.record(GOOD, at(1_700));
         assert_eq!(results.steady_until(start), 2_700_000_000, "counted from the first anew");
-        let counted = Results::new(Window::Count(NonZeroU16::MIN));
+        let counted = Results::new(Window::Count(1));
         assert_eq!(counted.steady_until(start), u64::MAX);
     }
 }

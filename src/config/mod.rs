@@ -9,7 +9,7 @@ pub(crate) mod reload;
 mod settings;
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::common::fault::ConfigError;
 use crate::common::opaque::opaque;
@@ -216,7 +216,7 @@ pub struct ResilientConfigBuilder {
     base: Arc<Policy>,
     patch: Patch,
     hosts: Vec<(Arc<str>, Arc<Patch>)>,
-    max_hosts: NonZeroUsize,
+    max_hosts: usize,
 }
 
 impl ResilientConfigBuilder {
@@ -245,7 +245,7 @@ impl ResilientConfigBuilder {
     /// [`HostStates`](crate::HostStates). Default: 1,024.
     ///
     /// A client has its map for life: a reload does not change this.
-    pub fn max_hosts(mut self, hosts: NonZeroUsize) -> Self {
+    pub fn max_hosts(mut self, hosts: usize) -> Self {
         self.max_hosts = hosts;
         self
     }
@@ -254,8 +254,8 @@ impl ResilientConfigBuilder {
     ///
     /// # Errors
     ///
-    /// All faults at once, each with its field and value: a duration of zero where that means
-    /// nothing, a jitter that is negative or no number, a factor below 1, an attempt timeout longer
+    /// All faults at once, each with its field and value: a duration or a count of zero where that
+    /// means nothing, a jitter that is negative or no number, a factor below 1, an attempt timeout longer
     /// than the total time, an invalid host pattern, a breaker without a rule, settings that
     /// contradict each other.
     pub fn build(self) -> Result<ResilientConfig, ConfigError> {

@@ -2,7 +2,6 @@
 
 use std::{
     hint::black_box,
-    num::NonZeroUsize,
     sync::{Arc, Weak},
     time::{Duration, SystemTime},
 };
@@ -187,7 +186,7 @@ pub struct Hosts(ResilientConfig, HostStates);
 
 impl Hosts {
     /// A map for so many hosts.
-    pub fn with_max_hosts(hosts: NonZeroUsize) -> Self {
+    pub fn with_max_hosts(hosts: usize) -> Self {
         Self(ResilientConfig::default(), HostStates::with_max_hosts(hosts))
     }
 

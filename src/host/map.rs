@@ -4,7 +4,6 @@
 use std::{
     borrow::Cow,
     hash::BuildHasher,
-    num::NonZeroUsize,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -52,7 +51,7 @@ struct Absent<'m> {
 }
 
 /// The number of states that a map keeps by default.
-pub(crate) const DEFAULT_MAX_HOSTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1_023);
+pub(crate) const DEFAULT_MAX_HOSTS: usize = 1_024;
 
 /// The most shards; a small map has one, so that its bound is exact.
 const SHARDS: usize = 16;
@@ -67,9 +66,10 @@ impl Default for HostMap {
 }
 
 impl HostMap {
-    pub(crate) fn new(bound: NonZeroUsize) -> Self {
-        let first = FirstHosts::new(bound.get());
-        let rest = bound.get() - first.free.load(Ordering::Relaxed);
+    /// Creates an empty map for `bound` hosts; for one if that is zero.
+    pub(crate) fn new(bound: usize) -> Self {
+        let first = FirstHosts::new(bound);
+        let rest = bound - first.free.load(Ordering::Relaxed);
         let shards = (rest / LEAST_PER_SHARD).clamp(1, SHARDS);
         let family = Arc::default();
         Self {
@@ -316,7 +316,7 @@ pub(crate) fn host_key(url: &Url) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use std::{num::NonZeroU32, time::Duration};
+    use std::time::Duration;
 
     use proptest::prelude::*;
 
@@ -328,7 +328,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn map(bound: usize) -> HostMap {
-        HostMap::new(NonZeroUsize::new(bound).unwrap())
+        HostMap::new(bound)
     }
 
     fn url(url: &str) -> Url {
@@ -337,7 +337,7 @@ mod tests {
 
     /// Rules by which one failure opens a breaker for a second.
     fn rules() -> CircuitBreakers {
-        let config = BreakerConfig::consecutive(NonZeroU32::MIN).open_for(SECOND);
+        let config = BreakerConfig::consecutive(1).open_for(SECOND);
         config.without_open_jitter().without_open_growth().into()
     }
 

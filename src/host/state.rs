@@ -304,7 +304,7 @@ impl Further {
 
 #[cfg(test)]
 mod tests {
-    use std::{num::NonZeroU32, time::Duration};
+    use std::time::Duration;
 
     use http::Method;
     use reqwest::Request;
@@ -349,7 +349,7 @@ mod tests {
     fn a_mode_of_one_host_is_kept_and_that_of_all_is_set_again() {
         let (family, now) = (Arc::default(), Instant::now());
         let state = state(&family);
-        let rules = CircuitBreakers::from(BreakerConfig::consecutive(NonZeroU32::MIN)).rules;
+        let rules = CircuitBreakers::from(BreakerConfig::consecutive(1)).rules;
         state.breaker(&rules).force_open();
         assert_eq!(state.eviction(now), Eviction::Never);
         family.set_mode(Some(Mode::Disabled));

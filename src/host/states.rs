@@ -1,6 +1,6 @@
 //! The handle to the states of a client's hosts.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use reqwest::Url;
 
@@ -21,8 +21,9 @@ use crate::host::state::{HostState, Mode};
 /// # Keys
 ///
 /// A host's key is scheme, host and port, such as `https://example.com` or `http://localhost:8080`.
-/// With [`CircuitBreaker::per_key`] and [`RetryBudget::per_key`](crate::RetryBudget::per_key) it is
-/// the user's own, and what all requests share has the empty key.
+/// With [`CircuitBreakers::per_key`](crate::CircuitBreakers::per_key) and
+/// [`RetryBudget::per_key`](crate::RetryBudget::per_key) it is the user's own, and what all requests
+/// share has the empty key.
 ///
 /// # Bounded
 ///
@@ -50,8 +51,8 @@ impl HostStates {
         Self::default()
     }
 
-    /// Creates an empty map for at most `hosts` hosts.
-    pub fn with_max_hosts(hosts: NonZeroUsize) -> Self {
+    /// Creates an empty map for at most `hosts` hosts; zero counts as one.
+    pub fn with_max_hosts(hosts: usize) -> Self {
         Self(Arc::new(HostMap::new(hosts)))
     }
 

@@ -1,6 +1,5 @@
 //! Settings that build on the default: verdicts, health, backoff, statuses, listeners.
 
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -105,7 +104,7 @@ async fn a_verdict_may_end_a_request_with_an_error_of_its_own() {
 
 #[tokio::test(start_paused = true)]
 async fn health_may_build_on_the_default() {
-    let rule = || BreakerConfig::consecutive(NonZeroU32::MIN);
+    let rule = || BreakerConfig::consecutive(1);
     let state = async |config: ResilientConfigBuilder, status: u16| {
         let config = config.max_retries(0).circuit_breaker(rule()).build().unwrap();
         let resilient = reqwest_resilient::Resilient::new(config);

@@ -1,13 +1,13 @@
 //! Configuration files: what they may say, and what is said about mistakes in them.
 
-use std::{fs, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use http::StatusCode;
 use reqwest_resilient::file::RawConfig;
 use reqwest_resilient::testing::Reply;
 use reqwest_resilient::{
-    BreakerConfig, BudgetConfig, CircuitBreaker, Constant, Jitter, ResilientConfig, RetryBudget,
-    RetryMethods, RetryOverride,
+    BreakerConfig, BreakerState, BudgetConfig, CircuitBreaker, CircuitBreakers, Constant,
+    HostStates, Jitter, Percent, ResilientConfig, RetryBudget, RetryMethods, RetryOverride, Window,
 };
 use tokio::time::Instant;
 
@@ -371,7 +371,7 @@ async fn a_file_over_a_config_changes_what_it_names() {
     let base = ResilientConfig::builder()
         .backoff(reqwest_resilient::Linear::new(SECOND).max_delay(9 * SECOND))
         .jitter(Jitter::None)
-        .circuit_breaker(CircuitBreaker::shared(BreakerConfig::default()))
+        .circuit_breaker(CircuitBreakers::shared(BreakerConfig::default()))
         .retry_budget(RetryBudget::shared(BudgetConfig::default().size(7)))
         .host("API.example.com", RetryOverride::new().max_retries(1))
         .build()
@@ -416,6 +416,100 @@ fn a_breaker_of_the_caller_s_own_is_validated() {
         "circuit_breaker.open_for must be > 0, got 0ns; circuit_breaker must have a rule that opens \
          it (switch it off by without_circuit_breaker), got none"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_s_counts_of_zero_are_named_at_every_entrance() {
+    let zeros = || {
+        BreakerConfig::consecutive(0)
+            .or_sustained(SECOND, 0)
+            .window(Window::Count(0))
+            .min_samples(0)
+            .max_probes(0)
+            .close_unless(Percent::HALF, 0)
+    };
+    let fields = [
+        "window",
+        "min_samples",
+        "sustained.min_failures",
+        "consecutive",
+        "max_probes",
+        "close_unless.probes",
+    ];
+    let named = |part: &str| {
+        fields.map(|it| format!("{part}circuit_breaker.{it} must be > 0, got 0")).join("; ")
+    };
+    let error = CircuitBreaker::new(zeros()).unwrap_err();
+    assert_eq!(error.to_string(), named(""));
+    let scopes = [CircuitBreakers::per_host, CircuitBreakers::shared, |it| {
+        CircuitBreakers::per_key(it, |_| String::new())
+    }];
+    for breakers in scopes {
+        let builder = ResilientConfig::builder().circuit_breaker(breakers(zeros()));
+        assert_eq!(builder.build().unwrap_err().to_string(), named(""));
+    }
+    let of_host = RetryOverride::new().circuit_breaker(zeros());
+    let error = ResilientConfig::builder().host("a", of_host.clone()).build().unwrap_err();
+    let faults: BTreeSet<_> = error.faults().iter().map(ToString::to_string).collect();
+    let expected: BTreeSet<_> = named("hosts.\"a\".").split("; ").map(str::to_owned).collect();
+    assert_eq!(faults, expected);
+
+    let (client, script) = scripted(ResilientConfig::default(), [Reply::status(200)]);
+    let error = client.get(URL).with_extension(of_host).send().await.unwrap_err();
+    assert!(format!("{error:?}").contains(&named("")), "{error:?}");
+    assert_eq!(script.sent().len(), 0);
+}
+
+#[test]
+fn no_hosts_are_a_fault_of_a_config_and_one_host_of_a_map() {
+    let error = ResilientConfig::builder().max_hosts(0).build().unwrap_err();
+    assert_eq!(error.to_string(), "max_hosts must be > 0, got 0");
+    let hosts = HostStates::with_max_hosts(0);
+    hosts.breaker("https://a.example").force_open();
+    assert_eq!(hosts.breaker("https://a.example").state(), BreakerState::ForcedOpen);
+}
+
+#[test]
+fn zeros_of_files_are_named() {
+    for (text, field) in [
+        ("max_hosts = 0", "max_hosts"),
+        ("circuit_breaker.min_samples = 0", "circuit_breaker.min_samples"),
+        ("circuit_breaker.max_probes = 0", "circuit_breaker.max_probes"),
+        ("circuit_breaker.close_after = 0", "circuit_breaker.close_after"),
+        (
+            "circuit_breaker.close_unless = { percent = 50, probes = 0 }",
+            "circuit_breaker.close_unless.probes",
+        ),
+        (
+            "circuit_breaker.sustained = { no_success_for = '2s', min_failures = 0 }",
+            "circuit_breaker.sustained.min_failures",
+        ),
+    ] {
+        let expected = format!("{field} must be a whole number from 1 to 4294967295, got 0");
+        assert_eq!(faults(text), [expected]);
+    }
+    for (text, expected) in [
+        (
+            "circuit_breaker.consecutive = 0",
+            "circuit_breaker.consecutive must be a whole number from 1 to 4294967295 or false, got 0",
+        ),
+        (
+            "hosts.a.circuit_breaker.consecutive_while_few = 0",
+            "hosts.\"a\".circuit_breaker.consecutive_while_few must be a whole number from 1 to \
+             4294967295 or false, got 0",
+        ),
+        (
+            "circuit_breaker.window = 0",
+            "circuit_breaker.window must be a duration above zero such as \"300ms\" or a whole \
+             number from 1 to 65535, got 0",
+        ),
+    ] {
+        assert_eq!(faults(text), [expected]);
+    }
+    let vars = [("P_CIRCUIT_BREAKER__MAX_PROBES", "0"), ("P_MAX_HOSTS", "0")];
+    let error = ResilientConfig::from_env("P_", vars).unwrap_err();
+    let fields: BTreeSet<_> = error.faults().iter().map(|it| it.field.as_ref()).collect();
+    assert_eq!(fields, BTreeSet::from(["circuit_breaker.max_probes", "max_hosts"]));
 }
 
 #[test]
@@ -559,21 +653,20 @@ fn a_file_can_say_what_the_builder_can() {
         share = 0.2
         methods = ['GET', 'PUT']
     ";
-    let two = std::num::NonZeroU32::new(2).unwrap();
-    let half = reqwest_resilient::Percent::HALF;
-    let percent = |it| reqwest_resilient::Percent::new(it).unwrap();
+    let half = Percent::HALF;
+    let percent = |it| Percent::new(it).unwrap();
     let breaker = BreakerConfig::default()
-        .window(reqwest_resilient::Window::Count(100.try_into().unwrap()))
-        .min_samples(10.try_into().unwrap())
-        .or_failure_rate(reqwest_resilient::Percent::hundredths(25).unwrap())
-        .or_consecutive(7.try_into().unwrap())
+        .window(Window::Count(100))
+        .min_samples(10)
+        .or_failure_rate(Percent::hundredths(25).unwrap())
+        .or_consecutive(7)
         .or_slow_calls(2 * SECOND, percent(60))
-        .max_probes(two)
-        .close_unless(half, 4.try_into().unwrap())
+        .max_probes(2)
+        .close_unless(half, 4)
         .half_open_max_wait(20 * SECOND)
         .open_for(3 * SECOND)
         .open_growth(1.5, 60 * SECOND)
-        .or_sustained(4 * SECOND, two)
+        .or_sustained(4 * SECOND, 2)
         .without_open_jitter()
         .max_retry_after(Duration::ZERO);
     let budget = BudgetConfig::default().size(50).deposit(0.2).trickle(1.0).retry_deposit(0.5);
@@ -613,7 +706,7 @@ fn a_file_can_say_what_the_builder_can() {
                 .secret_header(header("x-key")),
         )
         .circuit_breaker(breaker)
-        .max_hosts(9.try_into().unwrap())
+        .max_hosts(9)
         .hedge(
             reqwest_resilient::Hedge::learned(0.9)
                 .or_after(Duration::from_millis(40))
@@ -715,13 +808,11 @@ fn a_file_can_switch_off_what_the_builder_can() {
         close_after = 3
     ";
     let breaker = BreakerConfig::default()
-        .open_jitter(reqwest_resilient::Percent::new(30).unwrap())
+        .open_jitter(Percent::new(30).unwrap())
         .without_open_growth()
         .without_sustained()
-        .without_consecutive()
-        .without_slow_calls()
-        .or_failure_rate(reqwest_resilient::Percent::new(40).unwrap())
-        .close_after(3.try_into().unwrap());
+        .or_failure_rate(Percent::new(40).unwrap())
+        .close_after(3);
     let veto = http::HeaderName::from_static("x-veto");
     let hints = reqwest_resilient::HintHeaders::default()
         .with_format(veto, reqwest_resilient::HintFormat::Veto);
@@ -739,7 +830,7 @@ fn a_file_can_switch_off_what_the_builder_can() {
         .idempotency_key(reqwest_resilient::IdempotencyKey::random())
         .deadline_header(reqwest_resilient::DeadlineHeader::grpc_timeout())
         .without_gate()
-        .circuit_breaker(CircuitBreaker::per_host(breaker))
+        .circuit_breaker(CircuitBreakers::per_host(breaker))
         .host("a", RetryOverride::new().without_idempotency_key())
         .build()
         .unwrap();

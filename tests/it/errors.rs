@@ -1,7 +1,6 @@
 //! The texts of errors: the root cause once in the chain, and the part of this crate by type.
 
 use std::error::Error;
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -79,7 +78,7 @@ async fn what_this_crate_decides_stands_once_in_the_chain() {
     assert_eq!(all.matches("timed out after 1 s (attempt timeout)").count(), 1, "{all}");
 
     // The error itself has the whole rejection, which is also found by type.
-    let rule = BreakerConfig::consecutive(NonZeroU32::MIN);
+    let rule = BreakerConfig::consecutive(1);
     let config = steady().circuit_breaker(rule).max_retries(0).max_open_wait(Duration::ZERO);
     let (client, _) = scripted(config.build().unwrap(), [Reply::status(503)]);
     client.get(URL).send().await.unwrap();

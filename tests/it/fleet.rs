@@ -19,7 +19,7 @@ use http::Extensions;
 use reqwest::{Request, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_resilient::{
-    BreakerConfig, CircuitBreaker, HostStates, Resilient, ResilientConfig, ResilientConfigBuilder,
+    BreakerConfig, CircuitBreakers, HostStates, Resilient, ResilientConfig, ResilientConfigBuilder,
     fleet::{
         BoxError, BoxFuture, Fleet, FleetNews, FleetState, FleetStore, HostAdvice, HostReport,
         InProcessFleet, NodeId,
@@ -123,11 +123,11 @@ impl Node {
 
 /// No retries, no waits at a breaker, and a local breaker that opens after a thousand failures only.
 fn lenient() -> ResilientConfigBuilder {
-    let never = BreakerConfig::consecutive(1_000.try_into().unwrap());
+    let never = BreakerConfig::consecutive(1_000);
     steady()
         .max_retries(0)
         .max_open_wait(Duration::ZERO)
-        .circuit_breaker(CircuitBreaker::per_host(never))
+        .circuit_breaker(CircuitBreakers::per_host(never))
 }
 
 fn node_of(fleet: &Fleet, config: ResilientConfig, service: &Service) -> Node {

@@ -1,7 +1,6 @@
 //! The host states of a client: bounded, its own unless shared, set by hand for all at once.
 
 use std::{
-    num::NonZeroU32,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -11,7 +10,7 @@ use reqwest::{Request, Response, ResponseBuilderExt, Url};
 use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use reqwest_resilient::testing::Reply;
 use reqwest_resilient::{
-    BreakerConfig, BreakerState, BudgetConfig, CircuitBreaker, HostStates, Resilient,
+    BreakerConfig, BreakerState, BudgetConfig, CircuitBreakers, HostStates, Resilient,
     ResilientConfigBuilder, RetryBudget, RetryOverride,
 };
 
@@ -21,7 +20,6 @@ const HOST: &str = "https://api.example.com";
 
 /// One attempt a request, and a breaker that opens after so many failures in a row.
 fn once(failures: u32) -> ResilientConfigBuilder {
-    let failures = NonZeroU32::new(failures).unwrap();
     let rule = BreakerConfig::consecutive(failures).open_for(Duration::from_secs(5));
     steady().circuit_breaker(rule).max_retries(0)
 }
@@ -44,8 +42,8 @@ async fn hosts_that_died_long_ago_leave_room_for_others() {
 
 #[tokio::test(start_paused = true)]
 async fn a_host_may_have_a_rule_of_its_own_beside_breakers_and_budgets_per_key() {
-    let failures = |it| BreakerConfig::consecutive(NonZeroU32::new(it).unwrap());
-    let per_path = |it| CircuitBreaker::per_key(failures(it), |it| it.url().path().to_owned());
+    let failures = |it| BreakerConfig::consecutive(it);
+    let per_path = |it| CircuitBreakers::per_key(failures(it), |it| it.url().path().to_owned());
     let budget = |size| {
         RetryBudget::per_key(BudgetConfig::default().size(size).trickle(0.0), |it| {
             it.url().path().to_owned()

@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -191,8 +190,7 @@ fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             settings: settings!(it => {
-                let threshold = NonZeroU32::new(2).unwrap_or(NonZeroU32::MIN);
-                let config = BreakerConfig::consecutive(threshold)
+                let config = BreakerConfig::consecutive(2)
                     .open_for(Duration::from_secs(300))
                     .without_open_jitter();
                 it.circuit_breaker(config)

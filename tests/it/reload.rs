@@ -4,14 +4,14 @@ use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
-use std::{num::NonZeroU32, time::Duration};
+use std::time::Duration;
 
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    BreakerConfig, BreakerState, BudgetConfig, CircuitBreaker, Constant, Event, HostStates, Jitter,
-    Resilient, ResilientConfig, ResilientConfigBuilder, ResilientHandle, ResponseExt, RetryBudget,
-    RetryOverride, Window,
+    BreakerConfig, BreakerState, BudgetConfig, CircuitBreakers, Constant, Event, HostStates,
+    Jitter, Resilient, ResilientConfig, ResilientConfigBuilder, ResilientHandle, ResponseExt,
+    RetryBudget, RetryOverride, Window,
 };
 use tokio::time::Instant;
 
@@ -20,12 +20,8 @@ use crate::support::URL;
 const SECOND: Duration = Duration::from_secs(1);
 const HOST: &str = "https://api.example.com";
 
-fn number(n: u32) -> NonZeroU32 {
-    NonZeroU32::new(n).unwrap()
-}
-
 fn consecutive(failures: u32) -> BreakerConfig {
-    BreakerConfig::consecutive(number(failures))
+    BreakerConfig::consecutive(failures)
         .open_for(5 * SECOND)
         .without_open_growth()
         .without_open_jitter()
@@ -68,7 +64,7 @@ async fn an_open_breaker_stays_open_and_goes_on_under_the_new_rules() {
     client.get(URL).send().await.unwrap();
     assert_eq!(handle.hosts().breaker(HOST).state(), BreakerState::Open);
 
-    let new = CircuitBreaker::per_host(consecutive(9).open_for(60 * SECOND));
+    let new = CircuitBreakers::per_host(consecutive(9).open_for(60 * SECOND));
     handle.reload(steady().circuit_breaker(new).max_retries(0).build().unwrap());
     client.get(URL).send().await.unwrap_err();
     assert_eq!(script.sent().len(), 2, "rejected: nothing was sent");
@@ -83,7 +79,7 @@ async fn an_open_breaker_stays_open_and_goes_on_under_the_new_rules() {
 #[tokio::test(start_paused = true)]
 async fn a_breaker_stays_though_the_new_settings_are_in_use_elsewhere() {
     let once = |failures| {
-        let breakers = CircuitBreaker::per_host(consecutive(failures));
+        let breakers = CircuitBreakers::per_host(consecutive(failures));
         steady().circuit_breaker(breakers).max_retries(0)
     };
     let (client, script, handle) = reloadable(once(1), [Reply::status(503)]);
@@ -103,13 +99,13 @@ async fn counts_stay_unless_the_window_is_another() {
     let (client, _, handle) =
         reloadable(steady().circuit_breaker(BreakerConfig::default()), [Reply::status(200)]);
     let total = async |config: BreakerConfig| {
-        handle.reload(steady().circuit_breaker(CircuitBreaker::per_host(config)).build().unwrap());
+        handle.reload(steady().circuit_breaker(CircuitBreakers::per_host(config)).build().unwrap());
         client.get(URL).send().await.unwrap();
         handle.hosts().breaker(HOST).snapshot(Instant::now()).window.total
     };
     assert_eq!(total(BreakerConfig::default()).await, 1);
     assert_eq!(total(BreakerConfig::default().open_for(SECOND)).await, 2);
-    let ten = Window::Count(10.try_into().unwrap());
+    let ten = Window::Count(10);
     assert_eq!(total(BreakerConfig::default().window(ten)).await, 1);
 }
 
@@ -142,7 +138,7 @@ async fn a_closed_gate_stays_closed() {
 #[tokio::test(start_paused = true)]
 async fn a_host_that_gets_a_rule_of_its_own_keeps_its_state() {
     let (client, script, handle) = reloadable(
-        steady().circuit_breaker(CircuitBreaker::per_host(consecutive(1))).max_retries(0),
+        steady().circuit_breaker(CircuitBreakers::per_host(consecutive(1))).max_retries(0),
         [Reply::status(503)],
     );
     client.get(URL).send().await.unwrap();
@@ -215,8 +211,8 @@ async fn no_request_sees_a_mixture() {
         ResilientConfig::builder()
             .max_retries(retries)
             .backoff(Constant::new(Duration::ZERO))
-            .circuit_breaker(CircuitBreaker::per_host(
-                BreakerConfig::consecutive(number(u32::MAX)).open_for(SECOND * (retries + 1)),
+            .circuit_breaker(CircuitBreakers::per_host(
+                BreakerConfig::consecutive(u32::MAX).open_for(SECOND * (retries + 1)),
             ))
             .retry_budget(RetryBudget::per_host(BudgetConfig::default().size(u32::MAX)))
             .host("b.example", RetryOverride::new().max_retries(host_retries))

@@ -1,6 +1,5 @@
 //! The loop, in virtual time.
 
-use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::{io, time::Duration};
@@ -384,7 +383,7 @@ async fn only_refused_statuses_prove_that_a_post_was_not_processed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_cannot_be_made_says_nothing_of_the_server() {
-    let breaker = CircuitBreaker::new(BreakerConfig::consecutive(NonZeroU32::MIN)).unwrap();
+    let breaker = CircuitBreaker::new(BreakerConfig::consecutive(1)).unwrap();
     let config = steady().circuit_breaker(breaker.clone()).build().unwrap();
     let (client, script) = scripted(config, [Reply::status(200)]);
     let body =

@@ -46,8 +46,7 @@ async fn nothing_leaks_across_threads() {
 
 async fn soak() {
     let (requests, seed) = (number("SOAK_REQUESTS", 100_000), number("SOAK_SEED", 1));
-    let rule =
-        BreakerConfig::consecutive(4.try_into().unwrap()).open_for(ms(20)).without_open_growth();
+    let rule = BreakerConfig::consecutive(4).open_for(ms(20)).without_open_growth();
     let budget = BudgetConfig::default().size(SIZE).deposit(DEPOSIT).trickle(0.0);
     let hosts = HostStates::new();
     let config = ResilientConfig::builder()

@@ -42,7 +42,7 @@ fn retry_after(status: u16, value: &'static str) -> Reply {
 
 /// Opens after `failures` in a row, for five seconds.
 fn consecutive(failures: u32) -> BreakerConfig {
-    BreakerConfig::consecutive(failures.try_into().unwrap())
+    BreakerConfig::consecutive(failures)
         .open_for(5 * SECOND)
         .without_open_growth()
         .without_open_jitter()

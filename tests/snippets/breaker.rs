@@ -1,10 +1,8 @@
-use std::num::NonZeroU32;
 use reqwest_resilient::{BreakerConfig, ConfigError, ResilientClient, ResilientConfig};
 
 /// The only client of a small machine, which must not hear more than three failures in a row.
 fn gentle() -> Result<ResilientConfig, ConfigError> {
-    let three = NonZeroU32::MIN.saturating_add(2);
-    let rules = BreakerConfig::default().or_consecutive(three);
+    let rules = BreakerConfig::default().or_consecutive(3);
     ResilientConfig::builder().circuit_breaker(rules).build()
 }
 

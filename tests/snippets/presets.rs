@@ -10,7 +10,7 @@ fn service() -> Result<ResilientConfig, ConfigError> {
 /// A crawler, which knows thousands of hosts, and has time for slow pages.
 fn crawler() -> Result<ResilientConfig, ConfigError> {
     let preset = ResilientConfig::batch().to_builder();
-    preset.attempt_timeout(Duration::from_secs(30)).max_hosts(20_000.try_into().unwrap()).build()
+    preset.attempt_timeout(Duration::from_secs(30)).max_hosts(20_000).build()
 }
 
 /// An SDK for a server with idempotency keys: POSTs are safe to retry.

@@ -1,7 +1,5 @@
 //! Makes settings of the values that were read.
 
-use std::num::NonZeroUsize;
-
 use crate::common::fault::ConfigFault;
 use crate::config::file::parts::Parts;
 use crate::config::file::value::{Table, Value, get, get_table};
@@ -20,8 +18,7 @@ pub(super) fn builder(
     let settings = general.apply(RetryOverride::new(), table, "", faults);
     let mut builder = base.to_builder().settings(settings);
     if let Some(Value::Whole(hosts)) = get(table, "max_hosts") {
-        let hosts = usize::try_from(*hosts).ok().and_then(NonZeroUsize::new);
-        builder = builder.max_hosts(hosts.unwrap_or(NonZeroUsize::MAX));
+        builder = builder.max_hosts(usize::try_from(*hosts).unwrap_or(usize::MAX));
     }
     for (name, value) in get_table(table, "hosts") {
         let Value::Table(table) = value else { continue };

@@ -2,7 +2,7 @@
 
 use std::{slice, time::Duration};
 
-use crate::breaker::{CircuitBreaker, CircuitBreakers};
+use crate::breaker::CircuitBreakers;
 use crate::common::fault::ConfigFault;
 use crate::common::scope::Scope;
 use crate::config::file::keys::{
@@ -142,8 +142,8 @@ impl Parts {
         let before = self.breaker.take();
         let config = switched(before.as_ref().map(|it| it.config().clone()), value, set_breaker);
         self.breaker = config.map(|config| match (scope(value), before) {
-            (Some(Scope::Shared), _) => CircuitBreaker::shared(config),
-            (Some(_), _) | (None, None) => CircuitBreaker::per_host(config),
+            (Some(Scope::Shared), _) => CircuitBreakers::shared(config),
+            (Some(_), _) | (None, None) => CircuitBreakers::per_host(config),
             (None, Some(before)) => before.with_config(config).unwrap_or_else(|own| {
                 let field = format!("{path}circuit_breaker");
                 let rule = "can only be switched off: the program has a breaker of its own";

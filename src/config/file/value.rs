@@ -1,6 +1,5 @@
 //! Values that were read, and what they set.
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode};
@@ -78,11 +77,6 @@ impl Value {
         self.whole().unwrap_or(1)
     }
 
-    /// Returns the number above zero; `None` if it is switched off.
-    pub(super) fn positive(&self) -> Option<NonZeroU32> {
-        self.whole().and_then(NonZeroU32::new)
-    }
-
     /// Returns the share; `None` if it is switched off.
     pub(super) fn percent(&self) -> Option<Percent> {
         match self {
@@ -129,8 +123,8 @@ pub(super) fn get_time(table: &Table, name: &str) -> Duration {
     get(table, name).and_then(Value::time).unwrap_or(Duration::MAX)
 }
 
-pub(super) fn get_count(table: &Table, name: &str) -> NonZeroU32 {
-    get(table, name).and_then(Value::positive).unwrap_or(NonZeroU32::MIN)
+pub(super) fn get_count(table: &Table, name: &str) -> u32 {
+    get(table, name).map_or(1, Value::count)
 }
 
 pub(super) fn get_percent(table: &Table) -> Percent {

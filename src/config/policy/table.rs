@@ -4,7 +4,7 @@
 //! it a setting has a setter (`config/settings/`), and a row of the file's table if it is data
 //! (`config/file/keys/`).
 
-use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderName, StatusCode};
 
@@ -161,7 +161,7 @@ policy! {
         sources: Sources = Sources::default();
         hosts: Option<Arc<HostPatterns<HostPolicy>>> = None;
         /// Read once, when a client is built.
-        max_hosts: NonZeroUsize = DEFAULT_MAX_HOSTS;
+        max_hosts: usize = DEFAULT_MAX_HOSTS;
     }
 }
 

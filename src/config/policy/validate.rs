@@ -18,6 +18,9 @@ impl Policy {
     /// Validates all settings, those of hosts too.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let mut faults = self.faults();
+        if self.max_hosts == 0 {
+            faults.push(ConfigFault::new("max_hosts", "must be > 0", self.max_hosts));
+        }
         faults.extend(self.window_fault());
         faults.extend(self.host_faults(&faults));
         ConfigError::unless_none(faults)

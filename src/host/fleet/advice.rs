@@ -67,7 +67,8 @@ impl FleetState {
 /// use reqwest_resilient::fleet::{BreakerAdvice, FleetState};
 ///
 /// let open = FleetState::Open { remaining: Duration::from_secs(5) };
-/// let advice = BreakerAdvice::new(7, 1, open).attempts_per_second(250.0);
+/// let mut advice = BreakerAdvice::new(7, 1, open);
+/// advice.attempts_per_second = 250.0;
 /// assert!(advice.state.is_open());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,16 +87,9 @@ pub struct BreakerAdvice {
 }
 
 impl BreakerAdvice {
-    /// Builds the advice of a state.
+    /// Builds the advice of a state, without attempts.
     pub const fn new(run: u64, epoch: u64, state: FleetState) -> Self {
         Self { run, epoch, state, attempts_per_second: 0.0 }
-    }
-
-    /// Sets the attempts a second of the whole fleet when it opened.
-    #[must_use]
-    pub const fn attempts_per_second(mut self, attempts: f64) -> Self {
-        self.attempts_per_second = attempts;
-        self
     }
 }
 

@@ -128,8 +128,8 @@ impl HostRecord {
                 FleetState::HalfOpen { elapsed: Duration::from_millis(now - until) }
             }
         };
-        BreakerAdvice::new(self.run, self.epoch, state)
-            .attempts_per_second(self.attempts_per_second)
+        let attempts_per_second = self.attempts_per_second;
+        BreakerAdvice { attempts_per_second, ..BreakerAdvice::new(self.run, self.epoch, state) }
     }
 
     fn advise(&mut self, host: &Arc<str>, now: u64) -> HostAdvice {

@@ -201,7 +201,7 @@ mod tests {
 
     fn open(epoch: u64) -> BreakerAdvice {
         let state = FleetState::Open { remaining: secs(5) };
-        BreakerAdvice::new(7, epoch, state).attempts_per_second(200.0)
+        BreakerAdvice { attempts_per_second: 200.0, ..BreakerAdvice::new(7, epoch, state) }
     }
 
     fn closed(epoch: u64) -> BreakerAdvice {
@@ -238,7 +238,8 @@ mod tests {
         assert_eq!(chance(1.0, Duration::MAX), 1.0);
         let now = Instant::now();
         let half_open = FleetState::HalfOpen { elapsed: secs(2) };
-        let advice = BreakerAdvice::new(7, 1, half_open).attempts_per_second(200.0);
+        let advice =
+            BreakerAdvice { attempts_per_second: 200.0, ..BreakerAdvice::new(7, 1, half_open) };
         let view = heed(&View::unknown(now), &advice, now);
         let rejection = Ask::Reject { retry_in: ASK_AGAIN, is_probing: true };
         assert_eq!(view.ask(STALE, now, || 0.041), rejection);

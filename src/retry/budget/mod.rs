@@ -132,6 +132,7 @@ impl Default for BudgetConfig {
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct RetryBudget {
     pub(crate) scope: Scope,
     config: BudgetConfig,

@@ -4,12 +4,10 @@ use std::time::{Duration, Instant};
 
 use reqwest_resilient::{BreakerConfig, BreakerState, CircuitBreaker, Percent, Window};
 
-use super::number;
-
 #[test]
 fn rejections_are_counted() {
     let now = Instant::now();
-    let breaker = CircuitBreaker::new(BreakerConfig::consecutive(number(1))).unwrap();
+    let breaker = CircuitBreaker::new(BreakerConfig::consecutive(1)).unwrap();
     breaker.try_enter(now).unwrap().failure(now);
     for _ in 0..3 {
         breaker.try_enter(now).unwrap_err();
@@ -23,7 +21,7 @@ fn rejections_are_counted() {
 
 #[test]
 fn a_breaker_that_only_measures_tells_how_often_it_would_have_opened() {
-    let breaker = CircuitBreaker::new(BreakerConfig::consecutive(number(3))).unwrap();
+    let breaker = CircuitBreaker::new(BreakerConfig::consecutive(3)).unwrap();
     let mut now = Instant::now();
     breaker.metrics_only();
     let prevented = |now| {
@@ -46,7 +44,7 @@ fn a_breaker_that_only_measures_tells_how_often_it_would_have_opened() {
 #[test]
 fn successes_that_fill_a_window_would_open_a_breaker_that_only_measures() {
     let window = Window::Time(Duration::from_secs(100));
-    let config = BreakerConfig::failure_rate(Percent::HALF, window).min_samples(number(4));
+    let config = BreakerConfig::failure_rate(Percent::HALF, window).min_samples(4);
     let breaker = CircuitBreaker::new(config).unwrap();
     breaker.metrics_only();
     let now = Instant::now();

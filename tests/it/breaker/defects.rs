@@ -1,19 +1,16 @@
 //! Defects found in other circuit breakers, one test each, named after where they were found.
 
-use std::{
-    num::NonZeroU16,
-    sync::{Arc, OnceLock},
-};
+use std::sync::{Arc, OnceLock};
 
 use reqwest_resilient::{
     BreakerConfig, BreakerState, CircuitBreaker, Health, HostStates, Percent, Window,
 };
 use tokio::time::{Duration, Instant};
 
-use super::{consecutive, fail, fixed, log, number, report, secs, succeed};
+use super::{consecutive, fail, fixed, log, report, secs, succeed};
 
 fn last(results: u16) -> Window {
-    Window::Count(NonZeroU16::new(results).unwrap())
+    Window::Count(results)
 }
 
 /// Opened at `now`; a probe may run 5 s later.
@@ -51,7 +48,7 @@ fn tower_resilience_2_reset_while_closed_clears_counts() {
 fn tower_resilience_3_probes_further_apart_than_the_window_close_it() {
     let now = Instant::now();
     let window = Window::Time(Duration::from_millis(100));
-    let breaker = opened(consecutive(1).window(window).close_after(number(3)), 1, now);
+    let breaker = opened(consecutive(1).window(window).close_after(3), 1, now);
     for nth in 1..=3 {
         succeed(&breaker, 1, now + secs(5 * nth));
     }
@@ -61,7 +58,7 @@ fn tower_resilience_3_probes_further_apart_than_the_window_close_it() {
 #[test]
 fn tower_resilience_4_late_results_do_not_decide_recovery() {
     let now = Instant::now();
-    let breaker = CircuitBreaker::new(consecutive(1).close_after(number(2))).unwrap();
+    let breaker = CircuitBreaker::new(consecutive(1).close_after(2)).unwrap();
     let late = [breaker.try_enter(now).unwrap(), breaker.try_enter(now).unwrap()];
     fail(&breaker, 1, now);
     let now = now + secs(5);
@@ -106,7 +103,7 @@ fn tower_resilience_6_each_change_names_the_state_it_leaves() {
 #[test]
 fn failsafe_rs_1_half_open_does_not_admit_everyone() {
     let now = Instant::now();
-    let breaker = opened(consecutive(1).max_probes(number(3)), 1, now);
+    let breaker = opened(consecutive(1).max_probes(3), 1, now);
     let later = now + secs(5);
     let admitted: Vec<_> = (0..20).filter_map(|_| breaker.try_enter(later).ok()).collect();
     assert_eq!(admitted.len(), 3);
@@ -170,7 +167,7 @@ fn failsafe_rs_6_open_times_are_fine_grained_and_never_shortened() {
     let now = Instant::now();
     for _ in 0..100 {
         let time = Duration::from_millis(150);
-        let config = BreakerConfig::consecutive(number(1)).open_for(time);
+        let config = BreakerConfig::consecutive(1).open_for(time);
         let breaker = opened(config, 1, now);
         let retry_in = breaker.try_enter(now).unwrap_err().retry_in().unwrap();
         assert!(retry_in >= time && retry_in <= time * 5 / 4, "{retry_in:?}");
@@ -246,7 +243,7 @@ fn resilience4j_13_lost_probe_does_not_block_half_open() {
 fn resilience4j_13_a_service_slower_than_the_wait_for_probes_closes_it() {
     let now = Instant::now();
     let slow = consecutive(1).or_slow_calls(secs(2), Percent::HALF);
-    for config in [consecutive(1), slow, consecutive(1).close_unless(Percent::HALF, number(1))] {
+    for config in [consecutive(1), slow, consecutive(1).close_unless(Percent::HALF, 1)] {
         let breaker = opened(config, 1, now);
         let probe = breaker.try_enter(now + secs(5)).unwrap();
         let second = breaker.try_enter(now + secs(35)).unwrap();
@@ -260,7 +257,7 @@ fn resilience4j_13_a_service_slower_than_the_wait_for_probes_closes_it() {
 #[test]
 fn resilience4j_14_half_open_waits_for_all_its_probes() {
     let now = Instant::now();
-    let config = consecutive(1).min_samples(number(2)).close_unless(Percent::HALF, number(10));
+    let config = consecutive(1).min_samples(2).close_unless(Percent::HALF, 10);
     let breaker = opened(config, 1, now);
     let later = now + secs(5);
     succeed(&breaker, 2, later);
@@ -298,7 +295,7 @@ fn failsafe_go_2_cancelled_hedge_loser_is_no_failure() {
 #[test]
 fn failsafe_go_8_rates_are_not_rounded() {
     let now = Instant::now();
-    let config = BreakerConfig::failure_rate(Percent::HALF, last(200)).min_samples(number(200));
+    let config = BreakerConfig::failure_rate(Percent::HALF, last(200)).min_samples(200);
     let breaker = CircuitBreaker::new(config).unwrap();
     succeed(&breaker, 101, now);
     fail(&breaker, 99, now);
@@ -308,7 +305,7 @@ fn failsafe_go_8_rates_are_not_rounded() {
 #[test]
 fn failsafe_go_9_places_do_not_inflate() {
     let now = Instant::now();
-    let breaker = CircuitBreaker::new(consecutive(1).max_probes(number(3))).unwrap();
+    let breaker = CircuitBreaker::new(consecutive(1).max_probes(3)).unwrap();
     let stale: Vec<_> = (0..2).map(|_| breaker.try_enter(now).unwrap()).collect();
     fail(&breaker, 1, now);
     let later = now + secs(5);

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    num::NonZeroU32,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -18,7 +17,7 @@ use reqwest_resilient::{
 };
 use tokio::time::{Instant, timeout};
 
-use super::{consecutive, fail, number, secs};
+use super::{consecutive, fail, secs};
 use crate::support::{URL, scripted, scripted_on};
 
 const HOST: &str = "https://api.example.com";
@@ -201,7 +200,7 @@ async fn forced_open_it_ends_a_request_under_way() {
 
 #[tokio::test(start_paused = true)]
 async fn each_host_has_its_own() {
-    let config = guarded(CircuitBreaker::per_host(consecutive(1))).max_retries(0).build().unwrap();
+    let config = guarded(CircuitBreakers::per_host(consecutive(1))).max_retries(0).build().unwrap();
     let (client, script) = scripted(config, [Reply::status(503), Reply::status(200)]);
     client.get("http://down.example/a").send().await.unwrap();
     assert!(client.get("http://down.example/b").send().await.is_err());
@@ -215,7 +214,7 @@ async fn each_host_has_its_own() {
 async fn a_key_is_asked_for_once_a_request() {
     let asked = Arc::new(Mutex::new(0));
     let count = Arc::clone(&asked);
-    let breakers = CircuitBreaker::per_key(consecutive(1), move |request| {
+    let breakers = CircuitBreakers::per_key(consecutive(1), move |request| {
         *count.lock().unwrap() += 1;
         request.url().path().to_owned()
     });
@@ -230,7 +229,7 @@ async fn a_key_is_asked_for_once_a_request() {
 #[tokio::test(start_paused = true)]
 async fn each_key_has_its_own() {
     let by_path = |request: &Request| request.url().path().to_owned();
-    let breakers = CircuitBreaker::per_key(consecutive(1), by_path);
+    let breakers = CircuitBreakers::per_key(consecutive(1), by_path);
     let config = guarded(breakers).max_retries(0).build().unwrap();
     let hosts = HostStates::new();
     let (client, script) = scripted_on(&hosts, config, [Reply::status(503), Reply::status(200)]);
@@ -341,8 +340,7 @@ async fn a_hint_lengthens_the_open_time() {
 
 #[tokio::test(start_paused = true)]
 async fn its_jitter_is_drawn_from_where_all_jitter_is() {
-    let breaker =
-        CircuitBreaker::new(BreakerConfig::consecutive(NonZeroU32::MIN).open_for(secs(4))).unwrap();
+    let breaker = CircuitBreaker::new(BreakerConfig::consecutive(1).open_for(secs(4))).unwrap();
     let config = guarded(breaker.clone()).max_retries(0).random(|| 0.5).build().unwrap();
     let (client, _) = scripted(config, [Reply::status(503)]);
     client.get(URL).send().await.unwrap();
@@ -463,7 +461,7 @@ async fn there_is_one_by_default_and_none_in_the_python_library_s_defaults() {
 
 #[tokio::test(start_paused = true)]
 async fn callers_that_come_by_the_thousand_find_one_outage() {
-    let breaker = CircuitBreaker::new(BreakerConfig::default().max_probes(number(1))).unwrap();
+    let breaker = CircuitBreaker::new(BreakerConfig::default().max_probes(1)).unwrap();
     let told = Arc::new(Mutex::new(0));
     let failures = Arc::clone(&told);
     let config = guarded(breaker.clone())

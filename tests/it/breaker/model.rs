@@ -1,9 +1,6 @@
 //! The breaker beside a model that keeps a list of all results and counts them anew each time.
 
-use std::{
-    num::{NonZeroU16, NonZeroU32},
-    time::Duration,
-};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use reqwest_resilient::{
@@ -64,28 +61,27 @@ struct Model {
 
 impl Setup {
     fn config(self) -> BreakerConfig {
-        let number = |n| NonZeroU32::new(n).unwrap();
         let percent = |n| Percent::new(n).unwrap();
         let window = match self.count_window {
-            Some(len) => Window::Count(NonZeroU16::new(len).unwrap()),
+            Some(len) => Window::Count(len),
             None => Window::Time(Duration::from_millis(self.time_window_ms)),
         };
         // Every setup has a rule; the thousandth failure in a row is never reached.
-        let mut config = BreakerConfig::consecutive(number(1_000))
+        let mut config = BreakerConfig::consecutive(1_000)
             .window(window)
-            .min_samples(number(self.min_samples))
+            .min_samples(self.min_samples)
             .open_for(OPEN_FOR)
             .without_open_growth()
             .without_open_jitter()
             .half_open_max_wait(MAX_WAIT)
-            .max_probes(number(self.max_probes))
-            .close_after(number(self.close_after));
+            .max_probes(self.max_probes)
+            .close_after(self.close_after);
         if let Some((ms, failures)) = self.sustained {
-            config = config.or_sustained(Duration::from_millis(ms), number(failures));
+            config = config.or_sustained(Duration::from_millis(ms), failures);
         }
         config = match self.consecutive {
-            Some((n, false)) => config.or_consecutive(number(n)),
-            Some((n, true)) => config.or_consecutive_while_few(number(n)),
+            Some((n, false)) => config.or_consecutive(n),
+            Some((n, true)) => config.or_consecutive_while_few(n),
             None => config,
         };
         if let Some(n) = self.failure_percent {
@@ -95,7 +91,7 @@ impl Setup {
             config = config.or_slow_calls(SLOW, percent(n));
         }
         if let Some(n) = self.probe_percent {
-            config = config.close_unless(percent(n), number(self.close_after));
+            config = config.close_unless(percent(n), self.close_after);
         }
         config
     }

@@ -70,7 +70,7 @@ async fn requests_beside_a_probe_that_succeeds_return_within_a_tenth_of_a_second
 
 #[tokio::test(start_paused = true)]
 async fn after_a_probe_that_succeeds_the_next_one_goes_if_more_are_needed() {
-    let breaker = breaker_with(consecutive(1).close_after(2.try_into().unwrap()));
+    let breaker = breaker_with(consecutive(1).close_after(2));
     let config = guarded(&breaker).max_retries(0).build().unwrap();
     let (client, _) = scripted(config, [Reply::status(200).after(millis(50))]);
     let ended = join_all((0..3).map(|_| ask(&client))).await;

@@ -56,9 +56,7 @@ async fn a_transport_s_error_comes_back_untouched() {
 
 #[tokio::test(start_paused = true)]
 async fn an_open_breaker_s_error_is_found() {
-    let once = BreakerConfig::consecutive(1.try_into().unwrap())
-        .open_for(5 * SECOND)
-        .without_open_jitter();
+    let once = BreakerConfig::consecutive(1).open_for(5 * SECOND).without_open_jitter();
     let config = steady().max_retries(0).circuit_breaker(CircuitBreaker::new(once).unwrap());
     let (client, script) = scripted(config.build().unwrap(), [Reply::status(503)]);
     client.get(URL).send().await.unwrap();
@@ -92,7 +90,7 @@ async fn a_body_that_cannot_be_made_is_the_caller_s_error() {
 
 #[tokio::test(start_paused = true)]
 async fn one_middleware_serves_clients_of_both_crates() {
-    let twice = BreakerConfig::consecutive(2.try_into().unwrap());
+    let twice = BreakerConfig::consecutive(2);
     let config = steady().max_retries(0).circuit_breaker(CircuitBreaker::new(twice).unwrap());
     let config = config.max_open_wait(Duration::ZERO);
     let resilient = Resilient::new(config.build().unwrap());

@@ -39,9 +39,7 @@ async fn a_shared_budget_pays_for_each_retry_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_shared_breaker_recovers() {
-    let rule = BreakerConfig::consecutive(3.try_into().unwrap())
-        .open_for(Duration::from_secs(5))
-        .without_open_jitter();
+    let rule = BreakerConfig::consecutive(3).open_for(Duration::from_secs(5)).without_open_jitter();
     let breaker = CircuitBreaker::new(rule).unwrap();
     let state = || breaker.state();
     let config = steady().max_retries(1).circuit_breaker(breaker.clone()).build().unwrap();
@@ -63,7 +61,7 @@ async fn a_shared_breaker_recovers() {
 
 #[tokio::test(start_paused = true)]
 async fn a_probe_s_extensions_serve_no_later_request() {
-    let rule = BreakerConfig::consecutive(1.try_into().unwrap()).open_for(Duration::from_secs(5));
+    let rule = BreakerConfig::consecutive(1).open_for(Duration::from_secs(5));
     let breaker = CircuitBreaker::new(rule).unwrap();
     let config = steady().max_retries(0).circuit_breaker(breaker.clone()).build().unwrap();
     let (client, script) = twice(&HostStates::new(), &config, [Reply::status(503)]);

@@ -1,6 +1,5 @@
 //! A circuit breaker beside a model of what is right: the reference's, without its hazards.
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use reqwest_resilient::{self as ours, BreakerConfig, BreakerSnapshot, CircuitBreaker};
@@ -102,7 +101,7 @@ impl Watched {
         breaker.on_state_change(on_change);
         // More of them than any case reports late.
         let late = (0..64).map(|_| breaker.try_enter(start).expect("a closed breaker")).collect();
-        let model = Model::new(config.failures.get(), config.open_for);
+        let model = Model::new(config.failures, config.open_for);
         Ok(Self { breaker, model, start, late, probe: None, wrong: vec![] })
     }
 
@@ -331,13 +330,13 @@ impl Model {
 /// The reference's breaker by the settings of this crate, and what the model needs of them.
 struct Settings {
     breaker: BreakerConfig,
-    failures: NonZeroU32,
+    failures: u32,
     open_for: Duration,
 }
 
 fn config(written: &Breaker) -> Result<Settings, Refused> {
     let Num(threshold) = written.failure_threshold.unwrap_or(Num(5.0));
-    let failures = settings::whole(threshold).and_then(NonZeroU32::new);
+    let failures = settings::whole(threshold).filter(|it| *it > 0);
     let failures = failures.ok_or(Refused::ByType("failure_threshold"))?;
     let recovery = written.recovery_timeout.unwrap_or(Num(60.0));
     let open_for = settings::limit(recovery, "circuit_breaker.open_for")?;

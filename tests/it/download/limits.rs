@@ -124,7 +124,7 @@ async fn a_break_is_reported_to_the_breaker_once() {
     let hosts = HostStates::new();
     let rules = BreakerConfig::failure_rate(
         reqwest_resilient::Percent::new(100).unwrap(),
-        reqwest_resilient::Window::Count(100.try_into().unwrap()),
+        reqwest_resilient::Window::Count(100),
     );
     let config = config().circuit_breaker(rules).build().unwrap();
     let client = ClientBuilder::new(Resilient::reqwest_builder().no_proxy().build().unwrap())

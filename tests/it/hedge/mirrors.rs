@@ -125,7 +125,7 @@ async fn a_loser_that_may_have_been_applied_keeps_a_keyed_request_where_it_is() 
 #[tokio::test(start_paused = true)]
 async fn rule_18_the_winner_s_host_hears_the_success_and_the_loser_s_nothing() {
     let budget = BudgetConfig::default().trickle(0.0).deposit(0.5);
-    let breaker = BreakerConfig::default().or_consecutive(2.try_into().unwrap());
+    let breaker = BreakerConfig::default().or_consecutive(2);
     let config = mirrored().hedge(hedge().share(1.0)).retry_budget(budget).circuit_breaker(breaker);
     // The first is slow and fails after its hedge was sent, then it is slow only.
     let slow = [vec![after(110, 503); 10], vec![after(500, 200)]].concat();
@@ -146,7 +146,7 @@ async fn rule_18_the_winner_s_host_hears_the_success_and_the_loser_s_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn rule_18_gate_breaker_and_limit_of_the_endpoint_are_asked() {
-    let consecutive = BreakerConfig::consecutive(1.try_into().unwrap());
+    let consecutive = BreakerConfig::consecutive(1);
     let config = || mirrored().gate().circuit_breaker(consecutive.clone()).max_retries(0);
     let replies = || [vec![after(500, 200)], vec![after(20, 200)], vec![after(30, 200)]];
     // An open breaker takes an endpoint out.

@@ -223,7 +223,7 @@ async fn rule_13_losers_are_dropped_before_the_response_is_there() {
 async fn rule_13_losers_say_nothing_to_breaker_and_budget() {
     let hosts = HostStates::new();
     let config = hedged(hedge().share(1.0))
-        .circuit_breaker(BreakerConfig::default().or_consecutive(2.try_into().unwrap()))
+        .circuit_breaker(BreakerConfig::default().or_consecutive(2))
         .retry_budget(BudgetConfig::default().trickle(0.0).deposit(0.5));
     // Every attempt itself fails, after its hedge has been sent, which succeeds.
     let replies = (0..40).flat_map(|_| [after(120, 503), after(100, 200)]);

@@ -69,7 +69,7 @@ async fn rule_10_none_while_the_gate_is_closed() {
 #[tokio::test(start_paused = true)]
 async fn rule_10_none_while_the_breaker_is_not_closed_and_a_probe_is_never_hedged() {
     let hosts = HostStates::new();
-    let breaker = BreakerConfig::default().or_consecutive(1.try_into().unwrap());
+    let breaker = BreakerConfig::default().or_consecutive(1);
     let (lines, config) = Lines::of(hedged(hedge()).circuit_breaker(breaker).max_retries(0));
     let replies = [after(1, 503), after(500, 200), after(500, 200)];
     let (client, script) = scripted_on(&hosts, config.build().unwrap(), replies);

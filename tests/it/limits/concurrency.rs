@@ -9,7 +9,7 @@ use reqwest::{Request, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    AttemptLog, BreakerConfig, CircuitBreaker, ConcurrencyLimit, Event, HostStates,
+    AttemptLog, BreakerConfig, CircuitBreakers, ConcurrencyLimit, Event, HostStates,
     HttpRequestError, Limit, QueueOrder, Resilient, ResilientConfig, ResilientConfigBuilder,
     ResponseExt, RetryOverride, StopReason,
 };
@@ -207,7 +207,7 @@ async fn a_rejection_is_typed_and_neutral() {
     let limit = ConcurrencyLimit::per_host(Limit::fixed(1)).max_queue_time(Duration::ZERO);
     let config = ResilientConfig::builder()
         .concurrency_limit(limit)
-        .circuit_breaker(BreakerConfig::consecutive(std::num::NonZeroU32::MIN));
+        .circuit_breaker(BreakerConfig::consecutive(1));
     let client = Client::new(config, [slow()]);
     let log = AttemptLog::new();
     let first = tokio::spawn(client.spawn());
@@ -302,8 +302,8 @@ async fn random_drops_lose_no_permit_and_no_wake_up() {
 
 #[tokio::test(start_paused = true)]
 async fn waiters_are_judged_again_when_the_breaker_opens() {
-    let breaker = BreakerConfig::consecutive(std::num::NonZeroU32::MIN).open_for(60 * SECOND);
-    let config = limited(Limit::fixed(1)).circuit_breaker(CircuitBreaker::per_host(breaker));
+    let breaker = BreakerConfig::consecutive(1).open_for(60 * SECOND);
+    let config = limited(Limit::fixed(1)).circuit_breaker(CircuitBreakers::per_host(breaker));
     let client = Client::new(config.max_retries(0), [Reply::status(500).after(SECOND)]);
     let start = Instant::now();
     let (first, second) = tokio::join!(client.get(), client.get());
@@ -316,8 +316,8 @@ async fn waiters_are_judged_again_when_the_breaker_opens() {
 
 #[tokio::test(start_paused = true)]
 async fn a_probe_does_not_queue_behind_bodies() {
-    let breaker = BreakerConfig::consecutive(std::num::NonZeroU32::MIN).open_for(SECOND);
-    let breaker = CircuitBreaker::per_host(breaker.without_open_jitter());
+    let breaker = BreakerConfig::consecutive(1).open_for(SECOND);
+    let breaker = CircuitBreakers::per_host(breaker.without_open_jitter());
     let config = limited(Limit::fixed(1)).circuit_breaker(breaker).max_retries(0);
     let replies = [Reply::status(200).body("kept"), Reply::status(500), Reply::status(200)];
     let client = Client::new(config, replies);

@@ -151,7 +151,7 @@ async fn a_dropped_request_gives_back_the_last_slot_and_loses_one_at_most() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_sent_gives_its_slot_back() {
-    let breaker = BreakerConfig::consecutive(std::num::NonZeroU32::MIN).open_for(60 * SECOND);
+    let breaker = BreakerConfig::consecutive(1).open_for(60 * SECOND);
     let config = limited(Rate::per_minute(1)).circuit_breaker(breaker).max_retries(0);
     let refused = Reply::io_error(std::io::ErrorKind::ConnectionRefused);
     let (client, script) = scripted(config.build().unwrap(), [refused, Reply::status(200)]);

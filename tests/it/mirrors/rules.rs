@@ -1,6 +1,5 @@
 //! The rules, one after another, at scripted endpoints in virtual time.
 
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::{io, time::Duration};
 
@@ -64,7 +63,7 @@ fn statuses<const N: usize>(hosts: [(&str, u16); N]) -> Script {
 }
 
 fn breaker() -> BreakerConfig {
-    BreakerConfig::consecutive(NonZeroU32::MIN).open_for(5 * SECOND).without_open_jitter()
+    BreakerConfig::consecutive(1).open_for(5 * SECOND).without_open_jitter()
 }
 
 #[tokio::test(start_paused = true)]
@@ -383,7 +382,7 @@ async fn rule_12_if_all_breakers_are_open_it_waits_for_the_first_or_names_all_ho
         .for_host("a.example", [Reply::status(503)])
         .for_host("b.example", [Reply::status(503), Reply::status(200)])
         .for_host("c.example", [Reply::status(503)]);
-    let open_for = |time| BreakerConfig::consecutive(NonZeroU32::MIN).open_for(time);
+    let open_for = |time| BreakerConfig::consecutive(1).open_for(time);
     let config = steady()
         .max_retries(2)
         .circuit_breaker(open_for(60 * SECOND).without_open_jitter())

@@ -1,7 +1,6 @@
 //! Any settings, any request, and any replies of a server.
 
 use std::io::ErrorKind;
-use std::num::NonZeroU32;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::header::{CONNECTION, RETRY_AFTER};
@@ -418,8 +417,8 @@ impl Case {
             let start = Instant::now();
             let (slow, window) = (Duration::from_secs(3), Window::Time(Duration::from_secs(10)));
             let breaker = BreakerConfig::slow_call_rate(slow, Percent::HALF, window)
-                .or_consecutive(NonZeroU32::new(3).unwrap())
-                .min_samples(NonZeroU32::new(2).unwrap())
+                .or_consecutive(3)
+                .min_samples(2)
                 .open_for(Duration::from_secs(5))
                 .open_jitter(Percent::new(20).unwrap())
                 .without_open_growth();

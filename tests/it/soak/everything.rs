@@ -99,8 +99,7 @@ struct World {
 }
 
 fn client(world: &Arc<World>, hosts: &HostStates, fleet: &Fleet) -> ClientWithMiddleware {
-    let breaker =
-        BreakerConfig::consecutive(4.try_into().unwrap()).open_for(ms(20)).without_open_growth();
+    let breaker = BreakerConfig::consecutive(4).open_for(ms(20)).without_open_growth();
     let events = Arc::clone(world);
     // The first four hosts have a mirror each.
     let mirrors: Vec<_> = (0..4)

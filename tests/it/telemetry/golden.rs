@@ -12,7 +12,7 @@ use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_resilient::telemetry::{MetricsObserver, TracingObserver};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    BudgetConfig, CircuitBreaker, Event, Hedge, Mirrors, ResendCount, Resilient,
+    BudgetConfig, CircuitBreakers, Event, Hedge, Mirrors, ResendCount, Resilient,
     ResilientConfigBuilder, RetryBudget,
 };
 use tracing::Instrument as _;
@@ -159,7 +159,7 @@ fn golden_timeouts() {
 
 #[test]
 fn golden_breaker() {
-    let config = steady().circuit_breaker(CircuitBreaker::per_host(consecutive(2))).max_retries(1);
+    let config = steady().circuit_breaker(CircuitBreakers::per_host(consecutive(2))).max_retries(1);
     let replies = [Reply::status(500), Reply::status(500), Reply::status(200)];
     golden("breaker", config, replies, |client| async move {
         get(client.clone()).await;

@@ -9,7 +9,7 @@ use reqwest_middleware::{ClientBuilder, Error};
 use reqwest_resilient::telemetry::{MetricsObserver, TracingObserver};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    AttemptLog, CircuitBreaker, Event, HttpRequestError, Outcome, RequestBuilderExt, Resilient,
+    AttemptLog, CircuitBreakers, Event, HttpRequestError, Outcome, RequestBuilderExt, Resilient,
     ResilientClient, ResponseExt, RetryBudget, blocking,
 };
 
@@ -145,7 +145,7 @@ fn no_secret_comes_out_anywhere() {
             })
             .gate()
             .redact_path(redact_path)
-            .circuit_breaker(CircuitBreaker::per_host(consecutive(6)))
+            .circuit_breaker(CircuitBreakers::per_host(consecutive(6)))
             .retry_budget(RetryBudget::per_host(Default::default()))
             .attempt_timeout(2 * SECOND)
             .observer(move |event: &Event<'_>| take_down(&told, event))

@@ -1,7 +1,6 @@
 //! Attribution of outcomes: to the host that was asked, regardless of other middleware.
 
 use std::io;
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error};
@@ -40,7 +39,7 @@ fn inside_ours(
 }
 
 fn one_failure() -> BreakerConfig {
-    BreakerConfig::consecutive(NonZeroU32::MIN)
+    BreakerConfig::consecutive(1)
 }
 
 fn state(hosts: &HostStates, url: &str) -> BreakerState {
@@ -167,7 +166,7 @@ async fn what_this_machine_lacks_is_neutral_to_hosts() {
 async fn the_caller_s_short_deadline_is_neutral_to_hosts() {
     let server = Server::h1([Reply::status(200).late(ms(50)).into()]);
     let hosts = HostStates::new();
-    let config = quick().circuit_breaker(BreakerConfig::consecutive(5.try_into().unwrap()));
+    let config = quick().circuit_breaker(BreakerConfig::consecutive(5));
     let client = resilient_on(&hosts, config, plain());
     for _ in 0..6 {
         let hurry = RetryOverride::new().max_total_time(ms(10));
@@ -284,9 +283,7 @@ async fn an_error_made_of_a_status_is_read_by_its_status() {
     {
         for (method, attempts) in [(http::Method::GET, get), (http::Method::POST, post)] {
             let hosts = HostStates::new();
-            let config = quick().circuit_breaker(BreakerConfig::consecutive(
-                u32::max(attempts, 1).try_into().unwrap(),
-            ));
+            let config = quick().circuit_breaker(BreakerConfig::consecutive(u32::max(attempts, 1)));
             let config = config.build().unwrap();
             let replies = [Mock::error(move || Error::Reqwest(of(status)))];
             let (client, script) = scripted_on(&hosts, config, replies);

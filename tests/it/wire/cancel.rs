@@ -37,7 +37,7 @@ async fn no_permit_and_no_token_is_left_without_a_network() {
         ]
     };
     let polls = at_every_poll(async |polls| {
-        let kept = Kept::new(BreakerConfig::consecutive(20.try_into().unwrap()));
+        let kept = Kept::new(BreakerConfig::consecutive(20));
         let config = kept.config().gate().max_retries(3).max_total_time(60 * SECOND);
         let (client, _) = scripted_on(&kept.hosts, config.build().unwrap(), replies());
         let ended = within(polls, client.put(URL).with_extension(upload())).await;
@@ -50,7 +50,7 @@ async fn no_permit_and_no_token_is_left_without_a_network() {
 
 #[tokio::test(start_paused = true)]
 async fn no_place_of_a_probe_is_left() {
-    let rule = BreakerConfig::consecutive(1.try_into().unwrap()).open_for(SECOND);
+    let rule = BreakerConfig::consecutive(1).open_for(SECOND);
     let polls = at_every_poll(async |polls| {
         let kept = Kept::new(rule.clone().without_open_jitter());
         let config = kept.config().build().unwrap();
@@ -75,7 +75,7 @@ async fn no_place_of_a_probe_is_left() {
 #[tokio::test]
 async fn no_connection_is_left_for_a_later_request_to_trip_over() {
     let polls = at_every_poll(async |polls| {
-        let kept = Kept::new(BreakerConfig::consecutive(20.try_into().unwrap()));
+        let kept = Kept::new(BreakerConfig::consecutive(20));
         let server = Server::h1([failing_at_first()]);
         let client = resilient_on(&kept.hosts, kept.config().max_retries(9), plain());
         let ended = within(polls, client.put(server.url("/bad")).with_extension(upload())).await;

@@ -120,7 +120,7 @@ async fn nor_does_it_open_the_breaker() {
         for (name, inside) in own_errors() {
             let server = Server::h1([Reply::status(201).into()]);
             let hosts = HostStates::new();
-            let config = quick().circuit_breaker(BreakerConfig::consecutive(3.try_into().unwrap()));
+            let config = quick().circuit_breaker(BreakerConfig::consecutive(3));
             let client = whose.client(&hosts, config, inside);
             for _ in 0..6 {
                 let _ = client.get(server.url("/")).send().await;
@@ -142,7 +142,7 @@ async fn our_own_client_knows_what_was_sent() {
     assert_eq!((server.requests(), log.attempts()), (1, 1));
 
     let hosts = HostStates::new();
-    let config = quick().circuit_breaker(BreakerConfig::consecutive(3.try_into().unwrap()));
+    let config = quick().circuit_breaker(BreakerConfig::consecutive(3));
     let sent = server.url("/");
     let inside =
         Inside::fails_after(move || Error::Reqwest(refused().with_url(sent.parse().unwrap())));
@@ -238,9 +238,8 @@ async fn an_upload_that_breaks_proves_nothing() {
     for kind in kinds {
         let server = Server::h1([Reply::status(200).into()]);
         let hosts = HostStates::new();
-        let config = quick()
-            .retry_methods(RetryMethods::All)
-            .circuit_breaker(BreakerConfig::consecutive(1.try_into().unwrap()));
+        let config =
+            quick().retry_methods(RetryMethods::All).circuit_breaker(BreakerConfig::consecutive(1));
         let client = Whose::Foreign.client(&hosts, config, Inside::Nothing);
         let upload =
             BodyFactory::new(move || async move { Ok(breaks(move || io::Error::from(kind))) });
@@ -304,7 +303,7 @@ async fn an_error_that_says_not_sent_proves_it() {
     ];
     for (name, error) in errors {
         let hosts = HostStates::new();
-        let config = quick().circuit_breaker(BreakerConfig::consecutive(2.try_into().unwrap()));
+        let config = quick().circuit_breaker(BreakerConfig::consecutive(2));
         let client = Whose::Foreign.client(&hosts, config, Inside::fails_before(error));
         let log = AttemptLog::new();
         let request = client.post(URL).body("x").with_extension(log.clone());
@@ -346,9 +345,8 @@ async fn what_comes_before_the_sending_is_known_as_not_sent() {
         [(3_600_000, Ok(()), FailureKind::Timeout), (1, Err("no token"), FailureKind::Unsent)]
     {
         let hosts = HostStates::new();
-        let config = quick()
-            .attempt_timeout(ms(100))
-            .circuit_breaker(BreakerConfig::consecutive(2.try_into().unwrap()));
+        let config =
+            quick().attempt_timeout(ms(100)).circuit_breaker(BreakerConfig::consecutive(2));
         let resilient = Resilient::new(config.build().unwrap()).with_hosts(hosts.clone());
         let client =
             ClientBuilder::new(plain()).with(resilient).with(queues(ms(wait), result)).build();

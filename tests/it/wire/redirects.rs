@@ -94,7 +94,7 @@ async fn a_get_starts_at_the_first_url_again() {
 async fn both_breakers_hear_and_the_history_names_the_host_that_responded() {
     let second = Server::h1([Reply::status(200).into(), Reply::status(503).into()]);
     let first = Server::h1([Reply::redirect(302, second.url("/")).into()]);
-    let config = quick().circuit_breaker(BreakerConfig::consecutive(3.try_into().unwrap()));
+    let config = quick().circuit_breaker(BreakerConfig::consecutive(3));
     let (log, hosts) = (AttemptLog::new(), HostStates::new());
     let client = resilient_on(&hosts, config, plain());
     // Asked before: a report about another host creates no state.
@@ -114,7 +114,7 @@ async fn an_attempt_counts_once_with_a_host_that_redirects_to_itself() {
         _ => Reply::status(503),
     });
     let server = Server::h1([turns]);
-    let config = quick().circuit_breaker(BreakerConfig::consecutive(3.try_into().unwrap()));
+    let config = quick().circuit_breaker(BreakerConfig::consecutive(3));
     let hosts = HostStates::new();
     let client = resilient_on(&hosts, config, plain());
     let response = client.get(server.url("/")).send().await.unwrap();

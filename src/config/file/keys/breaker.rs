@@ -1,7 +1,5 @@
 //! The rules of the circuit breaker.
 
-use std::num::{NonZeroU16, NonZeroU32};
-
 use super::{COUNT, FACTOR, PERCENT, TIME, TIME_OR_ZERO, breaker, needed};
 use crate::breaker::Window;
 use crate::config::file::shape::{Key, Kind};
@@ -48,10 +46,7 @@ pub(super) const BREAKER: &[Key] = &[
         |it, value| {
             it.window(match value.time() {
                 Some(span) => Window::Time(span),
-                None => {
-                    let len = u16::try_from(value.count()).ok().and_then(NonZeroU16::new);
-                    Window::Count(len.unwrap_or(NonZeroU16::MAX))
-                }
+                None => Window::Count(u16::try_from(value.count()).unwrap_or(u16::MAX)),
             })
         },
     ),
@@ -59,7 +54,7 @@ pub(super) const BREAKER: &[Key] = &[
         "min_samples",
         COUNT,
         "The results that the window must hold before a rate can open it. Default: 20.",
-        |it, value| it.min_samples(value.positive().unwrap_or(NonZeroU32::MIN)),
+        |it, value| it.min_samples(value.count()),
     ),
     breaker(
         "sustained",
@@ -85,7 +80,7 @@ pub(super) const BREAKER: &[Key] = &[
         "consecutive",
         COUNT_OR_OFF,
         "Opens after so many failures in a row, whatever the window holds. Default: off.",
-        |it, value| match value.positive() {
+        |it, value| match value.whole() {
             Some(failures) => it.or_consecutive(failures),
             None => it.without_consecutive(),
         },
@@ -94,7 +89,7 @@ pub(super) const BREAKER: &[Key] = &[
         "consecutive_while_few",
         COUNT_OR_OFF,
         "The same, while there are too few results for a rate. Default: off.",
-        |it, value| match value.positive() {
+        |it, value| match value.whole() {
             Some(failures) => it.or_consecutive_while_few(failures),
             None => it.without_consecutive(),
         },
@@ -112,13 +107,13 @@ pub(super) const BREAKER: &[Key] = &[
         "max_probes",
         COUNT,
         "How many probes may be under way at a time. Default: 1.",
-        |it, value| it.max_probes(value.positive().unwrap_or(NonZeroU32::MIN)),
+        |it, value| it.max_probes(value.count()),
     ),
     breaker(
         "close_after",
         COUNT,
         "Closes after so many probes have succeeded. Default: 1.",
-        |it, value| it.close_after(value.positive().unwrap_or(NonZeroU32::MIN)),
+        |it, value| it.close_after(value.count()),
     ),
     breaker(
         "close_unless",

@@ -171,7 +171,7 @@ pub(super) const SETTINGS: &[Key] = &[
         "The least speed of a download; a slower one goes on by another request. Default: off.",
         |it, value| match value.table() {
             Some(table) => {
-                let speed = get_count(table, "bytes_per_second").get();
+                let speed = get_count(table, "bytes_per_second");
                 it.min_speed(speed.into(), get_time(table, "period"))
             }
             None => it.without_min_speed(),
