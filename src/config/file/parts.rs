@@ -260,7 +260,8 @@ fn switched<C: Default>(
     }
 }
 
-/// Refuses two keys of a table that exclude each other: `other` and `name`, if that is `value`.
+/// Refuses two keys of a table that exclude each other: `other` and `name`, if that is `value`. What
+/// is switched off excludes nothing.
 fn clash(
     table: &Table,
     name: &str,
@@ -269,7 +270,10 @@ fn clash(
     path: &str,
     faults: &mut Vec<ConfigFault>,
 ) {
-    let found = get(table, name).filter(|it| value.is_none_or(|value| **it == Value::Word(value)));
+    let found = get(table, name).filter(|it| match value {
+        Some(value) => **it == Value::Word(value),
+        None => **it != Value::Off,
+    });
     use Value::{Number, Table, Time, Whole};
 
     if let (Some(_), Some(Time(_) | Whole(_) | Number(_) | Table(_))) = (found, get(table, other)) {
