@@ -140,6 +140,13 @@ impl BreakerConfig {
         self
     }
 
+    /// Removes the rule on failures in a row if it is the one that `only_while_few` tells.
+    #[cfg(feature = "serde")]
+    pub(crate) fn without_consecutive_of(mut self, only_while_few: bool) -> Self {
+        self.consecutive = self.consecutive.filter(|it| it.only_while_few != only_while_few);
+        self
+    }
+
     /// Removes the rule on the rate of failures.
     #[cfg(any(test, feature = "serde"))]
     pub(crate) fn without_failure_rate(mut self) -> Self {

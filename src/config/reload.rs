@@ -13,6 +13,7 @@ use crate::config::policy::Policy;
 use crate::host::mirrors::Mirrors;
 use crate::host::states::HostStates;
 use crate::observe::event::Event;
+use crate::observe::listeners::Listeners;
 
 /// Replaces the settings of a [`Resilient`](crate::Resilient) at runtime; returned by
 /// [`Resilient::reload_handle`](crate::Resilient::reload_handle). Cheap to clone.
@@ -28,7 +29,8 @@ use crate::observe::event::Event;
 /// far as the new size holds it), a closed gate stays closed. The next request of a host brings the
 /// new rules to them. Counts stay unless the breaker's window is another.
 ///
-/// Observers of the old and of the new settings receive [`Event::Reloaded`](crate::Event::Reloaded).
+/// Observers of the old and of the new settings, those of hosts too, receive
+/// [`Event::Reloaded`](crate::Event::Reloaded) once each.
 ///
 /// # Code
 ///
@@ -115,8 +117,8 @@ impl ResilientHandle {
             }
             current = latest;
         }
-        old.listeners.notify_those_not_in(&new.listeners, &Event::Reloaded);
-        new.listeners.notify(&Event::Reloaded);
+        let listeners = [old, new].into_iter().flat_map(Policy::all_listeners);
+        Listeners::notify_each_once(listeners, &Event::Reloaded);
     }
 
     /// Returns the settings of requests that begin now.

@@ -10,6 +10,7 @@ use crate::breaker::CircuitOpen;
 use crate::common::clock::Instant;
 use crate::config::policy::Policy;
 use crate::error::{BoxError, HttpRequestError};
+use crate::execution::AttemptTimeout;
 use crate::execution::body::{self, BodyFactory, BoxFuture};
 use crate::execution::record::SendRecord;
 use crate::execution::redirect;
@@ -215,7 +216,7 @@ pub(crate) struct AttemptLimits<'a> {
     pub(crate) number: u32,
     pub(crate) now: Instant,
     /// The longest the attempt may take.
-    pub(crate) timeout: Option<Duration>,
+    pub(crate) timeout: Option<AttemptTimeout>,
     pub(crate) deadline: Option<Instant>,
     /// `true` if redirects that the client follows are to be noticed.
     pub(crate) watches_redirects: bool,
@@ -322,14 +323,16 @@ pub(crate) struct Limit {
 impl Limit {
     /// Builds the limit of an attempt that begins at `now`; none if it is too far away for the clock.
     #[inline]
-    pub(crate) fn of_attempt(after: Duration, now: Instant) -> Option<Self> {
+    pub(crate) fn of_attempt(timeout: AttemptTimeout, now: Instant) -> Option<Self> {
+        let AttemptTimeout { after, slack } = timeout;
         let elapsed = Elapsed { limit: TimeLimit::AttemptTimeout, after };
-        Some(Self { at: now.checked_add(after)?, kind: FailureKind::Timeout, elapsed })
+        let at = now.checked_add(after)?.checked_add(slack)?;
+        Some(Self { at, kind: FailureKind::Timeout, elapsed })
     }
 
     fn nearest(terms: &AttemptLimits<'_>) -> Option<Self> {
         let AttemptLimits { policy, now, timeout, deadline, .. } = *terms;
-        let attempt = timeout.and_then(|after| Self::of_attempt(after, now));
+        let attempt = timeout.and_then(|it| Self::of_attempt(it, now));
         let total = deadline.map(|at| {
             let after = policy.max_total_time.unwrap_or_default();
             let elapsed = Elapsed { limit: TimeLimit::MaxTotalTime, after };

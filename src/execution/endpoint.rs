@@ -39,7 +39,8 @@ impl<'p> Execution<'p> {
             self.policy = policy;
             self.recorder.follow(policy);
             self.timeout = self.client.attempt_timeout(policy, request);
-            let shortest = self.timeout.into_iter().chain(request.timeout().copied()).min();
+            let timeout = self.timeout.map(|it| it.after);
+            let shortest = timeout.into_iter().chain(request.timeout().copied()).min();
             self.longest_open_wait = policy.open_wait(shortest);
         }
     }

@@ -32,6 +32,17 @@ pub(crate) mod redirect;
 pub(crate) mod route;
 pub(crate) mod run;
 
+/// The time by which an attempt may exceed the request's own timeout, so that the client of reqwest,
+/// whose clock starts later, ends what it does itself, with an error of its own.
+const SLACK: Duration = Duration::from_millis(100);
+
+/// The longest that an attempt may take, and the time after that until it is cut.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct AttemptTimeout {
+    pub(crate) after: Duration,
+    pub(crate) slack: Duration,
+}
+
 /// The parts of a client that its requests use.
 #[derive(Clone, Copy)]
 pub(crate) struct ClientParts<'a> {
@@ -45,11 +56,23 @@ pub(crate) struct ClientParts<'a> {
 
 impl ClientParts<'_> {
     /// Returns the longest that an attempt of `request` may take.
+    ///
+    /// The request's own timeout comes in place of the client's. The client of reqwest holds it for
+    /// what it does itself; inner middleware and body factories take time besides.
     #[inline]
-    pub(crate) fn attempt_timeout(&self, policy: &Policy, request: &Request) -> Option<Duration> {
-        policy
-            .attempt_timeout
-            .unwrap_or_else(|| self.timeout.filter(|_| request.timeout().is_none()))
+    pub(crate) fn attempt_timeout(
+        &self,
+        policy: &Policy,
+        request: &Request,
+    ) -> Option<AttemptTimeout> {
+        let exact = |after| AttemptTimeout { after, slack: Duration::ZERO };
+        let Some(own) = request.timeout().copied().filter(|_| self.records) else {
+            let of_client = || self.timeout.filter(|_| request.timeout().is_none());
+            return policy.attempt_timeout.unwrap_or_else(of_client).map(exact);
+        };
+        let own = AttemptTimeout { after: own, slack: SLACK };
+        let of_settings = policy.attempt_timeout.flatten().map(exact);
+        Some(of_settings.map_or(own, |it| it.min(own)))
     }
 
     /// Watches the body of a response for stalls, in a client of our own: any other has its own limits.

@@ -177,7 +177,8 @@ impl<'p> Execution<'p> {
     /// Returns the delay of hedges; `None` if there are to be none.
     fn hedge_delay(&self, turn: &HedgeTurn, original: &Original<'_>) -> Option<Duration> {
         let own = original.request.timeout().copied();
-        let limit = self.timeout.into_iter().chain(self.retry.left(self.now)).chain(own).min();
+        let timeout = self.timeout.map(|it| it.after);
+        let limit = timeout.into_iter().chain(self.retry.left(self.now)).chain(own).min();
         turn.delay().filter(|it| decide::has_time(*it, limit))
     }
 

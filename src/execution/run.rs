@@ -8,7 +8,6 @@ use crate::breaker::StateChange;
 use crate::common::clock::Instant;
 use crate::config::policy::Policy;
 use crate::error::BoxError;
-use crate::execution::ClientParts;
 use crate::execution::attempt::{self, AttemptLimits, AttemptResult, Chain};
 use crate::execution::body::BodyFactory;
 use crate::execution::decide::{Judged, Retry};
@@ -16,6 +15,7 @@ use crate::execution::original::Original;
 use crate::execution::record::OwnConnection;
 use crate::execution::recorder::{Recorder, Standing};
 use crate::execution::route::Route;
+use crate::execution::{AttemptTimeout, ClientParts};
 use crate::host::admission::Admission;
 use crate::observe::misuse::Misuse;
 use crate::outcome::{AttemptKind, idempotency};
@@ -33,7 +33,7 @@ pub(crate) struct Execution<'p> {
     /// The time of the last step.
     pub(super) now: Instant,
     /// The longest an attempt may take.
-    pub(super) timeout: Option<Duration>,
+    pub(super) timeout: Option<AttemptTimeout>,
     /// The longest wait at an open breaker, and for a token.
     pub(super) longest_open_wait: Duration,
     /// The time that it may still wait at the gate.
@@ -80,7 +80,8 @@ impl<'p> Execution<'p> {
         }
         let retry = Retry::of_request(policy, request, extensions, now);
         let timeout = client.attempt_timeout(policy, request);
-        let shortest = timeout.into_iter().chain(request.timeout().copied()).min();
+        let shortest =
+            timeout.map(|it| it.after).into_iter().chain(request.timeout().copied()).min();
         Self {
             policy,
             retry,

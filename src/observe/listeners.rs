@@ -1,5 +1,6 @@
 //! The listeners of a request: callbacks, observers, and their scopes around attempts.
 
+use std::collections::HashSet;
 use std::future::poll_fn;
 use std::ops::DerefMut;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -123,10 +124,12 @@ impl Listeners {
         }
     }
 
-    /// Notifies the observers that `other` does not have.
-    pub(crate) fn notify_those_not_in(&self, other: &Self, event: &Event<'_>) {
-        let is_in = |it: &Arc<dyn Observer>| other.observers.iter().any(|other| same(it, other));
-        self.observers.iter().filter(|it| !is_in(it)).for_each(|it| {
+    /// Notifies each of the observers in `all` once.
+    pub(crate) fn notify_each_once<'a>(all: impl Iterator<Item = &'a Self>, event: &Event<'_>) {
+        // An `Arc` of a type without size has an address of its own as well.
+        let mut notified = HashSet::new();
+        let observers = all.flat_map(|it| &it.observers);
+        observers.filter(|it| notified.insert(Arc::as_ptr(it).cast::<()>())).for_each(|it| {
             isolated(|| it.on_event(event));
         });
     }
@@ -139,12 +142,6 @@ impl Listeners {
         }
         Scopes(scopes)
     }
-}
-
-/// Returns whether two observers are one. An `Arc` of a type without size has an address of its own
-/// as well.
-fn same(one: &Arc<dyn Observer>, other: &Arc<dyn Observer>) -> bool {
-    std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
 }
 
 /// The scopes around an attempt, the outermost first.

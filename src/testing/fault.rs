@@ -35,6 +35,7 @@ pub struct Injected(pub &'static str);
 /// A fault of a [`Chaos`](crate::testing::Chaos): in place of the response, before it, or in its body.
 ///
 /// Faults of the body keep status and headers of the real response, its `Content-Length` included.
+/// A request's own timeout ends a wait or a hang, as in a client of reqwest.
 ///
 /// # Examples
 ///
@@ -130,16 +131,20 @@ impl Fault {
 
     /// Returns what comes in place of the response; `None` if the request is to be sent.
     pub(super) async fn instead(&self, request: &Request) -> Option<Result<Response, Error>> {
-        if !self.latency.is_zero() {
-            tokio::time::sleep(self.latency).await;
+        let hangs = matches!(self.effect, Effect::Hang);
+        let wait = self.latency.saturating_add(if hangs { LONGEST_HANG } else { Duration::ZERO });
+        let limit = request.timeout().copied().filter(|it| *it < wait);
+        let wait = limit.unwrap_or(wait);
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        if limit.is_some() {
+            return Some(Err(io_error(io::ErrorKind::TimedOut)));
         }
         Some(match &self.effect {
             Effect::Pass | Effect::Body(_) => return None,
             Effect::Error(error) => Err(error()),
-            Effect::Hang => {
-                tokio::time::sleep(LONGEST_HANG).await;
-                Err(io_error(io::ErrorKind::TimedOut))
-            }
+            Effect::Hang => Err(io_error(io::ErrorKind::TimedOut)),
             Effect::Status(status, headers) => {
                 let response = http::Response::builder().status(*status);
                 let response = response.url(request.url().clone()).body(Bytes::new());

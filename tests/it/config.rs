@@ -1,5 +1,7 @@
 //! Configuration files: what they may say, and what is said about mistakes in them.
 
+mod merging;
+
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use http::StatusCode;

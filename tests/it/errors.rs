@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use reqwest_resilient::testing::Reply;
+use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
     BodyFactory, BreakerConfig, HttpRequestError, RequestBuilderExt, ResilientClient,
     ResilientConfigBuilder, TimeLimit,
@@ -132,6 +132,70 @@ async fn the_body_of_a_failed_response_is_read_without_losing_the_error() {
 
     let mut error = ended(steady().max_retries(0), Reply::error(|| fault::reset().into())).await;
     assert_eq!(error.text().await.unwrap(), "");
+}
+
+/// Reads what comes of a body within a second. Returns it, and whether the body failed.
+async fn rest(error: HttpRequestError) -> (Vec<u8>, Option<bool>) {
+    let (mut response, mut read) = (error.into_response().unwrap(), vec![]);
+    loop {
+        match tokio::time::timeout(SECOND, response.chunk()).await {
+            Ok(Ok(Some(chunk))) => read.extend_from_slice(&chunk),
+            Ok(end) => return (read, Some(end.is_err())),
+            Err(_) => return (read, None),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_start_of_a_body_outlives_a_reading_that_is_given_up() {
+    let stalls = || Reply::status(422).body("0123456789").body_stalls_after(4);
+    let mut error = ended(steady(), stalls()).await;
+    for _ in 0..20_000 {
+        assert!(tokio::time::timeout(SECOND, error.text()).await.is_err());
+    }
+    assert_eq!(error.response().unwrap().url().as_str(), URL);
+    assert_eq!(rest(error).await, (b"0123".to_vec(), None), "and it goes on to stall");
+
+    let mut error = ended(steady(), stalls()).await;
+    drop(error.bytes());
+    assert_eq!(rest(error).await.0, b"0123", "nothing was read");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_start_of_a_body_outlives_a_reading_that_fails() {
+    let breaks = Reply::status(422).body("0123456789").body_breaks_after(4);
+    let mut error = ended(steady(), breaks).await;
+    for _ in 0..3 {
+        assert!(error.text().await.is_err(), "half a body is none");
+    }
+    assert_eq!(error.status().unwrap().as_u16(), 422);
+    assert_eq!(error.response().unwrap().url().as_str(), URL);
+    assert_eq!(rest(error).await, (b"0123".to_vec(), Some(true)));
+
+    let stalls = Reply::status(422).body("0123456789").body_stalls_after(4);
+    let client = ResilientClient::builder().with(Script::new([stalls])).build().unwrap();
+    let mut error = client.get(URL).send_resilient().await.unwrap_err();
+    for _ in 0..3 {
+        assert!(error.text().await.unwrap_err().is_timeout());
+    }
+    let start = tokio::time::Instant::now();
+    assert_eq!(rest(error).await, (b"0123".to_vec(), Some(true)));
+    assert_eq!(start.elapsed(), Duration::ZERO, "the limit is not waited for again");
+}
+
+#[cfg(feature = "blocking")]
+#[test]
+fn the_start_of_a_body_outlives_a_blocking_reading_that_fails() {
+    use std::io::Read as _;
+
+    let breaks = Reply::status(422).body("0123456789").body_breaks_after(4);
+    let builder = reqwest_resilient::blocking::ResilientClient::builder();
+    let client = builder.with(Script::new([breaks])).build().unwrap();
+    let mut error = client.get(URL).send_resilient().unwrap_err();
+    assert!(error.blocking_text().is_err() && error.blocking_bytes().is_err());
+    let (mut response, mut read) = (error.into_blocking_response().unwrap(), vec![]);
+    assert!(response.read_to_end(&mut read).is_err());
+    assert_eq!(read, b"0123");
 }
 
 #[cfg(feature = "json")]

@@ -8,10 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use http::Method;
-use reqwest_resilient::testing::{Reply as Scripted, Script};
+use reqwest_middleware::{Middleware, Next};
+use reqwest_resilient::testing::{Chaos, Fault, Reply as Scripted, Script};
 use reqwest_resilient::{
-    BreakerConfig, BuildError, CircuitBreaker, Constant, ErrorKind, FailureKind, HttpRequestError,
-    Jitter, ResilientClient, ResilientConfig, ResilientConfigBuilder, RetryOverride, blocking,
+    BodyFactory, BreakerConfig, BuildError, CircuitBreaker, Constant, ErrorKind, FailureKind,
+    HttpRequestError, Jitter, ResilientClient, ResilientConfig, ResilientConfigBuilder,
+    RetryOverride, TimeLimit, blocking,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
@@ -161,6 +163,95 @@ async fn h30_a_shorter_timeout_of_the_request_holds_for_a_client_that_was_given(
     assert!(start.elapsed() < SECOND);
 }
 
+/// A middleware inside of the retries that never goes on.
+struct Hangs;
+
+#[async_trait::async_trait]
+impl Middleware for Hangs {
+    async fn handle(
+        &self,
+        _: reqwest::Request,
+        _: &mut http::Extensions,
+        _: Next<'_>,
+    ) -> reqwest_middleware::Result<reqwest::Response> {
+        std::future::pending().await
+    }
+}
+
+/// Returns how an attempt ends that hangs inside of the retries, and when.
+async fn hung(
+    inner: impl Middleware,
+    timeout: Option<Duration>,
+    over: RetryOverride,
+) -> (HttpRequestError, Duration) {
+    let client = ResilientClient::builder().with(inner).with(Script::new([])).build().unwrap();
+    let mut request = client.get("http://a.example/").with_extension(over.max_retries(0));
+    if let Some(timeout) = timeout {
+        request = request.timeout(timeout);
+    }
+    let start = Instant::now();
+    let ended = tokio::time::timeout(100 * SECOND, request.send_resilient()).await;
+    (ended.expect("a limit").unwrap_err(), start.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hang_inside_of_the_retries_ends_with_or_without_a_timeout_of_the_request() {
+    let none = RetryOverride::new;
+    let chaos = || Chaos::seeded(1).all(1.0, Fault::hang()).enabled();
+    let soon_after = |limit: Duration| limit..=limit + SECOND / 5;
+    for (timeout, expected) in
+        [(None, 10 * SECOND), (Some(3 * SECOND), 3 * SECOND), (Some(30 * SECOND), 30 * SECOND)]
+    {
+        let (error, took) = hung(Hangs, timeout, none()).await;
+        assert!(soon_after(expected).contains(&took), "{timeout:?}: {took:?}");
+        assert_eq!(error.time_limit(), Some((TimeLimit::AttemptTimeout, expected)));
+        let (error, took) = hung(chaos(), timeout, none()).await;
+        assert!(error.is_timeout(), "{error}");
+        assert_eq!(took, expected, "{error}");
+    }
+    // The limits of the settings hold besides, and none of them loosens the request's own.
+    for (over, expected) in [
+        (none().attempt_timeout(20 * SECOND), 3 * SECOND),
+        (none().attempt_timeout(2 * SECOND), 2 * SECOND),
+        (none().without_attempt_timeout(), 3 * SECOND),
+        (none().max_total_time(SECOND), SECOND),
+    ] {
+        let (error, took) = hung(Hangs, Some(3 * SECOND), over).await;
+        assert!(soon_after(expected).contains(&took), "{error}: {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hang_of_a_body_factory_ends_with_or_without_a_timeout_of_the_request() {
+    for (timeout, expected) in [(None, 10), (Some(3 * SECOND), 3)] {
+        let client = ResilientClient::builder().with(Script::new([])).build().unwrap();
+        let hangs = BodyFactory::new(std::future::pending);
+        let mut request = client.put("http://a.example/").with_extension(hangs);
+        request = request.with_extension(RetryOverride::new().max_retries(0));
+        if let Some(timeout) = timeout {
+            request = request.timeout(timeout);
+        }
+        let start = Instant::now();
+        let ended = tokio::time::timeout(100 * SECOND, request.send_resilient()).await;
+        assert!(ended.expect("a limit").unwrap_err().is_timeout());
+        assert_eq!(start.elapsed().as_secs(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn chaos_keeps_to_the_timeout_of_a_request_in_any_client() {
+    for fault in [Fault::hang(), Fault::latency(9 * SECOND), Fault::hang().after(2 * SECOND)] {
+        let client = reqwest_middleware::ClientBuilder::new(crate::support::idle_client())
+            .with(Chaos::seeded(1).all(1.0, fault.clone()).enabled())
+            .with(Script::new([]))
+            .build();
+        let start = Instant::now();
+        let request = client.get("http://a.example/").timeout(3 * SECOND);
+        assert!(request.send().await.is_err(), "{fault:?}");
+        assert_eq!(start.elapsed(), 3 * SECOND, "{fault:?}");
+    }
+}
+
 #[test]
 fn h31_any_method_is_a_method_and_none_is_a_command() {
     let server = Server::h1([Reply::status(200).into()]);
@@ -241,12 +332,12 @@ async fn middleware_sees_requests_before_and_attempts_after() {
 struct Counts(Arc<Mutex<u32>>);
 
 #[async_trait::async_trait]
-impl reqwest_middleware::Middleware for Counts {
+impl Middleware for Counts {
     async fn handle(
         &self,
         request: reqwest::Request,
         extensions: &mut http::Extensions,
-        next: reqwest_middleware::Next<'_>,
+        next: Next<'_>,
     ) -> reqwest_middleware::Result<reqwest::Response> {
         *self.0.lock().unwrap() += 1;
         next.run(request, extensions).await

@@ -403,3 +403,35 @@ fn a_change_may_use_the_handle_and_observers_of_old_settings_hear_of_new_ones() 
     handle.reload_with(change).unwrap();
     assert_eq!((calls, old.get()[3], new.get()[3]), (2, 1, 1));
 }
+
+#[test]
+fn observers_of_hosts_hear_of_reloads_and_each_observer_once() {
+    let heard = Arc::new([(); 4].map(|()| AtomicUsize::new(0)));
+    let observer = |at: usize| {
+        let heard = Arc::clone(&heard);
+        move |event: &Event<'_>| {
+            if matches!(event, Event::Reloaded) {
+                heard[at].fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    };
+    let config = |general: usize, of_host: usize| {
+        let own = RetryOverride::new().on_event(observer(of_host));
+        let builder = steady().on_event(observer(general)).host("a.example", own);
+        builder.host("*.example", RetryOverride::new().max_retries(1))
+    };
+    let (_, _, handle) = reloadable(config(0, 1), [Reply::status(200)]);
+    let mut counts = [0; 4];
+    let mut check = |added: [usize; 4], why| {
+        counts.iter_mut().zip(added).for_each(|(it, added)| *it += added);
+        assert_eq!(heard.each_ref().map(|it| it.load(Ordering::Relaxed)), counts, "{why}");
+    };
+    handle.reload(handle.config());
+    check([1, 1, 0, 0], "the same settings");
+    handle.reload_with(|it| it.to_builder().max_retries(1).build()).unwrap();
+    check([1, 1, 0, 0], "settings with the same observers");
+    handle.reload(config(2, 3).build().unwrap());
+    check([1, 1, 1, 1], "old and new");
+    handle.reload(steady().build().unwrap());
+    check([0, 0, 1, 1], "new ones without observers");
+}

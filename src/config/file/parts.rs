@@ -21,6 +21,8 @@ use crate::retry::budget::RetryBudget;
 #[derive(Clone)]
 pub(super) struct Parts {
     backoff: BackoffShape,
+    /// The longest single wait.
+    longest_wait: Duration,
     breaker: Option<CircuitBreakers>,
     budget: Option<RetryBudget>,
     concurrency: Option<ConcurrencyLimit>,
@@ -33,6 +35,7 @@ impl Parts {
     pub(super) fn of(policy: &Policy) -> Self {
         Self {
             backoff: policy.backoff.shape().unwrap_or_default(),
+            longest_wait: policy.max_wait_time,
             breaker: policy.breaker.clone(),
             budget: policy.budget.clone(),
             concurrency: policy.concurrency.clone(),
@@ -46,6 +49,7 @@ impl Parts {
         for setting in patch.settings() {
             match setting {
                 Setting::Backoff(it) => self.backoff = it.shape().unwrap_or_default(),
+                Setting::MaxWaitTime(it) => self.longest_wait = *it,
                 Setting::CircuitBreaker(it) => self.breaker.clone_from(it),
                 Setting::RetryBudget(it) => self.budget.clone_from(it),
                 Setting::ConcurrencyLimit(it) => self.concurrency.clone_from(it),
@@ -65,6 +69,8 @@ impl Parts {
         path: &str,
         faults: &mut Vec<ConfigFault>,
     ) -> RetryOverride {
+        let longest_wait = get(table, "max_wait_time").and_then(Value::time);
+        self.longest_wait = longest_wait.unwrap_or(self.longest_wait);
         for (name, value) in table {
             settings = match (name.as_str(), value) {
                 ("backoff", Value::Table(table)) => {
@@ -89,7 +95,8 @@ impl Parts {
                     set(settings, Setting::RetryBudget(self.budget.clone()))
                 }
                 ("concurrency_limit", value) => {
-                    self.concurrency = concurrency(self.concurrency.take(), value);
+                    let path = format!("{path}concurrency_limit.");
+                    self.concurrency = concurrency(self.concurrency.take(), value, &path, faults);
                     set(settings, Setting::ConcurrencyLimit(self.concurrency.clone()))
                 }
                 ("rate_limit", value) => {
@@ -124,7 +131,14 @@ impl Parts {
                 _ => {}
             }
         }
-        let (delay, cap) = (shape.delay, shape.max_delay.unwrap_or(Duration::MAX));
+        let (delay, longest) = (shape.delay, self.longest_wait);
+        let cap = match shape.max_delay {
+            cap if get(table, "max_delay").is_some() => cap,
+            // An inherited cap gives way to what is written; `max_wait_time` cuts a longer delay.
+            Some(cap) if delay <= longest => Some(cap.min(longest).max(delay)),
+            _ => None,
+        };
+        let cap = cap.unwrap_or(Duration::MAX);
         match shape.kind {
             "constant" => settings.backoff(Constant::new(delay)),
             "linear" => settings.backoff(Linear::new(delay).max_delay(cap)),
@@ -191,14 +205,32 @@ impl Parts {
 }
 
 /// Returns the concurrency limit, changed by `value`; a number or a table switches it on.
-fn concurrency(before: Option<ConcurrencyLimit>, value: &Value) -> Option<ConcurrencyLimit> {
+fn concurrency(
+    before: Option<ConcurrencyLimit>,
+    value: &Value,
+    path: &str,
+    faults: &mut Vec<ConfigFault>,
+) -> Option<ConcurrencyLimit> {
     if *value == Value::Off {
         return None;
     }
     let mut start = before.unwrap_or_else(|| Limit::adaptive().into());
     let Value::Table(table) = value else { return Some(set_limit(start, value)) };
     start.scope = scope(value).unwrap_or(start.scope);
-    Some(table.iter().fold(start, |limit, (name, value)| set_concurrency(limit, name, value)))
+    // The kind of limit first, as the bounds are of an adaptive one; then the order does not matter.
+    let (kind, others): (Vec<_>, Vec<_>) = table.iter().partition(|(name, _)| name == "limit");
+    let set = |limit, (name, value): &(String, Value)| set_concurrency(limit, name, value);
+    let limit = kind.into_iter().chain(others).fold(start, set);
+    if !limit.rules.limit.is_adaptive() {
+        for name in ["start", "min", "max"] {
+            if let Some(value) = get(table, name) {
+                let field = format!("{path}{name}");
+                faults.push(ConfigFault::new(field, "needs an adaptive limit", value.count()));
+            }
+        }
+    }
+    // A start that the table does not name follows the bounds that it does.
+    Some(if get(table, "start").is_none() { limit.with_start_in_bounds() } else { limit })
 }
 
 /// Returns the rate limit, changed by `value`; a table or the word for a learned one switches it on.
@@ -260,7 +292,8 @@ fn switched<C: Default>(
     }
 }
 
-/// Refuses two keys of a table that exclude each other: `other` and `name`, if that is `value`.
+/// Refuses two keys of a table that exclude each other: `other` and `name`, if that is `value`. What
+/// is switched off excludes nothing.
 fn clash(
     table: &Table,
     name: &str,
@@ -269,7 +302,10 @@ fn clash(
     path: &str,
     faults: &mut Vec<ConfigFault>,
 ) {
-    let found = get(table, name).filter(|it| value.is_none_or(|value| **it == Value::Word(value)));
+    let found = get(table, name).filter(|it| match value {
+        Some(value) => **it == Value::Word(value),
+        None => **it != Value::Off,
+    });
     use Value::{Number, Table, Time, Whole};
 
     if let (Some(_), Some(Time(_) | Whole(_) | Number(_) | Table(_))) = (found, get(table, other)) {

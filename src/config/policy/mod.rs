@@ -5,7 +5,7 @@ mod presets;
 mod table;
 mod validate;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, iter, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method};
 use reqwest::Url;
@@ -20,6 +20,7 @@ use crate::common::fault::BoxError;
 use crate::common::host_pattern;
 use crate::common::host_pattern::HostPatterns;
 use crate::host::parts::HostRules;
+use crate::observe::listeners::Listeners;
 use crate::observe::redact::RedactedUrl;
 use crate::outcome::classify::{self, Verdict};
 use crate::outcome::hint::Advice;
@@ -232,6 +233,11 @@ impl Policy {
     /// Every host that has settings of its own.
     pub(crate) fn all_hosts(&self) -> impl Iterator<Item = &HostPolicy> {
         self.hosts.iter().flat_map(|it| it.values())
+    }
+
+    /// Returns the listeners of all requests, and of those of each host.
+    pub(crate) fn all_listeners(&self) -> impl Iterator<Item = &Listeners> {
+        iter::once(&self.listeners).chain(self.all_hosts().map(|it| &it.policy.listeners))
     }
 
     /// The policy that results from `patches`, later ones winning field by field.

@@ -104,13 +104,18 @@ impl http_body::Body for Prefixed {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let start = self.start.as_ref().map_or(0, |it| it.len() as u64);
-        let rest = self.rest.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower().saturating_add(start));
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper.saturating_add(start));
-        }
-        hint
+        size_with(self.start.as_ref(), &self.rest)
     }
+}
+
+/// Returns the size of a body with a start that was read already.
+pub(crate) fn size_with(start: Option<&Bytes>, rest: &Body) -> SizeHint {
+    let start = start.map_or(0, |it| it.len() as u64);
+    let rest = http_body::Body::size_hint(rest);
+    let mut hint = SizeHint::new();
+    hint.set_lower(rest.lower().saturating_add(start));
+    if let Some(upper) = rest.upper() {
+        hint.set_upper(upper.saturating_add(start));
+    }
+    hint
 }

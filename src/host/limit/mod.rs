@@ -249,6 +249,18 @@ impl ConcurrencyLimit {
         self.with_rules(rules)
     }
 
+    /// Returns this with a start within the bounds, if there are any.
+    #[cfg(feature = "serde")]
+    pub(crate) fn with_start_in_bounds(self) -> Self {
+        match self.rules.limit.0 {
+            Kind::Adaptive(Adaptive { start, min, max }) if min <= max => {
+                let limit = self.rules.limit.start(start.clamp(min, max));
+                self.with_limit(limit)
+            }
+            _ => self,
+        }
+    }
+
     pub(crate) fn faults(&self) -> Vec<ConfigFault> {
         let rule = "must be from 1 to 1000000";
         let check = |field, value: u32| {

@@ -129,7 +129,7 @@ fn faults_are_named() {
              false, got 0",
         ),
         (
-            "concurrency_limit = { max = 3 }",
+            "concurrency_limit = { start = 20, max = 3 }",
             "concurrency_limit.start must be from min (1) to max (3), got 20",
         ),
         (

@@ -82,7 +82,7 @@ pub(super) const BREAKER: &[Key] = &[
         "Opens after so many failures in a row, whatever the window holds. Default: off.",
         |it, value| match value.whole() {
             Some(failures) => it.or_consecutive(failures),
-            None => it.without_consecutive(),
+            None => it.without_consecutive_of(false),
         },
     ),
     breaker(
@@ -91,7 +91,7 @@ pub(super) const BREAKER: &[Key] = &[
         "The same, while there are too few results for a rate. Default: off.",
         |it, value| match value.whole() {
             Some(failures) => it.or_consecutive_while_few(failures),
-            None => it.without_consecutive(),
+            None => it.without_consecutive_of(true),
         },
     ),
     breaker(

@@ -23,7 +23,7 @@ pub(super) const CONCURRENCY: &[Key] = &[
     concurrency(
         "start",
         PERMITS,
-        "What an adaptive limit starts from. Default: 20.",
+        "What an adaptive limit starts from. Default: 20, within min and max.",
         |it, value| {
             let limit = it.rules.limit.start(value.count());
             it.with_limit(limit)

@@ -231,7 +231,12 @@ const BACKOFF: &[Key] = &[
         FACTOR,
         "How many times as long each next delay is; exponential only. Default: 2.",
     ),
-    key("max_delay", TIME_OR_OFF, "The longest delay, jitter included. Default: 20s."),
+    key(
+        "max_delay",
+        TIME_OR_OFF,
+        "The longest delay, jitter included. Default: 20s, no less than delay, no more than \
+         max_wait_time.",
+    ),
 ];
 
 const MIN_SPEED: &[Key] = &[

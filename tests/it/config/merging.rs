@@ -1,0 +1,183 @@
+//! Keys of one table that meet each other, and what a table inherits: no order of keys matters, and no
+//! value is to blame that was not written.
+
+use std::time::Duration;
+
+use reqwest_resilient::file::RawConfig;
+use reqwest_resilient::testing::Reply;
+use reqwest_resilient::{
+    BreakerConfig, CircuitBreaker, ConcurrencyLimit, Exponential, Jitter, Limit, ResilientConfig,
+    ResilientConfigBuilder, RetryOverride,
+};
+
+use super::{SECOND, course, faults};
+
+fn builder() -> ResilientConfigBuilder {
+    ResilientConfig::builder()
+}
+
+fn shown(config: &ResilientConfig) -> String {
+    format!("{config:#?}")
+}
+
+/// Returns the files in TOML and JSON that hold these lines in this table, in both orders. A value has
+/// the same spelling in both formats.
+fn files(table: &str, lines: [(&str, &str); 2]) -> Vec<RawConfig> {
+    let [one, other] = lines;
+    [[one, other], [other, one]]
+        .into_iter()
+        .flat_map(|lines| {
+            let toml = lines.map(|(key, value)| format!("{key} = {value}")).join("\n");
+            let json = lines.map(|(key, value)| format!("{key:?}: {value}")).join(", ");
+            [
+                toml::from_str(&format!("[{table}]\n{toml}")).unwrap(),
+                serde_json::from_str(&format!("{{{table:?}: {{{json}}}}}")).unwrap(),
+            ]
+        })
+        .collect()
+}
+
+#[test]
+fn off_ends_the_rule_on_failures_in_a_row_of_its_own_name_alone() {
+    let three = || 3.try_into().unwrap();
+    let always = BreakerConfig::default().or_consecutive(three());
+    let while_few = BreakerConfig::default().or_consecutive_while_few(three());
+    for (kept, ended, config) in [
+        ("consecutive", "consecutive_while_few", always),
+        ("consecutive_while_few", "consecutive", while_few),
+    ] {
+        let breaker = || CircuitBreaker::per_host(config.clone());
+        let expected = shown(&builder().circuit_breaker(breaker()).build().unwrap());
+        for file in files("circuit_breaker", [(kept, "3"), (ended, "false")]) {
+            assert_eq!(shown(&file.build().unwrap()), expected, "{file:?}");
+        }
+        let of_host = |own: BreakerConfig| {
+            let own = RetryOverride::new().circuit_breaker(CircuitBreaker::per_host(own));
+            shown(&builder().circuit_breaker(breaker()).host("a", own).build().unwrap())
+        };
+        for (key, own) in [(ended, config.clone()), (kept, BreakerConfig::default())] {
+            let text = format!("circuit_breaker.{kept} = 3\nhosts.a.circuit_breaker.{key} = 'off'");
+            assert_eq!(shown(&super::read(&text)), of_host(own), "{text}");
+        }
+    }
+}
+
+#[test]
+fn the_order_of_a_concurrency_limit_s_keys_does_not_matter() {
+    let expected = |limit| shown(&builder().concurrency_limit(limit).build().unwrap());
+    for (keys, limit) in [
+        ([("limit", "\"adaptive\""), ("max", "10")], Limit::adaptive().start(10).max(10)),
+        ([("limit", "\"adaptive\""), ("min", "50")], Limit::adaptive().start(50).min(50)),
+        ([("limit", "\"adaptive\""), ("max", "100")], Limit::adaptive().max(100)),
+        ([("start", "5"), ("max", "10")], Limit::adaptive().start(5).max(10)),
+    ] {
+        for file in files("concurrency_limit", keys) {
+            let limit = ConcurrencyLimit::per_host(limit);
+            assert_eq!(shown(&file.build().unwrap()), expected(limit), "{file:?}");
+        }
+    }
+    let ten = ConcurrencyLimit::per_host(Limit::adaptive().start(10).max(10));
+    let of_host = RetryOverride::new().concurrency_limit(ten);
+    let fixed = builder().concurrency_limit(ConcurrencyLimit::per_host(Limit::fixed(5)));
+    let expected = shown(&fixed.host("a", of_host).build().unwrap());
+    for keys in [r#""max": 10, "limit": "adaptive""#, r#""limit": "adaptive", "max": 10"#] {
+        let host = format!(r#""hosts": {{"a": {{"concurrency_limit": {{{keys}}}}}}}"#);
+        let json = format!(r#"{{"concurrency_limit": 5, {host}}}"#);
+        let config: ResilientConfig = serde_json::from_str(&json).unwrap();
+        assert_eq!(shown(&config), expected, "{json}");
+    }
+}
+
+#[test]
+fn bounds_without_a_meaning_are_mistakes() {
+    let field = "concurrency_limit";
+    for (text, expected) in [
+        (
+            "concurrency_limit = { limit = 5, max = 10 }",
+            vec![format!("{field}.max needs an adaptive limit, got 10")],
+        ),
+        (
+            "concurrency_limit = 5\nhosts.a.concurrency_limit = { min = 2, start = 3 }",
+            vec![
+                format!("hosts.\"a\".{field}.min needs an adaptive limit, got 2"),
+                format!("hosts.\"a\".{field}.start needs an adaptive limit, got 3"),
+            ],
+        ),
+        (
+            "concurrency_limit = { start = 30, max = 10 }",
+            vec![format!("{field}.start must be from min (1) to max (10), got 30")],
+        ),
+        (
+            "concurrency_limit = { min = 30, max = 10 }",
+            vec![format!("{field}.start must be from min (30) to max (10), got 20")],
+        ),
+    ] {
+        let mut faults = faults(text);
+        faults.sort();
+        assert_eq!(faults, expected, "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cap_that_is_inherited_fits_the_delay_and_the_longest_wait() {
+    let quiet = "jitter = 'none'\nretry_budget = false\ncircuit_breaker = false\n";
+    let ms = Duration::from_millis;
+    for (text, retries, waits) in [
+        ("max_wait_time = '1s'\n[backoff]\ndelay = '400ms'", 3, ms(400 + 800 + 1_000)),
+        (
+            "max_wait_time = '1s'\n[hosts.'api.example.com'.backoff]\ndelay = '400ms'",
+            3,
+            ms(400 + 800 + 1_000),
+        ),
+        (
+            "[hosts.'api.example.com']\nmax_wait_time = '1s'\nbackoff.delay = '400ms'",
+            3,
+            ms(400 + 800 + 1_000),
+        ),
+        (
+            "backoff.max_delay = '5s'\n[hosts.'api.example.com']\nmax_wait_time = '1s'
+             backoff.delay = '400ms'",
+            3,
+            ms(400 + 800 + 1_000),
+        ),
+        ("[backoff]\ndelay = '30s'", 2, 60 * SECOND),
+        ("[backoff]\nkind = 'linear'\ndelay = '8s'", 3, (8 + 16 + 20) * SECOND),
+        ("max_wait_time = '5s'\n[backoff]\ndelay = '30s'", 2, 10 * SECOND),
+        ("max_wait_time = '5s'\n[backoff]\ndelay = '5s'", 2, 10 * SECOND),
+        ("max_wait_time = '2m'\n[backoff]\ndelay = '10s'", 3, (10 + 20 + 20) * SECOND),
+    ] {
+        let config = super::read(&format!("{quiet}max_retries = {retries}\n{text}"));
+        let course = course(config, super::URL, Reply::status(503)).await;
+        assert_eq!(course, (retries + 1, waits), "{text}");
+    }
+    // A cap that was written is not changed.
+    for (text, expected) in [
+        (
+            "max_wait_time = '5s'\n[backoff]\nmax_delay = '20s'",
+            "backoff.max_delay must not be longer than max_wait_time (5s), got 20s",
+        ),
+        (
+            "[backoff]\ndelay = '30s'\nmax_delay = '20s'",
+            "backoff.max_delay must not be shorter than the first delay (30s), got 20s",
+        ),
+    ] {
+        assert_eq!(faults(text), [expected], "{text}");
+    }
+}
+
+#[test]
+fn a_cap_of_the_program_is_inherited_as_that_of_the_defaults() {
+    let base = builder()
+        .backoff(Exponential::new(SECOND).max_delay(10 * SECOND))
+        .jitter(Jitter::None)
+        .build()
+        .unwrap();
+    let file: RawConfig = toml::from_str("max_wait_time = '4s'\nbackoff.factor = 3").unwrap();
+    let expected = builder()
+        .backoff(Exponential::new(SECOND).factor(3.0).max_delay(4 * SECOND))
+        .max_wait_time(4 * SECOND)
+        .jitter(Jitter::None)
+        .build()
+        .unwrap();
+    assert_eq!(shown(&file.over_config(&base).unwrap()), shown(&expected));
+}
