@@ -198,7 +198,10 @@ fn concurrency(before: Option<ConcurrencyLimit>, value: &Value) -> Option<Concur
     let mut start = before.unwrap_or_else(|| Limit::adaptive().into());
     let Value::Table(table) = value else { return Some(set_limit(start, value)) };
     start.scope = scope(value).unwrap_or(start.scope);
-    Some(table.iter().fold(start, |limit, (name, value)| set_concurrency(limit, name, value)))
+    // Its bounds after the limit, which says whether it has any.
+    let (first, rest): (Vec<_>, Vec<_>) = table.iter().partition(|(name, _)| name == "limit");
+    let all = first.into_iter().chain(rest);
+    Some(all.fold(start, |limit, (name, value)| set_concurrency(limit, name, value)))
 }
 
 /// Returns the rate limit, changed by `value`; a table or the word for a learned one switches it on.
