@@ -142,6 +142,14 @@ fn nodes(count: usize, store: &(impl FleetStore + Clone), service: &Service) -> 
     (0..count).map(node).collect()
 }
 
+#[tokio::test(start_paused = true)]
+async fn nodes_share_a_store_by_an_arc() {
+    let service = Service::default();
+    let store: Arc<dyn FleetStore> = Arc::new(InProcessFleet::new());
+    let nodes = nodes(4, &store, &service);
+    open(&nodes, &service).await;
+}
+
 /// Has every node send `each` requests, one each `every`, beside one another.
 async fn all_send(nodes: &[Node], each: usize, every: Duration) {
     let sending = nodes.iter().map(|it| it.send(each, every));

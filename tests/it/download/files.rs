@@ -235,6 +235,11 @@ async fn a_file_that_fails_its_check_is_not_kept() {
     assert_eq!(*error.kind(), Kind::Verification);
     assert_eq!(folder.names(), ["it"]);
     assert_eq!(fs::read(folder.file("it")).unwrap(), b"an older file");
+    // Or by one that is chosen at run time.
+    let chosen: Box<dyn Verifier> = Box::new(Rejects);
+    let download = client(false, config()).get(server.url("/")).download().verify(chosen);
+    let error = download.to_file(folder.file("it")).await.unwrap_err();
+    assert_eq!(*error.kind(), Kind::Verification);
 }
 
 /// The other process of the test below.

@@ -146,7 +146,7 @@ async fn observers_are_told_of_each_break() {
     });
     let events = Arc::new(Mutex::new(vec![]));
     let seen = Arc::clone(&events);
-    let config = config().observer(move |event: &reqwest_resilient::Event<'_>| {
+    let config = config().on_event(move |event| {
         if let reqwest_resilient::Event::Resuming(it) = event {
             seen.lock().unwrap().push((it.received, it.total, it.restarts, event.to_string()));
         }

@@ -12,8 +12,8 @@ use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_resilient::telemetry::{MetricsObserver, TracingObserver};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    BudgetConfig, CircuitBreaker, Event, Hedge, Mirrors, ResendCount, Resilient,
-    ResilientConfigBuilder, RetryBudget,
+    BudgetConfig, CircuitBreaker, Hedge, Mirrors, ResendCount, Resilient, ResilientConfigBuilder,
+    RetryBudget,
 };
 use tracing::Instrument as _;
 
@@ -51,7 +51,7 @@ fn golden<F: Future<Output = ()>>(
     witness.run(|| {
         let events = Arc::clone(&events);
         let config = config
-            .observer(move |event: &Event<'_>| events.lock().unwrap().push(event.to_string()))
+            .on_event(move |event| events.lock().unwrap().push(event.to_string()))
             .observer(TracingObserver::new())
             .observer(MetricsObserver::new());
         let client = ClientBuilder::new(crate::support::idle_client())
