@@ -567,7 +567,7 @@ fn a_file_can_say_what_the_builder_can() {
         .hint_headers(
             reqwest_resilient::HintHeaders::default()
                 .with_format(header("x-backoff"), reqwest_resilient::HintFormat::Millis)
-                .without(&header("retry-after")),
+                .without(header("retry-after")),
         )
         .read_body(1024)
         .stall_timeout(20 * SECOND)

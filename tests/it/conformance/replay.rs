@@ -496,8 +496,8 @@ async fn failed(error: HttpRequestError, raised: Option<Kind>) -> Failed {
         foreign: scripted.map(ToString::to_string),
         rejected: rejected.map(breaker::words),
         body: match error.into_response() {
-            Some(response) => Some(text(response).await),
-            None => None,
+            Ok(response) => Some(text(response).await),
+            Err(_) => None,
         },
     }
 }

@@ -32,7 +32,7 @@ impl Middleware for Inside {
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> reqwest_middleware::Result<Response> {
-        let resend_count = extensions.get().map(ResendCount::get);
+        let resend_count = extensions.get().copied().map(ResendCount::get);
         let span = tracing::info_span!(target: "inside", "inside", resend_count);
         next.run(request, extensions).instrument(span).await
     }
