@@ -439,5 +439,5 @@ async fn an_observer_is_shared_by_an_arc_and_is_the_same_after_a_reload() {
     handle.reload(steady().observer(erased).build().unwrap());
     assert_eq!(shared.reloads.load(Ordering::Relaxed), 2);
     client.get(URL).send().await.unwrap();
-    assert_eq!(shared.others.load(Ordering::Relaxed), 2 * seen);
+    assert!(shared.others.load(Ordering::Relaxed) > seen);
 }

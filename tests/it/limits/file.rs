@@ -133,6 +133,19 @@ fn faults_are_named() {
             "concurrency_limit.start must be from min (1) to max (3), got 20",
         ),
         (
+            "concurrency_limit = { max = 9, limit = 6 }",
+            "concurrency_limit.max needs an adaptive limit, got 9",
+        ),
+        (
+            "concurrency_limit = 6
+            hosts.'a.example'.concurrency_limit.min = 2",
+            "concurrency_limit.min needs an adaptive limit, got 2",
+        ),
+        (
+            "rate_limit = { requests = 3, route = 2 }",
+            "rate_limit.route needs a bucket_header, got 2 segments",
+        ),
+        (
             "concurrency_limit = { scope = 'shared', limit = 3 }
             hosts.'a.example'.concurrency_limit = 2",
             "hosts.\"a.example\".concurrency_limit can only differ where there is one per host, \
