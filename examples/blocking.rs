@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // A 404 is final, and an error that keeps its response.
     let error = client.get(&url).send_resilient().unwrap_err();
     println!("{error:#}");
-    if let Some(response) = error.into_blocking_response() {
+    if let Ok(response) = error.into_blocking_response() {
         println!("its body: {}", response.text()?);
     }
 

@@ -23,7 +23,7 @@ async fn main() -> Result<()> {
     // Code cannot stand in a file: the file is laid over a config that has it.
     let code = ResilientConfig::builder()
         .on_retry(|it| println!("{} {}: {}, again in {:?}", it.method, it.url, it.outcome, it.wait))
-        .observer(|it: &Event<'_>| {
+        .on_event(|it| {
             if let Event::Reloaded = it {
                 println!("{it}");
             }

@@ -22,7 +22,7 @@ async fn main() -> Result<()> {
         .backoff(Exponential::new(Duration::from_millis(200)))
         .attempt_timeout(Duration::from_millis(if env::args().len() > 1 { 5_000 } else { 500 }))
         .max_total_time(Duration::from_secs(20))
-        .observer(move |event: &Event<'_>| tell(start.elapsed(), event))
+        .on_event(move |event| tell(start.elapsed(), event))
         .build()?;
     // A client of reqwest with what suits the middleware; its own retries are off.
     let inner = Resilient::reqwest_builder().build()?;

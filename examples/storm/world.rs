@@ -140,7 +140,7 @@ impl World {
         store.set_delay(STORE_DELAY);
         let node = |_| {
             let random = Arc::clone(random);
-            Fleet::builder(store.clone()).random(move || random.unit()).build()
+            Fleet::builder(store.clone()).random(move || random.unit()).build().unwrap()
         };
         let count = if self.cell.is_fleet() { self.cell.clients } else { 0 };
         let nodes: Vec<Fleet> = (0..count).map(node).collect();

@@ -133,13 +133,6 @@ impl BreakerConfig {
         self
     }
 
-    /// Removes the rule on failures in a row.
-    #[cfg(any(test, feature = "serde"))]
-    pub(crate) fn without_consecutive(mut self) -> Self {
-        self.consecutive = None;
-        self
-    }
-
     /// Removes the rule on failures in a row if it is the one that `only_while_few` tells.
     #[cfg(feature = "serde")]
     pub(crate) fn without_consecutive_of(mut self, only_while_few: bool) -> Self {
@@ -535,7 +528,6 @@ mod tests {
                 BreakerConfig { failure_rate: Some(Percent::HALF), ..start() },
             ),
             (start().or_slow_calls(second, Percent::HALF), BreakerConfig { slow_calls, ..start() }),
-            (start().without_consecutive(), BreakerConfig { consecutive: None, ..start() }),
             (start().without_failure_rate(), BreakerConfig { failure_rate: None, ..start() }),
             (start().without_slow_calls(), BreakerConfig { slow_calls: None, ..start() }),
             (start().window(window), BreakerConfig { window, ..start() }),

@@ -151,9 +151,6 @@ where
 pub trait RequestBuilderExt: Sealed {
     /// Sends the request; a status below 400 is `Ok`, everything else an [`HttpRequestError`].
     ///
-    /// The error tells method, URL, status, attempts, time, history and the reason why no further
-    /// attempt was made; it gives back the last response if there is one.
-    ///
     /// ```no_run
     /// # async fn example(client: reqwest_middleware::ClientWithMiddleware) {
     /// use reqwest_resilient::RequestBuilderExt;
@@ -165,6 +162,11 @@ pub trait RequestBuilderExt: Sealed {
     /// }
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// Whatever is no success, with method, URL, status, attempts, time, history and the reason
+    /// why no further attempt was made. It gives back the last response if there is one.
     fn send_resilient(self) -> impl Future<Output = Result<Response, HttpRequestError>> + Send;
 }
 

@@ -148,7 +148,7 @@ impl fmt::Display for BuildError {
             #[cfg(feature = "blocking")]
             Self::CurrentThread => {
                 "a blocking client cannot use a current-thread runtime, which runs only while \
-                 somebody blocks on it: give it the handle of a multi-thread runtime, or none"
+                 a caller blocks on it: give it the handle of a multi-thread runtime, or none"
             }
             #[cfg(feature = "blocking")]
             Self::Runtime(_) => "the runtime of the blocking client could not be started",

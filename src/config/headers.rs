@@ -25,10 +25,11 @@ use crate::common::opaque::opaque;
 ///     .build()?;
 ///
 /// // In whole seconds.
-/// DeadlineHeader::with(name, |left| HeaderValue::from(left.as_secs()));
+/// let seconds = DeadlineHeader::new(name, |left| HeaderValue::from(left.as_secs()));
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct DeadlineHeader {
     name: HeaderName,
     write: Arc<dyn Fn(Duration) -> HeaderValue + Send + Sync>,
@@ -37,18 +38,18 @@ pub struct DeadlineHeader {
 impl DeadlineHeader {
     /// Writes `grpc-timeout`, as gRPC and Envoy read it: at most eight digits and a unit, such as `29750m`.
     pub fn grpc_timeout() -> Self {
-        Self::with(HeaderName::from_static("grpc-timeout"), grpc_timeout)
+        Self::new(HeaderName::from_static("grpc-timeout"), grpc_timeout)
     }
 
     /// Writes the time left in milliseconds into this header.
     pub fn millis(name: HeaderName) -> Self {
-        Self::with(name, |left| {
+        Self::new(name, |left| {
             HeaderValue::from(u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
         })
     }
 
     /// Writes the time left by `write` into this header. A panic in it is the caller's.
-    pub fn with(
+    pub fn new(
         name: HeaderName,
         write: impl Fn(Duration) -> HeaderValue + Send + Sync + 'static,
     ) -> Self {

@@ -52,6 +52,7 @@ use crate::config::policy::{HostPolicy, Patch, Policy};
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
 #[derive(Clone, Default)]
+#[must_use]
 pub struct ResilientConfig {
     policy: Arc<Policy>,
 }

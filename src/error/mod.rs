@@ -305,10 +305,14 @@ impl HttpRequestError {
     }
 
     /// Takes the last response out, to read its body.
-    pub fn into_response(self) -> Option<Response> {
+    ///
+    /// # Errors
+    ///
+    /// This error itself, if the last attempt got no response.
+    pub fn into_response(self) -> Result<Response, Self> {
         match self.inner.0.cause {
-            Cause::Response(response) => Some(response),
-            Cause::Failure(..) => None,
+            Cause::Response(response) => Ok(response),
+            Cause::Failure(..) => Err(self),
         }
     }
 

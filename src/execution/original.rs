@@ -215,7 +215,7 @@ pub struct ResendCount(u32);
 
 impl ResendCount {
     /// Returns the number: 1 or more.
-    pub fn get(&self) -> u32 {
+    pub const fn get(self) -> u32 {
         self.0
     }
 

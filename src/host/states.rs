@@ -129,7 +129,7 @@ impl HostStates {
 }
 
 /// Returns the key of the host that a URL is for.
-fn host_of(url: &str) -> Option<String> {
+pub(crate) fn host_of(url: &str) -> Option<String> {
     let url = Url::parse(url).ok().filter(Url::has_host)?;
     Some(host_key(&url).into_owned())
 }

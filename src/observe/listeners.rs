@@ -9,7 +9,8 @@ use std::{pin::Pin, sync::Arc};
 use crate::observe::event::{Event, RequestInfo};
 use crate::outcome::Outcome;
 
-/// A listener to every [`Event`]. Any `Fn(&Event<'_>)` is one.
+/// A listener to every [`Event`]. For a closure there is
+/// [`on_event`](crate::ResilientConfigBuilder::on_event).
 ///
 /// Called on the task that makes the request, with no lock held: it must be fast. A panic is caught
 /// and changes nothing.
@@ -17,10 +18,11 @@ use crate::outcome::Outcome;
 /// # Circuit breakers
 ///
 /// The request that changes a breaker's state notifies its own observers. Clients that share a
-/// breaker should therefore share their observers too. A change by hand has no request: forward it
-/// if it matters.
+/// breaker should therefore share their observers too, by an `Arc`. A change by hand has no request:
+/// forward it if it matters.
 ///
 /// ```
+/// use std::sync::Arc;
 /// use reqwest_resilient::{ChangeReason, Event, Observer, Resilient, ResilientConfig};
 ///
 /// struct Log;
@@ -31,10 +33,12 @@ use crate::outcome::Outcome;
 ///     }
 /// }
 ///
-/// let resilient = Resilient::new(ResilientConfig::builder().observer(Log).build()?);
-/// resilient.hosts().on_state_change(|change| {
+/// let log = Arc::new(Log);
+/// let config = ResilientConfig::builder().observer(Arc::clone(&log)).build()?;
+/// let resilient = Resilient::new(config);
+/// resilient.hosts().on_state_change(move |change| {
 ///     if change.why == ChangeReason::Manual {
-///         Log.on_event(&Event::BreakerChanged(change));
+///         log.on_event(&Event::BreakerChanged(change));
 ///     }
 /// });
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
@@ -50,11 +54,35 @@ pub trait Observer: Send + Sync + 'static {
         let _ = info;
         None
     }
+
+    /// Returns the address of the observer itself, by which an `Arc` of it is the same one.
+    #[doc(hidden)]
+    fn address(&self) -> *const () {
+        std::ptr::from_ref(self).cast()
+    }
 }
 
-impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for F {
+/// The observer that the clients share.
+impl<O: Observer + ?Sized> Observer for Arc<O> {
     fn on_event(&self, event: &Event<'_>) {
-        self(event);
+        (**self).on_event(event);
+    }
+
+    fn around_attempt(&self, info: &RequestInfo<'_>) -> Option<Box<dyn AttemptScope>> {
+        (**self).around_attempt(info)
+    }
+
+    fn address(&self) -> *const () {
+        (**self).address()
+    }
+}
+
+/// An observer that is a function.
+pub(crate) struct OnEvent<F>(pub(crate) F);
+
+impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for OnEvent<F> {
+    fn on_event(&self, event: &Event<'_>) {
+        (self.0)(event);
     }
 }
 
@@ -129,7 +157,7 @@ impl Listeners {
         // An `Arc` of a type without size has an address of its own as well.
         let mut notified = HashSet::new();
         let observers = all.flat_map(|it| &it.observers);
-        observers.filter(|it| notified.insert(Arc::as_ptr(it).cast::<()>())).for_each(|it| {
+        observers.filter(|it| notified.insert(it.address())).for_each(|it| {
             isolated(|| it.on_event(event));
         });
     }

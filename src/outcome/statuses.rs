@@ -25,6 +25,7 @@ use http::StatusCode;
 /// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
 #[derive(Clone, Default, PartialEq, Eq)]
+#[must_use]
 pub struct Statuses {
     bits: [u64; 15],
     /// `true` if it includes statuses that are transient only with a hint.

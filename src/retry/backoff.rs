@@ -82,6 +82,7 @@ impl<F: Fn(u32) -> Duration + Send + Sync + 'static> Backoff for F {
 /// assert_eq!(backoff.delay(7), Duration::from_millis(250));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
 pub struct Constant {
     delay: Duration,
 }

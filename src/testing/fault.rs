@@ -25,12 +25,18 @@ const LONGEST_HANG: Duration = Duration::from_secs(24 * 3_600);
 /// use reqwest_resilient::testing::Injected;
 ///
 /// fn span_field(extensions: &Extensions) -> Option<&'static str> {
-///     extensions.get::<Injected>().map(|it| it.0)
+///     extensions.get::<Injected>().map(|it| it.name())
 /// }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Injected(pub &'static str);
+pub struct Injected(pub(super) &'static str);
+
+impl Injected {
+    /// Returns the name of the fault: `status`, for example.
+    pub const fn name(self) -> &'static str {
+        self.0
+    }
+}
 
 /// A fault of a [`Chaos`](crate::testing::Chaos): in place of the response, before it, or in its body.
 ///

@@ -687,7 +687,7 @@ fn a_file_can_say_what_the_builder_can() {
         .hint_headers(
             reqwest_resilient::HintHeaders::default()
                 .with_format(header("x-backoff"), reqwest_resilient::HintFormat::Millis)
-                .without(&header("retry-after")),
+                .without(header("retry-after")),
         )
         .read_body(1024)
         .stall_timeout(20 * SECOND)
@@ -756,6 +756,11 @@ fn hedges_are_switched_and_set_by_files_too() {
         (
             "hedge = { after = '1s', or_after = '2s' }",
             "hedge.or_after excludes after, got \"both\"",
+        ),
+        (
+            "hedge.after = '1s'
+            hosts.'a.example'.hedge.or_after = '2s'",
+            "hosts.\"a.example\".hedge.or_after excludes after, got 2s",
         ),
         ("hedge.max_hedges = 5", "hedge.max_hedges must be a whole number from 1 to 4, got 5"),
         ("hedge.quantile = 1.5", "hedge.quantile must be a number from 0.5 to 0.999, got 1.5"),

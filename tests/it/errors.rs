@@ -106,7 +106,7 @@ async fn what_this_crate_decides_stands_once_in_the_chain() {
 async fn what_the_caller_got_wrong_stands_once_in_the_chain() {
     let client = ResilientClient::new(steady().build().unwrap()).unwrap();
     let error = client.get("nonsense").send_resilient().await.unwrap_err();
-    stands_once(error, "relative URL without a base");
+    stands_once(error.into_response().unwrap_err(), "relative URL without a base");
     let never = BodyFactory::new(async || Err("no such file".into()));
     let error = client.put(URL).with_extension(never).send_resilient().await.unwrap_err();
     stands_once(error, "no such file");
@@ -124,6 +124,9 @@ async fn the_body_of_a_failed_response_is_read_without_losing_the_error() {
     assert_eq!(error.bytes().await.unwrap().len(), 18);
     assert_eq!(error.status().unwrap().as_u16(), 422);
     assert_eq!(error.response().unwrap().url().as_str(), URL);
+    // It is no error of the blocking client, and stays whole.
+    #[cfg(feature = "blocking")]
+    let error = error.into_blocking_response().unwrap_err();
     assert_eq!(error.into_response().unwrap().text().await.unwrap().len(), 18);
 
     let huge = Reply::status(500).body(vec![b'x'; 3 << 20]);

@@ -142,6 +142,43 @@ fn nodes(count: usize, store: &(impl FleetStore + Clone), service: &Service) -> 
     (0..count).map(node).collect()
 }
 
+#[tokio::test(start_paused = true)]
+async fn nodes_share_a_store_by_an_arc() {
+    let service = Service::default();
+    let store: Arc<dyn FleetStore> = Arc::new(InProcessFleet::new());
+    let nodes = nodes(4, &store, &service);
+    all_send(&nodes, 5, millis(300)).await;
+    open(&nodes, &service).await;
+}
+
+#[test]
+fn times_of_a_node_have_bounds() {
+    let builder = || Fleet::builder(InProcessFleet::new());
+    let bad = builder().report_every(millis(99)).timeout(Duration::ZERO).build().unwrap_err();
+    assert_eq!(
+        bad.to_string(),
+        "fleet.report_every must be from 100 ms to 60 s, got 99ms; fleet.timeout must be > 0, got 0ns"
+    );
+    assert!(builder().report_every(secs(61)).build().is_err());
+    for time in [millis(100), secs(60)] {
+        builder().report_every(time).timeout(millis(1)).build().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_url_of_a_host_names_it() {
+    let (store, service) = (InProcessFleet::new(), Service::default());
+    let nodes = nodes(4, &store, &service);
+    all_send(&nodes, 5, millis(300)).await;
+    open(&nodes, &service).await;
+    for host in [HOST, URL, "https://api.example.com/", "https://API.example.com:443/a?b=c"] {
+        assert!(matches!(nodes[0].fleet.state_of(host), FleetState::Open { .. }), "{host}");
+    }
+    for other in ["http://api.example.com/", "https://api.example.com:8443", "api.example.com"] {
+        assert_eq!(nodes[0].fleet.state_of(other), FleetState::Unknown, "{other}");
+    }
+}
+
 /// Has every node send `each` requests, one each `every`, beside one another.
 async fn all_send(nodes: &[Node], each: usize, every: Duration) {
     let sending = nodes.iter().map(|it| it.send(each, every));

@@ -126,6 +126,20 @@ async fn servers_say_whether_to_retry() {
     assert_eq!(sent(&client, Method::GET).await.2, Some(StopReason::Vetoed));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_header_of_ones_own_can_be_a_pushback() {
+    let hints = HintHeaders::none().with_format(name("x-pushback"), HintFormat::Pushback);
+    let pushed = async |value: &str| {
+        let replies = [reply(503, &format!("x-pushback: {value}")), Reply::status(200)];
+        let config = in_2015().hint_headers(hints.clone()).build().unwrap();
+        sent(&scripted(config, replies).0, Method::GET).await
+    };
+    assert_eq!(pushed("7000").await, (2, 7 * SECOND, Some(StopReason::Success)));
+    for no in ["-1", "soon"] {
+        assert_eq!(pushed(no).await, (1, Duration::ZERO, Some(StopReason::Vetoed)), "{no}");
+    }
+}
+
 /// The number after `key` in a body.
 fn number_after(outcome: &Outcome<'_>, key: &str) -> Option<Duration> {
     let (_, rest) = std::str::from_utf8(outcome.body()?).ok()?.split_once(key)?;

@@ -21,7 +21,7 @@ struct Reported(Arc<Mutex<Vec<Misuse>>>);
 impl Reported {
     fn observe(&self, config: ResilientConfigBuilder) -> ResilientConfig {
         let reported = Arc::clone(&self.0);
-        let config = config.observer(move |event: &Event<'_>| {
+        let config = config.on_event(move |event| {
             if let Event::Misuse(it) = event {
                 assert_eq!((event.request().is_none(), event.to_string()), (true, it.to_string()));
                 reported.lock().unwrap().push(*it);

@@ -646,7 +646,7 @@ async fn the_server_learns_what_time_is_left_and_which_attempt_it_sees() {
 
 #[tokio::test(start_paused = true)]
 async fn the_header_has_the_request_s_own_timeout_if_it_is_nearest() {
-    let config = steady().deadline_header(DeadlineHeader::with(http::header::AGE, |left| {
+    let config = steady().deadline_header(DeadlineHeader::new(http::header::AGE, |left| {
         HeaderValue::from(left.as_secs())
     }));
     let (client, script) = scripted(config.build().unwrap(), [Reply::status(200)]);

@@ -318,7 +318,7 @@ macro_rules! ask {
                 Ok(it) => format!("{} {:?}", it.status(), it.text()$($wait)*.map_err(drop)),
                 Err(error) => {
                     let mut text = facts(&error);
-                    if let Some(it) = error.$taken() {
+                    if let Ok(it) = error.$taken() {
                         write!(text, " with {:?}", it.text()$($wait)*.map_err(drop)).unwrap();
                     }
                     text

@@ -296,7 +296,7 @@ async fn service_loses_no_request_once_its_host_is_back() {
 #[tokio::test(start_paused = true)]
 async fn no_deadline_of_a_service_is_invalid() {
     for deadline in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
-        ResilientConfig::service(deadline).to_builder().build().unwrap();
+        drop(ResilientConfig::service(deadline).to_builder().build().unwrap());
     }
 }
 

@@ -10,8 +10,8 @@ use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
     BreakerConfig, BreakerState, BudgetConfig, CircuitBreakers, Constant, Event, HostStates,
-    Jitter, Resilient, ResilientConfig, ResilientConfigBuilder, ResilientHandle, ResponseExt,
-    RetryBudget, RetryOverride, Window,
+    Jitter, Observer, Resilient, ResilientConfig, ResilientConfigBuilder, ResilientHandle,
+    ResponseExt, RetryBudget, RetryOverride, Window,
 };
 use tokio::time::Instant;
 
@@ -216,7 +216,7 @@ async fn no_request_sees_a_mixture() {
             ))
             .retry_budget(RetryBudget::per_host(BudgetConfig::default().size(u32::MAX)))
             .host("b.example", RetryOverride::new().max_retries(host_retries))
-            .observer(watch)
+            .on_event(watch)
     };
     let (client, script, handle) = reloadable(config(1, 2), [Reply::status(503)]);
     let done = Arc::new(AtomicBool::new(false));
@@ -311,7 +311,7 @@ impl Counts {
                 count(&asked);
                 outcome.status().is_some_and(|it| it == 503)
             })
-            .observer(move |event: &Event<'_>| match event {
+            .on_event(move |event| match event {
                 Event::GaveUp(_) => count(&failures),
                 Event::Reloaded => count(&reloads),
                 _ => {}
@@ -434,4 +434,38 @@ fn observers_of_hosts_hear_of_reloads_and_each_observer_once() {
     check([1, 1, 1, 1], "old and new");
     handle.reload(steady().build().unwrap());
     check([0, 0, 1, 1], "new ones without observers");
+}
+
+/// Counts what it observes.
+#[derive(Default)]
+struct Counter {
+    reloads: AtomicUsize,
+    others: AtomicUsize,
+}
+
+impl Observer for Counter {
+    fn on_event(&self, event: &Event<'_>) {
+        let count = match event {
+            Event::Reloaded => &self.reloads,
+            _ => &self.others,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_is_shared_by_an_arc_and_is_the_same_after_a_reload() {
+    let shared = Arc::new(Counter::default());
+    let erased: Arc<dyn Observer> = Arc::<Counter>::clone(&shared);
+    let config = || steady().observer(Arc::clone(&shared));
+    let (client, _, handle) = reloadable(config(), [Reply::status(200)]);
+    client.get(URL).send().await.unwrap();
+    let seen = shared.others.load(Ordering::Relaxed);
+    assert!(seen > 0);
+    handle.reload(config().build().unwrap());
+    // As an object it is still that observer.
+    handle.reload(steady().observer(erased).build().unwrap());
+    assert_eq!(shared.reloads.load(Ordering::Relaxed), 2);
+    client.get(URL).send().await.unwrap();
+    assert!(shared.others.load(Ordering::Relaxed) > seen);
 }

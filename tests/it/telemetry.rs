@@ -107,7 +107,7 @@ async fn a_breaker_shared_by_clients_changes_once() {
                 seen.lock().unwrap().push(event.to_string());
             }
         };
-        let config = steady().max_retries(0).circuit_breaker(consecutive(1)).observer(tell);
+        let config = steady().max_retries(0).circuit_breaker(consecutive(1)).on_event(tell);
         let replies = [Reply::status(500), Reply::status(200)];
         scripted_on(&hosts, config.build().unwrap(), replies).0
     };
@@ -343,6 +343,6 @@ fn telling_allocates_nothing() {
     // Without listeners the fast path applies, unless there is a limit.
     let limited = || steady().max_total_time(Duration::from_secs(3_600));
     let nobody = allocations(limited());
-    assert_eq!(allocations(limited().observer(|_: &Event<'_>| {})), nobody);
+    assert_eq!(allocations(limited().on_event(|_| {})), nobody);
     assert_eq!(allocations(limited().on_retry(|_| {}).on_success(|_| {})), nobody);
 }

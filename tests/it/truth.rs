@@ -87,7 +87,7 @@ snippet!("override.rs" as overriding {
 #[cfg(all(feature = "metrics", feature = "tracing"))]
 snippet!("observe.rs" as observe {
     #[test]
-    fn readme_the_observers_are_valid() { config().unwrap(); }
+    fn readme_the_observers_are_valid() { drop(config().unwrap()); }
 });
 #[cfg(feature = "blocking")]
 snippet!("blocking.rs" as blocking {
@@ -278,7 +278,7 @@ fn the_settings_of_the_guides_are_valid() {
         telemetry::run,
         waits::run,
     ] {
-        config().unwrap();
+        drop(config().unwrap());
     }
 }
 

@@ -239,11 +239,16 @@ impl HttpRequestError {
     }
 
     /// Takes the last response out of an error of the [blocking client](super::ResilientClient), to
-    /// read its body. `None` where there is no response, or where the error is not that client's.
-    pub fn into_blocking_response(self) -> Option<Response> {
-        let mut inner = self.into_response()?;
-        let driver = inner.extensions_mut().remove::<Driver>()?;
-        Some(Response::new(inner, driver))
+    /// read its body.
+    ///
+    /// # Errors
+    ///
+    /// This error itself, if there is no response, or if the error is not that client's.
+    pub fn into_blocking_response(mut self) -> std::result::Result<Response, Self> {
+        let response = self.response_mut();
+        let driver = response.and_then(|it| it.extensions_mut().remove::<Driver>());
+        let Some(driver) = driver else { return Err(self) };
+        Ok(Response::new(self.into_response()?, driver))
     }
 
     /// Reads the body of the last response like [`bytes`](Self::bytes), by blocking. The error keeps it.

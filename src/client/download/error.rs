@@ -26,7 +26,7 @@ use crate::outcome::transport_error;
 ///
 /// match client.get("https://example.com/big.iso").download().to_file("big.iso").await {
 ///     Ok(downloaded) => println!("{} bytes", downloaded.bytes()),
-///     Err(error) if *error.kind() == DownloadErrorKind::Exhausted => {
+///     Err(error) if error.kind() == DownloadErrorKind::Exhausted => {
 ///         println!("try again later, it goes on at byte {}", error.offset());
 ///     }
 ///     // With the cause, such as: a request failed with status 404
@@ -95,6 +95,7 @@ pub enum DownloadErrorKind {
     /// `max_total_time` is over.
     Deadline,
     /// The length is not the expected one.
+    #[non_exhaustive]
     Length {
         /// The length that the caller or the server named.
         expected: u64,
@@ -102,6 +103,7 @@ pub enum DownloadErrorKind {
         received: u64,
     },
     /// The resource has more bytes than [`max_length`](crate::DownloadBuilder::max_length) allows.
+    #[non_exhaustive]
     TooLong {
         /// The most bytes allowed.
         most: u64,
@@ -197,8 +199,8 @@ impl DownloadError {
     }
 
     /// Returns the kind.
-    pub fn kind(&self) -> &DownloadErrorKind {
-        &self.0.kind
+    pub fn kind(&self) -> DownloadErrorKind {
+        self.0.kind
     }
 
     /// Returns the number of bytes received.
@@ -230,10 +232,14 @@ impl DownloadError {
     }
 
     /// Takes the error of the request out, to read the response in it.
-    pub fn into_request_error(self) -> Option<HttpRequestError> {
+    ///
+    /// # Errors
+    ///
+    /// This error itself, if something else than a request ended the download.
+    pub fn into_request_error(self) -> Result<HttpRequestError, Self> {
         match self.0.cause {
-            Cause::Request(error) => Some(error),
-            _ => None,
+            Cause::Request(error) => Ok(error),
+            _ => Err(self),
         }
     }
 

@@ -40,7 +40,7 @@ impl<'a> Head<'a> {
 /// use reqwest_resilient::{DownloadErrorKind, NotResumable};
 ///
 /// if let Err(error) = client.get("https://example.com/a.zip").download().bytes().await {
-///     if *error.kind() == DownloadErrorKind::NotResumable(NotResumable::NoValidator) {
+///     if error.kind() == DownloadErrorKind::NotResumable(NotResumable::NoValidator) {
 ///         eprintln!("say `immutable` if the URL names a digest");
 ///     }
 /// }

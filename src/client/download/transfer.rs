@@ -61,6 +61,21 @@ pub trait Verifier: Send + 'static {
     fn finish(&mut self) -> Result<(), BoxError>;
 }
 
+/// A verifier that is chosen at run time.
+impl<V: Verifier + ?Sized> Verifier for Box<V> {
+    fn restart(&mut self) {
+        (**self).restart();
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        (**self).update(bytes);
+    }
+
+    fn finish(&mut self) -> Result<(), BoxError> {
+        (**self).finish()
+    }
+}
+
 /// A function that is shown the progress.
 pub(crate) type OnProgress = Box<dyn FnMut(&Progress) + Send>;
 

@@ -14,12 +14,14 @@ use std::{
 use tokio::runtime::Handle;
 
 use crate::common::clock::{Instant, Sources};
+use crate::common::fault::{ConfigError, ConfigFault};
 use crate::common::opaque::opaque;
 use crate::host::fleet::advice::FleetState;
 use crate::host::fleet::hub::Hub;
 use crate::host::fleet::report::NodeId;
 use crate::host::fleet::signals::FleetSettings;
 use crate::host::fleet::store::FleetStore;
+use crate::host::states::host_of;
 
 /// The bounds of the time between two reports.
 const REPORT_EVERY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
@@ -62,7 +64,7 @@ impl Fleet {
     /// Creates a node of the fleet whose nodes meet in `store`: it shares breakers and gates, and
     /// reports every second.
     pub fn new(store: impl FleetStore) -> Self {
-        Self::builder(store).build()
+        Self::builder(store).built()
     }
 
     /// Returns a builder of a node with other settings.
@@ -81,10 +83,13 @@ impl Fleet {
         self.node
     }
 
-    /// Returns the state of the fleet's breaker of a host, as this node sees it. `host` is scheme, name
-    /// and port, without the scheme's own port: `https://api.example.com`.
+    /// Returns the state of the fleet's breaker of a host, as this node sees it.
+    ///
+    /// A host is named by any of its URLs, such as `https://api.example.com`: scheme, host and port
+    /// count.
     pub fn state_of(&self, host: &str) -> FleetState {
-        self.hub.state_of(host, Instant::now())
+        let key = host_of(host);
+        self.hub.state_of(key.as_deref().unwrap_or(host), Instant::now())
     }
 
     /// Returns the figures of this node.
@@ -136,7 +141,8 @@ opaque!(Fleet { node });
 /// let fleet = Fleet::builder(InProcessFleet::new())
 ///     .report_every(Duration::from_secs(2))
 ///     .without_gate()
-///     .build();
+///     .build()?;
+/// # Ok::<(), reqwest_resilient::ConfigError>(())
 /// ```
 #[must_use = "a builder does nothing until it builds"]
 pub struct FleetBuilder {
@@ -149,7 +155,7 @@ impl FleetBuilder {
     /// Sets the time between two reports, 1 s by default; from 100 ms to 60 s. Failures after a quiet
     /// time, probes and rate limits are reported at once.
     pub fn report_every(mut self, time: Duration) -> Self {
-        self.settings.report_every = time.clamp(REPORT_EVERY.0, REPORT_EVERY.1);
+        self.settings.report_every = time;
         self
     }
 
@@ -180,7 +186,25 @@ impl FleetBuilder {
     }
 
     /// Builds the node. It calls the store with the first request of a client that uses it.
-    pub fn build(self) -> Fleet {
+    ///
+    /// # Errors
+    ///
+    /// A time is out of its bounds: [`report_every`](Self::report_every) or a
+    /// [`timeout`](Self::timeout) of zero.
+    pub fn build(self) -> Result<Fleet, ConfigError> {
+        let FleetSettings { report_every, timeout, .. } = self.settings;
+        let is_valid = (REPORT_EVERY.0..=REPORT_EVERY.1).contains(&report_every);
+        let rule = "must be from 100 ms to 60 s";
+        let report_every =
+            (!is_valid).then(|| ConfigFault::new("fleet.report_every", rule, report_every));
+        let timeout = timeout.is_zero();
+        let timeout =
+            timeout.then(|| ConfigFault::new("fleet.timeout", "must be > 0", Duration::ZERO));
+        ConfigError::unless_none(report_every.into_iter().chain(timeout).collect())?;
+        Ok(self.built())
+    }
+
+    fn built(self) -> Fleet {
         Fleet {
             hub: Arc::new(Hub::new(self.settings)),
             node: NodeId::new(rand::random()),

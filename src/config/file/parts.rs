@@ -220,15 +220,15 @@ fn concurrency(
     // The kind of limit first, as the bounds are of an adaptive one; then the order does not matter.
     let (kind, others): (Vec<_>, Vec<_>) = table.iter().partition(|(name, _)| name == "limit");
     let set = |limit, (name, value): &(String, Value)| set_concurrency(limit, name, value);
-    let limit = kind.into_iter().chain(others).fold(start, set);
-    if !limit.rules.limit.is_adaptive() {
-        for name in ["start", "min", "max"] {
-            if let Some(value) = get(table, name) {
-                let field = format!("{path}{name}");
-                faults.push(ConfigFault::new(field, "needs an adaptive limit", value.count()));
-            }
-        }
-    }
+    let limit = kind.into_iter().fold(start, set);
+    let is_adaptive = limit.rules.limit.is_adaptive();
+    let is_in_vain = |name: &str| !is_adaptive && ["start", "min", "max"].contains(&name);
+    let (in_vain, others): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|(name, _)| is_in_vain(name));
+    faults.extend(in_vain.into_iter().map(|(name, value)| {
+        ConfigFault::new(format!("{path}{name}"), "needs an adaptive limit", value.count())
+    }));
+    let limit = others.into_iter().fold(limit, set);
     // A start that the table does not name follows the bounds that it does.
     Some(if get(table, "start").is_none() { limit.with_start_in_bounds() } else { limit })
 }

@@ -1,6 +1,6 @@
 //! The store of a fleet, as a trait.
 
-use std::{error::Error, future::pending, pin::Pin};
+use std::{error::Error, future::pending, pin::Pin, sync::Arc};
 
 use crate::host::fleet::advice::{FleetNews, HostAdvice};
 use crate::host::fleet::report::{HostReport, NodeId};
@@ -65,6 +65,21 @@ pub trait FleetStore: Send + Sync + 'static {
     /// connects anew by itself, and returns only then.
     fn next_news(&self) -> BoxFuture<'_, FleetNews> {
         Box::pin(pending())
+    }
+}
+
+/// The store that several nodes share.
+impl<S: FleetStore + ?Sized> FleetStore for Arc<S> {
+    fn exchange<'a>(
+        &'a self,
+        node: NodeId,
+        reports: &'a [HostReport],
+    ) -> BoxFuture<'a, Result<Vec<HostAdvice>, BoxError>> {
+        (**self).exchange(node, reports)
+    }
+
+    fn next_news(&self) -> BoxFuture<'_, FleetNews> {
+        (**self).next_news()
     }
 }
 

@@ -75,6 +75,8 @@ pub use crate::host::hedge::decide::HedgeRefusal;
 #[must_use]
 pub struct Hedge {
     delay: Delay,
+    /// The delay until latencies are known that was set beside a fixed one, which needs none.
+    unused: Option<Duration>,
     max_hedges: u32,
     share: Option<f64>,
     methods: Option<Arc<[Method]>>,
@@ -134,14 +136,16 @@ impl Hedge {
     }
 
     fn new(delay: Delay) -> Self {
-        Self { delay, max_hedges: 1, share: None, methods: None, key: None, through: None }
+        let (unused, share, methods, key, through) = (None, None, None, None, None);
+        Self { delay, unused, max_hedges: 1, share, methods, key, through }
     }
 
-    /// Sets the delay until enough latencies are known; without effect on a fixed delay. Default:
-    /// none, there are no hedges until then.
+    /// Sets the delay until enough latencies are known; invalid beside a fixed delay. Default: none,
+    /// there are no hedges until then.
     pub fn or_after(mut self, delay: Duration) -> Self {
-        if let Delay::Learned { before, .. } = &mut self.delay {
-            *before = Some(delay);
+        match &mut self.delay {
+            Delay::Learned { before, .. } => *before = Some(delay),
+            Delay::Fixed(_) => self.unused = Some(delay),
         }
         self
     }
@@ -195,15 +199,20 @@ impl Hedge {
         self
     }
 
-    /// Sets the delay, in place of the one there is.
+    /// Sends hedges after this time, in place of a quantile.
     #[cfg(feature = "serde")]
-    pub(crate) fn with_delay(self, delay: Delay) -> Self {
-        Self { delay, ..self }
+    pub(crate) fn fixed_to(self, delay: Duration) -> Self {
+        Self { delay: Delay::Fixed(delay), unused: None, ..self }
     }
 
+    /// Sends hedges by this quantile, in place of a time.
     #[cfg(feature = "serde")]
-    pub(crate) fn delay(&self) -> Delay {
-        self.delay
+    pub(crate) fn with_quantile(self, quantile: f64) -> Self {
+        let before = match self.delay {
+            Delay::Learned { before, .. } => before,
+            Delay::Fixed(_) => self.unused,
+        };
+        Self { delay: Delay::Learned { quantile, before }, unused: None, ..self }
     }
 
     /// Returns the settings that the state of a host needs.
@@ -258,7 +267,12 @@ impl Hedge {
             }
         };
         match self.delay {
-            Delay::Fixed(delay) => refuse(delay.is_zero(), "hedge.after", "must be > 0", &delay),
+            Delay::Fixed(delay) => {
+                refuse(delay.is_zero(), "hedge.after", "must be > 0", &delay);
+                if let Some(before) = self.unused {
+                    refuse(true, "hedge.or_after", "excludes after", &before);
+                }
+            }
             Delay::Learned { quantile, before } => {
                 let is_one = (0.5..=0.999).contains(&quantile);
                 refuse(!is_one, "hedge.quantile", "must be from 0.5 to 0.999", &quantile);
@@ -363,6 +377,10 @@ mod tests {
         for (hedge, faults) in [
             (Hedge::default(), vec![]),
             (Hedge::after(zero), vec!["hedge.after must be > 0, got 0ns"]),
+            (
+                Hedge::after(Duration::from_secs(1)).or_after(Duration::from_secs(2)),
+                vec!["hedge.or_after excludes after, got 2s"],
+            ),
             (Hedge::learned(0.4), vec!["hedge.quantile must be from 0.5 to 0.999, got 0.4"]),
             (Hedge::learned(f64::NAN), vec!["hedge.quantile must be from 0.5 to 0.999, got NaN"]),
             (

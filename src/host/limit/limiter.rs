@@ -51,14 +51,14 @@ pub(crate) enum Occupied {
 
 impl State {
     fn adopt(&mut self, rules: &LimitRules) {
-        self.aimd = match rules.limit.0 {
+        self.aimd = match rules.limit.kind {
             Kind::Fixed(_) => None,
             Kind::Adaptive(bounds) => Some(match self.aimd {
                 Some(aimd) => aimd.with_rules(bounds),
                 None => Aimd::new(bounds),
             }),
         };
-        let limit = match rules.limit.0 {
+        let limit = match rules.limit.kind {
             Kind::Fixed(limit) => limit,
             Kind::Adaptive(bounds) => self.aimd.map_or(bounds.start, |it| it.permits()),
         };

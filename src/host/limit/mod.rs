@@ -31,7 +31,11 @@ const MOST_PERMITS: u32 = 1_000_000;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub struct Limit(pub(crate) Kind);
+pub struct Limit {
+    pub(crate) kind: Kind,
+    /// A bound that was set on a fixed limit, which has none.
+    unused: Option<(&'static str, u32)>,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -55,7 +59,7 @@ impl Limit {
     /// Builds a limit of `requests`, from 1 to 1,000,000. No number suits all: start at 10 to 20 for
     /// an API, and at 6 for a crawler, as browsers do.
     pub const fn fixed(requests: u32) -> Self {
-        Self(Kind::Fixed(requests))
+        Self { kind: Kind::Fixed(requests), unused: None }
     }
 
     /// Builds a limit that finds its number: it starts at 20, grows by one for each round of
@@ -70,35 +74,38 @@ impl Limit {
     /// It keeps a client out of an overload that has no failures yet. Where a host is down, the
     /// circuit breaker does more.
     pub const fn adaptive() -> Self {
-        Self(Kind::Adaptive(Adaptive::DEFAULT))
+        Self { kind: Kind::Adaptive(Adaptive::DEFAULT), unused: None }
     }
 
     /// Returns whether it is an adaptive one.
     #[cfg(feature = "serde")]
     pub(crate) const fn is_adaptive(self) -> bool {
-        matches!(self.0, Kind::Adaptive(_))
+        matches!(self.kind, Kind::Adaptive(_))
     }
 
-    /// Sets the number that an adaptive limit starts from. Default: 20.
+    /// Sets the number that an adaptive limit starts from; invalid for a fixed one. Default: 20.
     pub const fn start(mut self, requests: u32) -> Self {
-        if let Kind::Adaptive(it) = &mut self.0 {
-            it.start = requests;
+        match &mut self.kind {
+            Kind::Adaptive(it) => it.start = requests,
+            Kind::Fixed(_) => self.unused = Some(("concurrency_limit.start", requests)),
         }
         self
     }
 
-    /// Sets the least number of an adaptive limit. Default: 1.
+    /// Sets the least number of an adaptive limit; invalid for a fixed one. Default: 1.
     pub const fn min(mut self, requests: u32) -> Self {
-        if let Kind::Adaptive(it) = &mut self.0 {
-            it.min = requests;
+        match &mut self.kind {
+            Kind::Adaptive(it) => it.min = requests,
+            Kind::Fixed(_) => self.unused = Some(("concurrency_limit.min", requests)),
         }
         self
     }
 
-    /// Sets the greatest number of an adaptive limit. Default: 1,000.
+    /// Sets the greatest number of an adaptive limit; invalid for a fixed one. Default: 1,000.
     pub const fn max(mut self, requests: u32) -> Self {
-        if let Kind::Adaptive(it) = &mut self.0 {
-            it.max = requests;
+        match &mut self.kind {
+            Kind::Adaptive(it) => it.max = requests,
+            Kind::Fixed(_) => self.unused = Some(("concurrency_limit.max", requests)),
         }
         self
     }
@@ -252,7 +259,7 @@ impl ConcurrencyLimit {
     /// Returns this with a start within the bounds, if there are any.
     #[cfg(feature = "serde")]
     pub(crate) fn with_start_in_bounds(self) -> Self {
-        match self.rules.limit.0 {
+        match self.rules.limit.kind {
             Kind::Adaptive(Adaptive { start, min, max }) if min <= max => {
                 let limit = self.rules.limit.start(start.clamp(min, max));
                 self.with_limit(limit)
@@ -267,7 +274,11 @@ impl ConcurrencyLimit {
             let broken = !(1..=MOST_PERMITS).contains(&value);
             broken.then(|| ConfigFault::new(field, rule, value))
         };
-        match self.rules.limit.0 {
+        let Limit { kind, unused } = self.rules.limit;
+        if let Some((field, value)) = unused {
+            return vec![ConfigFault::new(field, "needs an adaptive limit", value)];
+        }
+        match kind {
             Kind::Fixed(limit) => check("concurrency_limit.limit", limit).into_iter().collect(),
             Kind::Adaptive(Adaptive { start, min, max }) => {
                 let mut faults: Vec<_> = [
@@ -336,6 +347,9 @@ mod tests {
                 Limit::adaptive().max(10),
                 format!("{field}.start must be from min (1) to max (10), got 20"),
             ),
+            (Limit::fixed(6).start(2), format!("{field}.start needs an adaptive limit, got 2")),
+            (Limit::fixed(6).min(2), format!("{field}.min needs an adaptive limit, got 2")),
+            (Limit::fixed(6).max(9), format!("{field}.max needs an adaptive limit, got 9")),
         ] {
             assert_eq!(faults(limit), [expected]);
         }

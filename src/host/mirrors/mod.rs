@@ -175,14 +175,9 @@ impl Mirrors {
         parsed
     }
 
-    /// Asks the first endpoint of the list that is available. The default.
-    pub fn ordered(mut self) -> Self {
-        self.order = Order::Listed;
-        self
-    }
-
     /// Spreads requests over all endpoints that are available: of two drawn at random the one is
     /// asked whose latency times requests under way is lower. For equals only, such as replicas.
+    /// Default: the first endpoint of the list that is available is asked.
     ///
     /// Latency is that to the response head, as a mean that is mostly forgotten after 10 s.
     pub fn spread(mut self) -> Self {

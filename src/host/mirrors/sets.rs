@@ -22,6 +22,7 @@ use crate::host::mirrors::{MOST_SETS, Mirrors};
 /// # config().unwrap();
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct MirrorSets(Arc<[Arc<Mirrors>]>);
 
 impl MirrorSets {

@@ -169,7 +169,7 @@ impl RateLimit {
     /// The bucket of a route is known with its first response, until which its requests go one a
     /// second, and follows what responses say. Routes that share a bucket share its quotas. A route
     /// is the method and path, unless [`route`](Self::route) finds another one. The latest 1,024
-    /// routes and as many buckets of a host are known, at most. Of no effect on limits that are not
+    /// routes and as many buckets of a host are known, at most. Invalid for a limit that is not
     /// [`learned`](Self::learned).
     ///
     /// # Examples
@@ -187,14 +187,24 @@ impl RateLimit {
         Self { bucket: Some(name), ..self }
     }
 
-    /// Sets how the route of a request is found; see [`bucket_header`](Self::bucket_header). The
-    /// method is a part of it in any case. A panic in `route_of` is the caller's.
+    /// Sets how the route of a request is found; invalid without a
+    /// [`bucket_header`](Self::bucket_header). The method is a part of it in any case. A panic in
+    /// `route_of` is the caller's.
     pub fn route(self, route_of: impl Fn(&Request) -> String + Send + Sync + 'static) -> Self {
         Self { route_of: Some(RouteOf::Own(Arc::new(route_of))), ..self }
     }
 
     /// Adds a rate that has to be kept as well, in the same scope: a request goes when all of them
-    /// allow it. At most four.
+    /// allow it. At most four. For a limit of another scope, see [`also`](Self::also).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use reqwest_resilient::{Rate, RateLimit};
+    ///
+    /// // Both are rates of all requests together.
+    /// let limit = RateLimit::shared(Rate::per_second(10)).and(Rate::per_hour(1_000));
+    /// ```
     pub fn and(mut self, rate: Rate) -> Self {
         self.rates.push(rate);
         self.version = next_version();
@@ -205,7 +215,10 @@ impl RateLimit {
     /// 50,000 a day for all of them. A request goes when both allow it, and takes slots of both or of
     /// none. It waits no longer than either allows.
     ///
-    /// Limits of one scope become one; of those per key there can be one.
+    /// Limits of one scope become one; of those per key there can be one. A host's rate is that of a
+    /// [fleet](Self::fleet) or of this client: a limit with both is invalid, and so is one of a fleet
+    /// that is [learned](Self::learned) as well. A [`Rate`] alone has no scope: [`and`](Self::and)
+    /// adds it in the scope of this limit.
     ///
     /// # Examples
     ///
@@ -217,8 +230,7 @@ impl RateLimit {
     /// let limit = RateLimit::per_host(Rate::per_second(10))
     ///     .also(RateLimit::shared(Rate::per(50_000, day).burst(1_000)));
     /// ```
-    pub fn also(mut self, other: impl Into<Self>) -> Self {
-        let mut other = other.into();
+    pub fn also(mut self, mut other: Self) -> Self {
         let further = mem::take(&mut other.others);
         if self.has_scope_of(&other) {
             self.join(other);
@@ -231,12 +243,13 @@ impl RateLimit {
         further.into_iter().fold(self, Self::also)
     }
 
-    /// Returns whether both are per host, or both for all requests.
+    /// Returns whether both are per host, or of a fleet, or for all requests.
     fn has_scope_of(&self, other: &Self) -> bool {
-        matches!(
+        let same = matches!(
             (&self.scope, &other.scope),
             (Scope::Host, Scope::Host) | (Scope::Shared, Scope::Shared)
-        )
+        );
+        same && self.is_of_fleet == other.is_of_fleet
     }
 
     fn join(&mut self, other: Self) {
@@ -268,11 +281,6 @@ impl RateLimit {
         self
     }
 
-    /// Rejects requests instead of waiting for a slot.
-    pub fn reject(self) -> Self {
-        self.max_wait(Duration::ZERO)
-    }
-
     pub(crate) fn faults(&self) -> Vec<ConfigFault> {
         let mut faults = vec![];
         let mut refuse =
@@ -290,6 +298,19 @@ impl RateLimit {
         refuse(count > MOST_RATES, "rate_limit", "must have 4 rates of a scope at most", &count);
         let keys = self.all().filter(|it| matches!(it.scope, Scope::Key(_))).count();
         refuse(keys > 1, "rate_limit", "must have one limit per key at most", &keys);
+        let of_host = self.all().filter(|it| matches!(it.scope, Scope::Host));
+        let (fleet, own): (Vec<_>, Vec<_>) = of_host.partition(|it| it.is_of_fleet);
+        let is_mixed = !fleet.is_empty() && !own.is_empty() || fleet.iter().any(|it| it.learns);
+        let both = fleet.len() + own.len();
+        refuse(is_mixed, "rate_limit", "must be per host, or of a fleet and not learned", &both);
+        for it in self.all() {
+            if let Some(bucket) = &it.bucket {
+                refuse(!it.learns, "rate_limit.bucket_header", "needs a learned limit", bucket);
+            }
+            if let Some(route) = &it.route_of {
+                refuse(it.bucket.is_none(), "rate_limit.route", "needs a bucket_header", route);
+            }
+        }
         faults
     }
 

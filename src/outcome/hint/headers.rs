@@ -54,7 +54,7 @@ use super::value::Unit;
 /// let hints = HintHeaders::default()
 ///     .with(HeaderName::from_static("x-backoff"))
 ///     .with_format(HeaderName::from_static("x-go-away"), HintFormat::Veto)
-///     .without(&HeaderName::from_static("x-envoy-ratelimited"));
+///     .without(HeaderName::from_static("x-envoy-ratelimited"));
 /// ```
 #[derive(Clone)]
 #[must_use]
@@ -138,10 +138,10 @@ impl HintHeaders {
     }
 
     /// Ignores `header`.
-    pub fn without(mut self, header: &HeaderName) -> Self {
-        self.own.retain(|it| it.header != *header);
-        if !self.ignored.contains(header) {
-            self.ignored.push(header.clone());
+    pub fn without(mut self, header: HeaderName) -> Self {
+        self.own.retain(|it| it.header != header);
+        if !self.ignored.contains(&header) {
+            self.ignored.push(header);
         }
         self
     }
@@ -399,9 +399,9 @@ mod tests {
         assert_eq!(listed(&hints), Some((Role::Wait(Unit::Millis), true)));
         let shown = r#"HintHeaders { known: false, own: [("x-backoff", Millis)], ignored: [] }"#;
         assert_eq!(format!("{hints:?}"), shown);
-        let hints = hints.without(&backoff());
+        let hints = hints.without(backoff());
         assert_eq!(listed(&hints), None);
-        let hints = HintHeaders::default().without(&header::RETRY_AFTER);
+        let hints = HintHeaders::default().without(header::RETRY_AFTER);
         assert_eq!(hints.role(&header::RETRY_AFTER), None);
         assert_eq!(hints.clone().with(backoff()).role(&header::RETRY_AFTER), None);
         assert!(hints.with(header::RETRY_AFTER).role(&header::RETRY_AFTER).is_some());

@@ -581,10 +581,10 @@ mod tests {
         };
         let expect = |header: &str, seconds, asks| Some((header.to_owned(), seconds, asks));
         assert_eq!(after(HintHeaders::none()), None);
-        assert_eq!(after(HintHeaders::default().without(&header::RETRY_AFTER)), None);
+        assert_eq!(after(HintHeaders::default().without(header::RETRY_AFTER)), None);
         let with = HintHeaders::default().with(backoff());
         assert_eq!(after(with.clone()), expect("x-backoff", 7.0, true));
-        assert_eq!(after(with.without(&backoff())), expect("retry-after", 5.0, true));
+        assert_eq!(after(with.without(backoff())), expect("retry-after", 5.0, true));
         let replaced = HintHeaders::none().with_format(header::RETRY_AFTER, HintFormat::Millis);
         assert_eq!(after(replaced), expect("retry-after", 0.005, true));
         let standard = HintHeaders::none().with_format(backoff(), HintFormat::Standard);

@@ -62,6 +62,19 @@ pub struct BudgetConfig {
 }
 
 impl BudgetConfig {
+    /// Builds the default rules.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use reqwest_resilient::BudgetConfig;
+    ///
+    /// const BATCH: BudgetConfig = BudgetConfig::new().size(200);
+    /// ```
+    pub const fn new() -> Self {
+        Self { size: 10, deposit: 0.01, retry_deposit: 3.0, trickle: 0.005 }
+    }
+
     /// Sets the most tokens that can be saved; a new budget is full. Default: 10.
     ///
     /// It bounds the burst at the start of an outage, to which every client adds its own.
@@ -109,7 +122,7 @@ impl BudgetConfig {
 
 impl Default for BudgetConfig {
     fn default() -> Self {
-        Self { size: 10, deposit: 0.01, retry_deposit: 3.0, trickle: 0.005 }
+        Self::new()
     }
 }
 

@@ -467,7 +467,7 @@ async fn callers_that_come_by_the_thousand_find_one_outage() {
     let config = guarded(breaker.clone())
         .max_retries(0)
         .max_open_wait(Duration::ZERO)
-        .observer(move |event: &Event<'_>| {
+        .on_event(move |event| {
             *failures.lock().unwrap() += u32::from(matches!(event, Event::GaveUp(_)));
         })
         .build()

@@ -192,7 +192,7 @@ async fn a_change_by_hand_is_heard_by_those_that_wait() {
 async fn waits_are_notified_and_recorded() {
     let told = Arc::new(Mutex::new(vec![]));
     let seen = Arc::clone(&told);
-    let config = guarded(&opened()).observer(move |event: &Event<'_>| {
+    let config = guarded(&opened()).on_event(move |event| {
         if let Event::HeldBack(it) = event {
             seen.lock().unwrap().push((it.wait, it.source.clone(), event.to_string()));
         }

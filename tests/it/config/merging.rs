@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest_resilient::file::RawConfig;
 use reqwest_resilient::testing::Reply;
 use reqwest_resilient::{
-    BreakerConfig, CircuitBreaker, ConcurrencyLimit, Exponential, Jitter, Limit, ResilientConfig,
+    BreakerConfig, CircuitBreakers, ConcurrencyLimit, Exponential, Jitter, Limit, ResilientConfig,
     ResilientConfigBuilder, RetryOverride,
 };
 
@@ -46,13 +46,13 @@ fn off_ends_the_rule_on_failures_in_a_row_of_its_own_name_alone() {
         ("consecutive", "consecutive_while_few", always),
         ("consecutive_while_few", "consecutive", while_few),
     ] {
-        let breaker = || CircuitBreaker::per_host(config.clone());
+        let breaker = || CircuitBreakers::per_host(config.clone());
         let expected = shown(&builder().circuit_breaker(breaker()).build().unwrap());
         for file in files("circuit_breaker", [(kept, "3"), (ended, "false")]) {
             assert_eq!(shown(&file.build().unwrap()), expected, "{file:?}");
         }
         let of_host = |own: BreakerConfig| {
-            let own = RetryOverride::new().circuit_breaker(CircuitBreaker::per_host(own));
+            let own = RetryOverride::new().circuit_breaker(CircuitBreakers::per_host(own));
             shown(&builder().circuit_breaker(breaker()).host("a", own).build().unwrap())
         };
         for (key, own) in [(ended, config.clone()), (kept, BreakerConfig::default())] {

@@ -254,7 +254,7 @@ impl Stage {
             };
         }
         let stage = on_stage();
-        settings::build(builder.observer(move |event: &ours::Event<'_>| match event {
+        settings::build(builder.on_event(move |event| match event {
             ours::Event::AttemptStarted(_) => {
                 let ticket = stage.watch(|it| it.entered(Instant::now())).flatten();
                 stage.act(|it| it.ticket = ticket);
@@ -496,8 +496,8 @@ async fn failed(error: HttpRequestError, raised: Option<Kind>) -> Failed {
         foreign: scripted.map(ToString::to_string),
         rejected: rejected.map(breaker::words),
         body: match error.into_response() {
-            Some(response) => Some(text(response).await),
-            None => None,
+            Ok(response) => Some(text(response).await),
+            Err(_) => None,
         },
     }
 }

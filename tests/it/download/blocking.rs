@@ -51,7 +51,7 @@ fn a_blocking_download_that_fails_says_why() {
     let error = runtime.block_on(async { download.chunk().unwrap_err() });
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("async code"));
     assert!(download.chunk().unwrap().is_some());
-    assert_eq!(*client.get("no url").download().bytes().unwrap_err().kind(), Kind::Request);
+    assert_eq!(client.get("no url").download().bytes().unwrap_err().kind(), Kind::Request);
 }
 
 /// What a command-line tool prints has to name the cause: its user has nothing else.

@@ -51,7 +51,7 @@ async fn faults_of_the_response() {
         (&late.headers()["retry-after"], &late.headers()["x-chaos"]),
         (&"7".parse().unwrap(), &"status".parse().unwrap())
     );
-    assert_eq!(late.extensions().get().map(|it: &Injected| it.0), Some("status"));
+    assert_eq!(late.extensions().get().map(|it: &Injected| it.name()), Some("status"));
     let (refused, _, sent) = get(Fault::io_error(io::ErrorKind::ConnectionRefused)).await;
     assert!(refused.is_err() && sent == 0);
     let hangs = timeout(3_600 * second, get(Fault::hang())).await;

@@ -238,7 +238,7 @@ fn ten_thousand_plans_give_the_whole_or_an_error() {
                     whole += 1;
                 }
                 Err(error) => {
-                    let kind = *error.kind();
+                    let kind = error.kind();
                     assert!(!matches!(kind, DownloadErrorKind::Body | DownloadErrorKind::Write));
                     failed += 1;
                 }

@@ -474,7 +474,7 @@ async fn run(case: &Case, world: &World, is_h2: bool, into: Into_) -> Result<Byt
     };
     result.map_err(|it| {
         assert!(!it.to_string().is_empty());
-        *it.kind()
+        it.kind()
     })
 }
 

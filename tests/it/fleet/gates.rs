@@ -100,7 +100,7 @@ async fn messages_close_gates_at_once_and_only_those_of_known_hosts() {
 #[tokio::test(start_paused = true)]
 async fn gates_can_be_kept_to_oneself() {
     let (store, service) = (Wrapped::new(), Service::default());
-    let fleet = Fleet::builder(store.clone()).without_gate().build();
+    let fleet = Fleet::builder(store.clone()).without_gate().build().unwrap();
     let node = node_of(&fleet, config(), &service);
     service.next(limited(30));
     assert_eq!(node.get().await, Some(429));

@@ -159,7 +159,7 @@ async fn the_fleets_breaker_is_waited_for_like_an_open_one() {
 async fn each_switch_works_by_itself() {
     let (nodes, store, service) = opened(4).await;
     let config = || lenient().build().unwrap();
-    let fleet = Fleet::builder(store.clone()).without_breaker().build();
+    let fleet = Fleet::builder(store.clone()).without_breaker().build().unwrap();
     let alone = node_of(&fleet, config(), &service);
     let local = node_of(&Fleet::new(store), config(), &service);
     let off = reqwest_resilient::RetryOverride::new().without_circuit_breaker();

@@ -18,7 +18,7 @@ async fn changes_are_told_once_by_the_first_request_that_sees_them() {
     let (store, service) = (Wrapped::new(), Service::default());
     let log = Arc::default();
     // The store itself, which knows of no breaker, is asked after a second.
-    let fleet = Fleet::builder(store.clone()).random(|| 0.99).build();
+    let fleet = Fleet::builder(store.clone()).random(|| 0.99).build().unwrap();
     let node = node_of(&fleet, logged(&log).build().unwrap(), &service);
     let tell = async |epoch, state| {
         let breaker = BreakerAdvice::new(7, epoch, state);

@@ -295,7 +295,7 @@ async fn rule_14_each_has_extensions_of_its_own_and_the_winner_s_are_kept() {
         let resends = Arc::new(Mutex::new(vec![]));
         let seen = Arc::clone(&resends);
         let marking = does(move |request, extensions: &mut Extensions, next| {
-            let count = extensions.get::<ResendCount>().map(ResendCount::get);
+            let count = extensions.get::<ResendCount>().copied().map(ResendCount::get);
             seen.lock().unwrap().push(count);
             assert_eq!(extensions.get::<Seen>(), Some(&Seen(7)), "the caller's own");
             extensions.insert(Seen(count.unwrap_or(0)));

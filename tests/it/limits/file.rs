@@ -72,7 +72,7 @@ fn a_file_holds_every_limit() {
             { scope = 'shared', requests = 50000, per = '24h', burst = 1000 },
             { requests = 100, per = '1m' },
         ]";
-    check(text, paced(limit.also(Rate::per_minute(100))));
+    check(text, paced(limit.and(Rate::per_minute(100))));
     let buckets = http::HeaderName::from_static("x-ratelimit-bucket");
     let text = "rate_limit.bucket_header = 'X-RateLimit-Bucket'";
     check(text, paced(RateLimit::learned().bucket_header(buckets)));
@@ -86,7 +86,7 @@ fn further_limits_of_a_host_replace_those_of_all() {
     let text = "rate_limit = { requests = 10, also = { requests = 100, per = '1m' } }
         hosts.'slow.example'.rate_limit.also = { requests = 50, per = '1m' }
         hosts.'same.example'.rate_limit.burst = 2";
-    let limit = |more, rate| RateLimit::per_host(rate).also(Rate::per_minute(more));
+    let limit = |more, rate| RateLimit::per_host(rate).and(Rate::per_minute(more));
     let slow = RetryOverride::new().rate_limit(limit(50, Rate::per_second(10)));
     let same = RetryOverride::new().rate_limit(limit(100, Rate::per_second(10).burst(2)));
     let config = paced(limit(100, Rate::per_second(10)));
@@ -131,6 +131,19 @@ fn faults_are_named() {
         (
             "concurrency_limit = { start = 20, max = 3 }",
             "concurrency_limit.start must be from min (1) to max (3), got 20",
+        ),
+        (
+            "concurrency_limit = { max = 9, limit = 6 }",
+            "concurrency_limit.max needs an adaptive limit, got 9",
+        ),
+        (
+            "concurrency_limit = 6
+            hosts.'a.example'.concurrency_limit.min = 2",
+            "concurrency_limit.min needs an adaptive limit, got 2",
+        ),
+        (
+            "rate_limit = { requests = 3, route = 2 }",
+            "rate_limit.route needs a bucket_header, got 2 segments",
         ),
         (
             "concurrency_limit = { scope = 'shared', limit = 3 }

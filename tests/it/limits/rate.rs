@@ -114,7 +114,8 @@ async fn no_request_waits_for_a_slot_past_its_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn a_limit_may_reject_instead_of_waiting() {
-    let config = limited(RateLimit::per_host(Rate::per_second(1)).reject()).build().unwrap();
+    let config =
+        limited(RateLimit::per_host(Rate::per_second(1)).max_wait(Duration::ZERO)).build().unwrap();
     let (client, script) = scripted(config, [Reply::status(200)]);
     let sent = async || client.get(URL).send().await.is_ok();
     assert_eq!((sent().await, sent().await), (true, false));
@@ -353,7 +354,7 @@ async fn limits_of_several_scopes_are_all_kept() {
 #[tokio::test(start_paused = true)]
 async fn slots_of_all_scopes_are_reserved_or_none() {
     let limit = RateLimit::per_host(Rate::per_second(1))
-        .also(RateLimit::shared(Rate::per_minute(1)).reject());
+        .also(RateLimit::shared(Rate::per_minute(1)).max_wait(Duration::ZERO));
     let (client, script) = scripted(limited(limit).build().unwrap(), [Reply::status(200)]);
     let get = async |host: &str| client.get(format!("https://{host}.example/")).send().await;
     get("a").await.unwrap();
@@ -407,10 +408,53 @@ fn limits_of_one_scope_become_one_and_keys_have_one() {
     let (host, shared) =
         (RateLimit::per_host(Rate::per_second(1)), RateLimit::shared(Rate::per_hour(9)));
     assert_eq!(build(host.clone().also(shared.clone()).also(host.clone())), Ok(()));
-    let many = (0..4).fold(host, |limit, _| limit.also(Rate::per_second(2)));
+    let many = (0..4).fold(host, |limit, _| limit.and(Rate::per_second(2)));
     assert!(build(many).unwrap_err().contains("4 rates of a scope at most"));
     let key = || RateLimit::per_key(Rate::per_second(1), |it| it.method().to_string());
     assert!(build(key().also(shared).also(key())).unwrap_err().contains("one limit per key"));
+}
+
+#[test]
+fn a_host_has_a_rate_of_the_fleet_or_of_the_client() {
+    let faults = |limit: RateLimit| {
+        let error = limited(limit).build().map(drop).err();
+        error.map_or(vec![], |it| it.faults().iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let fleet = || RateLimit::fleet(Rate::per_second(1));
+    let own = || RateLimit::per_host(Rate::per_second(2));
+    let shared = || RateLimit::shared(Rate::per_second(3));
+    let mixed = ["rate_limit must be per host, or of a fleet and not learned, got 2"];
+    for limit in [
+        fleet().also(own()),
+        own().also(fleet()),
+        fleet().also(RateLimit::learned()),
+        RateLimit::learned().also(fleet()),
+        shared().also(own()).also(fleet()),
+    ] {
+        assert_eq!(faults(limit.clone()), mixed, "{limit:?}");
+    }
+    for limit in [fleet().also(fleet()), fleet().and(Rate::per_hour(9)).also(shared())] {
+        assert_eq!(faults(limit.clone()), [""; 0], "{limit:?}");
+    }
+}
+
+#[test]
+fn buckets_need_a_learned_limit_and_routes_need_buckets() {
+    let faults = |limit: RateLimit| {
+        let error = limited(limit).build().map(drop).err();
+        error.map_or(vec![], |it| it.faults().iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let buckets = || HeaderName::from_static("x-bucket");
+    let own = || RateLimit::per_host(Rate::per_second(1));
+    assert_eq!(
+        faults(own().bucket_header(buckets())),
+        [r#"rate_limit.bucket_header needs a learned limit, got "x-bucket""#]
+    );
+    let routed = faults(RateLimit::learned().route(|it| it.url().path().to_owned()));
+    assert_eq!(routed.len(), 1, "{routed:?}");
+    assert!(routed[0].starts_with("rate_limit.route needs a bucket_header, got "), "{routed:?}");
+    assert_eq!(faults(own().bucket_header(buckets()).also(RateLimit::learned())), [""; 0]);
+    assert_eq!(faults(bucketed()), [""; 0]);
 }
 
 /// A response that names its bucket, and what remains of it.

@@ -11,7 +11,7 @@ use proptest::sample::select;
 use reqwest_middleware::{ClientWithMiddleware, RequestBuilder};
 use reqwest_resilient::testing::Reply;
 use reqwest_resilient::{
-    Backoff, BreakerConfig, BreakerSnapshot, BudgetConfig, Constant, Event, Exponential, Fibonacci,
+    Backoff, BreakerConfig, BreakerSnapshot, BudgetConfig, Constant, Exponential, Fibonacci,
     History, HostStates, Jitter, Linear, Percent, ResilientConfig, ResilientConfigBuilder,
     ResponseExt, RetryAfter, RetryMethods, RetryOverride, Window,
 };
@@ -428,7 +428,7 @@ impl Case {
                 false => config.retry_budget(BudgetConfig::default().size(2)),
             };
             if watched {
-                config = config.observer(|_: &Event<'_>| ());
+                config = config.on_event(|_| ());
             }
             let hosts = HostStates::new();
             let (client, script) = scripted_on(&hosts, config.build().unwrap(), self.replies());

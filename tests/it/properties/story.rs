@@ -86,7 +86,7 @@ impl Told {
             .on_retry(move |_| retry())
             .on_success(move |_| success())
             .on_failure(move |_| failure())
-            .observer(move |event: &Event<'_>| told.observe(event))
+            .on_event(move |event| told.observe(event))
     }
 
     fn observe(&self, event: &Event<'_>) {

@@ -12,8 +12,8 @@ use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_resilient::telemetry::{MetricsObserver, TracingObserver};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    BudgetConfig, CircuitBreakers, Event, Hedge, Mirrors, ResendCount, Resilient,
-    ResilientConfigBuilder, RetryBudget,
+    BudgetConfig, CircuitBreakers, Hedge, Mirrors, ResendCount, Resilient, ResilientConfigBuilder,
+    RetryBudget,
 };
 use tracing::Instrument as _;
 
@@ -32,7 +32,7 @@ impl Middleware for Inside {
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> reqwest_middleware::Result<Response> {
-        let resend_count = extensions.get().map(ResendCount::get);
+        let resend_count = extensions.get().copied().map(ResendCount::get);
         let span = tracing::info_span!(target: "inside", "inside", resend_count);
         next.run(request, extensions).instrument(span).await
     }
@@ -51,7 +51,7 @@ fn golden<F: Future<Output = ()>>(
     witness.run(|| {
         let events = Arc::clone(&events);
         let config = config
-            .observer(move |event: &Event<'_>| events.lock().unwrap().push(event.to_string()))
+            .on_event(move |event| events.lock().unwrap().push(event.to_string()))
             .observer(TracingObserver::new())
             .observer(MetricsObserver::new());
         let client = ClientBuilder::new(crate::support::idle_client())

@@ -148,7 +148,7 @@ fn no_secret_comes_out_anywhere() {
             .circuit_breaker(CircuitBreakers::per_host(consecutive(6)))
             .retry_budget(RetryBudget::per_host(Default::default()))
             .attempt_timeout(2 * SECOND)
-            .observer(move |event: &Event<'_>| take_down(&told, event))
+            .on_event(move |event| take_down(&told, event))
             .observer(TracingObserver::new().retries(tracing::Level::TRACE))
             .observer(MetricsObserver::new())
             .build()

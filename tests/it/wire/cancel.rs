@@ -173,7 +173,7 @@ impl Kept {
         quick()
             .circuit_breaker(self.breaker.clone())
             .retry_budget(budget)
-            .observer(count)
+            .on_event(count)
             .on_request(move |it| {
                 begun.fetch_add(usize::from(it.attempt > 1), Ordering::Relaxed);
             })

@@ -290,7 +290,7 @@ async fn process() {
     let mut config = ResilientConfig::builder();
     if let Some(rate) = settings["fleet_rate"].as_u64() {
         let rate = Rate::per_second(u32::try_from(rate).unwrap());
-        config = config.rate_limit(RateLimit::fleet(rate).reject());
+        config = config.rate_limit(RateLimit::fleet(rate).max_wait(Duration::ZERO));
     }
     let config = config
         .max_retries(0)

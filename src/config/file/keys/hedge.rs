@@ -3,20 +3,13 @@
 use super::{TIME, hedge};
 use crate::config::file::shape::{Key, Kind};
 use crate::config::file::value::Value;
-use crate::host::hedge::Delay;
 
 pub(super) const HEDGE: &[Key] = &[
     hedge(
         "quantile",
         Kind::Number { min: 0.5, max: 0.999 },
         "Sends one once an attempt is slower than this quantile of the latest ones. Default: 0.95.",
-        |it, value| {
-            let before = match it.delay() {
-                Delay::Learned { before, .. } => before,
-                Delay::Fixed(_) => None,
-            };
-            it.with_delay(Delay::Learned { quantile: value.number(), before })
-        },
+        |it, value| it.with_quantile(value.number()),
     ),
     hedge(
         "or_after",
@@ -25,7 +18,7 @@ pub(super) const HEDGE: &[Key] = &[
         |it, value| it.or_after(value.time().unwrap_or_default()),
     ),
     hedge("after", TIME, "Sends one after this time, in place of a quantile.", |it, value| {
-        it.with_delay(Delay::Fixed(value.time().unwrap_or_default()))
+        it.fixed_to(value.time().unwrap_or_default())
     }),
     hedge(
         "max_hedges",

@@ -298,7 +298,7 @@ fn hints(table: &Table) -> HintHeaders {
                     _ => hints,
                 };
             }
-            _ => return hints.without(&header),
+            _ => return hints.without(header),
         };
         hints.with_format(header, format)
     })
