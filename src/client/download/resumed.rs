@@ -215,8 +215,8 @@ mod tests {
         let status = StatusCode::PARTIAL_CONTENT;
         let head =
             Head { status, version: Version::HTTP_11, headers: &headers, length: Some(1 << 40) };
-        assert!(matches!(Reply::read(&known, MOST_SKIPPED, &head), Reply::Rest { .. }));
-        assert_eq!(Reply::read(&known, MOST_SKIPPED + 1, &head), Reply::Invalid);
+        assert!(matches!(Reply::read(&known, 1_048_576, &head), Reply::Rest { .. }));
+        assert_eq!(Reply::read(&known, 1_048_577, &head), Reply::Invalid);
     }
 
     /// A part with the date alone: RFC 9110 §15.3.7 lets servers leave it away.

@@ -18,7 +18,6 @@ pub use factory::BodyFactory;
 pub(crate) use factory::BoxFuture;
 pub(crate) use permit::holding;
 pub(crate) use read::read;
-#[cfg(feature = "blocking")]
 pub(crate) use read::{Prefixed, size_with};
 
 /// Returns the error of a body that a limit cut: an io error, so that `reqwest::Error::is_timeout`

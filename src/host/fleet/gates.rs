@@ -13,7 +13,7 @@ const MOST_REPORTED: usize = 8;
 const NEGLIGIBLE: Duration = Duration::from_millis(250);
 
 /// The longest time for which a gate is closed on another node's word.
-const LONGEST: Duration = Duration::from_secs(60 * 60);
+const LONGEST: Duration = Duration::from_secs(3_600);
 
 /// The time by which a node in a fleet of so many delays the opening, at most; no more than half of
 /// the time that is left.
