@@ -36,7 +36,7 @@ const PROBES: u32 = 3;
 
 /// The most gates of one host, and the longest time for which one is closed.
 const MOST_GATES: usize = 64;
-const LONGEST_GATE: Duration = Duration::from_secs(60 * 60);
+const LONGEST_GATE: Duration = Duration::from_secs(3_600);
 
 /// Hundreds of nodes hear of the same gate: one that opens later by less than this is no news.
 const NEWS_MS: u64 = 100;
@@ -330,6 +330,16 @@ mod tests {
         }
         let kept = host.failing.order.len() as u64;
         assert!(kept <= WINDOW_MS / 1_000 + 1, "{kept}");
+    }
+
+    #[test]
+    fn votes_count_for_ten_seconds() {
+        for (after, opens) in [(9_999, true), (10_000, false)] {
+            let mut host = HostRecord::new(7);
+            host.report(node(1), &counts(0, 30), START);
+            let advice = host.report(node(2), &counts(0, 30), START + after);
+            assert_eq!(advice.breaker.state.is_open(), opens, "{after} ms");
+        }
     }
 
     #[test]

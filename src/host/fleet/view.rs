@@ -15,7 +15,7 @@ const JITTER: f64 = 0.2;
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The open time that is accepted of a store.
-const LONGEST_OPEN: Duration = Duration::from_secs(60 * 60);
+const LONGEST_OPEN: Duration = Duration::from_secs(3_600);
 
 /// The view that a node has of one host.
 #[derive(Clone, Copy, Debug)]

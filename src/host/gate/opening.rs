@@ -7,10 +7,10 @@ use crate::common::clock::Instant;
 use crate::retry::backoff::{spread, widest_spread};
 
 /// The longest a rate limit closes a gate.
-const LONGEST: Duration = Duration::from_secs(60 * 60);
+const LONGEST: Duration = Duration::from_secs(3_600);
 
 /// The longest hint that is accepted; one beyond it is more likely a mistake.
-const LONGEST_HINT: Duration = Duration::from_secs(24 * 60 * 60);
+const LONGEST_HINT: Duration = Duration::from_secs(86_400);
 
 /// The time for which the first rate limit without a hint closes the gate, and the longest such
 /// time.

@@ -9,7 +9,7 @@ use crate::outcome::hint::QuotaUse;
 const MOST_QUOTAS: usize = 8;
 
 /// Quotas that are refilled later than this are no pace.
-const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 3_600);
+const LONGEST_WINDOW: Duration = Duration::from_secs(86_400);
 
 /// While nothing is known of a host, one request is sent in this time.
 const SCOUT_FOR: Duration = Duration::from_secs(1);
