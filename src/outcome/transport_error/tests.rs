@@ -157,3 +157,10 @@ async fn a_request_that_failed_for_an_unknown_reason_counts_as_a_lost_connection
     assert!(error.is_request() && !error.is_connect());
     assert_eq!(of_middleware(&error).kind, FailureKind::Disconnect);
 }
+
+#[cfg(feature = "http2")]
+#[test]
+fn an_error_of_http2_is_the_transport_s_whatever_is_around_it() {
+    assert!(is_transport(&h2::Error::from(h2::Reason::CANCEL)));
+    assert!(!is_transport(&io::Error::other("no more")));
+}
