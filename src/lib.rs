@@ -97,6 +97,8 @@
 //! re-exported.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// Tests may; the library has no panics.
+#![cfg_attr(not(test), deny(clippy::expect_used, clippy::panic, clippy::unwrap_used))]
 
 mod breaker;
 mod client;
