@@ -18,8 +18,8 @@ use crate::execution::body::{Prefixed, size_with};
 const MOST: usize = 1024 * 1024;
 
 /// The body of the last response. The error keeps the response, and the body with it: it can be read
-/// again, also by [`into_response`](Self::into_response). What was read of a body whose reading is given
-/// up, as by a timeout, or fails, is kept: then the rest follows, or an error.
+/// again, also by [`into_response`](Self::into_response). What was read of a body whose reading is
+/// given up, as by a timeout, or fails, is kept: then the rest follows, or an error.
 impl HttpRequestError {
     /// Reads the body of the last response, at most 1 MiB of it: the rest is dropped. Empty if the
     /// last attempt got no response.
@@ -142,8 +142,8 @@ impl Drop for Reading<'_> {
     }
 }
 
-/// The start of a body that was read already; also in the extensions of its response, as a body that
-/// reqwest has wrapped cannot be reached.
+/// The start of a body that was read already; also in the extensions of its response, as a body
+/// that reqwest has wrapped cannot be reached.
 #[derive(Clone)]
 struct Start(Arc<Mutex<Option<Bytes>>>);
 
@@ -173,8 +173,8 @@ impl http_body::Body for Resumed {
     }
 }
 
-/// The rest of a body that failed while it was read: to poll that again might give an end, as if the
-/// part were the whole.
+/// The rest of a body that failed while it was read: to poll that again might give an end, as if
+/// the part were the whole.
 struct Failed {
     is_timeout: bool,
 }

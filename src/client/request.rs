@@ -77,9 +77,9 @@ macro_rules! building {
             }
 
             /// Sets the longest an attempt may take, body included, in place of the client's
-            /// timeout, be it shorter or longer. The limits of the settings hold besides. Where inner
-            /// middleware or a [`BodyFactory`](crate::BodyFactory) takes the time, the attempt is cut a
-            /// tenth of a second later.
+            /// timeout, be it shorter or longer. The limits of the settings hold besides. Where
+            /// inner middleware or a [`BodyFactory`](crate::BodyFactory) takes the time, the
+            /// attempt is cut a tenth of a second later.
             pub fn timeout(self, timeout: std::time::Duration) -> Self {
                 self.map(|it| it.timeout(timeout))
             }

@@ -256,8 +256,8 @@ impl ResilientConfigBuilder {
     /// # Errors
     ///
     /// All faults at once, each with its field and value: a duration or a count of zero where that
-    /// means nothing, a jitter that is negative or no number, a factor below 1, an attempt timeout longer
-    /// than the total time, an invalid host pattern, a breaker without a rule, settings that
+    /// means nothing, a jitter that is negative or no number, a factor below 1, an attempt timeout
+    /// longer than the total time, an invalid host pattern, a breaker without a rule, settings that
     /// contradict each other.
     pub fn build(self) -> Result<ResilientConfig, ConfigError> {
         let hosts = self.hosts.iter().map(|(name, patch)| (&**name, patch));

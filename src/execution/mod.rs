@@ -32,8 +32,8 @@ pub(crate) mod redirect;
 pub(crate) mod route;
 pub(crate) mod run;
 
-/// The time by which an attempt may exceed the request's own timeout, so that the client of reqwest,
-/// whose clock starts later, ends what it does itself, with an error of its own.
+/// The time by which an attempt may exceed the request's own timeout, so that the client of
+/// reqwest, whose clock starts later, ends what it does itself, with an error of its own.
 const SLACK: Duration = Duration::from_millis(100);
 
 /// The longest that an attempt may take, and the time after that until it is cut.

@@ -22,8 +22,8 @@ use crate::host::state::{HostState, Mode};
 ///
 /// A host's key is scheme, host and port, such as `https://example.com` or `http://localhost:8080`.
 /// With [`CircuitBreakers::per_key`](crate::CircuitBreakers::per_key) and
-/// [`RetryBudget::per_key`](crate::RetryBudget::per_key) it is the user's own, and what all requests
-/// share has the empty key.
+/// [`RetryBudget::per_key`](crate::RetryBudget::per_key) it is the user's own, and what all
+/// requests share has the empty key.
 ///
 /// # Bounded
 ///

@@ -18,8 +18,8 @@ use crate::outcome::Outcome;
 /// # Circuit breakers
 ///
 /// The request that changes a breaker's state notifies its own observers. Clients that share a
-/// breaker should therefore share their observers too, by an `Arc`. A change by hand has no request:
-/// forward it if it matters.
+/// breaker should therefore share their observers too, by an `Arc`. A change by hand has no
+/// request: forward it if it matters.
 ///
 /// ```
 /// use std::sync::Arc;

@@ -109,8 +109,8 @@ impl fmt::Display for Message<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TimeLimit {
-    /// [`attempt_timeout`](crate::ResilientConfigBuilder::attempt_timeout), or the request's own timeout
-    /// where inner middleware took the time.
+    /// [`attempt_timeout`](crate::ResilientConfigBuilder::attempt_timeout), or the request's own
+    /// timeout where inner middleware took the time.
     AttemptTimeout,
     /// [`max_total_time`](crate::ResilientConfigBuilder::max_total_time).
     MaxTotalTime,

@@ -49,8 +49,8 @@ impl RedactedSource {
     }
 }
 
-/// Returns whether a text of `Debug` has a URL's own, which shows its parts one by one, and one that
-/// may be secret.
+/// Returns whether a text of `Debug` has a URL's own, which shows its parts one by one, and one
+/// that may be secret.
 fn shows_parts(debug: &str, path: Option<&PathRedactor>) -> bool {
     const SECRET: [&str; 3] = ["password: Some(", "query: Some(", "fragment: Some("];
     debug.split("cannot_be_a_base: ").skip(1).any(|url| {

@@ -56,8 +56,8 @@ use crate::error::HttpRequestError;
 ///
 /// Where the rest cannot be had, [`to_file`](Self::to_file) and [`bytes`](Self::bytes) start over;
 /// [`send`](Self::send) and [`to_writer`](Self::to_writer) end with an error. Restarts, and tries
-/// in a row without progress, are at most [`max_retries`](Self::max_retries); a restart costs a token
-/// of the retry budget.
+/// in a row without progress, are at most [`max_retries`](Self::max_retries); a restart costs a
+/// token of the retry budget.
 ///
 /// Only a GET is resumed; other methods are sent as they are. `Accept-Encoding: identity` is added
 /// unless the request has the header. A limit of

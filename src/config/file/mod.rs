@@ -42,10 +42,10 @@
 //! - What can be switched off is switched off by `false` or `"off"`, and on by `true`, `"on"` or a
 //!   table: `circuit_breaker = false`.
 //! - A table changes what it names. `[circuit_breaker]` with `open_for` alone is the default breaker
-//!   with another open time; to open for failures in a row only, say `sustained = "off"` too. The order
-//!   of keys does not matter. A `backoff.max_delay` or a `concurrency_limit.start` that a table does
-//!   not name gives way to what it does: the cap to `delay` and `max_wait_time`, the start to `min` and
-//!   `max`.
+//!   with another open time; to open for failures in a row only, say `sustained = "off"` too. The
+//!   order of keys does not matter. A `backoff.max_delay` or a `concurrency_limit.start` that a
+//!   table does not name gives way to what it does: the cap to `delay` and `max_wait_time`, the
+//!   start to `min` and `max`.
 //! - Shares of the breaker are percents, such as `50` or `0.25`; `jitter` is `"full"`, `"equal"`,
 //!   `"decorrelated"`, `"none"`, or the share itself, such as `0.25`.
 //! - `retry_methods` is `"idempotent"`, `"all"`, or a list; `hint_headers` maps headers to `true`

@@ -217,7 +217,8 @@ fn concurrency(
     let mut start = before.unwrap_or_else(|| Limit::adaptive().into());
     let Value::Table(table) = value else { return Some(set_limit(start, value)) };
     start.scope = scope(value).unwrap_or(start.scope);
-    // The kind of limit first, as the bounds are of an adaptive one; then the order does not matter.
+    // The kind of limit first, as the bounds are of an adaptive one; then the order does not
+    // matter.
     let (kind, others): (Vec<_>, Vec<_>) = table.iter().partition(|(name, _)| name == "limit");
     let set = |limit, (name, value): &(String, Value)| set_concurrency(limit, name, value);
     let limit = kind.into_iter().fold(start, set);
@@ -292,8 +293,8 @@ fn switched<C: Default>(
     }
 }
 
-/// Refuses two keys of a table that exclude each other: `other` and `name`, if that is `value`. What
-/// is switched off excludes nothing.
+/// Refuses two keys of a table that exclude each other: `other` and `name`, if that is `value`.
+/// One that is off excludes nothing.
 fn clash(
     table: &Table,
     name: &str,

@@ -73,8 +73,8 @@ impl Default for Tree {
     }
 }
 
-/// As one would write it; long values are cut, URLs lose their secrets, and text in a table is hidden: its key may be that of
-/// a password, which belongs to another program.
+/// As one would write it; long values are cut, URLs lose their secrets, and text in a table is
+/// hidden: its key may be that of a password, which belongs to another program.
 impl fmt::Debug for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.show(f, false)

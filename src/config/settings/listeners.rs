@@ -47,8 +47,8 @@ setters! {
     /// ```
     fn on_event(callback: impl Fn(&Event<'_>) + Send + Sync + 'static) => listen(OnEvent(callback));
 
-    /// Adds an observer of every [`Event`](crate::Event), besides those there are. Clients share one
-    /// by an `Arc`; a closure is added by [`on_event`](Self::on_event).
+    /// Adds an observer of every [`Event`](crate::Event), besides those there are. Clients share
+    /// one by an `Arc`; a closure is added by [`on_event`](Self::on_event).
     fn observer(observer: impl Observer) => listen(observer);
 
     /// Sets the source of jitter: samples of the unit interval. For tests and simulations.

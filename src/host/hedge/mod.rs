@@ -120,9 +120,9 @@ impl Hedge {
     /// Learnt from the time to the response head, or to the end of the body where
     /// [`read_body`](crate::ResilientConfigBuilder::read_body) is set, of the latest 256 to 512
     /// (1,000 to 2,000 for 0.99) successes and other accepted responses; superseded attempts and
-    /// timeouts count at the age they reached. Not before 100 of them (500 for 0.99), until which there is no hedge or that of
-    /// [`or_after`](Self::or_after). At least 2 ms; from 5 s on there are no hedges, as a service that
-    /// slow wants a timeout.
+    /// timeouts count at the age they reached. Not before 100 of them (500 for 0.99), until which
+    /// there is no hedge or that of [`or_after`](Self::or_after). At least 2 ms; from 5 s on there
+    /// are no hedges, as a service that slow wants a timeout.
     pub fn learned(quantile: f64) -> Self {
         Self::new(Delay::Learned { quantile, before: None })
     }
@@ -140,8 +140,8 @@ impl Hedge {
         Self { delay, unused, max_hedges: 1, share, methods, key, through }
     }
 
-    /// Sets the delay until enough latencies are known; invalid beside a fixed delay. Default: none,
-    /// there are no hedges until then.
+    /// Sets the delay until enough latencies are known; invalid beside a fixed delay. Default:
+    /// none, there are no hedges until then.
     pub fn or_after(mut self, delay: Duration) -> Self {
         match &mut self.delay {
             Delay::Learned { before, .. } => *before = Some(delay),

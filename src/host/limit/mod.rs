@@ -63,8 +63,8 @@ impl Limit {
     }
 
     /// Builds a limit that finds its number: it starts at 20, grows by one for each round of
-    /// successes, and falls to half when the host is overloaded. Near the limit at which that was the
-    /// case last it grows a fifth as fast, as CUBIC does (RFC 9438).
+    /// successes, and falls to half when the host is overloaded. Near the limit at which that was
+    /// the case last it grows a fifth as fast, as CUBIC does (RFC 9438).
     ///
     /// Signs of overload are timeouts, broken connections, `ENHANCE_YOUR_CALM` of HTTP/2, and 408,
     /// 429, 503, 504, 529 and a 403 that is a rate limit; one overload costs one cut, however many

@@ -215,10 +215,10 @@ impl RateLimit {
     /// 50,000 a day for all of them. A request goes when both allow it, and takes slots of both or of
     /// none. It waits no longer than either allows.
     ///
-    /// Limits of one scope become one; of those per key there can be one. A host's rate is that of a
-    /// [fleet](Self::fleet) or of this client: a limit with both is invalid, and so is one of a fleet
-    /// that is [learned](Self::learned) as well. A [`Rate`] alone has no scope: [`and`](Self::and)
-    /// adds it in the scope of this limit.
+    /// Limits of one scope become one; of those per key there can be one. A host's rate is that of
+    /// a [fleet](Self::fleet) or of this client: a limit with both is invalid, and so is one of a
+    /// fleet that is [learned](Self::learned) as well. A [`Rate`] alone has no scope:
+    /// [`and`](Self::and) adds it in the scope of this limit.
     ///
     /// # Examples
     ///

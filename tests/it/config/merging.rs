@@ -1,5 +1,5 @@
-//! Keys of one table that meet each other, and what a table inherits: no order of keys matters, and no
-//! value is to blame that was not written.
+//! Keys of one table that meet each other, and what a table inherits: no order of keys matters, and
+//! no value is to blame that was not written.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ fn shown(config: &ResilientConfig) -> String {
     format!("{config:#?}")
 }
 
-/// Returns the files in TOML and JSON that hold these lines in this table, in both orders. A value has
-/// the same spelling in both formats.
+/// Returns the files in TOML and JSON that hold these lines in this table, in both orders. A value
+/// has the same spelling in both formats.
 fn files(table: &str, lines: [(&str, &str); 2]) -> Vec<RawConfig> {
     let [one, other] = lines;
     [[one, other], [other, one]]
