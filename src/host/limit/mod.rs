@@ -33,8 +33,8 @@ const MOST_PERMITS: u32 = 1_000_000;
 #[must_use]
 pub struct Limit {
     pub(crate) kind: Kind,
-    /// A bound that was set on a fixed limit, which has none.
-    unused: Option<(&'static str, u32)>,
+    /// The bounds that were set on a fixed limit, which has none: start, min and max.
+    unused: [Option<u32>; 3],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl Limit {
     /// Builds a limit of `requests`, from 1 to 1,000,000. No number suits all: start at 10 to 20 for
     /// an API, and at 6 for a crawler, as browsers do.
     pub const fn fixed(requests: u32) -> Self {
-        Self { kind: Kind::Fixed(requests), unused: None }
+        Self { kind: Kind::Fixed(requests), unused: [None; 3] }
     }
 
     /// Builds a limit that finds its number: it starts at 20, grows by one for each round of
@@ -74,7 +74,7 @@ impl Limit {
     /// It keeps a client out of an overload that has no failures yet. Where a host is down, the
     /// circuit breaker does more.
     pub const fn adaptive() -> Self {
-        Self { kind: Kind::Adaptive(Adaptive::DEFAULT), unused: None }
+        Self { kind: Kind::Adaptive(Adaptive::DEFAULT), unused: [None; 3] }
     }
 
     /// Returns whether it is an adaptive one.
@@ -87,7 +87,7 @@ impl Limit {
     pub const fn start(mut self, requests: u32) -> Self {
         match &mut self.kind {
             Kind::Adaptive(it) => it.start = requests,
-            Kind::Fixed(_) => self.unused = Some(("concurrency_limit.start", requests)),
+            Kind::Fixed(_) => self.unused[0] = Some(requests),
         }
         self
     }
@@ -96,7 +96,7 @@ impl Limit {
     pub const fn min(mut self, requests: u32) -> Self {
         match &mut self.kind {
             Kind::Adaptive(it) => it.min = requests,
-            Kind::Fixed(_) => self.unused = Some(("concurrency_limit.min", requests)),
+            Kind::Fixed(_) => self.unused[1] = Some(requests),
         }
         self
     }
@@ -105,7 +105,7 @@ impl Limit {
     pub const fn max(mut self, requests: u32) -> Self {
         match &mut self.kind {
             Kind::Adaptive(it) => it.max = requests,
-            Kind::Fixed(_) => self.unused = Some(("concurrency_limit.max", requests)),
+            Kind::Fixed(_) => self.unused[2] = Some(requests),
         }
         self
     }
@@ -270,25 +270,22 @@ impl ConcurrencyLimit {
 
     pub(crate) fn faults(&self) -> Vec<ConfigFault> {
         let rule = "must be from 1 to 1000000";
-        let check = |field, value: u32| {
+        let check = |field: String, value: u32| {
             let broken = !(1..=MOST_PERMITS).contains(&value);
             broken.then(|| ConfigFault::new(field, rule, value))
         };
+        let bounds = ["start", "min", "max"].map(|it| format!("concurrency_limit.{it}"));
         let Limit { kind, unused } = self.rules.limit;
-        if let Some((field, value)) = unused {
-            return vec![ConfigFault::new(field, "needs an adaptive limit", value)];
-        }
         match kind {
-            Kind::Fixed(limit) => check("concurrency_limit.limit", limit).into_iter().collect(),
+            Kind::Fixed(limit) => {
+                let unused = bounds.into_iter().zip(unused).filter_map(|(field, value)| {
+                    Some(ConfigFault::new(field, "needs an adaptive limit", value?))
+                });
+                check("concurrency_limit.limit".into(), limit).into_iter().chain(unused).collect()
+            }
             Kind::Adaptive(Adaptive { start, min, max }) => {
-                let mut faults: Vec<_> = [
-                    check("concurrency_limit.start", start),
-                    check("concurrency_limit.min", min),
-                    check("concurrency_limit.max", max),
-                ]
-                .into_iter()
-                .flatten()
-                .collect();
+                let all = bounds.into_iter().zip([start, min, max]);
+                let mut faults: Vec<_> = all.filter_map(|(field, it)| check(field, it)).collect();
                 if faults.is_empty() && !(min..=max).contains(&start) {
                     let rule = format!("must be from min ({min}) to max ({max})");
                     faults.push(ConfigFault::new("concurrency_limit.start", rule, start));
@@ -353,5 +350,6 @@ mod tests {
         ] {
             assert_eq!(faults(limit), [expected]);
         }
+        assert_eq!(faults(Limit::fixed(0).start(2).min(2).max(9)).len(), 4, "all at once");
     }
 }
