@@ -125,13 +125,14 @@ fn a_status_of_another_request_is_not_this_one_s() {
 
 /// Returns the error of a request over a connection of hyper's own, whose ends `meanwhile` gets.
 async fn of_hyper<F: Future<Output = ()>>(
+    body: reqwest::Body,
     meanwhile: impl FnOnce(tokio::task::JoinHandle<()>, tokio::io::DuplexStream) -> F,
 ) -> hyper::Error {
     let (client, server) = tokio::io::duplex(1024);
     let io = hyper_util::rt::TokioIo::new(client);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
     let connection = tokio::spawn(async move { drop(connection.await) });
-    let request = http::Request::builder().header("host", "a.example").body(String::new()).unwrap();
+    let request = http::Request::post("/").header("host", "a.example").body(body).unwrap();
     let (response, ()) = tokio::join!(sender.send_request(request), meanwhile(connection, server));
     response.unwrap_err()
 }
@@ -139,14 +140,35 @@ async fn of_hyper<F: Future<Output = ()>>(
 #[tokio::test]
 async fn errors_of_hyper_say_what_became_of_the_connection() {
     use tokio::io::AsyncReadExt;
-    let canceled = of_hyper(async |connection, _server| connection.abort()).await;
+    let canceled = of_hyper("".into(), async |connection, _server| connection.abort()).await;
     assert_eq!(of_middleware(&canceled).kind, FailureKind::Disconnect, "{canceled:?}");
-    let incomplete = of_hyper(async |_, mut server| {
+    let incomplete = of_hyper("".into(), async |_, mut server| {
         server.read_u8().await.unwrap();
     });
     let incomplete = incomplete.await;
     assert!(incomplete.is_incomplete_message());
     assert_eq!(of_middleware(&incomplete).kind, FailureKind::Disconnect);
+    let failing = futures_util::stream::iter([Err::<String, _>(io::Error::other("no more"))]);
+    let of_caller = of_hyper(reqwest::Body::wrap_stream(failing), async |connection, _server| {
+        connection.await.unwrap();
+    });
+    let of_caller = of_caller.await;
+    assert!(of_caller.is_user());
+    assert_eq!(of_middleware(&of_caller).kind, FailureKind::Other);
+}
+
+#[cfg(feature = "http2")]
+#[tokio::test(start_paused = true)]
+async fn a_connection_of_http2_that_stays_silent_timed_out() {
+    use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+    let (client, _server) = tokio::io::duplex(1024);
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    builder.timer(TokioTimer::new()).keep_alive_interval(std::time::Duration::from_secs(1));
+    let (mut sender, connection) = builder.handshake(TokioIo::new(client)).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get("http://a.example/").body(String::new()).unwrap();
+    let error = sender.send_request(request).await.unwrap_err();
+    assert_eq!(of_middleware(&error).kind, FailureKind::Timeout, "{error:?}");
 }
 
 #[tokio::test]
