@@ -5,6 +5,9 @@ use std::time::{Duration, SystemTime};
 
 pub(crate) use tokio::time::Instant;
 
+/// As good as for ever: a limit of time that is longer may end beyond the clock, and is cut to this.
+pub(crate) const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+
 /// Saturates after 584 years.
 pub(crate) fn nanos(span: Duration) -> u64 {
     span.as_secs().saturating_mul(1_000_000_000).saturating_add(span.subsec_nanos().into())

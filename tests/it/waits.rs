@@ -4,11 +4,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderValue, header};
+use http::{HeaderName, HeaderValue, header};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    Constant, Exponential, Jitter, ResilientConfig, ResilientConfigBuilder, RetryAfter,
-    RetryOverride,
+    BreakerConfig, BudgetConfig, ConcurrencyLimit, Constant, Exponential, Jitter, Limit, RateLimit,
+    ResilientConfig, ResilientConfigBuilder, RetryAfter, RetryOverride,
 };
 
 use crate::support::{URL, scripted, steady};
@@ -22,7 +22,7 @@ fn come_back_in(status: u16, value: &'static str) -> Reply {
 
 /// Returns a rate limit as GitHub sends it.
 fn limited_403() -> Reply {
-    let remaining = header::HeaderName::from_static("x-ratelimit-remaining");
+    let remaining = HeaderName::from_static("x-ratelimit-remaining");
     come_back_in(403, "0").header(remaining, HeaderValue::from_static("0"))
 }
 
@@ -267,4 +267,40 @@ async fn the_key_of_a_gate_is_asked_for_only_where_it_matters() {
     client.get(URL).send().await.unwrap();
     client.get(URL).send().await.unwrap();
     assert_eq!(asked.load(Ordering::Relaxed), 0);
+}
+
+/// The clock ends before these do.
+#[tokio::test(start_paused = true)]
+async fn a_limit_of_a_wait_that_is_too_far_away_is_no_limit() {
+    let ever = Duration::MAX;
+    let body = || Reply::status(200).body("it").after(Duration::from_secs(1));
+    let one = ConcurrencyLimit::per_host(Limit::fixed(1));
+    for limit in [one.clone(), one.max_queue_time(ever)] {
+        let config = steady().concurrency_limit(limit).max_wait_time(ever).build().unwrap();
+        let (client, _) = scripted(config, [body()]);
+        let get = async || client.get(URL).send().await.map(drop);
+        let later = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            get().await
+        };
+        let (first, second) = tokio::join!(get(), later);
+        first.and(second).unwrap();
+    }
+    let header = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+    let empty = [header("x-ratelimit-remaining", "0"), header("x-ratelimit-reset", "30")];
+    let empty =
+        empty.into_iter().fold(Reply::status(200), |it, (name, value)| it.header(name, value));
+    let learned = steady().rate_limit(RateLimit::learned().max_wait(ever)).build().unwrap();
+    let (client, _) = scripted(learned, [empty]);
+    client.get(URL).send().await.unwrap();
+    client.get(URL).send().await.unwrap();
+    // A second retry waits for its token, and one at the breaker for its time.
+    let failing = || ResilientConfig::builder().max_open_wait(ever).attempt_timeout(ever);
+    let poor = failing().retry_budget(BudgetConfig::default().size(1));
+    let open = failing().circuit_breaker(BreakerConfig::consecutive(1));
+    for config in [poor.without_circuit_breaker(), open.without_retry_budget()] {
+        let replies = [503, 503, 200].map(Reply::status);
+        let (client, _) = scripted(config.build().unwrap(), replies);
+        assert_eq!(client.get(URL).send().await.unwrap().status(), 200);
+    }
 }
