@@ -11,7 +11,9 @@ use crate::client::download::representation::Asked;
 use crate::client::download::session::{Parts, Session};
 use crate::client::download::transfer::Watchers;
 use crate::client::request;
+use crate::common::fault::ConfigError;
 use crate::common::stable_hash::fnv1a;
+use crate::config::policy::stall_faults;
 use crate::error::HttpRequestError;
 
 /// The settings of one download.
@@ -48,6 +50,10 @@ impl Settings {
         let (client, request) = builder.build_split();
         let request = request.map_err(|error| unbuilt(request::unbuilt(error)))?;
         let Self { watchers, refresh, max_retries, immutable, expect_length, resume_key } = self;
+        let limits = &watchers.limits;
+        let faults = stall_faults(limits.timeout.flatten(), limits.min_speed).collect();
+        let checked = ConfigError::unless_none(faults);
+        checked.map_err(|error| unbuilt(HttpRequestError::unbuilt(error)))?;
         let key = key_of(&request, resume_key.as_deref());
         let asked = Asked {
             immutable,

@@ -10,6 +10,8 @@ use std::{fmt, iter, sync::Arc, time::Duration};
 use http::{HeaderMap, Method};
 use reqwest::Url;
 
+#[cfg(feature = "download")]
+pub(crate) use self::validate::stall_faults;
 pub(crate) use self::{
     patch::Patch,
     table::{Policy, Setting},

@@ -91,15 +91,11 @@ impl Policy {
         let no_wait = self.max_wait_time.is_zero();
         refuse(no_wait, "max_wait_time", positive, &self.max_wait_time);
         refuse(self.read_body == Some(0), "read_body", positive, &0);
-        refuse(is_zero(self.stall_timeout), "stall_timeout", positive, &Duration::ZERO);
-        if let Some((speed, period)) = self.min_speed {
-            refuse(speed == 0, "min_speed.bytes_per_second", positive, &speed);
-            refuse(period.is_zero(), "min_speed.period", positive, &period);
-        }
         if let Some(key) = self.idempotency_key.as_ref().and_then(IdempotencyKey::fault) {
             let rule = "must be printable ASCII without quotes and backslashes";
             refuse(true, "idempotency_key", rule, &key);
         }
+        faults.extend(stall_faults(self.stall_timeout, self.min_speed));
         faults.extend(self.backoff.fault());
         faults.extend(self.breaker.iter().flat_map(CircuitBreakers::faults));
         faults.extend(self.budget.iter().flat_map(RetryBudget::faults));
@@ -127,4 +123,18 @@ impl Policy {
         faults.sort_by(|a, b| a.field.cmp(&b.field));
         faults
     }
+}
+
+/// Returns the faults of the limits of waiting for bytes: those of settings, and of one download.
+pub(crate) fn stall_faults(
+    timeout: Option<Duration>,
+    min_speed: Option<(u64, Duration)>,
+) -> impl Iterator<Item = ConfigFault> {
+    let zero = |field, is_zero: bool, value: &dyn fmt::Debug| {
+        is_zero.then(|| ConfigFault::new(field, "must be > 0", value))
+    };
+    let timeout = timeout.and_then(|it| zero("stall_timeout", it.is_zero(), &it));
+    let speed = min_speed.and_then(|it| zero("min_speed.bytes_per_second", it.0 == 0, &it.0));
+    let period = min_speed.and_then(|it| zero("min_speed.period", it.1.is_zero(), &it.1));
+    [timeout, speed, period].into_iter().flatten()
 }

@@ -470,3 +470,20 @@ async fn no_error_of_a_file_shows_a_path_that_is_redacted() {
     let shown = format!("{download:?}");
     assert!(!shown.contains("hunter2") && shown.contains("a.example"), "{shown}");
 }
+
+#[tokio::test]
+async fn limits_of_zero_are_named_before_anything_is_sent() {
+    let (client, zero) = (ClientBuilder::new(idle_client()).build(), Duration::ZERO);
+    let download = || client.get("https://a.example/").download();
+    for (download, fault) in [
+        (download().stall_timeout(zero), "stall_timeout must be > 0, got 0ns"),
+        (
+            download().min_speed(0, zero),
+            "min_speed.bytes_per_second must be > 0, got 0; min_speed.period must be > 0, got 0ns",
+        ),
+    ] {
+        let error = download.bytes().await.unwrap_err();
+        let expected = format!("download failed at byte 0: request could not be built: {fault}");
+        assert_eq!((error.kind(), format!("{error:#}")), (Kind::Request, expected));
+    }
+}
