@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, is_separator};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -140,6 +140,7 @@ impl PartFile {
 
 impl Open {
     fn new(paths: Paths, key: u64) -> io::Result<(Box<Self>, Option<Existing>)> {
+        paths.refuse_folder()?;
         let lock = PathLock::take(&paths.part)?;
         let mut options = OpenOptions::new();
         let mut file =
@@ -200,6 +201,16 @@ impl Paths {
             target.with_file_name(name)
         };
         Ok(Self { target: target.into(), part: with(".part"), sidecar: with(".part.resume") })
+    }
+
+    /// Fails where the file that is whole could not get its name.
+    fn refuse_folder(&self) -> io::Result<()> {
+        let target = &self.target;
+        let is_named_so = target.to_string_lossy().ends_with(is_separator);
+        match is_named_so || target.is_dir() {
+            true => Err(io::ErrorKind::IsADirectory.into()),
+            false => Ok(()),
+        }
     }
 
     fn remove(&self) -> io::Result<()> {

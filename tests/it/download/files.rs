@@ -204,12 +204,15 @@ async fn a_file_has_one_download_at_a_time() {
 async fn a_file_that_cannot_be_written_is_an_error_before_anything_is_sent() {
     let folder = Folder::new();
     let server = server(false, move |seen, _| serve(&bytes(1, 10), TAG, seen));
-    for path in [folder.file("nowhere/it"), "/".into(), "".into()] {
+    fs::create_dir(folder.file("folder")).unwrap();
+    let in_vain = ["nowhere/it", "folder", "folder/", "it/"].map(|it| folder.file(it));
+    for path in in_vain.into_iter().chain(["/".into(), "".into()]) {
         let download = client(false, config()).get(server.url("/")).download();
         let error = download.to_file(path).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Write);
     }
     assert_eq!(server.requests(), 0);
+    assert_eq!(fs::read_dir(folder.file("")).unwrap().count(), 1, "no part is left");
 }
 
 /// Rejects everything.
