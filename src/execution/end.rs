@@ -77,9 +77,11 @@ impl Execution<'_> {
             AttemptResult::Failed { error, .. } => Err(error),
             AttemptResult::Local(Failure { kind, .. }, source) => {
                 let Standing { attempts, elapsed, .. } = self.standing();
+                // The caller knows the URL it asked for, and not that of an endpoint.
+                let asked = self.route.as_ref().map(|it| &it.of.url);
                 Err(C::local(HttpRequestError::new(Inner {
                     method: Some(original.request.method().clone()),
-                    url: Some(original.request.url().clone()),
+                    url: Some(asked.unwrap_or_else(|| original.request.url()).clone()),
                     stop,
                     attempts,
                     elapsed,

@@ -525,3 +525,24 @@ async fn rule_13_a_body_that_is_not_what_it_should_be_is_followed_by_the_next_en
     assert_eq!(response.text().await.unwrap(), "PK and more");
     assert_eq!((client.asked().as_str(), start.elapsed()), ("abc", Duration::ZERO));
 }
+
+/// Whatever ended it: a response, a limit of time, or a breaker before anything was sent.
+#[tokio::test(start_paused = true)]
+async fn errors_name_the_url_that_was_asked_for() {
+    let script = statuses([("a", 404), ("b", 404)]);
+    let hangs = Script::new([Reply::status(200).after(60 * SECOND)]);
+    let forced = HostStates::new();
+    forced.breaker("https://b.example").force_open();
+    for (script, hosts) in
+        [(script, HostStates::new()), (hangs, HostStates::new()), (Script::new([]), forced)]
+    {
+        let mirrors = Mirrors::instead_of("https://a.example/base/").also("https://b.example/");
+        let config = steady().mirrors(mirrors).circuit_breaker(breaker()).max_retries(0);
+        let config = config.attempt_timeout(SECOND).build().unwrap();
+        let resilient = Resilient::new(config).with_hosts(hosts);
+        let client = reqwest_middleware::ClientBuilder::new(idle_client());
+        let client = client.with(resilient).with(script).build();
+        let error = client.get(OWN).send_resilient().await.unwrap_err();
+        assert_eq!(error.url().unwrap().as_str(), OWN, "{error}");
+    }
+}
