@@ -222,6 +222,8 @@ pub(crate) struct AttemptLimits<'a> {
     pub(crate) watches_redirects: bool,
     /// `true` if the client is our own, whose redirect policy notes what it follows.
     pub(crate) is_own_client: bool,
+    /// `true` if the attempt goes on until the first byte of the body.
+    pub(crate) until_first_byte: bool,
 }
 
 /// Sends the request by `send`, with a body made for this attempt.
@@ -245,7 +247,7 @@ impl AttemptLimits<'_> {
     /// limits, so that it is not enough to send the request.
     #[inline]
     pub(crate) fn apply(&self, request: &mut Request) -> bool {
-        let Self { policy, number, now, timeout, deadline, watches_redirects, .. } = *self;
+        let Self { policy, number, now, timeout, deadline, .. } = *self;
         if let Some(name) = &policy.attempt_header {
             request.headers_mut().insert(name, HeaderValue::from(number));
         }
@@ -263,7 +265,12 @@ impl AttemptLimits<'_> {
         if let (Some(own), Some(deadline)) = (request.timeout().copied(), deadline) {
             *request.timeout_mut() = Some(own.min(deadline.saturating_duration_since(now)));
         }
-        timeout.is_some() || deadline.is_some() || watches_redirects || policy.read_body.is_some()
+        timeout.is_some() || deadline.is_some() || self.does_more_than_send()
+    }
+
+    /// Returns whether the attempt is more than a request that is sent.
+    fn does_more_than_send(&self) -> bool {
+        self.watches_redirects || self.policy.read_body.is_some() || self.until_first_byte
     }
 }
 
@@ -273,8 +280,8 @@ pub(crate) async fn attempt<C: Chain>(
     limits: AttemptLimits<'_>,
 ) -> AttemptResult<C::Error> {
     let limit = Limit::nearest(&limits);
-    let result = if limits.watches_redirects || limits.policy.read_body.is_some() {
-        // Boxed, because most attempts need neither.
+    let result = if limits.does_more_than_send() {
+        // Boxed, because most attempts do not.
         within(limit, Box::pin(complete::<C>(sending, limits))).await
     } else {
         within(limit, sending).await.map(|it| AttemptResult::of(it, false))
@@ -293,7 +300,7 @@ pub(crate) async fn within<F: Future>(
     }
 }
 
-/// Sends, watches for redirects, and reads the body.
+/// Sends, watches for redirects, and reads the body, or its first byte.
 async fn complete<C: Chain>(
     sending: BoxFuture<'_, Result<Response, C::Error>>,
     limits: AttemptLimits<'_>,
@@ -302,14 +309,30 @@ async fn complete<C: Chain>(
         true => redirect::watch(sending, limits.is_own_client).await,
         false => (sending.await, false),
     };
-    match (AttemptResult::of(result, followed), limits.policy.read_body) {
-        (AttemptResult::Response { response, redirected, .. }, Some(limit)) => {
-            match body::read(response, limit).await {
-                Ok((response, body)) => AttemptResult::Response { response, body, redirected },
-                Err(error) => AttemptResult::failed(error.into(), followed, true),
-            }
+    let response = match result {
+        Ok(response) => response,
+        Err(error) => return AttemptResult::failed(error, followed, false),
+    };
+    match read(response, &limits).await {
+        Ok((response, body)) => AttemptResult::Response { response, body, redirected: followed },
+        Err(error) => AttemptResult::failed(error.into(), followed, true),
+    }
+}
+
+/// Reads as much of the body as the attempt is to wait for. Returns the bytes if that is all of them.
+async fn read(
+    response: Response,
+    limits: &AttemptLimits<'_>,
+) -> reqwest::Result<(Response, Option<Bytes>)> {
+    let (response, body) = match limits.policy.read_body {
+        Some(limit) => body::read(response, limit).await?,
+        None => (response, None),
+    };
+    match body {
+        None if limits.until_first_byte && response.status().is_success() => {
+            Ok((body::begin(response).await?, None))
         }
-        (sent, _) => sent,
+        body => Ok((response, body)),
     }
 }
 

@@ -49,7 +49,7 @@ impl<'p> Execution<'p> {
     ) -> AttemptResult<C::Error> {
         let is_first = self.retry.attempts() == 0;
         let turn = self.admission.begin_hedging(hedge, original.request, is_first, self.now);
-        let (first, run) = self.first_racer(chain.clone(), original);
+        let (first, run) = self.first_racer(hedge, chain.clone(), original);
         let (mut racers, mut own) = (Racers::new(first), pin!(Some(run)));
         let delay = self.hedge_delay(&turn, original);
         let mut due = delay.and_then(|it| self.now.checked_add(it));
@@ -92,6 +92,7 @@ impl<'p> Execution<'p> {
     /// Begins the attempt itself. Its future is dropped before the race is settled.
     fn first_racer<'a, C: Chain + 'a>(
         &mut self,
+        hedge: &Hedge,
         chain: C,
         original: &mut Original<'_>,
     ) -> (Racer<'p, 'a, C::Error>, impl Future<Output = Finish<C::Error>> + Send + use<'p, 'a, C>)
@@ -103,6 +104,7 @@ impl<'p> Execution<'p> {
         self.begin_attempt(original);
         let (extensions, scopes) =
             (original.take_extensions(), mem::take(&mut self.recorder.scopes));
+        let limits = self.race_limits(hedge);
         let racer = Racer {
             attempt: self.attempt,
             started: self.now,
@@ -111,7 +113,7 @@ impl<'p> Execution<'p> {
             records: self.client.records,
             run: Run::Own,
         };
-        (racer, run(Way::Chain(chain), request, extensions, scopes, self.limits()))
+        (racer, run(Way::Chain(chain), request, extensions, scopes, limits))
     }
 
     /// Begins a hedge, if it is admitted: at an endpoint that is not among those `asked`, if there are
@@ -141,10 +143,11 @@ impl<'p> Execution<'p> {
         let admission = other.as_mut().map_or(&mut self.admission, |it| &mut it.admission);
         admission.mark_limits(&mut extensions);
         let (limit, limits) = match &other {
-            None => (self.admission.limit_use(), self.limits()),
+            None => (self.admission.limit_use(), self.race_limits(hedge)),
             Some(it) => {
                 let timeout = self.client.attempt_timeout(it.policy, &request);
-                let limits = AttemptLimits { policy: it.policy, timeout, ..self.limits() };
+                let limits =
+                    AttemptLimits { policy: it.policy, timeout, ..self.race_limits(hedge) };
                 (it.admission.limit_use(), limits)
             }
         };

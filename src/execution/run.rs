@@ -17,6 +17,7 @@ use crate::execution::recorder::{Recorder, Standing};
 use crate::execution::route::Route;
 use crate::execution::{AttemptTimeout, ClientParts};
 use crate::host::admission::Admission;
+use crate::host::hedge::Hedge;
 use crate::observe::misuse::Misuse;
 use crate::outcome::{AttemptKind, idempotency};
 use crate::retry::decision::{Decision, StopReason, WaitSource};
@@ -274,7 +275,13 @@ impl<'p> Execution<'p> {
             deadline: self.retry.deadline(),
             watches_redirects: self.retry.watches_redirects(),
             is_own_client: self.client.records,
+            until_first_byte: false,
         }
+    }
+
+    /// Returns the limits of a racer that begins now.
+    pub(super) fn race_limits(&self, hedge: &Hedge) -> AttemptLimits<'p> {
+        AttemptLimits { until_first_byte: hedge.waits_for_byte(), ..self.limits() }
     }
 
     /// Drains the last response, returns its permit, waits for the token of the retry, and then as

@@ -654,6 +654,7 @@ fn a_file_can_say_what_the_builder_can() {
         max_hedges = 2
         share = 0.2
         methods = ['GET', 'PUT']
+        until = 'first_byte'
     ";
     let half = Percent::HALF;
     let percent = |it| Percent::new(it).unwrap();
@@ -714,7 +715,8 @@ fn a_file_can_say_what_the_builder_can() {
                 .or_after(Duration::from_millis(40))
                 .max_hedges(2)
                 .share(0.2)
-                .methods([http::Method::GET, http::Method::PUT]),
+                .methods([http::Method::GET, http::Method::PUT])
+                .until_first_byte(),
         )
         .retry_budget(RetryBudget::shared(budget))
         .build()

@@ -2,6 +2,7 @@
 
 mod counts;
 mod delay;
+mod first_byte;
 mod mirrors;
 mod race;
 mod refused;

@@ -17,8 +17,7 @@ pub(crate) use drain::drain;
 pub use factory::BodyFactory;
 pub(crate) use factory::BoxFuture;
 pub(crate) use permit::holding;
-pub(crate) use read::read;
-pub(crate) use read::{Prefixed, size_with};
+pub(crate) use read::{Prefixed, begin, read, size_with};
 
 /// Returns the error of a body that a limit cut: an io error, so that `reqwest::Error::is_timeout`
 /// sees it.

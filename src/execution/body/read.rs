@@ -1,6 +1,9 @@
-//! Reading a body within the attempt, so that a truncated body is retried like a failed head.
+//! Reading a body within the attempt, so that a truncated body is retried like a failed head; or its
+//! first byte alone, for a race that goes on until then.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
+use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -54,6 +57,28 @@ pub(crate) async fn read(
         }
     });
     Ok((response, Some(read)))
+}
+
+/// Waits for the first byte of the body, or for its end. The returned response gives the same body
+/// again, trailers included.
+pub(crate) async fn begin(response: Response) -> reqwest::Result<Response> {
+    if response.content_length() == Some(0) {
+        return Ok(response);
+    }
+    let mut rest = Body::default();
+    let response = rebuild(response, |body| mem::replace(&mut rest, body));
+    let first = loop {
+        let next = poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut rest), cx)).await;
+        match next.transpose()?.map(Frame::into_data) {
+            Some(Ok(data)) if data.is_empty() => {}
+            first => break first,
+        }
+    };
+    Ok(rebuild(response, |_| match first {
+        Some(Ok(data)) => Body::wrap(Prefixed { start: Some(data), rest }),
+        Some(Err(frame)) => Body::wrap(Whole { data: None, trailers: frame.into_trailers().ok() }),
+        None => Body::default(),
+    }))
 }
 
 /// A body that was read whole, with its trailers.

@@ -38,6 +38,8 @@ pub use crate::host::hedge::decide::HedgeRefusal;
 /// is passed over; if all fail, a response with a retry hint counts, else a response, else the first
 /// failure. An attempt that fails before the delay starts no hedge: that is the backoff's business.
 ///
+/// A response is there with its head; see [`until_first_byte`](Self::until_first_byte).
+///
 /// Losers are dropped at once. They say nothing to circuit breaker and retry budget. Over HTTP/1 this
 /// closes a connection, so that each hedge costs a handshake; over HTTP/2 it resets a stream.
 ///
@@ -82,6 +84,8 @@ pub struct Hedge {
     methods: Option<Arc<[Method]>>,
     key: Option<KeyOf>,
     through: Option<ClientWithMiddleware>,
+    /// Set if a response is there with the first byte of its body.
+    until_first_byte: bool,
 }
 
 /// The time after which a hedge is sent.
@@ -117,7 +121,8 @@ impl Hedge {
     /// Sends a hedge once an attempt is slower than this quantile of the latest ones of its host and
     /// method: 0.95 means that 5 % are.
     ///
-    /// Learnt from the time to the response head, or to the end of the body where
+    /// Learnt from the time to the response head, or to the first byte of the body by
+    /// [`until_first_byte`](Self::until_first_byte), or to its end where
     /// [`read_body`](crate::ResilientConfigBuilder::read_body) is set, of the latest 256 to 512
     /// (1,000 to 2,000 for 0.99) successes and other accepted responses; superseded attempts and
     /// timeouts count at the age they reached. Not before 100 of them (500 for 0.99), until which
@@ -137,7 +142,8 @@ impl Hedge {
 
     fn new(delay: Delay) -> Self {
         let (unused, share, methods, key, through) = (None, None, None, None, None);
-        Self { delay, unused, max_hedges: 1, share, methods, key, through }
+        let until_first_byte = false;
+        Self { delay, unused, max_hedges: 1, share, methods, key, through, until_first_byte }
     }
 
     /// Sets the delay until enough latencies are known; invalid beside a fixed delay. Default:
@@ -199,6 +205,35 @@ impl Hedge {
         self
     }
 
+    /// Goes on with the race until the first byte of a body, or its end: for servers that send the
+    /// head at once and compute then, as those of language models do. By the head alone they are
+    /// always quick, and no hedge is of use.
+    ///
+    /// That time is learnt, too, and [`attempt_timeout`](crate::ResilientConfigBuilder::attempt_timeout)
+    /// holds for it. A body that breaks off before is a failure of the attempt, and retried like any
+    /// other; one that breaks off later is the caller's, as ever. Default: until the response head.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use reqwest_resilient::{Hedge, ResilientConfig};
+    ///
+    /// let hedge = Hedge::learned(0.9).or_after(Duration::from_secs(2)).until_first_byte();
+    /// let config = ResilientConfig::builder().hedge(hedge).build()?;
+    /// # Ok::<(), reqwest_resilient::ConfigError>(())
+    /// ```
+    pub fn until_first_byte(mut self) -> Self {
+        self.until_first_byte = true;
+        self
+    }
+
+    /// Ends the race with the response head, or with the first byte of the body.
+    #[cfg(feature = "serde")]
+    pub(crate) fn with_first_byte(self, until_first_byte: bool) -> Self {
+        Self { until_first_byte, ..self }
+    }
+
     /// Sends hedges after this time, in place of a quantile.
     #[cfg(feature = "serde")]
     pub(crate) fn fixed_to(self, delay: Duration) -> Self {
@@ -226,6 +261,11 @@ impl Hedge {
 
     pub(crate) fn most(&self) -> u32 {
         self.max_hedges
+    }
+
+    /// Returns whether the race goes on until the first byte of a body.
+    pub(crate) fn waits_for_byte(&self) -> bool {
+        self.until_first_byte
     }
 
     pub(crate) fn client(&self) -> Option<&ClientWithMiddleware> {
@@ -309,6 +349,7 @@ impl fmt::Debug for Hedge {
         out.field("max_hedges", &self.max_hedges)
             .field("share", &(self.rules().share as f64 / bucket::TOKEN as f64))
             .field("methods", &self.methods)
+            .field("until_first_byte", &self.until_first_byte)
             .finish_non_exhaustive()
     }
 }

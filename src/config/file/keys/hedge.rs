@@ -39,4 +39,11 @@ pub(super) const HEDGE: &[Key] = &[
         "The methods that are hedged. Default: GET, HEAD, OPTIONS, QUERY.",
         |it, value| it.methods(value.items().iter().filter_map(Value::method)),
     ),
+    hedge(
+        "until",
+        Kind::Word(&["head", "first_byte"]),
+        "What ends the race: the response head, or the first byte of the body, for servers that \
+         compute after the head. Default: head.",
+        |it, value| it.with_first_byte(*value == Value::Word("first_byte")),
+    ),
 ];
