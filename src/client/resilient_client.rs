@@ -167,7 +167,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// | setting | value | why |
 /// |---|---|---|
-/// | attempt timeout | 10 s up to the response head | an attempt that hangs has to end before it can be retried; a request's own [`timeout`](RequestBuilder::timeout) and [`attempt_timeout`](crate::ResilientConfigBuilder::attempt_timeout) come in its place |
+/// | attempt timeout | 10 s up to the response head | an attempt that hangs has to end before it can be retried; a large upload needs more; a request's own [`timeout`](RequestBuilder::timeout) and [`attempt_timeout`](crate::ResilientConfigBuilder::attempt_timeout) come in its place |
 /// | reqwest's own retries | off | no middleware sees them: one attempt here would be up to three |
 /// | connect timeout | 5 s, shared by the addresses of a name | see [`Resilient::reqwest_builder`] for these three |
 /// | HTTP/2 pings | after 5 s of silence, given up after 4 s more | |

@@ -12,9 +12,9 @@ use crate::outcome::idempotency::IdempotencyKey;
 
 setters! {
     /// Sets the longest that an attempt may take, up to the response head (up to the end of the
-    /// body where [`read_body`](Self::read_body) is set). The client's own timeouts apply as well;
-    /// this never loosens them. Default: none, and 10 s in a
-    /// [`ResilientClient`](crate::ResilientClient).
+    /// body where [`read_body`](Self::read_body) is set). The time of an upload counts: a large one
+    /// needs a longer limit. The client's own timeouts apply as well; this never loosens them.
+    /// Default: none, and 10 s in a [`ResilientClient`](crate::ResilientClient).
     fn attempt_timeout(timeout: Duration) => set(Setting::AttemptTimeout(Some(Some(timeout))));
 
     /// Removes the limit of attempts.
