@@ -155,7 +155,10 @@ pub enum QueueOrder {
 ///
 /// A program that keeps the responses of ten requests unread and asks for an eleventh under a limit
 /// of ten waits for itself. The wait is bounded, and the error says that responses hold all permits:
-/// read or drop them, or let permits end at the head.
+/// read or drop them, or let permits end at the head. An
+/// [`HttpRequestError`](crate::HttpRequestError) keeps its response, too: where many errors are
+/// collected, read the [`text`](crate::HttpRequestError::text) of each first, or keep its message
+/// alone.
 ///
 /// # Reload
 ///

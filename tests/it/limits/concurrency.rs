@@ -10,8 +10,8 @@ use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
     AttemptLog, BreakerConfig, CircuitBreakers, ConcurrencyLimit, Event, HostStates,
-    HttpRequestError, Limit, QueueOrder, Resilient, ResilientConfig, ResilientConfigBuilder,
-    ResponseExt, RetryOverride, StopReason,
+    HttpRequestError, Limit, QueueOrder, RequestBuilderExt, Resilient, ResilientConfig,
+    ResilientConfigBuilder, ResponseExt, RetryOverride, StopReason,
 };
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -200,6 +200,15 @@ async fn unread_bodies_do_not_hang_but_are_named() {
          read or drop their bodies"
     );
     drop(kept);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_holds_its_permit_until_its_body_is_read() {
+    let client = Client::new(limited(Limit::fixed(1)), [Reply::status(404).body("no such page")]);
+    let mut error = client.client.get(URL).send_resilient().await.unwrap_err();
+    assert_eq!(client.usage(), (1, 1, 0));
+    assert_eq!(error.text().await.unwrap(), "no such page");
+    assert_eq!(client.usage(), (1, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
