@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{Extensions, Method};
-use reqwest::Url;
+use reqwest::{Request, Url};
 
 use crate::breaker::{BreakerHandle, CircuitBreakers, Health, Report};
 use crate::common::clock::Instant;
@@ -19,6 +19,7 @@ use crate::host::states::HostStates;
 use crate::observe::event::Event;
 use crate::observe::info::ResumeInfo;
 use crate::observe::redact::RedactedUrl;
+use crate::outcome::idempotency::is_idempotent;
 use crate::retry::backoff::{Backoff, Exponential, Jitter, Progress};
 use crate::retry::budget::Account;
 
@@ -89,6 +90,14 @@ impl Context {
     /// Returns whether the requests pass no `Resilient`.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
+    }
+
+    /// Returns whether a request that was processed may be sent again.
+    pub(crate) fn may_repeat(&self, request: &Request) -> bool {
+        match self.policy() {
+            Some(it) => it.may_repeat(request.method(), request.headers()),
+            None => is_idempotent(request.method()),
+        }
     }
 
     /// Returns the most retries.

@@ -59,7 +59,8 @@ use crate::error::HttpRequestError;
 /// in a row without progress, are at most [`max_retries`](Self::max_retries); a restart costs a
 /// token of the retry budget.
 ///
-/// Only a GET is resumed; other methods are sent as they are. `Accept-Encoding: identity` is added
+/// Only a GET is resumed. Other methods are sent as they are, and start over after a break only if they
+/// may be [sent again](crate::RetryMethods): a POST is not. `Accept-Encoding: identity` is added
 /// unless the request has the header. A limit of
 /// [`max_total_time`](crate::ResilientConfigBuilder::max_total_time) holds for the whole download; a
 /// request's own `timeout` holds for each of its attempts, after which the download goes on.

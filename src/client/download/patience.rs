@@ -62,6 +62,11 @@ impl Patience {
         Next::After { retry: self.fruitless - 1 }
     }
 
+    /// Returns whether a restart from zero is left.
+    pub(crate) fn may_restart(&self) -> bool {
+        self.restarts < self.max
+    }
+
     /// Records a restart from zero; returns whether it may be made.
     pub(crate) fn restart(&mut self) -> bool {
         self.gained = 0;

@@ -145,6 +145,11 @@ impl Sender {
         self.request.is_none()
     }
 
+    /// Returns whether the request may be sent again, though it was processed.
+    pub(crate) fn may_repeat(&self) -> bool {
+        self.request.as_ref().is_some_and(|it| self.context().may_repeat(it))
+    }
+
     /// Returns what the middleware knows of the last request.
     pub(crate) fn context(&self) -> Context {
         self.link.context()

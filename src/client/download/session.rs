@@ -132,7 +132,7 @@ impl Session {
     /// Returns whether the bytes, which are wrong, can be had from another endpoint.
     pub(crate) fn can_go_elsewhere(&self) -> bool {
         let endpoint = self.endpoint.as_ref();
-        self.restartable && endpoint.is_some_and(|it| !self.avoided.contains(it))
+        self.may_start_over() && endpoint.is_some_and(|it| !self.avoided.contains(it))
     }
 
     /// Starts over at another endpoint, as the bytes of this one are wrong, which counts as its failure;
@@ -161,7 +161,7 @@ impl Session {
         loop {
             restarts |= self.representation.validator.is_err();
             if let (true, Err(why)) =
-                (restarts && !self.restartable, &self.representation.validator)
+                (restarts && !self.may_start_over(), &self.representation.validator)
             {
                 return Err(self.cannot_resume(*why, broken));
             }
@@ -174,7 +174,7 @@ impl Session {
                 Step::Failed(kind, cause) => return Err(self.error(kind, cause)),
                 Step::Again(why) => broken = why,
                 Step::Restart(kind) => {
-                    if !self.restartable {
+                    if !self.may_start_over() {
                         return Err(self.error(kind, broken.cause()));
                     }
                     (restarts, broken) = (true, Broken::Unusable);
@@ -241,8 +241,16 @@ impl Session {
         (result, status.unwrap_or_default())
     }
 
+    /// Returns whether the first request may be sent again, to start over.
+    fn may_start_over(&self) -> bool {
+        self.restartable && self.sender.may_repeat()
+    }
+
     /// Sends the first request again, to start over.
     async fn start_over(&mut self) -> Step {
+        if !self.patience.may_restart() {
+            return Step::Failed(DownloadErrorKind::Exhausted, Cause::None);
+        }
         match self.sender.send(None).await {
             Ok(response) => self.accept(response),
             Err(error) => self.again(error),

@@ -395,6 +395,16 @@ async fn other_requests_are_downloads_without_resumes() {
     let kind = Kind::NotResumable(reqwest_resilient::NotResumable::Method);
     assert_eq!(error.unwrap_err().kind(), kind);
     assert_eq!(server.requests(), 1);
+    // What was processed is not sent again, unless that is safe.
+    let error = client.post(server.url("/")).body("an order").download().bytes().await;
+    assert_eq!((error.unwrap_err().kind(), server.requests()), (kind, 2));
+    let safe = RetryOverride::new().idempotent(true);
+    for request in [client.post(server.url("/")).with_extension(safe), client.put(server.url("/"))]
+    {
+        let before = server.requests();
+        let error = request.download().max_retries(1).bytes().await.unwrap_err();
+        assert_eq!((error.kind(), server.requests() - before), (Kind::Exhausted, 2));
+    }
     let error = client.get("no url").download().bytes().await.unwrap_err();
     assert_eq!(error.kind(), Kind::Request);
 }
