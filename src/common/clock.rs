@@ -5,6 +5,14 @@ use std::time::{Duration, SystemTime};
 
 pub(crate) use tokio::time::Instant;
 
+/// As good as never: 30 years.
+const NEVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+
+/// Returns the moment after a wait; one that never comes if the clock does not reach it.
+pub(crate) fn after(now: Instant, wait: Duration) -> Instant {
+    now.checked_add(wait).unwrap_or_else(|| now + NEVER)
+}
+
 /// Saturates after 584 years.
 pub(crate) fn nanos(span: Duration) -> u64 {
     span.as_secs().saturating_mul(1_000_000_000).saturating_add(span.subsec_nanos().into())

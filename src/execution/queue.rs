@@ -11,7 +11,7 @@ use std::{
 use reqwest::Request;
 use tokio::time::{sleep, sleep_until, timeout_at};
 
-use crate::common::clock::Instant;
+use crate::common::clock::{self, Instant};
 use crate::execution::admit::opened;
 use crate::execution::attempt::Rejection;
 use crate::execution::run::Execution;
@@ -117,8 +117,10 @@ impl Execution<'_> {
         }
         let too_long = |retry_in| reject(Limited(LimitedBy::Rate { retry_in }));
         let expected = learner.expected_wait(slowest, began).unwrap_or(Duration::MAX);
-        let until = began.checked_add(longest).filter(|_| expected <= longest);
-        let until = until.ok_or_else(|| too_long(expected))?;
+        if expected > longest {
+            return Err(too_long(expected));
+        }
+        let until = clock::after(began, longest);
         self.admission.step_back();
         let ticket = timeout_at(until, turn(learner, pacing)).await;
         self.now = Instant::now();
@@ -150,7 +152,7 @@ impl Execution<'_> {
         let longest = longest.min(limiter.longest_wait(self.retry.left(now)));
         let until = match *until {
             Some(until) => until,
-            None => *until.insert(now.checked_add(longest).unwrap_or(now)),
+            None => *until.insert(clock::after(now, longest)),
         };
         self.admission.step_back();
         let waited = self.permit_by(until, waiter).await;

@@ -4,16 +4,21 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderValue, header};
+use http::{HeaderName, HeaderValue, header};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    Constant, Exponential, Jitter, ResilientConfig, ResilientConfigBuilder, RetryAfter,
+    BreakerConfig, BudgetConfig, CircuitBreaker, ConcurrencyLimit, Constant, Exponential, Jitter,
+    Limit, RateLimit, RequestBuilderExt, ResilientConfig, ResilientConfigBuilder, RetryAfter,
     RetryOverride,
 };
 
 use crate::support::{URL, scripted, steady};
 
 const SECOND: Duration = Duration::from_secs(1);
+
+const LEFT: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+const FIVE: HeaderValue = HeaderValue::from_static("5");
 
 /// A response with this status and `Retry-After`.
 fn come_back_in(status: u16, value: &'static str) -> Reply {
@@ -22,8 +27,7 @@ fn come_back_in(status: u16, value: &'static str) -> Reply {
 
 /// Returns a rate limit as GitHub sends it.
 fn limited_403() -> Reply {
-    let remaining = header::HeaderName::from_static("x-ratelimit-remaining");
-    come_back_in(403, "0").header(remaining, HeaderValue::from_static("0"))
+    come_back_in(403, "0").header(LEFT, HeaderValue::from_static("0"))
 }
 
 /// The default settings without what is kept of hosts; jitter draws `unit`.
@@ -162,6 +166,40 @@ async fn decorrelated_waits_grow_by_themselves_below_the_cap() {
     assert_eq!(millis(&between(&script)), [3_000, 0, 3_000]);
     let hinted = [Reply::status(503), come_back_in(503, "12"), Reply::status(503)];
     assert_eq!(millis(&waits(config(1.0), hinted).await), [3_000, 15_000, 20_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_beyond_the_clock_has_no_end() {
+    let (none, endless) = (ResilientConfig::builder(), Duration::MAX);
+    let opened = CircuitBreaker::new(BreakerConfig::consecutive(1)).unwrap();
+    let now = std::time::Instant::now();
+    opened.try_enter(now).unwrap().failure(now);
+    let slow_budget = BudgetConfig::default().size(1).trickle(0.01);
+    let one_at_a_time = ConcurrencyLimit::per_host(Limit::fixed(1));
+    let remaining = |it| Reply::status(200).header(LEFT, it).header(RESET, FIVE).after(SECOND);
+    let spent = remaining(HeaderValue::from_static("0"));
+    for (what, config, replies) in [
+        ("breaker", none.clone().circuit_breaker(opened).max_open_wait(endless), vec![]),
+        (
+            "token",
+            steady().retry_budget(slow_budget).max_open_wait(endless).max_retries(2),
+            vec![Reply::status(503), Reply::status(503)],
+        ),
+        ("permit", steady().concurrency_limit(one_at_a_time.max_queue_time(endless)), vec![]),
+        ("any", steady().concurrency_limit(Limit::fixed(1)).max_wait_time(endless), vec![]),
+        (
+            "quota",
+            steady().rate_limit(RateLimit::learned().max_wait(endless)),
+            vec![spent.clone(), spent],
+        ),
+    ] {
+        let replies = replies.into_iter().chain([Reply::status(200).after(SECOND)]);
+        let (client, _) = scripted(config.build().unwrap(), replies);
+        let get = || client.get(URL).send_resilient();
+        let (one, other) = tokio::join!(get(), get());
+        one.and(other).map_err(|it| it.to_string()).expect(what);
+        get().await.map_err(|it| it.to_string()).expect(what);
+    }
 }
 
 #[tokio::test(start_paused = true)]
