@@ -234,7 +234,10 @@ pub(crate) fn with_body<'a, C: Chain + 'a>(
     factory: BodyFactory,
 ) -> BoxFuture<'a, Result<Response, C::Error>> {
     Box::pin(async move {
+        // Until it has a body nothing is sent, also if the attempt's time runs out meanwhile.
+        not_sent::mark(extensions);
         let request = factory.fill(request).await;
+        not_sent::forget(extensions);
         let request = request.map_err(|it| C::body_factory_error(BodyFactoryError(it)))?;
         send(request, extensions).await
     })
