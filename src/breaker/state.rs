@@ -325,7 +325,7 @@ impl Machine {
         }
         // Probes may be far apart, and are evidence nevertheless.
         let longest_pause = match self.phase {
-            Phase::Closed => config.longest_pause(),
+            Phase::Closed | Phase::MetricsOnly => config.longest_pause(),
             _ => Duration::MAX,
         };
         self.consecutive = self.consecutive.saturating_add(1);

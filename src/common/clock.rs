@@ -5,8 +5,13 @@ use std::time::{Duration, SystemTime};
 
 pub(crate) use tokio::time::Instant;
 
-/// As good as for ever: a limit of time that is longer may end beyond the clock, and is cut to this.
-pub(crate) const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+/// As good as never: 30 years.
+const NEVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+
+/// Returns the moment after a wait; one that never comes if the clock does not reach it.
+pub(crate) fn after(now: Instant, wait: Duration) -> Instant {
+    now.checked_add(wait).unwrap_or_else(|| now + NEVER)
+}
 
 /// Saturates after 584 years.
 pub(crate) fn nanos(span: Duration) -> u64 {

@@ -41,7 +41,15 @@ pub(crate) fn rebuild_polled<E: Into<BoxError>>(
     response: Response,
     poll: impl FnMut(Pin<&mut Body>, &mut Context<'_>) -> Polled<E> + Send + Sync + Unpin + 'static,
 ) -> Response {
-    rebuild(response, |inner| Body::wrap(PolledBy { inner, poll }))
+    rebuild(response, |inner| polled(inner, poll))
+}
+
+/// Returns a body that is polled by `poll`, which gets the body before.
+pub(crate) fn polled<E: Into<BoxError>>(
+    inner: Body,
+    poll: impl FnMut(Pin<&mut Body>, &mut Context<'_>) -> Polled<E> + Send + Sync + Unpin + 'static,
+) -> Body {
+    Body::wrap(PolledBy { inner, poll })
 }
 
 struct PolledBy<P> {

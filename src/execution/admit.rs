@@ -12,7 +12,7 @@ use reqwest::Request;
 use tokio::time::{sleep, timeout_at};
 
 use crate::breaker::{BreakerHandle, BreakerState, CircuitOpen, Waiter};
-use crate::common::clock::Instant;
+use crate::common::clock::{self, Instant};
 use crate::execution::attempt::Rejection;
 use crate::execution::run::Execution;
 use crate::host::gate::{Patience, RateLimited};
@@ -118,7 +118,7 @@ impl Execution<'_> {
                     false => WaitSource::CircuitBreaker,
                 };
                 self.held_back(request, source, may_close_in);
-                now.checked_add(wait).ok_or_else(rejected)?
+                clock::after(now, wait)
             }
         };
         *patience = Some(until);
@@ -188,8 +188,7 @@ impl Execution<'_> {
     pub(super) async fn wait_for_token(&mut self, request: &Request) -> bool {
         let Some(waiter) = self.admission.token_waiter() else { return true };
         let wait = self.open_wait().min(self.retry.left(self.now).unwrap_or(Duration::MAX));
-        let Some(until) = self.now.checked_add(wait) else { return false };
-        let may_send = self.token_by(until, waiter, request).await;
+        let may_send = self.token_by(clock::after(self.now, wait), waiter, request).await;
         self.now = Instant::now();
         may_send
     }

@@ -1,5 +1,6 @@
 //! One attempt: sent, bounded in time, its body read where that is asked for.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{error::Error, time::Duration};
 
 use bytes::Bytes;
@@ -66,19 +67,29 @@ pub(crate) enum AttemptResult<E> {
         after_head: bool,
     },
     /// Ended by this crate: cut by a limit, or not sent at all.
-    Local(Failure, BoxError),
+    Local {
+        failure: Failure,
+        error: BoxError,
+        /// `true` if it was cut while the body of the response was read.
+        in_body: bool,
+    },
 }
 
 impl<E> AttemptResult<E> {
     /// Builds the result of an attempt that sent nothing.
     pub(crate) fn unsent(kind: FailureKind, error: BoxError) -> Self {
-        Self::Local(Failure::new(kind, Delivery::NotSent), error)
+        Self::local(Failure::new(kind, Delivery::NotSent), error)
+    }
+
+    /// Builds the result of an attempt that this crate decided on.
+    pub(crate) fn local(failure: Failure, error: BoxError) -> Self {
+        Self::Local { failure, error, in_body: false }
     }
 
     /// Builds the result of an attempt that ran into a limit: it is unknown how far it got.
-    pub(crate) fn cut(limit: Limit) -> Self {
+    pub(crate) fn cut(limit: Limit, in_body: bool) -> Self {
         let failure = Failure::new(limit.kind, Delivery::MaybeProcessed);
-        Self::Local(failure, Box::new(limit.elapsed))
+        Self::Local { failure, error: Box::new(limit.elapsed), in_body }
     }
 
     /// Builds the result of sending, which is yet to be [classified](Self::classify).
@@ -126,7 +137,9 @@ impl<E> AttemptResult<E> {
                 if records && !is_status {
                     may_be_processed |= record.is_none_or(SendRecord::may_be_processed)
                         && failure.kind != FailureKind::Unsent;
-                    failure.concerns_host &= record.is_some_and(SendRecord::has_no_response);
+                    // Of the response's own body, or before any response came.
+                    let is_of_host = |it: &SendRecord| after_head || it.has_no_response();
+                    failure.concerns_host &= record.is_some_and(is_of_host);
                 }
                 if is_unsent && !is_status {
                     *failure = Failure::local(FailureKind::Unsent, Delivery::NotSent);
@@ -134,14 +147,16 @@ impl<E> AttemptResult<E> {
                     failure.delivery = Delivery::MaybeProcessed;
                 }
             }
-            Self::Local(failure, _) if failure.delivery == Delivery::MaybeProcessed => {
+            Self::Local { failure, in_body, .. }
+                if failure.delivery == Delivery::MaybeProcessed =>
+            {
                 if is_unsent {
                     *failure = Failure::local(failure.kind, Delivery::NotSent);
                 }
-                failure.concerns_host &=
-                    !records || record.is_some_and(SendRecord::has_no_response);
+                let is_of_host = |it: &SendRecord| *in_body || it.has_no_response();
+                failure.concerns_host &= !records || record.is_some_and(is_of_host);
             }
-            Self::Local(..) => {}
+            Self::Local { .. } => {}
         }
     }
 
@@ -179,7 +194,7 @@ impl<E> AttemptResult<E> {
             Self::Failed { failure, error, .. } => {
                 OutcomeResult::Failure(*failure, C::as_error(error))
             }
-            Self::Local(failure, error) => OutcomeResult::Failure(*failure, error.as_ref()),
+            Self::Local { failure, error, .. } => OutcomeResult::Failure(*failure, error.as_ref()),
         }
     }
 }
@@ -236,7 +251,10 @@ pub(crate) fn with_body<'a, C: Chain + 'a>(
     factory: BodyFactory,
 ) -> BoxFuture<'a, Result<Response, C::Error>> {
     Box::pin(async move {
+        // Until it has a body nothing is sent, also if the attempt's time runs out meanwhile.
+        not_sent::mark(extensions);
         let request = factory.fill(request).await;
+        not_sent::forget(extensions);
         let request = request.map_err(|it| C::body_factory_error(BodyFactoryError(it)))?;
         send(request, extensions).await
     })
@@ -279,14 +297,14 @@ pub(crate) async fn attempt<C: Chain>(
     sending: BoxFuture<'_, Result<Response, C::Error>>,
     limits: AttemptLimits<'_>,
 ) -> AttemptResult<C::Error> {
-    let limit = Limit::nearest(&limits);
+    let (limit, in_body) = (Limit::nearest(&limits), AtomicBool::new(false));
     let result = if limits.does_more_than_send() {
         // Boxed, because most attempts do not.
-        within(limit, Box::pin(complete::<C>(sending, limits))).await
+        within(limit, Box::pin(complete::<C>(sending, limits, &in_body))).await
     } else {
         within(limit, sending).await.map(|it| AttemptResult::of(it, false))
     };
-    result.unwrap_or_else(AttemptResult::cut)
+    result.unwrap_or_else(|limit| AttemptResult::cut(limit, in_body.into_inner()))
 }
 
 /// Runs a future up to a limit; that is the error if it comes first.
@@ -300,10 +318,11 @@ pub(crate) async fn within<F: Future>(
     }
 }
 
-/// Sends, watches for redirects, and reads the body, or its first byte.
+/// Sends, watches for redirects, and reads the body, or its first byte, which it says in `in_body`.
 async fn complete<C: Chain>(
     sending: BoxFuture<'_, Result<Response, C::Error>>,
     limits: AttemptLimits<'_>,
+    in_body: &AtomicBool,
 ) -> AttemptResult<C::Error> {
     let (result, followed) = match limits.watches_redirects {
         true => redirect::watch(sending, limits.is_own_client).await,
@@ -313,6 +332,7 @@ async fn complete<C: Chain>(
         Ok(response) => response,
         Err(error) => return AttemptResult::failed(error, followed, false),
     };
+    in_body.store(true, Ordering::Relaxed);
     match read(response, &limits).await {
         Ok((response, body)) => AttemptResult::Response { response, body, redirected: followed },
         Err(error) => AttemptResult::failed(error.into(), followed, true),

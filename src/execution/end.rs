@@ -66,7 +66,7 @@ impl Execution<'_> {
         let result = match self.own_error.take() {
             Some(error) => {
                 let failure = Failure::local(FailureKind::Other, Delivery::Answered);
-                AttemptResult::Local(failure, error)
+                AttemptResult::local(failure, error)
             }
             None => result,
         };
@@ -75,7 +75,7 @@ impl Execution<'_> {
                 Ok(self.attach(response, body.is_some(), original.extensions()))
             }
             AttemptResult::Failed { error, .. } => Err(error),
-            AttemptResult::Local(Failure { kind, .. }, source) => {
+            AttemptResult::Local { failure: Failure { kind, .. }, error: source, .. } => {
                 let Standing { attempts, elapsed, .. } = self.standing();
                 // The caller knows the URL it asked for, and not that of an endpoint.
                 let asked = self.route.as_ref().map(|it| &it.of.url);

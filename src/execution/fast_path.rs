@@ -92,7 +92,7 @@ pub(crate) fn run<'a, C: Chain + 'a>(
                     return Ok(client.guarded(&policy, response, original.extensions()));
                 }
                 Ok(sent) => first = Some(Box::new(AttemptResult::of(sent, false))),
-                Err(limit) => first = Some(Box::new(AttemptResult::cut(limit))),
+                Err(limit) => first = Some(Box::new(AttemptResult::cut(limit, false))),
             }
             permit = admitted;
         }

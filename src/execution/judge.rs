@@ -301,12 +301,13 @@ pub(super) fn judge(policy: &Policy, outcome: &mut Outcome<'_>) -> Judged {
     let mut advice = advice(policy, outcome);
     let retry_in = advice.hint.as_ref().map(|it| it.after);
     let heard = Heard { retry_in, rate_limited: advice.rate_limited };
-    if let Some(hint) = &mut advice.hint {
-        hint.after = policy.cut_hint(hint.after);
-    }
     let mut error = None;
     outcome.heard = heard;
     let verdict = policy.verdict(outcome, &mut advice, &mut error);
+    // That of the caller's verdict, too.
+    if let Some(hint) = &mut advice.hint {
+        hint.after = policy.cut_hint(hint.after);
+    }
     Judged { advice, heard, verdict, error, closing: None }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use reqwest::Request;
 use tokio::time::{sleep, sleep_until, timeout_at};
 
-use crate::common::clock::{FOR_EVER, Instant};
+use crate::common::clock::{self, Instant};
 use crate::execution::admit::opened;
 use crate::execution::attempt::Rejection;
 use crate::execution::run::Execution;
@@ -117,8 +117,10 @@ impl Execution<'_> {
         }
         let too_long = |retry_in| reject(Limited(LimitedBy::Rate { retry_in }));
         let expected = learner.expected_wait(slowest, began).unwrap_or(Duration::MAX);
-        let until = began.checked_add(longest).filter(|_| expected <= longest);
-        let until = until.ok_or_else(|| too_long(expected))?;
+        if expected > longest {
+            return Err(too_long(expected));
+        }
+        let until = clock::after(began, longest);
         self.admission.step_back();
         let ticket = timeout_at(until, turn(learner, pacing)).await;
         self.now = Instant::now();
@@ -131,7 +133,7 @@ impl Execution<'_> {
     fn longest_slot_wait(&self) -> Duration {
         let longest = self.admission.longest_slot_wait().unwrap_or(self.policy.max_wait_time);
         let left = self.retry.left(self.now).map(|it| it.saturating_sub(Duration::from_nanos(1)));
-        longest.min(left.unwrap_or(Duration::MAX)).min(FOR_EVER)
+        longest.min(left.unwrap_or(Duration::MAX))
     }
 
     /// Waits for a permit. Returns whether it had to wait; `None` if the breaker opened meanwhile.
@@ -147,10 +149,10 @@ impl Execution<'_> {
         let Some((rules, limiter)) = self.admission.concurrency() else { return Ok(Some(false)) };
         let limiter = Arc::clone(limiter);
         let longest = rules.max_queue_time.unwrap_or(self.policy.max_wait_time);
-        let longest = longest.min(limiter.longest_wait(self.retry.left(now))).min(FOR_EVER);
+        let longest = longest.min(limiter.longest_wait(self.retry.left(now)));
         let until = match *until {
             Some(until) => until,
-            None => *until.insert(now.checked_add(longest).unwrap_or(now)),
+            None => *until.insert(clock::after(now, longest)),
         };
         self.admission.step_back();
         let waited = self.permit_by(until, waiter).await;

@@ -390,7 +390,7 @@ fn is_sample<E>(result: &AttemptResult<E>, retried: &Statuses) -> bool {
             let status = response.status();
             status.as_u16() < 500 && !retried.contains(status)
         }
-        AttemptResult::Failed { failure, .. } | AttemptResult::Local(failure, _) => {
+        AttemptResult::Failed { failure, .. } | AttemptResult::Local { failure, .. } => {
             failure.kind == FailureKind::Timeout
         }
     }

@@ -5,7 +5,7 @@ use std::{mem, time::Duration};
 use reqwest::Response;
 
 use crate::breaker::StateChange;
-use crate::common::clock::Instant;
+use crate::common::clock::{self, Instant};
 use crate::config::policy::Policy;
 use crate::error::BoxError;
 use crate::execution::attempt::{self, AttemptLimits, AttemptResult, Chain};
@@ -312,10 +312,7 @@ impl<'p> Execution<'p> {
             self.recorder.has_token(&outcome, after, &source, self.standing());
         }
         if !after.is_zero() && !self.waits_at_gate {
-            match self.now.checked_add(after) {
-                Some(until) => tokio::time::sleep_until(until).await,
-                None => tokio::time::sleep(after).await,
-            }
+            tokio::time::sleep_until(clock::after(self.now, after)).await;
         }
         self.now = Instant::now();
         Ok(last)

@@ -86,7 +86,9 @@ impl AttemptError<'_> {
         }
         let kind = kind(self.error);
         let delivery = self.proof().unwrap_or(MaybeProcessed);
-        let concerns_host = self.is_about_this_request() && !is_local(self.error);
+        // The error of a body names no URL.
+        let is_of_host = self.after_head || self.is_about_this_request();
+        let concerns_host = is_of_host && !is_local(self.error);
         // Only a connection of hyper's pool can have been idle. A reset stream had a connection in
         // use, and so had a response with a complete head.
         let may_be_stale = kind == FailureKind::Disconnect

@@ -7,8 +7,8 @@ use http::{Extensions, Method, StatusCode};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
     BreakerConfig, BreakerState, Constant, Event, Health, HttpRequestError, RequestBuilderExt,
-    RequestInfo, ResilientConfig, ResilientConfigBuilder, ResponseExt, RetryOverride, RetryVerdict,
-    StopReason, WaitSource,
+    RequestInfo, ResilientConfig, ResilientConfigBuilder, ResponseExt, RetryAfter, RetryOverride,
+    RetryVerdict, StopReason, WaitSource,
 };
 
 use crate::support::{URL, scripted, steady};
@@ -84,6 +84,19 @@ async fn a_verdict_may_name_a_wait() {
     let (result, script) = send(wait(61 * SECOND), Method::GET, &[202, 200]).await;
     let end = result.unwrap_err().stop_reason();
     assert_eq!((end, script.sent().len()), (StopReason::HintTooLong, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_of_a_verdict_is_capped_like_a_hint() {
+    let config = steady().retry_after(RetryAfter::Capped(9 * SECOND));
+    let config = config.retry_if(|it| match it.status() {
+        Some(StatusCode::ACCEPTED) => RetryVerdict::RetryAfter(3_600 * SECOND),
+        _ => it.default_verdict(),
+    });
+    let (result, script) = send(config, Method::GET, &[202, 200]).await;
+    assert_eq!(result.unwrap(), StatusCode::OK);
+    let sent = script.sent();
+    assert_eq!(sent[1].at - sent[0].at, 9 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]

@@ -394,6 +394,26 @@ async fn a_body_that_cannot_be_made_says_nothing_of_the_server() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_body_that_takes_too_long_to_make_was_not_sent() {
+    let breaker = CircuitBreaker::new(BreakerConfig::consecutive(1)).unwrap();
+    let config = steady().circuit_breaker(breaker.clone()).attempt_timeout(SECOND);
+    let (client, script) = scripted(config.build().unwrap(), [Reply::status(200)]);
+    let made = AtomicUsize::new(0);
+    let body = BodyFactory::new(move || {
+        let is_first = made.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            tokio::time::sleep(if is_first { 2 * SECOND } else { SECOND / 2 }).await;
+            Ok("order".into())
+        }
+    });
+    let response = client.post(URL).with_extension(body).send().await.unwrap();
+    let first = &response.history().unwrap().attempts()[0];
+    assert_eq!((first.result, first.delivery), (Err(FailureKind::Timeout), Delivery::NotSent));
+    assert_eq!((response.attempts(), script.sent().len()), (2, 1));
+    assert_eq!(breaker.state(), BreakerState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_shorter_whole_shortens_the_attempts() {
     let config = steady().attempt_timeout(10 * SECOND).build().unwrap();
     let (client, _) = scripted(config, [Reply::status(200).after(3600 * SECOND)]);

@@ -346,3 +346,21 @@ fn telling_allocates_nothing() {
     assert_eq!(allocations(limited().on_event(|_| {})), nobody);
     assert_eq!(allocations(limited().on_retry(|_| {}).on_success(|_| {})), nobody);
 }
+
+#[cfg(feature = "blocking")]
+#[test]
+fn attempts_of_a_blocking_call_are_within_the_span_of_its_caller() {
+    use reqwest_resilient::{blocking::ResilientClient, testing::Script};
+
+    let config = steady().observer(TracingObserver::new()).build().unwrap();
+    let client = ResilientClient::builder().config(config);
+    let client = client.with(Script::new([Reply::status(200)])).build().unwrap();
+    let witness = Witness::default();
+    witness.watch(|| {
+        let _caller = tracing::info_span!(target: "inside", "caller").entered();
+        client.get(URL).send().unwrap();
+    });
+    let lines = witness.lines();
+    assert_eq!((lines.len(), &*lines[0]), (2, "caller"));
+    assert!(lines[1].starts_with("  http_attempt "), "{lines:?}");
+}

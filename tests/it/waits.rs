@@ -7,13 +7,18 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderName, HeaderValue, header};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    BreakerConfig, BudgetConfig, ConcurrencyLimit, Constant, Exponential, Jitter, Limit, RateLimit,
-    ResilientConfig, ResilientConfigBuilder, RetryAfter, RetryOverride,
+    BreakerConfig, BudgetConfig, CircuitBreaker, ConcurrencyLimit, Constant, Exponential, Jitter,
+    Limit, RateLimit, RequestBuilderExt, ResilientConfig, ResilientConfigBuilder, RetryAfter,
+    RetryOverride,
 };
 
 use crate::support::{URL, scripted, steady};
 
 const SECOND: Duration = Duration::from_secs(1);
+
+const LEFT: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+const FIVE: HeaderValue = HeaderValue::from_static("5");
 
 /// A response with this status and `Retry-After`.
 fn come_back_in(status: u16, value: &'static str) -> Reply {
@@ -22,8 +27,7 @@ fn come_back_in(status: u16, value: &'static str) -> Reply {
 
 /// Returns a rate limit as GitHub sends it.
 fn limited_403() -> Reply {
-    let remaining = HeaderName::from_static("x-ratelimit-remaining");
-    come_back_in(403, "0").header(remaining, HeaderValue::from_static("0"))
+    come_back_in(403, "0").header(LEFT, HeaderValue::from_static("0"))
 }
 
 /// The default settings without what is kept of hosts; jitter draws `unit`.
@@ -165,6 +169,40 @@ async fn decorrelated_waits_grow_by_themselves_below_the_cap() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wait_beyond_the_clock_has_no_end() {
+    let (none, endless) = (ResilientConfig::builder(), Duration::MAX);
+    let opened = CircuitBreaker::new(BreakerConfig::consecutive(1)).unwrap();
+    let now = std::time::Instant::now();
+    opened.try_enter(now).unwrap().failure(now);
+    let slow_budget = BudgetConfig::default().size(1).trickle(0.01);
+    let one_at_a_time = ConcurrencyLimit::per_host(Limit::fixed(1));
+    let remaining = |it| Reply::status(200).header(LEFT, it).header(RESET, FIVE).after(SECOND);
+    let spent = remaining(HeaderValue::from_static("0"));
+    for (what, config, replies) in [
+        ("breaker", none.clone().circuit_breaker(opened).max_open_wait(endless), vec![]),
+        (
+            "token",
+            steady().retry_budget(slow_budget).max_open_wait(endless).max_retries(2),
+            vec![Reply::status(503), Reply::status(503)],
+        ),
+        ("permit", steady().concurrency_limit(one_at_a_time.max_queue_time(endless)), vec![]),
+        ("any", steady().concurrency_limit(Limit::fixed(1)).max_wait_time(endless), vec![]),
+        (
+            "quota",
+            steady().rate_limit(RateLimit::learned().max_wait(endless)),
+            vec![spent.clone(), spent],
+        ),
+    ] {
+        let replies = replies.into_iter().chain([Reply::status(200).after(SECOND)]);
+        let (client, _) = scripted(config.build().unwrap(), replies);
+        let get = || client.get(URL).send_resilient();
+        let (one, other) = tokio::join!(get(), get());
+        one.and(other).map_err(|it| it.to_string()).expect(what);
+        get().await.map_err(|it| it.to_string()).expect(what);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_capped_hint_is_cut_instead_of_ending_the_request() {
     let capped = |cap| lone(0.0).jitter(Jitter::None).retry_after(RetryAfter::Capped(cap));
     for (cap, hint, expected) in [
@@ -267,40 +305,4 @@ async fn the_key_of_a_gate_is_asked_for_only_where_it_matters() {
     client.get(URL).send().await.unwrap();
     client.get(URL).send().await.unwrap();
     assert_eq!(asked.load(Ordering::Relaxed), 0);
-}
-
-/// The clock ends before these do.
-#[tokio::test(start_paused = true)]
-async fn a_limit_of_a_wait_that_is_too_far_away_is_no_limit() {
-    let ever = Duration::MAX;
-    let body = || Reply::status(200).body("it").after(Duration::from_secs(1));
-    let one = ConcurrencyLimit::per_host(Limit::fixed(1));
-    for limit in [one.clone(), one.max_queue_time(ever)] {
-        let config = steady().concurrency_limit(limit).max_wait_time(ever).build().unwrap();
-        let (client, _) = scripted(config, [body()]);
-        let get = async || client.get(URL).send().await.map(drop);
-        let later = async {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            get().await
-        };
-        let (first, second) = tokio::join!(get(), later);
-        first.and(second).unwrap();
-    }
-    let header = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
-    let empty = [header("x-ratelimit-remaining", "0"), header("x-ratelimit-reset", "30")];
-    let empty =
-        empty.into_iter().fold(Reply::status(200), |it, (name, value)| it.header(name, value));
-    let learned = steady().rate_limit(RateLimit::learned().max_wait(ever)).build().unwrap();
-    let (client, _) = scripted(learned, [empty]);
-    client.get(URL).send().await.unwrap();
-    client.get(URL).send().await.unwrap();
-    // A second retry waits for its token, and one at the breaker for its time.
-    let failing = || ResilientConfig::builder().max_open_wait(ever).attempt_timeout(ever);
-    let poor = failing().retry_budget(BudgetConfig::default().size(1));
-    let open = failing().circuit_breaker(BreakerConfig::consecutive(1));
-    for config in [poor.without_circuit_breaker(), open.without_retry_budget()] {
-        let replies = [503, 503, 200].map(Reply::status);
-        let (client, _) = scripted(config.build().unwrap(), replies);
-        assert_eq!(client.get(URL).send().await.unwrap().status(), 200);
-    }
 }

@@ -9,6 +9,8 @@ use std::{error::Error, fmt};
 
 use tokio::runtime::{Handle, Runtime, RuntimeFlavor};
 use tokio::task::JoinHandle;
+#[cfg(feature = "tracing")]
+use tracing::instrument::{Instrument, WithSubscriber};
 
 use crate::common::fault::BuildError;
 
@@ -116,6 +118,9 @@ impl Driver {
         F::Output: Send,
     {
         self.check()?;
+        // A task has neither the span nor the subscriber of the thread that waits for it.
+        #[cfg(feature = "tracing")]
+        let future = future.in_current_span().with_current_subscriber();
         match &*self.0 {
             Drives::Given(handle) => Ok(handle.spawn(future)),
             Drives::Own(Some(runtime)) => Ok(runtime.spawn(future)),

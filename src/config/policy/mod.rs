@@ -17,7 +17,6 @@ pub(crate) use self::{
     table::{Policy, Setting},
 };
 use crate::breaker::Health;
-use crate::common::clock::FOR_EVER;
 use crate::common::fault::BoxError;
 #[cfg(feature = "serde")]
 use crate::common::host_pattern;
@@ -160,7 +159,7 @@ impl Policy {
     /// `timeout`.
     pub(crate) fn open_wait(&self, timeout: Option<Duration>) -> Duration {
         let half = timeout.map_or(Duration::MAX, |it| it / 2);
-        self.max_open_wait.unwrap_or_else(|| MAX_OPEN_WAIT.min(half)).min(FOR_EVER)
+        self.max_open_wait.unwrap_or_else(|| MAX_OPEN_WAIT.min(half))
     }
 
     /// Returns the settings that concern the host of a request.

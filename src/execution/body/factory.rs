@@ -12,7 +12,7 @@ pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// be read only once and would otherwise be sent only once.
 ///
 /// Put it into the request's extensions; the request itself needs no body. If the closure fails,
-/// so does the request.
+/// so does the request. An attempt whose time runs out while it works was not sent.
 ///
 /// ```no_run
 /// # async fn example(client: reqwest_middleware::ClientWithMiddleware) -> Result<(), reqwest_middleware::Error> {

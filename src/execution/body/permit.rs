@@ -2,20 +2,24 @@
 
 use std::task::Poll;
 
-use http_body::Body;
-use reqwest::Response;
+use http_body::Body as _;
+use reqwest::{Body, Response};
 
-use crate::common::response::rebuild_polled;
+use crate::common::response::{polled, rebuild};
 use crate::host::limit::LimitPermit;
 
 /// Returns the same response with a body that holds `permit` until it ends, fails or is dropped. A
-/// body that is empty returns it at once.
+/// body that is empty returns it at once: the `content-length` of a HEAD may say otherwise.
 pub(crate) fn holding(response: Response, permit: LimitPermit) -> Response {
     if response.content_length() == Some(0) {
         return response;
     }
+    rebuild(response, |body| if body.is_end_stream() { body } else { held(body, permit) })
+}
+
+fn held(body: Body, permit: LimitPermit) -> Body {
     let mut permit = Some(permit);
-    rebuild_polled(response, move |mut body, cx| {
+    polled(body, move |mut body, cx| {
         let polled = body.as_mut().poll_frame(cx);
         let is_over = match &polled {
             Poll::Pending => false,

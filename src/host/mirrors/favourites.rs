@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::common::clock::{FOR_EVER, Instant};
+use crate::common::clock::{self, Instant};
 use crate::common::lock::lock;
 
 /// The last good endpoint of each set of mirrors that is sticky: of 64 sets at most, those that were
@@ -42,7 +42,7 @@ impl Favourites {
         if all.len() >= super::MOST_SETS {
             all.remove(0);
         }
-        let until = now.checked_add(time.min(FOR_EVER)).unwrap_or(now);
+        let until = clock::after(now, time);
         all.push(Favourite { set: set.into(), endpoint: endpoint.into(), until });
     }
 

@@ -42,6 +42,22 @@ fn a_breaker_that_only_measures_tells_how_often_it_would_have_opened() {
 }
 
 #[test]
+fn a_breaker_that_only_measures_counts_no_outage_that_a_closed_one_would_not() {
+    let start = Instant::now();
+    for measures in [false, true] {
+        let breaker = CircuitBreaker::new(BreakerConfig::default()).unwrap();
+        if measures {
+            breaker.metrics_only();
+        }
+        // After a pause of more than 20 s old failures are no evidence.
+        let hours = (0..9).map(|it| start + it * Duration::from_secs(3_600));
+        hours.for_each(|now| breaker.try_enter(now).unwrap().failure(now));
+        assert_ne!(breaker.state(), BreakerState::Open);
+        assert_eq!(breaker.snapshot(start).would_have_opened, 0, "measures: {measures}");
+    }
+}
+
+#[test]
 fn successes_that_fill_a_window_would_open_a_breaker_that_only_measures() {
     let window = Window::Time(Duration::from_secs(100));
     let config = BreakerConfig::failure_rate(Percent::HALF, window).min_samples(4);

@@ -67,3 +67,32 @@ async fn never_eleven_at_once_on_a_limit_of_ten() {
     let usage = hosts.limit_use(&url).unwrap();
     assert_eq!((usage.in_flight, usage.queued), (0, 0));
 }
+
+/// Starts a server of HTTP/2 whose responses have a length and no body, as those to HEAD do.
+#[cfg(feature = "http2")]
+async fn without_bodies() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(socket).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let head = http::Response::builder().header("content-length", 5_000_000);
+            respond.send_response(head.body(()).unwrap(), true).unwrap();
+        }
+    });
+    url
+}
+
+#[cfg(feature = "http2")]
+#[tokio::test]
+async fn a_response_to_head_holds_no_permit() {
+    let url = without_bodies().await;
+    let resilient = Resilient::new(steady().concurrency_limit(Limit::fixed(1)).build().unwrap());
+    let hosts = resilient.hosts().clone();
+    let inner = client_builder().http2_prior_knowledge().build().unwrap();
+    let client = ClientBuilder::new(inner).with(resilient).build();
+    let response = client.head(&url).send().await.unwrap();
+    assert_eq!(response.headers()["content-length"], "5000000");
+    assert_eq!(hosts.limit_use(&url).unwrap().in_flight, 0);
+}

@@ -33,13 +33,18 @@ impl Witness {
             .start_paused(true)
             .build()
             .unwrap();
-        let subscriber = tracing_subscriber::registry().with(self.clone());
-        tracing::subscriber::with_default(subscriber, || {
+        self.watch(|| {
             metrics::with_local_recorder(&*self.recorder, || {
                 let future = make();
                 runtime.block_on(future)
             })
         })
+    }
+
+    /// Takes down the spans and logs of what `run` does.
+    pub(crate) fn watch<T>(&self, run: impl FnOnce() -> T) -> T {
+        let subscriber = tracing_subscriber::registry().with(self.clone());
+        tracing::subscriber::with_default(subscriber, run)
     }
 
     /// Spans and logs in order, indented by depth.

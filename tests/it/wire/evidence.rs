@@ -268,6 +268,24 @@ async fn a_body_that_breaks_off_proves_nothing() {
     }
 }
 
+#[tokio::test]
+async fn but_it_is_a_failure_of_the_host() {
+    for (whose, end) in BOTH.into_iter().flat_map(|it| [(it, End::Close), (it, End::Stall)]) {
+        let body = Reply::status(200).body("hello").cut_body(2, end);
+        let server = Server::h1([body.into()]);
+        let hosts = HostStates::new();
+        let config = quick().read_body(1024).attempt_timeout(ms(100));
+        let config = config.circuit_breaker(BreakerConfig::consecutive(2));
+        let client = whose.client(&hosts, config, Inside::Nothing);
+        client.get(server.url("/")).send().await.unwrap_err();
+        assert_eq!(
+            hosts.breaker(&server.url("/")).state(),
+            BreakerState::Open,
+            "{whose:?} {end:?}"
+        );
+    }
+}
+
 #[cfg(feature = "http2")]
 #[tokio::test]
 async fn nor_does_a_stream_that_is_refused_after_its_head() {
