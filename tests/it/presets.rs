@@ -1,5 +1,6 @@
 //! What each preset promises.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
@@ -50,7 +51,11 @@ impl Host {
         Self { start: Instant::now(), down, status, sent: Arc::default() }
     }
 
+    /// Returns a client whose draws are spread evenly, and the same each time.
     fn client(&self, config: ResilientConfig) -> ClientWithMiddleware {
+        let draws = AtomicU32::new(0);
+        let draw = move || (f64::from(draws.fetch_add(1, Ordering::Relaxed)) * 0.618_034).fract();
+        let config = config.to_builder().random(draw).build().unwrap();
         let client = ClientBuilder::new(idle_client()).with(Resilient::new(config));
         client.with(self.clone()).build()
     }

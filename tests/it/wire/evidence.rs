@@ -193,6 +193,16 @@ async fn a_refused_post_is_sent_again_whatever_is_inside() {
     assert_eq!(log.attempts(), 1);
 }
 
+/// Waits until the server has read the beginning of so many requests, for 5 s at most.
+async fn has_begun(server: &Server, requests: usize) {
+    for _ in 0..500 {
+        if server.begun() >= requests {
+            return;
+        }
+        tokio::time::sleep(ms(10)).await;
+    }
+}
+
 /// A stream that breaks after its first piece is on its way.
 fn breaks<E>(error: impl Fn() -> E + Send + 'static) -> Body
 where
@@ -218,6 +228,7 @@ async fn an_upload_fed_by_another_failed_request_proves_nothing() {
             let upload = BodyFactory::new(move || async move { Ok(breaks(error)) });
             let request = client.post(server.url("/")).with_extension(upload);
             request.with_extension(log.clone()).send().await.unwrap_err();
+            has_begun(&server, begun + 1).await;
             assert_eq!((server.begun() - begun, log.attempts()), (1, 1), "{whose:?}");
             let attempt = log.history().attempts()[0].clone();
             let told = (attempt.result, attempt.delivery);
@@ -244,6 +255,7 @@ async fn an_upload_that_breaks_proves_nothing() {
         let upload =
             BodyFactory::new(move || async move { Ok(breaks(move || io::Error::from(kind))) });
         client.post(server.url("/")).with_extension(upload).send().await.unwrap_err();
+        has_begun(&server, 1).await;
         assert_eq!(server.begun(), 1, "{kind:?}");
         let state = hosts.breaker(&format!("http://{}", server.addr())).state();
         assert_eq!(state, BreakerState::Closed, "{kind:?}: the caller's own affair");
