@@ -236,7 +236,7 @@ pub use host::gate::RateLimited;
 pub use host::hedge::{Hedge, HedgeRefusal};
 pub use host::limit::{ConcurrencyLimit, Limit, LimitUse, Limited, QueueOrder};
 pub use host::mirrors::{MirrorSets, Mirrors};
-pub use host::rate::{Rate, RateLimit};
+pub use host::rate::{LearnedQuota, Rate, RateLimit};
 pub use host::states::HostStates;
 pub use observe::attempt_log::AttemptLog;
 pub use observe::event::{Event, FailureInfo, RequestInfo, ResponseInfo, RetryInfo};

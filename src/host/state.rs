@@ -234,6 +234,11 @@ impl HostState {
         self.further.get()?.limiter.get()
     }
 
+    /// Returns the rates if a request has used them.
+    pub(crate) fn used_pacer(&self) -> Option<&Arc<Pacer>> {
+        self.further.get()?.pacer.get()
+    }
+
     /// Returns what hedges need; creates it if there is none.
     pub(crate) fn hedges(&self, now: Instant) -> &Arc<HostHedges> {
         self.further().hedges.get_or_init(|| Arc::new(HostHedges::new(now)))

@@ -8,6 +8,7 @@ use crate::breaker::{BreakerSnapshot, CircuitBreaker, RuleSet, StateChange};
 use crate::common::clock;
 use crate::host::limit::LimitUse;
 use crate::host::map::{HostMap, host_key};
+use crate::host::rate::LearnedQuota;
 use crate::host::state::{HostState, Mode};
 
 /// The states of the hosts that a client talks to: circuit breakers, retry budgets, gates and limits,
@@ -79,6 +80,15 @@ impl HostStates {
     /// under a limit.
     pub fn limit_use(&self, key: &str) -> Option<LimitUse> {
         Some(self.peek(key)?.used_limiter()?.usage())
+    }
+
+    /// Returns the quotas of a host or key at `now`, of which at most eight are kept; none before its
+    /// first response under [`RateLimit::learned`](crate::RateLimit::learned), and none of those that
+    /// are counted in [buckets](crate::RateLimit::bucket_header).
+    pub fn quotas(&self, key: &str, now: impl Into<Instant>) -> Vec<LearnedQuota> {
+        let Some(state) = self.peek(key) else { return vec![] };
+        let learner = state.used_pacer().and_then(|it| it.used_learner());
+        learner.map_or_else(Vec::new, |it| it.quotas(clock::Instant::from_std(now.into())))
     }
 
     /// Returns what every breaker knows at `now`, in no particular order.

@@ -22,7 +22,7 @@ fn what_users_keep_is_send_and_all_but_downloads_are_sync() {
         ConcurrencyLimit, ConfigError, ConfigFault, Constant, DeadlineHeader, DownloadError,
         Downloaded, Exponential, FailoverInfo<'_>, Fibonacci, GateInfo<'_>, Hedge,
         HedgeInfo<'_>, HedgeRefusedInfo<'_>, HeldInfo<'_>, HintHeaders, History, Hold, HostStates,
-        HttpRequestError, IdempotencyKey, Limit, LimitInfo<'_>, LimitUse, Limited, Linear,
+        HttpRequestError, IdempotencyKey, LearnedQuota, Limit, LimitInfo<'_>, LimitUse, Limited, Linear,
         MirrorSets, Mirrors, NotSent, OpenCause, Percent, Permit, Progress,
         QueueInfo<'_>, Rate, RateLimit, RateLimited, RedactedUrl<'_>, RequestBuilder,
         RequestInfo<'_>, ResendCount, Resilient, ResilientClient, ResilientClientBuilder,

@@ -55,6 +55,34 @@ struct Quota {
     arrivals: Arrivals,
 }
 
+/// A quota of a host as its responses named it, for requests under [`RateLimit::learned`].
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Instant;
+/// use reqwest_resilient::HostStates;
+///
+/// let hosts = HostStates::new();
+/// for it in hosts.quotas("https://api.example.com", Instant::now()) {
+///     println!("{}: {} left, refilled in {:?}", it.name, it.remaining, it.resets_in);
+/// }
+/// ```
+///
+/// [`RateLimit::learned`]: crate::RateLimit::learned
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LearnedQuota {
+    /// Its name: that of the policy in `RateLimit`, or else the header that says what remains.
+    pub name: String,
+    /// The size of the quota, if a response said it.
+    pub limit: Option<u64>,
+    /// What remains of it: by the newest response, less what was sent since and not responded to.
+    pub remaining: u64,
+    /// The time until it is refilled.
+    pub resets_in: Duration,
+}
+
 /// The time at which a request may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
@@ -91,6 +119,21 @@ impl Arrivals {
 }
 
 impl Learned {
+    /// Returns the quotas as they are at `now`.
+    pub(crate) fn quotas(&mut self, now: Instant) -> Vec<LearnedQuota> {
+        let in_flight = f64::from(self.in_flight);
+        let quota = |it: &mut Quota| {
+            it.refill(now);
+            LearnedQuota {
+                name: it.name.to_string(),
+                limit: it.limit.map(|it| it as u64),
+                remaining: (it.remaining - in_flight * it.cost) as u64,
+                resets_in: it.resets_at.saturating_duration_since(now),
+            }
+        };
+        self.quotas.iter_mut().map(quota).collect()
+    }
+
     /// Counts a request that arrives.
     pub(crate) fn arrive(&mut self, now: Instant) {
         for quota in &mut self.quotas {
@@ -300,6 +343,28 @@ mod tests {
         learned.end(now, Some(&[]), now);
         learned.send(now);
         assert_eq!(learned.next(9, pacing(SECOND), now), Turn::Now, "it has no quotas");
+    }
+
+    #[test]
+    fn quotas_are_shown_less_what_is_under_way() {
+        let now = Instant::now();
+        let mut learned = known(5, 60, 30, now);
+        let shown = |learned: &mut Learned, after: u32| {
+            let [it] = &learned.quotas(now + after * SECOND)[..] else { panic!("one quota") };
+            (it.name.clone(), it.limit, it.remaining, it.resets_in.as_secs())
+        };
+        learned.send(now);
+        learned.send(now);
+        let named = || "requests".to_owned();
+        assert_eq!(shown(&mut learned, 10), (named(), Some(60), 3, 20));
+        learned.end(now, None, now);
+        assert_eq!(shown(&mut learned, 10), (named(), Some(60), 3, 20), "it may have been counted");
+        for _ in 0..9 {
+            learned.send(now);
+        }
+        assert_eq!(shown(&mut learned, 10), (named(), Some(60), 0, 20));
+        assert_eq!(shown(&mut learned, 31), (named(), Some(60), 50, 30), "refilled");
+        assert!(Learned::default().quotas(now).is_empty());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::common::clock::Instant;
 use crate::common::lock::lock;
 use crate::common::opaque::opaque;
 use crate::common::queue::MOST_WAITERS;
-use crate::host::rate::learned::{Learned, Pacing, Turn};
+use crate::host::rate::learned::{Learned, LearnedQuota, Pacing, Turn};
 use crate::outcome::hint::QuotaUse;
 
 /// The quotas of one host, shared by all requests there.
@@ -64,6 +64,11 @@ impl Learner {
     /// Returns the quotas that those who wait here are to keep to in place of these.
     pub(crate) fn moved(&self) -> Option<Arc<Self>> {
         self.moved.get()?.upgrade()
+    }
+
+    /// Returns the quotas as they are at `now`.
+    pub(crate) fn quotas(&self, now: Instant) -> Vec<LearnedQuota> {
+        lock(&self.learned).quotas(now)
     }
 
     /// Takes the turn of a request if it may go at once and none waits.

@@ -16,6 +16,7 @@ use http::HeaderName;
 use reqwest::{Method, Request};
 
 pub(crate) use self::buckets::Route;
+pub use self::learned::LearnedQuota;
 pub(crate) use self::learned::Pacing;
 pub(crate) use self::learner::{Learner, Ticket};
 pub use self::one::Rate;

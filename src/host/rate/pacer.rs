@@ -203,6 +203,11 @@ impl Pacer {
         self.learner.get_or_init(Arc::default)
     }
 
+    /// Returns the learned quotas if a request has learned them.
+    pub(crate) fn used_learner(&self) -> Option<&Arc<Learner>> {
+        self.learner.get()
+    }
+
     /// Returns the route of a request, if quotas are those of buckets.
     pub(crate) fn route(&self, rules: &RateLimit, request: &Request) -> Option<Route> {
         let route = rules.route_of(request)?;

@@ -6,13 +6,13 @@ use std::time::Duration;
 use http::HeaderName;
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    BreakerConfig, Event, HttpRequestError, Rate, RateLimit, ResilientConfigBuilder, ResponseExt,
-    RetryOverride,
+    BreakerConfig, Event, HostStates, HttpRequestError, Rate, RateLimit, ResilientConfigBuilder,
+    ResponseExt, RetryOverride,
 };
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{URL, scripted, steady};
+use crate::support::{URL, scripted, scripted_on, steady};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -259,6 +259,20 @@ async fn a_learned_quota_is_spread_if_it_would_run_out() {
     // A tenth more at most, so that clients that share the quota part.
     let paced = sent(2).await;
     assert!(paced[0] == 0 && (30_000..=33_000).contains(&paced[1]), "{paced:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_remains_of_a_learned_quota_can_be_seen() {
+    let hosts = HostStates::new();
+    let config = limited(RateLimit::learned()).build().unwrap();
+    let (client, _) = scripted_on(&hosts, config, [of_sixty(40, 30)]);
+    let quotas = || hosts.quotas(URL, Instant::now());
+    assert!(quotas().is_empty());
+    client.get(URL).send().await.unwrap();
+    sleep(10 * SECOND).await;
+    let quota = quotas().pop().unwrap();
+    assert_eq!((quota.limit, quota.remaining, quota.resets_in), (Some(60), 40, 20 * SECOND));
+    assert_eq!(quota.name, "ratelimit-remaining");
 }
 
 #[tokio::test(start_paused = true)]
