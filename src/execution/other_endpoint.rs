@@ -36,7 +36,7 @@ pub(super) struct OtherEndpoint<'p> {
 /// A hedge that was admitted, with the request to send.
 pub(super) struct Admitted<'p> {
     pub(super) request: Request,
-    pub(super) permit: HedgePermit,
+    pub(super) permit: HedgePermit<'p>,
     /// `None` if it is sent to where its attempt is.
     pub(super) other: Option<Box<OtherEndpoint<'p>>>,
 }
@@ -70,7 +70,7 @@ impl<'p> Execution<'p> {
             let Some((request, other)) = self.other_endpoint(at, hedge, original)? else {
                 continue;
             };
-            match other.admission.admit_hedge(turn, other.turn.as_ref(), self.now) {
+            match other.admission.admit_hedge(&request, turn, other.turn.as_ref(), self.now) {
                 Ok(permit) => {
                     return Some(Ok(Admitted { request, permit, other: Some(Box::new(other)) }));
                 }
@@ -81,7 +81,7 @@ impl<'p> Execution<'p> {
             return Some(Err(why));
         }
         let request = original.request.try_clone()?;
-        let permit = self.admission.admit_hedge(turn, None, self.now);
+        let permit = self.admission.admit_hedge(&request, turn, None, self.now);
         Some(permit.map(|permit| Admitted { request, permit, other: None }))
     }
 
@@ -135,7 +135,7 @@ impl<'p> Execution<'p> {
     pub(super) fn adopt_endpoint(
         &mut self,
         mut other: OtherEndpoint<'p>,
-        permit: Option<HedgePermit>,
+        permit: Option<HedgePermit<'p>>,
         original: &mut Original<'_>,
     ) {
         let (request, extensions) = original.parts();

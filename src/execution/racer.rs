@@ -32,7 +32,7 @@ pub(super) struct Racer<'p, 'a, E> {
     pub(super) attempt: (u32, AttemptKind),
     pub(super) started: Instant,
     /// Of a hedge; that of the attempt is the request's.
-    pub(super) permit: Option<HedgePermit>,
+    pub(super) permit: Option<HedgePermit<'p>>,
     /// Of a hedge that is sent to another endpoint than its attempt.
     pub(super) other: Option<Box<OtherEndpoint<'p>>>,
     /// Set if the end of its chain records what is sent.

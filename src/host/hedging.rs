@@ -8,15 +8,17 @@ use crate::host::admission::Admission;
 use crate::host::hedge::lanes::HedgeTurn;
 use crate::host::hedge::{Hedge, HedgeRefusal};
 use crate::host::limit::LimitPermit;
+use crate::host::limits::HedgeSlots;
 
 /// The permits of a hedge. When dropped it releases them; nothing is reported.
 #[derive(Debug)]
-pub(crate) struct HedgePermit {
+pub(crate) struct HedgePermit<'p> {
     breaker: Option<Permit>,
     limit: Option<LimitPermit>,
+    slots: HedgeSlots<'p>,
 }
 
-impl Admission<'_> {
+impl<'p> Admission<'p> {
     /// Begins an attempt that may be hedged. `is_first` is set for the first one of its request.
     pub(crate) fn begin_hedging(
         &self,
@@ -30,7 +32,7 @@ impl Admission<'_> {
     }
 
     /// Admits a hedge, which never waits: asks gate, breaker and budget, then whether the host is
-    /// crowded, and last the bucket of hedges. `turn` is that of the attempt, whose bucket pays; `there`
+    /// crowded, then for the slots of `request`, and last the bucket of hedges. `turn` is that of the attempt, whose bucket pays; `there`
     /// is that of the hedge, if it is sent to another host.
     ///
     /// # Errors
@@ -38,10 +40,11 @@ impl Admission<'_> {
     /// The reason why there is no hedge now. Nothing is taken then.
     pub(crate) fn admit_hedge(
         &self,
+        request: &Request,
         turn: &HedgeTurn,
         there: Option<&HedgeTurn>,
         now: Instant,
-    ) -> Result<HedgePermit, HedgeRefusal> {
+    ) -> Result<HedgePermit<'p>, HedgeRefusal> {
         if self.parts.may_be_held_back() {
             return Err(HedgeRefusal::Gate);
         }
@@ -60,15 +63,24 @@ impl Admission<'_> {
         if there.unwrap_or(turn).is_crowded() {
             return Err(HedgeRefusal::Crowded);
         }
+        let slots = match &self.parts.limits {
+            Some(limits) => limits.hedge_slots(request, now).ok_or(HedgeRefusal::Limited)?,
+            None => HedgeSlots::default(),
+        };
         if !turn.withdraw(now) {
             return Err(HedgeRefusal::Share);
         }
-        Ok(HedgePermit { breaker, limit })
+        let mut permit = HedgePermit { breaker, limit, slots };
+        permit.slots.spend();
+        Ok(permit)
     }
 
     /// Goes on with the permit of the hedge that won, in place of its attempt's.
-    pub(crate) fn adopt_hedge(&mut self, permit: HedgePermit) {
+    pub(crate) fn adopt_hedge(&mut self, permit: HedgePermit<'p>) {
         self.permit = permit.breaker;
+        if let Some(limits) = &mut self.parts.limits {
+            limits.adopt(permit.slots);
+        }
         if let Some(permit) = permit.limit {
             self.hold_permit(permit);
         }
@@ -102,7 +114,7 @@ mod tests {
         let mut admission = Admission::new(parts, &Extensions::new());
         change(&mut admission);
         let turn = admission.begin_hedging(&hedge, &request, true, now);
-        admission.admit_hedge(&turn, None, now).err()
+        admission.admit_hedge(&request, &turn, None, now).err()
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! The limits of one request, and what its attempt holds of them.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use http::Extensions;
 use reqwest::Request;
 
 use crate::common::clock::Instant;
 use crate::host::limit::{ConcurrencyLimit, LimitPermit, Limiter};
-use crate::host::rate::{Learner, Paced, Pacer, RateLimit, Route, Ticket};
+use crate::host::rate::{Learner, Paced, Pacer, Pacing, RateLimit, Route, Ticket, reserve};
 use crate::outcome::hint::QuotaUse;
 use crate::outcome::{Delivery, Outcome};
 
@@ -37,6 +38,16 @@ struct Learning<'p> {
     learner: Option<Arc<Learner>>,
     route: Option<Route>,
 }
+
+/// The slots of a hedge, which count from its admission on.
+#[derive(Debug, Default)]
+pub(super) struct HedgeSlots<'p> {
+    rates: Vec<Paced<'p>>,
+    ticket: Option<Ticket>,
+}
+
+/// A hedge goes only where no pace would hold it back.
+const AT_ONCE: Pacing = Pacing { longest: Duration::MAX, unit: 1.0 };
 
 /// The permits and slots of a `Resilient` further out, which shares the limits.
 #[derive(Clone, Copy, Debug, Default)]
@@ -108,6 +119,27 @@ impl<'p> Limits<'p> {
         }
     }
 
+    /// Takes the slots of a hedge; `None` if they are not there at once, or are those of a fleet, which
+    /// only requests wait for.
+    pub(super) fn hedge_slots(&self, request: &Request, now: Instant) -> Option<HedgeSlots<'p>> {
+        if self.rates.iter().any(|it| it.rules.is_of_fleet) {
+            return None;
+        }
+        let again = |it: &Paced<'p>| Paced::new(it.rules, Arc::clone(&it.pacer));
+        let mut rates: Vec<_> = self.rates.iter().map(again).collect();
+        reserve(&mut rates, request, Some(1), Duration::ZERO, now).ok()?;
+        let ticket = match self.learner() {
+            Some(learner) => Some(learner.try_turn(AT_ONCE, now)?),
+            None => None,
+        };
+        Some(HedgeSlots { rates, ticket })
+    }
+
+    /// Goes on with the slots of the hedge that won; those of its attempt stay used.
+    pub(super) fn adopt(&mut self, slots: HedgeSlots<'p>) {
+        (self.rates, self.ticket) = (slots.rates, slots.ticket);
+    }
+
     /// Returns whether responses are read for quotas.
     pub(super) fn learns(&self) -> bool {
         self.learning.is_some()
@@ -163,15 +195,23 @@ impl<'p> Limits<'p> {
     }
 }
 
+impl HedgeSlots<'_> {
+    /// Uses the slots: the hedge is sent now.
+    pub(super) fn spend(&mut self) {
+        self.rates.iter_mut().for_each(Paced::spend);
+        self.ticket.iter_mut().for_each(Ticket::spend);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{fmt, time::Duration};
+    use std::fmt;
 
     use http::Method;
     use reqwest::Url;
 
     use super::*;
-    use crate::host::rate::{Pacing, Rate};
+    use crate::host::rate::Rate;
     use crate::outcome::{Failure, FailureKind, OutcomeResult};
 
     const PACING: Pacing = Pacing { longest: Duration::ZERO, unit: 0.0 };

@@ -99,12 +99,9 @@ impl Admission<'_> {
         }
     }
 
-    /// Takes a permit for a hedge: one that is free while no request waits, and none where there is a
-    /// rate limit.
+    /// Takes a permit for a hedge: one that is free while no request waits.
     pub(super) fn try_hedge_permit(&self) -> Option<Option<LimitPermit>> {
-        let has_rate = self.parts.limits.as_ref().is_some_and(|it| !it.rates.is_empty());
         match self.concurrency() {
-            _ if has_rate => None,
             // A permit further out is that of the attempt.
             Some((_, limiter)) => limiter.try_acquire().map(Some),
             None => Some(None),

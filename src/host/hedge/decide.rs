@@ -35,8 +35,8 @@ pub enum HedgeRefusal {
     Crowded,
     /// The gate of the host is closed, or opening.
     Gate,
-    /// The concurrency limit of the client has no free permit, or requests wait for one; or there is a
-    /// rate limit, whose slots are for requests alone.
+    /// The concurrency limit of the client has no free permit, or requests wait for one; or its rate
+    /// limit has no slot now, or shares its slots with a fleet.
     Limited,
     /// The retry budget is less than half full: requests fail.
     RetryBudget,

@@ -32,11 +32,12 @@ const MOST_RATES: usize = 4;
 
 /// A limit of the requests per time: per host, per key, or for all requests.
 ///
-/// Each attempt takes a slot, retries included. A request that has to wait reserves its slot when it
-/// arrives and sleeps until then: slots go in order of arrival, with one timer for each request. A
-/// request that is dropped before its slot gives it back if none was taken after it; otherwise the
-/// slot is lost, at most one for each such request. One that was not sent, because its breaker was
-/// open or no connection could be made, gives its slot back in the same way.
+/// Each attempt takes a slot, retries included; a hedge is sent only if it has one at once. A request
+/// that has to wait reserves its slot when it arrives and sleeps until then: slots go in order of
+/// arrival, with one timer for each request. A request that is dropped before its slot gives it back if
+/// none was taken after it; otherwise the slot is lost, at most one for each such request. One that was
+/// not sent, because its breaker was open or no connection could be made, gives its slot back in the
+/// same way.
 ///
 /// A wait longer than [`max_wait`](Self::max_wait), or than the time that is left, ends the request
 /// at once, with an error whose [`is_limited`](crate::HttpRequestError::is_limited) is `true` and

@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use http::{HeaderValue, header};
+use http::{HeaderName, HeaderValue, header};
 use reqwest::Response;
 use reqwest_middleware::ClientBuilder;
 use reqwest_resilient::testing::Reply;
 use reqwest_resilient::{
-    BreakerConfig, BudgetConfig, Event, Hedge, HedgeRefusal, HostStates, Resilient,
+    BreakerConfig, BudgetConfig, Event, Hedge, HedgeRefusal, HostStates, Rate, RateLimit, Resilient,
 };
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Lines, after, client, hedge, hedged, ms, status};
+use super::{Lines, after, client, hedge, hedged, ms, status, times};
 use crate::support::inside::does;
 use crate::support::{URL, idle_client, scripted_on};
 
@@ -87,6 +87,38 @@ async fn rule_10_none_while_the_breaker_is_not_closed_and_a_probe_is_never_hedge
     let ((), answered) = futures_util::future::join(opening, slow).await;
     assert_eq!((answered, script.sent().len()), (200, 5), "what is in flight goes on");
     assert_eq!(lines.count("no hedge after 0.100s: circuit_breaker"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_10_a_hedge_takes_a_slot_or_there_is_none() {
+    let (lines, config) = Lines::of(hedged(hedge()).rate_limit(Rate::per_second(1).burst(2)));
+    let (client, script) = client(config, [after(150, 200)]);
+    for _ in 0..2 {
+        assert_eq!(status(&client).await, 200);
+    }
+    // The hedge of the first one took what the second one had to wait for.
+    assert_eq!(times(&script), [0, 100, 1_000]);
+    assert_eq!(lines.count("no hedge after 0.100s: limited"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_10_a_hedge_counts_against_a_learned_quota() {
+    let (lines, config) = Lines::of(hedged(hedge()).rate_limit(RateLimit::learned()));
+    let of_a_thousand = |left: u64, millis: u64| {
+        let header = |it: &'static str| HeaderName::from_static(it);
+        let reply = after(millis, 200).header(header("x-ratelimit-remaining"), left.into());
+        reply.header(header("x-ratelimit-reset"), HeaderValue::from_static("60"))
+    };
+    let replies = [(1_000, 1), (998, 150), (999, 100), (1, 1), (0, 150)];
+    let hosts = HostStates::new();
+    let replies = replies.map(|(left, millis)| of_a_thousand(left, millis));
+    let (client, script) = scripted_on(&hosts, config.build().unwrap(), replies);
+    let left = || hosts.quotas(URL, std::time::Instant::now())[0].remaining;
+    for (sends, expected) in [(1, 1_000), (3, 998), (4, 1), (5, 0)] {
+        assert_eq!((status(&client).await, script.sent().len()), (200, sends));
+        assert_eq!(left(), expected);
+    }
+    assert_eq!(lines.count("no hedge after 0.100s: limited"), 1, "{:?}", lines.all());
 }
 
 #[tokio::test(start_paused = true)]
