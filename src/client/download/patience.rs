@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Progress of this many bytes always counts, however long the resource is.
-const MUCH: u64 = 64 * 1024;
+const MUCH: u64 = 65_536;
 
 /// Counts the tries in a row that brought no progress, and the restarts.
 #[derive(Clone, Debug)]

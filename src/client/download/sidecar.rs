@@ -9,7 +9,7 @@ use crate::client::download::validator::Validator;
 const TITLE: &[u8] = b"reqwest-resilient part 1";
 
 /// A longer file is none of ours.
-pub(crate) const MOST_BYTES: u64 = 64 * 1024;
+pub(crate) const MOST_BYTES: u64 = 65_536;
 
 /// Writes what is known of a download whose resource has this key. `None` if it is not resumable.
 ///
