@@ -557,6 +557,9 @@ fn a_url_at_a_wrong_place_shows_no_secret() {
         format!("backoff = '{url}'"),
         format!("max_retries = '{url}'"),
         format!("idempotency_key = '{url}'"),
+        format!("'{url}' = true"),
+        format!("[mirrors.'https://a.example/']\n'{url}' = true"),
+        format!("hosts.'a.example'.'{url}' = true"),
     ] {
         let file: RawConfig = toml::from_str(&wrong).unwrap();
         let error = file.build().unwrap_err();

@@ -229,8 +229,8 @@ fn read_table(
     faults: &mut Vec<ConfigFault>,
 ) -> Table {
     let full = |name: &str| match path {
-        "" => name.to_owned(),
-        _ => format!("{path}.{name}"),
+        "" => shown(name),
+        _ => format!("{path}.{}", shown(name)),
     };
     let mut table = Table::new();
     for (i, (name, tree)) in entries.iter().enumerate() {
@@ -252,6 +252,15 @@ fn read_table(
         }
     }
     table
+}
+
+/// Returns the name of a key as it may be shown: an unknown one may be anything, a URL or nothing.
+fn shown(name: &str) -> String {
+    let is_plain = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'_' | b'-' | b'$');
+    match !name.is_empty() && name.bytes().all(is_plain) {
+        true => name.to_owned(),
+        false => format!("{:?}", host_pattern::without_secrets(name)),
+    }
 }
 
 /// Returns a name in its one spelling, if it is one.
