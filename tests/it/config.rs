@@ -368,6 +368,20 @@ fn a_prefix_that_no_variable_has_is_a_mistake() {
     assert!(!RawConfig::from_env("RESILIENT_", vars).is_empty());
 }
 
+#[test]
+fn a_variable_without_a_name_of_its_own_is_named() {
+    for (name, expected) in [
+        ("P_", "P_ is not a setting, got …"),
+        ("P___DELAY", "\"\" is not a setting, got {delay = …}"),
+        ("P_BACKOFF__", "backoff.\"\" is not a setting, got …"),
+    ] {
+        let error = ResilientConfig::from_env("P_", [(name, "1s")]).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+    let error = ResilientConfig::from_env("", [("", "1s")]).unwrap_err();
+    assert_eq!(error.to_string(), "\"\" is not a setting, got …");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_file_over_a_config_changes_what_it_names() {
     let base = ResilientConfig::builder()

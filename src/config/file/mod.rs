@@ -175,9 +175,13 @@ impl RawConfig {
     ) -> Self {
         let mut tree = Tree::default();
         for (name, value) in vars {
-            if let Some(path) = name.as_ref().strip_prefix(prefix) {
-                let path = path.to_ascii_lowercase();
-                let path: Vec<_> = path.split("__").collect();
+            if let Some(rest) = name.as_ref().strip_prefix(prefix) {
+                let rest = rest.to_ascii_lowercase();
+                let path: Vec<_> = match &*rest {
+                    // Its fault has to name it.
+                    "" => vec![prefix],
+                    rest => rest.split("__").collect(),
+                };
                 tree.insert(&path, Tree::Bare(value.as_ref().to_owned()));
             }
         }
