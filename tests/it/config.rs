@@ -486,6 +486,13 @@ fn no_hosts_are_a_fault_of_a_config_and_one_host_of_a_map() {
 }
 
 #[test]
+fn a_cap_of_zero_is_named_with_its_path() {
+    let backoff = reqwest_resilient::Exponential::new(SECOND).max_delay(Duration::ZERO);
+    let error = ResilientConfig::builder().backoff(backoff).build().unwrap_err();
+    assert_eq!(error.to_string(), "backoff.max_delay must be > 0, got 0ns");
+}
+
+#[test]
 fn zeros_of_files_are_named() {
     for (text, field) in [
         ("max_hosts = 0", "max_hosts"),
