@@ -249,7 +249,8 @@ pub struct RetryInfo<'a> {
     pub wait: Duration,
     /// The source of the wait's length.
     pub source: &'a WaitSource,
-    /// The tokens left in the budget after this retry, if there is a budget.
+    /// The tokens left in the budget after this retry, if there is a budget. `None` where the next
+    /// attempt goes to another endpoint, whose budget pays.
     pub tokens: Option<f64>,
     /// The outcome of the previous attempt.
     pub outcome: &'a Outcome<'a>,

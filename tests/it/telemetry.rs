@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{Extensions, HeaderValue, header};
+use reqwest_middleware::ClientBuilder;
 use reqwest_resilient::telemetry::{AttemptSpan, MetricsObserver, TracingObserver};
-use reqwest_resilient::testing::Reply;
+use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    AttemptLog, AttemptScope, BreakerConfig, ChangeReason, CircuitBreaker, Constant, Event,
-    HostStates, Jitter, Observer, Outcome, RequestBuilderExt, RequestInfo, ResendCount,
-    ResilientConfig, ResilientConfigBuilder, StopReason,
+    AttemptLog, AttemptScope, BreakerConfig, BudgetConfig, ChangeReason, CircuitBreaker, Constant,
+    Event, HostStates, Jitter, Mirrors, Observer, Outcome, RequestBuilderExt, RequestInfo,
+    ResendCount, Resilient, ResilientConfig, ResilientConfigBuilder, RetryOverride, StopReason,
 };
 use tracing::Level;
 
@@ -187,6 +188,33 @@ async fn no_observer_changes_what_happens() {
     let (client, script) = scripted(config, replies);
     assert_eq!(client.get(URL).send().await.unwrap().status(), 200);
     assert_eq!(script.sent().len(), 2);
+}
+
+/// With mirrors the budget of the next endpoint's host pays: its tokens are not those of the one
+/// that failed.
+#[test]
+fn tokens_are_shown_for_the_host_whose_they_are() {
+    let witness = Witness::default();
+    witness.run(|| {
+        let own = BudgetConfig::default().size(5);
+        let config = ResilientConfig::builder()
+            .mirrors(Mirrors::new("https://a.example/").also("https://b.example/"))
+            .host("b.example", RetryOverride::new().retry_budget(own))
+            .observer(MetricsObserver::new())
+            .build()
+            .unwrap();
+        let script = Script::new([Reply::status(200)]).for_host("a.example", [Reply::status(503)]);
+        let client = ClientBuilder::new(crate::support::idle_client())
+            .with(Resilient::new(config))
+            .with(script)
+            .build();
+        async move {
+            assert_eq!(client.get("https://a.example/").send().await.unwrap().status(), 200);
+        }
+    });
+    let tokens = |it: &String| it.starts_with("resilient_budget_tokens");
+    let tokens: Vec<_> = witness.metrics().into_iter().filter(tokens).collect();
+    assert_eq!(tokens, ["resilient_budget_tokens{host=b.example} 5"]);
 }
 
 #[test]
