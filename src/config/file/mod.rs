@@ -133,6 +133,7 @@ mod parts;
 #[cfg(feature = "schemars")]
 mod schema;
 mod shape;
+mod spelling;
 mod tree;
 mod value;
 
@@ -188,11 +189,13 @@ impl RawConfig {
         Self(tree)
     }
 
-    /// Lays these settings over `base`: tables are merged, all else, lists too, is replaced.
+    /// Lays these settings over `base`: tables are merged, all else, lists too, is replaced. A host,
+    /// a header or a base URL is the same in every spelling.
     ///
     /// A limit here shortens what `base` says within it: `max_total_time` the `attempt_timeout`, and
     /// `max_wait_time` the `max_delay` of the backoff.
-    pub fn over(self, base: Self) -> Self {
+    pub fn over(self, mut base: Self) -> Self {
+        keys::ROOT.respell(&self.0, &mut base.0);
         let mut merged = self.0.clone().over(base.0);
         limits::shorten(&self.0, &mut merged);
         Self(merged)

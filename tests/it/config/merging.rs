@@ -118,6 +118,37 @@ fn bounds_without_a_meaning_are_mistakes() {
     }
 }
 
+/// A variable has no capitals left, a file may have them.
+#[test]
+fn a_name_in_two_spellings_is_one_name_of_two_sources() {
+    let file = "hosts.'API.example.com' = { max_retries = 1, hint_headers.X-Other = true }
+                hint_headers = { X-Wait = true, x-zed = 'wait' }
+                [mirrors.'https://a.example']
+                endpoints = ['https://b.example/']";
+    let upper = "hosts.'api.example.com.' = { gate = false, hint_headers.x-other = 'veto' }
+                 hint_headers.x-wait = 'millis'
+                 mirrors.'https://A.example/'.strict = true";
+    let raw = |text: &str| toml::from_str::<RawConfig>(text).unwrap();
+    let expected = "hint_headers = { x-wait = 'millis', x-zed = 'wait' }
+                    mirrors.'https://a.example' = { endpoints = ['https://b.example'], strict = true }
+                    [hosts.'api.example.com']
+                    max_retries = 1
+                    gate = false
+                    hint_headers.x-other = 'veto'";
+    let merged = raw(upper).over(raw(file)).build().unwrap();
+    assert_eq!(shown(&merged), shown(&raw(expected).build().unwrap()));
+
+    let vars = [("P_HOSTS__API.EXAMPLE.COM__GATE", "off")];
+    let gate = RawConfig::from_env("P_", vars).over(raw(file)).build();
+    assert!(gate.is_ok(), "{gate:?}");
+
+    let twice = "hosts.'API.example.com'.gate = true\nhosts.'api.example.com'.gate = false";
+    for upper in [upper, "hosts.'api.example.com'.max_retries = 1"] {
+        let error = raw(upper).over(raw(twice)).build().unwrap_err().to_string();
+        assert!(error.contains("is given twice"), "{error}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cap_that_is_inherited_fits_the_delay_and_the_longest_wait() {
     let quiet = "jitter = 'none'\nretry_budget = false\ncircuit_breaker = false\n";
