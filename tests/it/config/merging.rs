@@ -6,8 +6,9 @@ use std::time::Duration;
 use reqwest_resilient::file::RawConfig;
 use reqwest_resilient::testing::Reply;
 use reqwest_resilient::{
-    BreakerConfig, CircuitBreakers, ConcurrencyLimit, Exponential, Jitter, Limit, ResilientConfig,
-    ResilientConfigBuilder, RetryOverride,
+    BreakerConfig, CircuitBreakers, ConcurrencyLimit, Exponential, HintFormat, HintHeaders,
+    IdempotencyKey, Jitter, KeyFormat, Limit, Mirrors, ResilientConfig, ResilientConfigBuilder,
+    RetryOverride,
 };
 
 use super::{SECOND, course, faults};
@@ -116,6 +117,59 @@ fn bounds_without_a_meaning_are_mistakes() {
         faults.sort();
         assert_eq!(faults, expected, "{text}");
     }
+}
+
+#[test]
+fn a_table_of_headers_a_key_and_mirrors_keep_what_they_do_not_name() {
+    let name = http::HeaderName::from_static;
+    let mirrors = |of: &str| Mirrors::instead_of(of).also("https://b.example/");
+    let general = IdempotencyKey::random().header(name("x-key"));
+    let base = builder()
+        .hint_headers(HintHeaders::default().with(name("x-code")).without(name("retry-after")))
+        .idempotency_key(general.clone())
+        .mirrors([mirrors("https://a.example/"), mirrors("https://c.example/")])
+        .build()
+        .unwrap();
+    let file: RawConfig = toml::from_str(
+        "hint_headers.x-file = 'veto'
+         idempotency_key.format = 'raw'
+         mirrors.'https://a.example' = { endpoints = ['https://d.example/'] }
+         [hosts.a]
+         hint_headers.x-host = true
+         idempotency_key.format = 'quoted'
+         mirrors.'https://e.example' = { endpoints = ['https://b.example/'] }
+         [hosts.b]
+         hint_headers = false
+         idempotency_key = true
+         mirrors = false",
+    )
+    .unwrap();
+    let hints = HintHeaders::default()
+        .with(name("x-code"))
+        .without(name("retry-after"))
+        .with_format(name("x-file"), HintFormat::Veto);
+    let sets = || {
+        let own = Mirrors::instead_of("https://a.example/").also("https://d.example/");
+        [own, mirrors("https://c.example/")]
+    };
+    let of_a = RetryOverride::new()
+        .hint_headers(hints.clone().with(name("x-host")))
+        .idempotency_key(general.clone())
+        .mirrors([mirrors("https://e.example/")].into_iter().chain(sets()).collect::<Vec<_>>());
+    let raw = || general.clone().format(KeyFormat::Raw);
+    let of_b = RetryOverride::new()
+        .hint_headers(HintHeaders::none())
+        .idempotency_key(raw())
+        .without_mirrors();
+    let expected = builder()
+        .hint_headers(hints)
+        .idempotency_key(raw())
+        .mirrors(sets())
+        .host("a", of_a)
+        .host("b", of_b)
+        .build()
+        .unwrap();
+    assert_eq!(shown(&file.over_config(&base).unwrap()), shown(&expected));
 }
 
 /// A variable has no capitals left, a file may have them.
