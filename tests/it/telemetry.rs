@@ -217,6 +217,38 @@ fn tokens_are_shown_for_the_host_whose_they_are() {
     assert_eq!(tokens, ["resilient_budget_tokens{host=b.example} 5"]);
 }
 
+/// The rest of a download is asked for by a request of its own, which is a resend all the same.
+#[cfg(feature = "download")]
+#[test]
+fn the_spans_of_a_download_count_its_sends() {
+    let witness = Witness::default();
+    let reply = |status, body: &'static str, length: u64| {
+        let tagged = Reply::status(status).header(header::ETAG, HeaderValue::from_static("\"a\""));
+        tagged.header(header::CONTENT_LENGTH, length.into()).body(body)
+    };
+    let range = HeaderValue::from_static("bytes 4-9/10");
+    let replies = [
+        reply(200, "0123456789", 10).body_breaks_after(4),
+        Reply::status(503),
+        reply(206, "456789", 6).header(header::CONTENT_RANGE, range),
+    ];
+    witness.run(|| {
+        let (client, _) =
+            scripted(steady().observer(TracingObserver::new()).build().unwrap(), replies);
+        async move {
+            let bytes = reqwest_resilient::DownloadExt::download(client.get(URL)).bytes().await;
+            assert_eq!(bytes.unwrap(), "0123456789");
+        }
+    });
+    let counts: Vec<_> = witness
+        .lines()
+        .into_iter()
+        .filter(|it| it.starts_with("http_attempt"))
+        .map(|it| it.split_once("resend_count=").map(|it| it.1[..1].to_owned()))
+        .collect();
+    assert_eq!(counts, [None, Some("1".into()), Some("2".into())]);
+}
+
 #[test]
 fn hosts_are_bounded() {
     let witness = Witness::default();

@@ -12,10 +12,10 @@ use crate::common::clock::Instant;
 use crate::config::overrides::RetryOverride;
 use crate::error::HttpRequestError;
 use crate::execution::body::stall::WatchesItself;
-use crate::execution::original::ResendCount;
 use crate::execution::route::{Avoids, ResumesFrom};
 use crate::observe::attempt_log::AttemptLog;
 use crate::observe::history::{History, ResponseExt};
+use crate::observe::resend_count::ResendCount;
 
 /// The number of histories that are kept.
 const MOST_HISTORIES: usize = 64;
