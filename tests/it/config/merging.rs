@@ -172,6 +172,45 @@ fn a_table_of_headers_a_key_and_mirrors_keep_what_they_do_not_name() {
     assert_eq!(shown(&file.over_config(&base).unwrap()), shown(&expected));
 }
 
+#[test]
+fn a_general_limit_shortens_what_a_config_says_of_its_hosts() {
+    let own = || {
+        let backoff = Exponential::new(SECOND).max_delay(9 * SECOND);
+        RetryOverride::new().attempt_timeout(9 * SECOND).backoff(backoff)
+    };
+    let base = builder()
+        .host("a", own())
+        .host("b", own().max_total_time(30 * SECOND).max_wait_time(20 * SECOND))
+        .build()
+        .unwrap();
+    let limited = base.to_builder().max_total_time(4 * SECOND).max_wait_time(3 * SECOND);
+    let limited = limited.build().unwrap();
+    let text = shown(&limited);
+    for (timeout, times) in [("4s", 1), ("9s", 1)] {
+        let timeout = format!(
+            "attempt_timeout: Some(\n                Some(\n                    {timeout},"
+        );
+        assert_eq!(text.matches(&timeout).count(), times, "{text}");
+    }
+    // What was shortened stays so, and what is set anew is judged.
+    assert!(limited.to_builder().max_retries(1).build().is_ok());
+    let raw = |text: &str| toml::from_str::<RawConfig>(text).unwrap();
+    let limits = "max_total_time = '4s'\nmax_wait_time = '3s'";
+    assert_eq!(shown(&raw(limits).over_config(&base).unwrap()), text);
+    assert!(raw(&format!("{limits}\nhosts.a.max_retries = 1")).over_config(&base).is_ok());
+    for (host, fault) in [
+        ("attempt_timeout = '9s'", "hosts.\"a\".attempt_timeout must not be longer"),
+        ("backoff.max_delay = '9s'", "hosts.\"a\".backoff.max_delay must not be longer"),
+    ] {
+        let error = raw(&format!("{limits}\nhosts.a.{host}")).over_config(&base).unwrap_err();
+        assert!(error.to_string().starts_with(fault), "{error}");
+        assert_eq!(error.faults().len(), 1, "{error}");
+    }
+    let anew = base.to_builder().max_total_time(4 * SECOND).host("a", own());
+    let error = anew.build().unwrap_err().to_string();
+    assert!(error.starts_with("hosts.\"a\".attempt_timeout must not be longer"), "{error}");
+}
+
 /// A variable has no capitals left, a file may have them.
 #[test]
 fn a_name_in_two_spellings_is_one_name_of_two_sources() {
