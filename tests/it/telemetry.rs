@@ -88,6 +88,17 @@ async fn a_rejection_before_the_first_attempt_is_in_the_log_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_success_at_once_has_its_history_in_the_log_alone() {
+    for config in [steady(), steady().on_event(|_| ())] {
+        let (client, _) = scripted(config.build().unwrap(), []);
+        let log = AttemptLog::new();
+        let response = client.get(URL).with_extension(log.clone()).send().await.unwrap();
+        assert_eq!(reqwest_resilient::ResponseExt::history(&response), None);
+        assert_eq!(log.history().attempts().len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_history_keeps_the_last_64() {
     let (client, _) = scripted(steady().max_retries(99).build().unwrap(), [Reply::status(503)]);
     let error = client.get(URL).send_resilient().await.unwrap_err();
