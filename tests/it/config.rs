@@ -380,6 +380,9 @@ fn a_variable_without_a_name_of_its_own_is_named() {
     }
     let error = ResilientConfig::from_env("", [("", "1s")]).unwrap_err();
     assert_eq!(error.to_string(), "\"\" is not a setting, got …");
+    let none: [(&str, &str); 0] = [];
+    let error = ResilientConfig::from_env("", none).unwrap_err();
+    assert_eq!(error.to_string(), "\"\" must begin the name of a variable, got none that does");
 }
 
 #[tokio::test(start_paused = true)]

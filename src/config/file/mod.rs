@@ -272,7 +272,7 @@ impl ResilientConfig {
         let raw = RawConfig::from_env(prefix, vars);
         let none = raw.is_empty().then(|| {
             let rule = "must begin the name of a variable";
-            ConfigFault::new(prefix.to_owned(), rule, format_args!("none that does"))
+            ConfigFault::new(shape::shown(prefix), rule, format_args!("none that does"))
         });
         ConfigError::unless_none(none.into_iter().collect())?;
         raw.build()

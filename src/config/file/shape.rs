@@ -259,8 +259,8 @@ fn read_table(
     table
 }
 
-/// Returns the name of a key as it may be shown: an unknown one may be anything, a URL or nothing.
-fn shown(name: &str) -> String {
+/// Returns a name as it may be shown: that of an unknown key may be anything, a URL or nothing.
+pub(super) fn shown(name: &str) -> String {
     let is_plain = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'_' | b'-' | b'$');
     match !name.is_empty() && name.bytes().all(is_plain) {
         true => name.to_owned(),
