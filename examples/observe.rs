@@ -109,7 +109,7 @@ fn careful_client(api: &str, down: &str, fleet: &Fleet) -> Result<ClientWithMidd
         .observer(MetricsObserver::new().client("careful"))
         .build()?;
     let resilient = Resilient::new(config).with_fleet(fleet);
-    Ok(ClientBuilder::new(reqwest::Client::new()).with(resilient).build())
+    Ok(ClientBuilder::new(Resilient::reqwest_builder().build()?).with(resilient).build())
 }
 
 /// Logs to stdout, spans to OpenTelemetry.

@@ -231,7 +231,6 @@ pub use error::{ErrorKind, HttpRequestError};
 #[doc(hidden)]
 pub use execution::bench;
 pub use execution::body::BodyFactory;
-pub use execution::original::ResendCount;
 pub use host::gate::RateLimited;
 pub use host::hedge::{Hedge, HedgeRefusal};
 pub use host::limit::{ConcurrencyLimit, Limit, LimitUse, Limited, QueueOrder};
@@ -249,6 +248,7 @@ pub use observe::listeners::{AttemptScope, Observer};
 pub use observe::message::TimeLimit;
 pub use observe::misuse::Misuse;
 pub use observe::redact::RedactedUrl;
+pub use observe::resend_count::ResendCount;
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 pub use observe::telemetry;
 pub use outcome::classify::RetryMethods;

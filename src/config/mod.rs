@@ -160,12 +160,15 @@ impl ResilientConfig {
         Self { policy: Arc::new(Policy::aresilient()) }
     }
 
-    /// Returns a builder that starts from these settings.
+    /// Returns a builder that starts from these settings. A limit that is set on it shortens what they
+    /// say, those of hosts too: `max_total_time` the `attempt_timeout`, and `max_wait_time` the longest
+    /// delay of the backoff.
     pub fn to_builder(&self) -> ResilientConfigBuilder {
         let host = |it: &HostPolicy| (Arc::clone(&it.name), Arc::clone(&it.patch));
-        let hosts = self.policy.all_hosts().map(host).collect();
+        let hosts: Vec<_> = self.policy.all_hosts().map(host).collect();
         let (base, max_hosts) = (Arc::clone(&self.policy), self.policy.max_hosts);
-        ResilientConfigBuilder { base, patch: Patch::default(), hosts, max_hosts }
+        let (patch, inherited) = (Patch::default(), hosts.len());
+        ResilientConfigBuilder { base, patch, hosts, inherited, max_hosts }
     }
 
     /// Returns these settings with the callbacks, observers, predicates and hosts of `other`.
@@ -217,6 +220,8 @@ pub struct ResilientConfigBuilder {
     base: Arc<Policy>,
     patch: Patch,
     hosts: Vec<(Arc<str>, Arc<Patch>)>,
+    /// The number of hosts, the first ones, that are those of `base`.
+    inherited: usize,
     max_hosts: usize,
 }
 
@@ -260,7 +265,11 @@ impl ResilientConfigBuilder {
     /// longer than the total time, an invalid host pattern, a breaker without a rule, settings that
     /// contradict each other.
     pub fn build(self) -> Result<ResilientConfig, ConfigError> {
-        let hosts = self.hosts.iter().map(|(name, patch)| (&**name, patch));
+        let mut hosts = self.hosts;
+        for (_, patch) in hosts.iter_mut().take(self.inherited) {
+            Arc::make_mut(patch).shorten(&self.patch);
+        }
+        let hosts = hosts.iter().map(|(name, patch)| (&**name, patch));
         let mut policy = self.base.patched([&self.patch]).with_hosts(hosts);
         policy.max_hosts = self.max_hosts;
         policy.check()?;

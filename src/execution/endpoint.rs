@@ -161,6 +161,11 @@ impl<'p> Execution<'p> {
         Some(plan).filter(|it| route.current != Some(it.at))
     }
 
+    /// Returns whether the next attempt is one at another endpoint.
+    pub(super) fn goes_elsewhere(&self) -> bool {
+        self.route.as_ref().is_some_and(|it| it.planned.is_some() && it.planned != it.current)
+    }
+
     /// Makes the next attempt one at the same endpoint.
     pub(super) fn stay(&mut self) {
         if let Some(route) = &mut self.route {

@@ -136,7 +136,7 @@ impl<'p> Execution<'p> {
             None => {}
             Some(Decision::Return(stop)) => self.recorder.ended(outcome, *stop, now),
             Some(Decision::Retry { after, source }) => {
-                self.recorder.waiting(outcome, *after, source, now);
+                self.recorder.waiting(outcome, *after, source, self.standing_before_retry());
             }
         }
     }

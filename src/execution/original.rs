@@ -7,6 +7,7 @@ use reqwest::Request;
 
 use crate::execution::record::SendRecord;
 use crate::observe::attempt_log::AttemptLog;
+use crate::observe::resend_count::ResendCount;
 use crate::outcome::not_sent;
 use crate::retry::decision::StopReason;
 
@@ -134,8 +135,8 @@ impl<'a> Original<'a> {
     }
 
     fn resends(&self, attempt: u32) -> ResendCount {
-        let before = self.resent.map_or(0, |it| it.0);
-        ResendCount(before.saturating_add(attempt.saturating_sub(1)))
+        let before = self.resent.map_or(0, ResendCount::get);
+        ResendCount::of(before.saturating_add(attempt.saturating_sub(1)))
     }
 
     /// Returns whether a `Resilient` further in gave the attempt up.
@@ -193,35 +194,3 @@ struct GaveUp;
 /// them again.
 #[derive(Clone, Copy)]
 struct Hedged;
-
-/// The number of earlier sends of a request, in the extensions of every attempt but the first: what
-/// OpenTelemetry calls `http.request.resend_count`.
-///
-/// For middleware further in, which sees one attempt only; absent means 0. Re-sends of a
-/// [`Resilient`](crate::Resilient) further out count too. Redirects, which the client follows by
-/// itself, do not.
-///
-/// ```
-/// use http::Extensions;
-/// use reqwest_resilient::ResendCount;
-///
-/// fn on_request_start(extensions: &Extensions) {
-///     // A field of the span; tracing-opentelemetry makes numbers of signed ones only.
-///     let resend_count = extensions.get::<ResendCount>().map(|it| i64::from(it.get()));
-/// }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ResendCount(u32);
-
-impl ResendCount {
-    /// Returns the number: 1 or more.
-    pub const fn get(self) -> u32 {
-        self.0
-    }
-
-    /// Builds the number after this many sends.
-    #[cfg(feature = "download")]
-    pub(crate) fn of(sends: u32) -> Self {
-        Self(sends)
-    }
-}

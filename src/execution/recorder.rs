@@ -111,7 +111,7 @@ impl<'p> Recorder<'p> {
         if self.is_observed() {
             let (method, url) = (request.method(), self.policy.redacted(request.url()));
             let max_retries = self.policy.max_retries;
-            let endpoint = self.endpoint.as_ref().map(|it| it.0);
+            let endpoint = self.endpoint.as_ref().map(|it| self.policy.redacted(it.0));
             let info = RequestInfo {
                 method,
                 url,

@@ -309,7 +309,7 @@ impl<'p> Execution<'p> {
             }
             // The backoff begins now: what has just worked may have used up a rate limit.
             let outcome = self.outcome(original, last.view::<C>());
-            self.recorder.has_token(&outcome, after, &source, self.standing());
+            self.recorder.has_token(&outcome, after, &source, self.standing_before_retry());
         }
         if !after.is_zero() && !self.waits_at_gate {
             tokio::time::sleep_until(clock::after(self.now, after)).await;
@@ -323,5 +323,12 @@ impl<'p> Execution<'p> {
         let tokens = self.recorder.is_observed().then(|| self.admission.budget_left(self.now));
         let (attempts, elapsed) = (self.retry.attempts(), self.retry.elapsed(self.now));
         Standing { attempts, elapsed, tokens: tokens.flatten() }
+    }
+
+    /// Returns the same before a retry, without the tokens of another host's budget, which pays for an
+    /// attempt there.
+    pub(super) fn standing_before_retry(&self) -> Standing {
+        let now = self.standing();
+        Standing { tokens: now.tokens.filter(|_| !self.goes_elsewhere()), ..now }
     }
 }

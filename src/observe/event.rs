@@ -3,7 +3,6 @@
 use std::{fmt, time::Duration};
 
 use http::{Extensions, Method};
-use reqwest::Url;
 
 use crate::breaker::StateChange;
 use crate::common::amount::Counted;
@@ -220,7 +219,7 @@ pub struct RequestInfo<'a> {
     /// The extensions of this attempt, with what the caller and other middleware put there.
     pub extensions: &'a Extensions,
     /// The base URL of the endpoint that is asked, of those that [`Mirrors`](crate::Mirrors) name.
-    pub endpoint: Option<&'a Url>,
+    pub endpoint: Option<RedactedUrl<'a>>,
 }
 
 /// A wait before the next attempt.
@@ -250,7 +249,8 @@ pub struct RetryInfo<'a> {
     pub wait: Duration,
     /// The source of the wait's length.
     pub source: &'a WaitSource,
-    /// The tokens left in the budget after this retry, if there is a budget.
+    /// The tokens left in the budget after this retry, if there is a budget. `None` where the next
+    /// attempt goes to another endpoint, whose budget pays.
     pub tokens: Option<f64>,
     /// The outcome of the previous attempt.
     pub outcome: &'a Outcome<'a>,

@@ -5,6 +5,7 @@ use std::{error::Error, fmt, time::Duration};
 use http::{Method, StatusCode};
 
 use crate::common::amount::Counted;
+use crate::common::fault::ConfigError;
 use crate::observe::redact::RedactedUrl;
 use crate::outcome::{FailureKind, Outcome, OutcomeResult, transport_error};
 use crate::retry::decision::StopReason;
@@ -84,7 +85,10 @@ impl fmt::Display for Message<'_> {
                     let text = transport_error::root_text(error);
                     return write!(f, ": {}", self.url.redact(&text));
                 }
-                let words = transport_error::remedy(error).or_else(|| in_words(kind));
+                let words = match error.is::<ConfigError>() {
+                    true => Some("its settings are invalid"),
+                    false => transport_error::remedy(error).or_else(|| in_words(kind)),
+                };
                 words.map_or(Ok(()), |it| write!(f, ": {it}"))
             }
         }

@@ -11,5 +11,6 @@ pub(crate) mod misuse;
 pub(crate) mod misuses;
 pub(crate) mod redact;
 pub(crate) mod redacted_source;
+pub(crate) mod resend_count;
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 pub mod telemetry;

@@ -368,6 +368,23 @@ fn a_prefix_that_no_variable_has_is_a_mistake() {
     assert!(!RawConfig::from_env("RESILIENT_", vars).is_empty());
 }
 
+#[test]
+fn a_variable_without_a_name_of_its_own_is_named() {
+    for (name, expected) in [
+        ("P_", "P_ is not a setting, got …"),
+        ("P___DELAY", "\"\" is not a setting, got {delay = …}"),
+        ("P_BACKOFF__", "backoff.\"\" is not a setting, got …"),
+    ] {
+        let error = ResilientConfig::from_env("P_", [(name, "1s")]).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+    let error = ResilientConfig::from_env("", [("", "1s")]).unwrap_err();
+    assert_eq!(error.to_string(), "\"\" is not a setting, got …");
+    let none: [(&str, &str); 0] = [];
+    let error = ResilientConfig::from_env("", none).unwrap_err();
+    assert_eq!(error.to_string(), "\"\" must begin the name of a variable, got none that does");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_file_over_a_config_changes_what_it_names() {
     let base = ResilientConfig::builder()
@@ -472,6 +489,13 @@ fn no_hosts_are_a_fault_of_a_config_and_one_host_of_a_map() {
 }
 
 #[test]
+fn a_cap_of_zero_is_named_with_its_path() {
+    let backoff = reqwest_resilient::Exponential::new(SECOND).max_delay(Duration::ZERO);
+    let error = ResilientConfig::builder().backoff(backoff).build().unwrap_err();
+    assert_eq!(error.to_string(), "backoff.max_delay must be > 0, got 0ns");
+}
+
+#[test]
 fn zeros_of_files_are_named() {
     for (text, field) in [
         ("max_hosts = 0", "max_hosts"),
@@ -557,6 +581,9 @@ fn a_url_at_a_wrong_place_shows_no_secret() {
         format!("backoff = '{url}'"),
         format!("max_retries = '{url}'"),
         format!("idempotency_key = '{url}'"),
+        format!("'{url}' = true"),
+        format!("[mirrors.'https://a.example/']\n'{url}' = true"),
+        format!("hosts.'a.example'.'{url}' = true"),
     ] {
         let file: RawConfig = toml::from_str(&wrong).unwrap();
         let error = file.build().unwrap_err();

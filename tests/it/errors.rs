@@ -8,7 +8,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
     BodyFactory, BreakerConfig, HttpRequestError, RequestBuilderExt, ResilientClient,
-    ResilientConfigBuilder, TimeLimit,
+    ResilientConfigBuilder, RetryOverride, TimeLimit,
 };
 
 use crate::support::{URL, fault, scripted, steady};
@@ -32,6 +32,17 @@ fn stands_once(error: HttpRequestError, cause: &str) {
 async fn ended(config: ResilientConfigBuilder, reply: Reply) -> HttpRequestError {
     let (client, _) = scripted(config.build().unwrap(), [reply]);
     client.get(URL).send_resilient().await.unwrap_err()
+}
+
+#[tokio::test(start_paused = true)]
+async fn invalid_settings_of_a_request_are_named_as_such() {
+    let (client, _) = scripted(steady().build().unwrap(), []);
+    let invalid = RetryOverride::new().max_wait_time(Duration::ZERO);
+    let error = client.get(URL).with_extension(invalid).send_resilient().await.unwrap_err();
+    let start = "GET request to https://api.example.com/data failed after 0 attempts: ";
+    assert_eq!(error.to_string(), format!("{start}its settings are invalid"));
+    assert_eq!(format!("{error:#}"), format!("{start}max_wait_time must be > 0, got 0ns"));
+    stands_once(error, "max_wait_time must be > 0");
 }
 
 type Fault = fn() -> reqwest::Error;
@@ -228,7 +239,7 @@ fn errors_and_configs_pass_through_catch_unwind() {
     fn passes<T: std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
     passes::<HttpRequestError>();
     passes::<reqwest_resilient::ResilientConfig>();
-    passes::<reqwest_resilient::RetryOverride>();
+    passes::<RetryOverride>();
     passes::<reqwest_resilient::Resilient>();
     passes::<ResilientClient>();
 }

@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{Extensions, HeaderValue, header};
+use reqwest_middleware::ClientBuilder;
 use reqwest_resilient::telemetry::{AttemptSpan, MetricsObserver, TracingObserver};
-use reqwest_resilient::testing::Reply;
+use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    AttemptLog, AttemptScope, BreakerConfig, ChangeReason, CircuitBreaker, Constant, Event,
-    HostStates, Jitter, Observer, Outcome, RequestBuilderExt, RequestInfo, ResendCount,
-    ResilientConfig, ResilientConfigBuilder, StopReason,
+    AttemptLog, AttemptScope, BreakerConfig, BudgetConfig, ChangeReason, CircuitBreaker, Constant,
+    Event, HostStates, Jitter, Mirrors, Observer, Outcome, RequestBuilderExt, RequestInfo,
+    ResendCount, Resilient, ResilientConfig, ResilientConfigBuilder, RetryOverride, StopReason,
 };
 use tracing::Level;
 
@@ -84,6 +85,17 @@ async fn a_rejection_before_the_first_attempt_is_in_the_log_too() {
     assert_eq!(log.history().stop_reason(), Some(StopReason::CircuitOpen));
     assert_eq!(error.history(), &log.history());
     assert_eq!(log.history().to_string(), "-- +0.000s circuit_open\nended: circuit_open");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_at_once_has_its_history_in_the_log_alone() {
+    for config in [steady(), steady().on_event(|_| ())] {
+        let (client, _) = scripted(config.build().unwrap(), []);
+        let log = AttemptLog::new();
+        let response = client.get(URL).with_extension(log.clone()).send().await.unwrap();
+        assert_eq!(reqwest_resilient::ResponseExt::history(&response), None);
+        assert_eq!(log.history().attempts().len(), 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -187,6 +199,65 @@ async fn no_observer_changes_what_happens() {
     let (client, script) = scripted(config, replies);
     assert_eq!(client.get(URL).send().await.unwrap().status(), 200);
     assert_eq!(script.sent().len(), 2);
+}
+
+/// With mirrors the budget of the next endpoint's host pays: its tokens are not those of the one
+/// that failed.
+#[test]
+fn tokens_are_shown_for_the_host_whose_they_are() {
+    let witness = Witness::default();
+    witness.run(|| {
+        let own = BudgetConfig::default().size(5);
+        let config = ResilientConfig::builder()
+            .mirrors(Mirrors::new("https://a.example/").also("https://b.example/"))
+            .host("b.example", RetryOverride::new().retry_budget(own))
+            .observer(MetricsObserver::new())
+            .build()
+            .unwrap();
+        let script = Script::new([Reply::status(200)]).for_host("a.example", [Reply::status(503)]);
+        let client = ClientBuilder::new(crate::support::idle_client())
+            .with(Resilient::new(config))
+            .with(script)
+            .build();
+        async move {
+            assert_eq!(client.get("https://a.example/").send().await.unwrap().status(), 200);
+        }
+    });
+    let tokens = |it: &String| it.starts_with("resilient_budget_tokens");
+    let tokens: Vec<_> = witness.metrics().into_iter().filter(tokens).collect();
+    assert_eq!(tokens, ["resilient_budget_tokens{host=b.example} 5"]);
+}
+
+/// The rest of a download is asked for by a request of its own, which is a resend all the same.
+#[cfg(feature = "download")]
+#[test]
+fn the_spans_of_a_download_count_its_sends() {
+    let witness = Witness::default();
+    let reply = |status, body: &'static str, length: u64| {
+        let tagged = Reply::status(status).header(header::ETAG, HeaderValue::from_static("\"a\""));
+        tagged.header(header::CONTENT_LENGTH, length.into()).body(body)
+    };
+    let range = HeaderValue::from_static("bytes 4-9/10");
+    let replies = [
+        reply(200, "0123456789", 10).body_breaks_after(4),
+        Reply::status(503),
+        reply(206, "456789", 6).header(header::CONTENT_RANGE, range),
+    ];
+    witness.run(|| {
+        let (client, _) =
+            scripted(steady().observer(TracingObserver::new()).build().unwrap(), replies);
+        async move {
+            let bytes = reqwest_resilient::DownloadExt::download(client.get(URL)).bytes().await;
+            assert_eq!(bytes.unwrap(), "0123456789");
+        }
+    });
+    let counts: Vec<_> = witness
+        .lines()
+        .into_iter()
+        .filter(|it| it.starts_with("http_attempt"))
+        .map(|it| it.split_once("resend_count=").map(|it| it.1[..1].to_owned()))
+        .collect();
+    assert_eq!(counts, [None, Some("1".into()), Some("2".into())]);
 }
 
 #[test]

@@ -166,11 +166,11 @@ impl Context {
     }
 
     /// Notifies listeners that a download goes on after a break.
-    pub(crate) fn notify_resuming(&self, url: &Url, going_on: GoingOn) {
+    pub(crate) fn notify_resuming(&self, (method, url): (&Method, &Url), going_on: GoingOn) {
         let Some(policy) = self.policy() else { return };
         let GoingOn { received, total, restarts, wait } = going_on;
         let url = RedactedUrl::new(url, policy.redact_path.as_ref());
-        let info = ResumeInfo { method: &Method::GET, url, received, total, restarts, wait };
+        let info = ResumeInfo { method, url, received, total, restarts, wait };
         policy.listeners.notify(&Event::Resuming(&info));
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{Extensions, HeaderName, HeaderValue, header};
+use http::{Extensions, HeaderName, HeaderValue, Method, header};
 use reqwest::{Request, Response, Url};
 use reqwest_middleware::{ClientWithMiddleware, RequestBuilder};
 
@@ -12,10 +12,10 @@ use crate::common::clock::Instant;
 use crate::config::overrides::RetryOverride;
 use crate::error::HttpRequestError;
 use crate::execution::body::stall::WatchesItself;
-use crate::execution::original::ResendCount;
 use crate::execution::route::{Avoids, ResumesFrom};
 use crate::observe::attempt_log::AttemptLog;
 use crate::observe::history::{History, ResponseExt};
+use crate::observe::resend_count::ResendCount;
 
 /// The number of histories that are kept.
 const MOST_HISTORIES: usize = 64;
@@ -25,6 +25,7 @@ pub(crate) struct Sender {
     client: ClientWithMiddleware,
     /// `None` once a request that cannot be copied was sent.
     request: Option<Request>,
+    method: Method,
     url: Url,
     extensions: Extensions,
     link: Link,
@@ -54,6 +55,7 @@ impl Sender {
         extensions.insert(WatchesItself);
         let mut this = Self {
             client,
+            method: request.method().clone(),
             url: request.url().clone(),
             request: None,
             extensions,
@@ -71,7 +73,7 @@ impl Sender {
     pub(crate) fn replace(&mut self, mut request: Request) {
         let identity = HeaderValue::from_static("identity");
         request.headers_mut().entry(header::ACCEPT_ENCODING).or_insert(identity);
-        self.url = request.url().clone();
+        (self.method, self.url) = (request.method().clone(), request.url().clone());
         self.request = Some(request);
     }
 
@@ -108,7 +110,7 @@ impl Sender {
         let copy = self.request.as_ref().and_then(Request::try_clone);
         let mut request = copy
             .or_else(|| self.request.take())
-            .unwrap_or_else(|| Request::new(http::Method::GET, self.url.clone()));
+            .unwrap_or_else(|| Request::new(Method::GET, self.url.clone()));
         let mut extensions = self.extensions.clone();
         if let Some(Rest { range, condition, from }) = rest {
             extensions.insert(from.clone());
@@ -157,5 +159,10 @@ impl Sender {
 
     pub(crate) fn url(&self) -> &Url {
         &self.url
+    }
+
+    /// Returns the method and the URL of its requests.
+    pub(crate) fn asked(&self) -> (&Method, &Url) {
+        (&self.method, &self.url)
     }
 }

@@ -338,7 +338,8 @@ impl Session {
             return Err(DownloadErrorKind::Deadline);
         }
         let (received, total) = (self.received, self.representation.length);
-        context.notify_resuming(self.sender.url(), GoingOn { received, total, restarts, wait });
+        let going_on = GoingOn { received, total, restarts, wait };
+        context.notify_resuming(self.sender.asked(), going_on);
         broken.release();
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;

@@ -1,5 +1,7 @@
 //! Makes settings of the values that were read.
 
+use std::sync::Arc;
+
 use crate::common::fault::ConfigFault;
 use crate::config::file::parts::Parts;
 use crate::config::file::value::{Table, Value, get, get_table};
@@ -16,13 +18,15 @@ pub(super) fn builder(
     let base = preset.map_or_else(|| base.clone(), |it| it.with_code_of(base));
     let mut general = Parts::of(base.policy());
     let settings = general.apply(RetryOverride::new(), table, "", faults);
+    let limits = settings.clone().into_patch();
     let mut builder = base.to_builder().settings(settings);
     if let Some(Value::Whole(hosts)) = get(table, "max_hosts") {
         builder = builder.max_hosts(usize::try_from(*hosts).unwrap_or(usize::MAX));
     }
     for (name, value) in get_table(table, "hosts") {
         let Value::Table(table) = value else { continue };
-        let patch = base.policy().patch_of(name).unwrap_or_default();
+        let mut patch = base.policy().patch_of(name).unwrap_or_default();
+        Arc::make_mut(&mut patch).shorten(&limits);
         let mut parts = general.clone().patched(&patch);
         let path = format!("hosts.{name:?}.");
         let settings = parts.apply(RetryOverride::of_patch(patch), table, &path, faults);

@@ -133,6 +133,7 @@ mod parts;
 #[cfg(feature = "schemars")]
 mod schema;
 mod shape;
+mod spelling;
 mod tree;
 mod value;
 
@@ -175,20 +176,26 @@ impl RawConfig {
     ) -> Self {
         let mut tree = Tree::default();
         for (name, value) in vars {
-            if let Some(path) = name.as_ref().strip_prefix(prefix) {
-                let path = path.to_ascii_lowercase();
-                let path: Vec<_> = path.split("__").collect();
+            if let Some(rest) = name.as_ref().strip_prefix(prefix) {
+                let rest = rest.to_ascii_lowercase();
+                let path: Vec<_> = match &*rest {
+                    // Its fault has to name it.
+                    "" => vec![prefix],
+                    rest => rest.split("__").collect(),
+                };
                 tree.insert(&path, Tree::Bare(value.as_ref().to_owned()));
             }
         }
         Self(tree)
     }
 
-    /// Lays these settings over `base`: tables are merged, all else, lists too, is replaced.
+    /// Lays these settings over `base`: tables are merged, all else, lists too, is replaced. A host,
+    /// a header or a base URL is the same in every spelling.
     ///
     /// A limit here shortens what `base` says within it: `max_total_time` the `attempt_timeout`, and
     /// `max_wait_time` the `max_delay` of the backoff.
-    pub fn over(self, base: Self) -> Self {
+    pub fn over(self, mut base: Self) -> Self {
+        keys::ROOT.respell(&self.0, &mut base.0);
         let mut merged = self.0.clone().over(base.0);
         limits::shorten(&self.0, &mut merged);
         Self(merged)
@@ -211,7 +218,8 @@ impl RawConfig {
     /// Validates the settings and lays them over `base`, which keeps what it has in code:
     /// callbacks, observers, predicates, keys, and every setting that is not named here.
     ///
-    /// A table changes what it names of that of `base`; a backoff of the caller's own is replaced
+    /// A limit here shortens what `base` says within it, as in [`over`](Self::over). A table changes what
+    /// it names of that of `base`; a backoff of the caller's own is replaced
     /// as a whole. With a `preset` all data starts from there, and of `base` stay its callbacks,
     /// observers, predicates and hosts.
     ///
@@ -264,7 +272,7 @@ impl ResilientConfig {
         let raw = RawConfig::from_env(prefix, vars);
         let none = raw.is_empty().then(|| {
             let rule = "must begin the name of a variable";
-            ConfigFault::new(prefix.to_owned(), rule, format_args!("none that does"))
+            ConfigFault::new(shape::shown(prefix), rule, format_args!("none that does"))
         });
         ConfigError::unless_none(none.into_iter().collect())?;
         raw.build()

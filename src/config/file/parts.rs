@@ -1,19 +1,23 @@
 //! Settings that are made of several values: backoff, circuit breaker, retry budget, limits and hedges.
 
-use std::{slice, time::Duration};
+use std::{slice, sync::Arc, time::Duration};
 
 use crate::breaker::CircuitBreakers;
 use crate::common::fault::ConfigFault;
 use crate::common::scope::Scope;
 use crate::config::file::keys::{
-    set_breaker, set_budget, set_concurrency, set_hedge, set_limit, set_rate, set_request,
+    set_breaker, set_budget, set_concurrency, set_hedge, set_key, set_limit, set_rate, set_request,
+    sets, with_hints,
 };
 use crate::config::file::value::{Table, Value, get};
 use crate::config::overrides::RetryOverride;
 use crate::config::policy::{Patch, Policy, Setting};
 use crate::host::hedge::Hedge;
 use crate::host::limit::{ConcurrencyLimit, Limit};
+use crate::host::mirrors::MirrorSets;
 use crate::host::rate::{Rate, RateLimit};
+use crate::outcome::hint::HintHeaders;
+use crate::outcome::idempotency::IdempotencyKey;
 use crate::retry::backoff::{BackoffShape, Constant, Exponential, Fibonacci, Linear};
 use crate::retry::budget::RetryBudget;
 
@@ -28,6 +32,9 @@ pub(super) struct Parts {
     concurrency: Option<ConcurrencyLimit>,
     rate: Option<RateLimit>,
     hedge: Option<Hedge>,
+    hints: Arc<HintHeaders>,
+    key: Option<IdempotencyKey>,
+    mirrors: Option<MirrorSets>,
 }
 
 impl Parts {
@@ -41,6 +48,9 @@ impl Parts {
             concurrency: policy.concurrency.clone(),
             rate: policy.rate.clone(),
             hedge: policy.hedge.clone(),
+            hints: Arc::clone(&policy.hints),
+            key: policy.idempotency_key.clone(),
+            mirrors: policy.mirrors.clone(),
         }
     }
 
@@ -55,6 +65,9 @@ impl Parts {
                 Setting::ConcurrencyLimit(it) => self.concurrency.clone_from(it),
                 Setting::RateLimit(it) => self.rate.clone_from(it),
                 Setting::Hedge(it) => self.hedge.clone_from(it),
+                Setting::HintHeaders(it) => self.hints.clone_from(it),
+                Setting::IdempotencyKey(it) => self.key.clone_from(it),
+                Setting::Mirrors(it) => self.mirrors.clone_from(it),
                 _ => {}
             }
         }
@@ -113,10 +126,41 @@ impl Parts {
                     self.hedge = switched(self.hedge.take(), value, set_hedge);
                     set(settings, Setting::Hedge(self.hedge.clone()))
                 }
-                (name, value) => set_request(settings, name, value),
+                (name, value) => self.apply_one(settings, name, value),
             };
         }
         settings
+    }
+
+    /// Adds a setting that no other one of its table concerns.
+    fn apply_one(&mut self, settings: RetryOverride, name: &str, value: &Value) -> RetryOverride {
+        match name {
+            "hint_headers" => {
+                self.hints = Arc::new(match value {
+                    Value::Table(table) => with_hints(&self.hints, table),
+                    _ => HintHeaders::none(),
+                });
+                set(settings, Setting::HintHeaders(Arc::clone(&self.hints)))
+            }
+            "idempotency_key" => {
+                let before = self.key.take().unwrap_or_else(IdempotencyKey::random);
+                self.key = match value {
+                    Value::Off => None,
+                    Value::Table(table) => Some(table.iter().map(|it| &it.1).fold(before, set_key)),
+                    _ => Some(before),
+                };
+                set(settings, Setting::IdempotencyKey(self.key.clone()))
+            }
+            "mirrors" => {
+                let own = value.table().map(sets);
+                self.mirrors = own.map(|own| match &self.mirrors {
+                    Some(others) => own.over(others),
+                    None => own,
+                });
+                set(settings, Setting::Mirrors(self.mirrors.clone()))
+            }
+            name => set_request(settings, name, value),
+        }
     }
 
     fn apply_backoff(&mut self, settings: RetryOverride, table: &Table) -> RetryOverride {

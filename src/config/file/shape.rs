@@ -71,18 +71,12 @@ impl Kind {
             (Self::Table(keys), Tree::Table(entries)) => {
                 Some(Value::Table(read_table(keys, entries, path, faults)))
             }
-            (Self::Hosts(keys), Tree::Table(entries)) => {
-                let host = (host_pattern::canonical as Canonical, INVALID_HOST);
-                Some(Value::Table(read_named(&Self::Table(keys), host, entries, path, faults)))
-            }
-            (Self::Urls(keys), Tree::Table(entries)) => {
-                let base = (canonical_base as Canonical, INVALID_BASE);
-                Some(Value::Table(read_named(&Self::Table(keys), base, entries, path, faults)))
+            (Self::Hosts(keys) | Self::Urls(keys), Tree::Table(entries)) => {
+                let kind = &Self::Table(keys);
+                Some(Value::Table(read_named(kind, self.names()?, entries, path, faults)))
             }
             (Self::Headers(kind), Tree::Table(entries)) => {
-                let canonical = |name: &str| Some(HeaderName::try_from(name).ok()?.as_str().into());
-                let header = (canonical as Canonical, "must name a header");
-                Some(Value::Table(read_named(kind, header, entries, path, faults)))
+                Some(Value::Table(read_named(kind, self.names()?, entries, path, faults)))
             }
             (Self::List(kind), Tree::List(items)) => {
                 let item = |(i, it)| kind.read(it, &format!("{path}[{i}]"), faults);
@@ -101,6 +95,17 @@ impl Kind {
                 },
             },
             _ => self.simple(tree).or_else(|| self.refuse(tree, path, faults)),
+        }
+    }
+
+    /// Returns what makes one spelling of the names in a table of this kind, and the rule that they
+    /// keep.
+    pub(super) fn names(&self) -> Option<(Canonical, &'static str)> {
+        match self {
+            Self::Hosts(_) => Some((host_pattern::canonical, INVALID_HOST)),
+            Self::Urls(_) => Some((canonical_base, INVALID_BASE)),
+            Self::Headers(_) => Some((canonical_header, "must name a header")),
+            _ => None,
         }
     }
 
@@ -229,8 +234,8 @@ fn read_table(
     faults: &mut Vec<ConfigFault>,
 ) -> Table {
     let full = |name: &str| match path {
-        "" => name.to_owned(),
-        _ => format!("{path}.{name}"),
+        "" => shown(name),
+        _ => format!("{path}.{}", shown(name)),
     };
     let mut table = Table::new();
     for (i, (name, tree)) in entries.iter().enumerate() {
@@ -254,8 +259,21 @@ fn read_table(
     table
 }
 
+/// Returns a name as it may be shown: that of an unknown key may be anything, a URL or nothing.
+pub(super) fn shown(name: &str) -> String {
+    let is_plain = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'_' | b'-' | b'$');
+    match !name.is_empty() && name.bytes().all(is_plain) {
+        true => name.to_owned(),
+        false => format!("{:?}", host_pattern::without_secrets(name)),
+    }
+}
+
 /// Returns a name in its one spelling, if it is one.
-type Canonical = fn(&str) -> Option<Box<str>>;
+pub(super) type Canonical = fn(&str) -> Option<Box<str>>;
+
+fn canonical_header(name: &str) -> Option<Box<str>> {
+    Some(HeaderName::try_from(name).ok()?.as_str().into())
+}
 
 /// Reads a table whose keys are names, which `canonical` knows in every spelling; the rule is what it
 /// asks of them.

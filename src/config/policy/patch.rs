@@ -12,6 +12,8 @@ use crate::observe::listeners::{Listeners, Observer};
 #[derive(Clone, Default)]
 pub(crate) struct Patch {
     settings: Vec<Setting>,
+    /// Set if a limit that was set later than the backoff cuts its cap.
+    is_backoff_limited: bool,
     listeners: Listeners,
     sources: Sources,
 }
@@ -21,6 +23,7 @@ impl Patch {
     pub(crate) fn set(&mut self, setting: Setting) {
         let same = |it: &Setting| mem::discriminant(it) == mem::discriminant(&setting);
         self.settings.retain(|it| !same(it));
+        self.is_backoff_limited &= !matches!(setting, Setting::Backoff(_));
         self.settings.push(setting);
     }
 
@@ -52,6 +55,25 @@ impl Patch {
         self.settings.iter().any(|it| matches!(it, Setting::MaxRetries(_)))
     }
 
+    /// Lets the limits of `general`, which are set later, shorten these settings of a host: as they do
+    /// with the general ones.
+    pub(crate) fn shorten(&mut self, general: &Self) {
+        let sets = |is: fn(&Setting) -> bool| self.settings.iter().any(is);
+        let has_limit = sets(|it| matches!(it, Setting::MaxTotalTime(_)));
+        let is_wait = |it: &Setting| matches!(it, Setting::MaxWaitTime(_));
+        self.is_backoff_limited |= general.settings.iter().any(is_wait) && !sets(is_wait);
+        let total = general.settings.iter().find_map(|it| match it {
+            // A limit of zero is refused by itself.
+            Setting::MaxTotalTime(total) => total.filter(|it| !it.is_zero() && !has_limit),
+            _ => None,
+        });
+        for setting in &mut self.settings {
+            if let (Setting::AttemptTimeout(Some(Some(timeout))), Some(total)) = (setting, total) {
+                *timeout = total.min(*timeout);
+            }
+        }
+    }
+
     pub(crate) fn apply(&self, policy: &mut Policy) {
         self.settings.iter().for_each(|it| it.apply(policy));
         self.set_guards(policy);
@@ -63,7 +85,7 @@ impl Patch {
     fn set_guards(&self, policy: &mut Policy) {
         let sets = |is: fn(&Setting) -> bool| self.settings.iter().any(is);
         if sets(|it| matches!(it, Setting::Backoff(_))) {
-            (policy.is_backoff_set, policy.is_backoff_limited) = (true, false);
+            (policy.is_backoff_set, policy.is_backoff_limited) = (true, self.is_backoff_limited);
         } else if sets(|it| matches!(it, Setting::MaxWaitTime(_))) {
             policy.is_backoff_limited = true;
         }

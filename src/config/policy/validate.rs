@@ -60,7 +60,7 @@ impl Policy {
         let positive = "must be > 0";
         let is_zero = |it: Option<Duration>| it == Some(Duration::ZERO);
         let cap = self.backoff.max_delay();
-        refuse(is_zero(cap), "max_delay", positive, &Duration::ZERO);
+        refuse(is_zero(cap), "backoff.max_delay", positive, &Duration::ZERO);
         let cap = match self.retry_after {
             RetryAfter::Capped(cap) => Some(cap),
             _ => None,

@@ -32,6 +32,13 @@ impl MirrorSets {
         fitting.max_by_key(|it| it.name().len())
     }
 
+    /// Returns these sets, and those of `others` for other bases.
+    #[cfg(feature = "serde")]
+    pub(crate) fn over(&self, others: &Self) -> Self {
+        let is_other = |it: &&Arc<Mirrors>| self.0.iter().all(|own| own.prefix != it.prefix);
+        Self(self.0.iter().chain(others.0.iter().filter(is_other)).map(Arc::clone).collect())
+    }
+
     /// Returns the faults of all sets.
     pub(crate) fn faults(&self) -> Vec<ConfigFault> {
         let mut faults: Vec<_> = self.0.iter().flat_map(|it| it.faults()).collect();

@@ -7,6 +7,7 @@ use crate::breaker::BreakerState;
 use crate::host::fleet::advice::FleetState;
 use crate::observe::event::{Event, RequestInfo};
 use crate::observe::listeners::{AttemptScope, Observer};
+use crate::observe::resend_count::ResendCount;
 use crate::observe::telemetry::method::standard_name;
 use crate::outcome::Outcome;
 
@@ -27,7 +28,7 @@ use crate::outcome::Outcome;
 /// | `server.address`, `server.port` | of the request's URL |
 /// | `url.full` | the URL without userinfo, query and fragment |
 /// | `resilient.endpoint` | the base URL of the endpoint, of those that [`Mirrors`](crate::Mirrors) name |
-/// | `http.request.resend_count` | from 1, on every attempt but the first |
+/// | `http.request.resend_count` | from 1, on every attempt but the first; a download's requests for the rest, and the attempts of a `Resilient` further out, count on: [`ResendCount`](crate::ResendCount) |
 /// | `http.response.status_code` | the status, if there was a response |
 /// | `error.type` | the status from 400 on, or a [`FailureKind`](crate::FailureKind) such as `timeout`; `_OTHER` for kinds without a name |
 /// | `otel.status_code` | `ERROR` where `error.type` is set |
@@ -252,7 +253,7 @@ fn unbracketed(host: &str) -> &str {
 }
 
 fn resend_count(info: &RequestInfo<'_>) -> Option<i64> {
-    Some(i64::from(info.attempt) - 1).filter(|it| *it > 0)
+    info.extensions.get::<ResendCount>().map(|it| i64::from(it.get()))
 }
 
 struct AttemptSpanScope(Span);

@@ -137,6 +137,12 @@ impl HintHeaders {
         hints
     }
 
+    /// Recognises headers by their names as well, but for those that are ignored.
+    #[cfg(feature = "serde")]
+    pub(crate) fn with_known(self) -> Self {
+        Self { known: true, ..self }
+    }
+
     /// Ignores `header`.
     pub fn without(mut self, header: HeaderName) -> Self {
         self.own.retain(|it| it.header != header);

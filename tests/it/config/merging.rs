@@ -6,8 +6,9 @@ use std::time::Duration;
 use reqwest_resilient::file::RawConfig;
 use reqwest_resilient::testing::Reply;
 use reqwest_resilient::{
-    BreakerConfig, CircuitBreakers, ConcurrencyLimit, Exponential, Jitter, Limit, ResilientConfig,
-    ResilientConfigBuilder, RetryOverride,
+    BreakerConfig, CircuitBreakers, ConcurrencyLimit, Exponential, HintFormat, HintHeaders,
+    IdempotencyKey, Jitter, KeyFormat, Limit, Mirrors, ResilientConfig, ResilientConfigBuilder,
+    RetryOverride,
 };
 
 use super::{SECOND, course, faults};
@@ -115,6 +116,129 @@ fn bounds_without_a_meaning_are_mistakes() {
         let mut faults = faults(text);
         faults.sort();
         assert_eq!(faults, expected, "{text}");
+    }
+}
+
+#[test]
+fn a_table_of_headers_a_key_and_mirrors_keep_what_they_do_not_name() {
+    let name = http::HeaderName::from_static;
+    let mirrors = |of: &str| Mirrors::instead_of(of).also("https://b.example/");
+    let general = IdempotencyKey::random().header(name("x-key"));
+    let base = builder()
+        .hint_headers(HintHeaders::default().with(name("x-code")).without(name("retry-after")))
+        .idempotency_key(general.clone())
+        .mirrors([mirrors("https://a.example/"), mirrors("https://c.example/")])
+        .build()
+        .unwrap();
+    let file: RawConfig = toml::from_str(
+        "hint_headers.x-file = 'veto'
+         idempotency_key.format = 'raw'
+         mirrors.'https://a.example' = { endpoints = ['https://d.example/'] }
+         [hosts.a]
+         hint_headers.x-host = true
+         idempotency_key.format = 'quoted'
+         mirrors.'https://e.example' = { endpoints = ['https://b.example/'] }
+         [hosts.b]
+         hint_headers = false
+         idempotency_key = true
+         mirrors = false",
+    )
+    .unwrap();
+    let hints = HintHeaders::default()
+        .with(name("x-code"))
+        .without(name("retry-after"))
+        .with_format(name("x-file"), HintFormat::Veto);
+    let sets = || {
+        let own = Mirrors::instead_of("https://a.example/").also("https://d.example/");
+        [own, mirrors("https://c.example/")]
+    };
+    let of_a = RetryOverride::new()
+        .hint_headers(hints.clone().with(name("x-host")))
+        .idempotency_key(general.clone())
+        .mirrors([mirrors("https://e.example/")].into_iter().chain(sets()).collect::<Vec<_>>());
+    let raw = || general.clone().format(KeyFormat::Raw);
+    let of_b = RetryOverride::new()
+        .hint_headers(HintHeaders::none())
+        .idempotency_key(raw())
+        .without_mirrors();
+    let expected = builder()
+        .hint_headers(hints)
+        .idempotency_key(raw())
+        .mirrors(sets())
+        .host("a", of_a)
+        .host("b", of_b)
+        .build()
+        .unwrap();
+    assert_eq!(shown(&file.over_config(&base).unwrap()), shown(&expected));
+}
+
+#[test]
+fn a_general_limit_shortens_what_a_config_says_of_its_hosts() {
+    let own = || {
+        let backoff = Exponential::new(SECOND).max_delay(9 * SECOND);
+        RetryOverride::new().attempt_timeout(9 * SECOND).backoff(backoff)
+    };
+    let base = builder()
+        .host("a", own())
+        .host("b", own().max_total_time(30 * SECOND).max_wait_time(20 * SECOND))
+        .build()
+        .unwrap();
+    let limited = base.to_builder().max_total_time(4 * SECOND).max_wait_time(3 * SECOND);
+    let limited = limited.build().unwrap();
+    let text = shown(&limited);
+    for (timeout, times) in [("4s", 1), ("9s", 1)] {
+        let timeout = format!(
+            "attempt_timeout: Some(\n                Some(\n                    {timeout},"
+        );
+        assert_eq!(text.matches(&timeout).count(), times, "{text}");
+    }
+    // What was shortened stays so, and what is set anew is judged.
+    assert!(limited.to_builder().max_retries(1).build().is_ok());
+    let raw = |text: &str| toml::from_str::<RawConfig>(text).unwrap();
+    let limits = "max_total_time = '4s'\nmax_wait_time = '3s'";
+    assert_eq!(shown(&raw(limits).over_config(&base).unwrap()), text);
+    assert!(raw(&format!("{limits}\nhosts.a.max_retries = 1")).over_config(&base).is_ok());
+    for (host, fault) in [
+        ("attempt_timeout = '9s'", "hosts.\"a\".attempt_timeout must not be longer"),
+        ("backoff.max_delay = '9s'", "hosts.\"a\".backoff.max_delay must not be longer"),
+    ] {
+        let error = raw(&format!("{limits}\nhosts.a.{host}")).over_config(&base).unwrap_err();
+        assert!(error.to_string().starts_with(fault), "{error}");
+        assert_eq!(error.faults().len(), 1, "{error}");
+    }
+    let anew = base.to_builder().max_total_time(4 * SECOND).host("a", own());
+    let error = anew.build().unwrap_err().to_string();
+    assert!(error.starts_with("hosts.\"a\".attempt_timeout must not be longer"), "{error}");
+}
+
+/// A variable has no capitals left, a file may have them.
+#[test]
+fn a_name_in_two_spellings_is_one_name_of_two_sources() {
+    let file = "hosts.'API.example.com' = { max_retries = 1, hint_headers.X-Other = true }
+                hint_headers = { X-Wait = true, x-zed = 'wait' }
+                [mirrors.'https://a.example']
+                endpoints = ['https://b.example/']";
+    let upper = "hosts.'api.example.com.' = { gate = false, hint_headers.x-other = 'veto' }
+                 hint_headers.x-wait = 'millis'
+                 mirrors.'https://A.example/'.strict = true";
+    let raw = |text: &str| toml::from_str::<RawConfig>(text).unwrap();
+    let expected = "hint_headers = { x-wait = 'millis', x-zed = 'wait' }
+                    mirrors.'https://a.example' = { endpoints = ['https://b.example'], strict = true }
+                    [hosts.'api.example.com']
+                    max_retries = 1
+                    gate = false
+                    hint_headers.x-other = 'veto'";
+    let merged = raw(upper).over(raw(file)).build().unwrap();
+    assert_eq!(shown(&merged), shown(&raw(expected).build().unwrap()));
+
+    let vars = [("P_HOSTS__API.EXAMPLE.COM__GATE", "off")];
+    let gate = RawConfig::from_env("P_", vars).over(raw(file)).build();
+    assert!(gate.is_ok(), "{gate:?}");
+
+    let twice = "hosts.'API.example.com'.gate = true\nhosts.'api.example.com'.gate = false";
+    for upper in [upper, "hosts.'api.example.com'.max_retries = 1"] {
+        let error = raw(upper).over(raw(twice)).build().unwrap_err().to_string();
+        assert!(error.contains("is given twice"), "{error}");
     }
 }
 

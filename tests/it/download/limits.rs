@@ -10,7 +10,7 @@ use reqwest::{Request, Response};
 use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use reqwest_resilient::testing::{Chaos, Fault, Reply, Script};
 use reqwest_resilient::{
-    BreakerConfig, BudgetConfig, ConcurrencyLimit, DownloadErrorKind as Kind, DownloadExt,
+    BreakerConfig, BudgetConfig, ConcurrencyLimit, DownloadErrorKind as Kind, DownloadExt, Event,
     HostStates, Limit, Resilient, ResilientClient, RetryOverride, Verifier,
 };
 
@@ -147,7 +147,7 @@ async fn observers_are_told_of_each_break() {
     let events = Arc::new(Mutex::new(vec![]));
     let seen = Arc::clone(&events);
     let config = config().on_event(move |event| {
-        if let reqwest_resilient::Event::Resuming(it) = event {
+        if let Event::Resuming(it) = event {
             seen.lock().unwrap().push((it.received, it.total, it.restarts, event.to_string()));
         }
     });
@@ -407,6 +407,24 @@ async fn other_requests_are_downloads_without_resumes() {
     }
     let error = client.get("no url").download().bytes().await.unwrap_err();
     assert_eq!(error.kind(), Kind::Request);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_of_a_download_names_its_method() {
+    let events = Arc::new(Mutex::new(vec![]));
+    let told = Arc::clone(&events);
+    let config = config().on_event(move |event| {
+        if let Event::Resuming(_) = event {
+            told.lock().unwrap().push(event.to_string());
+        }
+    });
+    let replies = [Reply::status(200).body("0123456789").body_breaks_after(4)];
+    let script = Script::new(replies.into_iter().chain([Reply::status(200).body("whole")]));
+    let client = ResilientClient::builder().config(config.build().unwrap()).with(script);
+    let put = client.build().unwrap().put("https://a.example/").download();
+    assert_eq!(put.bytes().await.unwrap(), "whole");
+    let expected = "PUT https://a.example/: download broke off at byte 4, starts over in 0.000s";
+    assert_eq!(*events.lock().unwrap(), [expected]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,8 +9,8 @@ use reqwest_middleware::{ClientBuilder, Error};
 use reqwest_resilient::telemetry::{MetricsObserver, TracingObserver};
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    AttemptLog, CircuitBreakers, Event, HttpRequestError, Outcome, RequestBuilderExt, Resilient,
-    ResilientClient, ResponseExt, RetryBudget, blocking,
+    AttemptLog, CircuitBreakers, Event, HttpRequestError, Mirrors, Outcome, RequestBuilderExt,
+    Resilient, ResilientClient, ResponseExt, RetryBudget, blocking,
 };
 
 use super::witness::Witness;
@@ -211,6 +211,40 @@ fn no_secret_comes_out_anywhere() {
     }
     let is_secret = |it: &&str| it.contains("hunter2") || it.contains("swordfish");
     let found: Vec<_> = out.lines().filter(is_secret).collect();
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+/// The path of an endpoint may have a token, as that of a request.
+#[test]
+fn the_path_of_an_endpoint_is_redacted_too() {
+    let out = Arc::new(Mutex::new(String::new()));
+    let witness = Witness::default();
+    witness.run(|| {
+        let told = Arc::clone(&out);
+        let config = steady()
+            .mirrors(
+                Mirrors::new("https://a.example/swordfish/").also("https://b.example/swordfish"),
+            )
+            .redact_path(redact_path)
+            .on_event(move |event| take_down(&told, event))
+            .observer(TracingObserver::new())
+            .observer(MetricsObserver::new())
+            .build()
+            .unwrap();
+        let client = ClientBuilder::new(crate::support::idle_client())
+            .with(Resilient::new(config))
+            .with(Script::new([Reply::status(503)]))
+            .build();
+        let out = Arc::clone(&out);
+        async move {
+            let request = client.get("https://a.example/swordfish/x");
+            take_down_error(&out, &request.send_resilient().await.unwrap_err());
+        }
+    });
+    let mut out = std::mem::take(&mut *out.lock().unwrap());
+    out.extend(witness.lines().into_iter().chain(witness.metrics()).map(|it| it + "\n"));
+    assert!(out.contains("resilient.endpoint=https://b.example/…"), "{out}");
+    let found: Vec<_> = out.lines().filter(|it| it.contains("swordfish")).collect();
     assert!(found.is_empty(), "{found:#?}");
 }
 

@@ -35,7 +35,7 @@ const SET: &[Key] = &[
 ];
 
 /// Returns the sets of a table.
-pub(super) fn sets(table: &Table) -> MirrorSets {
+pub(in crate::config::file) fn sets(table: &Table) -> MirrorSets {
     table.iter().map(|(base, value)| set(base, value)).collect::<Vec<_>>().into()
 }
 

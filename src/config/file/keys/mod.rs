@@ -9,6 +9,8 @@ mod mirrors;
 mod request;
 
 pub(super) use self::limits::set_limit;
+pub(super) use self::mirrors::sets;
+pub(super) use self::request::{set_key, with_hints};
 use self::{
     breaker::BREAKER,
     budget::BUDGET,

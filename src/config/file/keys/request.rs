@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::mirrors::{MIRRORS, sets};
+use super::mirrors::MIRRORS;
 use super::{COUNT, FACTOR, HEDGE, TIME, TIME_OR_OFF, TIME_OR_ZERO, key, needed, request};
 use crate::config::file::shape::{Key, Kind};
 use crate::config::file::value::{Table, Value, get_count, get_time};
@@ -124,7 +124,7 @@ pub(super) const SETTINGS: &[Key] = &[
             })
         },
     ),
-    request(
+    key(
         "hint_headers",
         Kind::Any(&[
             Kind::Headers(&Kind::Any(&[
@@ -136,16 +136,11 @@ pub(super) const SETTINGS: &[Key] = &[
             Kind::Off,
         ]),
         "Headers by which a server may ask to wait, added to those that are known; off for none.",
-        |it, value| it.hint_headers(value.table().map_or_else(HintHeaders::none, hints)),
     ),
-    request(
+    key(
         "mirrors",
         MIRRORS,
         "Endpoints for the requests under a base URL, in place of it. Default: off.",
-        |it, value| match value.table() {
-            Some(table) => it.mirrors(sets(table)),
-            None => it.without_mirrors(),
-        },
     ),
     request(
         "read_body",
@@ -177,16 +172,10 @@ pub(super) const SETTINGS: &[Key] = &[
             None => it.without_min_speed(),
         },
     ),
-    request(
+    key(
         "idempotency_key",
         Kind::Any(&[Kind::Table(&[IDEMPOTENCY_KEY]), Kind::On, Kind::Off]),
         "Adds a random key to requests that are not idempotent. Default: off.",
-        |it, value| match value {
-            Value::Off => it.without_idempotency_key(),
-            value => it.idempotency_key(
-                value.table().map_or_else(IdempotencyKey::random, idempotency_key),
-            ),
-        },
     ),
     request(
         "deadline_header",
@@ -269,18 +258,21 @@ fn statuses(list: &Value) -> Statuses {
     list.items().iter().filter_map(status).collect()
 }
 
-fn idempotency_key(table: &Table) -> IdempotencyKey {
-    table.iter().fold(IdempotencyKey::random(), |key, it| match it {
-        (_, Value::Header(header)) => key.header(header.clone()),
-        (_, Value::Word("raw")) => key.format(KeyFormat::Raw),
+/// Sets a part of the idempotency key.
+pub(in crate::config::file) fn set_key(key: IdempotencyKey, value: &Value) -> IdempotencyKey {
+    match value {
+        Value::Header(header) => key.header(header.clone()),
+        Value::Word("raw") => key.format(KeyFormat::Raw),
+        Value::Word("quoted") => key.format(KeyFormat::Quoted),
         _ => key,
-    })
+    }
 }
 
-fn hints(table: &Table) -> HintHeaders {
+/// Adds the hint headers of `table` to `before` and to those that are known.
+pub(in crate::config::file) fn with_hints(before: &HintHeaders, table: &Table) -> HintHeaders {
     use HintFormat::*;
 
-    table.iter().fold(HintHeaders::default(), |hints, (name, value)| {
+    table.iter().fold(before.clone().with_known(), |hints, (name, value)| {
         let Ok(header) = HeaderName::try_from(name) else { return hints };
         let format = match value {
             Value::Word("millis") => Millis,
