@@ -18,6 +18,13 @@ pub(crate) struct HedgePermit<'p> {
     slots: HedgeSlots<'p>,
 }
 
+impl HedgePermit<'_> {
+    /// Gives the slots back: nothing was sent.
+    pub(crate) fn refund_slots(&mut self) {
+        self.slots.refund();
+    }
+}
+
 impl<'p> Admission<'p> {
     /// Begins an attempt that may be hedged. `is_first` is set for the first one of its request.
     pub(crate) fn begin_hedging(
@@ -32,8 +39,9 @@ impl<'p> Admission<'p> {
     }
 
     /// Admits a hedge, which never waits: asks gate, breaker and budget, then whether the host is
-    /// crowded, then for the slots of `request`, and last the bucket of hedges. `turn` is that of the attempt, whose bucket pays; `there`
-    /// is that of the hedge, if it is sent to another host.
+    /// crowded, the bucket of hedges, and last for the slots of `request`: a slot that came back would
+    /// have delayed others. `turn` is that of the attempt, whose bucket pays; `there` is that of the
+    /// hedge, if it is sent to another host.
     ///
     /// # Errors
     ///
@@ -63,16 +71,26 @@ impl<'p> Admission<'p> {
         if there.unwrap_or(turn).is_crowded() {
             return Err(HedgeRefusal::Crowded);
         }
-        let slots = match &self.parts.limits {
-            Some(limits) => limits.hedge_slots(request, now).ok_or(HedgeRefusal::Limited)?,
-            None => HedgeSlots::default(),
-        };
         if !turn.withdraw(now) {
             return Err(HedgeRefusal::Share);
         }
-        let mut permit = HedgePermit { breaker, limit, slots };
-        permit.slots.spend();
-        Ok(permit)
+        let slots = match &self.parts.limits {
+            Some(limits) => limits.hedge_slots(request, now),
+            None => Some(HedgeSlots::default()),
+        };
+        let Some(mut slots) = slots else {
+            turn.put_back(now);
+            return Err(HedgeRefusal::Limited);
+        };
+        slots.spend();
+        Ok(HedgePermit { breaker, limit, slots })
+    }
+
+    /// Gives the slots of the attempt back: nothing was sent.
+    pub(crate) fn refund_slots(&mut self) {
+        if let Some(limits) = &mut self.parts.limits {
+            limits.refund();
+        }
     }
 
     /// Goes on with the permit of the hedge that won, in place of its attempt's.
@@ -101,8 +119,11 @@ mod tests {
     use crate::host::fleet::view::Source;
     use crate::host::map::HostMap;
     use crate::host::parts::Parts;
+    use crate::host::rate::{Pacing, Rate, RateLimit};
+    use crate::outcome::hint::QuotaUse;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const PACING: Pacing = Pacing { longest: SECOND, unit: 0.0 };
 
     /// Changes an admission before it is asked for a hedge.
     type Change = fn(&mut Admission<'_>);
@@ -128,6 +149,52 @@ mod tests {
         ] {
             assert_eq!(refusal(&hosts, change, now), expected);
         }
+    }
+
+    /// An admission to a host whose learned quota has two requests left for ten seconds.
+    fn with_quota<'p>(hosts: &'p HostMap, policy: &'p Policy, now: Instant) -> Admission<'p> {
+        let request = Request::new(Method::GET, "https://a.example/".parse().unwrap());
+        let parts = Parts::find(hosts, policy.host_rules(), &request, now);
+        let admission = Admission::new(parts, &Extensions::new());
+        let (name, reset) = ("requests".into(), 10 * SECOND);
+        let quota = QuotaUse { name, remaining: 2, limit: Some(3), reset, window: None };
+        admission.learner().unwrap().try_turn(PACING, now).unwrap().end(Some(&[quota]), now);
+        admission
+    }
+
+    #[test]
+    fn a_hedge_that_is_refused_is_no_request_to_a_learned_quota() {
+        let (hosts, now, hedge) = (HostMap::default(), Instant::now(), Hedge::after(SECOND));
+        let policy = Policy { rate: Some(RateLimit::learned()), ..Policy::default() };
+        let request = Request::new(Method::GET, "https://a.example/".parse().unwrap());
+        let admission = with_quota(&hosts, &policy, now);
+        let turn = admission.begin_hedging(&hedge, &request, true, now);
+        while turn.withdraw(now) {}
+        for _ in 0..9 {
+            let refused = admission.admit_hedge(&request, &turn, None, now).err();
+            assert_eq!(refused, Some(HedgeRefusal::Share));
+        }
+        // At the rate of nine requests the next one would wait.
+        assert!(admission.learner().unwrap().try_turn(PACING, now).is_some());
+    }
+
+    #[test]
+    fn a_hedge_that_a_limit_refuses_costs_no_share() {
+        let (hosts, now, hedge) = (HostMap::default(), Instant::now(), Hedge::after(SECOND));
+        let rate = Some(RateLimit::from(Rate::per_second(1)));
+        let policy = Policy { rate, ..Policy::default() };
+        let request = Request::new(Method::GET, "https://a.example/".parse().unwrap());
+        let parts = Parts::find(&hosts, policy.host_rules(), &request, now);
+        let mut admission = Admission::new(parts, &Extensions::new());
+        let turn = admission.begin_hedging(&hedge, &request, true, now);
+        admission.reserve_slot(&request, Some(1), SECOND, now).unwrap();
+        admission.spend();
+        for _ in 0..9 {
+            let refused = admission.admit_hedge(&request, &turn, None, now).err();
+            assert_eq!(refused, Some(HedgeRefusal::Limited));
+        }
+        let tokens = std::iter::from_fn(|| turn.withdraw(now).then_some(())).count();
+        assert_eq!(tokens, 3);
     }
 
     #[test]

@@ -102,6 +102,18 @@ async fn rule_10_a_hedge_takes_a_slot_or_there_is_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rule_10_the_slot_of_a_loser_that_was_not_sent_goes_back() {
+    let refused = Reply::io_error(std::io::ErrorKind::ConnectionRefused).after(ms(50));
+    let replies = [after(200, 200), refused, after(1, 200)];
+    let config = hedged(hedge()).rate_limit(Rate::per_second(1).burst(2));
+    let (client, script) = client(config, replies);
+    for _ in 0..2 {
+        assert_eq!(status(&client).await, 200);
+    }
+    assert_eq!(times(&script), [0, 100, 200]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn rule_10_a_hedge_counts_against_a_learned_quota() {
     let (lines, config) = Lines::of(hedged(hedge()).rate_limit(RateLimit::learned()));
     let of_a_thousand = |left: u64, millis: u64| {
