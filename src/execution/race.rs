@@ -72,7 +72,8 @@ impl<'p> Execution<'p> {
                 let sent = self.hedge_racer(hedge, &chain, original, (&turn, delay), asked);
                 let is_sent = sent.map(|it| racers.push(it)).is_some();
                 let has_more = is_sent && racers.hedges() < hedge.most() as usize;
-                due = due.filter(|_| has_more).and_then(|it| it.checked_add(delay));
+                // From now on: after a standstill those that are late would go all at once.
+                due = self.now.checked_add(delay).filter(|_| has_more);
                 if let Some(due) = due {
                     timer.as_mut().reset(due);
                 }

@@ -145,6 +145,18 @@ async fn rule_11_none_while_the_host_is_slow_for_all() {
     assert_eq!((status(&client).await, script.sent().len()), (200, 52));
 }
 
+/// A runtime that stood still is late with its timers.
+#[tokio::test(start_paused = true)]
+async fn hedges_that_are_late_do_not_go_all_at_once() {
+    let (client, script) = client(hedged(hedge().max_hedges(3)), [after(1_000, 200)]);
+    let standstill = async {
+        tokio::task::yield_now().await;
+        tokio::time::advance(ms(450)).await;
+    };
+    assert_eq!(futures_util::future::join(status(&client), standstill).await.0, 200);
+    assert_eq!(times(&script), [0, 450, 550, 650]);
+}
+
 /// Sends requests at this rate to a host with a tail: 98 responses of 100 take 5 ms, two take two
 /// seconds. It stands still from 6 s on, for so long. Returns the refusals because of a crowd from a
 /// second after that on, and from three seconds after it, when the delay is learnt anew, the requests
