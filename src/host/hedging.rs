@@ -5,6 +5,7 @@ use reqwest::Request;
 use crate::breaker::Permit;
 use crate::common::clock::Instant;
 use crate::host::admission::Admission;
+use crate::host::fleet::member::FleetEntry;
 use crate::host::hedge::lanes::HedgeTurn;
 use crate::host::hedge::{Hedge, HedgeRefusal};
 use crate::host::limit::LimitPermit;
@@ -16,6 +17,8 @@ pub(crate) struct HedgePermit<'p> {
     breaker: Option<Permit>,
     limit: Option<LimitPermit>,
     slots: HedgeSlots<'p>,
+    /// The fleet's breaker, as the hedge found it.
+    fleet_entry: FleetEntry,
 }
 
 impl HedgePermit<'_> {
@@ -83,7 +86,7 @@ impl<'p> Admission<'p> {
             return Err(HedgeRefusal::Limited);
         };
         slots.spend();
-        Ok(HedgePermit { breaker, limit, slots })
+        Ok(HedgePermit { breaker, limit, slots, fleet_entry: self.parts.fleet_entry() })
     }
 
     /// Gives the slots of the attempt back: nothing was sent.
@@ -95,7 +98,7 @@ impl<'p> Admission<'p> {
 
     /// Goes on with the permit of the hedge that won, in place of its attempt's.
     pub(crate) fn adopt_hedge(&mut self, permit: HedgePermit<'p>) {
-        self.permit = permit.breaker;
+        (self.permit, self.fleet_entry) = (permit.breaker, permit.fleet_entry);
         if let Some(limits) = &mut self.parts.limits {
             limits.adopt(permit.slots);
         }
@@ -112,6 +115,7 @@ mod tests {
     use http::{Extensions, Method};
 
     use super::*;
+    use crate::breaker::{Health, Report};
     use crate::config::policy::Policy;
     use crate::host::fleet::advice::{BreakerAdvice, FleetState};
     use crate::host::fleet::hub::Hub;
@@ -195,6 +199,34 @@ mod tests {
         }
         let tokens = std::iter::from_fn(|| turn.withdraw(now).then_some(())).count();
         assert_eq!(tokens, 3);
+    }
+
+    #[test]
+    fn the_fleet_hears_of_a_hedge_that_won_at_another_host() {
+        let (hosts, now) = (HostMap::default(), Instant::now());
+        let (policy, hedge) = (Policy::default(), Hedge::after(SECOND));
+        let [shares_breaker, shares_gate] = [true; 2];
+        let (report_every, timeout) = (SECOND, SECOND);
+        let settings = FleetSettings { report_every, timeout, shares_breaker, shares_gate };
+        hosts.join(&Arc::new(Hub::new(settings)));
+        let request = Request::new(Method::GET, "https://a.example/".parse().unwrap());
+        let parts = Parts::find(&hosts, policy.host_rules(), &request, now);
+        let member = Arc::clone(parts.member().unwrap());
+        for (epoch, state) in
+            [FleetState::Closed, FleetState::Open { remaining: SECOND }, FleetState::Closed]
+                .into_iter()
+                .enumerate()
+        {
+            member.heed(&BreakerAdvice::new(7, epoch as u64, state), Source::Exchange, 0.0, now);
+        }
+        member.take_change(now).unwrap();
+        let mut admission = Admission::new(parts, &Extensions::new());
+        let turn = admission.begin_hedging(&hedge, &request, true, now);
+        let permit = admission.admit_hedge(&request, &turn, None, now).unwrap();
+        admission.adopt_hedge(permit);
+        let report = Report { health: Health::Failure, retry_after: None, first: true };
+        admission.exit(Some(report), None, now, &policy.sources, &mut vec![]);
+        assert_eq!(member.take_report(now).unwrap().failed, 1);
     }
 
     #[test]
