@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout_at};
 use crate::breaker::{BreakerHandle, BreakerState, CircuitOpen, Waiter};
 use crate::common::clock::{self, Instant};
 use crate::execution::attempt::Rejection;
+use crate::execution::original::Original;
 use crate::execution::run::Execution;
 use crate::host::gate::{Patience, RateLimited};
 use crate::outcome::FailureKind;
@@ -37,18 +38,23 @@ impl Execution<'_> {
     /// limits of the client have room for it.
     ///
     /// A breaker is waited for up to `max_open_wait`, and once more for every probe that fails, each
-    /// at the cost of a retry; where outages are waited out, once in all and at no cost.
-    pub(super) async fn admit(&mut self, request: &Request) -> Result<(), Rejection> {
+    /// at the cost of a retry; where outages are waited out, once in all and at no cost. An endpoint
+    /// that went down while the request waited for its limits is left, if another one is available.
+    pub(super) async fn admit(&mut self, original: &mut Original<'_>) -> Result<(), Rejection> {
         let (mut patience, mut queue_until) = (None, None);
         loop {
+            let request = &*original.request;
             if self.admission.may_be_held_back() {
                 self.pass_gate(request).await?;
             }
             let Err(open) = self.enter() else {
-                match self.take_turn(request, &mut queue_until).await? {
-                    true => return Ok(()),
-                    false => continue,
+                if self.take_turn(request, &mut queue_until).await? {
+                    return Ok(());
                 }
+                if self.has_other_endpoint(request) && !self.must_wait(original) {
+                    return Ok(());
+                }
+                continue;
             };
             // Others may pass the gate meanwhile.
             self.admission.leave_gate(None, self.now);

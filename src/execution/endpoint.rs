@@ -76,6 +76,13 @@ impl<'p> Execution<'p> {
         picked.is_none()
     }
 
+    /// Returns whether another endpoint is available.
+    pub(super) fn has_other_endpoint(&self, request: &Request) -> bool {
+        let Some(route) = &self.route else { return false };
+        let own = route.current.into_iter().collect();
+        route.for_hedge(request, self.policy, self.now, own).is_some()
+    }
+
     /// Passes gate and breaker, if that needs no wait.
     pub(super) fn enter_at_once(&mut self, request: &Request) -> bool {
         if self.admission.may_be_held_back() {

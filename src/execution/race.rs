@@ -18,7 +18,7 @@ use crate::execution::judge::{close_gate, judge, may_be_applied};
 use crate::execution::original::Original;
 use crate::execution::other_endpoint::{Admitted, OtherEndpoint};
 use crate::execution::racer::{
-    Failed, Finish, MOST, Racer, Racers, Run, Superseded, Way, Winner, run,
+    Failed, Finish, MOST, Racer, Racers, Run, Superseded, Way, Winner, is_sample, run,
 };
 use crate::execution::run::Execution;
 use crate::host::gate::Closing;
@@ -28,7 +28,6 @@ use crate::host::hedge::lanes::HedgeTurn;
 use crate::host::mirrors::Places;
 use crate::outcome::classify::Verdict;
 use crate::outcome::hint::Advice;
-use crate::outcome::statuses::Statuses;
 use crate::outcome::{AttemptKind, Delivery, Failure, FailureKind, Outcome, OutcomeResult};
 
 impl<'p> Execution<'p> {
@@ -73,7 +72,8 @@ impl<'p> Execution<'p> {
                 let sent = self.hedge_racer(hedge, &chain, original, (&turn, delay), asked);
                 let is_sent = sent.map(|it| racers.push(it)).is_some();
                 let has_more = is_sent && racers.hedges() < hedge.most() as usize;
-                due = due.filter(|_| has_more).and_then(|it| it.checked_add(delay));
+                // From now on: after a standstill those that are late would go all at once.
+                due = self.now.checked_add(delay).filter(|_| has_more);
                 if let Some(due) = due {
                     timer.as_mut().reset(due);
                 }
@@ -358,6 +358,12 @@ impl<'p> Execution<'p> {
                 let policy = self.policy_of(racer);
                 self.maybe_applied |= may_be_applied(policy, &outcome, &failed.judged.advice);
                 self.recorder.superseded(&outcome, ended, Some(&mut scopes));
+                if outcome.delivery() == Delivery::NotSent {
+                    match &mut racer.permit {
+                        Some(permit) => permit.refund_slots(),
+                        None => self.admission.refund_slots(),
+                    }
+                }
                 Some((failed.judged.verdict, failed.is_missing))
             }
             Run::Own | Run::UnderWay(_) | Run::Dropped => {
@@ -378,20 +384,6 @@ impl<'p> Execution<'p> {
             };
             let age = self.now.saturating_duration_since(racer.started);
             route.lost(at, under_way, age, result, self.now);
-        }
-    }
-}
-
-/// Returns whether the time of a result is a latency: of a response that is not retried, or of a
-/// timeout, which tells how slow it was at least. Failures are quick for reasons of their own.
-fn is_sample<E>(result: &AttemptResult<E>, retried: &Statuses) -> bool {
-    match result {
-        AttemptResult::Response { response, .. } => {
-            let status = response.status();
-            status.as_u16() < 500 && !retried.contains(status)
-        }
-        AttemptResult::Failed { failure, .. } | AttemptResult::Local { failure, .. } => {
-            failure.kind == FailureKind::Timeout
         }
     }
 }

@@ -19,7 +19,8 @@ use crate::execution::decide::Judged;
 use crate::execution::other_endpoint::OtherEndpoint;
 use crate::host::hedging::HedgePermit;
 use crate::observe::listeners::Scopes;
-use crate::outcome::AttemptKind;
+use crate::outcome::statuses::Statuses;
+use crate::outcome::{AttemptKind, FailureKind};
 
 /// The most racers: an attempt and four hedges.
 pub(super) const MOST: usize = 5;
@@ -146,6 +147,20 @@ pub(super) fn run<'a, C: Chain + 'a>(
             }
         };
         Finish { result, extensions, scopes }
+    }
+}
+
+/// Returns whether the time of a result is a latency: of a response that is not retried, or of a
+/// timeout, which tells how slow it was at least. Failures are quick for reasons of their own.
+pub(super) fn is_sample<E>(result: &AttemptResult<E>, retried: &Statuses) -> bool {
+    match result {
+        AttemptResult::Response { response, .. } => {
+            let status = response.status();
+            status.as_u16() < 500 && !retried.contains(status)
+        }
+        AttemptResult::Failed { failure, .. } | AttemptResult::Local { failure, .. } => {
+            failure.kind == FailureKind::Timeout
+        }
     }
 }
 

@@ -121,7 +121,7 @@ impl<'p> Execution<'p> {
         loop {
             self.retry.turn();
             if first.is_none() && self.must_wait(original) {
-                if let Err(rejection) = Box::pin(self.admit(original.request)).await {
+                if let Err(rejection) = Box::pin(self.admit(original)).await {
                     let rejection = self.of_all_endpoints(rejection);
                     return self.reject::<C>(original, last, rejection);
                 }
@@ -161,7 +161,7 @@ impl<'p> Execution<'p> {
     /// Asks gate and breaker, those of the next endpoint if there are several. Returns whether the
     /// request may have to wait for one of them, or for a limit.
     #[inline]
-    fn must_wait(&mut self, original: &mut Original<'_>) -> bool {
+    pub(super) fn must_wait(&mut self, original: &mut Original<'_>) -> bool {
         if self.route.is_some() {
             let waits = self.enter_endpoint(original);
             if self.admission.is_limited() {

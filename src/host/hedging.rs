@@ -5,6 +5,7 @@ use reqwest::Request;
 use crate::breaker::Permit;
 use crate::common::clock::Instant;
 use crate::host::admission::Admission;
+use crate::host::fleet::member::FleetEntry;
 use crate::host::hedge::lanes::HedgeTurn;
 use crate::host::hedge::{Hedge, HedgeRefusal};
 use crate::host::limit::LimitPermit;
@@ -16,6 +17,15 @@ pub(crate) struct HedgePermit<'p> {
     breaker: Option<Permit>,
     limit: Option<LimitPermit>,
     slots: HedgeSlots<'p>,
+    /// The fleet's breaker, as the hedge found it.
+    fleet_entry: FleetEntry,
+}
+
+impl HedgePermit<'_> {
+    /// Gives the slots back: nothing was sent.
+    pub(crate) fn refund_slots(&mut self) {
+        self.slots.refund();
+    }
 }
 
 impl<'p> Admission<'p> {
@@ -32,8 +42,9 @@ impl<'p> Admission<'p> {
     }
 
     /// Admits a hedge, which never waits: asks gate, breaker and budget, then whether the host is
-    /// crowded, then for the slots of `request`, and last the bucket of hedges. `turn` is that of the attempt, whose bucket pays; `there`
-    /// is that of the hedge, if it is sent to another host.
+    /// crowded, the bucket of hedges, and last for the slots of `request`: a slot that came back would
+    /// have delayed others. `turn` is that of the attempt, whose bucket pays; `there` is that of the
+    /// hedge, if it is sent to another host.
     ///
     /// # Errors
     ///
@@ -63,21 +74,31 @@ impl<'p> Admission<'p> {
         if there.unwrap_or(turn).is_crowded() {
             return Err(HedgeRefusal::Crowded);
         }
-        let slots = match &self.parts.limits {
-            Some(limits) => limits.hedge_slots(request, now).ok_or(HedgeRefusal::Limited)?,
-            None => HedgeSlots::default(),
-        };
         if !turn.withdraw(now) {
             return Err(HedgeRefusal::Share);
         }
-        let mut permit = HedgePermit { breaker, limit, slots };
-        permit.slots.spend();
-        Ok(permit)
+        let slots = match &self.parts.limits {
+            Some(limits) => limits.hedge_slots(request, now),
+            None => Some(HedgeSlots::default()),
+        };
+        let Some(mut slots) = slots else {
+            turn.put_back(now);
+            return Err(HedgeRefusal::Limited);
+        };
+        slots.spend();
+        Ok(HedgePermit { breaker, limit, slots, fleet_entry: self.parts.fleet_entry() })
+    }
+
+    /// Gives the slots of the attempt back: nothing was sent.
+    pub(crate) fn refund_slots(&mut self) {
+        if let Some(limits) = &mut self.parts.limits {
+            limits.refund();
+        }
     }
 
     /// Goes on with the permit of the hedge that won, in place of its attempt's.
     pub(crate) fn adopt_hedge(&mut self, permit: HedgePermit<'p>) {
-        self.permit = permit.breaker;
+        (self.permit, self.fleet_entry) = (permit.breaker, permit.fleet_entry);
         if let Some(limits) = &mut self.parts.limits {
             limits.adopt(permit.slots);
         }
@@ -94,6 +115,7 @@ mod tests {
     use http::{Extensions, Method};
 
     use super::*;
+    use crate::breaker::{Health, Report};
     use crate::config::policy::Policy;
     use crate::host::fleet::advice::{BreakerAdvice, FleetState};
     use crate::host::fleet::hub::Hub;
@@ -101,8 +123,11 @@ mod tests {
     use crate::host::fleet::view::Source;
     use crate::host::map::HostMap;
     use crate::host::parts::Parts;
+    use crate::host::rate::{Pacing, Rate, RateLimit};
+    use crate::outcome::hint::QuotaUse;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const PACING: Pacing = Pacing { longest: SECOND, unit: 0.0 };
 
     /// Changes an admission before it is asked for a hedge.
     type Change = fn(&mut Admission<'_>);
@@ -128,6 +153,80 @@ mod tests {
         ] {
             assert_eq!(refusal(&hosts, change, now), expected);
         }
+    }
+
+    /// An admission to a host whose learned quota has two requests left for ten seconds.
+    fn with_quota<'p>(hosts: &'p HostMap, policy: &'p Policy, now: Instant) -> Admission<'p> {
+        let request = Request::new(Method::GET, "https://a.example/".parse().unwrap());
+        let parts = Parts::find(hosts, policy.host_rules(), &request, now);
+        let admission = Admission::new(parts, &Extensions::new());
+        let (name, reset) = ("requests".into(), 10 * SECOND);
+        let quota = QuotaUse { name, remaining: 2, limit: Some(3), reset, window: None };
+        admission.learner().unwrap().try_turn(PACING, now).unwrap().end(Some(&[quota]), now);
+        admission
+    }
+
+    #[test]
+    fn a_hedge_that_is_refused_is_no_request_to_a_learned_quota() {
+        let (hosts, now, hedge) = (HostMap::default(), Instant::now(), Hedge::after(SECOND));
+        let policy = Policy { rate: Some(RateLimit::learned()), ..Policy::default() };
+        let request = Request::new(Method::GET, "https://a.example/".parse().unwrap());
+        let admission = with_quota(&hosts, &policy, now);
+        let turn = admission.begin_hedging(&hedge, &request, true, now);
+        while turn.withdraw(now) {}
+        for _ in 0..9 {
+            let refused = admission.admit_hedge(&request, &turn, None, now).err();
+            assert_eq!(refused, Some(HedgeRefusal::Share));
+        }
+        // At the rate of nine requests the next one would wait.
+        assert!(admission.learner().unwrap().try_turn(PACING, now).is_some());
+    }
+
+    #[test]
+    fn a_hedge_that_a_limit_refuses_costs_no_share() {
+        let (hosts, now, hedge) = (HostMap::default(), Instant::now(), Hedge::after(SECOND));
+        let rate = Some(RateLimit::from(Rate::per_second(1)));
+        let policy = Policy { rate, ..Policy::default() };
+        let request = Request::new(Method::GET, "https://a.example/".parse().unwrap());
+        let parts = Parts::find(&hosts, policy.host_rules(), &request, now);
+        let mut admission = Admission::new(parts, &Extensions::new());
+        let turn = admission.begin_hedging(&hedge, &request, true, now);
+        admission.reserve_slot(&request, Some(1), SECOND, now).unwrap();
+        admission.spend();
+        for _ in 0..9 {
+            let refused = admission.admit_hedge(&request, &turn, None, now).err();
+            assert_eq!(refused, Some(HedgeRefusal::Limited));
+        }
+        let tokens = std::iter::from_fn(|| turn.withdraw(now).then_some(())).count();
+        assert_eq!(tokens, 3);
+    }
+
+    #[test]
+    fn the_fleet_hears_of_a_hedge_that_won_at_another_host() {
+        let (hosts, now) = (HostMap::default(), Instant::now());
+        let (policy, hedge) = (Policy::default(), Hedge::after(SECOND));
+        let [shares_breaker, shares_gate] = [true; 2];
+        let (report_every, timeout) = (SECOND, SECOND);
+        let settings = FleetSettings { report_every, timeout, shares_breaker, shares_gate };
+        hosts.join(&Arc::new(Hub::new(settings)));
+        let request = Request::new(Method::GET, "https://a.example/".parse().unwrap());
+        let parts = Parts::find(&hosts, policy.host_rules(), &request, now);
+        let member = Arc::clone(parts.member().unwrap());
+        for (epoch, state) in
+            [FleetState::Closed, FleetState::Open { remaining: SECOND }, FleetState::Closed]
+                .into_iter()
+                .enumerate()
+        {
+            member.heed(&BreakerAdvice::new(7, epoch as u64, state), Source::Exchange, 0.0, now);
+        }
+        member.take_change(now).unwrap();
+        let mut admission = Admission::new(parts, &Extensions::new());
+        let turn = admission.begin_hedging(&hedge, &request, true, now);
+        let permit = admission.admit_hedge(&request, &turn, None, now).unwrap();
+        admission.adopt_hedge(permit);
+        let report = Report { health: Health::Failure, retry_after: None, first: true };
+        admission.exit(Some(report), None, now, &policy.sources, &mut vec![]);
+        assert_eq!(member.take_report(now).unwrap().failed, 1);
     }
 
     #[test]

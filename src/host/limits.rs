@@ -8,7 +8,7 @@ use reqwest::Request;
 
 use crate::common::clock::Instant;
 use crate::host::limit::{ConcurrencyLimit, LimitPermit, Limiter};
-use crate::host::rate::{Learner, Paced, Pacer, Pacing, RateLimit, Route, Ticket, reserve};
+use crate::host::rate::{Learner, Paced, Pacer, RateLimit, Route, Ticket, reserve};
 use crate::outcome::hint::QuotaUse;
 use crate::outcome::{Delivery, Outcome};
 
@@ -45,9 +45,6 @@ pub(super) struct HedgeSlots<'p> {
     rates: Vec<Paced<'p>>,
     ticket: Option<Ticket>,
 }
-
-/// A hedge goes only where no pace would hold it back.
-const AT_ONCE: Pacing = Pacing { longest: Duration::MAX, unit: 1.0 };
 
 /// The permits and slots of a `Resilient` further out, which shares the limits.
 #[derive(Clone, Copy, Debug, Default)]
@@ -129,7 +126,7 @@ impl<'p> Limits<'p> {
         let mut rates: Vec<_> = self.rates.iter().map(again).collect();
         reserve(&mut rates, request, Some(1), Duration::ZERO, now).ok()?;
         let ticket = match self.learner() {
-            Some(learner) => Some(learner.try_turn(AT_ONCE, now)?),
+            Some(learner) => Some(learner.spare_turn(now)?),
             None => None,
         };
         Some(HedgeSlots { rates, ticket })
@@ -162,15 +159,18 @@ impl<'p> Limits<'p> {
         quotas: Option<&[QuotaUse]>,
         now: Instant,
     ) {
-        let was_sent = outcome.delivery() != Delivery::NotSent;
-        match self.ticket.take() {
-            Some(ticket) if was_sent => self.learn(ticket, outcome, quotas, now),
-            Some(ticket) => ticket.refund(),
-            None => {}
+        if outcome.delivery() == Delivery::NotSent {
+            return self.refund();
         }
-        for rates in &mut self.rates {
-            if was_sent { rates.settle(outcome) } else { rates.refund() }
+        if let Some(ticket) = self.ticket.take() {
+            self.learn(ticket, outcome, quotas, now);
         }
+        self.rates.iter_mut().for_each(|it| it.settle(outcome));
+    }
+
+    /// Gives the slots back: nothing was sent.
+    pub(super) fn refund(&mut self) {
+        refund(&mut self.rates, &mut self.ticket);
     }
 
     /// Ends a turn by the quotas of a response, which are those of the bucket that it names.
@@ -201,6 +201,18 @@ impl HedgeSlots<'_> {
         self.rates.iter_mut().for_each(Paced::spend);
         self.ticket.iter_mut().for_each(Ticket::spend);
     }
+
+    /// Gives the slots back: nothing was sent.
+    pub(super) fn refund(&mut self) {
+        refund(&mut self.rates, &mut self.ticket);
+    }
+}
+
+fn refund(rates: &mut [Paced<'_>], ticket: &mut Option<Ticket>) {
+    rates.iter_mut().for_each(Paced::refund);
+    if let Some(ticket) = ticket.take() {
+        ticket.refund();
+    }
 }
 
 #[cfg(test)]
@@ -211,7 +223,7 @@ mod tests {
     use reqwest::Url;
 
     use super::*;
-    use crate::host::rate::Rate;
+    use crate::host::rate::{Pacing, Rate};
     use crate::outcome::{Failure, FailureKind, OutcomeResult};
 
     const PACING: Pacing = Pacing { longest: Duration::ZERO, unit: 0.0 };

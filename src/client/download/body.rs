@@ -116,8 +116,8 @@ impl Downloaded {
         self.attempts
     }
 
-    /// Returns the histories of the requests that took more than one attempt, oldest first; of more
-    /// than 64 the last ones.
+    /// Returns the histories of the requests that took more than one attempt, or failed, oldest first;
+    /// of more than 64 the last ones.
     pub fn histories(&self) -> &[History] {
         &self.histories
     }

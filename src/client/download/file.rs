@@ -1,11 +1,11 @@
 //! The part file of a download: written beside its place, and renamed when it is whole.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf, is_separator};
-use std::sync::Mutex;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -26,6 +26,8 @@ pub(crate) struct PartFile {
     writing: Option<JoinHandle<io::Result<Box<Open>>>>,
     buffer: Vec<u8>,
     flushed: Instant,
+    /// Ends with the download, though a piece may still be being written.
+    _download: Arc<()>,
 }
 
 /// The file and its lock. Both move into the task that writes, so that no other download of this
@@ -55,10 +57,12 @@ impl PartFile {
     /// Opens the part file for `target`. Returns what an earlier process left of the resource with
     /// this key.
     pub(crate) async fn open(target: &Path, key: u64) -> io::Result<(Self, Option<Existing>)> {
-        let paths = Paths::of(target)?;
-        let (open, existing) = blocking(move || Open::new(paths, key)).await?;
-        let (buffer, flushed) = (Vec::new(), Instant::now());
-        Ok((Self { open: Some(open), writing: None, buffer, flushed }, existing))
+        let (paths, download) = (Paths::of(target)?, Arc::new(()));
+        let of = Arc::downgrade(&download);
+        let (open, existing) = blocking(move || Open::new(paths, key, of)).await?;
+        let (open, writing, buffer) = (Some(open), None, Vec::new());
+        let flushed = Instant::now();
+        Ok((Self { open, writing, buffer, flushed, _download: download }, existing))
     }
 
     /// Empties the file, and notes what it is to become.
@@ -139,9 +143,9 @@ impl PartFile {
 }
 
 impl Open {
-    fn new(paths: Paths, key: u64) -> io::Result<(Box<Self>, Option<Existing>)> {
+    fn new(paths: Paths, key: u64, of: Weak<()>) -> io::Result<(Box<Self>, Option<Existing>)> {
         paths.refuse_folder()?;
-        let lock = PathLock::take(&paths.part)?;
+        let lock = PathLock::take(&paths.part, of)?;
         let mut options = OpenOptions::new();
         let mut file =
             options.read(true).write(true).create(true).truncate(false).open(&paths.part)?;
@@ -229,25 +233,34 @@ fn remove(path: &Path) -> io::Result<()> {
 /// A part file that this process writes: at most one download has it.
 struct PathLock(PathBuf);
 
-/// As many as there are downloads to files.
-static LOCKED: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
+/// The files and their downloads; as many as there are downloads to files.
+static LOCKED: Mutex<Option<HashMap<PathBuf, Weak<()>>>> = Mutex::new(None);
+
+/// Notified when a file is free.
+static FREED: Condvar = Condvar::new();
 
 impl PathLock {
-    fn take(path: &Path) -> io::Result<Self> {
+    /// Locks a file for a download. That of a download which was dropped is waited for: its last piece is
+    /// being written.
+    fn take(path: &Path, download: Weak<()>) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
         let mut locked = lock(&LOCKED);
-        if !locked.get_or_insert_default().insert(path.clone()) {
-            let text = "another download of this process writes the same file";
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
+        while let Some(other) = locked.get_or_insert_default().get(&path) {
+            if other.strong_count() > 0 {
+                let text = "another download of this process writes the same file";
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
+            }
+            locked = FREED.wait(locked).unwrap_or_else(PoisonError::into_inner);
         }
+        locked.get_or_insert_default().insert(path.clone(), download);
         Ok(Self(path))
     }
 }
 
 impl Drop for PathLock {
     fn drop(&mut self) {
-        let mut locked = lock(&LOCKED);
-        locked.as_mut().map(|it| it.remove(&self.0));
+        lock(&LOCKED).as_mut().map(|it| it.remove(&self.0));
+        FREED.notify_all();
     }
 }
 

@@ -186,8 +186,8 @@ impl DownloadBuilder {
     /// disk: after a power failure only [`verify`](Self::verify) tells whether they are right. It
     /// sees those of the earlier process, too.
     ///
-    /// Within a process a file has one download at a time; a second one fails. That no other
-    /// process writes the same file is up to the caller.
+    /// Within a process a file has one download at a time; a second one fails, unless the first was
+    /// dropped. That no other process writes the same file is up to the caller.
     ///
     /// # Errors
     ///

@@ -139,7 +139,7 @@ impl Asked {
     /// Returns whether what an earlier process left can be gone on with.
     pub(crate) fn accepts(&self, left: &Representation) -> bool {
         let is_proved = self.immutable || left.validator != Ok(Validator::Immutable);
-        is_proved && self.length.is_none_or(|it| left.length == Some(it))
+        self.is_get && is_proved && self.length.is_none_or(|it| left.length == Some(it))
     }
 }
 
@@ -282,6 +282,14 @@ mod tests {
     }
 
     const TAG: (&str, &str) = ("etag", "\"a\"");
+
+    #[test]
+    fn a_get_alone_goes_on_with_what_one_left() {
+        let left = read(None, 200, &[TAG], Some(100)).unwrap();
+        for (method, accepts) in [(Method::GET, true), (Method::POST, false)] {
+            assert_eq!(Asked::of(&method, &HeaderMap::new()).accepts(&left), accepts, "{method}");
+        }
+    }
 
     #[test]
     fn a_whole_resource_is_resumed_from_any_byte() {

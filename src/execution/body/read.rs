@@ -128,6 +128,10 @@ impl http_body::Body for Prefixed {
         }
     }
 
+    fn is_end_stream(&self) -> bool {
+        self.start.is_none() && http_body::Body::is_end_stream(&self.rest)
+    }
+
     fn size_hint(&self) -> SizeHint {
         size_with(self.start.as_ref(), &self.rest)
     }

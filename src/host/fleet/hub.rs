@@ -87,7 +87,10 @@ impl Hub {
     /// Puts reports back that did not arrive.
     pub(crate) fn put_back(&self, reports: &[HostReport]) {
         for report in reports {
-            if let Some(member) = self.members_of(&report.host).first() {
+            let members = self.members_of(&report.host);
+            // Of each client those gates that it closed.
+            members.iter().for_each(|it| it.put_back_gates(&report.gates));
+            if let Some(member) = members.first() {
                 member.put_back(report);
             }
         }
@@ -252,6 +255,19 @@ pub(super) mod tests {
         assert!(report.votes_failing, "the node has more failures than successes");
         assert_eq!(report.gates.len(), 1);
         assert!(hub.take_reports(now).is_empty());
+    }
+
+    #[test]
+    fn a_gate_that_did_not_reach_the_fleet_is_reported_again_whichever_client_closed_it() {
+        let (hub, now) = (hub(), Instant::now());
+        let clients = [join(&hub, now), join(&hub, now)];
+        for (client, key) in clients.iter().zip([1, 2]) {
+            client.hand_on(FleetGate::new(key, Duration::from_secs(9)), now);
+        }
+        let reports = hub.take_reports(now);
+        hub.put_back(&reports);
+        let keys: Vec<_> = hub.take_reports(now)[0].gates.iter().map(|it| it.key).collect();
+        assert_eq!(keys, [1, 2]);
     }
 
     #[test]

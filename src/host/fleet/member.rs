@@ -266,7 +266,7 @@ impl Member {
         (asks || tells).then_some(report)
     }
 
-    /// Puts a report back that did not arrive: it is merged with the next one.
+    /// Puts the counts of a report back that did not arrive: they are merged with the next ones.
     pub(crate) fn put_back(&self, report: &HostReport) {
         let view = self.view.load();
         if (view.run, view.epoch) == (report.run, report.epoch) {
@@ -279,8 +279,12 @@ impl Member {
                 count.fetch_add(more, Ordering::Relaxed);
             }
         }
-        lock(&self.gates).put_back(&report.gates);
         self.counts.asked.store(1, Ordering::Relaxed);
+    }
+
+    /// Puts those of the gates back that were closed here, and did not reach the fleet.
+    pub(crate) fn put_back_gates(&self, gates: &[FleetGate]) {
+        lock(&self.gates).put_back(gates);
     }
 
     /// Heeds an advice; `unit` is random from 0 to 1. Old advice changes nothing.

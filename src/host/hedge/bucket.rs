@@ -48,6 +48,11 @@ impl HedgeBucket {
         rest.is_some()
     }
 
+    /// Puts the token of a hedge back that was not sent.
+    pub(super) fn put_back(&mut self) {
+        self.balance = self.balance.saturating_add(TOKEN).min(self.size());
+    }
+
     /// Returns the balance, in millionths.
     #[cfg(test)]
     pub(super) fn balance(&self) -> u64 {

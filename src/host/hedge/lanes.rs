@@ -130,6 +130,11 @@ impl HedgeTurn {
         lock(&self.host.0).lane(self.key, now).bucket.withdraw()
     }
 
+    /// Puts the token of a hedge back that was not sent.
+    pub(crate) fn put_back(&self, now: Instant) {
+        lock(&self.host.0).lane(self.key, now).bucket.put_back();
+    }
+
     /// Ends the attempt, and records its latencies; an attempt without any has no response.
     pub(crate) fn end(mut self, latencies: impl IntoIterator<Item = Duration>, now: Instant) {
         self.is_over = true;

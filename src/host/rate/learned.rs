@@ -120,18 +120,18 @@ impl Arrivals {
 
 impl Learned {
     /// Returns the quotas as they are at `now`.
-    pub(crate) fn quotas(&mut self, now: Instant) -> Vec<LearnedQuota> {
+    pub(crate) fn quotas(&self, now: Instant) -> Vec<LearnedQuota> {
         let in_flight = f64::from(self.in_flight);
-        let quota = |it: &mut Quota| {
-            it.refill(now);
+        let quota = |it: &Quota| {
+            let (remaining, resets_at) = it.at(now);
             LearnedQuota {
                 name: it.name.to_string(),
                 limit: it.limit.map(|it| it as u64),
-                remaining: (it.remaining - in_flight * it.cost) as u64,
-                resets_in: it.resets_at.saturating_duration_since(now),
+                remaining: (remaining - in_flight * it.cost) as u64,
+                resets_in: resets_at.saturating_duration_since(now),
             }
         };
-        self.quotas.iter_mut().map(quota).collect()
+        self.quotas.iter().map(quota).collect()
     }
 
     /// Counts a request that arrives.
@@ -295,13 +295,20 @@ impl Quota {
         (self.remaining, self.resets_at, self.as_of) = (remaining, resets_at, started);
     }
 
-    /// Begins a new window once this one is over: all of the limit is there again, if it is known, and
-    /// at least what a request takes, for only a request can show that a limit is wrong.
-    fn refill(&mut self, now: Instant) {
-        if now >= self.resets_at {
-            self.remaining = self.limit.unwrap_or(self.remaining).max(self.cost);
-            self.resets_at = now.checked_add(self.window).unwrap_or(now);
+    /// Returns what remains at `now`, and when it is refilled: once the window is over, all of the limit
+    /// is there again, if it is known, and at least what a request takes, for only a request can show
+    /// that a limit is wrong.
+    fn at(&self, now: Instant) -> (f64, Instant) {
+        if now < self.resets_at {
+            return (self.remaining, self.resets_at);
         }
+        let remaining = self.limit.unwrap_or(self.remaining).max(self.cost);
+        (remaining, now.checked_add(self.window).unwrap_or(now))
+    }
+
+    /// Begins a new window once this one is over.
+    fn refill(&mut self, now: Instant) {
+        (self.remaining, self.resets_at) = self.at(now);
     }
 }
 
@@ -349,22 +356,30 @@ mod tests {
     fn quotas_are_shown_less_what_is_under_way() {
         let now = Instant::now();
         let mut learned = known(5, 60, 30, now);
-        let shown = |learned: &mut Learned, after: u32| {
+        let shown = |learned: &Learned, after: u32| {
             let [it] = &learned.quotas(now + after * SECOND)[..] else { panic!("one quota") };
             (it.name.clone(), it.limit, it.remaining, it.resets_in.as_secs())
         };
         learned.send(now);
         learned.send(now);
         let named = || "requests".to_owned();
-        assert_eq!(shown(&mut learned, 10), (named(), Some(60), 3, 20));
+        assert_eq!(shown(&learned, 10), (named(), Some(60), 3, 20));
         learned.end(now, None, now);
-        assert_eq!(shown(&mut learned, 10), (named(), Some(60), 3, 20), "it may have been counted");
+        assert_eq!(shown(&learned, 10), (named(), Some(60), 3, 20), "it may have been counted");
         for _ in 0..9 {
             learned.send(now);
         }
-        assert_eq!(shown(&mut learned, 10), (named(), Some(60), 0, 20));
-        assert_eq!(shown(&mut learned, 31), (named(), Some(60), 50, 30), "refilled");
+        assert_eq!(shown(&learned, 10), (named(), Some(60), 0, 20));
+        assert_eq!(shown(&learned, 31), (named(), Some(60), 50, 30), "refilled");
         assert!(Learned::default().quotas(now).is_empty());
+    }
+
+    #[test]
+    fn a_look_at_the_quotas_of_a_later_time_refills_none() {
+        let now = Instant::now();
+        let mut learned = known(0, 60, 30, now);
+        learned.quotas(now + 31 * SECOND);
+        assert_eq!(learned.next(0, pacing(SECOND), now), Turn::At(now + 30 * SECOND));
     }
 
     #[test]

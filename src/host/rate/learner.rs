@@ -34,6 +34,9 @@ pub(crate) struct Learner {
     moved: OnceLock<Weak<Self>>,
 }
 
+/// The pace of a hedge: the slowest there is.
+const AT_ONCE: Pacing = Pacing { longest: Duration::MAX, unit: 1.0 };
+
 /// The place of the first request in the line.
 pub(crate) type First = OwnedSemaphorePermit;
 
@@ -76,6 +79,15 @@ impl Learner {
         lock(&self.learned).arrive(now);
         let first = Arc::clone(&self.first).try_acquire_owned().ok()?;
         self.turn(first, pacing, now).ok()
+    }
+
+    /// Takes the turn of a hedge if no pace holds it back and none waits. One that is refused is no
+    /// request that arrives.
+    pub(crate) fn spare_turn(self: &Arc<Self>, now: Instant) -> Option<Ticket> {
+        let first = Arc::clone(&self.first).try_acquire_owned().ok()?;
+        let ticket = self.turn(first, AT_ONCE, now).ok()?;
+        lock(&self.learned).arrive(now);
+        Some(ticket)
     }
 
     /// Returns how long a request that joins the line now will probably wait; `None` if as many as
@@ -235,6 +247,19 @@ mod tests {
         ticket.spend();
         drop(ticket);
         assert_eq!(left(&learner, now), 1);
+    }
+
+    #[test]
+    fn a_hedge_that_is_refused_is_no_arrival() {
+        let now = Instant::now();
+        let learner = Arc::new(Learner::default());
+        let (name, reset) = ("requests".into(), Duration::from_secs(10));
+        let said = QuotaUse { name, remaining: 2, limit: Some(2), reset, window: None };
+        learner.hear(now, &[said], now);
+        let first = Arc::clone(&learner.first).try_acquire_owned();
+        assert!((0..9).all(|_| learner.spare_turn(now).is_none()));
+        drop(first);
+        assert!(learner.try_turn(PACING, now).is_some(), "nine would be too many");
     }
 
     #[test]

@@ -183,6 +183,23 @@ async fn a_dropped_download_keeps_its_part() {
     assert!(fs::read(folder.file("it")).unwrap() == body);
 }
 
+/// The piece that is being written when a download is dropped holds up the next one, no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_download_that_was_dropped_is_followed_by_another_at_once() {
+    let (folder, body) = (Folder::new(), bytes(1, 8_000_000));
+    let its = body.clone();
+    let server = server(false, move |seen, _| serve(&its, TAG, seen));
+    let client = client(false, config());
+    let download = || client.get(server.url("/")).download().to_file(folder.file("it"));
+    for it in 0..100 {
+        let _dropped = tokio::time::timeout(Duration::from_micros(it * 200), download()).await;
+        let next = tokio::time::timeout(Duration::from_millis(10), download()).await;
+        assert!(next.is_err() || next.unwrap().is_ok(), "{it}");
+    }
+    download().await.unwrap();
+    assert!(fs::read(folder.file("it")).unwrap() == body);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_has_one_download_at_a_time() {
     let (folder, body) = (Folder::new(), bytes(1, 300_000));

@@ -9,11 +9,11 @@ use http::Extensions;
 use reqwest::{Body, Request, Response};
 use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use reqwest_resilient::testing::Reply;
-use reqwest_resilient::{Hedge, Resilient, ResponseExt};
+use reqwest_resilient::{Hedge, HostStates, Limit, Resilient, ResponseExt};
 use tokio::time::{Instant, sleep};
 
 use super::{after, client, hedge, hedged, ms};
-use crate::support::{URL, idle_client};
+use crate::support::{URL, idle_client, scripted_on};
 
 /// A head at once, whose body falls silent before its first byte.
 fn silent(status: u16) -> Reply {
@@ -53,6 +53,21 @@ async fn rule_16_the_head_ends_the_race_where_no_byte_is_due_and_of_what_is_no_s
         let start = Instant::now();
         client.get(URL).send().await.unwrap();
         assert_eq!((start.elapsed(), script.sent().len()), (ms(0), 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_16_the_permit_of_a_body_is_free_with_its_last_byte() {
+    for hedge in [hedge(), hedge().until_first_byte()] {
+        let (hosts, config) = (HostStates::new(), hedged(hedge).concurrency_limit(Limit::fixed(1)));
+        let replies = [Reply::status(200).body("all of it")];
+        let (client, _) = scripted_on(&hosts, config.build().unwrap(), replies);
+        let in_use = || hosts.limit_use(URL).unwrap().in_flight;
+        let mut response = client.get(URL).send().await.unwrap();
+        assert_eq!(in_use(), 1);
+        assert_eq!(response.chunk().await.unwrap().unwrap(), "all of it");
+        assert_eq!(in_use(), 0, "the response is still there");
+        assert!(response.chunk().await.unwrap().is_none());
     }
 }
 

@@ -102,6 +102,18 @@ async fn rule_10_a_hedge_takes_a_slot_or_there_is_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rule_10_the_slot_of_a_loser_that_was_not_sent_goes_back() {
+    let refused = Reply::io_error(std::io::ErrorKind::ConnectionRefused).after(ms(50));
+    let replies = [after(200, 200), refused, after(1, 200)];
+    let config = hedged(hedge()).rate_limit(Rate::per_second(1).burst(2));
+    let (client, script) = client(config, replies);
+    for _ in 0..2 {
+        assert_eq!(status(&client).await, 200);
+    }
+    assert_eq!(times(&script), [0, 100, 200]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn rule_10_a_hedge_counts_against_a_learned_quota() {
     let (lines, config) = Lines::of(hedged(hedge()).rate_limit(RateLimit::learned()));
     let of_a_thousand = |left: u64, millis: u64| {
@@ -131,6 +143,18 @@ async fn rule_11_none_while_the_host_is_slow_for_all() {
     // Later they are no more in flight.
     sleep(Duration::from_secs(60)).await;
     assert_eq!((status(&client).await, script.sent().len()), (200, 52));
+}
+
+/// A runtime that stood still is late with its timers.
+#[tokio::test(start_paused = true)]
+async fn hedges_that_are_late_do_not_go_all_at_once() {
+    let (client, script) = client(hedged(hedge().max_hedges(3)), [after(1_000, 200)]);
+    let standstill = async {
+        tokio::task::yield_now().await;
+        tokio::time::advance(ms(450)).await;
+    };
+    assert_eq!(futures_util::future::join(status(&client), standstill).await.0, 200);
+    assert_eq!(times(&script), [0, 450, 550, 650]);
 }
 
 /// Sends requests at this rate to a host with a tail: 98 responses of 100 take 5 ms, two take two

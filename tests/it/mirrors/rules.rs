@@ -7,9 +7,9 @@ use http::{HeaderValue, StatusCode, header};
 use reqwest_middleware::ClientWithMiddleware;
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    AttemptLog, BreakerConfig, Event, HostStates, IdempotencyKey, Mirrors, RequestBuilderExt,
-    Resilient, ResilientConfig, ResilientConfigBuilder, ResponseExt, RetryOverride, StopReason,
-    WaitSource,
+    AttemptLog, BreakerConfig, Event, HostStates, IdempotencyKey, Limit, Mirrors, Rate,
+    RequestBuilderExt, Resilient, ResilientConfig, ResilientConfigBuilder, ResponseExt,
+    RetryOverride, StopReason, WaitSource,
 };
 use tokio::time::Instant;
 
@@ -85,6 +85,32 @@ async fn rule_1_urls_are_rewritten_to_the_byte() {
     for url in ["https://a.example/basement/x", "https://d.example/base/x"] {
         client.client.get(url).send().await.unwrap();
         assert_eq!(client.script.sent().last().unwrap().url.as_str(), url);
+    }
+}
+
+/// Requests that wait for a permit or a slot of an endpoint that goes down meanwhile.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_goes_down_while_requests_queue_for_it_is_left() {
+    let down = || Reply::status(503).after(SECOND / 10);
+    let hint = HeaderValue::from_static("30");
+    let closes = || Reply::status(429).header(header::RETRY_AFTER, hint.clone()).after(SECOND / 10);
+    let config = || steady().mirrors(three()).max_retries(0);
+    let of_breaker = || config().circuit_breaker(breaker());
+    let with_permits = |it: ResilientConfigBuilder| it.concurrency_limit(Limit::fixed(1));
+    let with_slots = |it: ResilientConfigBuilder| it.rate_limit(Rate::per_second(4));
+    for (config, reply) in [
+        (with_permits(of_breaker()), down()),
+        (with_slots(of_breaker()), down()),
+        (with_permits(config().gate()), closes()),
+        (with_slots(config().gate()), closes()),
+    ] {
+        let client = Client::new(config, Script::new([]).for_host("a.example", [reply.clone()]));
+        let queued = async {
+            tokio::time::sleep(SECOND / 100).await;
+            client.status().await
+        };
+        let (first, queued) = futures_util::future::join(client.status(), queued).await;
+        assert_eq!((first >= 429, queued, client.asked().as_str()), (true, 200, "ab"));
     }
 }
 
