@@ -144,6 +144,7 @@ pub(crate) fn validation(case: &ValidationCase) -> Checked {
 fn ours(field: &str) -> &str {
     match field {
         "jitter_factor" => "jitter",
+        "max_delay" => "backoff.max_delay",
         "recovery_timeout" => "circuit_breaker.open_for",
         "timeout" => "attempt_timeout",
         it => it,
