@@ -88,7 +88,7 @@ pub(crate) fn backoff(written: &Backoff) -> Settled<Strategy> {
             let base = duration(base_delay.unwrap_or(Num($default)), "base_delay")?;
             let strategy = <$Strategy>::new(base);
             Box::new(match max_delay {
-                Some(it) => strategy.max_delay(limit(*it, "max_delay")?),
+                Some(it) => strategy.max_delay(limit(*it, "backoff.max_delay")?),
                 None => strategy,
             })
         }};
