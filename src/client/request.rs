@@ -281,7 +281,8 @@ fn still_failing(response: &Response) -> bool {
     !matches!(history.and_then(History::stop_reason), None | Some(StopReason::Success))
 }
 
-/// A request being put together: the methods of reqwest's builder, and two ways to send it.
+/// A request being put together: the setters of reqwest's builder, and two ways to send it;
+/// [`into_inner`](Self::into_inner) for `build` and `try_clone`.
 ///
 /// An invalid part (a URL, a header, the shared client of the free functions) is an error at
 /// sending, never a panic.

@@ -148,7 +148,7 @@ impl ResilientClientBuilder {
     }
 }
 
-/// A request being put together: the methods of reqwest's builder, and two ways to send it.
+/// A request being put together: the setters of reqwest's builder, and two ways to send it.
 ///
 /// # Examples
 ///
