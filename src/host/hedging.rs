@@ -183,6 +183,21 @@ mod tests {
     }
 
     #[test]
+    fn a_hedge_that_won_brings_its_slots_which_go_back_if_it_was_not_sent() {
+        let (hosts, now, hedge) = (HostMap::default(), Instant::now(), Hedge::after(SECOND));
+        let policy = Policy { rate: Some(RateLimit::learned()), ..Policy::default() };
+        let request = Request::new(Method::GET, "https://a.example/".parse().unwrap());
+        let mut admission = with_quota(&hosts, &policy, now);
+        let left = |it: &Admission<'_>| it.learner().unwrap().quotas(now)[0].remaining;
+        let turn = admission.begin_hedging(&hedge, &request, true, now);
+        let permit = admission.admit_hedge(&request, &turn, None, now).unwrap();
+        assert_eq!(left(&admission), 1);
+        admission.adopt_hedge(permit);
+        admission.refund_slots();
+        assert_eq!(left(&admission), 2);
+    }
+
+    #[test]
     fn a_hedge_that_a_limit_refuses_costs_no_share() {
         let (hosts, now, hedge) = (HostMap::default(), Instant::now(), Hedge::after(SECOND));
         let rate = Some(RateLimit::from(Rate::per_second(1)));

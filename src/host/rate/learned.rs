@@ -371,6 +371,8 @@ mod tests {
         }
         assert_eq!(shown(&learned, 10), (named(), Some(60), 0, 20));
         assert_eq!(shown(&learned, 31), (named(), Some(60), 50, 30), "refilled");
+        learned.quotas[0].cost = 5.0;
+        assert_eq!(shown(&learned, 31), (named(), Some(60), 10, 30), "each takes five");
         assert!(Learned::default().quotas(now).is_empty());
     }
 
