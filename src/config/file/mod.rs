@@ -218,10 +218,10 @@ impl RawConfig {
     /// Validates the settings and lays them over `base`, which keeps what it has in code:
     /// callbacks, observers, predicates, keys, and every setting that is not named here.
     ///
-    /// A limit here shortens what `base` says within it, as in [`over`](Self::over). A table changes what
-    /// it names of that of `base`; a backoff of the caller's own is replaced
-    /// as a whole. With a `preset` all data starts from there, and of `base` stay its callbacks,
-    /// observers, predicates and hosts.
+    /// A limit here shortens what `base` says within it, as in [`over`](Self::over). A table changes
+    /// what it names of that of `base`; a backoff of the caller's own is replaced as a whole. With a
+    /// `preset` all data starts from there, and of `base` stay its callbacks, observers, predicates
+    /// and hosts.
     ///
     /// # Errors
     ///

@@ -3,7 +3,7 @@
 use super::*;
 
 fn url() -> Url {
-    "http://a.example/".parse().unwrap()
+    "http://a.example/".parse().expect("a URL")
 }
 
 /// Returns the failure of an error that a middleware returned.
@@ -76,15 +76,16 @@ fn a_response_that_a_middleware_made_an_error_has_its_status() {
 #[tokio::test]
 async fn only_a_connection_that_broke_before_a_response_may_be_stale() {
     // The server closes the connection once a request came.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url: Url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("a bound port").port();
+    let url: Url = format!("http://127.0.0.1:{port}/").parse().expect("a URL");
     let server = std::thread::spawn(move || {
-        let (mut connection, _) = listener.accept().unwrap();
-        io::Read::read(&mut connection, &mut [0; 1024]).unwrap();
+        let (mut connection, _) = listener.accept().expect("a connection");
+        io::Read::read(&mut connection, &mut [0; 1024]).expect("a request");
     });
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let error = client.get(url.clone()).send().await.unwrap_err();
-    server.join().unwrap();
+    server.join().expect("a server that did not panic");
     for (transport, after_head, may_be_stale) in
         [(Some(&error), false, true), (Some(&error), true, false), (None, false, false)]
     {
@@ -130,9 +131,11 @@ async fn of_hyper<F: Future<Output = ()>>(
 ) -> hyper::Error {
     let (client, server) = tokio::io::duplex(1024);
     let io = hyper_util::rt::TokioIo::new(client);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(io).await.expect("a connection");
     let connection = tokio::spawn(async move { drop(connection.await) });
-    let request = http::Request::post("/").header("host", "a.example").body(body).unwrap();
+    let request =
+        http::Request::post("/").header("host", "a.example").body(body).expect("a request");
     let (response, ()) = tokio::join!(sender.send_request(request), meanwhile(connection, server));
     response.unwrap_err()
 }
@@ -143,14 +146,14 @@ async fn errors_of_hyper_say_what_became_of_the_connection() {
     let canceled = of_hyper("".into(), async |connection, _server| connection.abort()).await;
     assert_eq!(of_middleware(&canceled).kind, FailureKind::Disconnect, "{canceled:?}");
     let incomplete = of_hyper("".into(), async |_, mut server| {
-        server.read_u8().await.unwrap();
+        server.read_u8().await.expect("a first byte");
     });
     let incomplete = incomplete.await;
     assert!(incomplete.is_incomplete_message());
     assert_eq!(of_middleware(&incomplete).kind, FailureKind::Disconnect);
     let failing = futures_util::stream::iter([Err::<String, _>(io::Error::other("no more"))]);
     let of_caller = of_hyper(reqwest::Body::wrap_stream(failing), async |connection, _server| {
-        connection.await.unwrap();
+        connection.await.expect("a task that did not panic");
     });
     let of_caller = of_caller.await;
     assert!(of_caller.is_user());
@@ -164,16 +167,17 @@ async fn a_connection_of_http2_that_stays_silent_timed_out() {
     let (client, _server) = tokio::io::duplex(1024);
     let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
     builder.timer(TokioTimer::new()).keep_alive_interval(std::time::Duration::from_secs(1));
-    let (mut sender, connection) = builder.handshake(TokioIo::new(client)).await.unwrap();
+    let (mut sender, connection) =
+        builder.handshake(TokioIo::new(client)).await.expect("a connection");
     tokio::spawn(connection);
-    let request = http::Request::get("http://a.example/").body(String::new()).unwrap();
+    let request = http::Request::get("http://a.example/").body(String::new()).expect("a request");
     let error = sender.send_request(request).await.unwrap_err();
     assert_eq!(of_middleware(&error).kind, FailureKind::Timeout, "{error:?}");
 }
 
 #[tokio::test]
 async fn a_request_that_failed_for_an_unknown_reason_counts_as_a_lost_connection() {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let request = client.get(url()).version(http::Version::HTTP_09);
     let error = request.send().await.unwrap_err();
     assert!(error.is_request() && !error.is_connect());
