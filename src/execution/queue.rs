@@ -116,10 +116,11 @@ impl Execution<'_> {
             return Ok(false);
         }
         let too_long = |retry_in| reject(Limited(LimitedBy::Rate { retry_in }));
-        let expected = learner.expected_wait(slowest, began).unwrap_or(Duration::MAX);
-        if expected > longest {
-            return Err(too_long(expected));
-        }
+        // There is none where the line is full.
+        let expected = learner.expected_wait(slowest, began);
+        let Some(expected) = expected.filter(|it| *it <= longest) else {
+            return Err(too_long(expected.unwrap_or(Duration::MAX)));
+        };
         let until = clock::after(began, longest);
         self.admission.step_back();
         let ticket = timeout_at(until, turn(learner, pacing)).await;

@@ -317,6 +317,26 @@ async fn a_learned_wait_that_is_too_long_is_rejected_at_once() {
     assert_eq!((start.elapsed(), script.sent().len()), (Duration::ZERO, 1));
 }
 
+/// Whatever the requests' patience: 10,000 wait.
+#[tokio::test(start_paused = true)]
+async fn a_learned_line_is_bounded() {
+    let config = limited(RateLimit::learned().max_wait(Duration::MAX)).build().unwrap();
+    let (client, script) = scripted(config, [of_sixty(0, 3_600)]);
+    client.get(URL).send().await.unwrap();
+    let mut tasks = JoinSet::new();
+    for _ in 0..10_001 {
+        let request = client.get(URL);
+        tasks.spawn(async move {
+            let error = request.send().await.unwrap_err();
+            HttpRequestError::find(&error).unwrap().is_limited()
+        });
+    }
+    let first = tokio::time::timeout(SECOND, tasks.join_next()).await;
+    assert!(first.expect("the last one is rejected").unwrap().unwrap());
+    assert!(tokio::time::timeout(SECOND, tasks.join_next()).await.is_err(), "all others wait");
+    assert_eq!(script.sent().len(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_learned_line_loses_no_request_to_drops() {
     let limit = RateLimit::learned().max_wait(3_600 * SECOND);
