@@ -9,7 +9,7 @@ use std::{
 };
 
 use reqwest::Request;
-use tokio::time::{sleep, timeout_at};
+use tokio::time::{sleep, sleep_until, timeout_at};
 
 use crate::breaker::{BreakerHandle, BreakerState, CircuitOpen, Waiter};
 use crate::common::clock::{self, Instant};
@@ -71,13 +71,22 @@ impl Execution<'_> {
             kind: FailureKind::RateLimited,
             error: limited.into(),
         };
-        let left = self.retry.left(self.now).unwrap_or(Duration::MAX);
-        let patience = Patience { wait: self.gate_time, left };
-        let started = self.retry.started();
-        let entered = self.admission.enter_gate(request, started, patience, self.now);
-        let Some(waiting) = entered.map_err(rejection)? else { return Ok(()) };
         // The wait after a response that closed the gate has been reported with that.
-        if !mem::take(&mut self.waits_at_gate) {
+        let decided = self.waits_at_gate.take();
+        let waiting = loop {
+            let left = self.retry.left(self.now).unwrap_or(Duration::MAX);
+            let (patience, started) =
+                (Patience { wait: self.gate_time, left }, self.retry.started());
+            let entered = self.admission.enter_gate(request, started, patience, self.now);
+            if let Some(waiting) = entered.map_err(rejection)? {
+                break waiting;
+            }
+            let Some(until) = decided.filter(|it| *it > self.now) else { return Ok(()) };
+            // That gate was evicted by those of other keys: the response holds for this request.
+            sleep_until(until).await;
+            self.now = Instant::now();
+        };
+        if decided.is_none() {
             let source = match waiting.is_of_fleet() {
                 true => WaitSource::FleetGate,
                 false => WaitSource::Gate,

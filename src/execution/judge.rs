@@ -6,7 +6,7 @@ use http::StatusCode;
 use reqwest::Request;
 
 use crate::breaker::{CircuitOpen, Health, Report};
-use crate::common::clock::Instant;
+use crate::common::clock::{self, Instant};
 use crate::config::policy::{Policy, RetryAfter};
 use crate::execution::decide::{DecisionInput, Judged};
 use crate::execution::original::Original;
@@ -68,7 +68,7 @@ impl<'p> Execution<'p> {
         nested: bool,
     ) -> Decision {
         // An earlier wait may have ended without a visit to the gate.
-        self.waits_at_gate = false;
+        self.waits_at_gate = None;
         self.recorder.heard = Heard::default();
         let mut outcome = self.outcome(original, result);
         // The caller's functions are asked once for an attempt, be it in a race.
@@ -280,7 +280,7 @@ impl<'p> Execution<'p> {
         if closing.announced_in > self.gate_time {
             return Decision::Return(StopReason::RateLimited);
         }
-        self.waits_at_gate = true;
+        self.waits_at_gate = Some(clock::after(self.now, after));
         let source = match source {
             WaitSource::Hint(_) | WaitSource::HintFrom => source,
             _ => WaitSource::Gate,

@@ -46,8 +46,8 @@ pub(crate) struct Execution<'p> {
     /// The verdict on the last attempt, if a race needed it.
     pub(super) judged: Option<Box<Judged>>,
     pub(super) keyed: bool,
-    /// Set if the wait before the next attempt is spent at the gate.
-    pub(super) waits_at_gate: bool,
+    /// Until when the next attempt waits at the gate, if its wait is spent there.
+    pub(super) waits_at_gate: Option<Instant>,
     /// Set once a hinted 503 has given it a free retry.
     pub(super) was_invited: bool,
     /// Set once a response said that its connection is for another host (421).
@@ -98,7 +98,7 @@ impl<'p> Execution<'p> {
             judged: None,
             keyed: !idempotency::is_idempotent(request.method())
                 && idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
-            waits_at_gate: false,
+            waits_at_gate: None,
             was_invited: false,
             was_misdirected: false,
             distrusts_pool: false,
@@ -304,14 +304,14 @@ impl<'p> Execution<'p> {
                 return Err((last, StopReason::Budget));
             }
             let is_late = self.retry.left(self.now).is_some_and(|left| after >= left);
-            if is_late && !self.waits_at_gate {
+            if is_late && self.waits_at_gate.is_none() {
                 return Err((last, StopReason::Deadline));
             }
             // The backoff begins now: what has just worked may have used up a rate limit.
             let outcome = self.outcome(original, last.view::<C>());
             self.recorder.has_token(&outcome, after, &source, self.standing_before_retry());
         }
-        if !after.is_zero() && !self.waits_at_gate {
+        if !after.is_zero() && self.waits_at_gate.is_none() {
             tokio::time::sleep_until(clock::after(self.now, after)).await;
         }
         self.now = Instant::now();

@@ -430,6 +430,24 @@ async fn who_has_little_time_is_sent_while_there_is_some() {
     assert!(at[1..].iter().all(|it| (1_000..=1_051).contains(it)), "{at:?}");
 }
 
+/// A host keeps 64 gates: the others are gone before the body of the response that closed them.
+#[tokio::test(start_paused = true)]
+async fn a_hint_holds_for_its_request_where_more_keys_are_limited_than_a_host_has_gates() {
+    const USERS: usize = 70;
+    let limited = || come_back_in(429, "30").body("slow down").body_stalls_after(1);
+    let replies = (0..2 * USERS).map(|it| if it < USERS { limited() } else { Reply::status(200) });
+    let config = steady().gate().build().unwrap();
+    let (client, script) = scripted(config, replies);
+    let start = Instant::now();
+    let requests = (0..USERS).map(|user| {
+        let request = client.get(URL).bearer_auth(user);
+        async move { (request.send().await.unwrap().status(), start.elapsed() >= 30 * SECOND) }
+    });
+    let ends = join_all(requests).await;
+    assert_eq!(ends, vec![(StatusCode::OK, true); USERS]);
+    assert_eq!(script.sent().len(), 2 * USERS);
+}
+
 #[tokio::test(start_paused = true)]
 async fn only_responses_that_ask_for_less_close_the_gate() {
     let waited = async |reply: Reply, config: ResilientConfigBuilder| {
