@@ -282,9 +282,10 @@ impl HostState {
 
     /// Returns whether this state may be evicted at `now`.
     pub(crate) fn eviction(&self, now: Instant) -> Eviction {
-        // A new limit would not count the requests that are under way.
+        // A new limit would not count the requests that are under way, nor a new gate hold them.
         let is_limiting = self.further.get().is_some_and(|it| it.is_limiting(now));
-        let free = if is_limiting { Eviction::Costly } else { Eviction::Free };
+        let is_held = is_limiting || self.gates.is_closed(now);
+        let free = if is_held { Eviction::Costly } else { Eviction::Free };
         let Some(breaker) = self.breaker.get() else { return free };
         match breaker.state() {
             BreakerState::Closed | BreakerState::HalfOpen => free,
@@ -316,6 +317,7 @@ mod tests {
 
     use super::*;
     use crate::breaker::{BreakerConfig, CircuitBreakers};
+    use crate::host::gate::Throttle;
     use crate::host::limit::Limit;
     use crate::host::rate::Rate;
 
@@ -327,6 +329,15 @@ mod tests {
     fn a_host_has_one_load() {
         let state = state(&Arc::default());
         assert!(Arc::ptr_eq(state.load(), state.load()));
+    }
+
+    #[test]
+    fn a_state_whose_gate_is_closed_is_costly_to_evict() {
+        let (now, minute) = (Instant::now(), Duration::from_secs(60));
+        let state = state(&Arc::default());
+        let _ = state.gates.close(1, now, Throttle::RateLimit, Some(minute), 0.0);
+        assert_eq!(state.eviction(now), Eviction::Costly);
+        assert_eq!(state.eviction(now + 2 * minute), Eviction::Free);
     }
 
     #[test]
