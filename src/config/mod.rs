@@ -267,7 +267,7 @@ impl ResilientConfigBuilder {
     pub fn build(self) -> Result<ResilientConfig, ConfigError> {
         let mut hosts = self.hosts;
         for (_, patch) in hosts.iter_mut().take(self.inherited) {
-            Arc::make_mut(patch).shorten(&self.patch);
+            Arc::make_mut(patch).shorten(&Patch::default(), &self.patch);
         }
         let hosts = hosts.iter().map(|(name, patch)| (&**name, patch));
         let mut policy = self.base.patched([&self.patch]).with_hosts(hosts);

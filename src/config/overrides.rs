@@ -132,6 +132,13 @@ impl RetryOverride {
         Self(patch)
     }
 
+    /// Leaves no more than `left` for the request, and for an attempt.
+    #[cfg(feature = "download")]
+    pub(crate) fn limited_to(mut self, left: std::time::Duration) -> Self {
+        self.patch().limit_to(left);
+        self
+    }
+
     pub(crate) fn into_patch(self) -> Arc<Patch> {
         self.0
     }

@@ -131,7 +131,7 @@ impl Sender {
         // A body that is read within its attempt is lost when it breaks off.
         let rules = extensions.get_or_insert_default::<RetryOverride>().clone().without_read_body();
         extensions.insert(match self.left(Instant::now()) {
-            Some(left) => rules.max_total_time(left.max(Duration::from_nanos(1))),
+            Some(left) => rules.limited_to(left.max(Duration::from_nanos(1))),
             None => rules,
         });
         (request, extensions)

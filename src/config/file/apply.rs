@@ -17,7 +17,7 @@ pub(super) fn builder(
     let preset = preset(table, faults);
     let base = preset.map_or_else(|| base.clone(), |it| it.with_code_of(base));
     let mut general = Parts::of(base.policy());
-    let settings = general.apply(RetryOverride::new(), table, "", faults);
+    let settings = general.apply(table, "", faults);
     let limits = settings.clone().into_patch();
     let mut builder = base.to_builder().settings(settings);
     if let Some(Value::Whole(hosts)) = get(table, "max_hosts") {
@@ -26,12 +26,14 @@ pub(super) fn builder(
     for (name, value) in get_table(table, "hosts") {
         let Value::Table(table) = value else { continue };
         let mut patch = base.policy().patch_of(name).unwrap_or_default();
-        Arc::make_mut(&mut patch).shorten(&limits);
         let mut parts = general.clone().patched(&patch);
         let path = format!("hosts.{name:?}.");
-        let settings = parts.apply(RetryOverride::of_patch(patch), table, &path, faults);
+        let own = parts.apply(table, &path, faults).into_patch();
         parts.check_shared(&general, table, &path, faults);
-        builder = builder.host(name, settings);
+        let changed = Arc::make_mut(&mut patch);
+        changed.shorten(&own, &limits);
+        changed.set_all(&own);
+        builder = builder.host(name, RetryOverride::of_patch(patch));
     }
     builder
 }

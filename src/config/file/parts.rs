@@ -74,16 +74,16 @@ impl Parts {
         self
     }
 
-    /// Adds what `table` sets to both. `path` is that of the table, with a dot.
+    /// Adds what `table` sets, and returns it. `path` is that of the table, with a dot.
     pub(super) fn apply(
         &mut self,
-        mut settings: RetryOverride,
         table: &Table,
         path: &str,
         faults: &mut Vec<ConfigFault>,
     ) -> RetryOverride {
         let longest_wait = get(table, "max_wait_time").and_then(Value::time);
         self.longest_wait = longest_wait.unwrap_or(self.longest_wait);
+        let mut settings = RetryOverride::new();
         for (name, value) in table {
             settings = match (name.as_str(), value) {
                 ("backoff", Value::Table(table)) => {

@@ -27,6 +27,12 @@ impl Patch {
         self.settings.push(setting);
     }
 
+    /// Sets all settings of `other`.
+    #[cfg(feature = "serde")]
+    pub(crate) fn set_all(&mut self, other: &Self) {
+        other.settings.iter().for_each(|it| self.set(it.clone()));
+    }
+
     /// Adds an observer.
     pub(crate) fn listen(&mut self, observer: impl Observer) {
         self.listeners.observers.push(Arc::new(observer));
@@ -55,21 +61,41 @@ impl Patch {
         self.settings.iter().any(|it| matches!(it, Setting::MaxRetries(_)))
     }
 
-    /// Lets the limits of `general`, which are set later, shorten these settings of a host: as they do
-    /// with the general ones.
-    pub(crate) fn shorten(&mut self, general: &Self) {
-        let sets = |is: fn(&Setting) -> bool| self.settings.iter().any(is);
-        let has_limit = sets(|it| matches!(it, Setting::MaxTotalTime(_)));
-        let is_wait = |it: &Setting| matches!(it, Setting::MaxWaitTime(_));
-        self.is_backoff_limited |= general.settings.iter().any(is_wait) && !sets(is_wait);
-        let total = general.settings.iter().find_map(|it| match it {
-            // A limit of zero is refused by itself.
-            Setting::MaxTotalTime(total) => total.filter(|it| !it.is_zero() && !has_limit),
+    /// Lets limits that are set later shorten these settings of a host, as they do with the general
+    /// ones. A limit of the host's own, in `own` or here, counts in place of the one in `general`.
+    pub(crate) fn shorten(&mut self, own: &Self, general: &Self) {
+        self.is_backoff_limited |=
+            own.limits_waits() || general.limits_waits() && !self.limits_waits();
+        let inherited = if self.total_limit().is_some() { None } else { general.total_limit() };
+        if let Some(Some(total)) = own.total_limit().or(inherited) {
+            self.shorten_attempts(total);
+        }
+    }
+
+    /// Leaves no more than `left` for the request, and for an attempt.
+    #[cfg(feature = "download")]
+    pub(crate) fn limit_to(&mut self, left: Duration) {
+        self.shorten_attempts(left);
+        self.set(Setting::MaxTotalTime(Some(left)));
+    }
+
+    fn limits_waits(&self) -> bool {
+        self.settings.iter().any(|it| matches!(it, Setting::MaxWaitTime(_)))
+    }
+
+    /// Returns the limit of the whole request that is set here, which may be none.
+    fn total_limit(&self) -> Option<Option<Duration>> {
+        self.settings.iter().find_map(|it| match it {
+            Setting::MaxTotalTime(limit) => Some(*limit),
             _ => None,
-        });
+        })
+    }
+
+    /// Shortens an attempt timeout that is set here. A limit of zero is refused by itself.
+    fn shorten_attempts(&mut self, limit: Duration) {
         for setting in &mut self.settings {
-            if let (Setting::AttemptTimeout(Some(Some(timeout))), Some(total)) = (setting, total) {
-                *timeout = total.min(*timeout);
+            if let Setting::AttemptTimeout(Some(Some(timeout))) = setting {
+                *timeout = if limit.is_zero() { *timeout } else { limit.min(*timeout) };
             }
         }
     }

@@ -186,18 +186,23 @@ fn a_general_limit_shortens_what_a_config_says_of_its_hosts() {
     let limited = base.to_builder().max_total_time(4 * SECOND).max_wait_time(3 * SECOND);
     let limited = limited.build().unwrap();
     let text = shown(&limited);
-    for (timeout, times) in [("4s", 1), ("9s", 1)] {
-        let timeout = format!(
-            "attempt_timeout: Some(\n                Some(\n                    {timeout},"
-        );
-        assert_eq!(text.matches(&timeout).count(), times, "{text}");
-    }
+    let count = |config: &ResilientConfig, timeout: &str| {
+        format!("{config:?}").matches(&format!("attempt_timeout: Some(Some({timeout}))")).count()
+    };
+    assert_eq!((count(&limited, "4s"), count(&limited, "9s")), (1, 1), "{text}");
     // What was shortened stays so, and what is set anew is judged.
     assert!(limited.to_builder().max_retries(1).build().is_ok());
     let raw = |text: &str| toml::from_str::<RawConfig>(text).unwrap();
     let limits = "max_total_time = '4s'\nmax_wait_time = '3s'";
     assert_eq!(shown(&raw(limits).over_config(&base).unwrap()), text);
     assert!(raw(&format!("{limits}\nhosts.a.max_retries = 1")).over_config(&base).is_ok());
+    // A limit of the host's own, in the file too, counts in place of the general one.
+    for (own, timeout, times) in [("'30s'", "9s", 2), ("false", "9s", 2), ("'3s'", "3s", 1)] {
+        let file = format!("{limits}\nhosts.a.max_total_time = {own}");
+        let limited = raw(&file).over_config(&base).unwrap();
+        assert_eq!(count(&limited, timeout), times, "{own}: {limited:?}");
+    }
+    assert!(raw("hosts.b.max_wait_time = '3s'").over_config(&base).is_ok());
     for (host, fault) in [
         ("attempt_timeout = '9s'", "hosts.\"a\".attempt_timeout must not be longer"),
         ("backoff.max_delay = '9s'", "hosts.\"a\".backoff.max_delay must not be longer"),

@@ -117,6 +117,32 @@ async fn the_time_for_everything_holds_for_all_requests() {
     assert!((limit..limit * 3).contains(&start.elapsed()), "{:?}", start.elapsed());
 }
 
+/// An attempt timeout that is longer than what is left ends with it.
+#[tokio::test(start_paused = true)]
+async fn a_download_goes_on_with_less_time_than_an_attempt_may_take() {
+    let second = Duration::from_secs(1);
+    let own = RetryOverride::new().attempt_timeout(2 * second);
+    let its = own.clone().max_total_time(3 * second);
+    for (config, over) in [(config(), its), (config().max_total_time(3 * second), own)] {
+        let tagged =
+            |status| Reply::status(status).header(header::ETAG, HeaderValue::from_static("\"v1\""));
+        let part = HeaderValue::from_static("bytes 4-9/10");
+        let script = Script::new([
+            tagged(200).body("0123456789").body_breaks_after(4),
+            tagged(206).body("456789").header(header::CONTENT_RANGE, part),
+        ]);
+        let client = ResilientClient::builder().config(config.build().unwrap()).with(script);
+        let get = client.build().unwrap().get("https://a.example/").with_extension(over);
+        let mut download = get.download().send().await.unwrap();
+        let mut all = download.chunk().await.unwrap().unwrap().to_vec();
+        tokio::time::sleep(2 * second).await;
+        while let Some(chunk) = download.chunk().await.unwrap() {
+            all.extend_from_slice(&chunk);
+        }
+        assert_eq!((all, download.summary().resumes()), (b"0123456789".to_vec(), 1));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_break_is_reported_to_the_breaker_once() {
     let body = bytes(1, 100_000);
