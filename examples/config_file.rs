@@ -49,14 +49,14 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// A server on this machine that is busy the first time, and each third time after that.
+/// A server on this machine that is busy every second time.
 async fn server() -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
     tokio::spawn(async move {
         for i in 0.. {
             let Ok((mut stream, _)) = listener.accept().await else { return };
-            let status = if i % 3 == 0 { "503 Service Unavailable" } else { "200 OK" };
+            let status = if i % 2 == 0 { "503 Service Unavailable" } else { "200 OK" };
             let answer =
                 format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
             // A request without a body fits into one read here.

@@ -27,6 +27,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Bodies are shown to the predicate if they are read within the attempt.
         .read_body(64 * 1024)
         .backoff(Constant::new(Duration::from_millis(100)))
+        // Polls are no failures: as many as the time allows, without the budget.
+        .max_retries(1_000)
+        .without_retry_budget()
         .max_total_time(Duration::from_secs(30))
         .build()?;
     let client = ResilientClient::new(config)?;

@@ -58,7 +58,7 @@
 )]
 #![cfg_attr(
     feature = "blocking",
-    doc = "| And without async? | [`blocking`], with the same names and results |"
+    doc = "| And without async? | [`blocking`], with the same names and results; [guide](guide::blocking) |"
 )]
 #![cfg_attr(
     any(feature = "metrics", feature = "tracing"),
@@ -66,7 +66,7 @@
 )]
 #![cfg_attr(
     feature = "serde",
-    doc = "| How do settings come from a file? | [`mod@file`], [`ResilientConfig::from_env`] |"
+    doc = "| How do settings come from a file? | [`mod@file`], [`ResilientConfig::from_env`]; [guide](guide::files) |"
 )]
 //!
 //! # Words
@@ -87,7 +87,7 @@
 //! - `download` (default): `download()` on request builders, which goes on after a break.
 //! - `blocking`: the module `blocking`, and a small runtime.
 //! - `json`, `form`, `query`, `multipart`: bodies and URLs by serde, and forms of several parts.
-//! - `tracing`: a span for each attempt and a log line for each decision.
+//! - `tracing`: a span for each attempt; log lines for waits, failures and breakers.
 //! - `metrics`: counts and durations for the `metrics` facade.
 //! - `serde`: the module `file`, settings from TOML, JSON, YAML and the environment.
 //! - `schemars`: the JSON Schema of such files.

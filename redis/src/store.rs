@@ -60,11 +60,14 @@ const SLOT_PATIENCE: Duration = Duration::from_millis(150);
 /// # Examples
 ///
 /// ```no_run
+/// use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 /// use reqwest_resilient_redis::{RedisFleet, redis};
 ///
 /// # async fn connect() -> redis::RedisResult<()> {
 /// let client = redis::Client::open("redis://127.0.0.1/")?;
-/// let connection = client.get_multiplexed_async_connection().await?;
+/// // Nothing is awaited here: redis may be down when a process starts.
+/// let config = ConnectionManagerConfig::new();
+/// let connection = ConnectionManager::new_lazy_with_config(client.clone(), config)?;
 /// let store = RedisFleet::new(connection, "checkout").with_news(client);
 /// # Ok(()) }
 /// ```

@@ -9,14 +9,15 @@ use std::process::Command;
 use std::{env, error::Error, fs};
 
 use http::Method;
-use reqwest_resilient::Resilient;
+use reqwest_resilient::{Resilient, ResilientClient};
 
 use self::https::HttpsProxy;
+use crate::support::folder::Folder;
 use crate::support::reply::{End, Fault, Reply};
 use crate::support::server::Server;
 
 /// The pages whose blocks are snippets.
-const PAGES: [&str; 19] = [
+const PAGES: [&str; 20] = [
     "README.md",
     "docs/blocking.md",
     "docs/breaker.md",
@@ -24,6 +25,7 @@ const PAGES: [&str; 19] = [
     "docs/choosing_settings.md",
     "docs/coming_from_aresilient.md",
     "docs/coming_from_reqwest_retry.md",
+    "docs/downloads.md",
     "docs/files.md",
     "docs/fleet.md",
     "docs/gate.md",
@@ -81,7 +83,7 @@ snippet!("first.rs" as first { pub(super) fn run() -> Result<(), Box<dyn std::er
 snippet!("override.rs" as overriding {
     #[tokio::main]
     pub(super) async fn run() -> Result<(), Box<dyn std::error::Error>> {
-        Ok(order(&ResilientClient::new(reqwest_resilient::ResilientConfig::default())?).await?)
+        Ok(search(&ResilientClient::new(reqwest_resilient::ResilientConfig::default())?).await?)
     }
 });
 #[cfg(all(feature = "metrics", feature = "tracing"))]
@@ -126,6 +128,14 @@ snippet!("from_upload_before.rs" as from_upload_before {
 snippet!("reload.rs" as reload {
     pub(super) fn run(handle: &ResilientHandle) { retry_once(handle).unwrap(); }
 });
+#[cfg(feature = "download")]
+snippet!("download.rs" as download {
+    #[tokio::main]
+    pub(super) async fn run() -> Result<(), Box<dyn std::error::Error>> { fetch().await }
+});
+snippet!("read_body.rs" as read_body {
+    pub(super) fn run() -> ResilientConfig { s3().unwrap() }
+});
 snippet!("presets.rs" as presets {
     #[cfg(feature = "serde")]
     pub(super) fn run() -> [(&'static str, ResilientConfig); 3] {
@@ -139,9 +149,9 @@ snippet!("presets.rs" as presets {
 });
 snippet!("breaker.rs" as breaker {
     #[test]
-    fn the_breaker_of_the_guide_is_closed_for_maintenance() {
+    fn the_guide_stops_a_host_for_maintenance() {
         let client = ResilientClient::new(gentle().unwrap()).unwrap();
-        close_for_maintenance(&client);
+        stop_for_maintenance(&client);
         let state = client.hosts().breaker("https://api.example.com").state();
         assert_eq!(state, reqwest_resilient::BreakerState::ForcedOpen);
     }
@@ -293,6 +303,8 @@ fn printed(snippet: &str, server: &Server) -> String {
     }
     let https = HttpsProxy::of("example.com", server.addr());
     command.env("https_proxy", https.url()).env("SSL_CERT_FILE", https.certificate());
+    let folder = Folder::new();
+    command.current_dir(&folder.0);
     let command = command.args(["--exact", NAME, "--nocapture"]).env(SNIPPET, snippet);
     let output = command.env("http_proxy", server.url("")).output().unwrap();
     let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
@@ -309,6 +321,8 @@ fn a_snippet_runs_in_a_process_of_its_own() -> Result<(), Box<dyn Error>> {
     match env::var(SNIPPET).as_deref() {
         Ok("first") => first::run(),
         Ok("override") => overriding::run(),
+        #[cfg(feature = "download")]
+        Ok("download") => download::run(),
         #[cfg(feature = "blocking")]
         Ok("blocking") => blocking::run(),
         #[cfg(feature = "blocking")]
@@ -344,9 +358,30 @@ fn readme_an_override_holds_for_one_request_or_one_future() {
     let busy = || Reply::status(503).into();
     let server = Server::h1([busy(), busy(), Reply::status(200).into(), busy()]);
     printed("override", &server);
-    let post = || (Method::POST, "/jobs".to_owned());
+    let post = || (Method::POST, "/search".to_owned());
     let get = (Method::GET, "/".to_owned());
     assert_eq!(seen(&server), [post(), post(), post(), get]);
+}
+
+#[cfg(all(feature = "download", feature = "default-tls"))]
+#[test]
+fn the_first_download_of_the_guide_goes_on_after_a_break() {
+    let whole = Reply::status(200).header("etag", "\"a\"").body("a whole file");
+    let rest = Reply::status(206).header("etag", "\"a\"").header("content-range", "bytes 8-11/12");
+    let server = Server::h1([whole.cut_body(8, End::Close).into(), rest.body("file").into()]);
+    let printed = printed("download", &server);
+    assert!(printed.contains("12 bytes, resumed 1 times"), "{printed}");
+}
+
+#[tokio::test]
+async fn an_error_in_a_body_is_retried_as_the_guide_says() {
+    let server = Server::h1([
+        Reply::status(200).body("<Error>busy</Error>").into(),
+        Reply::status(200).body("done").into(),
+    ]);
+    let client = ResilientClient::new(read_body::run()).unwrap();
+    let body = client.get(server.url("/")).send().await.unwrap().text().await.unwrap();
+    assert_eq!((body.as_str(), server.requests()), ("done", 2));
 }
 
 #[cfg(all(feature = "blocking", feature = "default-tls"))]

@@ -1,6 +1,6 @@
 use reqwest_resilient::{ConfigError, ResilientConfig};
 
-/// A server with a limit for each route: a limit of searches stops no order.
+/// A server with a limit for each route, asked with one credential: a limit of searches stops no order.
 fn per_route() -> Result<ResilientConfig, ConfigError> {
     ResilientConfig::builder()
         .gate_per_key(|request| {

@@ -10,7 +10,9 @@ use std::{
 };
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use reqwest_resilient::{Event, RequestBuilderExt as _, Resilient, ResilientConfig, fleet::Fleet};
+use reqwest_resilient::{
+    ChangeReason, Event, RequestBuilderExt as _, Resilient, ResilientConfig, fleet::Fleet,
+};
 use reqwest_resilient_redis::RedisFleet;
 
 use crate::Result;
@@ -53,11 +55,11 @@ pub(crate) async fn run(redis: &str, url: &str) -> Result<()> {
         tokio::spawn(async move {
             let count = match request.send_resilient().await {
                 Ok(_) => &counts.ok,
-                Err(error) if error.is_circuit_open() && error.to_string().contains("fleet") => {
-                    &counts.by_fleet
-                }
-                Err(error) if error.is_circuit_open() => &counts.by_own,
-                Err(_) => &counts.failed,
+                Err(error) => match error.circuit_open().map(|it| it.cause().reason) {
+                    Some(ChangeReason::Fleet) => &counts.by_fleet,
+                    Some(_) => &counts.by_own,
+                    None => &counts.failed,
+                },
             };
             count.fetch_add(1, Relaxed);
             let [ok, failed, by_fleet, by_own] =

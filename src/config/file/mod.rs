@@ -1,8 +1,8 @@
 //! Settings from a file or the environment (feature `serde`).
 //!
-//! [`ResilientConfig`] deserializes from any format that serde knows. Every setting that is data
-//! can be given; code (callbacks, observers, predicates, backoffs of your own) is in a config that
-//! [`RawConfig::over_config`] lays the file over.
+//! [`ResilientConfig`] deserializes from any format that serde knows. Every setting that is data,
+//! except the rate of a fleet, can be given; code (callbacks, observers, predicates, backoffs of
+//! your own) is in a config that [`RawConfig::over_config`] lays the file over.
 //!
 //! ```
 //! use reqwest_resilient::ResilientConfig;

@@ -22,7 +22,7 @@ pub use crate::host::hedge::decide::HedgeRefusal;
 ///
 /// Most requests to a service are quick and a few are slow for a reason of their own: a stalled
 /// connection, a busy worker, a pause. A hedge meets another worker. With a delay at the 95th
-/// percentile, 5 % more requests cut the slowest thousandth to a quarter or less; the
+/// percentile, 5 % more requests cut p99.9 to a quarter or less while the server is well; the
 /// [guide](crate::guide::hedging) has the figures.
 ///
 /// # Requests

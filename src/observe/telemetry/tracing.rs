@@ -1,4 +1,4 @@
-//! A span around each attempt and a log line for each decision, through `tracing`.
+//! A span around each attempt, and log lines for waits, failures and breakers, through `tracing`.
 
 use http::Method;
 use tracing::{Level, Span, field};
