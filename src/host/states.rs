@@ -29,7 +29,7 @@ use crate::host::state::{HostState, Mode};
 /// # Bounded
 ///
 /// At most 1,024 hosts are kept ([`with_max_hosts`](Self::with_max_hosts)); the least recently used
-/// is evicted first, one whose breaker is open or whose limit is in use only if there is no other. A
+/// is evicted first, one whose breaker is open, gate closed or limit in use only if there is no other. A
 /// breaker that was set by hand is never evicted, nor are the first hosts of a map for 64 or more, an
 /// eighth of it and 128 at most. A caller that still holds an evicted breaker keeps using that one;
 /// the next request of its host starts with a new one.

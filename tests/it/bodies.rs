@@ -12,12 +12,7 @@ use http_body::{Body as _, Frame};
 use reqwest::{Body, Request, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_resilient::testing::{Chaos, Fault, Reply as Scripted, Script};
-use reqwest_resilient::{
-    Hedge, Limit, Resilient, ResilientClient, ResilientConfig, ResilientConfigBuilder,
-    RetryOverride,
-};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use reqwest_resilient::{Resilient, ResilientClient, ResilientConfigBuilder, RetryOverride};
 
 use crate::support::{URL, steady};
 
@@ -345,46 +340,4 @@ async fn the_body_of_a_resilient_client_may_not_be_silent_while_it_is_read() {
     let kind = HeaderValue::from_static("text/event-stream;charset=utf-8");
     let events = text.header(http::header::CONTENT_TYPE, kind);
     assert_eq!(stalls_after(steady(), none, events).await, None, "its silence means nothing");
-}
-
-/// A server that switches protocols, and then sends back what it gets.
-async fn echo() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut head = vec![];
-            while !head.ends_with(b"\r\n\r\n") {
-                head.push(stream.read_u8().await.unwrap());
-            }
-            let switched = b"HTTP/1.1 101 A\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
-            stream.write_all(switched).await.unwrap();
-            let (mut reads, mut writes) = stream.into_split();
-            tokio::spawn(async move { tokio::io::copy(&mut reads, &mut writes).await });
-        }
-    });
-    url
-}
-
-#[tokio::test]
-async fn a_response_that_switches_protocols_is_upgraded_whatever_watches_its_body() {
-    let url = echo().await;
-    let config = ResilientConfig::builder;
-    for config in [
-        config(),
-        config().max_total_time(60 * SECOND),
-        config().concurrency_limit(Limit::fixed(1)),
-        config().read_body(1024),
-        config().hedge(Hedge::after(60 * SECOND).until_first_byte()),
-    ] {
-        let client = ResilientClient::new(config.build().unwrap()).unwrap();
-        let request = client.get(&url).header("connection", "upgrade").header("upgrade", "echo");
-        let response = request.send_resilient().await.unwrap();
-        assert_eq!(response.status(), 101);
-        let mut stream = response.upgrade().await.unwrap();
-        stream.write_all(b"ping").await.unwrap();
-        let mut back = [0; 4];
-        stream.read_exact(&mut back).await.unwrap();
-        assert_eq!(&back, b"ping");
-    }
 }

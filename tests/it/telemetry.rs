@@ -421,7 +421,7 @@ fn telling_allocates_nothing() {
 #[cfg(feature = "blocking")]
 #[test]
 fn attempts_of_a_blocking_call_are_within_the_span_of_its_caller() {
-    use reqwest_resilient::{blocking::ResilientClient, testing::Script};
+    use reqwest_resilient::blocking::ResilientClient;
 
     let config = steady().observer(TracingObserver::new()).build().unwrap();
     let client = ResilientClient::builder().config(config);

@@ -16,6 +16,7 @@ mod peers;
 mod redirects;
 mod stale;
 mod timeouts;
+mod upgrade;
 mod uploads;
 
 use std::time::Duration;

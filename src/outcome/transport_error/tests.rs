@@ -151,6 +151,10 @@ async fn errors_of_hyper_say_what_became_of_the_connection() {
     let incomplete = incomplete.await;
     assert!(incomplete.is_incomplete_message());
     assert_eq!(of_middleware(&incomplete).kind, FailureKind::Disconnect);
+}
+
+#[tokio::test]
+async fn a_body_of_the_caller_that_fails_is_no_lost_connection() {
     let failing = futures_util::stream::iter([Err::<String, _>(io::Error::other("no more"))]);
     let of_caller = of_hyper(reqwest::Body::wrap_stream(failing), async |connection, _server| {
         connection.await.expect("a task that did not panic");
