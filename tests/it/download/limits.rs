@@ -442,10 +442,10 @@ async fn other_requests_are_downloads_without_resumes() {
 #[tokio::test(start_paused = true)]
 async fn an_event_of_a_download_names_its_method() {
     let events = Arc::new(Mutex::new(vec![]));
-    let told = Arc::clone(&events);
+    let seen = Arc::clone(&events);
     let config = config().on_event(move |event| {
         if let Event::Resuming(_) = event {
-            told.lock().unwrap().push(event.to_string());
+            seen.lock().unwrap().push(event.to_string());
         }
     });
     let replies = [Reply::status(200).body("0123456789").body_breaks_after(4)];
