@@ -42,8 +42,9 @@ use crate::retry::decision::StopReason;
 /// The cause is once in the chain. `Display` has it where this crate decided and there is no
 /// source: a rejection ([`circuit_open`](Self::circuit_open),
 /// [`rate_limited`](Self::rate_limited), [`limited`](Self::limited)), or the end of
-/// `max_total_time` or `attempt_timeout`. Otherwise the sources have it, and `Display` names the kind. The alternate form, `{error:#}`, has all in one line for
-/// logs without sources.
+/// `max_total_time`, `attempt_timeout` or `stall_timeout`. Otherwise the sources have it, and
+/// `Display` names the kind. The alternate form, `{error:#}`, has all in one line for logs without
+/// sources.
 ///
 /// # Examples
 ///
@@ -208,8 +209,8 @@ impl HttpRequestError {
         self.inner.0.stop
     }
 
-    /// Returns whether time ran out: a connect, attempt or client timeout, or `max_total_time` in
-    /// an attempt.
+    /// Returns whether time ran out: a connect, attempt, stall or client timeout, or
+    /// `max_total_time` in an attempt.
     pub fn is_timeout(&self) -> bool {
         matches!(self.kind(), ErrorKind::Failure(FailureKind::Timeout | FailureKind::Deadline))
     }

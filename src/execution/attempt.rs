@@ -12,6 +12,7 @@ use crate::common::clock::Instant;
 use crate::config::policy::Policy;
 use crate::error::{BoxError, HttpRequestError};
 use crate::execution::AttemptTimeout;
+use crate::execution::body::stall::ReadError;
 use crate::execution::body::{self, BodyFactory, BoxFuture};
 use crate::execution::record::SendRecord;
 use crate::execution::redirect;
@@ -88,8 +89,12 @@ impl<E> AttemptResult<E> {
 
     /// Builds the result of an attempt that ran into a limit: it is unknown how far it got.
     pub(crate) fn cut(limit: Limit, in_body: bool) -> Self {
-        let failure = Failure::new(limit.kind, Delivery::MaybeProcessed);
-        Self::Local { failure, error: Box::new(limit.elapsed), in_body }
+        Self::cut_by(limit.kind, limit.elapsed, in_body)
+    }
+
+    fn cut_by(kind: FailureKind, elapsed: Elapsed, in_body: bool) -> Self {
+        let failure = Failure::new(kind, Delivery::MaybeProcessed);
+        Self::Local { failure, error: Box::new(elapsed), in_body }
     }
 
     /// Builds the result of sending, which is yet to be [classified](Self::classify).
@@ -335,7 +340,8 @@ async fn complete<C: Chain>(
     in_body.store(true, Ordering::Relaxed);
     match read(response, &limits).await {
         Ok((response, body)) => AttemptResult::Response { response, body, redirected: followed },
-        Err(error) => AttemptResult::failed(error.into(), followed, true),
+        Err(ReadError::Failed(error)) => AttemptResult::failed(error.into(), followed, true),
+        Err(ReadError::Stalled(it)) => AttemptResult::cut_by(FailureKind::Timeout, it, true),
     }
 }
 
@@ -343,14 +349,16 @@ async fn complete<C: Chain>(
 async fn read(
     response: Response,
     limits: &AttemptLimits<'_>,
-) -> reqwest::Result<(Response, Option<Bytes>)> {
+) -> Result<(Response, Option<Bytes>), ReadError> {
+    // Any other client has its own limits.
+    let stall = limits.policy.stall_timeout.filter(|_| limits.is_own_client);
     let (response, body) = match limits.policy.read_body {
-        Some(limit) => body::read(response, limit).await?,
+        Some(limit) => body::read(response, limit, stall).await?,
         None => (response, None),
     };
     match body {
         None if limits.until_first_byte && response.status().is_success() => {
-            Ok((body::begin(response).await?, None))
+            Ok((body::begin(response, stall).await?, None))
         }
         body => Ok((response, body)),
     }

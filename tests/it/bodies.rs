@@ -12,7 +12,9 @@ use http_body::{Body as _, Frame};
 use reqwest::{Body, Request, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_resilient::testing::{Chaos, Fault, Reply as Scripted, Script};
-use reqwest_resilient::{Resilient, ResilientClient, ResilientConfigBuilder, RetryOverride};
+use reqwest_resilient::{
+    Hedge, Resilient, ResilientClient, ResilientConfigBuilder, ResponseExt, RetryOverride, TimeLimit,
+};
 
 use crate::support::{URL, steady};
 
@@ -340,4 +342,74 @@ async fn the_body_of_a_resilient_client_may_not_be_silent_while_it_is_read() {
     let kind = HeaderValue::from_static("text/event-stream;charset=utf-8");
     let events = text.header(http::header::CONTENT_TYPE, kind);
     assert_eq!(stalls_after(steady(), none, events).await, None, "its silence means nothing");
+}
+
+/// A client whose bodies are read within the attempt, without any limit but that of a stall.
+fn reading(config: ResilientConfigBuilder, script: &Script) -> ResilientClient {
+    let config = config.without_attempt_timeout().stall_timeout(5 * SECOND);
+    let builder = ResilientClient::builder().config(config.build().unwrap());
+    builder.with(script.clone()).build().unwrap()
+}
+
+/// The settings by which an attempt ends within the body.
+fn readers() -> [ResilientConfigBuilder; 2] {
+    [steady().read_body(1 << 20), steady().hedge(Hedge::after(60 * SECOND).until_first_byte())]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stalls_while_it_is_read_within_the_attempt_is_a_failed_attempt() {
+    let stalls = |after| Scripted::status(200).body("half a page").body_stalls_after(after);
+    let [whole, begun] = readers();
+    for (config, after) in [(whole.clone(), 2), (whole, 0), (begun, 0)] {
+        let script = Script::new([stalls(after), Scripted::status(200).body("a page")]);
+        let start = tokio::time::Instant::now();
+        let sending = reading(config, &script).get(URL).send_resilient();
+        let response = tokio::time::timeout(60 * SECOND, sending).await.expect("a limit").unwrap();
+        let took = start.elapsed();
+        assert!((6 * SECOND..=7 * SECOND).contains(&took), "its limit and a backoff: {took:?}");
+        assert_eq!(response.attempts(), 2);
+        assert_eq!(response.text().await.unwrap(), "a page");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_ended_by_a_stall_names_the_limit() {
+    for config in readers() {
+        let script = Script::new([Scripted::status(200).body("page").body_stalls_after(0)]);
+        let sending = reading(config.max_retries(0), &script).get(URL).send_resilient();
+        let ended = tokio::time::timeout(60 * SECOND, sending).await.expect("a limit");
+        let error = ended.unwrap_err();
+        assert!(error.is_timeout());
+        assert_eq!(error.time_limit(), Some((TimeLimit::StallTimeout, 5 * SECOND)));
+        let text = "GET request to https://api.example.com/data timed out after 5 s \
+                    (stall_timeout), 1 attempt";
+        assert_eq!(error.to_string(), text);
+    }
+}
+
+/// A body of parts that come every four seconds.
+fn slow(parts: u32) -> Body {
+    let part = move |at| async move {
+        (at < parts).then_some(())?;
+        tokio::time::sleep(4 * SECOND).await;
+        Some((Ok::<_, Infallible>("part "), at + 1))
+    };
+    Body::wrap_stream(stream::unfold(0, part))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_slow_and_a_stream_of_events_are_no_stall_within_the_attempt() {
+    for (media_type, parts, limit) in
+        [("text/plain", 10, 5 * SECOND), ("text/event-stream", 1, SECOND)]
+    {
+        for config in readers() {
+            let head = move || http::Response::builder().header("content-type", media_type);
+            let server = Responds(Box::new(move || head().body(slow(parts)).unwrap()));
+            let config = config.without_attempt_timeout().stall_timeout(limit).max_retries(0);
+            let builder = ResilientClient::builder().config(config.build().unwrap());
+            let client = builder.with(server).build().unwrap();
+            let response = client.get(URL).send_resilient().await.unwrap();
+            assert_eq!(response.text().await.unwrap(), "part ".repeat(parts as usize));
+        }
+    }
 }

@@ -11,6 +11,7 @@ use reqwest_resilient::{
     Limit, RateLimit, RequestBuilderExt, ResilientConfig, ResilientConfigBuilder, RetryAfter,
     RetryOverride,
 };
+use tokio::time::Instant;
 
 use crate::support::{URL, scripted, steady};
 
@@ -170,16 +171,16 @@ async fn decorrelated_waits_grow_by_themselves_below_the_cap() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_beyond_the_clock_has_no_end() {
-    let (none, endless) = (ResilientConfig::builder(), Duration::MAX);
+    let endless = Duration::MAX;
     let opened = CircuitBreaker::new(BreakerConfig::consecutive(1)).unwrap();
-    let now = std::time::Instant::now();
+    let now = Instant::now().into_std();
     opened.try_enter(now).unwrap().failure(now);
     let slow_budget = BudgetConfig::default().size(1).trickle(0.01);
     let one_at_a_time = ConcurrencyLimit::per_host(Limit::fixed(1));
     let remaining = |it| Reply::status(200).header(LEFT, it).header(RESET, FIVE).after(SECOND);
     let spent = remaining(HeaderValue::from_static("0"));
     for (what, config, replies) in [
-        ("breaker", none.clone().circuit_breaker(opened).max_open_wait(endless), vec![]),
+        ("breaker", steady().circuit_breaker(opened).max_open_wait(endless), vec![]),
         (
             "token",
             steady().retry_budget(slow_budget).max_open_wait(endless).max_retries(2),
@@ -196,9 +197,11 @@ async fn a_wait_beyond_the_clock_has_no_end() {
         let replies = replies.into_iter().chain([Reply::status(200).after(SECOND)]);
         let (client, _) = scripted(config.build().unwrap(), replies);
         let get = || client.get(URL).send_resilient();
+        let start = Instant::now();
         let (one, other) = tokio::join!(get(), get());
         one.and(other).map_err(|it| it.to_string()).expect(what);
         get().await.map_err(|it| it.to_string()).expect(what);
+        assert!(start.elapsed() > 2 * SECOND, "{what}: nothing waited");
     }
 }
 

@@ -269,3 +269,23 @@ async fn blocking<T: Send + 'static>(
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_a_dropped_download_is_waited_for() {
+        let path = std::env::temp_dir().join(format!("resilient-lock-{}", std::process::id()));
+        let (dropped, next) = (Arc::new(()), Arc::new(()));
+        let writing = PathLock::take(&path, Arc::downgrade(&dropped)).unwrap();
+        assert!(PathLock::take(&path, Arc::downgrade(&next)).is_err(), "its download goes on");
+        drop(dropped);
+        let of = Arc::downgrade(&next);
+        let waits = std::thread::spawn(move || PathLock::take(&path, of).is_ok());
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!waits.is_finished(), "its last piece is being written");
+        drop(writing);
+        assert!(waits.join().unwrap());
+    }
+}

@@ -155,12 +155,10 @@ impl Context {
             member.record(member.entry(), true);
         }
         let Some(breaker) = breaker else { return };
-        let (entered, mut change) = breaker.enter(now);
-        if let Ok(mut permit) = entered {
-            let report = Report { health: Health::Failure, retry_after: None, first: true };
-            change = permit.report(report, now, || known.policy.sources.random()).or(change);
-        }
-        if let Some(change) = change {
+        // A break is of an older attempt, and no probe: only a breaker that admits all hears of it.
+        let Some(mut permit) = breaker.pass(now) else { return };
+        let report = Report { health: Health::Failure, retry_after: None, first: true };
+        if let Some(change) = permit.report(report, now, || known.policy.sources.random()) {
             known.policy.listeners.notify(&Event::BreakerChanged(&change));
         }
     }

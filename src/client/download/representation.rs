@@ -284,7 +284,7 @@ mod tests {
     const TAG: (&str, &str) = ("etag", "\"a\"");
 
     #[test]
-    fn a_get_alone_goes_on_with_what_one_left() {
+    fn only_a_get_resumes_what_an_earlier_get_left() {
         let left = read(None, 200, &[TAG], Some(100)).unwrap();
         for (method, accepts) in [(Method::GET, true), (Method::POST, false)] {
             assert_eq!(Asked::of(&method, &HeaderMap::new()).accepts(&left), accepts, "{method}");

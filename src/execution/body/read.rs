@@ -7,6 +7,7 @@ use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -14,15 +15,18 @@ use http_body::{Frame, SizeHint};
 use reqwest::{Body, Response};
 
 use crate::common::response::{is_open_ended, rebuild, rebuild_polled};
+use crate::execution::body::stall::{ReadError, ReadWatch};
 
 /// Reads the whole body, if it has at most `limit` bytes and is no stream of events.
 ///
 /// The returned response gives the same body again, trailers included. A longer one gets the part
-/// that was read in front of the rest, and no bytes are returned.
+/// that was read in front of the rest, and no bytes are returned. It fails after `stall` without a
+/// byte.
 pub(crate) async fn read(
     response: Response,
     limit: usize,
-) -> reqwest::Result<(Response, Option<Bytes>)> {
+    stall: Option<Duration>,
+) -> Result<(Response, Option<Bytes>), ReadError> {
     let is_longer = response.content_length().is_some_and(|it| it > limit as u64);
     if is_longer || is_open_ended(response.headers()) {
         return Ok((response, None));
@@ -39,8 +43,8 @@ pub(crate) async fn read(
         }
         polled
     });
-    let mut read = BytesMut::new();
-    while let Some(chunk) = response.chunk().await? {
+    let (mut read, mut watch) = (BytesMut::new(), ReadWatch::new(stall));
+    while let Some(chunk) = watch.next(response.chunk()).await? {
         read.extend_from_slice(&chunk);
         if read.len() > limit {
             let start = Some(read.freeze());
@@ -60,16 +64,22 @@ pub(crate) async fn read(
 }
 
 /// Waits for the first byte of the body, or for its end. The returned response gives the same body
-/// again, trailers included.
-pub(crate) async fn begin(response: Response) -> reqwest::Result<Response> {
+/// again, trailers included. It fails after `stall` without a byte, unless it is a stream of events.
+pub(crate) async fn begin(
+    response: Response,
+    stall: Option<Duration>,
+) -> Result<Response, ReadError> {
     if response.content_length() == Some(0) {
         return Ok(response);
     }
+    let mut watch = ReadWatch::new(stall.filter(|_| !is_open_ended(response.headers())));
     let mut rest = Body::default();
     let response = rebuild(response, |body| mem::replace(&mut rest, body));
     let first = loop {
-        let next = poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut rest), cx)).await;
-        match next.transpose()?.map(Frame::into_data) {
+        let frame = poll_fn(|cx| {
+            http_body::Body::poll_frame(Pin::new(&mut rest), cx).map(Option::transpose)
+        });
+        match watch.next(frame).await?.map(Frame::into_data) {
             Some(Ok(data)) if data.is_empty() => {}
             first => break first,
         }

@@ -1,6 +1,7 @@
 //! Stall protection: the time in which a reader waits for bytes and none come.
 
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::time::Sleep;
 use crate::common::clock::Instant;
 use crate::common::response::{is_open_ended, rebuild_polled};
 use crate::error::BoxError;
-use crate::observe::message::TimeLimit;
+use crate::observe::message::{Elapsed, TimeLimit};
 
 /// A waiting time is checked this often, and a check later than that shows a reader that paused.
 const TICK: Duration = Duration::from_secs(1);
@@ -137,6 +138,41 @@ impl StallTimer {
             }
             ready!(sleep.as_mut().poll(cx));
         }
+    }
+}
+
+/// The reason why a body was not read within the attempt.
+pub(crate) enum ReadError {
+    Failed(reqwest::Error),
+    /// No byte came for too long.
+    Stalled(Elapsed),
+}
+
+/// Watches a body that is read within the attempt.
+pub(crate) struct ReadWatch(StallTimer);
+
+impl ReadWatch {
+    /// Creates a watch that ends the reading after so long without a byte, if there is a limit.
+    pub(crate) fn new(timeout: Option<Duration>) -> Self {
+        Self(StallTimer::new(StallLimits { timeout, min_speed: None }))
+    }
+
+    /// Waits for the next part of the body.
+    pub(crate) async fn next<T>(
+        &mut self,
+        part: impl Future<Output = reqwest::Result<T>>,
+    ) -> Result<T, ReadError> {
+        let mut part = pin!(part);
+        let next = poll_fn(|cx| {
+            if let Poll::Ready(part) = part.as_mut().poll(cx) {
+                self.0.received(0);
+                return Poll::Ready(part.map_err(ReadError::Failed));
+            }
+            let (Stall::Silent(after) | Stall::Slow(_, after)) = ready!(self.0.poll(cx));
+            let elapsed = Elapsed { limit: TimeLimit::StallTimeout, after };
+            Poll::Ready(Err(ReadError::Stalled(elapsed)))
+        });
+        next.await
     }
 }
 

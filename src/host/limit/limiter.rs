@@ -34,8 +34,9 @@ pub(crate) struct Limiter {
 #[derive(Debug)]
 struct State {
     queue: Queue<Option<Waker>>,
-    /// `None` for a fixed limit.
+    /// `None` until the limit is an adaptive one; kept while it is fixed.
     aimd: Option<Aimd>,
+    is_fixed: bool,
     /// The usual duration of an attempt that succeeds, up to its head.
     usual: Option<Duration>,
 }
@@ -51,16 +52,13 @@ pub(crate) enum Occupied {
 
 impl State {
     fn adopt(&mut self, rules: &LimitRules) {
-        self.aimd = match rules.limit.kind {
-            Kind::Fixed(_) => None,
-            Kind::Adaptive(bounds) => Some(match self.aimd {
-                Some(aimd) => aimd.with_rules(bounds),
-                None => Aimd::new(bounds),
-            }),
-        };
+        self.is_fixed = !rules.limit.is_adaptive();
         let limit = match rules.limit.kind {
             Kind::Fixed(limit) => limit,
-            Kind::Adaptive(bounds) => self.aimd.map_or(bounds.start, |it| it.permits()),
+            Kind::Adaptive(bounds) => {
+                let learned = self.aimd.map(|it| it.with_rules(bounds));
+                self.aimd.insert(learned.unwrap_or_else(|| Aimd::new(bounds))).permits()
+            }
         };
         self.queue.set(limit, rules.order);
     }
@@ -78,13 +76,14 @@ impl State {
 
 impl Limiter {
     pub(crate) fn new(rules: &ConcurrencyLimit) -> Self {
-        let mut state = State { queue: Queue::new(1, rules.rules.order), aimd: None, usual: None };
+        let queue = Queue::new(1, rules.rules.order);
+        let mut state = State { queue, aimd: None, is_fixed: true, usual: None };
         state.adopt(&rules.rules);
         Self { version: AtomicU64::new(rules.version), state: Mutex::new(state) }
     }
 
     /// Adopts `rules`, unless it has them already. Permits in use stay, and so does what an adaptive
-    /// limit has learned.
+    /// limit has learned, also while a fixed one takes its place.
     #[inline]
     pub(crate) fn adopt(&self, rules: &ConcurrencyLimit) {
         if self.version.load(Ordering::Relaxed) != rules.version {
@@ -157,7 +156,8 @@ impl Limiter {
             state.usual = Some(usual);
         }
         let before = state.queue.limit();
-        let aimd = state.aimd.as_mut()?;
+        let is_fixed = state.is_fixed;
+        let aimd = state.aimd.as_mut().filter(|_| !is_fixed)?;
         aimd.record(load, permit.in_flight, took, now);
         let after = aimd.permits();
         if after == before {

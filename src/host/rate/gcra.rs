@@ -24,6 +24,11 @@ impl Pace {
         Self { interval, burst }
     }
 
+    /// Returns the length of a whole burst, in nanoseconds.
+    pub(crate) fn burst(&self) -> i64 {
+        self.slots(self.burst)
+    }
+
     /// Returns the length of so many slots, in nanoseconds.
     fn slots(&self, count: u32) -> i64 {
         self.interval.saturating_mul(i64::from(count)).min(LONGEST)
@@ -85,6 +90,11 @@ impl Gcra {
         let more = pace.slots(actual.saturating_sub(reserved));
         let less = pace.slots(reserved.saturating_sub(actual));
         self.0 = self.0.saturating_add(more).saturating_sub(less);
+    }
+
+    /// Returns the same slots, which are over at `end` at the latest.
+    pub(crate) fn until(self, end: Moment) -> Self {
+        Self(self.0.min(end))
     }
 
     /// Returns the moment at which all slots are over.

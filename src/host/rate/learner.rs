@@ -259,7 +259,8 @@ mod tests {
         let first = Arc::clone(&learner.first).try_acquire_owned();
         assert!((0..9).all(|_| learner.spare_turn(now).is_none()));
         drop(first);
-        assert!(learner.try_turn(PACING, now).is_some(), "nine would be too many");
+        let patient = Pacing { longest: Duration::from_secs(60), unit: 0.0 };
+        assert!(learner.try_turn(patient, now).is_some(), "ten arrivals would be too many");
     }
 
     #[test]

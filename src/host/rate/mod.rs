@@ -46,7 +46,10 @@ const MOST_RATES: usize = 4;
 /// has no bound of its own, except at a [learned](Self::learned) limit, where it is 10,000.
 ///
 /// The slots of a host are kept in the client's [`HostStates`](crate::HostStates), the rules are
-/// those of the request that last used it.
+/// those of the request that last used it. Under rules of its own, of a request or a reload, a rate goes
+/// on with the slots that are taken of the rate of the same period, of requests or of costs; a rate
+/// that is not among the rules keeps its slots until it is again. One of a new period counts the slots
+/// that are taken as its own, for no longer than that period.
 ///
 /// # Examples
 ///

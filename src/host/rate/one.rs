@@ -31,6 +31,13 @@ pub struct Rate {
     pub(super) settle: Option<Settle>,
 }
 
+/// What makes a rate another one than a mere other number: its period, and the unit it counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct RateKind {
+    pub(super) per: Duration,
+    has_costs: bool,
+}
+
 /// Finds the cost of a request before it is sent.
 pub(crate) type CostOf = Arc<dyn Fn(&Request) -> u32 + Send + Sync>;
 
@@ -111,6 +118,10 @@ impl Rate {
 
     pub(super) fn pace(&self) -> Pace {
         Pace::new(self.per / self.count.max(1), self.burst)
+    }
+
+    pub(super) fn kind(&self) -> RateKind {
+        RateKind { per: self.per, has_costs: self.cost.is_some() }
     }
 
     pub(super) fn cost_of(&self, request: &Request) -> u32 {

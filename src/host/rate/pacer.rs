@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -15,6 +15,7 @@ use crate::common::lock::lock;
 use crate::host::limit::{Limited, LimitedBy};
 use crate::host::rate::buckets::{Buckets, Route};
 use crate::host::rate::gcra::{Gcra, Moment, Pace, Taken};
+use crate::host::rate::one::RateKind;
 use crate::host::rate::{Learner, MOST_RATES, RateLimit};
 use crate::outcome::Outcome;
 
@@ -31,9 +32,6 @@ pub(crate) struct Pacer {
 
 /// The costs of a request, one a rate.
 type Costs = [u32; MOST_RATES];
-
-/// The slots that a request took, one a rate.
-type Slots = [Taken; MOST_RATES];
 
 /// The rates of one scope that a request keeps to, and the slot that its attempt has there.
 ///
@@ -84,7 +82,7 @@ pub(crate) fn reserve(
     // All are locked at once, in one order for all requests, so that none waits for another.
     all.sort_by_key(|it| Arc::as_ptr(&it.1.pacer));
     all.dedup_by_key(|it| Arc::as_ptr(&it.1.pacer));
-    let mut lanes: Vec<_> = all.iter().map(|it| lock(&it.1.pacer.rates)).collect();
+    let mut lanes: Vec<_> = all.iter().map(|it| it.1.pacer.lanes(it.1.rules)).collect();
     let at = all.iter().zip(&mut lanes).try_fold(now, |at, ((costs, _), lanes)| {
         let moment = lanes.moment(now);
         Some(at.max(later(now, lanes.next(costs, moment) - moment)?))
@@ -121,47 +119,112 @@ fn too_long(at: Instant, now: Instant) -> Limited {
     Limited(LimitedBy::Rate { retry_in: at.saturating_duration_since(now) })
 }
 
+/// The most lanes of a pacer: those of its rules, and as many that rest.
+const MOST_LANES: usize = 2 * MOST_RATES;
+
 /// The rates of a pacer and their slots.
+///
+/// Requests with rules of their own come and go, and so do settings: a lane that the present rules do
+/// not use rests with its slots until other rules use it.
 #[derive(Clone, Debug, Default)]
 struct Lanes {
     /// The time from which moments are counted: that of the first request.
     epoch: Option<Instant>,
-    /// The rest of `all` is unused.
-    count: usize,
-    all: [Lane; MOST_RATES],
+    /// The latest moment at which a request goes.
+    last: Moment,
+    /// The lanes of the present rules.
+    used: Places,
+    all: [Lane; MOST_LANES],
+}
+
+/// The places of the lanes of some rules, in the order of their rates.
+#[derive(Clone, Copy, Debug, Default)]
+struct Places {
+    count: u8,
+    all: [u8; MOST_RATES],
 }
 
 /// One rate and its slots.
 #[derive(Clone, Copy, Debug, Default)]
 struct Lane {
+    kind: RateKind,
     pace: Pace,
     slots: Gcra,
 }
 
-impl Lanes {
-    /// Creates the lanes of these rules, which keep the slots of those before.
-    fn new(rules: &RateLimit, before: &Self) -> Self {
-        let mut lanes = Self { epoch: before.epoch, ..Self::default() };
-        for (at, (lane, pace)) in lanes.all.iter_mut().zip(rules.paces()).enumerate() {
-            let slots = before.lanes().get(at).map(|it| it.slots);
-            *lane = Lane { pace, slots: slots.unwrap_or_default() };
-            lanes.count = at + 1;
+/// The slots that a request took, one a rate.
+#[derive(Clone, Copy, Debug)]
+struct Slots {
+    /// The moment at which the request goes.
+    at: Moment,
+    places: Places,
+    taken: [Taken; MOST_RATES],
+}
+
+impl Places {
+    fn iter(self) -> impl Iterator<Item = u8> {
+        self.all.into_iter().take(self.count.into())
+    }
+
+    fn push(&mut self, place: u8) {
+        if let Some(free) = self.all.get_mut(usize::from(self.count)) {
+            *free = place;
+            self.count += 1;
         }
-        lanes
+    }
+}
+
+impl Lanes {
+    /// Follows these rules from now on. A rate goes on in the lane of its kind. One of a new kind
+    /// begins with the slots of the fullest lane, but those end within its own period, or burst, after
+    /// the last request.
+    fn adopt(&mut self, rules: &RateLimit) {
+        let fullest = self.lanes().map(|it| it.slots).max_by_key(Gcra::end).unwrap_or_default();
+        let mut used = Places::default();
+        for (kind, pace) in rules.rates.iter().map(|it| (it.kind(), it.pace())) {
+            let place = self.place(kind, used);
+            if let Some(lane) = self.all.get_mut(usize::from(place)) {
+                let longest = span(kind.per).max(pace.burst());
+                let begins = || fullest.until(self.last.saturating_add(longest));
+                let slots = if lane.kind == kind { lane.slots } else { begins() };
+                *lane = Lane { kind, pace, slots };
+            }
+            used.push(place);
+        }
+        self.used = used;
     }
 
-    fn lanes(&self) -> &[Lane] {
-        self.all.get(..self.count).unwrap_or(&self.all)
+    /// Returns the place of the lane of this kind that is not `used` yet; of the emptiest one, if there
+    /// is none.
+    fn place(&self, kind: RateKind, used: Places) -> u8 {
+        let places = || (0..).zip(&self.all).filter(|(at, _)| used.iter().all(|it| it != *at));
+        let of_kind = places().find(|(_, lane)| lane.kind == kind);
+        let emptiest = || places().min_by_key(|(_, lane)| lane.slots.end());
+        of_kind.or_else(emptiest).map_or(0, |(at, _)| at)
     }
 
-    fn lanes_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
-        self.all.iter_mut().take(self.count)
+    /// Returns the lanes of the present rules.
+    fn lanes(&self) -> impl Iterator<Item = &Lane> {
+        self.used.iter().filter_map(|at| self.all.get(usize::from(at)))
+    }
+
+    /// Changes the lanes at these places, each with one of `with`.
+    fn change<T>(
+        &mut self,
+        places: Places,
+        with: impl IntoIterator<Item = T>,
+        mut change: impl FnMut(&mut Lane, T),
+    ) {
+        for (place, with) in places.iter().zip(with) {
+            if let Some(lane) = self.all.get_mut(usize::from(place)) {
+                change(lane, with);
+            }
+        }
     }
 
     /// Returns a time as a moment; the first one is the epoch.
     fn moment(&mut self, at: Instant) -> Moment {
         let epoch = *self.epoch.get_or_insert(at);
-        let span = |span| i64::try_from(nanos(span)).unwrap_or(i64::MAX);
         match at.checked_duration_since(epoch) {
             Some(after) => span(after),
             None => -span(epoch.saturating_duration_since(at)),
@@ -170,30 +233,42 @@ impl Lanes {
 
     /// Returns when all rates let a request go: now, or later.
     fn next(&self, costs: &Costs, now: Moment) -> Moment {
-        let lanes = self.lanes().iter().zip(costs);
+        let lanes = self.lanes().zip(costs);
         lanes.fold(now, |at, (lane, cost)| at.max(lane.slots.next(&lane.pace, *cost, now)))
     }
 
     /// Returns the slots of a request that goes at `at`; `None` if they end beyond the clock.
     fn plan(&self, costs: &Costs, at: Moment) -> Option<Slots> {
-        let mut planned = Slots::default();
-        for ((lane, cost), planned) in self.lanes().iter().zip(costs).zip(&mut planned) {
+        let mut taken = [Taken::default(); MOST_RATES];
+        for ((lane, cost), taken) in self.lanes().zip(costs).zip(&mut taken) {
             let mut slots = lane.slots;
-            *planned = slots.take(&lane.pace, *cost, at)?;
+            *taken = slots.take(&lane.pace, *cost, at)?;
         }
-        Some(planned)
+        Some(Slots { at, places: self.used, taken })
     }
 
-    fn take(&mut self, taken: &Slots) {
-        for (lane, taken) in self.lanes_mut().zip(taken) {
-            lane.slots = taken.after();
-        }
+    fn take(&mut self, slots: &Slots) {
+        self.last = self.last.max(slots.at);
+        self.change(slots.places, &slots.taken, |lane, taken| lane.slots = taken.after());
     }
+
+    fn give_back(&mut self, slots: &Slots) {
+        self.change(slots.places, &slots.taken, |lane, taken| {
+            lane.slots.give_back(taken);
+        });
+    }
+}
+
+/// Returns a time in nanoseconds.
+fn span(time: Duration) -> i64 {
+    i64::try_from(nanos(time)).unwrap_or(i64::MAX)
 }
 
 impl Pacer {
     pub(crate) fn new(rules: &RateLimit) -> Self {
-        let rates = Mutex::new(Lanes::new(rules, &Lanes::default()));
+        let mut lanes = Lanes::default();
+        lanes.adopt(rules);
+        let rates = Mutex::new(lanes);
         let (learner, buckets) = (OnceLock::new(), OnceLock::new());
         Self { version: AtomicU64::new(rules.version), rates, learner, buckets }
     }
@@ -214,7 +289,8 @@ impl Pacer {
         Some(self.buckets.get_or_init(Arc::default).route(&route))
     }
 
-    /// Adopts `rules`, unless it has them already. Slots that are taken stay taken.
+    /// Adopts `rules`, unless it has them already. Slots that are taken stay taken, also those of
+    /// rates that are not among them.
     #[inline]
     pub(crate) fn adopt(&self, rules: &RateLimit) {
         if self.version.load(Ordering::Relaxed) != rules.version {
@@ -224,9 +300,17 @@ impl Pacer {
 
     #[cold]
     fn follow(&self, rules: &RateLimit) {
-        let mut rates = lock(&self.rates);
-        *rates = Lanes::new(rules, &rates);
-        self.version.store(rules.version, Ordering::Relaxed);
+        drop(self.lanes(rules));
+    }
+
+    /// Locks the lanes of these rules: those of another request may have come since they were adopted.
+    fn lanes(&self, rules: &RateLimit) -> MutexGuard<'_, Lanes> {
+        let mut lanes = lock(&self.rates);
+        if self.version.load(Ordering::Relaxed) != rules.version {
+            lanes.adopt(rules);
+            self.version.store(rules.version, Ordering::Relaxed);
+        }
+        lanes
     }
 
     /// Reserves the next slot for a request, if that begins within `longest`; in an even share of the
@@ -245,7 +329,7 @@ impl Pacer {
     ) -> Result<Slot, Limited> {
         // Outside of the lock: it is the caller's code.
         let costs = rules.costs(request, nodes);
-        let mut lanes = lock(&self.rates);
+        let mut lanes = self.lanes(rules);
         let moment = lanes.moment(now);
         let next = lanes.next(&costs, moment);
         let at = match next - moment {
@@ -262,14 +346,7 @@ impl Pacer {
     pub(crate) fn is_ahead(&self, now: Instant) -> bool {
         let mut lanes = lock(&self.rates);
         let now = lanes.moment(now);
-        lanes.lanes().iter().any(|it| it.slots.end() > now)
-    }
-
-    fn give_back(&self, taken: &Slots) {
-        let mut rates = lock(&self.rates);
-        for (lane, taken) in rates.lanes_mut().zip(taken) {
-            lane.slots.give_back(taken);
-        }
+        lanes.all.iter().any(|it| it.slots.end() > now)
     }
 }
 
@@ -297,7 +374,7 @@ impl<'p> Paced<'p> {
     /// Gives the slot back, unless another was taken after it: nothing was sent.
     pub(crate) fn refund(&mut self) {
         if let Some(slot) = self.slot.take() {
-            self.pacer.give_back(&slot.taken);
+            lock(&self.pacer.rates).give_back(&slot.taken);
         }
     }
 
@@ -306,12 +383,12 @@ impl<'p> Paced<'p> {
         let Some(slot) = self.slot.take().filter(|_| self.rules.settles()) else { return };
         // Outside of the lock: it is the caller's code.
         let settled = self.rules.settled(outcome, slot.nodes);
-        let mut rates = lock(&self.pacer.rates);
-        for ((lane, reserved), actual) in rates.lanes_mut().zip(&slot.costs).zip(settled) {
+        let costs = slot.costs.iter().zip(settled);
+        lock(&self.pacer.rates).change(slot.taken.places, costs, |lane, (reserved, actual)| {
             if let Some(actual) = actual {
                 lane.slots.settle(&lane.pace, *reserved, actual);
             }
-        }
+        });
     }
 }
 
@@ -385,6 +462,100 @@ mod tests {
         let later = now + 20 * SECOND;
         pacer.next(&slower, Duration::ZERO, later).unwrap().spend();
         assert_eq!(pacer.next(&slower, 10 * SECOND, later).unwrap().at(), later + 10 * SECOND);
+    }
+
+    /// Takes this many slots at once.
+    fn fill(pacer: &Arc<Pacer>, rules: &RateLimit, count: u32, now: Instant) {
+        (0..count).for_each(|_| pacer.next(rules, Duration::MAX, now).unwrap().spend());
+    }
+
+    /// Returns how long the next request waits after a change to these rules.
+    fn wait(pacer: &Arc<Pacer>, rules: impl Into<RateLimit>, now: Instant) -> Duration {
+        let rules = rules.into();
+        pacer.adopt(&rules);
+        let next = pacer.next(&rules, Duration::MAX, now).unwrap();
+        next.at() - now
+    }
+
+    #[test]
+    fn a_rate_goes_on_with_the_slots_of_its_kind_wherever_it_is() {
+        let second = || RateLimit::from(Rate::per_second(1));
+        let (hour, tokens) = (Rate::per_hour(60), Rate::per_hour(60).cost(|_| 10));
+        let (rules, now) = (second().and(hour.clone()).and(tokens.clone()), Instant::now());
+        let pacer = Arc::new(Pacer::new(&rules));
+        fill(&pacer, &rules, 1, now);
+        let minutes = |count: u32| 60 * count * SECOND;
+        for _ in 0..2 {
+            assert_eq!(wait(&pacer, second(), now), SECOND);
+            assert_eq!(wait(&pacer, hour.clone(), now), minutes(1));
+            assert_eq!(
+                wait(&pacer, RateLimit::from(hour.clone()).and(Rate::per_second(1)), now),
+                minutes(1)
+            );
+            assert_eq!(wait(&pacer, tokens.clone(), now), minutes(10));
+            assert_eq!(wait(&pacer, second().and(tokens.clone()), now), minutes(10));
+        }
+        assert_eq!(wait(&pacer, Rate::per_hour(120), now), minutes(1), "of another number");
+    }
+
+    #[test]
+    fn a_rate_of_a_new_kind_neither_forgets_slots_nor_waits_for_longer_than_its_period() {
+        let now = Instant::now();
+        for (before, taken, after, expected) in [
+            (Rate::per_hour(2), 1, Rate::per_second(1), SECOND),
+            (Rate::per_second(1), 1, Rate::per_hour(2), SECOND),
+            (Rate::per_second(1), 60, Rate::per_minute(60), 60 * SECOND),
+            (Rate::per_minute(60).burst(60), 60, Rate::per_hour(3_600).burst(60), SECOND),
+            (Rate::per_hour(60).burst(60), 60, Rate::per_minute(60).burst(9), 52 * SECOND),
+        ] {
+            let rules = RateLimit::from(before);
+            let pacer = Arc::new(Pacer::new(&rules));
+            fill(&pacer, &rules, taken, now);
+            assert_eq!(wait(&pacer, after.clone(), now), expected, "{rules:?}, then {after:?}");
+        }
+    }
+
+    #[test]
+    fn a_slot_is_given_back_and_settled_where_it_was_taken() {
+        let (plain, now) = (RateLimit::from(Rate::per_second(1)), Instant::now());
+        let rules = RateLimit::from(Rate::per_hour(60)).and(Rate::per_second(1));
+        let pacer = Arc::new(Pacer::new(&rules));
+        let slot = pacer.next(&rules, SECOND, now).unwrap();
+        pacer.adopt(&plain);
+        drop(slot);
+        assert_eq!(wait(&pacer, plain, now), Duration::ZERO);
+        assert_eq!(wait(&pacer, Rate::per_hour(60), now), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_request_keeps_to_its_own_rates_though_others_were_adopted_since() {
+        let (second, hour) = (Rate::per_second(1), Rate::per_hour(60));
+        let (rules, now) = (RateLimit::from(hour.clone()), Instant::now());
+        let pacer = Arc::new(Pacer::new(&rules));
+        pacer.adopt(&second.into());
+        fill(&pacer, &rules, 1, now);
+        assert_eq!(wait(&pacer, hour, now), 60 * SECOND);
+    }
+
+    #[test]
+    fn it_is_ahead_while_a_lane_that_rests_is() {
+        let (rules, now) = (RateLimit::from(Rate::per_hour(60)), Instant::now());
+        let pacer = Arc::new(Pacer::new(&rules));
+        fill(&pacer, &rules, 1, now);
+        pacer.adopt(&Rate::per_second(1).into());
+        assert!(pacer.is_ahead(now + 59 * SECOND) && !pacer.is_ahead(now + 60 * SECOND));
+    }
+
+    #[test]
+    fn of_more_kinds_than_it_keeps_the_emptiest_is_forgotten() {
+        let (kind, now) = (|at: u32| Rate::per(1, at * SECOND), Instant::now());
+        let first = RateLimit::from(kind(3_600));
+        let pacer = Arc::new(Pacer::new(&first));
+        fill(&pacer, &first, 1, now);
+        for at in 1..100 {
+            wait(&pacer, kind(at), now);
+        }
+        assert_eq!(wait(&pacer, first, now), 3_600 * SECOND);
     }
 
     #[test]

@@ -10,8 +10,8 @@ use reqwest::{Request, Response};
 use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use reqwest_resilient::testing::{Chaos, Fault, Reply, Script};
 use reqwest_resilient::{
-    BreakerConfig, BudgetConfig, ConcurrencyLimit, DownloadErrorKind as Kind, DownloadExt, Event,
-    HostStates, Limit, Resilient, ResilientClient, RetryOverride, Verifier,
+    BreakerConfig, BreakerState, BudgetConfig, ConcurrencyLimit, DownloadErrorKind as Kind,
+    DownloadExt, Event, HostStates, Limit, Resilient, ResilientClient, RetryOverride, Verifier,
 };
 
 use super::origin::{Answer, Folder, bytes, client, config, serve, server};
@@ -161,6 +161,36 @@ async fn a_break_is_reported_to_the_breaker_once() {
     assert_eq!(error.kind(), Kind::Exhausted);
     let counts = hosts.breaker(&server.url("/")).snapshot(tokio::time::Instant::now()).window;
     assert_eq!((counts.total, counts.failures), (2, 1), "the head, and the break");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_break_of_an_older_download_is_no_probe_and_changes_no_open_breaker() {
+    let script = Script::new([
+        Reply::status(200).body("0123456789").body_breaks_after(4),
+        Reply::status(503),
+        Reply::status(200),
+    ]);
+    let second = Duration::from_secs(1);
+    let rules = BreakerConfig::consecutive(1).open_for(second).without_open_jitter();
+    let changes = Arc::new(Mutex::new(vec![]));
+    let seen = Arc::clone(&changes);
+    let config = config().max_retries(0).circuit_breaker(rules).on_event(move |event| {
+        if let Event::BreakerChanged(it) = event {
+            seen.lock().unwrap().push((it.from, it.to));
+        }
+    });
+    let client = ResilientClient::builder().config(config.build().unwrap()).with(script);
+    let (client, url) = (client.build().unwrap(), "https://a.example/");
+    let download = client.get(url).download().max_retries(0).send().await.unwrap();
+    client.get(url).send().await.unwrap();
+    tokio::time::sleep(2 * second).await;
+    assert!(download.bytes().await.is_err(), "it cannot be resumed");
+    let (closed, open) = (BreakerState::Closed, BreakerState::Open);
+    assert_eq!(*changes.lock().unwrap(), [(closed, open)]);
+    assert_eq!(client.hosts().breaker(url).state(), open);
+    client.get(url).send().await.unwrap();
+    let half = BreakerState::HalfOpen;
+    assert_eq!(*changes.lock().unwrap(), [(closed, open), (open, half), (half, closed)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -438,10 +468,10 @@ async fn other_requests_are_downloads_without_resumes() {
 #[tokio::test(start_paused = true)]
 async fn an_event_of_a_download_names_its_method() {
     let events = Arc::new(Mutex::new(vec![]));
-    let told = Arc::clone(&events);
+    let seen = Arc::clone(&events);
     let config = config().on_event(move |event| {
         if let Event::Resuming(_) = event {
-            told.lock().unwrap().push(event.to_string());
+            seen.lock().unwrap().push(event.to_string());
         }
     });
     let replies = [Reply::status(200).body("0123456789").body_breaks_after(4)];

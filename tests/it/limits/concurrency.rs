@@ -431,6 +431,19 @@ async fn an_adaptive_limit_falls_with_overload_and_grows_with_success() {
     assert_eq!(client.usage().0, 12, "an idle client learns nothing");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_an_adaptive_limit_has_learned_outlives_requests_under_a_fixed_one() {
+    let config = limited(Limit::adaptive()).max_retries(0);
+    let client = Client::new(config, [Reply::status(503).after(SECOND), slow()]);
+    drop(client.get().await.unwrap());
+    assert_eq!(client.usage().0, 10);
+    let fixed = RetryOverride::new().concurrency_limit(Limit::fixed(4));
+    drop(client.client.get(URL).with_extension(fixed).send().await.unwrap());
+    assert_eq!(client.usage().0, 4, "which teaches nothing");
+    drop(client.get().await.unwrap());
+    assert_eq!(client.usage().0, 10);
+}
+
 /// All come at once and take the same time: in order of arrival the last one waits twice the mean, and
 /// no order has less. In virtual time, because a machine that slows down serves the last ones later.
 #[tokio::test(start_paused = true)]

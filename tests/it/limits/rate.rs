@@ -4,15 +4,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::HeaderName;
+use reqwest_middleware::ClientBuilder;
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    BreakerConfig, Event, HostStates, HttpRequestError, Rate, RateLimit, ResilientConfigBuilder,
-    ResponseExt, RetryOverride,
+    BreakerConfig, Event, HostStates, HttpRequestError, Rate, RateLimit, Resilient,
+    ResilientConfigBuilder, ResponseExt, RetryOverride,
 };
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{URL, scripted, scripted_on, steady};
+use crate::support::{URL, idle_client, scripted, scripted_on, steady};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -225,6 +226,39 @@ async fn an_override_switches_the_limit_off() {
         client.get(URL).with_extension(off()).send().await.unwrap();
     }
     assert_eq!(script.sent().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hourly_count_outlives_requests_and_settings_without_it() {
+    let second = || RateLimit::per_host(Rate::per_second(1_000)).max_wait(Duration::ZERO);
+    let hour = || Rate::per_hour(2).burst(2);
+    let script = Script::new([Reply::status(200)]);
+    let resilient = Resilient::new(limited(second().and(hour())).build().unwrap());
+    let handle = resilient.reload_handle();
+    let client = ClientBuilder::new(idle_client()).with(resilient).with(script.clone()).build();
+    let get = async |over: RetryOverride| {
+        sleep(SECOND).await;
+        client.get(URL).with_extension(over).send().await.is_ok()
+    };
+    let none = RetryOverride::new;
+    let alone = || none().rate_limit(Rate::per_second(1));
+    assert!(get(none()).await && get(none()).await && !get(none()).await, "two an hour");
+    for over in [
+        none().rate_limit(Rate::per_second(1)),
+        none().rate_limit(RateLimit::per_host(Rate::per_minute(60)).and(Rate::per_second(9))),
+        none().without_rate_limit(),
+    ] {
+        assert!(get(over).await, "it does not count by the hour");
+        assert!(!get(none()).await, "and the two are not forgotten");
+    }
+    handle.reload(limited(second()).build().unwrap());
+    assert!(get(none()).await && get(alone()).await);
+    for limit in [second().and(hour()), RateLimit::per_host(hour()).max_wait(Duration::ZERO)] {
+        handle.reload(limited(limit).build().unwrap());
+        assert!(!get(none()).await, "whatever its place is");
+    }
+    sleep(1_800 * SECOND).await;
+    assert!(get(none()).await && !get(none()).await);
 }
 
 /// A response that says what remains of 60 a minute.
@@ -511,8 +545,8 @@ async fn quotas_are_those_of_buckets_which_routes_may_share() {
         .for_path("/a/2", [of_bucket("x", 50, 60)])
         .for_path("/b", [of_bucket("y", 59, 60)])
         .for_path("/c", [of_bucket("x", 0, 20), of_bucket("x", 58, 60)]);
-    let client = reqwest_middleware::ClientBuilder::new(crate::support::idle_client())
-        .with(reqwest_resilient::Resilient::new(limited(bucketed()).build().unwrap()))
+    let client = ClientBuilder::new(idle_client())
+        .with(Resilient::new(limited(bucketed()).build().unwrap()))
         .with(script.clone())
         .build();
     let start = Instant::now();
@@ -534,8 +568,8 @@ async fn those_that_wait_follow_their_route_to_its_bucket() {
     let script = Script::new([])
         .for_path("/a", [of_bucket("x", 0, 30)])
         .for_path("/b", [of_bucket("x", 0, 30).after(SECOND / 2), of_bucket("x", 50, 60)]);
-    let client = reqwest_middleware::ClientBuilder::new(crate::support::idle_client())
-        .with(reqwest_resilient::Resilient::new(limited(bucketed()).build().unwrap()))
+    let client = ClientBuilder::new(idle_client())
+        .with(Resilient::new(limited(bucketed()).build().unwrap()))
         .with(script.clone())
         .build();
     let start = Instant::now();

@@ -14,7 +14,7 @@ use tower::util::MapFutureLayer;
 
 use super::{ms, plain, quick, resilient_on, settings};
 use crate::support::inside::{Inside, does};
-use crate::support::reply::Reply;
+use crate::support::reply::{End, Reply};
 use crate::support::server::Server;
 use crate::support::{URL, fault, scripted, scripted_on, steady};
 
@@ -51,6 +51,19 @@ fn state(hosts: &HostStates, url: &str) -> BreakerState {
 fn closed_port() -> reqwest::Url {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}/", closed.local_addr().unwrap()).parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_body_that_stalls_while_its_attempt_reads_it_is_a_failure_of_the_host() {
+    let hosts = HostStates::new();
+    let server = Server::h1([Reply::status(200).body("hello").cut_body(2, End::Stall).into()]);
+    let config = quick().max_retries(0).circuit_breaker(one_failure()).read_body(1024);
+    let config = config.without_attempt_timeout().stall_timeout(ms(100));
+    let client = inside_ours(&hosts, config, Inside::Nothing);
+    let sending = client.get(server.url("/")).send_resilient();
+    let ended = tokio::time::timeout(Duration::from_secs(10), sending).await;
+    assert!(ended.expect("a limit").unwrap_err().is_timeout());
+    assert_eq!(state(&hosts, &server.url("/")), BreakerState::Open);
 }
 
 #[tokio::test]
