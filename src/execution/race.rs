@@ -194,6 +194,7 @@ impl<'p> Execution<'p> {
         original: &Original<'_>,
     ) -> Option<Winner<C::Error>> {
         let is_alone = racers.hedges() == 0;
+        let has_response = racers.have_response();
         let racer = racers.0.get_mut(at)?.as_mut()?;
         let url = racer.other.as_ref().map_or_else(|| original.request.url(), |it| &it.url);
         finish.result.classify::<C>(url, &finish.extensions, racer.records);
@@ -207,8 +208,12 @@ impl<'p> Execution<'p> {
             let is_twins = outcome.keyed && outcome.status() == Some(StatusCode::CONFLICT);
             let is_missing = self.is_missing(&outcome);
             let may_be_bettered = is_twins || is_missing;
-            let is_over = outcome.failure() == Some(FailureKind::Deadline);
-            if is_over || judged.verdict != Verdict::Transient && !may_be_bettered {
+            let wins = match outcome.failure() {
+                // The others end now, too.
+                Some(FailureKind::Deadline) => !has_response,
+                _ => judged.verdict != Verdict::Transient && !may_be_bettered,
+            };
+            if wins {
                 let judged = Some(Box::new(judged));
                 return Some(Winner { at, finish, ended: self.now, judged });
             }
@@ -224,7 +229,7 @@ impl<'p> Execution<'p> {
             Run::Failed(it) => Candidate {
                 is_missing: it.is_missing,
                 has_hint: it.judged.has_hint(),
-                is_response: matches!(it.finish.result, AttemptResult::Response { .. }),
+                is_response: it.is_response(),
             },
             _ => Candidate::default(),
         }));

@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, header};
 use reqwest_resilient::testing::Reply;
 use reqwest_resilient::{
     AttemptLog, Hedge, HostStates, Mirrors, RateLimit, ResilientConfigBuilder, ResponseExt,
-    RetryAfter,
+    RetryAfter, StopReason,
 };
 use tokio::time::Instant;
 
@@ -105,4 +105,34 @@ async fn it_teaches_its_own_latency() {
     let (client, script) = scripted_on(&hosts, learning(Hedge::learned(0.95)), [after(1_500, 200)]);
     client.get(URL).send().await.unwrap();
     assert!(matches!(times(&script)[..], [0, 110..=130]), "{:?}", times(&script));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_came_is_returned_where_the_deadline_ends_its_race() {
+    let never = || after(60_000, 200);
+    let reset = Reply::io_error(std::io::ErrorKind::ConnectionReset).after(ms(120));
+    let limited = || hedged(hedge().max_hedges(2)).max_total_time(ms(300));
+    for (config, replies, expected) in [
+        (limited(), [after(120, 503), never(), never()], Some(503)),
+        (limited(), [never(), after(20, 503), never()], Some(503)),
+        (limited(), [hinted(7).after(ms(120)), never(), never()], Some(503)),
+        (
+            limited().retry_if(|it| it.status().is_some()),
+            [after(120, 503), never(), never()],
+            Some(503),
+        ),
+        (limited(), [reset, never(), never()], None),
+        (limited(), [never(), never(), never()], None),
+    ] {
+        let (client, _) = client(config, replies);
+        let (log, start) = (AttemptLog::new(), Instant::now());
+        let response = client.get(URL).with_extension(log.clone()).send().await;
+        assert_eq!(start.elapsed(), ms(300));
+        let history = log.history();
+        assert_eq!(history.stop_reason(), Some(StopReason::Deadline), "{history}");
+        match expected {
+            Some(status) => assert_eq!(response.unwrap().status(), status, "{history}"),
+            None => assert!(response.unwrap_err().to_string().contains("max_total_time")),
+        }
+    }
 }
