@@ -51,6 +51,7 @@ impl<'p> Execution<'p> {
             kind,
             elapsed,
             keyed: self.keyed,
+            hedged: self.retry.attempts() > attempt,
             extensions: Some(original.extensions()),
             redact_path,
             heard: self.recorder.heard,
