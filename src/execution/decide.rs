@@ -97,6 +97,14 @@ impl Judged {
     pub(super) fn has_hint(&self) -> bool {
         self.advice.hint.is_some()
     }
+
+    /// Shortens the waits that the response asks for by the time that has passed since it arrived.
+    pub(super) fn shorten_waits(&mut self, passed: Duration) {
+        let Self { advice, closing, .. } = self;
+        let hint = advice.hint.iter_mut().map(|it| &mut it.after);
+        let of_gate = closing.iter_mut().flat_map(|it| [&mut it.opens_in, &mut it.announced_in]);
+        hint.chain(of_gate).for_each(|it| *it = it.saturating_sub(passed));
+    }
 }
 
 impl Retry {

@@ -51,6 +51,7 @@ impl<'p> Execution<'p> {
             kind,
             elapsed,
             keyed: self.keyed,
+            hedged: self.retry.attempts() > attempt,
             extensions: Some(original.extensions()),
             redact_path,
             heard: self.recorder.heard,
@@ -123,7 +124,8 @@ impl<'p> Execution<'p> {
             matches!(decision, Decision::Retry { .. }) && self.admission.waits_for_token();
         let decision = Some(decision).filter(|_| !is_open);
         let now = self.standing();
-        self.recorder.attempt_ended(outcome, heard, decision, now);
+        let ended = self.retry.elapsed(self.last_ended);
+        self.recorder.attempt_ended(outcome, ended, heard, decision, now);
         self.recorder.breakers_changed(&mut self.changes);
         if let (Some(change), Some(usage)) = (self.limit_change.take(), self.admission.limit_use())
         {
@@ -188,9 +190,9 @@ impl<'p> Execution<'p> {
             .or_else(|| close_gate(self.policy, &self.admission, request, outcome, advice, now));
         let load = queue::load(outcome, advice).filter(|_| !is_deadline);
         let quotas = self.quotas(outcome);
-        let took = self.last_took;
+        let (took, ended) = (self.last_took, self.last_ended);
         self.limit_change =
-            self.admission.report_to_limits(outcome, load, quotas.as_deref(), took, now);
+            self.admission.report_to_limits(outcome, load, quotas.as_deref(), took, ended);
         // Only now: another one must not go into the limit before the gate is closed.
         self.admission.leave_gate(outcome.status().map(|_| !is_throttled), now);
         closing
@@ -199,7 +201,10 @@ impl<'p> Execution<'p> {
     /// Reads the quotas that a response names, if they are learned.
     fn quotas(&self, outcome: &Outcome<'_>) -> Option<Vec<QuotaUse>> {
         let headers = outcome.headers().filter(|_| self.admission.learns())?;
-        Some(hint::quotas(headers, &self.policy.hints, self.policy.sources.wall_clock()))
+        let (clock, passed) =
+            (self.policy.sources.wall_clock(), self.now.saturating_duration_since(self.last_ended));
+        let ended = clock.checked_sub(passed).unwrap_or(clock);
+        Some(hint::quotas(headers, &self.policy.hints, ended))
     }
 
     /// Decides what follows an attempt that another one may better: takes its token, and sends its

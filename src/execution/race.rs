@@ -194,11 +194,12 @@ impl<'p> Execution<'p> {
         original: &Original<'_>,
     ) -> Option<Winner<C::Error>> {
         let is_alone = racers.hedges() == 0;
+        let has_response = racers.have_response();
         let racer = racers.0.get_mut(at)?.as_mut()?;
         let url = racer.other.as_ref().map_or_else(|| original.request.url(), |it| &it.url);
         finish.result.classify::<C>(url, &finish.extensions, racer.records);
         if is_alone {
-            return Some(Winner { at, finish, judged: None });
+            return Some(Winner { at, finish, ended: self.now, judged: None });
         }
         let (judged, is_missing) = {
             let mut outcome = self.outcome_of::<C>(racer, &finish, self.now, original);
@@ -207,10 +208,14 @@ impl<'p> Execution<'p> {
             let is_twins = outcome.keyed && outcome.status() == Some(StatusCode::CONFLICT);
             let is_missing = self.is_missing(&outcome);
             let may_be_bettered = is_twins || is_missing;
-            let is_over = outcome.failure() == Some(FailureKind::Deadline);
-            if is_over || judged.verdict != Verdict::Transient && !may_be_bettered {
+            let wins = match outcome.failure() {
+                // The others end now, too.
+                Some(FailureKind::Deadline) => !has_response,
+                _ => judged.verdict != Verdict::Transient && !may_be_bettered,
+            };
+            if wins {
                 let judged = Some(Box::new(judged));
-                return Some(Winner { at, finish, judged });
+                return Some(Winner { at, finish, ended: self.now, judged });
             }
             judged.closing = self.close_gate_now(racer, &outcome, &judged.advice, original.request);
             (judged, is_missing)
@@ -224,13 +229,14 @@ impl<'p> Execution<'p> {
             Run::Failed(it) => Candidate {
                 is_missing: it.is_missing,
                 has_hint: it.judged.has_hint(),
-                is_response: matches!(it.finish.result, AttemptResult::Response { .. }),
+                is_response: it.is_response(),
             },
             _ => Candidate::default(),
         }));
         match mem::replace(&mut racers.0.get_mut(at)?.as_mut()?.run, Run::Dropped) {
             Run::Failed(it) => {
-                Some(Winner { at, finish: it.finish, judged: Some(Box::new(it.judged)) })
+                let Failed { finish, judged, at: ended, .. } = *it;
+                Some(Winner { at, finish, ended, judged: Some(Box::new(judged)) })
             }
             _ => None,
         }
@@ -299,22 +305,20 @@ impl<'p> Execution<'p> {
         turn: HedgeTurn,
         original: &mut Original<'_>,
     ) -> AttemptResult<C::Error> {
-        let Winner { at, finish, judged } = winner;
+        let Winner { at, finish, ended, mut judged } = winner;
         let now = self.now;
         let mut latencies = [None; MOST];
         for (i, (racer, latency)) in racers.0.iter_mut().flatten().zip(&mut latencies).enumerate() {
-            let age = now.saturating_duration_since(racer.started);
+            let took = |ended: Instant| ended.saturating_duration_since(racer.started);
             let statuses = &self.policy_of(racer).statuses;
             let took = match &racer.run {
-                _ if i == at => is_sample(&finish.result, statuses).then_some(age),
+                _ if i == at => is_sample(&finish.result, statuses).then(|| took(ended)),
                 Run::Own | Run::UnderWay(_) => {
+                    let age = took(now);
                     (racer.run, racer.permit) = (Run::Dropped, None);
                     Some(age)
                 }
-                Run::Failed(it) => {
-                    let took = it.at.saturating_duration_since(racer.started);
-                    is_sample(&it.finish.result, statuses).then_some(took)
-                }
+                Run::Failed(it) => is_sample(&it.finish.result, statuses).then(|| took(it.at)),
                 Run::Dropped => None,
             };
             match &mut racer.other {
@@ -328,13 +332,16 @@ impl<'p> Execution<'p> {
         losers.for_each(|(_, racer)| self.superseded::<C>(racer, moves, original));
         // Last, as its endpoint becomes that of the request.
         if let Some(racer) = racers.0.iter_mut().flatten().nth(at) {
-            (self.attempt, self.last_took) =
-                (racer.attempt, now.saturating_duration_since(racer.started));
+            (self.attempt, self.last_ended) = (racer.attempt, ended);
+            self.last_took = ended.saturating_duration_since(racer.started);
             match (racer.other.take(), racer.permit.take()) {
                 (Some(other), permit) => self.adopt_endpoint(*other, permit, original),
                 (None, Some(permit)) => self.admission.adopt_hedge(permit),
                 (None, None) => {}
             }
+        }
+        if let Some(judged) = &mut judged {
+            judged.shorten_waits(now.saturating_duration_since(ended));
         }
         self.judged = judged;
         self.recorder.scopes = finish.scopes;
@@ -350,14 +357,15 @@ impl<'p> Execution<'p> {
         original: &Original<'_>,
     ) {
         self.swap_endpoint(&mut racer.other);
+        let mut ended = self.now;
         let result = match mem::replace(&mut racer.run, Run::Dropped) {
             Run::Failed(mut failed) => {
                 let mut scopes = mem::take(&mut failed.finish.scopes);
-                let ended = self.retry.elapsed(failed.at);
-                let outcome = self.outcome_of::<C>(racer, &failed.finish, failed.at, original);
+                ended = failed.at;
+                let outcome = self.outcome_of::<C>(racer, &failed.finish, ended, original);
                 let policy = self.policy_of(racer);
                 self.maybe_applied |= may_be_applied(policy, &outcome, &failed.judged.advice);
-                self.recorder.superseded(&outcome, ended, Some(&mut scopes));
+                self.recorder.superseded(&outcome, self.retry.elapsed(ended), Some(&mut scopes));
                 if outcome.delivery() == Delivery::NotSent {
                     match &mut racer.permit {
                         Some(permit) => permit.refund_slots(),
@@ -369,9 +377,9 @@ impl<'p> Execution<'p> {
             Run::Own | Run::UnderWay(_) | Run::Dropped => {
                 let failure = Failure::local(FailureKind::Superseded, Delivery::MaybeProcessed);
                 let outcome = self.outcome(original, OutcomeResult::Failure(failure, &Superseded));
-                let outcome = self.as_of(racer, self.now, outcome);
+                let outcome = self.as_of(racer, ended, outcome);
                 self.maybe_applied |= !outcome.method.is_safe();
-                self.recorder.superseded(&outcome, self.retry.elapsed(self.now), None);
+                self.recorder.superseded(&outcome, self.retry.elapsed(ended), None);
                 None
             }
         };
@@ -382,7 +390,7 @@ impl<'p> Execution<'p> {
                 None if moves => (route.current, route.under_way.take()),
                 None => (None, None),
             };
-            let age = self.now.saturating_duration_since(racer.started);
+            let age = ended.saturating_duration_since(racer.started);
             route.lost(at, under_way, age, result, self.now);
         }
     }

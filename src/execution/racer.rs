@@ -59,6 +59,12 @@ pub(super) struct Failed<E> {
     pub(super) is_missing: bool,
 }
 
+impl<E> Failed<E> {
+    pub(super) fn is_response(&self) -> bool {
+        matches!(self.finish.result, AttemptResult::Response { .. })
+    }
+}
+
 /// The end of a racer.
 pub(super) struct Finish<E> {
     pub(super) result: AttemptResult<E>,
@@ -70,6 +76,8 @@ pub(super) struct Finish<E> {
 pub(super) struct Winner<E> {
     pub(super) at: usize,
     pub(super) finish: Finish<E>,
+    /// Before the end of the race, if it failed and no other result was better.
+    pub(super) ended: Instant,
     /// `None` if it was alone.
     pub(super) judged: Option<Box<Judged>>,
 }
@@ -113,6 +121,11 @@ impl<'p, 'a, E> Racers<'p, 'a, E> {
             }
         }
         Poll::Pending
+    }
+
+    /// Returns whether one has failed with a response.
+    pub(super) fn have_response(&self) -> bool {
+        self.all().any(|it| matches!(&it.run, Run::Failed(it) if it.is_response()))
     }
 
     /// Returns whether one is under way.

@@ -169,17 +169,19 @@ impl<'p> Recorder<'p> {
         is_silent && is_plain(outcome, Some(decision))
     }
 
-    /// Records an attempt and the decision after it; `None` if a retry has no token yet. A first
-    /// attempt that succeeds leaves no history but in a log.
+    /// Records an attempt that `ended` then, counted from the beginning of the request, and the
+    /// decision after it; `None` if a retry has no token yet. A first attempt that succeeds leaves no
+    /// history but in a log.
     pub(crate) fn attempt_ended(
         &mut self,
         outcome: &Outcome<'_>,
+        ended: Duration,
         heard: Heard,
         decision: Option<&Decision>,
         now: Standing,
     ) {
         let host = || self.endpoint.as_ref().and_then(|it| it.1.clone());
-        let attempt = || Attempt { host: host(), ..Attempt::new(outcome, now.elapsed) };
+        let attempt = || Attempt { host: host(), ..Attempt::new(outcome, ended) };
         if self.history.is_none() && is_plain(outcome, decision) {
             if let Some(log) = &self.log {
                 let history = History::of_success(attempt(), heard);

@@ -43,6 +43,8 @@ pub(crate) struct Execution<'p> {
     pub(super) attempt: (u32, AttemptKind),
     /// The duration of the last attempt.
     pub(super) last_took: Duration,
+    /// The end of the last attempt: before `now`, if it failed while its hedges went on.
+    pub(super) last_ended: Instant,
     /// The verdict on the last attempt, if a race needed it.
     pub(super) judged: Option<Box<Judged>>,
     pub(super) keyed: bool,
@@ -95,6 +97,7 @@ impl<'p> Execution<'p> {
             gate_time: policy.max_wait_time,
             attempt: (0, AttemptKind::First),
             last_took: Duration::ZERO,
+            last_ended: now,
             judged: None,
             keyed: !idempotency::is_idempotent(request.method())
                 && idempotency::is_keyed(request.headers(), policy.idempotency_key.as_ref()),
@@ -236,7 +239,7 @@ impl<'p> Execution<'p> {
     ) {
         result.classify::<C>(original.request.url(), original.extensions(), self.client.records);
         let started = mem::replace(&mut self.now, Instant::now());
-        self.last_took = self.now.saturating_duration_since(started);
+        (self.last_took, self.last_ended) = (self.now.saturating_duration_since(started), self.now);
     }
 
     /// Counts an attempt, records it, and marks it for middleware further in.

@@ -129,14 +129,31 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const PACING: Pacing = Pacing { longest: SECOND, unit: 0.0 };
 
+    /// Returns a request to the one host of these tests.
+    fn request() -> Request {
+        Request::new(Method::GET, "https://a.example/".parse().unwrap())
+    }
+
+    /// Returns the admission of that request by `policy`.
+    fn admission<'p>(hosts: &'p HostMap, policy: &'p Policy, now: Instant) -> Admission<'p> {
+        let parts = Parts::find(hosts, policy.host_rules(), &request(), now);
+        Admission::new(parts, &Extensions::new())
+    }
+
+    /// Has the hosts share breaker and gate with a fleet.
+    fn join_fleet(hosts: &HostMap) {
+        let [shares_breaker, shares_gate] = [true; 2];
+        let (report_every, timeout) = (SECOND, SECOND);
+        let settings = FleetSettings { report_every, timeout, shares_breaker, shares_gate };
+        hosts.join(&Arc::new(Hub::new(settings)));
+    }
+
     /// Changes an admission before it is asked for a hedge.
     type Change = fn(&mut Admission<'_>);
 
     fn refusal(hosts: &HostMap, change: Change, now: Instant) -> Option<HedgeRefusal> {
         let (policy, hedge) = (Policy::default(), Hedge::after(SECOND));
-        let request = Request::new(Method::GET, "https://a.example/".parse().unwrap());
-        let parts = Parts::find(hosts, policy.host_rules(), &request, now);
-        let mut admission = Admission::new(parts, &Extensions::new());
+        let (request, mut admission) = (request(), admission(hosts, &policy, now));
         change(&mut admission);
         let turn = admission.begin_hedging(&hedge, &request, true, now);
         admission.admit_hedge(&request, &turn, None, now).err()
@@ -155,11 +172,9 @@ mod tests {
         }
     }
 
-    /// An admission to a host whose learned quota has two requests left for ten seconds.
+    /// Returns an admission to a host whose learned quota has two requests left for ten seconds.
     fn with_quota<'p>(hosts: &'p HostMap, policy: &'p Policy, now: Instant) -> Admission<'p> {
-        let request = Request::new(Method::GET, "https://a.example/".parse().unwrap());
-        let parts = Parts::find(hosts, policy.host_rules(), &request, now);
-        let admission = Admission::new(parts, &Extensions::new());
+        let admission = admission(hosts, policy, now);
         let (name, reset) = ("requests".into(), 10 * SECOND);
         let quota = QuotaUse { name, remaining: 2, limit: Some(3), reset, window: None };
         admission.learner().unwrap().try_turn(PACING, now).unwrap().end(Some(&[quota]), now);
@@ -170,8 +185,7 @@ mod tests {
     fn a_hedge_that_is_refused_is_no_request_to_a_learned_quota() {
         let (hosts, now, hedge) = (HostMap::default(), Instant::now(), Hedge::after(SECOND));
         let policy = Policy { rate: Some(RateLimit::learned()), ..Policy::default() };
-        let request = Request::new(Method::GET, "https://a.example/".parse().unwrap());
-        let admission = with_quota(&hosts, &policy, now);
+        let (request, admission) = (request(), with_quota(&hosts, &policy, now));
         let turn = admission.begin_hedging(&hedge, &request, true, now);
         while turn.withdraw(now) {}
         for _ in 0..9 {
@@ -186,8 +200,7 @@ mod tests {
     fn a_hedge_that_won_brings_its_slots_which_go_back_if_it_was_not_sent() {
         let (hosts, now, hedge) = (HostMap::default(), Instant::now(), Hedge::after(SECOND));
         let policy = Policy { rate: Some(RateLimit::learned()), ..Policy::default() };
-        let request = Request::new(Method::GET, "https://a.example/".parse().unwrap());
-        let mut admission = with_quota(&hosts, &policy, now);
+        let (request, mut admission) = (request(), with_quota(&hosts, &policy, now));
         let left = |it: &Admission<'_>| it.learner().unwrap().quotas(now)[0].remaining;
         let turn = admission.begin_hedging(&hedge, &request, true, now);
         let permit = admission.admit_hedge(&request, &turn, None, now).unwrap();
@@ -202,9 +215,7 @@ mod tests {
         let (hosts, now, hedge) = (HostMap::default(), Instant::now(), Hedge::after(SECOND));
         let rate = Some(RateLimit::from(Rate::per_second(1)));
         let policy = Policy { rate, ..Policy::default() };
-        let request = Request::new(Method::GET, "https://a.example/".parse().unwrap());
-        let parts = Parts::find(&hosts, policy.host_rules(), &request, now);
-        let mut admission = Admission::new(parts, &Extensions::new());
+        let (request, mut admission) = (request(), admission(&hosts, &policy, now));
         let turn = admission.begin_hedging(&hedge, &request, true, now);
         admission.reserve_slot(&request, Some(1), SECOND, now).unwrap();
         admission.spend();
@@ -217,16 +228,12 @@ mod tests {
     }
 
     #[test]
-    fn the_fleet_hears_of_a_hedge_that_won_at_another_host() {
+    fn the_fleet_hears_of_a_hedge_that_won() {
         let (hosts, now) = (HostMap::default(), Instant::now());
         let (policy, hedge) = (Policy::default(), Hedge::after(SECOND));
-        let [shares_breaker, shares_gate] = [true; 2];
-        let (report_every, timeout) = (SECOND, SECOND);
-        let settings = FleetSettings { report_every, timeout, shares_breaker, shares_gate };
-        hosts.join(&Arc::new(Hub::new(settings)));
-        let request = Request::new(Method::GET, "https://a.example/".parse().unwrap());
-        let parts = Parts::find(&hosts, policy.host_rules(), &request, now);
-        let member = Arc::clone(parts.member().unwrap());
+        join_fleet(&hosts);
+        let (request, mut admission) = (request(), admission(&hosts, &policy, now));
+        let member = Arc::clone(admission.parts.member().unwrap());
         for (epoch, state) in
             [FleetState::Closed, FleetState::Open { remaining: SECOND }, FleetState::Closed]
                 .into_iter()
@@ -235,7 +242,6 @@ mod tests {
             member.heed(&BreakerAdvice::new(7, epoch as u64, state), Source::Exchange, 0.0, now);
         }
         member.take_change(now).unwrap();
-        let mut admission = Admission::new(parts, &Extensions::new());
         let turn = admission.begin_hedging(&hedge, &request, true, now);
         let permit = admission.admit_hedge(&request, &turn, None, now).unwrap();
         admission.adopt_hedge(permit);
@@ -247,10 +253,7 @@ mod tests {
     #[test]
     fn there_is_no_hedge_while_the_fleet_is_open() {
         let (hosts, now) = (HostMap::default(), Instant::now());
-        let [shares_breaker, shares_gate] = [true; 2];
-        let (report_every, timeout) = (SECOND, SECOND);
-        let settings = FleetSettings { report_every, timeout, shares_breaker, shares_gate };
-        hosts.join(&Arc::new(Hub::new(settings)));
+        join_fleet(&hosts);
         assert_eq!(refusal(&hosts, |_| {}, now), None);
         let host = hosts.find(&"https://a.example/".parse().unwrap(), now).into_owned();
         let open = BreakerAdvice::new(7, 1, FleetState::Open { remaining: SECOND });

@@ -170,19 +170,19 @@ impl Admission<'_> {
     }
 
     /// Reports an attempt to the limits: its slot is settled, or goes back if nothing was sent.
-    /// Returns the concurrency limit before and after, if it changed.
+    /// Returns the concurrency limit before and after, if it changed. `ended` is the end of the attempt.
     pub(crate) fn report_to_limits(
         &mut self,
         outcome: &Outcome<'_>,
         load: Option<Load>,
         quotas: Option<&[QuotaUse]>,
         took: Duration,
-        now: Instant,
+        ended: Instant,
     ) -> Option<(u32, u32)> {
         let limits = self.parts.limits.as_mut()?;
-        limits.settle(outcome, quotas, now);
+        limits.settle(outcome, quotas, ended);
         let permit = limits.permit.as_ref()?;
-        permit.limiter().record(permit, load?, took, now)
+        permit.limiter().record(permit, load?, took, ended)
     }
 
     /// Takes the permit out for the body of the response; `None` if there is none, or it ends with

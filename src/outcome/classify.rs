@@ -27,8 +27,10 @@ pub(crate) enum Verdict {
 /// Classifies an outcome by the rules. A server that asks for a retry of its error gets it.
 pub(crate) fn verdict(outcome: &Outcome<'_>, advice: &Advice, statuses: &Statuses) -> Verdict {
     let transient = match outcome.status() {
-        // 409: the first copy is still at work; 422: the key belongs to another request.
-        Some(StatusCode::CONFLICT) if outcome.keyed && outcome.attempt > 1 => true,
+        // 409: another copy is still at work; 422: the key belongs to another request.
+        Some(StatusCode::CONFLICT) if outcome.keyed && (outcome.attempt > 1 || outcome.hedged) => {
+            true
+        }
         Some(StatusCode::UNPROCESSABLE_ENTITY) if outcome.keyed => false,
         Some(status) => {
             statuses.contains(status)
@@ -288,6 +290,7 @@ mod tests {
         result: Result<u16, FailureKind>,
         delivery: Delivery,
         keyed: bool,
+        hedged: bool,
         attempt: u32,
         redirected: bool,
     }
@@ -310,9 +313,10 @@ mod tests {
                 },
                 Err(kind) => OutcomeResult::Failure(Failure::new(kind, self.delivery), &fmt::Error),
             };
-            let Self { keyed, attempt, .. } = self;
+            let Self { keyed, hedged, attempt, .. } = self;
             let elapsed = Duration::ZERO;
-            judge(&Outcome { attempt, elapsed, keyed, ..Outcome::new(&Method::GET, url, result) })
+            let new = Outcome::new(&Method::GET, url, result);
+            judge(&Outcome { attempt, elapsed, keyed, hedged, ..new })
         }
 
         fn verdict(self, advice: &Advice) -> Verdict {
@@ -327,6 +331,7 @@ mod tests {
             result: Ok(status),
             delivery: Delivery::MaybeProcessed,
             keyed: false,
+            hedged: false,
             attempt: 1,
             redirected: false,
         }
@@ -339,6 +344,7 @@ mod tests {
         let retry = Advice { directive: RetryDirective::Retry, ..Advice::default() };
         let keyed = |status| Case { keyed: true, ..answered(status) };
         let again = |case| Case { attempt: 2, ..case };
+        let hedged = |case| Case { hedged: true, ..case };
         for (case, advice, expected) in [
             (answered(200), &silent, Success),
             (answered(399), &silent, Success),
@@ -348,7 +354,9 @@ mod tests {
             (answered(400), &retry, Transient),
             (answered(401), &retry, Transient),
             (again(keyed(409)), &silent, Transient),
+            (hedged(keyed(409)), &silent, Transient),
             (keyed(409), &silent, Final),
+            (hedged(answered(409)), &silent, Final),
             (again(answered(409)), &silent, Final),
             (answered(422), &silent, Transient),
             (keyed(422), &silent, Final),

@@ -52,6 +52,8 @@ pub struct Outcome<'a> {
     pub(crate) elapsed: Duration,
     /// `true` if the request carries an idempotency key.
     pub(crate) keyed: bool,
+    /// `true` if a hedge was sent beside the attempt.
+    pub(crate) hedged: bool,
     /// Those of the request; `None` where there is no request.
     pub(crate) extensions: Option<&'a Extensions>,
     pub(crate) redact_path: Option<&'a PathRedactor>,
@@ -99,6 +101,7 @@ impl<'a> Outcome<'a> {
             kind: AttemptKind::First,
             elapsed: Duration::ZERO,
             keyed: false,
+            hedged: false,
             extensions: None,
             redact_path: None,
             heard: Heard::default(),

@@ -137,6 +137,26 @@ async fn trailers_survive_being_read_within_the_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_body_whose_first_byte_was_waited_for_is_whole() {
+    // A `.` is an empty frame, a `d` one of data, a `t` one of trailers.
+    for parts in ["", ".", "t", ".t", "d", "ddd", ".d", "..d.d", "dt", "dddt", ".dt"] {
+        let config = steady().hedge(Hedge::after(SECOND).until_first_byte());
+        let client = responding(config, move || {
+            let frame = |it| match it {
+                'd' => Frame::data(Bytes::from_static(b"data")),
+                't' => Frame::trailers(trailers()),
+                _ => Frame::data(Bytes::new()),
+            };
+            http::Response::new(Body::wrap(Frames(parts.chars().map(frame).collect())))
+        });
+        let response = client.get(URL).send().await.unwrap();
+        let data = "data".repeat(parts.matches('d').count()).into_bytes();
+        let expected = (data, parts.contains('t').then(trailers));
+        assert_eq!(frames(response).await, expected, "{parts:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_of_events_is_not_held_up() {
     for media_type in [
         "text/event-stream",

@@ -2,6 +2,7 @@
 
 mod counts;
 mod delay;
+mod early;
 mod first_byte;
 mod mirrors;
 mod race;

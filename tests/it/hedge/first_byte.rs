@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::Extensions;
 use reqwest::{Body, Request, Response};
 use reqwest_middleware::{ClientBuilder, Middleware, Next};
@@ -13,9 +13,10 @@ use reqwest_resilient::{Hedge, HostStates, Limit, Resilient, ResponseExt};
 use tokio::time::{Instant, sleep};
 
 use super::{after, client, hedge, hedged, ms};
+use crate::support::inside::does;
 use crate::support::{URL, idle_client, scripted_on};
 
-/// A head at once, whose body falls silent before its first byte.
+/// Returns a head at once, whose body falls silent before its first byte.
 fn silent(status: u16) -> Reply {
     Reply::status(status).body("never").body_stalls_after(0)
 }
@@ -47,7 +48,7 @@ async fn rule_16_a_body_that_breaks_before_its_first_byte_is_retried() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rule_16_the_head_ends_the_race_where_no_byte_is_due_and_of_what_is_no_success() {
+async fn rule_16_the_head_ends_the_race_where_the_body_is_empty_or_the_status_no_success() {
     for reply in [Reply::status(204), Reply::status(200), silent(404)] {
         let (client, script) = client(hedged(hedge().until_first_byte()), [reply]);
         let start = Instant::now();
@@ -69,6 +70,27 @@ async fn rule_16_the_permit_of_a_body_is_free_with_its_last_byte() {
         assert_eq!(in_use(), 0, "the response is still there");
         assert!(response.chunk().await.unwrap().is_none());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_16_an_empty_frame_is_no_first_byte() {
+    let sends = AtomicUsize::new(0);
+    let server = does(move |_, _, _| {
+        let pause = if sends.fetch_add(1, SeqCst) == 0 { ms(60_000) } else { ms(10) };
+        let empty = stream::iter([Ok::<_, Infallible>("")]);
+        let rest = stream::once(async move {
+            sleep(pause).await;
+            Ok("whole")
+        });
+        let body = Body::wrap_stream(empty.chain(rest));
+        Box::pin(async move { Ok(http::Response::new(body).into()) })
+    });
+    let resilient = Resilient::new(hedged(hedge().until_first_byte()).build().unwrap());
+    let client = ClientBuilder::new(idle_client()).with(resilient).with(server).build();
+    let start = Instant::now();
+    let response = client.get(URL).send().await.unwrap();
+    assert_eq!((start.elapsed(), response.hedge_won()), (ms(110), true));
+    assert_eq!(response.text().await.unwrap(), "whole");
 }
 
 /// A server whose heads come at once, and its first bytes after 50 ms; from the 101st request on, after

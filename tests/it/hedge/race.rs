@@ -100,6 +100,30 @@ async fn rule_2_a_keyed_post_whose_twin_is_at_work_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rule_2_a_keyed_post_is_sent_again_if_its_twin_at_work_fails() {
+    let config = || {
+        let key = IdempotencyKey::random();
+        hedged(hedge().methods([Method::POST])).attempt_timeout(ms(400)).idempotency_key(key)
+    };
+    let own = || config().retry_if(|it| it.default_verdict());
+    let of_503 = || config().retry_if(|it| it.status().is_some_and(|it| it == 503));
+    for (config, first, hedge, status, sends) in [
+        (config(), after(150, 409), after(100, 503), 201, 3),
+        (config(), after(150, 409), after(60_000, 201), 201, 3),
+        (config(), after(250, 409), after(50, 503), 201, 3),
+        (own(), after(150, 409), after(100, 503), 201, 3),
+        // The caller's own verdict stands.
+        (of_503(), after(150, 409), after(100, 503), 409, 2),
+        // Alone it is a conflict with another order.
+        (config(), after(50, 409), after(50, 201), 409, 1),
+    ] {
+        let (client, script) = client(config, [first, hedge, Reply::status(201)]);
+        let response = client.post(URL).body("order").send().await.unwrap();
+        assert_eq!((response.status().as_u16(), script.sent().len()), (status, sends));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn rule_3_a_race_is_one_turn_of_the_loop() {
     for hedges in [1, 2, 4] {
         let config = hedged(hedge().max_hedges(hedges)).max_retries(2);

@@ -113,24 +113,50 @@ async fn rule_10_the_slot_of_a_loser_that_was_not_sent_goes_back() {
     assert_eq!(times(&script), [0, 100, 200]);
 }
 
+/// Names a quota of which so many requests are left for a minute.
+fn with_quota(reply: Reply, left: u64) -> Reply {
+    let header = |it: &'static str| HeaderName::from_static(it);
+    let reply = reply.header(header("x-ratelimit-remaining"), left.into());
+    reply.header(header("x-ratelimit-reset"), HeaderValue::from_static("60"))
+}
+
+/// Returns what is left of the quota.
+fn left(hosts: &HostStates) -> u64 {
+    hosts.quotas(URL, Instant::now().into_std())[0].remaining
+}
+
 #[tokio::test(start_paused = true)]
 async fn rule_10_a_hedge_counts_against_a_learned_quota() {
     let (lines, config) = Lines::of(hedged(hedge()).rate_limit(RateLimit::learned()));
-    let of_a_thousand = |left: u64, millis: u64| {
-        let header = |it: &'static str| HeaderName::from_static(it);
-        let reply = after(millis, 200).header(header("x-ratelimit-remaining"), left.into());
-        reply.header(header("x-ratelimit-reset"), HeaderValue::from_static("60"))
-    };
-    let replies = [(1_000, 1), (998, 150), (999, 100), (1, 1), (0, 150)];
     let hosts = HostStates::new();
-    let replies = replies.map(|(left, millis)| of_a_thousand(left, millis));
+    let replies = [(1_000, 1), (999, 150), (999, 100), (1, 1), (0, 150)]
+        .map(|(left, millis)| with_quota(after(millis, 200), left));
     let (client, script) = scripted_on(&hosts, config.build().unwrap(), replies);
-    let left = || hosts.quotas(URL, std::time::Instant::now())[0].remaining;
-    for (sends, expected) in [(1, 1_000), (3, 998), (4, 1), (5, 0)] {
+    assert_eq!((status(&client).await, left(&hosts)), (200, 1_000));
+    let meanwhile = async {
+        sleep(ms(120)).await;
+        left(&hosts)
+    };
+    let both = futures_util::future::join(status(&client), meanwhile).await;
+    assert_eq!(both, (200, 998), "the attempt and its hedge");
+    for (sends, expected) in [(4, 1), (5, 0)] {
         assert_eq!((status(&client).await, script.sent().len()), (200, sends));
-        assert_eq!(left(), expected);
+        assert_eq!(left(&hosts), expected);
     }
     assert_eq!(lines.count("no hedge after 0.100s: limited"), 1, "{:?}", lines.all());
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_10_the_slot_of_an_attempt_that_was_not_sent_goes_back_if_its_hedge_wins() {
+    let refused = Reply::io_error(std::io::ErrorKind::ConnectionRefused).after(ms(150));
+    let replies = [with_quota(after(1, 200), 1_000), refused, after(100, 200)];
+    let config = hedged(hedge()).rate_limit(RateLimit::learned());
+    let hosts = HostStates::new();
+    let (client, script) = scripted_on(&hosts, config.build().unwrap(), replies);
+    for sends in [1, 3] {
+        assert_eq!((status(&client).await, script.sent().len()), (200, sends));
+        assert_eq!(left(&hosts), 1_000);
+    }
 }
 
 #[tokio::test(start_paused = true)]
