@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::{ptr, time::Duration};
 
 use http::{Extensions, StatusCode};
-use reqwest::{Request, Response};
+use reqwest::{Request, Response, Url};
 
 use crate::breaker::CircuitOpen;
 use crate::config::policy::Policy;
@@ -180,13 +180,18 @@ impl<'p> Execution<'p> {
         }
     }
 
-    /// Turns to the planned endpoint, or to another one like it whose budget has a token. Returns
-    /// `false` if none has, and then stays with the plan.
-    pub(super) fn turn_to_one_that_pays(&mut self, first: Plan, request: &Request) -> bool {
+    /// Takes a token for the planned endpoint, or for another one like it whose budget has one at once;
+    /// or else a place in the queue for one, if the request `may_wait`. Returns `false` if it gets
+    /// neither.
+    pub(super) fn withdraw_elsewhere(
+        &mut self,
+        first: Plan,
+        may_wait: bool,
+        request: &Request,
+    ) -> bool {
         let (mut plan, mut poor) = (first, Places::default());
         loop {
-            self.turn_to(plan, request);
-            if self.admission.withdraw(false, false, self.now) {
+            if self.withdraw_at(plan, false, request) {
                 return true;
             }
             poor.insert(plan.at);
@@ -197,26 +202,34 @@ impl<'p> Execution<'p> {
                 None => break,
             }
         }
-        self.turn_to(first, request);
-        false
+        self.withdraw_at(first, may_wait, request)
     }
 
-    /// Makes the next attempt one at the planned endpoint. From now on the budget is that of its host.
-    fn turn_to(&mut self, plan: Plan, request: &Request) {
-        let Some(route) = &mut self.route else { return };
+    /// Makes the next attempt one at the planned endpoint, whose budget pays for it.
+    fn withdraw_at(&mut self, plan: Plan, may_wait: bool, request: &Request) -> bool {
+        let Some(route) = &mut self.route else { return false };
         route.planned = Some(plan.at);
         route.is_failing_over = plan.is_fresh;
         if !plan.is_fresh {
             // Another round.
             route.tried = route.missing;
         }
-        if let (Some(endpoint), Some(policy)) =
-            (route.of.endpoint(plan.at), route.of.policies.get(plan.at))
-        {
-            let (hosts, rules) = (route.hosts.hosts, policy.host_rules());
-            let parts = Parts::find_at(hosts, rules, endpoint.url(), request, self.now);
+        let parts = route.parts_of(plan.at, request, self.now);
+        parts.is_none_or(|it| self.admission.withdraw_from(&it, may_wait, self.now))
+    }
+
+    /// Turns to the host of the next attempt, if that is another one: from now on its state counts.
+    pub(super) fn turn_to_planned(&mut self, request: &Request) {
+        if let Some((_, parts)) = self.planned_elsewhere(request) {
             self.admission.turn_to(parts);
         }
+    }
+
+    /// Returns URL and state of the host of the next attempt, if it is at another endpoint.
+    pub(super) fn planned_elsewhere(&self, request: &Request) -> Option<(Url, Parts<'p>)> {
+        let route = self.route.as_ref().filter(|_| self.goes_elsewhere())?;
+        let at = route.planned?;
+        Some((route.url_at(at)?, route.parts_of(at, request, self.now)?))
     }
 
     /// Returns the result to keep while another attempt is made: a failure replaces no 404, as that

@@ -105,7 +105,7 @@ impl<'p> Execution<'p> {
             self.distrusts_pool = is_misdirected || outcome.makes_pool_suspect();
         }
         if !self.recorder.ignores(outcome, &decision) {
-            self.record(outcome, heard, &decision, closing);
+            self.record(request, outcome, heard, &decision, closing);
         }
         decision
     }
@@ -113,6 +113,7 @@ impl<'p> Execution<'p> {
     /// Records an attempt and the decision, and notifies the listeners in the order of events.
     fn record(
         &mut self,
+        request: &Request,
         outcome: &Outcome<'_>,
         heard: Heard,
         decision: &Decision,
@@ -134,7 +135,7 @@ impl<'p> Execution<'p> {
         }
         match decision {
             None => {}
-            Some(Decision::Return(stop)) => self.recorder.ended(outcome, *stop, now),
+            Some(Decision::Return(stop)) => self.notify_end(request, outcome, *stop, now),
             Some(Decision::Retry { after, source }) => {
                 self.recorder.waiting(outcome, *after, source, self.standing_before_retry());
             }
@@ -265,9 +266,10 @@ impl<'p> Execution<'p> {
         if outcome.failure() == Some(FailureKind::Timeout) {
             self.admission.charge_timeout(now);
         }
-        let has_token = self.turn_to_one_that_pays(plan, request)
-            || self.admission.withdraw(false, !open_wait.is_zero(), now);
-        if has_token { decision } else { Decision::Return(StopReason::Budget) }
+        match self.withdraw_elsewhere(plan, !open_wait.is_zero(), request) {
+            true => decision,
+            false => Decision::Return(StopReason::Budget),
+        }
     }
 
     /// Spends the wait before the next attempt at the gate: the oldest request goes first when it

@@ -240,6 +240,18 @@ impl<'p> Route<'p> {
         fresh.or_else(|| self.choose(available, policy, now))
     }
 
+    /// Returns the URL of the request at an endpoint.
+    pub(super) fn url_at(&self, at: usize) -> Option<Url> {
+        self.of.endpoint(at)?.with(self.of.mirrors.rest_of(&self.of.url).unwrap_or_default())
+    }
+
+    /// Returns the state of an endpoint's host.
+    pub(super) fn parts_of(&self, at: usize, request: &Request, now: Instant) -> Option<Parts<'p>> {
+        let (endpoint, policy) = (self.of.endpoint(at)?, self.of.policies.get(at)?);
+        let (hosts, rules) = (self.hosts.hosts, policy.host_rules());
+        Some(Parts::find_at(hosts, rules, endpoint.url(), request, now))
+    }
+
     /// Rewrites the request for an endpoint, unless it is written for it.
     pub(super) fn turn_to(&mut self, at: usize, request: &mut Request, extensions: &Extensions) {
         if self.current != Some(at) {
@@ -259,7 +271,7 @@ impl<'p> Route<'p> {
     ) {
         let Some(endpoint) = self.of.endpoint(at) else { return };
         let (mirrors, url) = (&self.of.mirrors, &self.of.url);
-        if let Some(url) = endpoint.with(mirrors.rest_of(url).unwrap_or_default()) {
+        if let Some(url) = self.url_at(at) {
             *request.url_mut() = url;
         }
         restore(request.headers_mut(), mem::take(withheld));

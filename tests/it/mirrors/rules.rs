@@ -7,8 +7,8 @@ use http::{HeaderValue, StatusCode, header};
 use reqwest_middleware::ClientWithMiddleware;
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    AttemptLog, BreakerConfig, Event, HostStates, IdempotencyKey, Limit, Mirrors, Rate,
-    RequestBuilderExt, Resilient, ResilientConfig, ResilientConfigBuilder, ResponseExt,
+    AttemptLog, BreakerConfig, BudgetConfig, Event, HostStates, IdempotencyKey, Limit, Mirrors,
+    Rate, RequestBuilderExt, Resilient, ResilientConfig, ResilientConfigBuilder, ResponseExt,
     RetryOverride, StopReason, WaitSource,
 };
 use tokio::time::Instant;
@@ -23,6 +23,10 @@ fn three() -> Mirrors {
     Mirrors::new("https://a.example/base/")
         .also("https://b.example/")
         .also("http://c.example:8080/deep/er")
+}
+
+fn two() -> Mirrors {
+    Mirrors::new("https://a.example/base/").also("https://b.example/")
 }
 
 struct Client {
@@ -201,7 +205,7 @@ async fn rule_4_sends_are_bounded_by_retries() {
 
 #[tokio::test(start_paused = true)]
 async fn rule_4_the_budget_of_the_next_host_pays() {
-    let budget = reqwest_resilient::BudgetConfig::default().size(1).trickle(0.0).deposit(0.0);
+    let budget = BudgetConfig::default().size(1).trickle(0.0).deposit(0.0);
     let config = steady()
         .retry_budget(budget.retry_deposit(0.0))
         .max_open_wait(Duration::ZERO)
@@ -210,6 +214,23 @@ async fn rule_4_the_budget_of_the_next_host_pays() {
     assert_eq!(client.status().await, 200, "paid by b");
     assert_eq!(client.status().await, 503, "b has nothing left");
     assert_eq!(client.asked(), "aba");
+}
+
+/// It is held to the end of the response's body.
+#[tokio::test(start_paused = true)]
+async fn rule_4_a_refused_failover_leaves_the_permit_with_the_response() {
+    let one = BudgetConfig::default().size(1).trickle(0.0).deposit(0.0).retry_deposit(0.0);
+    let config = steady().mirrors(two()).max_open_wait(Duration::ZERO);
+    let config = config.retry_budget(one).concurrency_limit(Limit::fixed(1));
+    let script = statuses([("b", 200)]);
+    let client = Client::new(config, script.for_host("a.example", [Reply::status(503).body("no")]));
+    assert_eq!(client.status().await, 200);
+    let response = client.client.get(OWN).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), client.asked().as_str()), (503, "aba"));
+    let in_flight = || client.hosts.limit_use("https://a.example").unwrap().in_flight;
+    assert_eq!(in_flight(), 1);
+    drop(response);
+    assert_eq!(in_flight(), 0);
 }
 
 /// Two of three are down, and the budget of the second one is soon empty: the third is asked, and no
@@ -307,7 +328,7 @@ async fn rule_6_a_404_asks_the_next_and_the_first_of_all_is_the_response() {
 
 #[tokio::test(start_paused = true)]
 async fn rule_6_a_404_is_neutral_and_costs_no_token() {
-    let budget = reqwest_resilient::BudgetConfig::default().size(1).trickle(0.0);
+    let budget = BudgetConfig::default().size(1).trickle(0.0);
     let config =
         ResilientConfig::builder().circuit_breaker(breaker()).retry_budget(budget).mirrors(three());
     let client = Client::new(config, statuses([("a", 404), ("b", 404), ("c", 404)]));
@@ -477,6 +498,30 @@ async fn rule_16_events_name_the_endpoint() {
             "at https://b.example/",
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_16_a_change_of_the_limit_is_that_of_the_endpoint_that_made_it() {
+    let changes = Arc::new(Mutex::new(vec![]));
+    let told = Arc::clone(&changes);
+    let observe = move |event: &Event<'_>| {
+        if let Event::LimitChanged(it) = event {
+            told.lock().unwrap().push((it.url.to_string(), it.to == it.usage.limit));
+        }
+    };
+    let adaptive = RetryOverride::new().concurrency_limit(Limit::adaptive());
+    for other in [None, Some(Limit::fixed(7))] {
+        let config = steady().on_event(observe.clone()).mirrors(two());
+        let config = config.host("a.example", adaptive.clone());
+        let config = match other {
+            Some(limit) => config.concurrency_limit(limit),
+            None => config,
+        };
+        let client = Client::new(config, statuses([("a", 503)]));
+        assert_eq!((client.status().await, client.asked().as_str()), (200, "ab"));
+        let changes = std::mem::take(&mut *changes.lock().unwrap());
+        assert_eq!(changes, [("https://a.example/base/x%2Fy".to_owned(), true)], "{other:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
