@@ -19,6 +19,7 @@ use crate::host::gate::Patience;
 use crate::host::mirrors::{Endpoint, EndpointsUnavailable, GivenBy, Order, Places};
 use crate::host::parts::Parts;
 use crate::outcome::classify::Verdict;
+use crate::outcome::hint::Advice;
 use crate::outcome::{FailureKind, Outcome};
 use crate::retry::decision::{Decision, StopReason};
 
@@ -142,22 +143,41 @@ impl<'p> Execution<'p> {
         }
     }
 
-    /// Decides to ask the next endpoint for what this one does not have, if there is one.
+    /// Decides to ask another endpoint for what this one does not have: the next one at once, or else
+    /// one that failed before, as a retry like any other. `None` if neither may follow.
     pub(super) fn look_elsewhere(
         &mut self,
         request: &Request,
         outcome: &Outcome<'_>,
+        advice: Advice,
     ) -> Option<Decision> {
-        if !self.is_missing(outcome) {
+        let (policy, now) = (self.policy, self.now);
+        if !self.is_missing(outcome) || !self.retry.may_look_elsewhere(policy, outcome.method, now)
+        {
             return None;
         }
-        let (policy, now) = (self.policy, self.now);
         let route = self.route.as_mut()?;
-        let plan = route.plan(request, policy, now, Places::default()).filter(|it| it.is_fresh)?;
-        let decision = self.retry.look_elsewhere(policy, outcome.method, now)?;
         route.missing.extend(route.current);
-        route.planned = Some(plan.at);
-        (route.is_missing, route.is_failing_over) = (true, true);
+        let has_failed = !route.tried.without(route.missing).is_empty();
+        let plan = route.plan(request, policy, now, Places::default())?;
+        let decision = if plan.is_fresh {
+            route.planned = Some(plan.at);
+            route.is_failing_over = true;
+            self.retry.fail_over()
+        } else {
+            let (open, closed) = route.held_back_by(plan.at, request, now);
+            let longest = self.gate_time.min(self.retry.left(now).unwrap_or(Duration::MAX));
+            if !has_failed || closed > longest {
+                return None;
+            }
+            let rejected_for = Some(open).filter(|it| !it.is_zero());
+            let decision = self.follow_up_elsewhere(request, outcome, advice, plan, rejected_for);
+            // The end is that of a 404, and not of the retry.
+            Some(decision).filter(|it| matches!(it, Decision::Retry { .. }))?
+        };
+        if let Some(route) = &mut self.route {
+            route.is_missing = true;
+        }
         Some(decision)
     }
 

@@ -91,12 +91,13 @@ impl<'p> Execution<'p> {
             }
             Verdict::Success => Decision::Return(StopReason::Success),
             Verdict::Final => {
-                let elsewhere = if nested { None } else { self.look_elsewhere(request, outcome) };
+                let elsewhere =
+                    if nested { None } else { self.look_elsewhere(request, outcome, advice) };
                 elsewhere.unwrap_or(Decision::Return(StopReason::Final))
             }
             Verdict::Transient if nested => Decision::Return(StopReason::Vetoed),
             Verdict::Transient => match self.plan(request) {
-                Some(plan) => self.follow_up_elsewhere(request, outcome, advice, plan),
+                Some(plan) => self.follow_up_elsewhere(request, outcome, advice, plan, None),
                 None => self.follow_up(outcome, advice, closing.as_ref()),
             },
         };
@@ -241,15 +242,17 @@ impl<'p> Execution<'p> {
     }
 
     /// Decides what follows an attempt if another endpoint is available: neither the hint nor the
-    /// breaker of the one that failed delays the request, and the other's budget pays.
-    fn follow_up_elsewhere(
+    /// breaker of the one that failed delays the request, and the other's budget pays. The other's
+    /// breaker rejects it for `rejected_for`, if that is known.
+    pub(super) fn follow_up_elsewhere(
         &mut self,
         request: &Request,
         outcome: &Outcome<'_>,
         advice: Advice,
         plan: Plan,
+        rejected_for: Option<Duration>,
     ) -> Decision {
-        let (now, open_wait, rejected_for) = (self.now, self.open_wait(), None);
+        let (now, open_wait) = (self.now, self.open_wait());
         let (advice, is_throttled) = (Advice { hint: None, ..advice }, false);
         let (failover, random) = (plan.is_fresh, self.policy.sources.random());
         let input =

@@ -144,9 +144,20 @@ impl<'p> Route<'p> {
 
     /// Returns how long an endpoint holds back this request.
     fn held_back_for(&self, at: usize, request: &Request, now: Instant) -> Duration {
+        let (open, closed) = self.held_back_by(at, request, now);
+        open.max(closed)
+    }
+
+    /// Returns how long the breaker of an endpoint holds back this request, and how long its gate does.
+    pub(super) fn held_back_by(
+        &self,
+        at: usize,
+        request: &Request,
+        now: Instant,
+    ) -> (Duration, Duration) {
         let (Some(endpoint), Some(policy)) = (self.of.endpoint(at), self.of.policies.get(at))
         else {
-            return Duration::MAX;
+            return (Duration::MAX, Duration::MAX);
         };
         let rules = policy.host_rules();
         let gate_key = |gates: &HostGates| match rules.gate {
@@ -158,7 +169,7 @@ impl<'p> Route<'p> {
             Some(own) => gates.key_of(own, request),
             None => 0,
         };
-        Parts::held_back_for(self.hosts.hosts, rules, endpoint.url(), gate_key, now)
+        Parts::held_back_by(self.hosts.hosts, rules, endpoint.url(), gate_key, now)
     }
 
     /// Returns the `Authorization` of the request, be it withheld at the moment.

@@ -66,6 +66,13 @@ fn statuses<const N: usize>(hosts: [(&str, u16); N]) -> Script {
     })
 }
 
+/// A script in which these hosts reply with these statuses in turn, and with the last for ever.
+fn in_turn<const N: usize>(hosts: [(&str, &[u16]); N]) -> Script {
+    hosts.into_iter().fold(Script::new([]), |script, (host, statuses)| {
+        script.for_host(format!("{host}.example"), statuses.iter().map(|it| Reply::status(*it)))
+    })
+}
+
 fn breaker() -> BreakerConfig {
     BreakerConfig::consecutive(1).open_for(5 * SECOND).without_open_jitter()
 }
@@ -349,6 +356,110 @@ async fn rule_6_a_failure_does_not_hide_a_404() {
     assert_eq!(response.endpoint().unwrap().as_str(), "https://a.example/base/");
     assert_eq!(response.history().unwrap().stop_reason(), Some(StopReason::Exhausted));
     assert_eq!(client.asked(), "abccc", "what said 404 is not asked again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_6_a_404_does_not_hide_an_endpoint_that_failed_before() {
+    let blip: &[u16] = &[503, 200];
+    for (mirrors, script, expected) in [
+        (two(), in_turn([("a", blip), ("b", &[404])]), (200, "aba")),
+        (three(), in_turn([("a", blip), ("b", &[404]), ("c", &[410])]), (200, "abca")),
+        (three(), in_turn([("a", &[404]), ("b", blip), ("c", &[404])]), (200, "abcb")),
+        (three(), in_turn([("a", blip), ("b", &[503]), ("c", &[404])]), (200, "abca")),
+        (two(), in_turn([("a", &[503, 404]), ("b", &[404])]), (404, "aba")),
+    ] {
+        let client = Client::new(steady().mirrors(mirrors), script);
+        let start = Instant::now();
+        assert_eq!((client.status().await, client.asked().as_str()), expected);
+        assert_eq!(start.elapsed(), SECOND, "one backoff");
+    }
+    for random in [0.0, 0.99] {
+        let config = steady().random(move || random).mirrors(two().spread());
+        let client = Client::new(config, in_turn([("a", blip), ("b", &[404])]));
+        assert_eq!(client.status().await, 200, "{}", client.asked());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_6_if_an_endpoint_goes_on_failing_the_404_is_the_response() {
+    use StopReason::{Exhausted, Final};
+
+    for (retries, asked, stop) in [(3, "abaa", Exhausted), (2, "aba", Exhausted), (1, "ab", Final)]
+    {
+        let missing = Reply::status(404).body("not here");
+        let script = statuses([("a", 503)]).for_host("b.example", [missing]);
+        let client = Client::new(steady().mirrors(two()).max_retries(retries), script);
+        let response = client.client.get(OWN).send().await.unwrap();
+        assert_eq!((response.status(), client.asked().as_str()), (StatusCode::NOT_FOUND, asked));
+        assert_eq!(response.endpoint().unwrap().as_str(), "https://b.example/");
+        assert_eq!(response.history().unwrap().stop_reason(), Some(stop));
+        assert_eq!(response.text().await.unwrap(), "not here", "its body is unread");
+    }
+}
+
+/// It waits as it would if the 404 had come first: as long as settings say, or not at all.
+#[tokio::test(start_paused = true)]
+async fn rule_6_what_failed_before_a_404_is_waited_for_as_usual() {
+    let hinted = |seconds| {
+        let hint = HeaderValue::from_static(seconds);
+        let replies = [Reply::status(503).header(header::RETRY_AFTER, hint), Reply::status(200)];
+        statuses([("b", 404)]).for_host("a.example", replies)
+    };
+    let opens = |time| steady().circuit_breaker(BreakerConfig::consecutive(1).open_for(time));
+    let blip = || in_turn([("a", &[503, 200]), ("b", &[404])]);
+    for (name, config, script, expected) in [
+        ("short gate", steady().gate(), hinted("3"), (200, "aba")),
+        ("long gate", steady().gate(), hinted("600"), (404, "ab")),
+        ("gate and deadline", steady().gate().max_total_time(2 * SECOND), hinted("3"), (404, "ab")),
+        ("short open time", opens(SECOND), blip(), (200, "aba")),
+        ("long open time", opens(600 * SECOND), blip(), (404, "ab")),
+        ("deadline", steady().max_total_time(SECOND), blip(), (404, "ab")),
+    ] {
+        let client = Client::new(config.mirrors(two()), script);
+        let start = Instant::now();
+        let response = client.client.get(OWN).send().await.unwrap();
+        let status = response.status().as_u16();
+        assert_eq!((status, client.asked().as_str()), expected, "{name}");
+        if status == 404 {
+            assert_eq!(start.elapsed(), Duration::ZERO, "{name}");
+            assert_eq!(
+                response.history().unwrap().stop_reason(),
+                Some(StopReason::Final),
+                "{name}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_6_a_404_is_final_if_what_failed_may_not_be_asked_again() {
+    let down = || statuses([("a", 503), ("b", 404)]);
+    let strict = Client::new(steady().mirrors(two().strict()), down());
+    assert_eq!((strict.status().await, strict.asked().as_str()), (404, "ab"));
+
+    let client = Client::new(steady().mirrors(two()), down());
+    let response = client.client.delete(OWN).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), client.asked().as_str()), (404, "ab"));
+
+    // The second request has not asked `a`, as its breaker is open.
+    let config = steady().mirrors(two()).circuit_breaker(breaker()).max_open_wait(60 * SECOND);
+    let client = Client::new(config, in_turn([("a", &[503]), ("b", &[200, 404])]));
+    assert_eq!((client.status().await, client.asked().as_str()), (200, "ab"));
+    let start = Instant::now();
+    assert_eq!((client.status().await, client.asked().as_str()), (404, "abb"));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+
+    // The first request takes the only token of `a`.
+    let one = BudgetConfig::default().size(1).trickle(0.0).deposit(0.0).retry_deposit(0.0);
+    let config = steady().max_open_wait(Duration::ZERO).max_retries(2).mirrors(two());
+    let config = config.host("a.example", RetryOverride::new().retry_budget(one));
+    let client = Client::new(config, down());
+    assert_eq!((client.status().await, client.asked().as_str()), (404, "aba"));
+    let start = Instant::now();
+    let response = client.client.get(OWN).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), client.asked().as_str()), (404, "abaab"));
+    assert_eq!(response.history().unwrap().stop_reason(), Some(StopReason::Final));
+    assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
