@@ -299,6 +299,8 @@ impl<'p> Execution<'p> {
             route.kept = None;
             return last;
         }
+        // What the last attempt holds is of another host than the response.
+        self.admission.leave_limits();
         *kept
     }
 

@@ -462,6 +462,19 @@ async fn rule_6_a_404_is_final_if_what_failed_may_not_be_asked_again() {
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
+/// The caller reads the 404 of one endpoint, and may take long; the other has nothing to do with it.
+#[tokio::test(start_paused = true)]
+async fn rule_6_a_404_that_was_kept_holds_no_permit_of_another_host() {
+    let script =
+        statuses([("b", 503)]).for_host("a.example", [Reply::status(404).body("not here")]);
+    let config = steady().mirrors(two()).concurrency_limit(Limit::fixed(1)).max_retries(1);
+    let client = Client::new(config, script);
+    let response = client.client.get(OWN).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), client.asked().as_str()), (404, "ab"));
+    assert_eq!(client.hosts.limit_use("https://b.example").unwrap().in_flight, 0);
+    assert_eq!(response.text().await.unwrap(), "not here");
+}
+
 #[tokio::test(start_paused = true)]
 async fn rule_6_a_404_to_what_changes_something_is_final() {
     let client = Client::new(steady().mirrors(three()), statuses([("a", 404)]));
