@@ -312,17 +312,17 @@ impl Retry {
         Decision::Retry { after: Duration::ZERO, source: WaitSource::Failover }
     }
 
-    /// Decides whether another endpoint is asked for what this one does not have: `None` if the
+    /// Returns whether another endpoint may be asked for what this one does not have: not if the
     /// request has no retry or no time left, or changes something.
-    pub(crate) fn look_elsewhere(
-        &mut self,
+    pub(crate) fn may_look_elsewhere(
+        &self,
         policy: &Policy,
         method: &Method,
         now: Instant,
-    ) -> Option<Decision> {
+    ) -> bool {
         let may_repeat = self.repeat == Repeat::Always && self.may_repeat(policy);
         let has_time = self.left(now) != Some(Duration::ZERO);
-        (method.is_safe() && may_repeat && has_time).then(|| self.fail_over())
+        method.is_safe() && may_repeat && has_time
     }
 
     fn note_interruption(&mut self, outcome: &Outcome<'_>) -> bool {
@@ -464,9 +464,9 @@ mod tests {
             (Repeat::Always, &policy, Method::PUT, SECOND / 2, false),
             (Repeat::Always, &policy, Method::GET, SECOND, false),
         ] {
-            let (mut retry, facts) = request(policy, repeat, Upload::Small);
-            let decision = retry.look_elsewhere(policy, &method, facts.now + after);
-            assert_eq!(decision.is_some(), expected, "{method} {repeat:?} {after:?}");
+            let (retry, facts) = request(policy, repeat, Upload::Small);
+            let may_look = retry.may_look_elsewhere(policy, &method, facts.now + after);
+            assert_eq!(may_look, expected, "{method} {repeat:?} {after:?}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! The ends of a request: rejected, refused, given up, finished.
 
 use http::Extensions;
-use reqwest::Response;
+use reqwest::{Request, Response};
 
 use crate::common::fault::ConfigError;
 use crate::error::{Cause, HttpRequestError, Inner};
@@ -11,7 +11,7 @@ use crate::execution::original::Original;
 use crate::execution::recorder::Standing;
 use crate::execution::run::Execution;
 use crate::observe::history::History;
-use crate::outcome::{Delivery, Failure, FailureKind};
+use crate::outcome::{Delivery, Failure, FailureKind, Outcome};
 use crate::retry::decision::StopReason;
 
 impl Execution<'_> {
@@ -51,8 +51,30 @@ impl Execution<'_> {
         let now = self.standing();
         self.recorder.give_up(stop, now);
         let outcome = self.outcome(original, last.view::<C>());
-        self.recorder.ended(&outcome, stop, now);
+        self.notify_end(original.request, &outcome, stop, now);
         self.finish::<C>(original, last, stop)
+    }
+
+    /// Notifies that the request ended; before that, of the budget that refused it a retry: that of
+    /// the host which the retry would have gone to.
+    pub(super) fn notify_end(
+        &self,
+        request: &Request,
+        outcome: &Outcome<'_>,
+        stop: StopReason,
+        now: Standing,
+    ) {
+        if stop == StopReason::Budget && self.recorder.is_observed() {
+            let other = self.planned_elsewhere(request);
+            let (url, tokens) = match &other {
+                Some((url, parts)) => (url, parts.budget().map(|it| it.balance(self.now))),
+                None => (outcome.url, now.tokens),
+            };
+            if let Some(tokens) = tokens {
+                self.recorder.budget_refused(outcome.method, url, now.attempts, tokens);
+            }
+        }
+        self.recorder.ended(outcome, stop, now);
     }
 
     /// Returns what the caller gets.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::{ptr, time::Duration};
 
 use http::{Extensions, StatusCode};
-use reqwest::{Request, Response};
+use reqwest::{Request, Response, Url};
 
 use crate::breaker::CircuitOpen;
 use crate::config::policy::Policy;
@@ -19,6 +19,7 @@ use crate::host::gate::Patience;
 use crate::host::mirrors::{Endpoint, EndpointsUnavailable, GivenBy, Order, Places};
 use crate::host::parts::Parts;
 use crate::outcome::classify::Verdict;
+use crate::outcome::hint::Advice;
 use crate::outcome::{FailureKind, Outcome};
 use crate::retry::decision::{Decision, StopReason};
 
@@ -142,22 +143,41 @@ impl<'p> Execution<'p> {
         }
     }
 
-    /// Decides to ask the next endpoint for what this one does not have, if there is one.
+    /// Decides to ask another endpoint for what this one does not have: the next one at once, or else
+    /// one that failed before, as a retry like any other. `None` if neither may follow.
     pub(super) fn look_elsewhere(
         &mut self,
         request: &Request,
         outcome: &Outcome<'_>,
+        advice: Advice,
     ) -> Option<Decision> {
-        if !self.is_missing(outcome) {
+        let (policy, now) = (self.policy, self.now);
+        if !self.is_missing(outcome) || !self.retry.may_look_elsewhere(policy, outcome.method, now)
+        {
             return None;
         }
-        let (policy, now) = (self.policy, self.now);
         let route = self.route.as_mut()?;
-        let plan = route.plan(request, policy, now, Places::default()).filter(|it| it.is_fresh)?;
-        let decision = self.retry.look_elsewhere(policy, outcome.method, now)?;
         route.missing.extend(route.current);
-        route.planned = Some(plan.at);
-        (route.is_missing, route.is_failing_over) = (true, true);
+        let has_failed = !route.tried.without(route.missing).is_empty();
+        let plan = route.plan(request, policy, now, Places::default())?;
+        let decision = if plan.is_fresh {
+            route.planned = Some(plan.at);
+            route.is_failing_over = true;
+            self.retry.fail_over()
+        } else {
+            let (open, closed) = route.held_back_by(plan.at, request, now);
+            let longest = self.gate_time.min(self.retry.left(now).unwrap_or(Duration::MAX));
+            if !has_failed || closed > longest {
+                return None;
+            }
+            let rejected_for = Some(open).filter(|it| !it.is_zero());
+            let decision = self.follow_up_elsewhere(request, outcome, advice, plan, rejected_for);
+            // The end is that of a 404, and not of the retry.
+            Some(decision).filter(|it| matches!(it, Decision::Retry { .. }))?
+        };
+        if let Some(route) = &mut self.route {
+            route.is_missing = true;
+        }
         Some(decision)
     }
 
@@ -180,13 +200,18 @@ impl<'p> Execution<'p> {
         }
     }
 
-    /// Turns to the planned endpoint, or to another one like it whose budget has a token. Returns
-    /// `false` if none has, and then stays with the plan.
-    pub(super) fn turn_to_one_that_pays(&mut self, first: Plan, request: &Request) -> bool {
+    /// Takes a token for the planned endpoint, or for another one like it whose budget has one at once;
+    /// or else a place in the queue for one, if the request `may_wait`. Returns `false` if it gets
+    /// neither.
+    pub(super) fn withdraw_elsewhere(
+        &mut self,
+        first: Plan,
+        may_wait: bool,
+        request: &Request,
+    ) -> bool {
         let (mut plan, mut poor) = (first, Places::default());
         loop {
-            self.turn_to(plan, request);
-            if self.admission.withdraw(false, false, self.now) {
+            if self.withdraw_at(plan, false, request) {
                 return true;
             }
             poor.insert(plan.at);
@@ -197,26 +222,34 @@ impl<'p> Execution<'p> {
                 None => break,
             }
         }
-        self.turn_to(first, request);
-        false
+        self.withdraw_at(first, may_wait, request)
     }
 
-    /// Makes the next attempt one at the planned endpoint. From now on the budget is that of its host.
-    fn turn_to(&mut self, plan: Plan, request: &Request) {
-        let Some(route) = &mut self.route else { return };
+    /// Makes the next attempt one at the planned endpoint, whose budget pays for it.
+    fn withdraw_at(&mut self, plan: Plan, may_wait: bool, request: &Request) -> bool {
+        let Some(route) = &mut self.route else { return false };
         route.planned = Some(plan.at);
         route.is_failing_over = plan.is_fresh;
         if !plan.is_fresh {
             // Another round.
             route.tried = route.missing;
         }
-        if let (Some(endpoint), Some(policy)) =
-            (route.of.endpoint(plan.at), route.of.policies.get(plan.at))
-        {
-            let (hosts, rules) = (route.hosts.hosts, policy.host_rules());
-            let parts = Parts::find_at(hosts, rules, endpoint.url(), request, self.now);
+        let parts = route.parts_of(plan.at, request, self.now);
+        parts.is_none_or(|it| self.admission.withdraw_from(&it, may_wait, self.now))
+    }
+
+    /// Turns to the host of the next attempt, if that is another one: from now on its state counts.
+    pub(super) fn turn_to_planned(&mut self, request: &Request) {
+        if let Some((_, parts)) = self.planned_elsewhere(request) {
             self.admission.turn_to(parts);
         }
+    }
+
+    /// Returns URL and state of the host of the next attempt, if it is at another endpoint.
+    pub(super) fn planned_elsewhere(&self, request: &Request) -> Option<(Url, Parts<'p>)> {
+        let route = self.route.as_ref().filter(|_| self.goes_elsewhere())?;
+        let at = route.planned?;
+        Some((route.url_at(at)?, route.parts_of(at, request, self.now)?))
     }
 
     /// Returns the result to keep while another attempt is made: a failure replaces no 404, as that
@@ -266,6 +299,8 @@ impl<'p> Execution<'p> {
             route.kept = None;
             return last;
         }
+        // What the last attempt holds is of another host than the response.
+        self.admission.leave_limits();
         *kept
     }
 

@@ -92,12 +92,13 @@ impl<'p> Execution<'p> {
             }
             Verdict::Success => Decision::Return(StopReason::Success),
             Verdict::Final => {
-                let elsewhere = if nested { None } else { self.look_elsewhere(request, outcome) };
+                let elsewhere =
+                    if nested { None } else { self.look_elsewhere(request, outcome, advice) };
                 elsewhere.unwrap_or(Decision::Return(StopReason::Final))
             }
             Verdict::Transient if nested => Decision::Return(StopReason::Vetoed),
             Verdict::Transient => match self.plan(request) {
-                Some(plan) => self.follow_up_elsewhere(request, outcome, advice, plan),
+                Some(plan) => self.follow_up_elsewhere(request, outcome, advice, plan, None),
                 None => self.follow_up(outcome, advice, closing.as_ref()),
             },
         };
@@ -106,7 +107,7 @@ impl<'p> Execution<'p> {
             self.distrusts_pool = is_misdirected || outcome.makes_pool_suspect();
         }
         if !self.recorder.ignores(outcome, &decision) {
-            self.record(outcome, heard, &decision, closing);
+            self.record(request, outcome, heard, &decision, closing);
         }
         decision
     }
@@ -114,6 +115,7 @@ impl<'p> Execution<'p> {
     /// Records an attempt and the decision, and notifies the listeners in the order of events.
     fn record(
         &mut self,
+        request: &Request,
         outcome: &Outcome<'_>,
         heard: Heard,
         decision: &Decision,
@@ -136,7 +138,7 @@ impl<'p> Execution<'p> {
         }
         match decision {
             None => {}
-            Some(Decision::Return(stop)) => self.recorder.ended(outcome, *stop, now),
+            Some(Decision::Return(stop)) => self.notify_end(request, outcome, *stop, now),
             Some(Decision::Retry { after, source }) => {
                 self.recorder.waiting(outcome, *after, source, self.standing_before_retry());
             }
@@ -245,15 +247,17 @@ impl<'p> Execution<'p> {
     }
 
     /// Decides what follows an attempt if another endpoint is available: neither the hint nor the
-    /// breaker of the one that failed delays the request, and the other's budget pays.
-    fn follow_up_elsewhere(
+    /// breaker of the one that failed delays the request, and the other's budget pays. The other's
+    /// breaker rejects it for `rejected_for`, if that is known.
+    pub(super) fn follow_up_elsewhere(
         &mut self,
         request: &Request,
         outcome: &Outcome<'_>,
         advice: Advice,
         plan: Plan,
+        rejected_for: Option<Duration>,
     ) -> Decision {
-        let (now, open_wait, rejected_for) = (self.now, self.open_wait(), None);
+        let (now, open_wait) = (self.now, self.open_wait());
         let (advice, is_throttled) = (Advice { hint: None, ..advice }, false);
         let (failover, random) = (plan.is_fresh, self.policy.sources.random());
         let input =
@@ -270,9 +274,10 @@ impl<'p> Execution<'p> {
         if outcome.failure() == Some(FailureKind::Timeout) {
             self.admission.charge_timeout(now);
         }
-        let has_token = self.turn_to_one_that_pays(plan, request)
-            || self.admission.withdraw(false, !open_wait.is_zero(), now);
-        if has_token { decision } else { Decision::Return(StopReason::Budget) }
+        match self.withdraw_elsewhere(plan, !open_wait.is_zero(), request) {
+            true => decision,
+            false => Decision::Return(StopReason::Budget),
+        }
     }
 
     /// Spends the wait before the next attempt at the gate: the oldest request goes first when it

@@ -2,7 +2,7 @@
 
 use std::{mem, sync::Arc, time::Duration};
 
-use http::Extensions;
+use http::{Extensions, Method};
 use reqwest::{Request, Url};
 
 use crate::breaker::StateChange;
@@ -339,6 +339,12 @@ impl<'p> Recorder<'p> {
         self.history().note_maybe_applied();
     }
 
+    /// Notifies that a budget had no token for a retry to `url`.
+    pub(crate) fn budget_refused(&self, method: &Method, url: &Url, attempts: u32, tokens: f64) {
+        let url = self.policy.redacted(url);
+        self.notify(&Event::BudgetRefused(&BudgetInfo { method, url, attempts, tokens }));
+    }
+
     /// Notifies that the request ended.
     pub(crate) fn ended(&self, outcome: &Outcome<'_>, stop: StopReason, now: Standing) {
         if !self.is_observed() {
@@ -350,10 +356,6 @@ impl<'p> Recorder<'p> {
             let info =
                 ResponseInfo { method, url, attempts, max_retries, elapsed, tokens, outcome };
             return self.notify(&Event::Succeeded(&info));
-        }
-        if let (StopReason::Budget, Some(tokens)) = (stop, tokens) {
-            let info = BudgetInfo { method, url, attempts, tokens };
-            self.notify(&Event::BudgetRefused(&info));
         }
         let may_have_been_applied =
             self.history.as_ref().is_some_and(|it| it.may_have_been_applied());

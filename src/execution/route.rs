@@ -144,9 +144,20 @@ impl<'p> Route<'p> {
 
     /// Returns how long an endpoint holds back this request.
     fn held_back_for(&self, at: usize, request: &Request, now: Instant) -> Duration {
+        let (open, closed) = self.held_back_by(at, request, now);
+        open.max(closed)
+    }
+
+    /// Returns how long the breaker of an endpoint holds back this request, and how long its gate does.
+    pub(super) fn held_back_by(
+        &self,
+        at: usize,
+        request: &Request,
+        now: Instant,
+    ) -> (Duration, Duration) {
         let (Some(endpoint), Some(policy)) = (self.of.endpoint(at), self.of.policies.get(at))
         else {
-            return Duration::MAX;
+            return (Duration::MAX, Duration::MAX);
         };
         let rules = policy.host_rules();
         let gate_key = |gates: &HostGates| match rules.gate {
@@ -158,7 +169,7 @@ impl<'p> Route<'p> {
             Some(own) => gates.key_of(own, request),
             None => 0,
         };
-        Parts::held_back_for(self.hosts.hosts, rules, endpoint.url(), gate_key, now)
+        Parts::held_back_by(self.hosts.hosts, rules, endpoint.url(), gate_key, now)
     }
 
     /// Returns the `Authorization` of the request, be it withheld at the moment.
@@ -240,6 +251,18 @@ impl<'p> Route<'p> {
         fresh.or_else(|| self.choose(available, policy, now))
     }
 
+    /// Returns the URL of the request at an endpoint.
+    pub(super) fn url_at(&self, at: usize) -> Option<Url> {
+        self.of.endpoint(at)?.with(self.of.mirrors.rest_of(&self.of.url).unwrap_or_default())
+    }
+
+    /// Returns the state of an endpoint's host.
+    pub(super) fn parts_of(&self, at: usize, request: &Request, now: Instant) -> Option<Parts<'p>> {
+        let (endpoint, policy) = (self.of.endpoint(at)?, self.of.policies.get(at)?);
+        let (hosts, rules) = (self.hosts.hosts, policy.host_rules());
+        Some(Parts::find_at(hosts, rules, endpoint.url(), request, now))
+    }
+
     /// Rewrites the request for an endpoint, unless it is written for it.
     pub(super) fn turn_to(&mut self, at: usize, request: &mut Request, extensions: &Extensions) {
         if self.current != Some(at) {
@@ -259,7 +282,7 @@ impl<'p> Route<'p> {
     ) {
         let Some(endpoint) = self.of.endpoint(at) else { return };
         let (mirrors, url) = (&self.of.mirrors, &self.of.url);
-        if let Some(url) = endpoint.with(mirrors.rest_of(url).unwrap_or_default()) {
+        if let Some(url) = self.url_at(at) {
             *request.url_mut() = url;
         }
         restore(request.headers_mut(), mem::take(withheld));

@@ -303,6 +303,7 @@ impl<'p> Execution<'p> {
         }
         self.admission.leave_limits();
         if self.admission.waits_for_token() {
+            self.turn_to_planned(original.request);
             if !Box::pin(self.wait_for_token(original.request)).await {
                 return Err((last, StopReason::Budget));
             }

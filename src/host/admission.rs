@@ -15,7 +15,7 @@ use crate::common::clock::{Instant, Sources};
 use crate::host::fleet::member::{FleetEntry, ViewChange};
 use crate::host::gate::{Entry, GatePass, Patience, RateLimited, Waiting};
 use crate::host::parts::{Parts, breaker_member};
-use crate::retry::budget::{Success, Token, TokenWaiter};
+use crate::retry::budget::{Account, Success, Token, TokenWaiter};
 
 /// The host of an attempt, and its permits of breaker, budget, gate and limits.
 ///
@@ -69,7 +69,7 @@ impl<'p> Admission<'p> {
         self.is_outer_probe = moved.is_outer_probe;
     }
 
-    /// Turns to the host of the next attempt's endpoint, whose budget pays for it.
+    /// Turns to the host of the next attempt's endpoint, whose token it waits for.
     pub(crate) fn turn_to(&mut self, parts: Parts<'p>) {
         (self.parts, self.gate_key) = (parts, None);
     }
@@ -222,10 +222,31 @@ impl<'p> Admission<'p> {
         if after_timeout {
             self.charge_timeout(now);
         }
-        let Some(account) = self.parts.budget() else { return true };
-        self.token = Token::withdraw(Arc::clone(account), now, self.parts.overdraft);
+        let account = self.parts.budget().cloned();
+        self.take_token(account, self.parts.overdraft, may_wait, now)
+    }
+
+    /// Takes the same from the budget of another host, to which the retry goes.
+    pub(crate) fn withdraw_from(
+        &mut self,
+        other: &Parts<'_>,
+        may_wait: bool,
+        now: Instant,
+    ) -> bool {
+        self.take_token(other.budget().cloned(), other.overdraft, may_wait, now)
+    }
+
+    fn take_token(
+        &mut self,
+        account: Option<Arc<Account>>,
+        overdraft: u32,
+        may_wait: bool,
+        now: Instant,
+    ) -> bool {
+        let Some(account) = account else { return true };
+        self.token = Token::withdraw(Arc::clone(&account), now, overdraft);
         if self.token.is_none() && may_wait {
-            self.token_waiter = Token::queue(Arc::clone(account));
+            self.token_waiter = Token::queue(account);
         }
         self.token.is_some() || self.token_waiter.is_some()
     }

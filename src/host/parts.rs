@@ -111,15 +111,15 @@ impl<'p> Parts<'p> {
         Self { hosts, host, breaker, budget, overdraft, gate, limits }
     }
 
-    /// Returns how long the host of `url` holds back a request whose gate has this key; zero if it is
-    /// available, [`Duration::MAX`] if no wait helps.
-    pub(crate) fn held_back_for(
+    /// Returns how long breaker and gate of the host of `url` hold back a request whose gate has this
+    /// key; zero if it is available, [`Duration::MAX`] if no wait helps.
+    pub(crate) fn held_back_by(
         hosts: &HostMap,
         rules: HostRules<'_>,
         url: &Url,
         gate_key: impl FnOnce(&HostGates) -> u64,
         now: Instant,
-    ) -> Duration {
+    ) -> (Duration, Duration) {
         let host = hosts.find(url, now);
         let breaker = rules.breaker.filter(|it| matches!(it.scope, BreakerScope::Host));
         let of_fleet = || breaker_member(&host)?.rejects(now);
@@ -130,7 +130,7 @@ impl<'p> Parts<'p> {
         let closed = rules
             .gate
             .map_or(Duration::ZERO, |_| host.gates.opens_in(|| gate_key(&host.gates), now));
-        open.max(closed)
+        (open, closed)
     }
 
     #[inline]

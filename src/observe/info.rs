@@ -244,7 +244,8 @@ pub struct GateInfo<'a> {
 pub struct BudgetInfo<'a> {
     /// The request's method.
     pub method: &'a Method,
-    /// The request's URL.
+    /// The URL that the retry would have gone to: with mirrors that of another endpoint, if the budget
+    /// is that of its host.
     pub url: RedactedUrl<'a>,
     /// The number of attempts so far.
     pub attempts: u32,

@@ -201,16 +201,15 @@ async fn no_observer_changes_what_happens() {
     assert_eq!(script.sent().len(), 2);
 }
 
-/// With mirrors the budget of the next endpoint's host pays: its tokens are not those of the one
-/// that failed.
-#[test]
-fn tokens_are_shown_for_the_host_whose_they_are() {
+/// The values of the metric of budgets, after requests to two mirrors. `a` always says 503, `b` has
+/// this budget, for which they wait so long.
+fn tokens_after(requests: usize, of_b: BudgetConfig, wait: Duration) -> Vec<String> {
     let witness = Witness::default();
     witness.run(|| {
-        let own = BudgetConfig::default().size(5);
         let config = ResilientConfig::builder()
             .mirrors(Mirrors::new("https://a.example/").also("https://b.example/"))
-            .host("b.example", RetryOverride::new().retry_budget(own))
+            .max_open_wait(wait)
+            .host("b.example", RetryOverride::new().retry_budget(of_b))
             .observer(MetricsObserver::new())
             .build()
             .unwrap();
@@ -220,12 +219,31 @@ fn tokens_are_shown_for_the_host_whose_they_are() {
             .with(script)
             .build();
         async move {
-            assert_eq!(client.get("https://a.example/").send().await.unwrap().status(), 200);
+            for _ in 0..requests {
+                client.get("https://a.example/").send().await.unwrap();
+            }
         }
     });
-    let tokens = |it: &String| it.starts_with("resilient_budget_tokens");
-    let tokens: Vec<_> = witness.metrics().into_iter().filter(tokens).collect();
-    assert_eq!(tokens, ["resilient_budget_tokens{host=b.example} 5"]);
+    let is_of_budget = |it: &String| it.starts_with("resilient_budget");
+    witness.metrics().into_iter().filter(is_of_budget).collect()
+}
+
+/// With mirrors that is the host of the next endpoint: its tokens are not those of the one that failed.
+#[test]
+fn tokens_are_shown_for_the_host_whose_budget_pays() {
+    let budget = |size| BudgetConfig::default().size(size).retry_deposit(0.0).trickle(0.0);
+    for wait in [Duration::ZERO, SECOND] {
+        let tokens = tokens_after(1, budget(5), wait);
+        assert_eq!(tokens, ["resilient_budget_tokens{host=b.example} 4"]);
+        assert_eq!(
+            tokens_after(2, budget(1), wait),
+            [
+                "resilient_budget_refusals_total{host=b.example} 1",
+                "resilient_budget_tokens{host=b.example} 0",
+            ],
+            "the second request has no retry"
+        );
+    }
 }
 
 /// The rest of a download is asked for by a request of its own, which is a resend all the same.

@@ -7,8 +7,8 @@ use http::{HeaderValue, StatusCode, header};
 use reqwest_middleware::ClientWithMiddleware;
 use reqwest_resilient::testing::{Reply, Script};
 use reqwest_resilient::{
-    AttemptLog, BreakerConfig, Event, HostStates, IdempotencyKey, Limit, Mirrors, Rate,
-    RequestBuilderExt, Resilient, ResilientConfig, ResilientConfigBuilder, ResponseExt,
+    AttemptLog, BreakerConfig, BudgetConfig, Event, HostStates, IdempotencyKey, Limit, Mirrors,
+    Rate, RequestBuilderExt, Resilient, ResilientConfig, ResilientConfigBuilder, ResponseExt,
     RetryOverride, StopReason, WaitSource,
 };
 use tokio::time::Instant;
@@ -23,6 +23,10 @@ fn three() -> Mirrors {
     Mirrors::new("https://a.example/base/")
         .also("https://b.example/")
         .also("http://c.example:8080/deep/er")
+}
+
+fn two() -> Mirrors {
+    Mirrors::new("https://a.example/base/").also("https://b.example/")
 }
 
 struct Client {
@@ -62,6 +66,13 @@ fn statuses<const N: usize>(hosts: [(&str, u16); N]) -> Script {
     })
 }
 
+/// A script in which these hosts reply with these statuses in turn, and with the last for ever.
+fn in_turn<const N: usize>(hosts: [(&str, &[u16]); N]) -> Script {
+    hosts.into_iter().fold(Script::new([]), |script, (host, statuses)| {
+        script.for_host(format!("{host}.example"), statuses.iter().map(|it| Reply::status(*it)))
+    })
+}
+
 fn breaker() -> BreakerConfig {
     BreakerConfig::consecutive(1).open_for(5 * SECOND).without_open_jitter()
 }
@@ -88,7 +99,7 @@ async fn rule_1_urls_are_rewritten_to_the_byte() {
     }
 }
 
-/// Requests that wait for a permit or a slot of an endpoint that goes down meanwhile.
+/// Requests wait for a permit or a slot of an endpoint that goes down meanwhile.
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_goes_down_while_requests_queue_for_it_is_left() {
     let down = || Reply::status(503).after(SECOND / 10);
@@ -98,11 +109,11 @@ async fn an_endpoint_that_goes_down_while_requests_queue_for_it_is_left() {
     let of_breaker = || config().circuit_breaker(breaker());
     let with_permits = |it: ResilientConfigBuilder| it.concurrency_limit(Limit::fixed(1));
     let with_slots = |it: ResilientConfigBuilder| it.rate_limit(Rate::per_second(4));
-    for (config, reply) in [
-        (with_permits(of_breaker()), down()),
-        (with_slots(of_breaker()), down()),
-        (with_permits(config().gate()), closes()),
-        (with_slots(config().gate()), closes()),
+    for (config, reply, status) in [
+        (with_permits(of_breaker()), down(), 503),
+        (with_slots(of_breaker()), down(), 503),
+        (with_permits(config().gate()), closes(), 429),
+        (with_slots(config().gate()), closes(), 429),
     ] {
         let client = Client::new(config, Script::new([]).for_host("a.example", [reply.clone()]));
         let queued = async {
@@ -110,7 +121,7 @@ async fn an_endpoint_that_goes_down_while_requests_queue_for_it_is_left() {
             client.status().await
         };
         let (first, queued) = futures_util::future::join(client.status(), queued).await;
-        assert_eq!((first >= 429, queued, client.asked().as_str()), (true, 200, "ab"));
+        assert_eq!((first, queued, client.asked().as_str()), (status, 200, "ab"));
     }
 }
 
@@ -201,7 +212,7 @@ async fn rule_4_sends_are_bounded_by_retries() {
 
 #[tokio::test(start_paused = true)]
 async fn rule_4_the_budget_of_the_next_host_pays() {
-    let budget = reqwest_resilient::BudgetConfig::default().size(1).trickle(0.0).deposit(0.0);
+    let budget = BudgetConfig::default().size(1).trickle(0.0).deposit(0.0);
     let config = steady()
         .retry_budget(budget.retry_deposit(0.0))
         .max_open_wait(Duration::ZERO)
@@ -210,6 +221,23 @@ async fn rule_4_the_budget_of_the_next_host_pays() {
     assert_eq!(client.status().await, 200, "paid by b");
     assert_eq!(client.status().await, 503, "b has nothing left");
     assert_eq!(client.asked(), "aba");
+}
+
+/// It is held to the end of the response's body.
+#[tokio::test(start_paused = true)]
+async fn rule_4_a_refused_failover_leaves_the_permit_with_the_response() {
+    let one = BudgetConfig::default().size(1).trickle(0.0).deposit(0.0).retry_deposit(0.0);
+    let config = steady().mirrors(two()).max_open_wait(Duration::ZERO);
+    let config = config.retry_budget(one).concurrency_limit(Limit::fixed(1));
+    let script = statuses([("b", 200)]);
+    let client = Client::new(config, script.for_host("a.example", [Reply::status(503).body("no")]));
+    assert_eq!(client.status().await, 200);
+    let response = client.client.get(OWN).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), client.asked().as_str()), (503, "aba"));
+    let in_flight = || client.hosts.limit_use("https://a.example").unwrap().in_flight;
+    assert_eq!(in_flight(), 1);
+    drop(response);
+    assert_eq!(in_flight(), 0);
 }
 
 /// Two of three are down, and the budget of the second one is soon empty: the third is asked, and no
@@ -307,7 +335,7 @@ async fn rule_6_a_404_asks_the_next_and_the_first_of_all_is_the_response() {
 
 #[tokio::test(start_paused = true)]
 async fn rule_6_a_404_is_neutral_and_costs_no_token() {
-    let budget = reqwest_resilient::BudgetConfig::default().size(1).trickle(0.0);
+    let budget = BudgetConfig::default().size(1).trickle(0.0);
     let config =
         ResilientConfig::builder().circuit_breaker(breaker()).retry_budget(budget).mirrors(three());
     let client = Client::new(config, statuses([("a", 404), ("b", 404), ("c", 404)]));
@@ -328,6 +356,123 @@ async fn rule_6_a_failure_does_not_hide_a_404() {
     assert_eq!(response.endpoint().unwrap().as_str(), "https://a.example/base/");
     assert_eq!(response.history().unwrap().stop_reason(), Some(StopReason::Exhausted));
     assert_eq!(client.asked(), "abccc", "what said 404 is not asked again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_6_a_404_does_not_hide_an_endpoint_that_failed_before() {
+    let blip: &[u16] = &[503, 200];
+    for (mirrors, script, expected) in [
+        (two(), in_turn([("a", blip), ("b", &[404])]), (200, "aba")),
+        (three(), in_turn([("a", blip), ("b", &[404]), ("c", &[410])]), (200, "abca")),
+        (three(), in_turn([("a", &[404]), ("b", blip), ("c", &[404])]), (200, "abcb")),
+        (three(), in_turn([("a", blip), ("b", &[503]), ("c", &[404])]), (200, "abca")),
+        (two(), in_turn([("a", &[503, 404]), ("b", &[404])]), (404, "aba")),
+    ] {
+        let client = Client::new(steady().mirrors(mirrors), script);
+        let start = Instant::now();
+        assert_eq!((client.status().await, client.asked().as_str()), expected);
+        assert_eq!(start.elapsed(), SECOND, "one backoff");
+    }
+    for random in [0.0, 0.99] {
+        let config = steady().random(move || random).mirrors(two().spread());
+        let client = Client::new(config, in_turn([("a", blip), ("b", &[404])]));
+        assert_eq!(client.status().await, 200, "{}", client.asked());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_6_if_an_endpoint_goes_on_failing_the_404_is_the_response() {
+    use StopReason::{Exhausted, Final};
+
+    for (retries, asked, stop) in [(3, "abaa", Exhausted), (2, "aba", Exhausted), (1, "ab", Final)]
+    {
+        let missing = Reply::status(404).body("not here");
+        let script = statuses([("a", 503)]).for_host("b.example", [missing]);
+        let client = Client::new(steady().mirrors(two()).max_retries(retries), script);
+        let response = client.client.get(OWN).send().await.unwrap();
+        assert_eq!((response.status(), client.asked().as_str()), (StatusCode::NOT_FOUND, asked));
+        assert_eq!(response.endpoint().unwrap().as_str(), "https://b.example/");
+        assert_eq!(response.history().unwrap().stop_reason(), Some(stop));
+        assert_eq!(response.text().await.unwrap(), "not here", "its body is unread");
+    }
+}
+
+/// It waits as it would if the 404 had come first: as long as settings say, or not at all.
+#[tokio::test(start_paused = true)]
+async fn rule_6_what_failed_before_a_404_is_waited_for_as_usual() {
+    let hinted = |seconds| {
+        let hint = HeaderValue::from_static(seconds);
+        let replies = [Reply::status(503).header(header::RETRY_AFTER, hint), Reply::status(200)];
+        statuses([("b", 404)]).for_host("a.example", replies)
+    };
+    let opens = |time| steady().circuit_breaker(BreakerConfig::consecutive(1).open_for(time));
+    let blip = || in_turn([("a", &[503, 200]), ("b", &[404])]);
+    for (name, config, script, expected) in [
+        ("short gate", steady().gate(), hinted("3"), (200, "aba")),
+        ("long gate", steady().gate(), hinted("600"), (404, "ab")),
+        ("gate and deadline", steady().gate().max_total_time(2 * SECOND), hinted("3"), (404, "ab")),
+        ("short open time", opens(SECOND), blip(), (200, "aba")),
+        ("long open time", opens(600 * SECOND), blip(), (404, "ab")),
+        ("deadline", steady().max_total_time(SECOND), blip(), (404, "ab")),
+    ] {
+        let client = Client::new(config.mirrors(two()), script);
+        let start = Instant::now();
+        let response = client.client.get(OWN).send().await.unwrap();
+        let status = response.status().as_u16();
+        assert_eq!((status, client.asked().as_str()), expected, "{name}");
+        if status == 404 {
+            assert_eq!(start.elapsed(), Duration::ZERO, "{name}");
+            assert_eq!(
+                response.history().unwrap().stop_reason(),
+                Some(StopReason::Final),
+                "{name}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_6_a_404_is_final_if_what_failed_may_not_be_asked_again() {
+    let down = || statuses([("a", 503), ("b", 404)]);
+    let strict = Client::new(steady().mirrors(two().strict()), down());
+    assert_eq!((strict.status().await, strict.asked().as_str()), (404, "ab"));
+
+    let client = Client::new(steady().mirrors(two()), down());
+    let response = client.client.delete(OWN).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), client.asked().as_str()), (404, "ab"));
+
+    // The second request has not asked `a`, as its breaker is open.
+    let config = steady().mirrors(two()).circuit_breaker(breaker()).max_open_wait(60 * SECOND);
+    let client = Client::new(config, in_turn([("a", &[503]), ("b", &[200, 404])]));
+    assert_eq!((client.status().await, client.asked().as_str()), (200, "ab"));
+    let start = Instant::now();
+    assert_eq!((client.status().await, client.asked().as_str()), (404, "abb"));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+
+    // The first request takes the only token of `a`.
+    let one = BudgetConfig::default().size(1).trickle(0.0).deposit(0.0).retry_deposit(0.0);
+    let config = steady().max_open_wait(Duration::ZERO).max_retries(2).mirrors(two());
+    let config = config.host("a.example", RetryOverride::new().retry_budget(one));
+    let client = Client::new(config, down());
+    assert_eq!((client.status().await, client.asked().as_str()), (404, "aba"));
+    let start = Instant::now();
+    let response = client.client.get(OWN).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), client.asked().as_str()), (404, "abaab"));
+    assert_eq!(response.history().unwrap().stop_reason(), Some(StopReason::Final));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+/// The caller reads the 404 of one endpoint, and may take long; the other has nothing to do with it.
+#[tokio::test(start_paused = true)]
+async fn rule_6_a_404_that_was_kept_holds_no_permit_of_another_host() {
+    let script =
+        statuses([("b", 503)]).for_host("a.example", [Reply::status(404).body("not here")]);
+    let config = steady().mirrors(two()).concurrency_limit(Limit::fixed(1)).max_retries(1);
+    let client = Client::new(config, script);
+    let response = client.client.get(OWN).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), client.asked().as_str()), (404, "ab"));
+    assert_eq!(client.hosts.limit_use("https://b.example").unwrap().in_flight, 0);
+    assert_eq!(response.text().await.unwrap(), "not here");
 }
 
 #[tokio::test(start_paused = true)]
@@ -480,6 +625,30 @@ async fn rule_16_events_name_the_endpoint() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rule_16_a_change_of_the_limit_is_that_of_the_endpoint_that_made_it() {
+    let changes = Arc::new(Mutex::new(vec![]));
+    let told = Arc::clone(&changes);
+    let observe = move |event: &Event<'_>| {
+        if let Event::LimitChanged(it) = event {
+            told.lock().unwrap().push((it.url.to_string(), it.to == it.usage.limit));
+        }
+    };
+    let adaptive = RetryOverride::new().concurrency_limit(Limit::adaptive());
+    for other in [None, Some(Limit::fixed(7))] {
+        let config = steady().on_event(observe.clone()).mirrors(two());
+        let config = config.host("a.example", adaptive.clone());
+        let config = match other {
+            Some(limit) => config.concurrency_limit(limit),
+            None => config,
+        };
+        let client = Client::new(config, statuses([("a", 503)]));
+        assert_eq!((client.status().await, client.asked().as_str()), (200, "ab"));
+        let changes = std::mem::take(&mut *changes.lock().unwrap());
+        assert_eq!(changes, [("https://a.example/base/x%2Fy".to_owned(), true)], "{other:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn rule_17_sets_are_bounded() {
     let many = (0..20).fold(three(), |it, i| it.also(&format!("https://m{i}.example")));
     let error = steady().mirrors(many).build().unwrap_err();
@@ -552,7 +721,7 @@ async fn rule_13_a_body_that_is_not_what_it_should_be_is_followed_by_the_next_en
     assert_eq!((client.asked().as_str(), start.elapsed()), ("abc", Duration::ZERO));
 }
 
-/// Whatever ended it: a response, a limit of time, or a breaker before anything was sent.
+/// The URL is the same after a response, a limit of time, and a rejection before anything was sent.
 #[tokio::test(start_paused = true)]
 async fn errors_name_the_url_that_was_asked_for() {
     let script = statuses([("a", 404), ("b", 404)]);
