@@ -87,7 +87,7 @@ impl Execution<'_> {
         original.end(stop, self.retry.attempts());
         let result = match self.own_error.take() {
             Some(error) => {
-                let failure = Failure::local(FailureKind::Other, Delivery::Answered);
+                let failure = Failure::local(FailureKind::Other, Delivery::Responded);
                 AttemptResult::local(failure, error)
             }
             None => result,

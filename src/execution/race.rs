@@ -209,7 +209,7 @@ impl<'p> Execution<'p> {
             let is_missing = self.is_missing(&outcome);
             let may_be_bettered = is_twins || is_missing;
             let wins = match outcome.failure() {
-                // The others end now, too.
+                // It ends the others, too.
                 Some(FailureKind::Deadline) => !has_response,
                 _ => judged.verdict != Verdict::Transient && !may_be_bettered,
             };

@@ -76,7 +76,7 @@ pub(super) struct Finish<E> {
 pub(super) struct Winner<E> {
     pub(super) at: usize,
     pub(super) finish: Finish<E>,
-    /// Before the end of the race, if it failed and no other result was better.
+    /// The time at which it ended: before the race did, if it failed and none was better.
     pub(super) ended: Instant,
     /// `None` if it was alone.
     pub(super) judged: Option<Box<Judged>>,

@@ -29,7 +29,7 @@ pub(crate) struct SendRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Last {
     UnderWay,
-    Answered,
+    Responded,
     /// Ended with an error of the transport.
     Failed(Delivery),
 }
@@ -45,7 +45,7 @@ impl SendRecord {
     pub(crate) fn end(extensions: &mut Extensions, result: Result<&Response, &reqwest::Error>) {
         let Some(record) = extensions.get_mut::<Self>() else { return };
         record.last = match result {
-            Ok(_) => Last::Answered,
+            Ok(_) => Last::Responded,
             Err(error) => {
                 let (transport, sent) = (Some(error), &record.url);
                 let error = AttemptError { error, transport, sent, after_head: false };
@@ -63,7 +63,7 @@ impl SendRecord {
 
     /// Returns whether the last that came of the host was a failure, or nothing yet.
     pub(crate) fn has_no_response(&self) -> bool {
-        self.last != Last::Answered
+        self.last != Last::Responded
     }
 
     /// Clears what an earlier request left.

@@ -170,8 +170,8 @@ impl<'p> Recorder<'p> {
     }
 
     /// Records an attempt that `ended` then, counted from the beginning of the request, and the
-    /// decision after it; `None` if a retry has no token yet. A first attempt that succeeds leaves no
-    /// history but in a log.
+    /// decision after it; `None` if a retry has no token yet. A first attempt that succeeds leaves
+    /// no history but in a log.
     pub(crate) fn attempt_ended(
         &mut self,
         outcome: &Outcome<'_>,

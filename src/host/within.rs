@@ -170,7 +170,8 @@ impl Admission<'_> {
     }
 
     /// Reports an attempt to the limits: its slot is settled, or goes back if nothing was sent.
-    /// Returns the concurrency limit before and after, if it changed. `ended` is the end of the attempt.
+    /// Returns the concurrency limit before and after, if it changed. `ended` is the time at which the
+    /// attempt ended.
     pub(crate) fn report_to_limits(
         &mut self,
         outcome: &Outcome<'_>,

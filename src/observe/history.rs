@@ -45,7 +45,7 @@ pub struct Attempt {
     pub host: Option<String>,
     /// The host that responded, if it is not the one that was asked (after a redirect); with its
     /// port unless that is the scheme's own.
-    pub answered_by: Option<String>,
+    pub responded_by: Option<String>,
     /// The wait that followed, and the source of its length; `None` after the last attempt.
     pub wait: Option<(Duration, WaitSource)>,
 }
@@ -63,7 +63,7 @@ impl Attempt {
             },
             delivery: outcome.delivery(),
             host: None,
-            answered_by: outcome.cross_host_url().and_then(server_of),
+            responded_by: outcome.cross_host_url().and_then(server_of),
             wait: None,
         }
     }
@@ -76,9 +76,9 @@ impl Attempt {
             started: Duration::ZERO,
             duration,
             result: Ok(status),
-            delivery: Delivery::Answered,
+            delivery: Delivery::Responded,
             host: None,
-            answered_by: by,
+            responded_by: by,
             wait: None,
         }
     }
@@ -102,7 +102,7 @@ impl fmt::Display for Attempt {
         if let Some(host) = &self.host {
             write!(f, " at {host}")?;
         }
-        if let Some(host) = &self.answered_by {
+        if let Some(host) = &self.responded_by {
             write!(f, " from {host}")?;
         }
         if self.kind == AttemptKind::Hedge {

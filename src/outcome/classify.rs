@@ -239,7 +239,7 @@ pub(crate) fn not_processed(outcome: &Outcome<'_>, refused: &Statuses, advice: &
         _ if outcome.is_redirected() => false,
         Delivery::NotSent | Delivery::NotProcessed => true,
         Delivery::MaybeProcessed => false,
-        Delivery::Answered => {
+        Delivery::Responded => {
             outcome.status().is_some_and(|it| {
                 // RFC 9110 §15.5.20: whether or not the method is idempotent.
                 it == StatusCode::MISDIRECTED_REQUEST
@@ -522,7 +522,7 @@ mod tests {
             (429, true, Health::Throttled, true),
             (503, true, Health::Failure, true),
         ] {
-            for delivery in [Delivery::Answered, Delivery::MaybeProcessed] {
+            for delivery in [Delivery::Responded, Delivery::MaybeProcessed] {
                 let (url, elapsed) =
                     (&Url::parse("http://a.example/").unwrap(), Default::default());
                 let result = OutcomeResult::Failure(of(status, delivery), &fmt::Error);
@@ -533,7 +533,7 @@ mod tests {
                 let verdict = verdict(&outcome, &advice, &statuses);
                 assert_eq!(verdict == Verdict::Transient, transient, "{status}");
                 assert_eq!(health(&outcome, verdict, &advice), Some(health_of), "{status}");
-                let is_proof = refused && delivery == Delivery::Answered;
+                let is_proof = refused && delivery == Delivery::Responded;
                 assert_eq!(not_processed(&outcome, &statuses, &advice), is_proof, "{status}");
             }
         }

@@ -28,7 +28,7 @@ use crate::common::names::names;
 #[non_exhaustive]
 pub enum Delivery {
     /// A response head arrived.
-    Answered,
+    Responded,
     /// Bytes may have reached the application, or nothing proves that they did not. Errors that a
     /// middleware made or wrapped count as this.
     MaybeProcessed,
@@ -43,7 +43,7 @@ pub enum Delivery {
 impl fmt::Display for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Answered => "answered",
+            Self::Responded => "responded",
             Self::MaybeProcessed => "maybe processed",
             Self::NotProcessed => "not processed",
             Self::NotSent => "not sent",

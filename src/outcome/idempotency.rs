@@ -8,8 +8,8 @@ use reqwest::Request;
 /// One key per request, the same on every attempt. A key the caller set is kept. Only for servers
 /// that know the header: to others the key means nothing, and a repeated POST is a second POST.
 ///
-/// A 409 to a re-sent or [hedged](crate::Hedge) request means that another copy is still at work: it is
-/// retried. A 422, the key of another request, is final.
+/// A 409 to a re-sent or [hedged](crate::Hedge) request means that another copy is still at work:
+/// it is retried. A 422, the key of another request, is final.
 ///
 /// # Default
 ///

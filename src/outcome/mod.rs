@@ -162,7 +162,7 @@ impl<'a> Outcome<'a> {
     }
 
     /// Returns the URL that responded or failed, if known: after a redirect not [`url`](Self::url).
-    pub fn answered_by(&self) -> Option<&'a Url> {
+    pub fn responded_by(&self) -> Option<&'a Url> {
         match self.result {
             OutcomeResult::Response { url, .. } => {
                 Some(url).filter(|it| it.host_str() != Some(PLACEHOLDER_HOST))
@@ -214,7 +214,7 @@ impl<'a> Outcome<'a> {
     /// Returns how far the request got.
     pub fn delivery(&self) -> Delivery {
         match self.result {
-            OutcomeResult::Response { .. } => Delivery::Answered,
+            OutcomeResult::Response { .. } => Delivery::Responded,
             OutcomeResult::Failure(failure, _) => failure.delivery,
         }
     }
@@ -288,7 +288,7 @@ impl<'a> Outcome<'a> {
     pub(crate) fn cross_host_url(&self) -> Option<&'a Url> {
         match self.result {
             OutcomeResult::Response { url, .. } => cross_host_url(self.url, url),
-            OutcomeResult::Failure(..) => cross_host_url(self.url, self.answered_by()?),
+            OutcomeResult::Failure(..) => cross_host_url(self.url, self.responded_by()?),
         }
     }
 
@@ -402,8 +402,8 @@ mod tests {
             assert_eq!((it.method(), it.url()), (&Method::PUT, &by));
             assert_eq!((it.attempt(), it.elapsed()), (3, Duration::from_secs(2)));
             assert_eq!((it.status(), it.body()), (Some(StatusCode::BAD_GATEWAY), Some(&b"x"[..])));
-            assert_eq!((it.headers(), it.answered_by()), (Some(&headers), Some(&by)));
-            assert_eq!((it.failure(), it.delivery()), (None, Delivery::Answered));
+            assert_eq!((it.headers(), it.responded_by()), (Some(&headers), Some(&by)));
+            assert_eq!((it.failure(), it.delivery()), (None, Delivery::Responded));
             assert!(it.error().is_none() && !it.is_timeout() && !it.is_connect());
             assert_eq!(it.to_string(), "status 502");
             assert_eq!(format!("{it:?}"), "Outcome(attempt 3: status 502)");
@@ -475,7 +475,7 @@ mod tests {
                 assert!(it.error().is_some_and(|it| it.is::<fmt::Error>()));
                 assert_eq!((it.status(), it.body(), it.headers()), (None, None, None));
                 assert_eq!((it.is_timeout(), it.is_connect()), (timeout, connect));
-                assert_eq!(it.answered_by(), None);
+                assert_eq!(it.responded_by(), None);
                 assert_eq!(it.to_string(), format!("{kind} (not sent)"));
             });
         }
@@ -540,7 +540,7 @@ mod tests {
             assert_eq!(kind.to_string(), name);
         }
         for (delivery, name) in [
-            (Delivery::Answered, "answered"),
+            (Delivery::Responded, "responded"),
             (Delivery::MaybeProcessed, "maybe processed"),
             (Delivery::NotProcessed, "not processed"),
             (Delivery::NotSent, "not sent"),

@@ -12,7 +12,7 @@ use http::StatusCode;
 use hyper_util::client::legacy;
 use reqwest::Url;
 
-use crate::outcome::Delivery::{Answered, MaybeProcessed, NotProcessed, NotSent};
+use crate::outcome::Delivery::{MaybeProcessed, NotProcessed, NotSent, Responded};
 use crate::outcome::not_sent;
 use crate::outcome::{Delivery, Failure, FailureKind};
 
@@ -77,7 +77,7 @@ impl AttemptError<'_> {
         }
         if let Some(status) = self.status() {
             let is_own = self.transport.is_some_and(|it| names(it, self.sent));
-            let delivery = if is_own { Answered } else { MaybeProcessed };
+            let delivery = if is_own { Responded } else { MaybeProcessed };
             return Failure { status: Some(status), ..Failure::new(FailureKind::Status, delivery) };
         }
         #[cfg(feature = "test-util")]

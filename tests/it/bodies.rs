@@ -13,7 +13,8 @@ use reqwest::{Body, Request, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_resilient::testing::{Chaos, Fault, Reply as Scripted, Script};
 use reqwest_resilient::{
-    Hedge, Resilient, ResilientClient, ResilientConfigBuilder, ResponseExt, RetryOverride, TimeLimit,
+    Hedge, Resilient, ResilientClient, ResilientConfigBuilder, ResponseExt, RetryOverride,
+    TimeLimit,
 };
 
 use crate::support::{URL, steady};

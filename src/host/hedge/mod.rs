@@ -36,7 +36,7 @@ pub use crate::host::hedge::decide::HedgeRefusal;
 /// A hedge belongs to its attempt: whatever the race gives is judged and retried as one result. The
 /// first response that is not retried wins, be it a 404. A failure while another racer is under way
 /// is passed over; if all fail, a response with a retry hint counts, else a response, else the first
-/// failure. Where the deadline ends the race such a response is returned, if there is one. An attempt
+/// failure. If the deadline ends the race, a response that was passed over is returned. An attempt
 /// that fails before the delay starts no hedge: that is the backoff's business.
 ///
 /// A response is there with its head; see [`until_first_byte`](Self::until_first_byte).

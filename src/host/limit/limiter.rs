@@ -52,7 +52,7 @@ pub(crate) enum Occupied {
 
 impl State {
     fn adopt(&mut self, rules: &LimitRules) {
-        self.is_fixed = !rules.limit.is_adaptive();
+        self.is_fixed = matches!(rules.limit.kind, Kind::Fixed(_));
         let limit = match rules.limit.kind {
             Kind::Fixed(limit) => limit,
             Kind::Adaptive(bounds) => {

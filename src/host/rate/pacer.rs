@@ -16,7 +16,7 @@ use crate::host::limit::{Limited, LimitedBy};
 use crate::host::rate::buckets::{Buckets, Route};
 use crate::host::rate::gcra::{Gcra, Moment, Pace, Taken};
 use crate::host::rate::one::RateKind;
-use crate::host::rate::{Learner, MOST_RATES, RateLimit};
+use crate::host::rate::{Learner, MOST_RATES, Rate, RateLimit};
 use crate::outcome::Outcome;
 
 /// The rates of one host or key, shared by all requests there.
@@ -181,7 +181,7 @@ impl Lanes {
     fn adopt(&mut self, rules: &RateLimit) {
         let fullest = self.lanes().map(|it| it.slots).max_by_key(Gcra::end).unwrap_or_default();
         let mut used = Places::default();
-        for (kind, pace) in rules.rates.iter().map(|it| (it.kind(), it.pace())) {
+        for (kind, pace) in rules.rates.iter().map(Rate::kind).zip(rules.paces()) {
             let place = self.place(kind, used);
             if let Some(lane) = self.all.get_mut(usize::from(place)) {
                 let longest = span(kind.per).max(pace.burst());
@@ -403,7 +403,6 @@ mod tests {
     use reqwest::Method;
 
     use super::*;
-    use crate::host::rate::Rate;
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -99,7 +99,7 @@ async fn only_a_connection_that_broke_before_a_response_may_be_stale() {
 fn a_status_of_another_request_is_not_this_one_s() {
     use reqwest::ResponseBuilderExt;
     let ours = |by| Some((FailureKind::Status, by));
-    let (answered, unknown, other) = (ours(Answered), ours(MaybeProcessed), None);
+    let (answered, unknown, other) = (ours(Responded), ours(MaybeProcessed), None);
     // URLs as sent and as in the error, and what the error says as one of a middleware and as the
     // transport's own.
     for (sent, by, of_middleware, of_transport) in [

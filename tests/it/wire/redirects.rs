@@ -101,7 +101,7 @@ async fn both_breakers_hear_and_the_history_names_the_host_that_responded() {
     client.get(second.url("/")).send().await.unwrap();
     client.get(first.url("/")).with_extension(log.clone()).send().await.unwrap();
     for attempt in log.history().attempts() {
-        assert_eq!(attempt.answered_by, Some(second.addr().to_string()));
+        assert_eq!(attempt.responded_by, Some(second.addr().to_string()));
     }
     let state = |server: &Server| hosts.breaker(&format!("http://{}", server.addr())).state();
     assert_eq!((state(&first), state(&second)), (BreakerState::Open, BreakerState::Open));
