@@ -4,6 +4,7 @@ mod buckets;
 #[cfg(feature = "serde")]
 mod from_file;
 mod gcra;
+mod lanes;
 mod learned;
 mod learner;
 mod one;
@@ -46,10 +47,11 @@ const MOST_RATES: usize = 4;
 /// has no bound of its own, except at a [learned](Self::learned) limit, where it is 10,000.
 ///
 /// The slots of a host are kept in the client's [`HostStates`](crate::HostStates), the rules are
-/// those of the request that last used it. Under rules of its own, of a request or a reload, a rate goes
-/// on with the slots that are taken of the rate of the same period, of requests or of costs; a rate
-/// that is not among the rules keeps its slots until it is again. One of a new period counts the slots
-/// that are taken as its own, for no longer than that period.
+/// those of the request that last used it. After a reload, or for a request with
+/// a rate limit of its own, a rate keeps the slots of the earlier rate with the same period and unit
+/// (requests or costs). A rate that is left out keeps its slots until it is set again. A rate with a new
+/// period starts with the slots of the fullest rate, cut to one period after the latest request that is
+/// sent or waits.
 ///
 /// # Examples
 ///

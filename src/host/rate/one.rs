@@ -31,7 +31,7 @@ pub struct Rate {
     pub(super) settle: Option<Settle>,
 }
 
-/// What makes a rate another one than a mere other number: its period, and the unit it counts.
+/// The identity of a rate across rules: its period and its unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RateKind {
     pub(super) per: Duration,

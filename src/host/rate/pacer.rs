@@ -10,13 +10,12 @@ use std::{
 
 use reqwest::Request;
 
-use crate::common::clock::{Instant, nanos};
+use crate::common::clock::Instant;
 use crate::common::lock::lock;
 use crate::host::limit::{Limited, LimitedBy};
 use crate::host::rate::buckets::{Buckets, Route};
-use crate::host::rate::gcra::{Gcra, Moment, Pace, Taken};
-use crate::host::rate::one::RateKind;
-use crate::host::rate::{Learner, MOST_RATES, Rate, RateLimit};
+use crate::host::rate::lanes::{Costs, Lanes, Slots};
+use crate::host::rate::{Learner, RateLimit};
 use crate::outcome::Outcome;
 
 /// The rates of one host or key, shared by all requests there.
@@ -29,9 +28,6 @@ pub(crate) struct Pacer {
     learner: OnceLock<Arc<Learner>>,
     buckets: OnceLock<Arc<Buckets>>,
 }
-
-/// The costs of a request, one a rate.
-type Costs = [u32; MOST_RATES];
 
 /// The rates of one scope that a request keeps to, and the slot that its attempt has there.
 ///
@@ -119,151 +115,6 @@ fn too_long(at: Instant, now: Instant) -> Limited {
     Limited(LimitedBy::Rate { retry_in: at.saturating_duration_since(now) })
 }
 
-/// The most lanes of a pacer: those of its rules, and as many that rest.
-const MOST_LANES: usize = 2 * MOST_RATES;
-
-/// The rates of a pacer and their slots.
-///
-/// Requests with rules of their own come and go, and so do settings: a lane that the present rules do
-/// not use rests with its slots until other rules use it.
-#[derive(Clone, Debug, Default)]
-struct Lanes {
-    /// The time from which moments are counted: that of the first request.
-    epoch: Option<Instant>,
-    /// The latest moment at which a request goes.
-    last: Moment,
-    /// The lanes of the present rules.
-    used: Places,
-    all: [Lane; MOST_LANES],
-}
-
-/// The places of the lanes of some rules, in the order of their rates.
-#[derive(Clone, Copy, Debug, Default)]
-struct Places {
-    count: u8,
-    all: [u8; MOST_RATES],
-}
-
-/// One rate and its slots.
-#[derive(Clone, Copy, Debug, Default)]
-struct Lane {
-    kind: RateKind,
-    pace: Pace,
-    slots: Gcra,
-}
-
-/// The slots that a request took, one a rate.
-#[derive(Clone, Copy, Debug)]
-struct Slots {
-    /// The moment at which the request goes.
-    at: Moment,
-    places: Places,
-    taken: [Taken; MOST_RATES],
-}
-
-impl Places {
-    fn iter(self) -> impl Iterator<Item = u8> {
-        self.all.into_iter().take(self.count.into())
-    }
-
-    fn push(&mut self, place: u8) {
-        if let Some(free) = self.all.get_mut(usize::from(self.count)) {
-            *free = place;
-            self.count += 1;
-        }
-    }
-}
-
-impl Lanes {
-    /// Follows these rules from now on. A rate goes on in the lane of its kind. One of a new kind
-    /// begins with the slots of the fullest lane, but those end within its own period, or burst, after
-    /// the last request.
-    fn adopt(&mut self, rules: &RateLimit) {
-        let fullest = self.lanes().map(|it| it.slots).max_by_key(Gcra::end).unwrap_or_default();
-        let mut used = Places::default();
-        for (kind, pace) in rules.rates.iter().map(Rate::kind).zip(rules.paces()) {
-            let place = self.place(kind, used);
-            if let Some(lane) = self.all.get_mut(usize::from(place)) {
-                let longest = span(kind.per).max(pace.burst());
-                let begins = || fullest.until(self.last.saturating_add(longest));
-                let slots = if lane.kind == kind { lane.slots } else { begins() };
-                *lane = Lane { kind, pace, slots };
-            }
-            used.push(place);
-        }
-        self.used = used;
-    }
-
-    /// Returns the place of the lane of this kind that is not `used` yet; of the emptiest one, if there
-    /// is none.
-    fn place(&self, kind: RateKind, used: Places) -> u8 {
-        let places = || (0..).zip(&self.all).filter(|(at, _)| used.iter().all(|it| it != *at));
-        let of_kind = places().find(|(_, lane)| lane.kind == kind);
-        let emptiest = || places().min_by_key(|(_, lane)| lane.slots.end());
-        of_kind.or_else(emptiest).map_or(0, |(at, _)| at)
-    }
-
-    /// Returns the lanes of the present rules.
-    fn lanes(&self) -> impl Iterator<Item = &Lane> {
-        self.used.iter().filter_map(|at| self.all.get(usize::from(at)))
-    }
-
-    /// Changes the lanes at these places, each with one of `with`.
-    fn change<T>(
-        &mut self,
-        places: Places,
-        with: impl IntoIterator<Item = T>,
-        mut change: impl FnMut(&mut Lane, T),
-    ) {
-        for (place, with) in places.iter().zip(with) {
-            if let Some(lane) = self.all.get_mut(usize::from(place)) {
-                change(lane, with);
-            }
-        }
-    }
-
-    /// Returns a time as a moment; the first one is the epoch.
-    fn moment(&mut self, at: Instant) -> Moment {
-        let epoch = *self.epoch.get_or_insert(at);
-        match at.checked_duration_since(epoch) {
-            Some(after) => span(after),
-            None => -span(epoch.saturating_duration_since(at)),
-        }
-    }
-
-    /// Returns when all rates let a request go: now, or later.
-    fn next(&self, costs: &Costs, now: Moment) -> Moment {
-        let lanes = self.lanes().zip(costs);
-        lanes.fold(now, |at, (lane, cost)| at.max(lane.slots.next(&lane.pace, *cost, now)))
-    }
-
-    /// Returns the slots of a request that goes at `at`; `None` if they end beyond the clock.
-    fn plan(&self, costs: &Costs, at: Moment) -> Option<Slots> {
-        let mut taken = [Taken::default(); MOST_RATES];
-        for ((lane, cost), taken) in self.lanes().zip(costs).zip(&mut taken) {
-            let mut slots = lane.slots;
-            *taken = slots.take(&lane.pace, *cost, at)?;
-        }
-        Some(Slots { at, places: self.used, taken })
-    }
-
-    fn take(&mut self, slots: &Slots) {
-        self.last = self.last.max(slots.at);
-        self.change(slots.places, &slots.taken, |lane, taken| lane.slots = taken.after());
-    }
-
-    fn give_back(&mut self, slots: &Slots) {
-        self.change(slots.places, &slots.taken, |lane, taken| {
-            lane.slots.give_back(taken);
-        });
-    }
-}
-
-/// Returns a time in nanoseconds.
-fn span(time: Duration) -> i64 {
-    i64::try_from(nanos(time)).unwrap_or(i64::MAX)
-}
-
 impl Pacer {
     pub(crate) fn new(rules: &RateLimit) -> Self {
         let mut lanes = Lanes::default();
@@ -346,7 +197,7 @@ impl Pacer {
     pub(crate) fn is_ahead(&self, now: Instant) -> bool {
         let mut lanes = lock(&self.rates);
         let now = lanes.moment(now);
-        lanes.all.iter().any(|it| it.slots.end() > now)
+        lanes.end() > now
     }
 }
 
@@ -383,12 +234,7 @@ impl<'p> Paced<'p> {
         let Some(slot) = self.slot.take().filter(|_| self.rules.settles()) else { return };
         // Outside of the lock: it is the caller's code.
         let settled = self.rules.settled(outcome, slot.nodes);
-        let costs = slot.costs.iter().zip(settled);
-        lock(&self.pacer.rates).change(slot.taken.places, costs, |lane, (reserved, actual)| {
-            if let Some(actual) = actual {
-                lane.slots.settle(&lane.pace, *reserved, actual);
-            }
-        });
+        lock(&self.pacer.rates).settle(&slot.taken, self.rules.paces(), &slot.costs, settled);
     }
 }
 
@@ -400,9 +246,11 @@ impl Drop for Paced<'_> {
 
 #[cfg(test)]
 mod tests {
-    use reqwest::Method;
+    use reqwest::{Method, Url};
 
     use super::*;
+    use crate::host::rate::Rate;
+    use crate::outcome::{Delivery, Failure, FailureKind, OutcomeResult};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -527,6 +375,31 @@ mod tests {
     }
 
     #[test]
+    fn a_cost_is_settled_at_the_pace_at_which_it_was_taken() {
+        let now = Instant::now();
+        let tokens = Rate::per_minute(60).burst(10).cost(|_| 1).settle(|_| Some(6));
+        let rules = RateLimit::from(tokens);
+        let pacer = Arc::new(Pacer::new(&rules));
+        let mut paced = pacer.next(&rules, SECOND, now).unwrap();
+        paced.spend();
+        pacer.adopt(&Rate::per_minute(1).cost(|_| 1).into());
+        let url: Url = "http://a.example/".parse().unwrap();
+        let failure = Failure::new(FailureKind::Other, Delivery::Responded);
+        let result = OutcomeResult::Failure(failure, &std::fmt::Error);
+        paced.settle(&Outcome::new(&Method::GET, &url, result));
+        assert_eq!(wait(&pacer, Rate::per_minute(60).cost(|_| 1), now), 6 * SECOND);
+    }
+
+    #[test]
+    fn slots_outlast_a_learned_limit() {
+        let (hour, now) = (RateLimit::from(Rate::per_hour(60)), Instant::now());
+        let pacer = Arc::new(Pacer::new(&hour));
+        fill(&pacer, &hour, 1, now);
+        pacer.adopt(&RateLimit::learned());
+        assert_eq!(wait(&pacer, Rate::per_minute(1), now), 60 * SECOND);
+    }
+
+    #[test]
     fn a_request_keeps_to_its_own_rates_though_others_were_adopted_since() {
         let (second, hour) = (Rate::per_second(1), Rate::per_hour(60));
         let (rules, now) = (RateLimit::from(hour.clone()), Instant::now());
@@ -555,13 +428,6 @@ mod tests {
             wait(&pacer, kind(at), now);
         }
         assert_eq!(wait(&pacer, first, now), 3_600 * SECOND);
-    }
-
-    #[test]
-    fn moments_before_the_first_request_are_negative() {
-        let (mut lanes, now) = (Lanes::default(), Instant::now());
-        let moments = [now + SECOND, now, now + 2 * SECOND].map(|it| lanes.moment(it));
-        assert_eq!(moments, [0, -1_000_000_000, 1_000_000_000]);
     }
 
     #[test]
@@ -618,7 +484,7 @@ mod tests {
         drop(waiting);
         let (end, start) = {
             let mut lanes = lock(&pacer.rates);
-            (lanes.all[0].slots.end(), lanes.moment(start))
+            (lanes.end(), lanes.moment(start))
         };
         let took = Duration::from_nanos((end - start).unsigned_abs());
         let most = interval * (used + dropped + 100);
