@@ -72,7 +72,7 @@ impl Execution<'_> {
             error: limited.into(),
         };
         // The wait after a response that closed the gate has been reported with that.
-        let decided = self.waits_at_gate.take();
+        let mut decided = self.waits_at_gate.take();
         let waiting = loop {
             let left = self.retry.left(self.now).unwrap_or(Duration::MAX);
             let (patience, started) =
@@ -81,10 +81,11 @@ impl Execution<'_> {
             if let Some(waiting) = entered.map_err(rejection)? {
                 break waiting;
             }
-            let Some(until) = decided.filter(|it| *it > self.now) else { return Ok(()) };
-            // That gate was evicted by those of other keys: the response holds for this request.
+            let Some(until) = decided.take().filter(|it| *it > self.now) else { return Ok(()) };
+            // The gate was evicted in favour of other keys. This request still waits for its own hint.
+            self.admission.leave_gate(None, self.now);
             sleep_until(until).await;
-            self.now = Instant::now();
+            self.count_gate_time();
         };
         if decided.is_none() {
             let source = match waiting.is_of_fleet() {
@@ -94,10 +95,15 @@ impl Execution<'_> {
             self.held_back(request, source, waiting.opens_in());
         }
         let passed = waiting.wait().await;
-        let waited = mem::replace(&mut self.now, Instant::now());
-        self.gate_time = self.gate_time.saturating_sub(self.now.saturating_duration_since(waited));
+        self.count_gate_time();
         self.admission.hold_gate(passed.map_err(rejection)?);
         Ok(())
+    }
+
+    /// Counts a wait at the gate, which ends now.
+    fn count_gate_time(&mut self) {
+        let began = mem::replace(&mut self.now, Instant::now());
+        self.gate_time = self.gate_time.saturating_sub(self.now.saturating_duration_since(began));
     }
 
     /// Returns until when the request waits at the breaker that rejects it.

@@ -48,7 +48,7 @@ pub(crate) struct Execution<'p> {
     /// The verdict on the last attempt, if a race needed it.
     pub(super) judged: Option<Box<Judged>>,
     pub(super) keyed: bool,
-    /// Until when the next attempt waits at the gate, if its wait is spent there.
+    /// The end of the wait at the gate before the next attempt; `None` if there is none.
     pub(super) waits_at_gate: Option<Instant>,
     /// Set once a hinted 503 has given it a free retry.
     pub(super) was_invited: bool,

@@ -449,6 +449,27 @@ async fn a_hint_holds_for_its_request_where_more_keys_are_limited_than_a_host_ha
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wait_at_an_evicted_gate_counts_as_one_at_the_gate() {
+    const USERS: usize = 70;
+    let limited = |seconds| come_back_in(429, seconds).body("slow down").body_stalls_after(1);
+    let replies = (0..=USERS).map(|it| limited(if it < USERS { "30" } else { "40" }));
+    let config = steady().gate().max_wait_time(60 * SECOND).build().unwrap();
+    let (client, script) = scripted(config, replies);
+    let start = Instant::now();
+    let requests = (0..USERS).map(|user| {
+        let request = client.get(URL).bearer_auth(user);
+        async move {
+            let log = AttemptLog::new();
+            request.with_extension(log.clone()).send().await.unwrap();
+            (log.history().stop_reason(), start.elapsed() < 40 * SECOND)
+        }
+    });
+    let ends = join_all(requests).await;
+    assert_eq!(ends, vec![(Some(StopReason::RateLimited), true); USERS]);
+    assert_eq!(script.sent().len(), 2 * USERS);
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_responses_that_ask_for_less_close_the_gate() {
     let waited = async |reply: Reply, config: ResilientConfigBuilder| {
         let (client, _) = scripted(config.build().unwrap(), [reply, Reply::status(200)]);
