@@ -13,6 +13,7 @@ use crate::client::download::transfer::Watchers;
 use crate::client::request;
 use crate::common::fault::ConfigError;
 use crate::common::stable_hash::fnv1a;
+use crate::config::overrides::RetryOverride;
 use crate::config::policy::stall_faults;
 use crate::error::HttpRequestError;
 
@@ -46,12 +47,20 @@ impl Settings {
             |error| DownloadError::unplaced(DownloadErrorKind::Request, Cause::Request(error));
         let mut builder = builder.map_err(unbuilt)?;
         // `build_split` drops the extensions.
-        let extensions = std::mem::take(builder.extensions());
+        let mut extensions = std::mem::take(builder.extensions());
         let (client, request) = builder.build_split();
         let request = request.map_err(|error| unbuilt(request::unbuilt(error)))?;
         let Self { watchers, refresh, max_retries, immutable, expect_length, resume_key } = self;
         let limits = &watchers.limits;
         let faults = stall_faults(limits.timeout.flatten(), limits.min_speed).collect();
+        // A hedged attempt waits for the first byte itself.
+        if let Some(timeout) = limits.timeout {
+            let rules = extensions.get_or_insert_default::<RetryOverride>();
+            *rules = match timeout {
+                Some(timeout) => rules.clone().stall_timeout(timeout),
+                None => rules.clone().without_stall_timeout(),
+            };
+        }
         let checked = ConfigError::unless_none(faults);
         checked.map_err(|error| unbuilt(HttpRequestError::unbuilt(error)))?;
         let key = key_of(&request, resume_key.as_deref());

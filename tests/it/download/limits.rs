@@ -11,7 +11,8 @@ use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use reqwest_resilient::testing::{Chaos, Fault, Reply, Script};
 use reqwest_resilient::{
     BreakerConfig, BreakerState, BudgetConfig, ConcurrencyLimit, DownloadErrorKind as Kind,
-    DownloadExt, Event, HostStates, Limit, Resilient, ResilientClient, RetryOverride, Verifier,
+    DownloadExt, Event, Hedge, HostStates, Limit, Resilient, ResilientClient, RetryOverride,
+    Verifier,
 };
 
 use super::origin::{Answer, Folder, bytes, client, config, serve, server};
@@ -101,6 +102,23 @@ async fn the_limits_of_waiting_are_settings_of_the_client_too() {
     assert!(slow.0.contains("min_speed") && (4..=7).contains(&slow.1), "{slow:?}");
     let shorter = RetryOverride::new().stall_timeout(3 * second);
     assert_eq!(read(Fault::stall_body(4), shorter).await.1, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_own_stall_timeout_of_a_download_holds_for_a_first_byte_that_a_hedge_waits_for() {
+    let second = Duration::from_secs(1);
+    let late = || Reply::status(200).body("0123456789").body_stalls_after(0);
+    let hedge = Hedge::after(3_600 * second).until_first_byte();
+    let config = config().hedge(hedge).without_attempt_timeout().max_retries(0).build().unwrap();
+    let client = || {
+        let builder = ResilientClient::builder().config(config.clone());
+        builder.with(Script::new([late()])).build().unwrap().get("https://a.example/").download()
+    };
+    let start = tokio::time::Instant::now();
+    let error = client().max_retries(0).stall_timeout(7 * second).bytes().await.unwrap_err();
+    assert_eq!((error.kind(), start.elapsed()), (Kind::Request, 7 * second));
+    let endless = client().without_stall_timeout().bytes();
+    assert!(tokio::time::timeout(3_000 * second, endless).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
