@@ -106,6 +106,10 @@ impl<'p> Execution<'p> {
     fn go_to(&mut self, at: usize, original: &mut Original<'_>) {
         let Some(route) = &mut self.route else { return };
         let Some(policy) = route.of.policies.get(at) else { return };
+        if route.current != Some(at) {
+            // That wait is for another host.
+            self.waits_at_gate = None;
+        }
         let (request, extensions) = original.parts();
         route.turn_to(at, request, extensions);
         let parts = Parts::find(route.hosts.hosts, policy.host_rules(), request, self.now);
@@ -165,15 +169,17 @@ impl<'p> Execution<'p> {
             route.is_failing_over = true;
             self.retry.fail_over()
         } else {
-            let (open, closed) = route.held_back_by(plan.at, request, now);
+            let (_, closed) = route.held_back_by(plan.at, request, now);
+            let parts = route.parts_of(plan.at, request, now);
             let longest = self.gate_time.min(self.retry.left(now).unwrap_or(Duration::MAX));
             if !has_failed || closed > longest {
                 return None;
             }
-            let rejected_for = Some(open).filter(|it| !it.is_zero());
+            let rejected_for = parts.and_then(|it| it.rejects_for(now));
             let decision = self.follow_up_elsewhere(request, outcome, advice, plan, rejected_for);
-            // The end is that of a 404, and not of the retry.
-            Some(decision).filter(|it| matches!(it, Decision::Retry { .. }))?
+            // Without a retry the request ends with the 404, which is not worth a wait for a token.
+            let waits = self.admission.token_waiter().is_some();
+            Some(decision).filter(|it| !waits && matches!(it, Decision::Retry { .. }))?
         };
         if let Some(route) = &mut self.route {
             route.is_missing = true;
@@ -210,19 +216,23 @@ impl<'p> Execution<'p> {
         request: &Request,
     ) -> bool {
         let (mut plan, mut poor) = (first, Places::default());
-        loop {
+        let is_paid = loop {
             if self.withdraw_at(plan, false, request) {
-                return true;
+                break true;
             }
             poor.insert(plan.at);
             let (policy, now) = (self.policy, self.now);
             let next = self.route.as_ref().and_then(|it| it.plan(request, policy, now, poor));
             match next.filter(|it| it.is_fresh == first.is_fresh) {
                 Some(next) => plan = next,
-                None => break,
+                None => break self.withdraw_at(first, may_wait, request),
             }
+        };
+        if let Some(route) = self.route.as_mut().filter(|_| !first.is_fresh) {
+            // Another round.
+            route.tried = route.missing;
         }
-        self.withdraw_at(first, may_wait, request)
+        is_paid
     }
 
     /// Makes the next attempt one at the planned endpoint, whose budget pays for it.
@@ -230,10 +240,6 @@ impl<'p> Execution<'p> {
         let Some(route) = &mut self.route else { return false };
         route.planned = Some(plan.at);
         route.is_failing_over = plan.is_fresh;
-        if !plan.is_fresh {
-            // Another round.
-            route.tried = route.missing;
-        }
         let parts = route.parts_of(plan.at, request, self.now);
         parts.is_none_or(|it| self.admission.withdraw_from(&it, may_wait, self.now))
     }
@@ -299,7 +305,7 @@ impl<'p> Execution<'p> {
             route.kept = None;
             return last;
         }
-        // What the last attempt holds is of another host than the response.
+        // The permit of the last attempt belongs to another host than the response.
         self.admission.leave_limits();
         *kept
     }

@@ -210,10 +210,7 @@ impl<'p> Admission<'p> {
 
     /// Returns how long the breaker rejects attempts from now on, if it does.
     pub(crate) fn rejects_for(&self, now: Instant) -> Option<Duration> {
-        let of_fleet = || self.parts.member()?.rejects(now);
-        let rejection = self.parts.breaker()?.rejects(now).or_else(of_fleet)?;
-        // No wait helps if it was forced open.
-        Some(rejection.may_close_in().unwrap_or(Duration::MAX))
+        self.parts.rejects_for(now)
     }
 
     /// Takes a token for a retry, or a place in the queue for one if it `may_wait`; `false` if it
@@ -226,7 +223,8 @@ impl<'p> Admission<'p> {
         self.take_token(account, self.parts.overdraft, may_wait, now)
     }
 
-    /// Takes the same from the budget of another host, to which the retry goes.
+    /// Takes a token, or a place in the queue for one, from the budget of the host that the retry goes
+    /// to.
     pub(crate) fn withdraw_from(
         &mut self,
         other: &Parts<'_>,

@@ -133,6 +133,14 @@ impl<'p> Parts<'p> {
         (open, closed)
     }
 
+    /// Returns how long the breaker rejects attempts from now on, if it does.
+    pub(crate) fn rejects_for(&self, now: Instant) -> Option<Duration> {
+        let of_fleet = || self.member()?.rejects(now);
+        let rejection = self.breaker()?.rejects(now).or_else(of_fleet)?;
+        // No wait helps if it was forced open.
+        Some(rejection.may_close_in().unwrap_or(Duration::MAX))
+    }
+
     #[inline]
     pub(crate) fn breaker(&self) -> Option<&Arc<BreakerHandle>> {
         match &self.breaker {

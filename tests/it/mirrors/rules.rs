@@ -73,6 +73,11 @@ fn in_turn<const N: usize>(hosts: [(&str, &[u16]); N]) -> Script {
     })
 }
 
+/// A budget of one retry for all time.
+fn of_one() -> BudgetConfig {
+    BudgetConfig::default().size(1).trickle(0.0).deposit(0.0).retry_deposit(0.0)
+}
+
 fn breaker() -> BreakerConfig {
     BreakerConfig::consecutive(1).open_for(5 * SECOND).without_open_jitter()
 }
@@ -226,9 +231,8 @@ async fn rule_4_the_budget_of_the_next_host_pays() {
 /// It is held to the end of the response's body.
 #[tokio::test(start_paused = true)]
 async fn rule_4_a_refused_failover_leaves_the_permit_with_the_response() {
-    let one = BudgetConfig::default().size(1).trickle(0.0).deposit(0.0).retry_deposit(0.0);
     let config = steady().mirrors(two()).max_open_wait(Duration::ZERO);
-    let config = config.retry_budget(one).concurrency_limit(Limit::fixed(1));
+    let config = config.retry_budget(of_one()).concurrency_limit(Limit::fixed(1));
     let script = statuses([("b", 200)]);
     let client = Client::new(config, script.for_host("a.example", [Reply::status(503).body("no")]));
     assert_eq!(client.status().await, 200);
@@ -252,6 +256,16 @@ async fn rule_4_an_empty_budget_is_passed_over() {
     }
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert!(client.asked().ends_with("acacac"), "{}", client.asked());
+}
+
+/// In another round, too: the second request asks `a` and `b`, and finds no token for `a`.
+#[tokio::test(start_paused = true)]
+async fn rule_4_an_empty_budget_is_passed_over_in_another_round() {
+    let config = steady().mirrors(two()).max_retries(2).max_open_wait(Duration::ZERO);
+    let config = config.host("a.example", RetryOverride::new().retry_budget(of_one()));
+    let client = Client::new(config, in_turn([("a", &[503]), ("b", &[503, 503, 200])]));
+    assert_eq!((client.status().await, client.asked().as_str()), (503, "aba"));
+    assert_eq!((client.status().await, client.asked().as_str()), (200, "abaabb"));
 }
 
 /// A connection that is always stale uses up the budget of its server; then the next one is asked.
@@ -449,17 +463,18 @@ async fn rule_6_a_404_is_final_if_what_failed_may_not_be_asked_again() {
     assert_eq!((client.status().await, client.asked().as_str()), (404, "abb"));
     assert_eq!(start.elapsed(), Duration::ZERO);
 
-    // The first request takes the only token of `a`.
-    let one = BudgetConfig::default().size(1).trickle(0.0).deposit(0.0).retry_deposit(0.0);
-    let config = steady().max_open_wait(Duration::ZERO).max_retries(2).mirrors(two());
-    let config = config.host("a.example", RetryOverride::new().retry_budget(one));
-    let client = Client::new(config, down());
-    assert_eq!((client.status().await, client.asked().as_str()), (404, "aba"));
-    let start = Instant::now();
-    let response = client.client.get(OWN).send().await.unwrap();
-    assert_eq!((response.status().as_u16(), client.asked().as_str()), (404, "abaab"));
-    assert_eq!(response.history().unwrap().stop_reason(), Some(StopReason::Final));
-    assert_eq!(start.elapsed(), Duration::ZERO);
+    // The first request takes the only token of `a`, and no other waits for one.
+    for wait in [Duration::ZERO, 60 * SECOND] {
+        let config = steady().max_open_wait(wait).max_retries(2).mirrors(two());
+        let config = config.host("a.example", RetryOverride::new().retry_budget(of_one()));
+        let client = Client::new(config, down());
+        assert_eq!((client.status().await, client.asked().as_str()), (404, "aba"));
+        let start = Instant::now();
+        let response = client.client.get(OWN).send().await.unwrap();
+        assert_eq!((response.status().as_u16(), client.asked().as_str()), (404, "abaab"));
+        assert_eq!(response.history().unwrap().stop_reason(), Some(StopReason::Final));
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
 }
 
 /// The caller reads the 404 of one endpoint, and may take long; the other has nothing to do with it.
