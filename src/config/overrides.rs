@@ -132,7 +132,7 @@ impl RetryOverride {
         Self(patch)
     }
 
-    /// Leaves no more than `left` for the request, and for an attempt.
+    /// Limits the request, and each attempt, to `left`.
     #[cfg(feature = "download")]
     pub(crate) fn limited_to(mut self, left: std::time::Duration) -> Self {
         self.patch().limit_to(left);

@@ -55,8 +55,8 @@ impl Execution<'_> {
         self.finish::<C>(original, last, stop)
     }
 
-    /// Notifies that the request ended; before that, of the budget that refused it a retry: that of
-    /// the host which the retry would have gone to.
+    /// Notifies that the request ended. If a budget refused the retry, notifies of that first, with the
+    /// URL the retry would have gone to.
     pub(super) fn notify_end(
         &self,
         request: &Request,

@@ -116,7 +116,7 @@ impl Execution<'_> {
             return Ok(false);
         }
         let too_long = |retry_in| reject(Limited(LimitedBy::Rate { retry_in }));
-        // There is none where the line is full.
+        // `None` if the line is full.
         let expected = learner.expected_wait(slowest, began);
         let Some(expected) = expected.filter(|it| *it <= longest) else {
             return Err(too_long(expected.unwrap_or(Duration::MAX)));

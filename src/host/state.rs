@@ -83,7 +83,7 @@ pub(crate) enum Mode {
 pub(crate) enum Eviction {
     /// Nothing is lost that the next request would not find out.
     Free,
-    /// The breaker is open, or a limit is in use: evicted only if nothing else can be.
+    /// The breaker is open, a gate is closed, or a limit is in use: evicted only if nothing else can be.
     Costly,
     /// The breaker was put into its state by hand: never evicted.
     Never,
@@ -282,9 +282,9 @@ impl HostState {
 
     /// Returns whether this state may be evicted at `now`.
     pub(crate) fn eviction(&self, now: Instant) -> Eviction {
-        // A new limit would not count the requests that are under way, nor a new gate hold them.
+        // A new limit would not count the requests under way, and a new gate would be open.
         let is_limiting = self.further.get().is_some_and(|it| it.is_limiting(now));
-        let is_held = is_limiting || self.gates.is_closed(now);
+        let is_held = is_limiting || self.gates.hold_back(now);
         let free = if is_held { Eviction::Costly } else { Eviction::Free };
         let Some(breaker) = self.breaker.get() else { return free };
         match breaker.state() {
@@ -317,7 +317,7 @@ mod tests {
 
     use super::*;
     use crate::breaker::{BreakerConfig, CircuitBreakers};
-    use crate::host::gate::Throttle;
+    use crate::host::gate::{Patience, Throttle};
     use crate::host::limit::Limit;
     use crate::host::rate::Rate;
 
@@ -338,6 +338,9 @@ mod tests {
         let _ = state.gates.close(1, now, Throttle::RateLimit, Some(minute), 0.0);
         assert_eq!(state.eviction(now), Eviction::Costly);
         assert_eq!(state.eviction(now + 2 * minute), Eviction::Free);
+        let patience = Patience { wait: Duration::MAX, left: Duration::MAX };
+        let _waiting = state.gates.enter(|| 1, now, patience, now).unwrap();
+        assert_eq!(state.eviction(now + 2 * minute), Eviction::Costly, "it opens");
     }
 
     #[test]

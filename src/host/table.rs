@@ -105,7 +105,7 @@ impl Table {
     }
 
     /// Evicts a state from a full list: the least recently used one that is free to go, or else the
-    /// first examined one with an open breaker. A state that is passed over counts as used.
+    /// first examined one that is costly. A state that is passed over counts as used.
     fn make_room(&mut self, bound: usize, now: Instant) -> Option<Arc<HostState>> {
         let mut costly = None;
         for _ in 0..LOOKED_AT.min(self.listed) {

@@ -244,8 +244,7 @@ pub struct GateInfo<'a> {
 pub struct BudgetInfo<'a> {
     /// The request's method.
     pub method: &'a Method,
-    /// The URL that the retry would have gone to: with mirrors that of another endpoint, if the budget
-    /// is that of its host.
+    /// The URL that the retry would have gone to. With mirrors this may be another endpoint's.
     pub url: RedactedUrl<'a>,
     /// The number of attempts so far.
     pub attempts: u32,

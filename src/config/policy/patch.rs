@@ -72,7 +72,7 @@ impl Patch {
         }
     }
 
-    /// Leaves no more than `left` for the request, and for an attempt.
+    /// Limits the request, and each attempt, to `left`.
     #[cfg(feature = "download")]
     pub(crate) fn limit_to(&mut self, left: Duration) {
         self.shorten_attempts(left);

@@ -59,10 +59,10 @@ setters! {
 
     /// Sets the longest wait for a byte of a body, for downloads and for the responses of a
     /// [`ResilientClient`](crate::ResilientClient). Only time counts in which the body is read and no
-    /// byte is there: a reader may pause as long as it likes. A download goes on after it by another
-    /// request, and a body that is read within the attempt, by [`read_body`](Self::read_body) or for a
-    /// hedge until its first byte, is a failed attempt; any other body ends with an error that is a
-    /// timeout. `text/event-stream` has no such limit. Default: 30 s.
+    /// byte is there: a reader may pause as long as it likes. Then a download resumes by another
+    /// request. A body that is read within its attempt (by [`read_body`](Self::read_body), or up to the
+    /// first byte for a hedge) fails the attempt. Any other body ends with a timeout error.
+    /// `text/event-stream` has no such limit. Default: 30 s.
     fn stall_timeout(timeout: Duration) => set(Setting::StallTimeout(Some(timeout)));
 
     /// Lets a body be silent for as long as its connection lives.

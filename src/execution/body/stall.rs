@@ -141,7 +141,7 @@ impl StallTimer {
     }
 }
 
-/// The reason why a body was not read within the attempt.
+/// The reason why reading a body within the attempt failed.
 pub(crate) enum ReadError {
     Failed(reqwest::Error),
     /// No byte came for too long.

@@ -105,10 +105,9 @@ impl HostGates {
         self.find(key(), now).map_or(Duration::ZERO, |it| lock(&it.gate).opens_in(now))
     }
 
-    /// Returns whether the gate of some key is closed, and does not open yet.
-    pub(crate) fn is_closed(&self, now: Instant) -> bool {
-        let is_closed = |gate: &KeyGate| !lock(&gate.gate).opens_in(now).is_zero();
-        self.is_any_closed() && lock(&self.gates).iter().any(|it| is_closed(&it.1))
+    /// Returns whether the gate of some key holds requests back: it is closed, or opens.
+    pub(crate) fn hold_back(&self, now: Instant) -> bool {
+        self.is_any_closed() && lock(&self.gates).iter().any(|it| !it.1.is_open(now))
     }
 
     /// Closes the gate of `key` after a response that came just now; `unit` is random from 0 to 1.

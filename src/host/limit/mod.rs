@@ -163,7 +163,8 @@ pub enum QueueOrder {
 /// # Reload
 ///
 /// The limit of a host is that of the request that last used it. A lower one takes effect as permits
-/// come back; no request is cancelled. What an adaptive limit has learned outlasts a fixed one.
+/// come back; no request is cancelled. An adaptive limit keeps what it has
+/// learned while a fixed limit replaces it.
 ///
 /// # Examples
 ///

@@ -49,7 +49,8 @@ pub(crate) const MOST_SETS: usize = 64;
 /// the sends as ever: the default of 3 is enough for four endpoints. A rate limit or a 503 with a
 /// retry hint closes the gate of that host alone. A 404 or 410 to a request that changes nothing is
 /// followed by the next endpoint, too, as the mirror may lag behind; if all respond so, the caller
-/// gets the response of the endpoint that is listed first. A request that may have been processed, and
+/// gets the response of the endpoint that is listed first. An endpoint that failed before the 404 is
+/// retried as usual. A request that may have been processed, and
 /// is not idempotent, stays with its endpoint.
 ///
 /// The health of an endpoint is that of its host: an open breaker or a closed gate takes it out,
