@@ -233,7 +233,7 @@ mod tests {
         let url = Url::parse("https://a.example/").unwrap();
         let (request, rules) =
             (Request::new(Method::GET, url), RateLimit::from(Rate::per_second(1)));
-        let [own, other] = [(); 2].map(|()| Arc::new(Pacer::new(&rules)));
+        let [own, other] = [(); 2].map(|()| Arc::<Pacer>::default());
         let limits =
             |pacer| Limits::new(None, vec![Paced::new(&rules, Arc::clone(pacer))], &request);
         for (outside, has_slots) in [(&own, true), (&other, false)] {

@@ -260,7 +260,7 @@ fn limits<'p>(
     });
     let rates = rules.rate.into_iter().flat_map(RateLimit::all).map(|rules| {
         let other = scoped(&rules.scope);
-        Paced::new(rules, Arc::clone(other.as_deref().unwrap_or(host).pacer(rules)))
+        Paced::new(rules, Arc::clone(other.as_deref().unwrap_or(host).pacer()))
     });
     Box::new(Limits::new(concurrency, rates.collect(), request))
 }

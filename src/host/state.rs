@@ -16,7 +16,7 @@ use crate::host::gate::HostGates;
 use crate::host::hedge::lanes::HostHedges;
 use crate::host::limit::{ConcurrencyLimit, Limiter};
 use crate::host::mirrors::Load;
-use crate::host::rate::{Pacer, RateLimit};
+use crate::host::rate::Pacer;
 use crate::retry::budget::{Account, RetryBudget};
 
 /// The state of one host, or of one key of the user's.
@@ -222,11 +222,9 @@ impl HostState {
         limiter
     }
 
-    /// Returns the rates, which then follow `rules`; creates them if there are none.
-    pub(crate) fn pacer(&self, rules: &RateLimit) -> &Arc<Pacer> {
-        let pacer = self.further().pacer.get_or_init(|| Arc::new(Pacer::new(rules)));
-        pacer.adopt(rules);
-        pacer
+    /// Returns the slots of the rates.
+    pub(crate) fn pacer(&self) -> &Arc<Pacer> {
+        self.further().pacer.get_or_init(Arc::default)
     }
 
     /// Returns the concurrency limit if a request has used it.
@@ -319,7 +317,7 @@ mod tests {
     use crate::breaker::{BreakerConfig, CircuitBreakers};
     use crate::host::gate::{Patience, Throttle};
     use crate::host::limit::Limit;
-    use crate::host::rate::Rate;
+    use crate::host::rate::{Rate, RateLimit};
 
     fn state(family: &Arc<Family>) -> HostState {
         HostState::new(Key::of_host("https://a.example"), family)
@@ -356,7 +354,7 @@ mod tests {
 
         let paced = state(&Arc::default());
         let rules = RateLimit::from(Rate::per_second(1));
-        let pacer = paced.pacer(&rules);
+        let pacer = paced.pacer();
         assert_eq!(paced.eviction(now), Eviction::Free);
         let request = Request::new(Method::GET, "https://a.example/".parse().unwrap());
         let _slot = pacer.reserve(&rules, &request, 1, second, now).unwrap();

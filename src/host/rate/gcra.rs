@@ -24,11 +24,6 @@ impl Pace {
         Self { interval, burst }
     }
 
-    /// Returns the length of a whole burst, in nanoseconds.
-    pub(crate) fn burst(&self) -> i64 {
-        self.slots(self.burst)
-    }
-
     /// Returns the length of so many slots, in nanoseconds.
     fn slots(&self, count: u32) -> i64 {
         self.interval.saturating_mul(i64::from(count)).min(LONGEST)

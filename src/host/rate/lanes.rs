@@ -23,6 +23,8 @@ pub(super) struct Lanes {
     epoch: Option<Instant>,
     /// The latest moment at which a request goes.
     last: Moment,
+    /// The version of the present rules.
+    version: u64,
     /// The lanes of the present rules.
     used: Places,
     all: [Lane; MOST_LANES],
@@ -67,9 +69,18 @@ impl Places {
 
 impl Lanes {
     /// Follows these rules from now on. A rate goes on in the lane of its kind. One of a new kind
-    /// begins with the slots of the fullest lane, but those end within its own period, or burst, after
-    /// the last request.
+    /// begins with the slots of the fullest lane, but those end within its own period after the last
+    /// request.
+    #[inline]
     pub(super) fn adopt(&mut self, rules: &RateLimit) {
+        if self.version != rules.version {
+            self.change_to(rules);
+        }
+    }
+
+    #[cold]
+    fn change_to(&mut self, rules: &RateLimit) {
+        self.version = rules.version;
         let fullest = self.lanes().map(|it| it.slots).max_by_key(Gcra::end);
         // A learned limit has no lanes.
         let resting = || self.all.iter().map(|it| it.slots).max_by_key(Gcra::end);
@@ -78,8 +89,7 @@ impl Lanes {
         for (kind, pace) in rules.rates.iter().map(Rate::kind).zip(rules.paces()) {
             let place = self.place(kind, used);
             if let Some(lane) = self.all.get_mut(usize::from(place)) {
-                let longest = span(kind.per).max(pace.burst());
-                let begins = || fullest.until(self.last.saturating_add(longest));
+                let begins = || fullest.until(self.last.saturating_add(span(kind.per)));
                 let slots = if lane.kind == kind { lane.slots } else { begins() };
                 *lane = Lane { kind, pace, slots };
             }

@@ -1,10 +1,7 @@
 //! The slots of one host behind a lock: reserved in all rates or in none.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
     time::Duration,
 };
 
@@ -19,10 +16,8 @@ use crate::host::rate::{Learner, RateLimit};
 use crate::outcome::Outcome;
 
 /// The rates of one host or key, shared by all requests there.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Pacer {
-    /// The version of the rules in `rates`.
-    version: AtomicU64,
     rates: Mutex<Lanes>,
     /// Created when the first request learns.
     learner: OnceLock<Arc<Learner>>,
@@ -116,14 +111,6 @@ fn too_long(at: Instant, now: Instant) -> Limited {
 }
 
 impl Pacer {
-    pub(crate) fn new(rules: &RateLimit) -> Self {
-        let mut lanes = Lanes::default();
-        lanes.adopt(rules);
-        let rates = Mutex::new(lanes);
-        let (learner, buckets) = (OnceLock::new(), OnceLock::new());
-        Self { version: AtomicU64::new(rules.version), rates, learner, buckets }
-    }
-
     /// Returns the learned quotas.
     pub(crate) fn learner(&self) -> &Arc<Learner> {
         self.learner.get_or_init(Arc::default)
@@ -140,27 +127,10 @@ impl Pacer {
         Some(self.buckets.get_or_init(Arc::default).route(&route))
     }
 
-    /// Adopts `rules`, unless it has them already. Slots that are taken stay taken, also those of
-    /// rates that are not among them.
-    #[inline]
-    pub(crate) fn adopt(&self, rules: &RateLimit) {
-        if self.version.load(Ordering::Relaxed) != rules.version {
-            self.follow(rules);
-        }
-    }
-
-    #[cold]
-    fn follow(&self, rules: &RateLimit) {
-        drop(self.lanes(rules));
-    }
-
-    /// Locks the lanes of these rules: those of another request may have come since they were adopted.
+    /// Locks the lanes of these rules.
     fn lanes(&self, rules: &RateLimit) -> MutexGuard<'_, Lanes> {
         let mut lanes = lock(&self.rates);
-        if self.version.load(Ordering::Relaxed) != rules.version {
-            lanes.adopt(rules);
-            self.version.store(rules.version, Ordering::Relaxed);
-        }
+        lanes.adopt(rules);
         lanes
     }
 
@@ -256,7 +226,7 @@ mod tests {
 
     fn a_second() -> (Arc<Pacer>, RateLimit) {
         let rules = RateLimit::from(Rate::per_second(1));
-        (Arc::new(Pacer::new(&rules)), rules)
+        (Arc::<Pacer>::default(), rules)
     }
 
     impl Pacer {
@@ -291,7 +261,7 @@ mod tests {
     #[test]
     fn slots_are_as_far_apart_as_the_rate_says() {
         let (rules, now) = (RateLimit::from(Rate::per(4, 2 * SECOND)), Instant::now());
-        let pacer = Arc::new(Pacer::new(&rules));
+        let pacer = Arc::<Pacer>::default();
         pacer.next(&rules, Duration::ZERO, now).unwrap().spend();
         assert_eq!(pacer.next(&rules, SECOND, now).unwrap().at(), now + SECOND / 2);
         let shown = "Rate { count: 4, per: 2s, burst: 1, has_costs: false }";
@@ -302,10 +272,10 @@ mod tests {
     fn other_rules_count_from_the_next_slot_on() {
         let ((pacer, rules), now) = (a_second(), Instant::now());
         pacer.next(&rules, Duration::ZERO, now).unwrap().spend();
-        pacer.adopt(&rules);
+        lock(&pacer.rates).adopt(&rules);
         assert_eq!(pacer.next(&rules, SECOND, now).unwrap().at(), now + SECOND);
         let slower = RateLimit::from(Rate::per(1, 10 * SECOND));
-        pacer.adopt(&slower);
+        lock(&pacer.rates).adopt(&slower);
         let later = now + 20 * SECOND;
         pacer.next(&slower, Duration::ZERO, later).unwrap().spend();
         assert_eq!(pacer.next(&slower, 10 * SECOND, later).unwrap().at(), later + 10 * SECOND);
@@ -319,7 +289,7 @@ mod tests {
     /// Returns how long the next request waits after a change to these rules.
     fn wait(pacer: &Arc<Pacer>, rules: impl Into<RateLimit>, now: Instant) -> Duration {
         let rules = rules.into();
-        pacer.adopt(&rules);
+        lock(&pacer.rates).adopt(&rules);
         let next = pacer.next(&rules, Duration::MAX, now).unwrap();
         next.at() - now
     }
@@ -329,7 +299,7 @@ mod tests {
         let second = || RateLimit::from(Rate::per_second(1));
         let (hour, tokens) = (Rate::per_hour(60), Rate::per_hour(60).cost(|_| 10));
         let (rules, now) = (second().and(hour.clone()).and(tokens.clone()), Instant::now());
-        let pacer = Arc::new(Pacer::new(&rules));
+        let pacer = Arc::<Pacer>::default();
         fill(&pacer, &rules, 1, now);
         let minutes = |count: u32| 60 * count * SECOND;
         for _ in 0..2 {
@@ -356,7 +326,7 @@ mod tests {
             (Rate::per_hour(60).burst(60), 60, Rate::per_minute(60).burst(9), 52 * SECOND),
         ] {
             let rules = RateLimit::from(before);
-            let pacer = Arc::new(Pacer::new(&rules));
+            let pacer = Arc::<Pacer>::default();
             fill(&pacer, &rules, taken, now);
             assert_eq!(wait(&pacer, after.clone(), now), expected, "{rules:?}, then {after:?}");
         }
@@ -366,9 +336,9 @@ mod tests {
     fn a_slot_is_given_back_and_settled_where_it_was_taken() {
         let (plain, now) = (RateLimit::from(Rate::per_second(1)), Instant::now());
         let rules = RateLimit::from(Rate::per_hour(60)).and(Rate::per_second(1));
-        let pacer = Arc::new(Pacer::new(&rules));
+        let pacer = Arc::<Pacer>::default();
         let slot = pacer.next(&rules, SECOND, now).unwrap();
-        pacer.adopt(&plain);
+        lock(&pacer.rates).adopt(&plain);
         drop(slot);
         assert_eq!(wait(&pacer, plain, now), Duration::ZERO);
         assert_eq!(wait(&pacer, Rate::per_hour(60), now), Duration::ZERO);
@@ -379,10 +349,10 @@ mod tests {
         let now = Instant::now();
         let tokens = Rate::per_minute(60).burst(10).cost(|_| 1).settle(|_| Some(6));
         let rules = RateLimit::from(tokens);
-        let pacer = Arc::new(Pacer::new(&rules));
+        let pacer = Arc::<Pacer>::default();
         let mut paced = pacer.next(&rules, SECOND, now).unwrap();
         paced.spend();
-        pacer.adopt(&Rate::per_minute(1).cost(|_| 1).into());
+        lock(&pacer.rates).adopt(&Rate::per_minute(1).cost(|_| 1).into());
         let url: Url = "http://a.example/".parse().unwrap();
         let failure = Failure::new(FailureKind::Other, Delivery::Responded);
         let result = OutcomeResult::Failure(failure, &std::fmt::Error);
@@ -393,9 +363,9 @@ mod tests {
     #[test]
     fn slots_outlast_a_learned_limit() {
         let (hour, now) = (RateLimit::from(Rate::per_hour(60)), Instant::now());
-        let pacer = Arc::new(Pacer::new(&hour));
+        let pacer = Arc::<Pacer>::default();
         fill(&pacer, &hour, 1, now);
-        pacer.adopt(&RateLimit::learned());
+        lock(&pacer.rates).adopt(&RateLimit::learned());
         assert_eq!(wait(&pacer, Rate::per_minute(1), now), 60 * SECOND);
     }
 
@@ -403,8 +373,8 @@ mod tests {
     fn a_request_keeps_to_its_own_rates_though_others_were_adopted_since() {
         let (second, hour) = (Rate::per_second(1), Rate::per_hour(60));
         let (rules, now) = (RateLimit::from(hour.clone()), Instant::now());
-        let pacer = Arc::new(Pacer::new(&rules));
-        pacer.adopt(&second.into());
+        let pacer = Arc::<Pacer>::default();
+        lock(&pacer.rates).adopt(&second.into());
         fill(&pacer, &rules, 1, now);
         assert_eq!(wait(&pacer, hour, now), 60 * SECOND);
     }
@@ -412,17 +382,33 @@ mod tests {
     #[test]
     fn it_is_ahead_while_a_lane_that_rests_is() {
         let (rules, now) = (RateLimit::from(Rate::per_hour(60)), Instant::now());
-        let pacer = Arc::new(Pacer::new(&rules));
+        let pacer = Arc::<Pacer>::default();
         fill(&pacer, &rules, 1, now);
-        pacer.adopt(&Rate::per_second(1).into());
+        lock(&pacer.rates).adopt(&Rate::per_second(1).into());
         assert!(pacer.is_ahead(now + 59 * SECOND) && !pacer.is_ahead(now + 60 * SECOND));
+    }
+
+    #[test]
+    fn as_many_lanes_rest_as_are_used() {
+        let (kind, now) = (|at: u32| Rate::per(1, at * SECOND), Instant::now());
+        let four = |all: [u32; 4]| {
+            let [first, rest @ ..] = all.map(kind);
+            rest.into_iter().fold(RateLimit::from(first), RateLimit::and)
+        };
+        let (pacer, slow) = (Arc::<Pacer>::default(), [400, 300, 200, 100]);
+        for rules in [four(slow), four([4, 3, 2, 1])] {
+            fill(&pacer, &rules, 1, now);
+        }
+        for at in slow {
+            assert_eq!(wait(&pacer, kind(at), now), at * SECOND);
+        }
     }
 
     #[test]
     fn of_more_kinds_than_it_keeps_the_emptiest_is_forgotten() {
         let (kind, now) = (|at: u32| Rate::per(1, at * SECOND), Instant::now());
         let first = RateLimit::from(kind(3_600));
-        let pacer = Arc::new(Pacer::new(&first));
+        let pacer = Arc::<Pacer>::default();
         fill(&pacer, &first, 1, now);
         for at in 1..100 {
             wait(&pacer, kind(at), now);
@@ -453,7 +439,7 @@ mod tests {
     #[test]
     fn a_million_random_drops_lose_one_slot_each_at_most() {
         let rules = RateLimit::from(Rate::per_second(1_000));
-        let pacer = Arc::new(Pacer::new(&rules));
+        let pacer = Arc::<Pacer>::default();
         let interval = Duration::from_millis(1);
         let (start, mut now, mut random) = (Instant::now(), Instant::now(), 1_u64);
         let (mut waiting, mut used, mut dropped) = (vec![], 0_u32, 0_u32);
