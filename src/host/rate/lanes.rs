@@ -25,16 +25,9 @@ pub(super) struct Lanes {
     last: Moment,
     /// The version of the present rules.
     version: u64,
-    /// The lanes of the present rules.
-    used: Places,
+    /// The number of the present rates, whose lanes are the first.
+    count: usize,
     all: [Lane; MOST_LANES],
-}
-
-/// The places of the lanes of some rules, in the order of their rates.
-#[derive(Clone, Copy, Debug, Default)]
-struct Places {
-    count: u8,
-    all: [u8; MOST_RATES],
 }
 
 /// One rate and its slots.
@@ -50,21 +43,7 @@ struct Lane {
 pub(super) struct Slots {
     /// The moment at which the request goes.
     at: Moment,
-    places: Places,
     taken: [Taken; MOST_RATES],
-}
-
-impl Places {
-    fn iter(self) -> impl Iterator<Item = u8> {
-        self.all.into_iter().take(self.count.into())
-    }
-
-    fn push(&mut self, place: u8) {
-        if let Some(free) = self.all.get_mut(usize::from(self.count)) {
-            *free = place;
-            self.count += 1;
-        }
-    }
 }
 
 impl Lanes {
@@ -81,46 +60,50 @@ impl Lanes {
     #[cold]
     fn change_to(&mut self, rules: &RateLimit) {
         self.version = rules.version;
-        let fullest = self.lanes().map(|it| it.slots).max_by_key(Gcra::end);
+        let fullest = self.lanes().iter().map(|it| it.slots).max_by_key(Gcra::end);
         // A learned limit has no lanes.
         let resting = || self.all.iter().map(|it| it.slots).max_by_key(Gcra::end);
         let fullest = fullest.or_else(resting).unwrap_or_default();
-        let mut used = Places::default();
-        for (kind, pace) in rules.rates.iter().map(Rate::kind).zip(rules.paces()) {
-            let place = self.place(kind, used);
-            if let Some(lane) = self.all.get_mut(usize::from(place)) {
+        self.count = 0;
+        for (kind, pace) in rules.rates.iter().map(Rate::kind).zip(rules.paces()).take(MOST_RATES) {
+            let from = self.place(kind);
+            self.all.swap(self.count, from);
+            if let Some(lane) = self.all.get_mut(self.count) {
                 let begins = || fullest.until(self.last.saturating_add(span(kind.per)));
                 let slots = if lane.kind == kind { lane.slots } else { begins() };
                 *lane = Lane { kind, pace, slots };
+                self.count += 1;
             }
-            used.push(place);
         }
-        self.used = used;
     }
 
-    /// Returns the place of the lane of this kind that is not `used` yet; of the emptiest one, if there
+    /// Returns the place of the lane of this kind that is not in use yet; of the emptiest one, if there
     /// is none.
-    fn place(&self, kind: RateKind, used: Places) -> u8 {
-        let places = || (0..).zip(&self.all).filter(|(at, _)| used.iter().all(|it| it != *at));
-        let of_kind = places().find(|(_, lane)| lane.kind == kind);
-        let emptiest = || places().min_by_key(|(_, lane)| lane.slots.end());
-        of_kind.or_else(emptiest).map_or(0, |(at, _)| at)
+    fn place(&self, kind: RateKind) -> usize {
+        let rest = || self.all.iter().enumerate().skip(self.count);
+        let of_kind = rest().find(|(_, lane)| lane.kind == kind);
+        let emptiest = || rest().min_by_key(|(_, lane)| lane.slots.end());
+        of_kind.or_else(emptiest).map_or(self.count, |(at, _)| at)
     }
 
     /// Returns the lanes of the present rules.
-    fn lanes(&self) -> impl Iterator<Item = &Lane> {
-        self.used.iter().filter_map(|at| self.all.get(usize::from(at)))
+    fn lanes(&self) -> &[Lane] {
+        self.all.get(..self.count).unwrap_or(&self.all)
     }
 
-    /// Changes the lanes at these places, each with one of `with`.
+    /// Changes the lanes of these rules, which need not be the present ones, each with one of `with`.
     fn change<T>(
         &mut self,
-        places: Places,
+        rules: &RateLimit,
         with: impl IntoIterator<Item = T>,
         mut change: impl FnMut(&mut Lane, T),
     ) {
-        for (place, with) in places.iter().zip(with) {
-            if let Some(lane) = self.all.get_mut(usize::from(place)) {
+        if self.version == rules.version {
+            let present = self.all.iter_mut().take(self.count);
+            return present.zip(with).for_each(|(lane, with)| change(lane, with));
+        }
+        for (kind, with) in rules.rates.iter().map(Rate::kind).zip(with) {
+            if let Some(lane) = self.all.iter_mut().find(|it| it.kind == kind) {
                 change(lane, with);
             }
         }
@@ -137,42 +120,37 @@ impl Lanes {
 
     /// Returns when all rates let a request go: now, or later.
     pub(super) fn next(&self, costs: &Costs, now: Moment) -> Moment {
-        let lanes = self.lanes().zip(costs);
+        let lanes = self.lanes().iter().zip(costs);
         lanes.fold(now, |at, (lane, cost)| at.max(lane.slots.next(&lane.pace, *cost, now)))
     }
 
     /// Returns the slots of a request that goes at `at`; `None` if they end beyond the clock.
     pub(super) fn plan(&self, costs: &Costs, at: Moment) -> Option<Slots> {
         let mut taken = [Taken::default(); MOST_RATES];
-        for ((lane, cost), taken) in self.lanes().zip(costs).zip(&mut taken) {
+        for ((lane, cost), taken) in self.lanes().iter().zip(costs).zip(&mut taken) {
             let mut slots = lane.slots;
             *taken = slots.take(&lane.pace, *cost, at)?;
         }
-        Some(Slots { at, places: self.used, taken })
+        Some(Slots { at, taken })
     }
 
+    /// Takes these slots in the lanes of the present rules.
     pub(super) fn take(&mut self, slots: &Slots) {
         self.last = self.last.max(slots.at);
-        self.change(slots.places, &slots.taken, |lane, taken| lane.slots = taken.after());
+        let lanes = self.all.iter_mut().zip(&slots.taken).take(self.count);
+        lanes.for_each(|(lane, taken)| lane.slots = taken.after());
     }
 
-    pub(super) fn give_back(&mut self, slots: &Slots) {
-        self.change(slots.places, &slots.taken, |lane, taken| {
+    pub(super) fn give_back(&mut self, rules: &RateLimit, slots: &Slots) {
+        self.change(rules, &slots.taken, |lane, taken| {
             lane.slots.give_back(taken);
         });
     }
 
-    /// Corrects the slots of a request, which were taken at these paces, by its actual costs where
-    /// they are known.
-    pub(super) fn settle(
-        &mut self,
-        slots: &Slots,
-        paces: impl Iterator<Item = Pace>,
-        reserved: &Costs,
-        actual: Vec<Option<u32>>,
-    ) {
-        let costs = paces.zip(reserved).zip(actual);
-        self.change(slots.places, costs, |lane, ((pace, reserved), actual)| {
+    /// Corrects what a request took under these rules by its actual costs, where they are known.
+    pub(super) fn settle(&mut self, rules: &RateLimit, reserved: &Costs, actual: Vec<Option<u32>>) {
+        let costs = rules.paces().zip(reserved).zip(actual);
+        self.change(rules, costs, |lane, ((pace, reserved), actual)| {
             if let Some(actual) = actual {
                 lane.slots.settle(&pace, *reserved, actual);
             }

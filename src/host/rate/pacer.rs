@@ -195,7 +195,7 @@ impl<'p> Paced<'p> {
     /// Gives the slot back, unless another was taken after it: nothing was sent.
     pub(crate) fn refund(&mut self) {
         if let Some(slot) = self.slot.take() {
-            lock(&self.pacer.rates).give_back(&slot.taken);
+            lock(&self.pacer.rates).give_back(self.rules, &slot.taken);
         }
     }
 
@@ -204,7 +204,7 @@ impl<'p> Paced<'p> {
         let Some(slot) = self.slot.take().filter(|_| self.rules.settles()) else { return };
         // Outside of the lock: it is the caller's code.
         let settled = self.rules.settled(outcome, slot.nodes);
-        lock(&self.pacer.rates).settle(&slot.taken, self.rules.paces(), &slot.costs, settled);
+        lock(&self.pacer.rates).settle(self.rules, &slot.costs, settled);
     }
 }
 
