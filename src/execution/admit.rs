@@ -82,7 +82,8 @@ impl Execution<'_> {
                 break waiting;
             }
             let Some(until) = decided.take().filter(|it| *it > self.now) else { return Ok(()) };
-            // The gate was evicted in favour of other keys. This request still waits for its own hint.
+            // The gate was evicted in favour of other keys. This request still waits for its own
+            // hint.
             self.admission.leave_gate(None, self.now);
             sleep_until(until).await;
             self.count_gate_time();

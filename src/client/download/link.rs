@@ -155,8 +155,8 @@ impl Context {
             member.record(member.entry(), true);
         }
         let Some(breaker) = breaker else { return };
-        // The attempt was admitted earlier and is no probe: the break is reported only to a breaker that
-        // admits all requests.
+        // The attempt was admitted earlier and is no probe: the break is reported only to a breaker
+        // that admits all requests.
         let Some(mut permit) = breaker.pass(now) else { return };
         let report = Report { health: Health::Failure, retry_after: None, first: true };
         if let Some(change) = permit.report(report, now, || known.policy.sources.random()) {
